@@ -1,0 +1,1 @@
+//! Scenarios against peers and raw limits.

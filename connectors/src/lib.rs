@@ -1,0 +1,1 @@
+//! How Heddle reaches the outside: logs, state stores, keys, knowledge, responders and channels.

@@ -1,0 +1,1 @@
+//! The engine: configuration, wiring, intake, HTTP and shutdown of the binary `heddle`.

@@ -1,0 +1,239 @@
+//! `heddle.toml`: what an operator sets for a node. Every value has a default that works on one machine.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::tenant::Faults;
+use crate::time::human;
+
+/// The configuration of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the embedded stores, indexes and the default master key are.
+    pub data_dir: PathBuf,
+    /// This node.
+    pub node: Node,
+    /// The HTTP server.
+    pub http: Http,
+    /// The log.
+    pub log: Log,
+    /// The state store.
+    pub state: State,
+    /// The keys.
+    pub keys: Keys,
+    /// What the engine may use of this machine, and its policies.
+    pub engine: Engine,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: "heddle-data".into(),
+            node: Node::default(),
+            http: Http::default(),
+            log: Log::default(),
+            state: State::default(),
+            keys: Keys::default(),
+            engine: Engine::default(),
+        }
+    }
+}
+
+/// This node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Node {
+    /// Its name, stable across restarts.
+    pub name: String,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { name: "a".into() }
+    }
+}
+
+/// The HTTP server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Where webhooks, admin API, console, metrics and health are served.
+    pub listen: SocketAddr,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+    }
+}
+
+/// Which log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogKind {
+    /// Files of this process.
+    Embedded,
+}
+
+/// The log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Which.
+    pub kind: LogKind,
+    /// Partitions of inbound, outbound and events. Fixed once the log exists.
+    pub partitions: NonZeroU32,
+    /// Bytes of a segment file of the embedded log.
+    pub segment_bytes: NonZeroU64,
+    /// How long the embedded log keeps what has been worked off.
+    #[serde(with = "human")]
+    pub retention: Duration,
+    /// Bytes the embedded log may take; over it, what has been worked off goes first, and then
+    /// nothing is taken in: webhooks get 503.
+    pub max_bytes: NonZeroU64,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            kind: LogKind::Embedded,
+            partitions: const { NonZeroU32::new(8).unwrap() },
+            segment_bytes: const { NonZeroU64::new(64 << 20).unwrap() },
+            retention: Duration::from_secs(86_400),
+            max_bytes: const { NonZeroU64::new(8 << 30).unwrap() },
+        }
+    }
+}
+
+/// Which state store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StateKind {
+    /// Files of this process, of one piece with the embedded log.
+    Embedded,
+}
+
+/// The state store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct State {
+    /// Which.
+    pub kind: StateKind,
+    /// Bytes that the embedded store's cache may take.
+    pub cache_bytes: NonZeroU64,
+    /// Bytes of changes held in memory before a checkpoint is written.
+    pub checkpoint_bytes: NonZeroU64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            kind: StateKind::Embedded,
+            cache_bytes: const { NonZeroU64::new(64 << 20).unwrap() },
+            checkpoint_bytes: const { NonZeroU64::new(64 << 20).unwrap() },
+        }
+    }
+}
+
+/// The keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keys {
+    /// The master key, 32 bytes in base64: `file:PATH` or `env:NAME`. Empty: `master.key` in the
+    /// data folder, made at first start.
+    pub master: String,
+}
+
+/// What the engine may use of this machine, and its policies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Engine {
+    /// Records of a partition that may be in work at once; more wait in the log.
+    pub permits_per_partition: NonZeroUsize,
+    /// Conversations kept in memory; over it, idle ones go first.
+    pub max_conversations: NonZeroUsize,
+    /// After how long without work a conversation or account leaves memory.
+    #[serde(with = "human")]
+    pub passivate_after: Duration,
+    /// The longest that a call to a channel may take.
+    #[serde(with = "human")]
+    pub send_timeout: Duration,
+    /// How long a status is waited for after a send was interrupted, while webhooks are being taken in.
+    #[serde(with = "human")]
+    pub unknown_wait: Duration,
+    /// Turns of one tenant that may be in retrieval or with the responder at once.
+    pub turns_per_tenant: NonZeroUsize,
+    /// How long a shutdown waits for what is in work.
+    #[serde(with = "human")]
+    pub drain: Duration,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self {
+            permits_per_partition: const { NonZeroUsize::new(1024).unwrap() },
+            max_conversations: const { NonZeroUsize::new(200_000).unwrap() },
+            passivate_after: Duration::from_secs(60),
+            send_timeout: Duration::from_secs(15),
+            unknown_wait: Duration::from_secs(60),
+            turns_per_tenant: const { NonZeroUsize::new(64).unwrap() },
+            drain: Duration::from_secs(20),
+        }
+    }
+}
+
+impl Config {
+    /// Checks what the types leave open.
+    ///
+    /// # Errors
+    /// Every fault, each with its key and what would do.
+    pub fn validate(&self) -> Result<(), Faults> {
+        let mut faults = Vec::new();
+        if self.node.name.is_empty() || self.node.name.len() > 64 {
+            faults.push("node.name: takes 1 to 64 characters".to_owned());
+        }
+        if self.log.segment_bytes.get() < 1 << 20 {
+            faults.push("log.segment_bytes: is under 1 MiB (1048576)".to_owned());
+        }
+        if self.log.max_bytes.get() < 4 * self.log.segment_bytes.get() {
+            faults.push("log.max_bytes: is under four segments (log.segment_bytes)".to_owned());
+        }
+        if self.log.partitions.get() > 1024 {
+            faults.push("log.partitions: is over 1024".to_owned());
+        }
+        let master = &self.keys.master;
+        if !master.is_empty() && !master.starts_with("file:") && !master.starts_with("env:") {
+            faults.push(
+                "keys.master: takes file:PATH or env:NAME; the key itself does not belong into this file"
+                    .to_owned(),
+            );
+        }
+        if self.engine.send_timeout.is_zero() {
+            faults.push("engine.send_timeout: is zero".to_owned());
+        }
+        if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        Config::default().validate().unwrap();
+    }
+
+    #[test]
+    fn a_key_pasted_into_the_file_is_refused() {
+        let keys = Keys { master: "AAAA".into() };
+        let faults = Config { keys, ..Config::default() }.validate().unwrap_err();
+        assert!(faults.to_string().contains("keys.master"));
+        assert!(!faults.to_string().contains("AAAA"), "a key is not repeated");
+    }
+}

@@ -1,0 +1,247 @@
+//! What a customer or an agent says, whatever the channel.
+//!
+//! Content is always sealed outside the engine's memory; these types are what is inside.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// How a contact is reached and recognised on a channel.
+///
+/// WhatsApp: `phone` is the `wa_id`; `user_id` and `parent_user_id` are business-scoped
+/// (<https://developers.facebook.com/docs/whatsapp/cloud-api/>, business-scoped user ids, 2026).
+/// At least one of them is there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Address {
+    /// The phone number in international form, digits only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phone: Option<String>,
+    /// The id that the channel gives this person towards this business.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    /// The same towards the business's parent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_user_id: Option<String>,
+    /// The name the person shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+impl Address {
+    /// Takes over what `newer` knows: a number or an id is replaced, never forgotten.
+    pub fn update(&mut self, newer: &Self) {
+        for (mine, new) in [
+            (&mut self.phone, &newer.phone),
+            (&mut self.user_id, &newer.user_id),
+            (&mut self.parent_user_id, &newer.parent_user_id),
+            (&mut self.name, &newer.name),
+        ] {
+            if new.is_some() {
+                mine.clone_from(new);
+            }
+        }
+    }
+}
+
+/// The kind of a media message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MediaKind {
+    /// A picture.
+    Image,
+    /// A film.
+    Video,
+    /// A sound file.
+    Audio,
+    /// A recorded voice message.
+    Voice,
+    /// A file.
+    Document,
+    /// A sticker.
+    Sticker,
+}
+
+/// What one message says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Content {
+    /// Text.
+    Text {
+        /// The text.
+        body: String,
+    },
+    /// A media file, by reference.
+    Media {
+        /// What kind.
+        kind: MediaKind,
+        /// The channel's id of the file.
+        id: String,
+        /// Its MIME type.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mime_type: Option<String>,
+        /// SHA-256 of the file, as the channel writes it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sha256: Option<String>,
+        /// The text beside it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        caption: Option<String>,
+        /// The file's name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        filename: Option<String>,
+    },
+    /// A place.
+    Location {
+        /// Degrees north.
+        latitude: f64,
+        /// Degrees east.
+        longitude: f64,
+        /// Its name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// Its address.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<String>,
+    },
+    /// Contact cards, as the channel wrote them.
+    Contacts {
+        /// The cards.
+        cards: Value,
+    },
+    /// A tap on a template's quick-reply button.
+    Button {
+        /// The button's text.
+        text: String,
+        /// Its payload.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        payload: Option<String>,
+    },
+    /// An answer to an interactive message.
+    Interactive {
+        /// `button_reply`, `list_reply` or `nfm_reply` (a flow), or one not known yet.
+        kind: String,
+        /// The id of what was chosen.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        /// Its title, or a flow's body.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        title: Option<String>,
+        /// A flow's answers, as the channel wrote them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        response: Option<Value>,
+    },
+    /// An order from a catalogue, as the channel wrote it.
+    Order {
+        /// The order.
+        order: Value,
+        /// The text beside it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+    },
+    /// A notice of the channel, such as a changed number.
+    System {
+        /// `user_changed_number`, `identity_change` and others.
+        kind: String,
+        /// What the channel wrote about it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        body: Option<String>,
+    },
+    /// The channel could not hand it over.
+    Unsupported {
+        /// What the channel says about it.
+        #[serde(default)]
+        errors: Value,
+    },
+    /// A type this build does not know, kept as it came.
+    Unknown {
+        /// The channel's name of the type.
+        kind: String,
+        /// The message as it came.
+        raw: Value,
+    },
+}
+
+/// What a message asks of the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asks<'a> {
+    /// An answer to this text.
+    Answer(&'a str),
+    /// An answer, but there is no text to answer from: the fallback.
+    Fallback,
+    /// Nothing; it is recorded.
+    Nothing,
+}
+
+impl Content {
+    /// What the message asks of the agent: only customers' own text is answered from documents.
+    #[must_use]
+    pub fn asks(&self) -> Asks<'_> {
+        let text = match self {
+            Self::Text { body } => Some(body),
+            Self::Media { caption, .. } => caption.as_ref(),
+            Self::Button { text, .. } => Some(text),
+            Self::Interactive { title, .. } => title.as_ref(),
+            Self::Order { text, .. } => text.as_ref(),
+            Self::Location { .. } | Self::Contacts { .. } => None,
+            Self::System { .. } | Self::Unsupported { .. } | Self::Unknown { .. } => return Asks::Nothing,
+        };
+        match text.map(|text| text.trim()) {
+            Some(text) if !text.is_empty() => Asks::Answer(text),
+            _ => Asks::Fallback,
+        }
+    }
+}
+
+/// What a message refers to, and where it came from.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Context {
+    /// The channel's id of the message it replies to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replies_to: Option<String>,
+    /// Whether it was forwarded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forwarded: bool,
+    /// The advertisement it came from, as the channel wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub referral: Option<Value>,
+}
+
+impl Context {
+    /// Whether it says nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_with_a_caption_asks_what_the_caption_asks() {
+        let picture = |caption: Option<&str>| Content::Media {
+            kind: MediaKind::Image,
+            id: "1".into(),
+            mime_type: None,
+            sha256: None,
+            caption: caption.map(Into::into),
+            filename: None,
+        };
+        assert_eq!(picture(Some("how much?")).asks(), Asks::Answer("how much?"));
+        assert_eq!(picture(None).asks(), Asks::Fallback);
+        assert_eq!(picture(Some("  ")).asks(), Asks::Fallback);
+    }
+
+    #[test]
+    fn a_system_notice_asks_nothing() {
+        let notice = Content::System { kind: "identity_change".into(), body: Some("?".into()) };
+        assert_eq!(notice.asks(), Asks::Nothing);
+    }
+
+    #[test]
+    fn an_update_of_an_address_forgets_nothing() {
+        let mut address = Address { phone: Some("16505551234".into()), ..Address::default() };
+        address.update(&Address { user_id: Some("US.1".into()), ..Address::default() });
+        assert_eq!(address.phone.as_deref(), Some("16505551234"));
+        assert_eq!(address.user_id.as_deref(), Some("US.1"));
+    }
+}

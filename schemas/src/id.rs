@@ -1,0 +1,395 @@
+//! The names of things: tenants, channels, accounts, contacts, conversations, turns, messages.
+//!
+//! None of them shows a phone number. A contact's id is random; channel message ids (a wamid holds
+//! the phone number in base64) appear in records only as a keyed hash, [`MessageKey`].
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Why a text is no id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no {what}: {why}")]
+pub struct InvalidId {
+    what: &'static str,
+    text: String,
+    why: &'static str,
+}
+
+fn invalid(what: &'static str, text: &str, why: &'static str) -> InvalidId {
+    // An id that is refused may be anything, so only its beginning is repeated.
+    let text = text.chars().take(64).collect();
+    InvalidId { what, text, why }
+}
+
+/// Serializes through `Display`, deserializes through `FromStr`, and says so to JSON Schema.
+macro_rules! as_text {
+    ($type:ty, $name:literal, $pattern:literal) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                $name.into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "pattern": $pattern })
+            }
+        }
+    };
+}
+
+/// A tenant: 1 to 64 characters of `a-z`, `0-9`, `-` and `_`, beginning with a letter or digit.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TenantId(Arc<str>);
+
+impl TenantId {
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for TenantId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'_';
+        let bytes = text.as_bytes();
+        if bytes.is_empty() || bytes.len() > 64 {
+            return Err(invalid("tenant id", text, "it takes 1 to 64 characters"));
+        }
+        if !bytes.iter().all(|&c| allowed(c)) || matches!(bytes[0], b'-' | b'_') {
+            return Err(invalid(
+                "tenant id",
+                text,
+                "it takes a-z, 0-9, - and _, beginning with a letter or digit",
+            ));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Display for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+as_text!(TenantId, "TenantId", "^[a-z0-9][a-z0-9_-]{0,63}$");
+
+/// The kind of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ChannelKind {
+    /// WhatsApp Cloud API.
+    Whatsapp,
+}
+
+impl ChannelKind {
+    /// The name used in ids, paths and labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Whatsapp => "whatsapp",
+        }
+    }
+}
+
+impl fmt::Display for ChannelKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for ChannelKind {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        match text {
+            "whatsapp" => Ok(Self::Whatsapp),
+            _ => Err(invalid("channel", text, "known channels: whatsapp")),
+        }
+    }
+}
+
+/// The provider's id of a channel account (WhatsApp: `phone_number_id`): 1 to 64 of `A-Za-z0-9._:-`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountId(Arc<str>);
+
+impl AccountId {
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for AccountId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b':' | b'-');
+        if text.is_empty() || text.len() > 64 || !text.bytes().all(allowed) {
+            return Err(invalid("account id", text, "it takes 1 to 64 of A-Z, a-z, 0-9 and ._:-"));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Display for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+as_text!(AccountId, "AccountId", "^[A-Za-z0-9._:-]{1,64}$");
+
+/// Writes 128 bits as 32 lower-case hexadecimal digits, and reads them.
+macro_rules! id128 {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(u128);
+
+        impl $name {
+            /// The id of these 16 bytes.
+            #[must_use]
+            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(u128::from_be_bytes(bytes))
+            }
+
+            /// Its 16 bytes.
+            #[must_use]
+            pub const fn to_bytes(self) -> [u8; 16] {
+                self.0.to_be_bytes()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut text = [0_u8; 32];
+                hex::encode_to_slice(self.to_bytes(), &mut text).map_err(|_| fmt::Error)?;
+                f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                let mut bytes = [0_u8; 16];
+                hex::decode_to_slice(text, &mut bytes)
+                    .map_err(|_| invalid($what, text, "it takes 32 hexadecimal digits"))?;
+                Ok(Self::from_bytes(bytes))
+            }
+        }
+
+        as_text!($name, $what, "^[0-9a-f]{32}$");
+    };
+}
+
+id128! {
+    /// A contact of a tenant: random, immutable, found through the alias table.
+    ContactId, "ContactId"
+}
+
+id128! {
+    /// The keyed hash of a channel's message id under the tenant's key.
+    MessageKey, "MessageKey"
+}
+
+/// One thread of messages: a contact on one channel account of a tenant.
+///
+/// Text form: `tenant/channel/account/contact`. It never changes, whatever number or scoped id the
+/// contact is met under.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConversationId {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// The kind of channel.
+    pub channel: ChannelKind,
+    /// The account it runs on.
+    pub account: AccountId,
+    /// With whom.
+    pub contact: ContactId,
+}
+
+impl ConversationId {
+    /// The account that sends for this conversation.
+    #[must_use]
+    pub fn account(&self) -> AccountKey {
+        AccountKey { tenant: self.tenant.clone(), channel: self.channel, account: self.account.clone() }
+    }
+}
+
+impl fmt::Display for ConversationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}/{}", self.tenant, self.channel, self.account, self.contact)
+    }
+}
+
+impl FromStr for ConversationId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let mut parts = text.split('/');
+        let (Some(tenant), Some(channel), Some(account), Some(contact), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(invalid("conversation id", text, "it takes tenant/channel/account/contact"));
+        };
+        Ok(Self {
+            tenant: tenant.parse()?,
+            channel: channel.parse()?,
+            account: account.parse()?,
+            contact: contact.parse()?,
+        })
+    }
+}
+
+as_text!(
+    ConversationId,
+    "ConversationId",
+    "^[a-z0-9][a-z0-9_-]{0,63}/[a-z]+/[A-Za-z0-9._:-]{1,64}/[0-9a-f]{32}$"
+);
+
+/// A channel account of a tenant: the unit of pacing and of ordered sending.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountKey {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// The kind of channel.
+    pub channel: ChannelKind,
+    /// The provider's id of it.
+    pub account: AccountId,
+}
+
+impl AccountKey {
+    /// The conversation with `contact` on this account.
+    #[must_use]
+    pub fn conversation(&self, contact: ContactId) -> ConversationId {
+        ConversationId {
+            tenant: self.tenant.clone(),
+            channel: self.channel,
+            account: self.account.clone(),
+            contact,
+        }
+    }
+}
+
+impl fmt::Display for AccountKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.tenant, self.channel, self.account)
+    }
+}
+
+impl FromStr for AccountKey {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let mut parts = text.split('/');
+        let (Some(tenant), Some(channel), Some(account), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(invalid("account key", text, "it takes tenant/channel/account"));
+        };
+        Ok(Self { tenant: tenant.parse()?, channel: channel.parse()?, account: account.parse()? })
+    }
+}
+
+as_text!(AccountKey, "AccountKey", "^[a-z0-9][a-z0-9_-]{0,63}/[a-z]+/[A-Za-z0-9._:-]{1,64}$");
+
+/// A turn: named after the first customer message it answers, so that deciding it again names it alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct TurnId(pub MessageKey);
+
+impl fmt::Display for TurnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A message to send, named after the turn that decided it: `contact.turn.index`.
+///
+/// It travels to the provider as `biz_opaque_callback_data` and comes back in every status, so a
+/// status finds its conversation without a look-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OutboundId {
+    /// To whom.
+    pub contact: ContactId,
+    /// The turn that decided it.
+    pub turn: TurnId,
+    /// Its place among the messages of that turn.
+    pub index: u16,
+}
+
+impl fmt::Display for OutboundId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.contact, self.turn, self.index)
+    }
+}
+
+impl FromStr for OutboundId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let shape = || invalid("outbound id", text, "it takes contact.turn.index");
+        let mut parts = text.split('.');
+        let (Some(contact), Some(turn), Some(index), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(shape());
+        };
+        Ok(Self {
+            contact: contact.parse()?,
+            turn: TurnId(turn.parse()?),
+            index: index.parse().map_err(|_| shape())?,
+        })
+    }
+}
+
+as_text!(OutboundId, "OutboundId", "^[0-9a-f]{32}\\.[0-9a-f]{32}\\.[0-9]{1,5}$");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_read_back_as_they_were_written() {
+        let text = "acme/whatsapp/1122334455667/000102030405060708090a0b0c0d0e0f";
+        let id: ConversationId = text.parse().unwrap();
+        assert_eq!(id.to_string(), text);
+        assert_eq!(serde_json::to_string(&id).unwrap(), format!("\"{text}\""));
+        let outbound =
+            OutboundId { contact: id.contact, turn: TurnId(MessageKey::from_bytes([7; 16])), index: 3 };
+        assert_eq!(outbound.to_string().parse::<OutboundId>().unwrap(), outbound);
+    }
+
+    #[test]
+    fn a_tenant_id_with_a_separator_or_capital_is_refused() {
+        for text in ["", "a/b", "Acme", "-a", "a b", &"x".repeat(65)] {
+            assert!(text.parse::<TenantId>().is_err(), "{text:?}");
+        }
+    }
+}

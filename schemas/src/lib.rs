@@ -1,0 +1,27 @@
+//! What flows through Heddle, what it stores and how it is configured, and the ports it is built on.
+//!
+//! This crate does no IO and needs no runtime: everything here is a type, a pure function or a trait.
+//!
+//! # Layout
+//! - [`id`]: tenants, contacts, conversations, turns, outbound messages.
+//! - [`time`]: timestamps and durations as they are written in records and files.
+//! - [`content`]: what a customer or an agent says, whatever the channel.
+//! - [`record`]: what is in each topic, as JSON with a version; JSON Schema in [`record::schema`].
+//! - [`topic`]: topics, partitions, offsets, and which partition a conversation or an account lives in.
+//! - [`ledger`]: which offsets of a partition are done.
+//! - [`table`]: the tables of the state store and the keys of their rows.
+//! - [`sealed`]: ciphertext as it is stored, and secrets that never print.
+//! - [`tenant`], [`config`]: what an operator writes.
+//! - [`ports`]: what the engine needs of the outside, as traits.
+
+pub mod config;
+pub mod content;
+pub mod id;
+pub mod ledger;
+pub mod ports;
+pub mod record;
+pub mod sealed;
+pub mod table;
+pub mod tenant;
+pub mod time;
+pub mod topic;

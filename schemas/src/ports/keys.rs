@@ -1,0 +1,118 @@
+//! Keys: a master key wraps a tenant's key, which wraps a contact's data key.
+//!
+//! Every ciphertext is bound to where it stands by its associated data ([`crate::ports::keys::aad`]):
+//! moved elsewhere it does not open. Erasing a key makes what it sealed unreadable at once.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::state::StoreError;
+use crate::id::{ContactId, MessageKey, TenantId};
+use crate::sealed::Sealed;
+use crate::table::Key;
+use crate::time::Day;
+
+/// Why a key could not be had or a ciphertext not be opened.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum KeysError {
+    /// The key has been erased, or never was.
+    #[error("no key: {detail}")]
+    Gone {
+        /// Whose.
+        detail: String,
+    },
+    /// The ciphertext was changed, moved, or sealed by another key.
+    #[error("a ciphertext does not open: {detail}")]
+    Unreadable {
+        /// Where it stood.
+        detail: String,
+    },
+    /// The master key is missing or is not the one that wrapped the stored keys.
+    #[error("the master key is wrong: {detail}")]
+    Master {
+        /// What to do.
+        detail: String,
+    },
+    /// The store of wrapped keys.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Seals and opens under one key. Cheap to clone through its `Arc`; needs no waiting.
+pub trait Cipher: Send + Sync + std::fmt::Debug {
+    /// Encrypts, binding the result to `aad`.
+    fn seal(&self, aad: &[u8], plain: &[u8]) -> Sealed;
+
+    /// Decrypts what was sealed under the same key with the same `aad`.
+    ///
+    /// # Errors
+    /// [`KeysError::Unreadable`].
+    fn open(&self, aad: &[u8], sealed: &Sealed) -> Result<Vec<u8>, KeysError>;
+}
+
+/// What is a tenant's own: seals its secrets, and hashes ids so that nobody else can guess them.
+pub trait TenantCipher: Cipher {
+    /// HMAC-SHA-256 under a key derived for `domain`, cut to 128 bits.
+    fn hash(&self, domain: &str, input: &[u8]) -> MessageKey;
+}
+
+/// What to do when a contact has no key yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Make one, by conditional write.
+    Create,
+    /// Say [`KeysError::Gone`].
+    Fail,
+}
+
+/// The keys.
+#[async_trait]
+pub trait Keys: Send + Sync + 'static {
+    /// The tenant's own key, made at first use.
+    ///
+    /// # Errors
+    /// [`KeysError::Gone`] after the tenant was erased, [`KeysError::Master`], [`KeysError::Store`].
+    async fn tenant(&self, tenant: &TenantId) -> Result<Arc<dyn TenantCipher>, KeysError>;
+
+    /// The key that seals a tenant's log records of a day. A ciphertext names its day as
+    /// [`Sealed::key_number`].
+    ///
+    /// # Errors
+    /// As [`Keys::tenant`].
+    async fn log(&self, tenant: &TenantId, day: Day) -> Result<Arc<dyn Cipher>, KeysError>;
+
+    /// The data key of a contact.
+    ///
+    /// # Errors
+    /// As [`Keys::tenant`]; [`KeysError::Gone`] when there is none and `missing` says to fail.
+    async fn contact(
+        &self,
+        tenant: &TenantId,
+        contact: ContactId,
+        missing: Missing,
+    ) -> Result<Arc<dyn Cipher>, KeysError>;
+
+    /// Erases a contact's data key; what it sealed is unreadable from here on.
+    ///
+    /// # Errors
+    /// [`KeysError::Store`].
+    async fn erase_contact(&self, tenant: &TenantId, contact: ContactId) -> Result<(), KeysError>;
+
+    /// Erases a tenant's key, and with it every key below it.
+    ///
+    /// # Errors
+    /// [`KeysError::Store`].
+    async fn erase_tenant(&self, tenant: &TenantId) -> Result<(), KeysError>;
+}
+
+/// Associated data of a ciphertext in a column of a row: the key names tenant, table and row.
+#[must_use]
+pub fn aad(key: &Key, column: &str) -> Vec<u8> {
+    let mut aad = Vec::with_capacity(key.as_bytes().len() + 1 + column.len());
+    aad.extend_from_slice(key.as_bytes());
+    // No column holds this byte, so the border cannot be moved.
+    aad.push(0xff);
+    aad.extend_from_slice(column.as_bytes());
+    aad
+}

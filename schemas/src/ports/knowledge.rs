@@ -1,0 +1,136 @@
+//! A tenant's documents: kept, cut into passages, searched.
+//!
+//! One tenant, one index. A change is seen by every search that starts after the call returned.
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::keys::KeysError;
+use super::state::StoreError;
+use crate::id::TenantId;
+
+/// How a document is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DocumentFormat {
+    /// Plain text.
+    Text,
+    /// CommonMark.
+    Markdown,
+}
+
+/// A document to keep.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Document {
+    /// Its name among the tenant's documents: the same name replaces. 1 to 512 bytes.
+    pub id: String,
+    /// What people call it.
+    pub title: String,
+    /// How it is written.
+    pub format: DocumentFormat,
+    /// The text.
+    pub text: String,
+}
+
+/// A document as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DocumentSummary {
+    /// Its name.
+    pub id: String,
+    /// What people call it.
+    pub title: String,
+    /// How it is written.
+    pub format: DocumentFormat,
+    /// Bytes of text.
+    pub bytes: u64,
+    /// Into how many passages it was cut.
+    pub passages: u64,
+}
+
+/// A piece of a document that matched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Passage {
+    /// The document.
+    pub document: String,
+    /// Its title.
+    pub title: String,
+    /// The headings above the passage, the outermost first.
+    pub headings: Vec<String>,
+    /// The text of the passage.
+    pub text: String,
+    /// How well it matched (BM25, unbounded); comparable within one search only.
+    pub score: f32,
+}
+
+/// Why a document was refused or a search failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum KnowledgeError {
+    /// The document cannot be taken.
+    #[error("{document:?} was refused: {why}")]
+    Refused {
+        /// Which.
+        document: String,
+        /// Why, and what would be taken.
+        why: String,
+    },
+    /// There is no such document.
+    #[error("there is no document {document:?}")]
+    Unknown {
+        /// Which.
+        document: String,
+    },
+    /// The index could not be read or written.
+    #[error("the index of {tenant} failed: {detail}")]
+    Index {
+        /// Whose.
+        tenant: TenantId,
+        /// What was seen.
+        detail: String,
+    },
+    /// The store of documents.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Their keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+}
+
+/// The knowledge of all tenants.
+#[async_trait]
+pub trait Knowledge: Send + Sync + 'static {
+    /// Keeps a document, replacing the one of the same id.
+    ///
+    /// # Errors
+    /// [`KnowledgeError::Refused`] for a document that cannot be taken; index and store failures.
+    async fn put(&self, tenant: &TenantId, document: Document) -> Result<DocumentSummary, KnowledgeError>;
+
+    /// Removes a document.
+    ///
+    /// # Errors
+    /// [`KnowledgeError::Unknown`]; index and store failures.
+    async fn remove(&self, tenant: &TenantId, document: &str) -> Result<(), KnowledgeError>;
+
+    /// The documents, by id.
+    ///
+    /// # Errors
+    /// Store failures.
+    async fn list(&self, tenant: &TenantId) -> Result<Vec<DocumentSummary>, KnowledgeError>;
+
+    /// The passages that match best, the best first; none where nothing matches. Any text is a query.
+    ///
+    /// # Errors
+    /// Index and store failures.
+    async fn search(
+        &self,
+        tenant: &TenantId,
+        query: &str,
+        limit: usize,
+    ) -> Result<Vec<Passage>, KnowledgeError>;
+
+    /// Removes all that is the tenant's.
+    ///
+    /// # Errors
+    /// Index and store failures.
+    async fn erase(&self, tenant: &TenantId) -> Result<(), KnowledgeError>;
+}

@@ -1,0 +1,12 @@
+//! What the engine needs of the outside, one trait a file.
+//!
+//! Each has several implementations that one conformance suite holds to the same contract:
+//! [`log`], [`state`], [`keys`], [`knowledge`], [`responder`], [`channel`], [`clock`].
+
+pub mod channel;
+pub mod clock;
+pub mod keys;
+pub mod knowledge;
+pub mod log;
+pub mod responder;
+pub mod state;

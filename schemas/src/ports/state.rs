@@ -1,0 +1,143 @@
+//! The state store: rows by [`Key`], written in batches that are atomic and fenced.
+//!
+//! Contract of [`State::commit`]: the writes are durable and seen by later reads when it returns;
+//! the outputs are in the log and the consumed offsets acknowledged, in this order. A store whose
+//! log and state are one does it in one step. Others write, then publish, then acknowledge: after a
+//! crash in between, the record is delivered again, its marker is found, and whoever handles it
+//! publishes the journaled outputs again under their ids. A batch whose fence is over changes nothing.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::log::NewRecord;
+pub use super::log::StoreError;
+use crate::table::{Key, Partition};
+use crate::time::Timestamp;
+use crate::topic::{Epoch, Offset, TopicPartition};
+
+/// One row to write or delete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// Which row.
+    pub key: Key,
+    /// Its new value; `None` deletes it.
+    pub value: Option<Bytes>,
+    /// When it ends by itself; `None` for never.
+    pub expires: Option<Timestamp>,
+}
+
+impl Write {
+    /// Writes a row that stays.
+    #[must_use]
+    pub fn put(key: Key, value: impl Into<Bytes>) -> Self {
+        Self { key, value: Some(value.into()), expires: None }
+    }
+
+    /// Writes a row that ends at `expires`.
+    #[must_use]
+    pub fn put_until(key: Key, value: impl Into<Bytes>, expires: Timestamp) -> Self {
+        Self { key, value: Some(value.into()), expires: Some(expires) }
+    }
+
+    /// Deletes a row.
+    #[must_use]
+    pub fn delete(key: Key) -> Self {
+        Self { key, value: None, expires: None }
+    }
+}
+
+/// The ownership under which a batch is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence {
+    /// The owned partition.
+    pub partition: TopicPartition,
+    /// The epoch of the ownership.
+    pub epoch: Epoch,
+}
+
+/// What one decision changes, as one step.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Under which ownership; `None` for writes that belong to no partition (a document, a tool's).
+    pub fence: Option<Fence>,
+    /// The rows. Where a key appears twice, the later write holds.
+    pub writes: Vec<Write>,
+    /// Records to publish after the writes.
+    pub outputs: Vec<NewRecord>,
+    /// Records that are settled by this batch.
+    pub consumed: Vec<(TopicPartition, Offset)>,
+}
+
+/// Rows of one partition, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scan {
+    /// The partition.
+    pub partition: Partition,
+    /// The first row, included; empty for the beginning.
+    pub from: Bytes,
+    /// The row to stop before; `None` for the end of the partition.
+    pub to: Option<Bytes>,
+    /// At most so many rows.
+    pub limit: usize,
+    /// From the last row backwards.
+    pub reverse: bool,
+}
+
+impl Scan {
+    /// The first `limit` rows of a partition.
+    #[must_use]
+    pub fn first(partition: Partition, limit: usize) -> Self {
+        Self { partition, from: Bytes::new(), to: None, limit, reverse: false }
+    }
+
+    /// The last `limit` rows of a partition, the last one first.
+    #[must_use]
+    pub fn last(partition: Partition, limit: usize) -> Self {
+        Self { partition, from: Bytes::new(), to: None, limit, reverse: true }
+    }
+}
+
+/// What a conditional write found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Swap {
+    /// The row was as expected; the new value holds and is durable.
+    Done,
+    /// The row was otherwise: this. Nothing was written.
+    Found(Option<Bytes>),
+}
+
+/// The state store.
+#[async_trait]
+pub trait State: Send + Sync + 'static {
+    /// The value of a row, unless it has ended.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    async fn get(&self, key: &Key) -> Result<Option<Bytes>, StoreError>;
+
+    /// Rows of a partition that have not ended.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    async fn scan(&self, scan: &Scan) -> Result<Vec<(Key, Bytes)>, StoreError>;
+
+    /// Applies a batch; see the module's contract.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`], [`StoreError::Full`], [`StoreError::TooLarge`],
+    /// [`StoreError::Unavailable`].
+    async fn commit(&self, batch: Batch) -> Result<(), StoreError>;
+
+    /// Sets a row to `new` (`None`: deletes it) if it is `expected` (`None`: absent) now.
+    /// Rows written here are never written by [`State::commit`]: the two do not share timestamps.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`], [`StoreError::Unavailable`]: whether it happened is not known then; read it.
+    async fn compare_and_set(
+        &self,
+        key: &Key,
+        expected: Option<Bytes>,
+        new: Option<Bytes>,
+        expires: Option<Timestamp>,
+    ) -> Result<Swap, StoreError>;
+}

@@ -1,0 +1,172 @@
+//! Topic inbound: what conversations receive, in order.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::V;
+use crate::content::{Address, Content, Context};
+use crate::id::{ConversationId, MessageKey, OutboundId};
+use crate::sealed::Sealed;
+use crate::time::Timestamp;
+
+/// A record of topic inbound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InboundRecord {
+    /// Version.
+    pub v: V,
+    /// Who receives it.
+    pub conversation: ConversationId,
+    /// When the engine took it in, microseconds since 1970.
+    pub at: Timestamp,
+    /// What.
+    pub event: InboundEvent,
+}
+
+/// What a conversation receives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InboundEvent {
+    /// The customer acts in the thread.
+    Customer(CustomerAct),
+    /// The channel or the account reports about a message of ours.
+    Delivery(DeliveryReport),
+}
+
+/// An act of the customer: a message, an edit, a deletion, a reaction, a new number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CustomerAct {
+    /// Keyed hash of the channel's message id: two records with the same one are one act.
+    pub key: MessageKey,
+    /// When, by the channel's clock, microseconds since 1970.
+    pub sent_at: Timestamp,
+    /// What it does.
+    pub kind: ActKind,
+    /// The message it does it to; none when it adds one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<MessageKey>,
+    /// A [`SealedAct`], bound to topic inbound and `key`.
+    pub sealed: Sealed,
+}
+
+/// What an act does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ActKind {
+    /// Adds a message.
+    Say,
+    /// Replaces one.
+    Edit,
+    /// Takes one back.
+    Delete,
+    /// Reacts to one, or takes the reaction back.
+    React,
+    /// The person has a new number or id.
+    Rename,
+}
+
+/// What is inside the ciphertext of a [`CustomerAct`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SealedAct {
+    /// The channel's message id.
+    pub id: String,
+    /// Who it is from; after a rename, the new address.
+    pub from: Address,
+    /// What is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Content>,
+    /// The reaction; none takes it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emoji: Option<String>,
+    /// What it refers to.
+    #[serde(default, skip_serializing_if = "Context::is_empty")]
+    pub context: Context,
+}
+
+/// How far a message of ours has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeliveryReport {
+    /// Which message.
+    pub outbound: OutboundId,
+    /// How far.
+    pub status: DeliveryStatus,
+    /// When, microseconds since 1970.
+    pub at: Timestamp,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<DeliveryFailure>,
+    /// Keyed hash of the channel's id of the message, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<MessageKey>,
+}
+
+/// How far a message of ours has come. Reports arrive late, twice and out of order: see [`DeliveryStatus::merge`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeliveryStatus {
+    /// Decided, not yet taken by the channel.
+    Queued,
+    /// Taken by the channel.
+    Sent,
+    /// On the person's device.
+    Delivered,
+    /// Seen.
+    Read,
+    /// A voice message, heard.
+    Played,
+    /// Not taken or not delivered. Final.
+    Failed,
+}
+
+impl DeliveryStatus {
+    /// What holds after a report of `new`: a status only rises, and failed is final. What was
+    /// delivered has not failed, whatever a late report says.
+    #[must_use]
+    pub fn merge(self, new: Self) -> Self {
+        match (self, new) {
+            (Self::Failed, _) => Self::Failed,
+            (Self::Delivered | Self::Read | Self::Played, Self::Failed) => self,
+            _ => self.max(new),
+        }
+    }
+}
+
+/// Why a message failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeliveryFailure {
+    /// The channel's code, 0 where it gave none.
+    pub code: i64,
+    /// The channel's title of the code; no address and no text.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub title: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DeliveryStatus::{self, Delivered, Failed, Played, Queued, Read, Sent};
+    use proptest::prelude::*;
+
+    fn any_status() -> impl Strategy<Value = DeliveryStatus> {
+        proptest::sample::select(vec![Queued, Sent, Delivered, Read, Played, Failed])
+    }
+
+    proptest! {
+        #[test]
+        fn a_status_never_falls_and_failed_stays(reports in proptest::collection::vec(any_status(), 0..20)) {
+            let mut status = Queued;
+            for report in reports {
+                let next = status.merge(report);
+                prop_assert!(next >= status);
+                prop_assert!(status != Failed || next == Failed);
+                prop_assert_eq!(next.merge(report), next, "the same report twice changes nothing more");
+                status = next;
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_delivered_has_not_failed() {
+        assert_eq!(Delivered.merge(Failed), Delivered);
+        assert_eq!(Sent.merge(Failed), Failed);
+        assert_eq!(Read.merge(Delivered), Read);
+    }
+}

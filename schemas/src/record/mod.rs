@@ -1,0 +1,112 @@
+//! What is in each topic: JSON objects with a version field `v`, one file a topic.
+//!
+//! A reader takes the versions it knows ([`VERSION`]) and dead-letters others with the reason.
+//! Message bodies and addresses are inside `sealed` fields, under the tenant's log key of the day,
+//! bound to their place by [`log_aad`].
+
+pub mod dlq;
+pub mod event;
+pub mod inbound;
+pub mod outbound;
+pub mod schema;
+pub mod tenants;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::topic::Topic;
+
+/// The version that this build writes, and the only one it reads.
+pub const VERSION: u16 = 1;
+
+/// Why a record could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Its version is not known here.
+    #[error("version {found} is not known, this build reads {VERSION}")]
+    Version {
+        /// What it says.
+        found: u64,
+    },
+    /// It is no such record.
+    #[error("no record of this topic: {0}")]
+    Shape(String),
+}
+
+/// Writes a record.
+///
+/// # Panics
+/// Never: records hold no map with keys that are not text.
+#[must_use]
+pub fn encode<T: Serialize>(record: &T) -> Bytes {
+    serde_json::to_vec(record).expect("a record is always JSON").into()
+}
+
+/// Reads a record of the known version.
+///
+/// # Errors
+/// [`RecordError::Version`] for a version this build does not know, [`RecordError::Shape`] otherwise.
+pub fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, RecordError> {
+    serde_json::from_slice(value).map_err(|error| {
+        // The version decides how the rest is to be read, so a foreign one explains any other fault.
+        #[derive(serde::Deserialize)]
+        struct Versioned {
+            v: u64,
+        }
+        match serde_json::from_slice::<Versioned>(value) {
+            Ok(Versioned { v }) if v != u64::from(VERSION) => RecordError::Version { found: v },
+            _ => RecordError::Shape(error.to_string()),
+        }
+    })
+}
+
+/// The version field: reads and writes [`VERSION`], refuses others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct V;
+
+impl Serialize for V {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u16(VERSION)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for V {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u64::deserialize(deserializer)? {
+            v if v == u64::from(VERSION) => Ok(Self),
+            v => Err(serde::de::Error::custom(format!("version {v} is not known"))),
+        }
+    }
+}
+
+impl schemars::JsonSchema for V {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "V".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "const": VERSION, "description": "version of the record" })
+    }
+}
+
+/// Associated data of a ciphertext in a log record: the topic, and the id of what it is about.
+#[must_use]
+pub fn log_aad(topic: Topic, about: &dyn std::fmt::Display) -> Vec<u8> {
+    format!("log/{topic}/{about}").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::event::EventRecord;
+
+    #[test]
+    fn a_foreign_version_is_named_whatever_else_is_wrong() {
+        let error = decode::<EventRecord>(br#"{"v":9,"something":"else"}"#).unwrap_err();
+        assert_eq!(error, RecordError::Version { found: 9 });
+        assert!(matches!(decode::<EventRecord>(b"nonsense"), Err(RecordError::Shape(_))));
+    }
+}

@@ -1,0 +1,67 @@
+//! Topic outbound: what accounts are asked to send, and the reports that settle sends.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::V;
+use super::inbound::DeliveryReport;
+use crate::content::{Address, Content};
+use crate::id::{ConversationId, OutboundId};
+use crate::sealed::Sealed;
+use crate::time::Timestamp;
+
+/// A record of topic outbound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OutboundRecord {
+    /// Version.
+    pub v: V,
+    /// Which conversation it belongs to; its account does the work.
+    pub conversation: ConversationId,
+    /// When it was decided, microseconds since 1970.
+    pub at: Timestamp,
+    /// What.
+    pub command: OutboundCommand,
+}
+
+/// What an account is asked to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutboundCommand {
+    /// Send a message.
+    Send(SendCommand),
+    /// Settle a send by what the channel reported.
+    Settle(DeliveryReport),
+}
+
+/// A message to send.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SendCommand {
+    /// Its id: sending it twice is sending the same.
+    pub id: OutboundId,
+    /// Why it is sent.
+    pub purpose: Purpose,
+    /// Whether it may have been published before, so that the journal must be asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
+    /// A [`SealedMessage`], bound to topic outbound and `id`.
+    pub sealed: Sealed,
+}
+
+/// Why a message is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// It answers a customer.
+    Reply,
+    /// It belongs to a campaign.
+    Campaign,
+}
+
+/// What is inside the ciphertext of a [`SendCommand`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SealedMessage {
+    /// To whom.
+    pub to: Address,
+    /// What it says.
+    pub content: Content,
+}

@@ -1,0 +1,142 @@
+//! Ciphertext as it is stored and sent, and secrets that never print.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Bytes that only a [`crate::ports::keys::Cipher`] opens.
+///
+/// Layout: one byte version (1), four bytes key number (big-endian), twelve bytes nonce, then the
+/// ciphertext of AES-256-GCM with its sixteen bytes of tag. The key number says which of a scope's
+/// keys sealed it: the version of the master key, or the day of a log key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sealed(Bytes);
+
+impl Sealed {
+    /// The version that this build writes.
+    pub const VERSION: u8 = 1;
+    /// Bytes before the ciphertext.
+    pub const HEADER: usize = 1 + 4 + 12;
+
+    /// Takes bytes that a cipher made.
+    #[must_use]
+    pub fn from_bytes(bytes: impl Into<Bytes>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The bytes, header included.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Which of its scope's keys sealed it; `None` when the bytes are too short or of another version.
+    #[must_use]
+    pub fn key_number(&self) -> Option<u32> {
+        if self.0.len() < Self::HEADER || self.0[0] != Self::VERSION {
+            return None;
+        }
+        Some(u32::from_be_bytes([self.0[1], self.0[2], self.0[3], self.0[4]]))
+    }
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sealed({} bytes)", self.0.len())
+    }
+}
+
+impl Serialize for Sealed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Sealed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        let bytes = STANDARD.decode(text.as_bytes()).map_err(serde::de::Error::custom)?;
+        Ok(Self(bytes.into()))
+    }
+}
+
+impl JsonSchema for Sealed {
+    fn schema_name() -> Cow<'static, str> {
+        "Sealed".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "contentEncoding": "base64",
+            "description": "AES-256-GCM ciphertext under a key of the engine"
+        })
+    }
+}
+
+/// A token, a key or a password. Prints and serializes as `[redacted]`.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a text as secret.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself: for the call that needs it, never for a log line.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "[none]" } else { "[redacted]" })
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(if self.0.is_empty() { "" } else { "[redacted]" })
+    }
+}
+
+impl JsonSchema for Secret {
+    fn schema_name() -> Cow<'static, str> {
+        "Secret".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "description": "a literal, env:NAME or file:PATH" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_never_prints() {
+        let secret = Secret::new("EAAG-token");
+        assert_eq!(format!("{secret:?}"), "[redacted]");
+        assert_eq!(serde_json::to_string(&secret).unwrap(), "\"[redacted]\"");
+    }
+
+    #[test]
+    fn bytes_too_short_for_a_header_name_no_key() {
+        assert_eq!(Sealed::from_bytes(vec![1, 0, 0]).key_number(), None);
+    }
+}

@@ -1,0 +1,390 @@
+//! The tables of the state store and the keys of their rows.
+//!
+//! Every table has one shape: a partition (what is stored and fenced together), rows in byte order
+//! inside it, and an opaque value. A [`Key`] names one row and can be made only here, so that no
+//! row of a tenant is reached without naming the tenant.
+//!
+//! | table | partition | row | value | lives |
+//! |---|---|---|---|---|
+//! | head | conversation | none | state of the conversation | as the contact |
+//! | history | conversation | sequence | what one commit added to the thread, sealed | tenant's retention |
+//! | marker | conversation | message key | nothing: the message has been seen | longer than every redelivery |
+//! | claim | conversation | turn | who calls outside for the turn | as markers |
+//! | delivery | conversation | outbound id | how far a sent message has come | tenant's retention |
+//! | agenda | topic partition | due, id | what waits | until done |
+//! | send | account | outbound id | the journal of one send | as markers |
+//! | backlog | account | sequence | what waits for a stopped account | until sent |
+//! | alias | tenant | keyed hash of an id | the contact | as the contact |
+//! | contact | tenant | contact | its details, sealed | as the contact |
+//! | key | tenant | `t` or contact | a wrapped key | until erased |
+//! | document | tenant | document | a document, sealed | until removed |
+
+use std::fmt;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::id::{AccountKey, ContactId, ConversationId, MessageKey, OutboundId, TenantId, TurnId};
+use crate::time::Timestamp;
+use crate::topic::{Topic, TopicPartition};
+
+/// A table of the state store. The numbers are stored; they never change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "the module's table says what each holds")]
+pub enum Table {
+    Head = 1,
+    History = 2,
+    Marker = 3,
+    Claim = 4,
+    Delivery = 5,
+    Agenda = 6,
+    Send = 7,
+    Backlog = 8,
+    Alias = 9,
+    Contact = 10,
+    Key = 11,
+    Document = 12,
+}
+
+impl Table {
+    /// Every table.
+    pub const ALL: [Self; 12] = [
+        Self::Head,
+        Self::History,
+        Self::Marker,
+        Self::Claim,
+        Self::Delivery,
+        Self::Agenda,
+        Self::Send,
+        Self::Backlog,
+        Self::Alias,
+        Self::Contact,
+        Self::Key,
+        Self::Document,
+    ];
+
+    /// The table with this stored number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|&table| table as u8 == number)
+    }
+
+    /// The name used in messages and in CQL.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::History => "history",
+            Self::Marker => "marker",
+            Self::Claim => "claim",
+            Self::Delivery => "delivery",
+            Self::Agenda => "agenda",
+            Self::Send => "send",
+            Self::Backlog => "backlog",
+            Self::Alias => "alias",
+            Self::Contact => "contact",
+            Self::Key => "key",
+            Self::Document => "document",
+        }
+    }
+}
+
+/// One partition of one table, from which rows are named or scanned.
+///
+/// Encoded as: table (1), length of the tenant (1) and tenant, length of the partition (2) and
+/// partition. The agenda belongs to the engine, not to a tenant: its tenant is empty.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition(Bytes);
+
+impl Partition {
+    fn new(table: Table, tenant: &str, parts: &[&[u8]]) -> Self {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let mut bytes = BytesMut::with_capacity(4 + tenant.len() + len);
+        bytes.put_u8(table as u8);
+        // Ids are at most 64 characters, so both lengths fit.
+        bytes.put_u8(u8::try_from(tenant.len()).unwrap_or(u8::MAX));
+        bytes.put_slice(tenant.as_bytes());
+        bytes.put_u16(u16::try_from(len).unwrap_or(u16::MAX));
+        for part in parts {
+            bytes.put_slice(part);
+        }
+        Self(bytes.freeze())
+    }
+
+    fn conversation(table: Table, id: &ConversationId) -> Self {
+        let parts: [&[u8]; 5] = [
+            id.channel.as_str().as_bytes(),
+            b"/",
+            id.account.as_str().as_bytes(),
+            b"/",
+            &id.contact.to_bytes(),
+        ];
+        Self::new(table, id.tenant.as_str(), &parts)
+    }
+
+    fn account(table: Table, id: &AccountKey) -> Self {
+        let parts: [&[u8]; 3] = [id.channel.as_str().as_bytes(), b"/", id.account.as_str().as_bytes()];
+        Self::new(table, id.tenant.as_str(), &parts)
+    }
+
+    /// The history of a conversation, rows by sequence.
+    #[must_use]
+    pub fn history(conversation: &ConversationId) -> Self {
+        Self::conversation(Table::History, conversation)
+    }
+
+    /// The deliveries of a conversation, rows by outbound id.
+    #[must_use]
+    pub fn deliveries(conversation: &ConversationId) -> Self {
+        Self::conversation(Table::Delivery, conversation)
+    }
+
+    /// What waits in a partition of the log, rows by due time.
+    #[must_use]
+    pub fn agenda(partition: TopicPartition) -> Self {
+        let topic = match partition.topic {
+            Topic::Inbound => b'i',
+            Topic::Outbound => b'o',
+            Topic::Tenants => b't',
+            Topic::Events => b'e',
+            Topic::Dlq => b'd',
+        };
+        Self::new(Table::Agenda, "", &[&[topic], &partition.partition.to_be_bytes()])
+    }
+
+    /// What waits for a stopped account, rows by sequence.
+    #[must_use]
+    pub fn backlog(account: &AccountKey) -> Self {
+        Self::account(Table::Backlog, account)
+    }
+
+    /// The documents of a tenant, rows by document id.
+    #[must_use]
+    pub fn documents(tenant: &TenantId) -> Self {
+        Self::new(Table::Document, tenant.as_str(), &[])
+    }
+
+    /// The row of this name.
+    #[must_use]
+    pub fn row(&self, row: &[u8]) -> Key {
+        let mut bytes = BytesMut::with_capacity(self.0.len() + row.len());
+        bytes.put_slice(&self.0);
+        bytes.put_slice(row);
+        Key { row_at: self.0.len(), bytes: bytes.freeze() }
+    }
+
+    /// The encoded bytes: what every row's key begins with.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let table = self.0.first().copied().and_then(Table::from_number);
+        write!(
+            f,
+            "{}({})",
+            table.map_or("?", Table::as_str),
+            hex::encode(self.0.get(1..).unwrap_or_default())
+        )
+    }
+}
+
+/// One row of one table.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    bytes: Bytes,
+    row_at: usize,
+}
+
+impl Key {
+    /// State of a conversation.
+    #[must_use]
+    pub fn head(conversation: &ConversationId) -> Self {
+        Partition::conversation(Table::Head, conversation).row(&[])
+    }
+
+    /// What a commit added to a thread.
+    #[must_use]
+    pub fn history(conversation: &ConversationId, sequence: u64) -> Self {
+        Partition::history(conversation).row(&sequence.to_be_bytes())
+    }
+
+    /// That a message has been seen.
+    #[must_use]
+    pub fn marker(conversation: &ConversationId, message: MessageKey) -> Self {
+        Partition::conversation(Table::Marker, conversation).row(&message.to_bytes())
+    }
+
+    /// Who calls outside for a turn.
+    #[must_use]
+    pub fn claim(conversation: &ConversationId, turn: TurnId) -> Self {
+        Partition::conversation(Table::Claim, conversation).row(&turn.0.to_bytes())
+    }
+
+    /// How far a sent message has come.
+    #[must_use]
+    pub fn delivery(conversation: &ConversationId, outbound: &OutboundId) -> Self {
+        Partition::deliveries(conversation).row(&outbound_row(outbound))
+    }
+
+    /// What waits until `due`.
+    #[must_use]
+    pub fn agenda(partition: TopicPartition, due: Timestamp, id: &[u8]) -> Self {
+        let mut row = Vec::with_capacity(8 + id.len());
+        row.extend_from_slice(&agenda_bound(due));
+        row.extend_from_slice(id);
+        Partition::agenda(partition).row(&row)
+    }
+
+    /// The journal of one send.
+    #[must_use]
+    pub fn send(account: &AccountKey, outbound: &OutboundId) -> Self {
+        Partition::account(Table::Send, account).row(&outbound_row(outbound))
+    }
+
+    /// What waits for a stopped account.
+    #[must_use]
+    pub fn backlog(account: &AccountKey, sequence: u64) -> Self {
+        Partition::backlog(account).row(&sequence.to_be_bytes())
+    }
+
+    /// The contact that is met under an id; `alias` is a keyed hash over channel, scope and id.
+    #[must_use]
+    pub fn alias(tenant: &TenantId, alias: MessageKey) -> Self {
+        Partition::new(Table::Alias, tenant.as_str(), &[&alias.to_bytes()]).row(&[])
+    }
+
+    /// Details of a contact.
+    #[must_use]
+    pub fn contact(tenant: &TenantId, contact: ContactId) -> Self {
+        Partition::new(Table::Contact, tenant.as_str(), &[&contact.to_bytes()]).row(&[])
+    }
+
+    /// The wrapped key of a tenant.
+    #[must_use]
+    pub fn tenant_key(tenant: &TenantId) -> Self {
+        Partition::new(Table::Key, tenant.as_str(), &[b"t"]).row(&[])
+    }
+
+    /// The wrapped data key of a contact.
+    #[must_use]
+    pub fn contact_key(tenant: &TenantId, contact: ContactId) -> Self {
+        Partition::new(Table::Key, tenant.as_str(), &[b"c", &contact.to_bytes()]).row(&[])
+    }
+
+    /// A document of a tenant.
+    #[must_use]
+    pub fn document(tenant: &TenantId, document: &str) -> Self {
+        Partition::documents(tenant).row(document.as_bytes())
+    }
+
+    /// Reads back what [`Key::as_bytes`] wrote; `None` when the bytes are no key.
+    #[must_use]
+    pub fn from_bytes(bytes: Bytes) -> Option<Self> {
+        Table::from_number(*bytes.first()?)?;
+        let tenant = usize::from(*bytes.get(1)?);
+        let len = bytes.get(2 + tenant..4 + tenant)?;
+        let row_at = 4 + tenant + usize::from(u16::from_be_bytes([len[0], len[1]]));
+        (bytes.len() >= row_at).then_some(Self { bytes, row_at })
+    }
+
+    /// The encoded key: its order is table, tenant, partition, row.
+    #[must_use]
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The row inside its partition.
+    #[must_use]
+    pub fn row(&self) -> &[u8] {
+        &self.bytes[self.row_at..]
+    }
+
+    /// The partition it is in.
+    #[must_use]
+    pub fn partition(&self) -> Partition {
+        Partition(self.bytes.slice(..self.row_at))
+    }
+
+    /// Its table.
+    ///
+    /// # Panics
+    /// Never: a key is made only with a known table.
+    #[must_use]
+    pub fn table(&self) -> Table {
+        Table::from_number(self.bytes[0]).expect("a key is made with a known table")
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}/{}", self.partition(), hex::encode(self.row()))
+    }
+}
+
+/// The first eight bytes of an agenda row: rows below it are due before `due`.
+#[must_use]
+pub fn agenda_bound(due: Timestamp) -> [u8; 8] {
+    // Times before 1970 do not occur; the sign bit would break the order.
+    u64::try_from(due.as_micros()).unwrap_or(0).to_be_bytes()
+}
+
+fn outbound_row(outbound: &OutboundId) -> [u8; 34] {
+    let mut row = [0_u8; 34];
+    row[..16].copy_from_slice(&outbound.contact.to_bytes());
+    row[16..32].copy_from_slice(&outbound.turn.0.to_bytes());
+    row[32..].copy_from_slice(&outbound.index.to_be_bytes());
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conversation(tenant: &str, contact: u8) -> ConversationId {
+        ConversationId {
+            tenant: tenant.parse().unwrap(),
+            channel: crate::id::ChannelKind::Whatsapp,
+            account: "1122".parse().unwrap(),
+            contact: ContactId::from_bytes([contact; 16]),
+        }
+    }
+
+    #[test]
+    fn a_key_reads_back_from_its_bytes() {
+        let key = Key::history(&conversation("acme", 1), 7);
+        let back = Key::from_bytes(key.as_bytes().clone()).unwrap();
+        assert_eq!(back, key);
+        assert_eq!(back.table(), Table::History);
+        assert_eq!(back.row(), 7_u64.to_be_bytes());
+        assert_eq!(back.partition(), Partition::history(&conversation("acme", 1)));
+    }
+
+    #[test]
+    fn no_partition_begins_with_another() {
+        let partitions = [
+            Partition::history(&conversation("a", 1)),
+            Partition::history(&conversation("a", 2)),
+            Partition::history(&conversation("ab", 1)),
+            Partition::deliveries(&conversation("a", 1)),
+            Partition::documents(&"a".parse().unwrap()),
+            Partition::documents(&"ab".parse().unwrap()),
+        ];
+        for (i, one) in partitions.iter().enumerate() {
+            for (j, other) in partitions.iter().enumerate() {
+                assert!(i == j || !other.as_bytes().starts_with(one.as_bytes()), "{one:?} {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn agenda_rows_sort_by_due_time() {
+        let partition = TopicPartition { topic: Topic::Inbound, partition: 3 };
+        let early = Key::agenda(partition, Timestamp::from_secs(1), b"z");
+        let late = Key::agenda(partition, Timestamp::from_secs(300), b"a");
+        assert!(early < late);
+    }
+}

@@ -1,0 +1,324 @@
+//! A tenant as an operator writes it: who it is, how its agent speaks, its channels, limits and retention.
+//!
+//! A file is read with [`Tenant::from_toml`], which reports every fault at once. Secrets in it are a
+//! literal, `env:NAME` or `file:PATH`; whoever reads the file resolves them through
+//! [`Tenant::secrets_mut`], and they are stored only sealed.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{AccountId, AccountKey, ChannelKind, TenantId};
+use crate::sealed::Secret;
+use crate::time::human;
+
+/// A tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tenant {
+    /// Its id.
+    pub id: TenantId,
+    /// Its name, as people know it.
+    pub name: String,
+    /// The region its data stays in.
+    #[serde(default = "default_region")]
+    pub region: String,
+    /// How the agent speaks.
+    #[serde(default)]
+    pub agent: Agent,
+    /// Where it is reached.
+    #[serde(default)]
+    pub channels: Vec<ChannelAccount>,
+    /// Who answers.
+    #[serde(default)]
+    pub llm: Llm,
+    /// What it may use.
+    #[serde(default)]
+    pub quota: Quota,
+    /// How long its data is kept.
+    #[serde(default)]
+    pub retention: Retention,
+}
+
+fn default_region() -> String {
+    "eu".into()
+}
+
+/// How a tenant's agent speaks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Agent {
+    /// Who the agent is.
+    pub system_prompt: String,
+    /// In which tone it speaks.
+    pub tone: String,
+    /// What it must keep to.
+    pub rules: Vec<String>,
+    /// What it says when it knows no answer. Not empty.
+    pub fallback: String,
+    /// How long to wait for more of a burst before answering; at most one minute.
+    #[serde(with = "human")]
+    #[schemars(with = "String")]
+    pub settle: Duration,
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Self {
+            system_prompt: String::new(),
+            tone: String::new(),
+            rules: Vec::new(),
+            fallback: "A colleague will get back to you.".into(),
+            settle: Duration::from_millis(300),
+        }
+    }
+}
+
+/// A channel account of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelAccount {
+    /// Which channel.
+    pub kind: ChannelKind,
+    /// The provider's id of it; WhatsApp: the `phone_number_id`.
+    pub account: AccountId,
+    /// The base address of the API, with its version.
+    #[serde(default = "default_api_base")]
+    pub api_base: String,
+    /// The bearer token to send with.
+    pub access_token: Secret,
+    /// The secret that signs webhooks.
+    pub app_secret: Secret,
+    /// What the provider repeats when it subscribes a webhook.
+    pub verify_token: Secret,
+    /// Messages a second of this number, in and out together; WhatsApp: 80, upgraded 1,000.
+    #[serde(default = "default_messages_per_second")]
+    pub messages_per_second: NonZeroU32,
+}
+
+fn default_api_base() -> String {
+    "https://graph.facebook.com/v21.0".into()
+}
+
+fn default_messages_per_second() -> NonZeroU32 {
+    const { NonZeroU32::new(80).unwrap() }
+}
+
+/// Who answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Llm {
+    /// `extractive` answers with the best passage, without an LLM.
+    pub provider: Provider,
+    /// The provider's name of the model.
+    pub model: String,
+    /// The base address of the API; empty: the provider's own.
+    pub api_base: String,
+    /// The key to call it with.
+    pub api_key: Secret,
+    /// Requests a minute.
+    pub requests_per_minute: NonZeroU32,
+    /// Tokens a minute.
+    pub tokens_per_minute: NonZeroU32,
+}
+
+impl Default for Llm {
+    fn default() -> Self {
+        Self {
+            provider: Provider::Extractive,
+            model: String::new(),
+            api_base: String::new(),
+            api_key: Secret::default(),
+            requests_per_minute: const { NonZeroU32::new(600).unwrap() },
+            tokens_per_minute: const { NonZeroU32::new(200_000).unwrap() },
+        }
+    }
+}
+
+/// A kind of responder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// The best passage of the tenant's documents.
+    Extractive,
+}
+
+/// What a tenant may use in a month.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quota {
+    /// Messages.
+    pub messages_per_month: u64,
+    /// Tokens.
+    pub tokens_per_month: u64,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self { messages_per_month: 100_000, tokens_per_month: 50_000_000 }
+    }
+}
+
+/// How long a tenant's data is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Messages; at least one day.
+    #[serde(with = "human")]
+    #[schemars(with = "String")]
+    pub messages: Duration,
+    /// What concerns campaigns; at least one day.
+    #[serde(with = "human")]
+    #[schemars(with = "String")]
+    pub campaigns: Duration,
+}
+
+/// One day.
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { messages: 30 * DAY, campaigns: 365 * DAY }
+    }
+}
+
+/// Everything that is wrong with a file, a line each.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct Faults(pub Vec<String>);
+
+impl Tenant {
+    /// Reads a tenant's file.
+    ///
+    /// # Errors
+    /// The syntax error, or every fault of the values.
+    pub fn from_toml(text: &str) -> Result<Self, Faults> {
+        let tenant: Self = toml::from_str(text).map_err(|error| Faults(vec![error.to_string()]))?;
+        tenant.validate()?;
+        Ok(tenant)
+    }
+
+    /// Checks what the types leave open.
+    ///
+    /// # Errors
+    /// Every fault.
+    pub fn validate(&self) -> Result<(), Faults> {
+        let mut faults = Vec::new();
+        let mut check = |holds: bool, fault: &dyn Fn() -> String| {
+            if !holds {
+                faults.push(fault());
+            }
+        };
+        check(!self.name.trim().is_empty(), &|| "name: is empty".into());
+        check(!self.region.trim().is_empty(), &|| "region: is empty".into());
+        check(!self.agent.fallback.trim().is_empty(), &|| {
+            "agent.fallback: is empty; it is said when no answer is known".into()
+        });
+        check(self.agent.settle <= Duration::from_secs(60), &|| {
+            "agent.settle: is over 60s; customers wait that long for every answer".into()
+        });
+        check(self.retention.messages >= DAY, &|| "retention.messages: is under one day (\"1d\")".into());
+        check(self.retention.campaigns >= DAY, &|| "retention.campaigns: is under one day (\"1d\")".into());
+        let mut seen = BTreeSet::new();
+        for (index, channel) in self.channels.iter().enumerate() {
+            let at = |field: &str| format!("channels[{index}].{field}");
+            check(seen.insert((channel.kind, channel.account.clone())), &|| {
+                format!("{}: {} appears twice", at("account"), channel.account)
+            });
+            let base = &channel.api_base;
+            check(base.starts_with("https://") || base.starts_with("http://"), &|| {
+                format!("{}: {base:?} is no http(s) address", at("api_base"))
+            });
+            check(!base.ends_with('/'), &|| format!("{}: {base:?} ends with a slash", at("api_base")));
+            check(!channel.access_token.is_empty(), &|| format!("{}: is empty", at("access_token")));
+            check(!channel.app_secret.is_empty(), &|| {
+                format!("{}: is empty; without it any webhook could be forged", at("app_secret"))
+            });
+            check(!channel.verify_token.is_empty(), &|| format!("{}: is empty", at("verify_token")));
+        }
+        if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
+    }
+
+    /// Every secret with its place, for resolving, sealing and opening.
+    pub fn secrets_mut(&mut self) -> BTreeMap<String, &mut Secret> {
+        let mut secrets = BTreeMap::from([("llm.api_key".to_owned(), &mut self.llm.api_key)]);
+        for channel in &mut self.channels {
+            let at = |field| format!("channels.{}.{}.{field}", channel.kind, channel.account);
+            secrets.extend([
+                (at("access_token"), &mut channel.access_token),
+                (at("app_secret"), &mut channel.app_secret),
+                (at("verify_token"), &mut channel.verify_token),
+            ]);
+        }
+        secrets
+    }
+
+    /// The account with this id.
+    #[must_use]
+    pub fn channel(&self, kind: ChannelKind, account: &AccountId) -> Option<&ChannelAccount> {
+        self.channels.iter().find(|channel| channel.kind == kind && channel.account == *account)
+    }
+
+    /// The keys of its accounts.
+    pub fn accounts(&self) -> impl Iterator<Item = AccountKey> + '_ {
+        self.channels.iter().map(|channel| AccountKey {
+            tenant: self.id.clone(),
+            channel: channel.kind,
+            account: channel.account.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACME: &str = r#"
+        id = "acme"
+        name = "Acme Clinic"
+        [agent]
+        settle = "300ms"
+        [[channels]]
+        kind = "whatsapp"
+        account = "1122334455667"
+        access_token = "env:ACME_TOKEN"
+        app_secret = "s"
+        verify_token = "v"
+        [retention]
+        messages = "30d"
+    "#;
+
+    #[test]
+    fn the_example_reads_with_its_defaults() {
+        let tenant = Tenant::from_toml(ACME).unwrap();
+        assert_eq!(tenant.retention.messages, Duration::from_secs(30 * 86_400));
+        assert_eq!(tenant.agent.settle, Duration::from_millis(300));
+        assert_eq!(tenant.channels[0].messages_per_second.get(), 80);
+    }
+
+    #[test]
+    fn every_fault_is_reported_at_once() {
+        let text = ACME.replace("300ms", "2h").replace("\"s\"", "\"\"").replace("30d", "1h");
+        let faults = Tenant::from_toml(&text).unwrap_err().0;
+        assert_eq!(faults.len(), 3, "{faults:?}");
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_with_its_line() {
+        let text = ACME.replace("settle =", "setle =");
+        let fault = Tenant::from_toml(&text).unwrap_err().to_string();
+        assert!(fault.contains("setle") && fault.contains("line 5"), "{fault}");
+    }
+
+    #[test]
+    fn secrets_are_named_by_their_place() {
+        let mut tenant = Tenant::from_toml(ACME).unwrap();
+        let secrets = tenant.secrets_mut();
+        assert_eq!(secrets["channels.whatsapp.1122334455667.access_token"].expose(), "env:ACME_TOKEN");
+        assert_eq!(secrets.len(), 4);
+    }
+}
