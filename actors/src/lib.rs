@@ -1,1 +1,31 @@
 //! Who decides in Heddle: tenant, conversation and account, as pure state machines with actors around them.
+//!
+//! Everything outside is reached through the ports of `heddle-schemas`; this crate never names an
+//! implementation. What one record does is decided without IO and tested without a runtime.
+//!
+//! # Layout
+//! - [`system`]: starts and stops everything below on one node.
+//! - [`ports`]: the ports and options that the actors share.
+//! - [`tenants`]: the configuration of all tenants, tailed from the log; [`tenant`]: the actor that shares
+//!   a tenant's turns out.
+//! - [`reception`]: the way in, from a channel's events to durable records; [`identity`]: who a contact is.
+//! - [`partition`]: one partition of inbound or outbound: fetches, delivers in order, wakes what is due.
+//! - [`agenda`]: the durable timer's window in memory.
+//! - [`conversation`]: applies what a conversation receives and decides its turns.
+//! - [`account`]: the only sender: paces, journals, settles.
+//! - [`publish`]: records on their way out; [`commit`]: writes a batch until it is written;
+//!   [`metrics`]: what operators watch.
+
+pub mod account;
+pub mod agenda;
+pub mod commit;
+pub mod conversation;
+pub mod identity;
+pub mod metrics;
+pub mod partition;
+pub mod ports;
+pub mod publish;
+pub mod reception;
+pub mod system;
+pub mod tenant;
+pub mod tenants;

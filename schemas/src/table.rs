@@ -13,7 +13,7 @@
 //! | delivery | conversation | outbound id | how far a sent message has come | tenant's retention |
 //! | agenda | topic partition | due, id | what waits | until done |
 //! | send | account | outbound id | the journal of one send | as markers |
-//! | backlog | account | sequence | what waits for a stopped account | until sent |
+//! | backlog | account | kind, then outbound id or sequence | unknown sends, and what waits for the account | until sent |
 //! | alias | tenant | keyed hash of an id | the contact | as the contact |
 //! | contact | tenant | contact | its details, sealed | as the contact |
 //! | key | tenant | `t` or contact | a wrapped key | until erased |
@@ -152,7 +152,7 @@ impl Partition {
         Self::new(Table::Agenda, "", &[&[topic], &partition.partition.to_be_bytes()])
     }
 
-    /// What waits for a stopped account, rows by sequence.
+    /// What waits for an account: first sends of unknown outcome, then the queue by sequence.
     #[must_use]
     pub fn backlog(account: &AccountKey) -> Self {
         Self::account(Table::Backlog, account)
@@ -245,10 +245,20 @@ impl Key {
         Partition::account(Table::Send, account).row(&outbound_row(outbound))
     }
 
-    /// What waits for a stopped account.
+    /// What waits for an account that is stopped, or busier than its queue holds.
     #[must_use]
     pub fn backlog(account: &AccountKey, sequence: u64) -> Self {
-        Partition::backlog(account).row(&sequence.to_be_bytes())
+        let mut row = [BACKLOG_QUEUED; 9];
+        row[1..].copy_from_slice(&sequence.to_be_bytes());
+        Partition::backlog(account).row(&row)
+    }
+
+    /// A send that nobody knows the outcome of.
+    #[must_use]
+    pub fn unknown(account: &AccountKey, outbound: &OutboundId) -> Self {
+        let mut row = [BACKLOG_UNKNOWN; 35];
+        row[1..].copy_from_slice(&outbound_row(outbound));
+        Partition::backlog(account).row(&row)
     }
 
     /// The contact that is met under an id; `alias` is a keyed hash over channel, scope and id.
@@ -324,6 +334,11 @@ impl fmt::Debug for Key {
         write!(f, "{:?}/{}", self.partition(), hex::encode(self.row()))
     }
 }
+
+/// The first byte of backlog rows of sends of unknown outcome.
+pub const BACKLOG_UNKNOWN: u8 = 0;
+/// The first byte of backlog rows that wait in order.
+pub const BACKLOG_QUEUED: u8 = 1;
 
 /// The first eight bytes of an agenda row: rows below it are due before `due`.
 #[must_use]

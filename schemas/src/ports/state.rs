@@ -1,8 +1,8 @@
 //! The state store: rows by [`Key`], written in batches that are atomic and fenced.
 //!
 //! Contract of [`State::commit`]: the writes are durable and seen by later reads when it returns;
-//! the outputs are in the log and the consumed offsets acknowledged, in this order. A store whose
-//! log and state are one does it in one step. Others write, then publish, then acknowledge: after a
+//! the outputs are in the log, the writes after them are done and the consumed offsets acknowledged, in
+//! this order. A store whose log and state are one does it in one step. Others do one by one: after a
 //! crash in between, the record is delivered again, its marker is found, and whoever handles it
 //! publishes the journaled outputs again under their ids. A batch whose fence is over changes nothing.
 
@@ -64,6 +64,9 @@ pub struct Batch {
     pub writes: Vec<Write>,
     /// Records to publish after the writes.
     pub outputs: Vec<NewRecord>,
+    /// Rows to write once the outputs are published: what would find them again after a crash is
+    /// deleted here, not in `writes`. A store of one step writes them with the rest.
+    pub after: Vec<Write>,
     /// Records that are settled by this batch.
     pub consumed: Vec<(TopicPartition, Offset)>,
 }

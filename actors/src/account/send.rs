@@ -1,0 +1,348 @@
+//! One send on its way: journal, call, journal.
+//!
+//! The channel has no idempotency key, so a send is journaled as attempted before the call and settled
+//! after it, each durably. Who finds an attempt without a result does not know whether the message was
+//! taken: it is *unknown*, and goes to the account's unknown rows until a status settles it or the wait
+//! is over. Settling a send tells its conversation, in the same batch.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use heddle_schemas::id::{AccountKey, ContactId, ConversationId, OutboundId};
+use heddle_schemas::ports::channel::{Accepted, Access, Channel, FailureClass, OutboundMessage, SendError};
+use heddle_schemas::ports::keys::KeysError;
+use heddle_schemas::ports::state::{Batch, Fence, StoreError, Write};
+use heddle_schemas::record::dlq::DeadReason;
+use heddle_schemas::record::event::{Event, EventRecord};
+use heddle_schemas::record::inbound::{
+    DeliveryFailure, DeliveryReport, DeliveryStatus, InboundEvent, InboundRecord,
+};
+use heddle_schemas::record::outbound::{SealedMessage, SendCommand};
+use heddle_schemas::record::{V, encode, log_aad};
+use heddle_schemas::table::Key;
+use heddle_schemas::time::{Day, Timestamp};
+use heddle_schemas::topic::{Offset, Topic};
+use serde::{Deserialize, Serialize};
+
+use crate::commit::{commit, read};
+use crate::partition::Receipt;
+use crate::ports::Context;
+use crate::publish;
+
+/// The journal of one send, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Journal {
+    /// It is being called, or was when its owner died.
+    Attempting {
+        /// Which call it is, from 1.
+        attempt: u32,
+    },
+    /// The call was refused and will be repeated.
+    Refused {
+        /// How many calls were refused.
+        attempts: u32,
+    },
+    /// The channel took it.
+    Sent,
+    /// The channel will not take it.
+    Failed {
+        /// The channel's code.
+        code: i64,
+    },
+    /// Nobody knows, and policy gave it up.
+    GivenUp,
+}
+
+/// Where a message to send is kept until it is settled.
+#[derive(Debug)]
+pub enum Origin {
+    /// In the log.
+    Log(Receipt),
+    /// In the account's backlog, as the row of its offset.
+    Backlog,
+    /// Among the unknown; it is being sent again by policy.
+    Unknown,
+}
+
+/// A message to send.
+#[derive(Debug)]
+pub struct Item {
+    /// The conversation it belongs to.
+    pub conversation: ConversationId,
+    /// What to send.
+    pub command: SendCommand,
+    /// The outbound record as it came: what is stored while it waits.
+    pub stored: Bytes,
+    /// The offset of that record.
+    pub offset: Offset,
+    /// Where it is kept.
+    pub origin: Origin,
+    /// Whether it may have been called before, so that the journal must be asked.
+    pub look_up: bool,
+    /// Calls that were refused.
+    pub refused: u32,
+}
+
+impl Item {
+    /// To whom it goes.
+    #[must_use]
+    pub fn contact(&self) -> ContactId {
+        self.conversation.contact
+    }
+
+    /// Whether it has kept its record in work for too long.
+    #[must_use]
+    pub fn is_overdue(&self, now: Duration, patience: Duration) -> bool {
+        match &self.origin {
+            Origin::Log(receipt) => now.saturating_sub(receipt.delivered) >= patience,
+            Origin::Backlog | Origin::Unknown => false,
+        }
+    }
+
+    /// Adds to a batch what takes the message out of where it is kept.
+    fn take_out(&self, account: &AccountKey, batch: &mut Batch) {
+        match &self.origin {
+            Origin::Log(receipt) => batch.consumed.push(receipt.consumed()),
+            Origin::Backlog => {
+                batch.after.push(Write::delete(Key::backlog(account, self.offset)));
+            }
+            Origin::Unknown => batch.after.push(Write::delete(Key::unknown(account, &self.command.id))),
+        }
+    }
+}
+
+/// How a send ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// It is settled: sent, failed for good, or found to be settled before.
+    Settled {
+        /// Whether a call came through to the channel.
+        called: bool,
+    },
+    /// It was refused, and is to be tried again.
+    Refused(SendError),
+    /// Nobody knows; it is among the unknown rows now, and its agenda row is due then.
+    Unknown(Timestamp),
+}
+
+/// What a send needs.
+pub struct Send {
+    /// What it needs of the node.
+    pub context: Context,
+    /// The account.
+    pub account: AccountKey,
+    /// Under which ownership.
+    pub fence: Fence,
+    /// The channel.
+    pub channel: Arc<dyn Channel>,
+    /// How to call it.
+    pub access: Access,
+}
+
+impl Send {
+    /// Sends a message, or finds that it has been.
+    ///
+    /// # Errors
+    /// When the store is closed or has another owner: nothing more may be sent then.
+    pub async fn run(self, mut item: Item) -> Result<(Item, Ended), StoreError> {
+        let ports = &self.context.ports;
+        if item.look_up {
+            let key = Key::send(&self.account, &item.command.id);
+            let found = read(&ports.metrics, || ports.state.get(&key)).await?;
+            match found.and_then(|found| serde_json::from_slice::<Journal>(&found).ok()) {
+                None => {}
+                Some(Journal::Refused { attempts }) => item.refused = attempts,
+                // What is sent again by policy has been waited for already.
+                Some(Journal::Attempting { .. }) if matches!(item.origin, Origin::Unknown) => {}
+                Some(Journal::Attempting { .. }) => {
+                    let due = self.unknown(&item).await?;
+                    return Ok((item, Ended::Unknown(due)));
+                }
+                Some(journal @ (Journal::Sent | Journal::Failed { .. } | Journal::GivenUp)) => {
+                    self.settle(&item, &journal, None).await?;
+                    return Ok((item, Ended::Settled { called: false }));
+                }
+            }
+            item.look_up = false;
+        }
+        let message = match self.open(&item).await? {
+            Ok(message) => message,
+            Err(why) => {
+                self.bury(&item, why).await?;
+                return Ok((item, Ended::Settled { called: false }));
+            }
+        };
+        let attempt = item.refused + 1;
+        self.journal(&item, &Journal::Attempting { attempt }).await?;
+        let ended = match self.call(&message).await {
+            Ok(accepted) => {
+                self.settle(&item, &Journal::Sent, Some(&accepted)).await?;
+                Ended::Settled { called: true }
+            }
+            Err(error) => self.failed(&item, attempt, error).await?,
+        };
+        if let Ended::Refused(_) = ended {
+            item.refused = attempt;
+        }
+        Ok((item, ended))
+    }
+
+    async fn call(&self, message: &OutboundMessage) -> Result<Accepted, SendError> {
+        let ports = &self.context.ports;
+        let began = ports.clock.elapsed();
+        let call = self.channel.send(&self.access, message);
+        let result = tokio::time::timeout(self.context.options.send_timeout, call).await;
+        let result = result.unwrap_or_else(|_| {
+            Err(SendError {
+                class: FailureClass::Unknown,
+                code: None,
+                detail: "no answer in time".into(),
+                retry_after: None,
+            })
+        });
+        let seconds = ports.clock.elapsed().saturating_sub(began).as_secs_f64();
+        ports.metrics.sent(result.as_ref().map(|_| ()).map_err(|error| error.class), seconds);
+        result
+    }
+
+    async fn failed(&self, item: &Item, attempt: u32, error: SendError) -> Result<Ended, StoreError> {
+        match error.class {
+            FailureClass::Final | FailureClass::OptedOut => {
+                let code = error.code.unwrap_or_default();
+                self.settle(item, &Journal::Failed { code }, None).await?;
+                Ok(Ended::Settled { called: true })
+            }
+            FailureClass::Unknown => Ok(Ended::Unknown(self.unknown(item).await?)),
+            FailureClass::RateLimited
+            | FailureClass::PairLimited
+            | FailureClass::Temporary
+            | FailureClass::Unauthorized
+            | FailureClass::Blocked => {
+                self.journal(item, &Journal::Refused { attempts: attempt }).await?;
+                Ok(Ended::Refused(error))
+            }
+        }
+    }
+
+    /// Opens the message; the inner error says why it never can be.
+    async fn open(&self, item: &Item) -> Result<Result<OutboundMessage, String>, StoreError> {
+        let sealed = &item.command.sealed;
+        let day = Day(sealed.key_number().unwrap_or_default());
+        let keys = &self.context.ports.keys;
+        let opened = match keys.log(&self.account.tenant, day).await {
+            Ok(cipher) => cipher.open(&log_aad(Topic::Outbound, &item.command.id), sealed),
+            Err(error) => Err(error),
+        };
+        let plain = match opened {
+            Ok(plain) => plain,
+            Err(KeysError::Store(error)) => return Err(error),
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        Ok(serde_json::from_slice::<SealedMessage>(&plain)
+            .map(|message| OutboundMessage { id: item.command.id, to: message.to, content: message.content })
+            .map_err(|error| format!("what is sealed is no message: {error}")))
+    }
+
+    async fn journal(&self, item: &Item, journal: &Journal) -> Result<(), StoreError> {
+        let write = self.journal_write(&item.command.id, journal);
+        self.commit(Batch { writes: vec![write], ..Batch::default() }).await
+    }
+
+    fn journal_write(&self, outbound: &OutboundId, journal: &Journal) -> Write {
+        let expires = self.context.ports.clock.now().after(self.context.options.marker_ttl);
+        Write::put_until(Key::send(&self.account, outbound), encode(journal), expires)
+    }
+
+    /// Settles a send and tells its conversation.
+    async fn settle(
+        &self,
+        item: &Item,
+        journal: &Journal,
+        accepted: Option<&Accepted>,
+    ) -> Result<(), StoreError> {
+        let ports = &self.context.ports;
+        let (status, failure) = match journal {
+            Journal::Failed { code } => {
+                (DeliveryStatus::Failed, Some(DeliveryFailure { code: *code, title: String::new() }))
+            }
+            Journal::GivenUp => (DeliveryStatus::Failed, None),
+            _ => (DeliveryStatus::Sent, None),
+        };
+        let message = match accepted {
+            Some(accepted) => match ports.keys.tenant(&self.account.tenant).await {
+                Ok(cipher) => {
+                    let id = format!("{}/{}", self.account, accepted.message_id);
+                    Some(cipher.hash("message", id.as_bytes()))
+                }
+                Err(KeysError::Store(error)) => return Err(error),
+                Err(_) => None,
+            },
+            None => None,
+        };
+        let at = ports.clock.now();
+        let report = DeliveryReport { outbound: item.command.id, status, at, failure, message };
+        let notice = InboundRecord {
+            v: V,
+            conversation: item.conversation.clone(),
+            at,
+            event: InboundEvent::Delivery(report),
+        };
+        let mut batch = Batch {
+            writes: vec![self.journal_write(&item.command.id, journal)],
+            outputs: vec![publish::inbound(ports, &notice)],
+            ..Batch::default()
+        };
+        item.take_out(&self.account, &mut batch);
+        self.commit(batch).await
+    }
+
+    /// Puts a send among the unknown. Returns when to look after it.
+    async fn unknown(&self, item: &Item) -> Result<Timestamp, StoreError> {
+        let ports = &self.context.ports;
+        ports.metrics.unknown();
+        let now = ports.clock.now();
+        let due = now.after(self.context.options.unknown_wait);
+        let event = EventRecord {
+            v: V,
+            tenant: self.account.tenant.clone(),
+            at: now,
+            event: Event::SendUnknown { conversation: item.conversation.clone(), outbound: item.command.id },
+        };
+        let agenda = Key::agenda(self.fence.partition, due, self.account.to_string().as_bytes());
+        let mut batch = Batch {
+            writes: vec![
+                Write::put(Key::unknown(&self.account, &item.command.id), item.stored.clone()),
+                Write::put(agenda, Bytes::new()),
+            ],
+            outputs: vec![publish::event(ports, &event)],
+            ..Batch::default()
+        };
+        if !matches!(item.origin, Origin::Unknown) {
+            item.take_out(&self.account, &mut batch);
+        }
+        self.commit(batch).await?;
+        Ok(due)
+    }
+
+    async fn bury(&self, item: &Item, why: String) -> Result<(), StoreError> {
+        let ports = &self.context.ports;
+        let mut batch = Batch::default();
+        if let Origin::Log(receipt) = &item.origin {
+            let record = &receipt.record;
+            batch.outputs.push(publish::dead_letter(ports, record, DeadReason::Unreadable, why, 1));
+        } else {
+            ports.metrics.dead(DeadReason::Unreadable);
+            tracing::warn!(account = %self.account, why, "a waiting message was given up");
+        }
+        item.take_out(&self.account, &mut batch);
+        self.commit(batch).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        let ports = &self.context.ports;
+        let batch = Batch { fence: Some(self.fence), ..batch };
+        commit(&*ports.state, &ports.metrics, |_| batch.clone()).await
+    }
+}

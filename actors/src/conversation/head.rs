@@ -1,0 +1,249 @@
+//! What a conversation remembers between its turns, and every decision it takes without asking anybody.
+//!
+//! The head is a pure state machine; the actor loads it, asks it, does what it says and stores it with
+//! everything else the decision changes, in one batch.
+//!
+//! A message that asks for an answer is *open*. The first open message arms the agenda: the turn begins
+//! when nothing has come for the settle time, and at the latest after [`SETTLE_LIMIT`] settle times. A
+//! turn covers all messages that are open when it begins; it is named after the first. While it runs,
+//! new messages stay open for the next. A decided turn is remembered as the *last*, until the next one
+//! is decided: a redelivery finds it here and publishes the same replies again under the same ids.
+
+use std::time::Duration;
+
+use heddle_schemas::id::{MessageKey, TurnId};
+use heddle_schemas::sealed::Sealed;
+use heddle_schemas::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// How many settle times a burst may delay its answer.
+pub const SETTLE_LIMIT: u32 = 5;
+
+/// A message that waits for its turn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// The message.
+    pub key: MessageKey,
+    /// The history row that holds what it says now.
+    pub row: u64,
+    /// Whether it has text to answer; without, the fallback is said.
+    pub text: bool,
+    /// When it was taken in.
+    pub at: Timestamp,
+}
+
+/// The turn decided last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decided {
+    /// Which.
+    pub turn: TurnId,
+    /// The history row that holds its replies.
+    pub row: u64,
+}
+
+/// The state of a conversation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Version of this form.
+    pub v: u16,
+    /// The next history row.
+    pub next_row: u64,
+    /// When the customer last wrote: opens the customer-service window.
+    pub customer_at: Timestamp,
+    /// How the customer is reached, sealed under the contact's key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Sealed>,
+    /// Messages that wait for their turn, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub open: Vec<Open>,
+    /// Not before then the next turn begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begin_at: Option<Timestamp>,
+    /// The due time of its agenda row, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agenda: Option<Timestamp>,
+    /// The turn decided last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Decided>,
+}
+
+/// What a woken conversation does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wake {
+    /// Begin the turn over all open messages.
+    Begin,
+    /// Wake it again then.
+    NotBefore(Timestamp),
+    /// The row has nothing to do any more; delete it.
+    Nothing,
+}
+
+impl Head {
+    /// The version that this build writes.
+    pub const VERSION: u16 = 1;
+
+    /// A conversation that has not been met before.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { v: Self::VERSION, ..Self::default() }
+    }
+
+    /// Takes the number of the next history row.
+    pub fn take_row(&mut self) -> u64 {
+        let row = self.next_row;
+        self.next_row += 1;
+        row
+    }
+
+    /// A message asks for an answer. Returns the turn it will belong to.
+    pub fn say(&mut self, message: Open, now: Timestamp, settle: Duration, running: usize) -> TurnId {
+        let text_at = now.after(settle);
+        let waiting = self.open.get(running);
+        let latest = waiting.map_or(text_at, |first| first.at.after(settle * SETTLE_LIMIT));
+        self.begin_at = Some(text_at.min(latest));
+        let turn = TurnId(waiting.map_or(message.key, |first| first.key));
+        self.open.push(message);
+        turn
+    }
+
+    /// An open message that no turn has begun on is replaced by what a later row holds.
+    /// Returns whether there was one.
+    pub fn edit(&mut self, target: MessageKey, row: u64, text: bool, running: usize) -> bool {
+        match self.open.iter_mut().skip(running).find(|open| open.key == target) {
+            Some(open) => {
+                (open.row, open.text) = (row, text);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// An open message that no turn has begun on is taken back. Returns whether there was one.
+    pub fn delete(&mut self, target: MessageKey, running: usize) -> bool {
+        let found = self.open.iter().skip(running).position(|open| open.key == target);
+        match found {
+            Some(index) => {
+                self.open.remove(running + index);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether an agenda row must be written for the open messages; if so, its due time.
+    pub fn arm(&mut self) -> Option<Timestamp> {
+        if self.agenda.is_some() || self.open.is_empty() {
+            return None;
+        }
+        self.agenda = self.begin_at;
+        self.agenda
+    }
+
+    /// The agenda row of this due time is about to be deleted: arms another for what is still open, never
+    /// of the same name.
+    pub fn rearm(&mut self, done: Timestamp) -> Option<Timestamp> {
+        self.agenda = None;
+        let next = self.arm()?;
+        self.agenda = Some(next.max(done.after(Duration::from_micros(1))));
+        self.agenda
+    }
+
+    /// What to do for the agenda row of this due time.
+    #[must_use]
+    pub fn wake(&self, due: Timestamp, now: Timestamp) -> Wake {
+        if self.agenda != Some(due) || self.open.is_empty() {
+            return Wake::Nothing;
+        }
+        match self.begin_at {
+            Some(begin_at) if begin_at > now => Wake::NotBefore(begin_at),
+            _ => Wake::Begin,
+        }
+    }
+
+    /// A turn over these messages is decided, its replies in `row`; they are open no more.
+    pub fn decide(&mut self, turn: TurnId, covered: &[MessageKey], row: u64) {
+        self.open.retain(|open| !covered.contains(&open.key));
+        self.last = Some(Decided { turn, row });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTLE: Duration = Duration::from_millis(300);
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_micros(millis * 1000)
+    }
+
+    fn open(key: u8, millis: i64) -> Open {
+        Open { key: MessageKey::from_bytes([key; 16]), row: key.into(), text: true, at: at(millis) }
+    }
+
+    fn keys(head: &Head) -> Vec<u8> {
+        head.open.iter().map(|open| open.key.to_bytes()[0]).collect()
+    }
+
+    #[test]
+    fn a_burst_is_one_turn_named_after_its_first_message() {
+        let mut head = Head::new();
+        let first = head.say(open(1, 0), at(0), SETTLE, 0);
+        assert_eq!(head.arm(), Some(at(300)));
+        let second = head.say(open(2, 200), at(200), SETTLE, 0);
+        assert_eq!(head.arm(), None, "one agenda row is enough");
+        assert_eq!(first, second);
+        assert_eq!(head.wake(at(300), at(300)), Wake::NotBefore(at(500)));
+        assert_eq!(head.wake(at(300), at(500)), Wake::Begin);
+    }
+
+    #[test]
+    fn who_never_stops_typing_is_answered_all_the_same() {
+        let mut head = Head::new();
+        for (key, millis) in (0..40).zip((0..).step_by(100)) {
+            head.say(open(key, millis), at(millis), SETTLE, 0);
+        }
+        // Five settle times after the first message.
+        assert_eq!(head.begin_at, Some(at(1500)));
+    }
+
+    #[test]
+    fn what_comes_during_a_turn_waits_for_the_next() {
+        let mut head = Head::new();
+        let turn = head.say(open(1, 0), at(0), SETTLE, 0);
+        head.arm();
+        let next = head.say(open(2, 400), at(400), SETTLE, 1);
+        assert_ne!(turn, next);
+        assert_eq!(head.begin_at, Some(at(700)), "it settles anew");
+        head.decide(turn, &[open(1, 0).key], 9);
+        assert_eq!(keys(&head), [2]);
+        assert_eq!(head.last.as_ref().map(|last| last.turn), Some(turn));
+    }
+
+    #[test]
+    fn a_message_taken_back_before_its_turn_is_not_answered() {
+        let mut head = Head::new();
+        head.say(open(1, 0), at(0), SETTLE, 0);
+        let due = head.arm().unwrap();
+        assert!(head.delete(open(1, 0).key, 0));
+        assert_eq!(head.wake(due, at(900)), Wake::Nothing);
+        assert!(!head.delete(open(1, 0).key, 0), "once");
+    }
+
+    #[test]
+    fn a_message_in_a_running_turn_is_neither_edited_nor_taken_back() {
+        let mut head = Head::new();
+        head.say(open(1, 0), at(0), SETTLE, 0);
+        assert!(!head.edit(open(1, 0).key, 5, true, 1));
+        assert!(!head.delete(open(1, 0).key, 1));
+        assert_eq!(keys(&head), [1]);
+    }
+
+    #[test]
+    fn a_row_that_is_not_the_armed_one_has_nothing_to_do() {
+        let mut head = Head::new();
+        head.say(open(1, 0), at(0), SETTLE, 0);
+        head.arm();
+        assert_eq!(head.wake(at(299), at(900)), Wake::Nothing);
+    }
+}

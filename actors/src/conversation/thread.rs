@@ -1,0 +1,193 @@
+//! The rows of a thread: what one commit added to it, sealed under the contact's key.
+//!
+//! A row is written once, under the number that the head gave it, and never changed; an edit or a
+//! deletion is a row of its own. So the history tells what was said when, and doing a commit again
+//! writes the same row.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use heddle_schemas::content::{Asks, Content};
+use heddle_schemas::id::{ConversationId, MessageKey, TurnId};
+use heddle_schemas::ports::keys::{Cipher, KeysError, aad};
+use heddle_schemas::ports::responder::{Said, Speaker};
+use heddle_schemas::ports::state::{Scan, State, StoreError, Write};
+use heddle_schemas::record::inbound::{ActKind, SealedAct};
+use heddle_schemas::sealed::Sealed;
+use heddle_schemas::table::{Key, Partition};
+use heddle_schemas::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The column of a history row.
+const COLUMN: &str = "entries";
+
+/// What one commit added.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// In order.
+    pub entries: Vec<EntrySaid>,
+}
+
+/// One thing that was said or done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "snake_case")]
+pub enum EntrySaid {
+    /// By the customer.
+    Customer {
+        /// The message.
+        key: MessageKey,
+        /// When, by the channel's clock.
+        at: Timestamp,
+        /// What it does.
+        kind: ActKind,
+        /// To which message.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target: Option<MessageKey>,
+        /// What the channel brought.
+        act: Box<SealedAct>,
+    },
+    /// By the agent.
+    Agent {
+        /// The turn that decided it.
+        turn: TurnId,
+        /// When.
+        at: Timestamp,
+        /// The messages sent, in order.
+        texts: Vec<String>,
+        /// The documents it rests on.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        sources: Vec<String>,
+    },
+}
+
+impl Row {
+    /// The text of a customer's message in this row.
+    #[must_use]
+    pub fn text_of(&self, message: MessageKey) -> Option<&str> {
+        self.entries.iter().find_map(|entry| match entry {
+            EntrySaid::Customer { key, target, act, .. } if *key == message || *target == Some(message) => {
+                match act.content.as_ref().map(Content::asks) {
+                    Some(Asks::Answer(text)) => Some(text),
+                    _ => None,
+                }
+            }
+            _ => None,
+        })
+    }
+
+    /// The replies of a turn in this row.
+    #[must_use]
+    pub fn replies_of(&self, decided: TurnId) -> Option<&[String]> {
+        self.entries.iter().find_map(|entry| match entry {
+            EntrySaid::Agent { turn, texts, .. } if *turn == decided => Some(&texts[..]),
+            _ => None,
+        })
+    }
+
+    fn said(&self) -> impl Iterator<Item = Said> + '_ {
+        self.entries.iter().flat_map(|entry| match entry {
+            EntrySaid::Customer { act, kind: ActKind::Say, .. } => {
+                let text = act.content.as_ref().map(Content::asks);
+                match text {
+                    Some(Asks::Answer(text)) => vec![Said { by: Speaker::Customer, text: text.to_owned() }],
+                    _ => vec![],
+                }
+            }
+            EntrySaid::Customer { .. } => vec![],
+            EntrySaid::Agent { texts, .. } => {
+                texts.iter().map(|text| Said { by: Speaker::Agent, text: text.clone() }).collect()
+            }
+        })
+    }
+}
+
+/// Why a row could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ThreadError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The contact's key, or a row that does not open.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The row is not what was written.
+    #[error("history row {row} of a conversation cannot be read: {detail}")]
+    Row {
+        /// Which.
+        row: u64,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+/// The thread of one conversation.
+#[derive(Debug)]
+pub struct Thread {
+    conversation: ConversationId,
+    cipher: Arc<dyn Cipher>,
+}
+
+impl Thread {
+    /// Of this conversation, under its contact's key.
+    #[must_use]
+    pub fn new(conversation: ConversationId, cipher: Arc<dyn Cipher>) -> Self {
+        Self { conversation, cipher }
+    }
+
+    /// The contact's cipher.
+    #[must_use]
+    pub fn cipher(&self) -> &dyn Cipher {
+        &*self.cipher
+    }
+
+    /// The write of a row.
+    ///
+    /// # Panics
+    /// Never: a row is always JSON.
+    #[must_use]
+    pub fn write(&self, number: u64, row: &Row, expires: Timestamp) -> Write {
+        let key = Key::history(&self.conversation, number);
+        let plain = serde_json::to_vec(row).expect("a row is always JSON");
+        let sealed = self.cipher.seal(&aad(&key, COLUMN), &plain);
+        Write::put_until(key, Bytes::copy_from_slice(sealed.as_bytes()), expires)
+    }
+
+    fn open(&self, key: &Key, number: u64, stored: Bytes) -> Result<Row, ThreadError> {
+        let plain = self.cipher.open(&aad(key, COLUMN), &Sealed::from_bytes(stored))?;
+        serde_json::from_slice(&plain)
+            .map_err(|error| ThreadError::Row { row: number, detail: error.to_string() })
+    }
+
+    /// Reads a row; `None` when its time is over.
+    ///
+    /// # Errors
+    /// [`ThreadError`].
+    pub async fn read(&self, state: &dyn State, number: u64) -> Result<Option<Row>, ThreadError> {
+        let key = Key::history(&self.conversation, number);
+        match state.get(&key).await? {
+            Some(stored) => self.open(&key, number, stored).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// What was said in the last `rows` rows before `before`, in order.
+    ///
+    /// # Errors
+    /// [`ThreadError`].
+    pub async fn recent(
+        &self,
+        state: &dyn State,
+        before: u64,
+        rows: usize,
+    ) -> Result<Vec<Said>, ThreadError> {
+        let scan = Scan {
+            to: Some(Bytes::copy_from_slice(&before.to_be_bytes())),
+            ..Scan::last(Partition::history(&self.conversation), rows)
+        };
+        let mut said = Vec::new();
+        for (key, stored) in state.scan(&scan).await?.into_iter().rev() {
+            said.extend(self.open(&key, 0, stored)?.said());
+        }
+        Ok(said)
+    }
+}

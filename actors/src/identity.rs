@@ -1,0 +1,178 @@
+//! Who a contact is: the alias table, from each id a contact is met under to its immutable internal id.
+//!
+//! Ids are looked up and stored as keyed hashes, so the table tells nobody a phone number. A contact
+//! is made by insert-if-absent on first sight. Where several ids come together, a business-scoped id
+//! decides before a phone number (numbers are given to other people in time), and the ones not known
+//! yet are added. Lookups are cached; a cached answer never differs from the table but for a rename
+//! on another node, which is why it lives [`CACHED_FOR`] only.
+
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use heddle_schemas::content::Address;
+use heddle_schemas::id::{ChannelKind, ContactId, MessageKey, TenantId};
+use heddle_schemas::ports::keys::{KeysError, TenantCipher};
+use heddle_schemas::ports::state::{StoreError, Swap};
+use heddle_schemas::table::Key;
+use lru::LruCache;
+
+use crate::ports::Ports;
+
+/// How long an answer is taken from the cache.
+const CACHED_FOR: Duration = Duration::from_secs(300);
+/// How many answers the cache holds.
+const CACHED: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
+
+/// Why a contact could not be found or made.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The address holds no id at all.
+    #[error("neither a phone number nor a user id")]
+    Nameless,
+    /// The alias table.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The tenant's key.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+}
+
+/// Finds contacts.
+pub struct Identity {
+    ports: Ports,
+    cache: Mutex<LruCache<(TenantId, MessageKey), (ContactId, Duration)>>,
+}
+
+impl Identity {
+    /// With an empty cache.
+    #[must_use]
+    pub fn new(ports: Ports) -> Self {
+        Self { ports, cache: Mutex::new(LruCache::new(CACHED)) }
+    }
+
+    /// The contact met under this address, made if it is met for the first time.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub async fn resolve(
+        &self,
+        tenant: &TenantId,
+        kind: ChannelKind,
+        address: &Address,
+    ) -> Result<ContactId, IdentityError> {
+        let cipher = self.ports.keys.tenant(tenant).await?;
+        let aliases = aliases(&*cipher, kind, address);
+        let mut found = None;
+        let mut unknown = Vec::new();
+        for &alias in &aliases {
+            match self.lookup(tenant, alias).await? {
+                Some(contact) => found = found.or(Some(contact)),
+                None => unknown.push(alias),
+            }
+        }
+        let mut contact = match found {
+            Some(contact) => contact,
+            None if aliases.is_empty() => return Err(IdentityError::Nameless),
+            None => ContactId::from_bytes((self.ports.random)()),
+        };
+        for (index, alias) in unknown.into_iter().enumerate() {
+            let kept = self.insert(tenant, alias, contact).await?;
+            // Only the first alias of a new contact may turn out to be somebody known meanwhile.
+            if index == 0 && found.is_none() {
+                contact = kept;
+            }
+        }
+        Ok(contact)
+    }
+
+    /// Makes the new address lead to the contact that the old one leads to.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub async fn rename(
+        &self,
+        tenant: &TenantId,
+        kind: ChannelKind,
+        old: &Address,
+        new: &Address,
+    ) -> Result<ContactId, IdentityError> {
+        let contact = self.resolve(tenant, kind, old).await?;
+        let cipher = self.ports.keys.tenant(tenant).await?;
+        for alias in aliases(&*cipher, kind, new) {
+            // The notice may come after the first message from the new number: the history stays with
+            // the contact that was there first.
+            let key = Key::alias(tenant, alias);
+            let mut expected = self.ports.state.get(&key).await?;
+            let value = Bytes::copy_from_slice(&contact.to_bytes());
+            while expected.as_ref() != Some(&value) {
+                match self.ports.state.compare_and_set(&key, expected, Some(value.clone()), None).await? {
+                    Swap::Done => break,
+                    Swap::Found(now) => expected = now,
+                }
+            }
+            self.remember(tenant, alias, contact);
+        }
+        Ok(contact)
+    }
+
+    async fn lookup(&self, tenant: &TenantId, alias: MessageKey) -> Result<Option<ContactId>, StoreError> {
+        if let Some(contact) = self.cached(tenant, alias) {
+            return Ok(Some(contact));
+        }
+        let stored = self.ports.state.get(&Key::alias(tenant, alias)).await?;
+        let contact = stored.map(|stored| contact_of(&stored)).transpose()?;
+        if let Some(contact) = contact {
+            self.remember(tenant, alias, contact);
+        }
+        Ok(contact)
+    }
+
+    async fn insert(
+        &self,
+        tenant: &TenantId,
+        alias: MessageKey,
+        contact: ContactId,
+    ) -> Result<ContactId, StoreError> {
+        let value = Bytes::copy_from_slice(&contact.to_bytes());
+        let key = Key::alias(tenant, alias);
+        let kept = match self.ports.state.compare_and_set(&key, None, Some(value), None).await? {
+            Swap::Done | Swap::Found(None) => contact,
+            Swap::Found(Some(other)) => contact_of(&other)?,
+        };
+        self.remember(tenant, alias, kept);
+        Ok(kept)
+    }
+
+    fn cached(&self, tenant: &TenantId, alias: MessageKey) -> Option<ContactId> {
+        let now = self.ports.clock.elapsed();
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let (contact, until) = *cache.get(&(tenant.clone(), alias))?;
+        (now < until).then_some(contact)
+    }
+
+    fn remember(&self, tenant: &TenantId, alias: MessageKey, contact: ContactId) {
+        let until = self.ports.clock.elapsed() + CACHED_FOR;
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.put((tenant.clone(), alias), (contact, until));
+    }
+}
+
+/// The keyed hashes of an address's ids, the deciding one first.
+fn aliases(cipher: &dyn TenantCipher, kind: ChannelKind, address: &Address) -> Vec<MessageKey> {
+    // A phone number belongs to nobody's scope; the others are scoped by the channel to the business,
+    // and the hash's key is the tenant's.
+    let ids = [("user", &address.user_id), ("parent", &address.parent_user_id), ("phone", &address.phone)];
+    ids.into_iter()
+        .filter_map(|(scope, id)| Some((scope, id.as_ref()?)))
+        .map(|(scope, id)| cipher.hash("alias", format!("{kind}/{scope}/{id}").as_bytes()))
+        .collect()
+}
+
+fn contact_of(stored: &[u8]) -> Result<ContactId, StoreError> {
+    let bytes = <[u8; 16]>::try_from(stored).map_err(|_| StoreError::Corrupt {
+        detail: format!("an alias row of {} bytes, not 16", stored.len()),
+    })?;
+    Ok(ContactId::from_bytes(bytes))
+}

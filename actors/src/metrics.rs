@@ -1,0 +1,236 @@
+//! What operators watch: one struct, passed in, updated by one method an occurrence.
+//!
+//! Labels are bounded: topics, kinds, outcomes; never a tenant's conversation, contact or message.
+
+use heddle_schemas::ports::channel::FailureClass;
+use heddle_schemas::ports::state::StoreError;
+use heddle_schemas::record::dlq::DeadReason;
+use heddle_schemas::record::event::{Outcome, Resolution};
+use heddle_schemas::topic::Topic;
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+/// The metrics of the actors.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    records: IntCounterVec,
+    dead: IntCounterVec,
+    in_work: IntGaugeVec,
+    residents: IntGaugeVec,
+    agenda: IntGaugeVec,
+    lag: IntGaugeVec,
+    duplicates: IntCounter,
+    republished: IntCounter,
+    turns: IntCounterVec,
+    turn_seconds: Histogram,
+    repeated_calls: IntCounter,
+    sends: IntCounterVec,
+    send_seconds: Histogram,
+    unknown: IntCounter,
+    resolved: IntCounterVec,
+    stopped: IntGauge,
+    backlog: IntGauge,
+    retries: IntCounterVec,
+    foreign: IntCounterVec,
+}
+
+impl Metrics {
+    /// Makes them and registers them.
+    ///
+    /// # Panics
+    /// When they are registered twice with one registry.
+    #[must_use]
+    pub fn register(registry: &Registry) -> Self {
+        let vec = |name: &str, help: &str, label: &str| {
+            let counter = IntCounterVec::new(Opts::new(name, help), &[label]).expect("the name is valid");
+            registry.register(Box::new(counter.clone())).expect("each name is registered once");
+            counter
+        };
+        let gauges = |name: &str, help: &str| {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), &["topic"]).expect("the name is valid");
+            registry.register(Box::new(gauge.clone())).expect("each name is registered once");
+            gauge
+        };
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help).expect("the name is valid");
+            registry.register(Box::new(counter.clone())).expect("each name is registered once");
+            counter
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help).expect("the name is valid");
+            registry.register(Box::new(gauge.clone())).expect("each name is registered once");
+            gauge
+        };
+        let histogram = |name: &str, help: &str| {
+            let buckets = prometheus::exponential_buckets(0.000_5, 2.0, 18).expect("the buckets rise");
+            let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))
+                .expect("the name is valid");
+            registry.register(Box::new(histogram.clone())).expect("each name is registered once");
+            histogram
+        };
+        Self {
+            records: vec("heddle_partition_records_total", "Records taken from the log.", "topic"),
+            dead: vec("heddle_dlq_records_total", "Records given up, by reason.", "reason"),
+            in_work: gauges("heddle_partition_in_work_records", "Records taken and not yet settled."),
+            residents: gauges("heddle_partition_residents", "Conversations and accounts in memory."),
+            agenda: gauges("heddle_agenda_window_entries", "Agenda entries held in memory."),
+            lag: gauges("heddle_partition_lag_records", "Records of the log not yet taken."),
+            duplicates: counter("heddle_conversation_duplicates_total", "Messages seen before, dropped."),
+            republished: counter(
+                "heddle_conversation_republished_total",
+                "Replies published again after an interrupted commit.",
+            ),
+            turns: vec("heddle_conversation_turns_total", "Turns decided, by outcome.", "outcome"),
+            turn_seconds: histogram(
+                "heddle_conversation_turn_seconds",
+                "From the first message of a turn taken in to its reply being durable.",
+            ),
+            repeated_calls: counter(
+                "heddle_conversation_repeated_calls_total",
+                "Outside calls repeated by policy, since a crash hid the outcome of the first.",
+            ),
+            sends: vec("heddle_account_sends_total", "Calls to channels, by result.", "result"),
+            send_seconds: histogram("heddle_account_send_seconds", "Duration of calls to channels."),
+            unknown: counter("heddle_account_unknown_total", "Sends whose outcome nobody knew."),
+            resolved: vec("heddle_account_unknown_resolved_total", "Unknown sends settled, by how.", "by"),
+            stopped: gauge("heddle_account_stopped_accounts", "Accounts that wait for an operator."),
+            backlog: gauge("heddle_account_backlog_records", "Messages that wait in the state store."),
+            retries: vec("heddle_store_retries_total", "Store operations tried again, by fault.", "fault"),
+            foreign: vec(
+                "heddle_reception_dropped_total",
+                "Channel events not taken in, by reason.",
+                "reason",
+            ),
+        }
+    }
+
+    /// Records were taken from the log.
+    pub fn taken(&self, topic: Topic, records: usize) {
+        self.records.with_label_values(&[topic.as_str()]).inc_by(records as u64);
+    }
+
+    /// So many records of a topic are in work, more or less.
+    pub fn in_work(&self, topic: Topic, change: i64) {
+        self.in_work.with_label_values(&[topic.as_str()]).add(change);
+    }
+
+    /// Residents came or went.
+    pub fn residents(&self, topic: Topic, change: i64) {
+        self.residents.with_label_values(&[topic.as_str()]).add(change);
+    }
+
+    /// The agenda's window changed its size.
+    pub fn agenda(&self, topic: Topic, change: i64) {
+        self.agenda.with_label_values(&[topic.as_str()]).add(change);
+    }
+
+    /// The lag of a topic changed.
+    pub fn lag(&self, topic: Topic, change: i64) {
+        self.lag.with_label_values(&[topic.as_str()]).add(change);
+    }
+
+    /// A record was given up.
+    pub fn dead(&self, reason: DeadReason) {
+        self.dead.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// A message was seen before.
+    pub fn duplicate(&self) {
+        self.duplicates.inc();
+    }
+
+    /// Duplicates so far.
+    #[must_use]
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates.get()
+    }
+
+    /// A reply was published again.
+    pub fn republished(&self) {
+        self.republished.inc();
+    }
+
+    /// A turn was decided.
+    pub fn turn(&self, outcome: Outcome, seconds: f64) {
+        let label = match outcome {
+            Outcome::Answered => "answered",
+            Outcome::Fallback => "fallback",
+        };
+        self.turns.with_label_values(&[label]).inc();
+        self.turn_seconds.observe(seconds);
+    }
+
+    /// Turns so far, of either outcome.
+    #[must_use]
+    pub fn turns(&self) -> u64 {
+        ["answered", "fallback"].iter().map(|label| self.turns.with_label_values(&[label]).get()).sum()
+    }
+
+    /// An outside call was made once more, by policy.
+    pub fn repeated_call(&self) {
+        self.repeated_calls.inc();
+    }
+
+    /// A call to a channel ended.
+    pub fn sent(&self, result: Result<(), FailureClass>, seconds: f64) {
+        let label = match result {
+            Ok(()) => "accepted",
+            Err(FailureClass::RateLimited) => "rate_limited",
+            Err(FailureClass::PairLimited) => "pair_limited",
+            Err(FailureClass::Temporary) => "temporary",
+            Err(FailureClass::Unknown) => "unknown",
+            Err(FailureClass::Final) => "final",
+            Err(FailureClass::OptedOut) => "opted_out",
+            Err(FailureClass::Unauthorized) => "unauthorized",
+            Err(FailureClass::Blocked) => "blocked",
+        };
+        self.sends.with_label_values(&[label]).inc();
+        self.send_seconds.observe(seconds);
+    }
+
+    /// A send's outcome is unknown.
+    pub fn unknown(&self) {
+        self.unknown.inc();
+    }
+
+    /// Unknown sends so far.
+    #[must_use]
+    pub fn unknown_total(&self) -> u64 {
+        self.unknown.get()
+    }
+
+    /// An unknown send was settled.
+    pub fn resolved(&self, by: Resolution) {
+        let label = match by {
+            Resolution::Status => "status",
+            Resolution::SentAgain => "sent_again",
+            Resolution::GivenUp => "given_up",
+        };
+        self.resolved.with_label_values(&[label]).inc();
+    }
+
+    /// An account stopped (1) or goes on (-1).
+    pub fn stopped(&self, change: i64) {
+        self.stopped.add(change);
+    }
+
+    /// Messages went into the backlog, or out of it.
+    pub fn backlog(&self, change: i64) {
+        self.backlog.add(change);
+    }
+
+    /// A store operation is tried again.
+    pub fn store_retried(&self, error: &StoreError) {
+        let label = match error {
+            StoreError::Full { .. } => "full",
+            _ => "unavailable",
+        };
+        self.retries.with_label_values(&[label]).inc();
+    }
+
+    /// A channel's event was not taken in.
+    pub fn dropped(&self, reason: &'static str) {
+        self.foreign.with_label_values(&[reason]).inc();
+    }
+}

@@ -1,0 +1,529 @@
+//! One owned partition of inbound or outbound: fetches its records, delivers them in order, wakes what is due.
+//!
+//! Contract: records of one resident (a conversation or an account) reach it in the order of their
+//! offsets, and only one actor of a resident exists at a time. At most `permits_per_partition` records
+//! are in work; the rest waits in the log (I9). A record that cannot be read is dead-lettered with its
+//! coordinates. Residents without work leave memory after a while; their state comes back from the store.
+//!
+//! A resident counts what it has finished in [`Idle`]; when that equals what it was given, nothing is in
+//! its mailbox and nothing is under way, so it can be stopped and started anew without a gap.
+
+mod fetch;
+
+use std::fmt;
+use std::hash::Hash;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use heddle_schemas::ports::log::{Record, StoreError};
+use heddle_schemas::ports::state::{Batch, Fence, Scan};
+use heddle_schemas::record::RecordError;
+use heddle_schemas::record::dlq::DeadReason;
+use heddle_schemas::table::{Partition as Rows, agenda_bound};
+use heddle_schemas::time::Timestamp;
+use heddle_schemas::topic::{Offset, Topic, TopicPartition};
+use lru::LruCache;
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::agenda::{Agenda, Entry};
+use crate::commit::{commit, read};
+use crate::metrics::Metrics;
+use crate::ports::Context;
+use crate::publish;
+
+/// How often a partition looks after what nobody asked for: passivation, a wall clock that jumped.
+const LOOK: Duration = Duration::from_secs(1);
+/// How many residents one look may retire.
+const RETIRED_AT_ONCE: usize = 4096;
+
+/// A kind of resident: conversations of inbound, accounts of outbound.
+pub trait Resident: Clone + Send + Sync + 'static {
+    /// Its name, also in the agenda's rows.
+    type Key: fmt::Display + FromStr + fmt::Debug + Ord + Hash + Clone + Send + Sync + 'static;
+    /// A record, read.
+    type Item: Send + 'static;
+    /// What its actor is sent.
+    type Message: ractor::Message;
+
+    /// The topic it lives on.
+    const TOPIC: Topic;
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// When it is no record of the topic.
+    fn decode(record: &Record) -> Result<(Self::Key, Self::Item), RecordError>;
+
+    /// The message that brings a record.
+    fn deliver(item: Self::Item, receipt: Receipt) -> Self::Message;
+
+    /// The message that wakes it for an agenda entry; answered by [`PartitionMessage::Woken`].
+    fn wake(entry: Entry<Self::Key>) -> Self::Message;
+
+    /// The message that tells it of changed configuration, where it wants to know.
+    fn reconfigured() -> Option<Self::Message>;
+
+    /// Starts its actor.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    fn spawn(
+        &self,
+        key: Self::Key,
+        home: Home<Self::Key>,
+        supervisor: ActorCell,
+    ) -> Result<ActorRef<Self::Message>, SpawnErr>;
+}
+
+/// What a partition is told.
+#[derive(Debug)]
+pub enum PartitionMessage<K> {
+    /// Records, in order, and the offset that reading goes on at.
+    Records(Vec<Record>, Offset),
+    /// A resident wrote an agenda row.
+    Armed {
+        /// When it is due.
+        due: Timestamp,
+        /// Whom to wake.
+        key: K,
+    },
+    /// A resident has dealt with an entry.
+    Woken {
+        /// Which.
+        entry: Entry<K>,
+        /// When to wake it again for the same row; `None` when the row is deleted.
+        again: Option<Timestamp>,
+    },
+    /// The configuration of some tenant has changed.
+    Reconfigured,
+    /// Time to look.
+    Tick,
+    /// Take no more records, finish what is in work, then answer and stop.
+    Drain(oneshot::Sender<()>),
+    /// The ownership is over, or the store broken: stop at once.
+    Over(String),
+}
+
+/// The proof that a record was delivered; as long as it lives, the record counts as in work.
+#[derive(Debug)]
+pub struct Receipt {
+    /// The record as it came, for the dead-letter topic.
+    pub record: Record,
+    /// Whether this record may have been handled before: it was in the log when the partition was taken over.
+    pub maybe_again: bool,
+    /// When it was delivered, by the clock's elapsed time.
+    pub delivered: Duration,
+    permits: Arc<Semaphore>,
+    in_work: Arc<AtomicUsize>,
+    metrics: Metrics,
+}
+
+impl Receipt {
+    /// What to put into the batch that settles the record.
+    #[must_use]
+    pub fn consumed(&self) -> (TopicPartition, Offset) {
+        (self.record.partition, self.record.offset)
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        self.metrics.in_work(self.record.partition.topic, -1);
+        self.in_work.fetch_sub(1, Ordering::AcqRel);
+        self.permits.add_permits(1);
+    }
+}
+
+/// How many messages a resident has finished. It is idle when that is as many as it was given.
+#[derive(Debug, Default)]
+pub struct Idle(AtomicU64);
+
+impl Idle {
+    /// The resident has finished `given` messages and has nothing under way.
+    pub fn finished(&self, given: u64) {
+        self.0.store(given, Ordering::Release);
+    }
+}
+
+/// How far a partition has been read: with the log's end, its lag.
+#[derive(Debug, Default)]
+pub struct Progress(AtomicU64);
+
+impl Progress {
+    /// The next offset to be read.
+    #[must_use]
+    pub fn next(&self) -> Offset {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// What a resident knows of the partition it lives in.
+#[derive(Clone)]
+pub struct Home<K: Send + Sync + 'static> {
+    /// Under which ownership it writes.
+    pub fence: Fence,
+    /// Where it reports what it has finished.
+    pub idle: Arc<Idle>,
+    /// How far the partition has been read.
+    pub progress: Arc<Progress>,
+    partition: ActorRef<PartitionMessage<K>>,
+}
+
+impl<K: Send + Sync + 'static> Home<K> {
+    /// Tells the partition something. A partition that is gone needs no telling.
+    pub fn tell(&self, message: PartitionMessage<K>) {
+        drop(self.partition.send_message(message));
+    }
+}
+
+struct Inhabitant<M> {
+    actor: ActorRef<M>,
+    idle: Arc<Idle>,
+    given: u64,
+    last: Timestamp,
+}
+
+impl<M: ractor::Message> Inhabitant<M> {
+    fn is_idle(&self) -> bool {
+        self.idle.0.load(Ordering::Acquire) == self.given
+    }
+}
+
+/// The actor of a partition.
+pub struct Partition<R> {
+    /// What lives here.
+    pub resident: R,
+    /// What its residents need.
+    pub context: Context,
+    /// The ownership.
+    pub fence: Fence,
+}
+
+/// The state of a partition's actor.
+pub struct PartitionState<R: Resident> {
+    residents: LruCache<R::Key, Inhabitant<R::Message>>,
+    agenda: Agenda<R::Key>,
+    /// Entries that residents are dealing with.
+    woken: usize,
+    permits: Arc<Semaphore>,
+    in_work: Arc<AtomicUsize>,
+    progress: Arc<Progress>,
+    /// Every record below it has been given to its resident.
+    delivered: Offset,
+    /// Where the log ended when the partition was taken over.
+    taken_over_at: Offset,
+    fetch: JoinHandle<()>,
+    tick: Option<(Timestamp, JoinHandle<Result<(), ractor::MessagingErr<PartitionMessage<R::Key>>>>)>,
+    draining: Option<oneshot::Sender<()>>,
+    agenda_reported: i64,
+}
+
+impl<R: Resident> Actor for Partition<R> {
+    type Msg = PartitionMessage<R::Key>;
+    type State = PartitionState<R>;
+    type Arguments = ();
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        (): (),
+    ) -> Result<Self::State, ActorProcessingErr> {
+        let partition = self.fence.partition;
+        let ports = &self.context.ports;
+        let position = read(&ports.metrics, || ports.log.position(partition)).await?;
+        let taken_over_at = read(&ports.metrics, || ports.log.end(partition)).await?;
+        let permits = Arc::new(Semaphore::new(self.context.options.permits_per_partition.get()));
+        let next = position.next;
+        let progress = Arc::new(Progress(AtomicU64::new(next)));
+        let fetch = fetch::Fetch {
+            log: ports.log.clone(),
+            metrics: ports.metrics.clone(),
+            partition,
+            position,
+            permits: permits.clone(),
+            progress: progress.clone(),
+            to: myself.clone(),
+        };
+        drop(myself.send_message(PartitionMessage::Tick));
+        Ok(PartitionState {
+            residents: LruCache::unbounded(),
+            agenda: Agenda::new(self.context.options.agenda_window.get()),
+            woken: 0,
+            permits,
+            in_work: Arc::default(),
+            progress,
+            delivered: next,
+            taken_over_at,
+            fetch: tokio::spawn(fetch.run()),
+            tick: None,
+            draining: None,
+            agenda_reported: 0,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            PartitionMessage::Records(records, next) => {
+                for record in records {
+                    self.take(&myself, state, record).await?;
+                }
+                let before = state.delivered;
+                state.delivered = next;
+                if before < state.taken_over_at && next >= state.taken_over_at {
+                    return self.look(&myself, state).await;
+                }
+                // Passivation and due entries are looked after by ticks.
+                return Ok(());
+            }
+            PartitionMessage::Armed { due, key } => state.agenda.insert(Entry { fire: due, due, key }),
+            PartitionMessage::Woken { entry, again } => {
+                state.woken = state.woken.saturating_sub(1);
+                if let Some(fire) = again {
+                    state.agenda.put_back(Entry { fire, ..entry });
+                }
+            }
+            PartitionMessage::Reconfigured => self.reconfigured(state),
+            PartitionMessage::Tick => {
+                state.tick = None;
+                self.retire(state);
+            }
+            PartitionMessage::Drain(done) => {
+                state.fetch.abort();
+                state.draining = Some(done);
+            }
+            PartitionMessage::Over(why) => {
+                tracing::warn!(partition = %self.fence.partition, why, "a partition is given up");
+                return Err(why.into());
+            }
+        }
+        self.look(&myself, state).await
+    }
+
+    async fn post_stop(
+        &self,
+        _: ActorRef<Self::Msg>,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.fetch.abort();
+        if let Some((_, tick)) = state.tick.take() {
+            tick.abort();
+        }
+        let metrics = &self.context.ports.metrics;
+        metrics.residents(R::TOPIC, -i64::try_from(state.residents.len()).unwrap_or(0));
+        metrics.agenda(R::TOPIC, -state.agenda_reported);
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<Self::Msg>,
+        event: SupervisionEvent,
+        _: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        // A resident ends only when it is retired; one that fails has lost its place in the order, so
+        // the whole partition starts anew from what is settled.
+        match event {
+            SupervisionEvent::ActorFailed(who, error) => {
+                Err(format!("resident {} failed: {error}", who.get_id()).into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<R: Resident> Partition<R> {
+    async fn take(
+        &self,
+        myself: &ActorRef<PartitionMessage<R::Key>>,
+        state: &mut PartitionState<R>,
+        record: Record,
+    ) -> Result<(), ActorProcessingErr> {
+        let ports = &self.context.ports;
+        ports.metrics.in_work(R::TOPIC, 1);
+        state.in_work.fetch_add(1, Ordering::AcqRel);
+        let receipt = Receipt {
+            maybe_again: record.offset < state.taken_over_at,
+            delivered: ports.clock.elapsed(),
+            record,
+            permits: state.permits.clone(),
+            in_work: state.in_work.clone(),
+            metrics: ports.metrics.clone(),
+        };
+        match R::decode(&receipt.record) {
+            Ok((key, item)) => self.give(myself, state, key, R::deliver(item, receipt))?,
+            Err(error) => {
+                let reason = match error {
+                    RecordError::Version { .. } => DeadReason::Version,
+                    RecordError::Shape(_) => DeadReason::Shape,
+                };
+                let detail = error.to_string();
+                commit(&*ports.state, &ports.metrics, |_| Batch {
+                    fence: Some(self.fence),
+                    outputs: vec![publish::dead_letter(ports, &receipt.record, reason, detail.clone(), 1)],
+                    consumed: vec![receipt.consumed()],
+                    ..Batch::default()
+                })
+                .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a message to a resident, starting it where it is not in memory.
+    fn give(
+        &self,
+        myself: &ActorRef<PartitionMessage<R::Key>>,
+        state: &mut PartitionState<R>,
+        key: R::Key,
+        message: R::Message,
+    ) -> Result<(), ActorProcessingErr> {
+        let now = self.context.ports.clock.now();
+        let resident = match state.residents.get_mut(&key) {
+            Some(resident) => resident,
+            None => {
+                let idle = Arc::<Idle>::default();
+                let home = Home {
+                    fence: self.fence,
+                    idle: idle.clone(),
+                    progress: state.progress.clone(),
+                    partition: myself.clone(),
+                };
+                let actor = self.resident.spawn(key.clone(), home, myself.get_cell())?;
+                self.context.ports.metrics.residents(R::TOPIC, 1);
+                if state.residents.len() >= self.context.options.residents_per_partition.get() {
+                    self.retire_one(state);
+                }
+                state.residents.get_or_insert_mut(key, || Inhabitant { actor, idle, given: 0, last: now })
+            }
+        };
+        resident.given += 1;
+        resident.last = now;
+        if resident.actor.send_message(message).is_err() {
+            return Err("a resident ended without being retired".into());
+        }
+        Ok(())
+    }
+
+    /// Lets the residents go that have had no work for a while.
+    fn retire(&self, state: &mut PartitionState<R>) {
+        let now = self.context.ports.clock.now();
+        for _ in 0..RETIRED_AT_ONCE {
+            let Some((_, oldest)) = state.residents.peek_lru() else { return };
+            if now.since(oldest.last) < self.context.options.passivate_after {
+                return;
+            }
+            self.retire_one(state);
+        }
+    }
+
+    /// Lets the resident go that has been without messages longest; one at work is asked again later.
+    fn retire_one(&self, state: &mut PartitionState<R>) {
+        let Some((key, resident)) = state.residents.pop_lru() else { return };
+        if resident.is_idle() {
+            resident.actor.stop(None);
+            self.context.ports.metrics.residents(R::TOPIC, -1);
+        } else {
+            let now = self.context.ports.clock.now();
+            state.residents.put(key, Inhabitant { last: now, ..resident });
+        }
+    }
+
+    fn reconfigured(&self, state: &mut PartitionState<R>) {
+        for (_, resident) in state.residents.iter_mut() {
+            let Some(message) = R::reconfigured() else { return };
+            resident.given += 1;
+            drop(resident.actor.send_message(message));
+        }
+    }
+
+    /// Wakes what is due, sets the next tick, and ends a drained partition.
+    async fn look(
+        &self,
+        myself: &ActorRef<PartitionMessage<R::Key>>,
+        state: &mut PartitionState<R>,
+    ) -> Result<(), ActorProcessingErr> {
+        let now = self.context.ports.clock.now();
+        if state.draining.is_some() {
+            if state.in_work.load(Ordering::Acquire) == 0 && state.woken == 0 {
+                state.draining.take().map(|done| done.send(()));
+                myself.stop(None);
+                return Ok(());
+            }
+            self.tick_at(myself, state, now, now.after(Duration::from_millis(10)));
+            return Ok(());
+        }
+        if state.delivered < state.taken_over_at {
+            // What was found in the log comes first: residents rely on it for their order.
+            self.tick_at(myself, state, now, now.after(LOOK));
+            return Ok(());
+        }
+        while let Some(from) = state.agenda.wants(now) {
+            self.read_agenda(state, from).await?;
+        }
+        let room = state.agenda.capacity().saturating_sub(state.woken);
+        for entry in state.agenda.take_due(now, room) {
+            state.woken += 1;
+            self.give(myself, state, entry.key.clone(), R::wake(entry))?;
+        }
+        let held = i64::try_from(state.agenda.len()).unwrap_or(i64::MAX);
+        self.context.ports.metrics.agenda(R::TOPIC, held - state.agenda_reported);
+        state.agenda_reported = held;
+        // Where there is no room, what frees some looks again.
+        let next = state.agenda.next().filter(|&next| next > now || state.woken < state.agenda.capacity());
+        let latest = now.after(LOOK);
+        self.tick_at(myself, state, now, next.map_or(latest, |next| next.min(latest)));
+        Ok(())
+    }
+
+    fn tick_at(
+        &self,
+        myself: &ActorRef<PartitionMessage<R::Key>>,
+        state: &mut PartitionState<R>,
+        now: Timestamp,
+        at: Timestamp,
+    ) {
+        if state.tick.as_ref().is_some_and(|(set, _)| *set <= at && *set > now) {
+            return;
+        }
+        if let Some((_, later)) = state.tick.take() {
+            later.abort();
+        }
+        // A clock in milliseconds wakes early otherwise, and finds nothing due.
+        let wait = at.since(now).max(Duration::from_millis(1));
+        state.tick = Some((at, myself.send_after(wait, || PartitionMessage::Tick)));
+    }
+
+    async fn read_agenda(&self, state: &mut PartitionState<R>, from: Timestamp) -> Result<(), StoreError> {
+        // More than the window holds, so that rows of one due time cannot hide those behind them
+        // until they are that many.
+        let limit = state.agenda.capacity() * 2;
+        let scan = Scan {
+            from: Bytes::copy_from_slice(&agenda_bound(from)),
+            ..Scan::first(Rows::agenda(self.fence.partition), limit)
+        };
+        let ports = &self.context.ports;
+        let rows = read(&ports.metrics, || ports.state.scan(&scan)).await?;
+        let complete = rows.len() < limit;
+        let rows: Vec<_> = rows.iter().filter_map(|(key, _)| agenda_row(key.row())).collect();
+        state.agenda.refill(rows, complete);
+        Ok(())
+    }
+}
+
+/// Reads an agenda row's name: eight bytes of due time, then the resident's key as text.
+fn agenda_row<K: FromStr>(row: &[u8]) -> Option<(Timestamp, K)> {
+    let (due, key) = row.split_first_chunk::<8>()?;
+    let due = Timestamp::from_micros(i64::try_from(u64::from_be_bytes(*due)).ok()?);
+    let key = std::str::from_utf8(key).ok()?.parse().ok()?;
+    Some((due, key))
+}

@@ -1,0 +1,139 @@
+//! The ports and options that the actors of a node share.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_schemas::config;
+use heddle_schemas::id::ChannelKind;
+use heddle_schemas::ports::channel::Channel;
+use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::ports::keys::Keys;
+use heddle_schemas::ports::knowledge::Knowledge;
+use heddle_schemas::ports::log::Log;
+use heddle_schemas::ports::responder::Responder;
+use heddle_schemas::ports::state::State;
+use heddle_schemas::tenant::Tenant;
+
+use crate::metrics::Metrics;
+use crate::reception::WayIn;
+use crate::tenant::TenantActors;
+use crate::tenants::Tenants;
+
+/// Chooses the responder of a tenant.
+pub type Responders = Arc<dyn Fn(&Tenant) -> Arc<dyn Responder> + Send + Sync>;
+
+/// Sixteen random bytes, from a source that tests seed.
+pub type Random = Arc<dyn Fn() -> [u8; 16] + Send + Sync>;
+
+/// What the actors reach the outside through. Cheap to clone.
+#[derive(Clone)]
+pub struct Ports {
+    /// Topics.
+    pub log: Arc<dyn Log>,
+    /// Rows.
+    pub state: Arc<dyn State>,
+    /// Keys.
+    pub keys: Arc<dyn Keys>,
+    /// Documents.
+    pub knowledge: Arc<dyn Knowledge>,
+    /// Who answers.
+    pub responders: Responders,
+    /// How channels are reached.
+    pub channels: Arc<BTreeMap<ChannelKind, Arc<dyn Channel>>>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Random,
+    /// Metrics.
+    pub metrics: Metrics,
+}
+
+/// What the actors may use, and their policies.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Records of a partition in work at once.
+    pub permits_per_partition: NonZeroUsize,
+    /// Residents of a partition in memory.
+    pub residents_per_partition: NonZeroUsize,
+    /// Agenda entries of a partition in memory, and turns of it in work.
+    pub agenda_window: NonZeroUsize,
+    /// After how long without work a resident leaves memory.
+    pub passivate_after: Duration,
+    /// The longest call to a channel.
+    pub send_timeout: Duration,
+    /// The longest wait for a responder.
+    pub answer_timeout: Duration,
+    /// How long a status is waited for after an interrupted send.
+    pub unknown_wait: Duration,
+    /// How long a stopped account waits before it tries one message.
+    pub stopped_probe: Duration,
+    /// Turns of one tenant in work at once.
+    pub turns_per_tenant: NonZeroUsize,
+    /// Messages of an account in memory; more wait in the state store.
+    pub account_queue: NonZeroUsize,
+    /// Calls of an account under way at once.
+    pub account_calls: NonZeroUsize,
+    /// How long a shutdown waits for what is in work.
+    pub drain: Duration,
+    /// How long markers of seen messages and journals of sends are kept: longer than any redelivery.
+    pub marker_ttl: Duration,
+}
+
+impl Options {
+    /// The options that a configuration asks for.
+    #[must_use]
+    pub fn of(config: &config::Config) -> Self {
+        let engine = &config.engine;
+        let partitions = config.log.partitions.get() as usize;
+        let share = NonZeroUsize::new(engine.max_conversations.get().div_ceil(partitions));
+        Self {
+            permits_per_partition: engine.permits_per_partition,
+            residents_per_partition: share.unwrap_or(NonZeroUsize::MIN),
+            passivate_after: engine.passivate_after,
+            send_timeout: engine.send_timeout,
+            unknown_wait: engine.unknown_wait,
+            turns_per_tenant: engine.turns_per_tenant,
+            drain: engine.drain,
+            ..Self::default()
+        }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let engine = config::Engine::default();
+        Self {
+            permits_per_partition: engine.permits_per_partition,
+            residents_per_partition: engine.max_conversations,
+            agenda_window: const { NonZeroUsize::new(16_384).unwrap() },
+            passivate_after: engine.passivate_after,
+            send_timeout: engine.send_timeout,
+            answer_timeout: Duration::from_secs(60),
+            unknown_wait: engine.unknown_wait,
+            stopped_probe: Duration::from_secs(300),
+            turns_per_tenant: engine.turns_per_tenant,
+            account_queue: const { NonZeroUsize::new(256).unwrap() },
+            account_calls: const { NonZeroUsize::new(64).unwrap() },
+            drain: engine.drain,
+            // Ten days: WhatsApp retries webhooks for seven, and a day each for the log and the dlq.
+            marker_ttl: Duration::from_secs(10 * 86_400),
+        }
+    }
+}
+
+/// Everything a resident needs of its node. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    /// The ports.
+    pub ports: Ports,
+    /// The options.
+    pub options: Arc<Options>,
+    /// The tenants.
+    pub tenants: Arc<Tenants>,
+    /// Who shares out the tenants' turns.
+    pub turns: Arc<TenantActors>,
+    /// How long webhooks have been taken in.
+    pub way_in: Arc<WayIn>,
+}

@@ -1,0 +1,238 @@
+//! The way in: from what a channel says to durable records, before the channel gets its answer.
+//!
+//! [`Reception::accept`] returns only when every record is durable (I2). It resolves who each message
+//! is from, seals what is said under the tenant's log key of the day, and places the record in the
+//! partition of its conversation. A report about a message of ours goes to its conversation and to its
+//! account, which may be waiting for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use heddle_schemas::content::Content;
+use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, ContactId, MessageKey, TenantId};
+use heddle_schemas::ports::channel::{Act, ChannelEvent, ReceivedMessage, ReceivedStatus};
+use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::ports::keys::{Cipher, KeysError, TenantCipher};
+use heddle_schemas::ports::log::{NewRecord, StoreError};
+use heddle_schemas::record::event::{Event, EventRecord};
+use heddle_schemas::record::inbound::{
+    ActKind, CustomerAct, DeliveryReport, InboundEvent, InboundRecord, SealedAct,
+};
+use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
+use heddle_schemas::record::{V, encode, log_aad};
+use heddle_schemas::tenant::Tenant;
+use heddle_schemas::time::Timestamp;
+use heddle_schemas::topic::Topic;
+
+use crate::identity::{Identity, IdentityError};
+use crate::ports::Ports;
+use crate::publish;
+
+/// Why a channel's events could not be taken in. The channel must send them again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceptionError {
+    /// The log or the alias table.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The tenant's keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+}
+
+/// For how long, all in all, webhooks have been taken in: the time that counts when a status is waited for.
+pub struct WayIn {
+    clock: Arc<dyn Clock>,
+    open: Mutex<(Duration, Option<Duration>)>,
+    counts: Mutex<HashMap<AccountKey, u64>>,
+}
+
+impl WayIn {
+    /// Closed; nothing counted yet.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { clock, open: Mutex::default(), counts: Mutex::default() })
+    }
+
+    /// Webhooks are being taken in from now on, or no more.
+    pub fn set_open(&self, open: bool) {
+        let now = self.clock.elapsed();
+        let mut state = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        match (state.1, open) {
+            (None, true) => state.1 = Some(now),
+            (Some(since), false) => *state = (state.0 + now.saturating_sub(since), None),
+            _ => {}
+        }
+    }
+
+    /// For how long it has been open.
+    #[must_use]
+    pub fn open_for(&self) -> Duration {
+        let state = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 + state.1.map_or(Duration::ZERO, |since| self.clock.elapsed().saturating_sub(since))
+    }
+
+    fn received(&self, account: &AccountKey) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(account.clone()).or_default() += 1;
+    }
+
+    /// Takes out how many messages an account received since the last call: they count towards its limit.
+    #[must_use]
+    pub fn take_received(&self, account: &AccountKey) -> u64 {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).remove(account).unwrap_or(0)
+    }
+}
+
+/// The way in.
+pub struct Reception {
+    ports: Ports,
+    identity: Identity,
+    way_in: Arc<WayIn>,
+}
+
+impl Reception {
+    /// Over these ports.
+    #[must_use]
+    pub fn new(ports: Ports, way_in: Arc<WayIn>) -> Self {
+        Self { identity: Identity::new(ports.clone()), ports, way_in }
+    }
+
+    /// Takes in what a channel says to a tenant. When it returns, all of it is durable; when it
+    /// fails, the channel is to send all of it again, and what was taken in is recognised then.
+    ///
+    /// # Errors
+    /// [`ReceptionError`].
+    pub async fn accept(
+        &self,
+        kind: ChannelKind,
+        tenant: &Arc<Tenant>,
+        events: Vec<ChannelEvent>,
+    ) -> Result<(), ReceptionError> {
+        let now = self.ports.clock.now();
+        let own = self.ports.keys.tenant(&tenant.id).await?;
+        let log = self.ports.keys.log(&tenant.id, now.day()).await?;
+        let desk = Desk { ports: &self.ports, kind, tenant: &tenant.id, now, own: &*own, log: &*log };
+        let mut records = Vec::with_capacity(events.len());
+        for event in events {
+            match event {
+                ChannelEvent::Message(message) => {
+                    self.way_in.received(&desk.account(&message.account));
+                    match self.contact(&desk, &message).await {
+                        Ok(contact) => records.push(desk.message(contact, message)),
+                        Err(IdentityError::Nameless) => self.ports.metrics.dropped("nameless"),
+                        Err(IdentityError::Store(error)) => return Err(error.into()),
+                        Err(IdentityError::Keys(error)) => return Err(error.into()),
+                    }
+                }
+                ChannelEvent::Status(status) => match desk.status(status) {
+                    Some(both) => records.extend(both),
+                    None => self.ports.metrics.dropped("not_ours"),
+                },
+                ChannelEvent::Notice { field, value } => records.push(desk.notice(field, &value)),
+            }
+        }
+        if !records.is_empty() {
+            self.ports.log.append(records).await?;
+        }
+        Ok(())
+    }
+
+    async fn contact(&self, desk: &Desk<'_>, message: &ReceivedMessage) -> Result<ContactId, IdentityError> {
+        match &message.act {
+            Act::Rename { to, .. } => self.identity.rename(desk.tenant, desk.kind, &message.from, to).await,
+            _ => self.identity.resolve(desk.tenant, desk.kind, &message.from).await,
+        }
+    }
+}
+
+/// Writes the records of one call.
+struct Desk<'a> {
+    ports: &'a Ports,
+    kind: ChannelKind,
+    tenant: &'a TenantId,
+    now: Timestamp,
+    own: &'a dyn TenantCipher,
+    log: &'a dyn Cipher,
+}
+
+impl Desk<'_> {
+    fn account(&self, account: &AccountId) -> AccountKey {
+        AccountKey { tenant: self.tenant.clone(), channel: self.kind, account: account.clone() }
+    }
+
+    fn message_key(&self, account: &AccountKey, id: &str) -> MessageKey {
+        self.own.hash("message", format!("{account}/{id}").as_bytes())
+    }
+
+    fn message(&self, contact: ContactId, message: ReceivedMessage) -> NewRecord {
+        let account = self.account(&message.account);
+        let key = self.message_key(&account, &message.id);
+        let target = |id: &str| Some(self.message_key(&account, id));
+        let mut from = message.from;
+        let (kind, target, content, emoji) = match message.act {
+            Act::Say(content) => (ActKind::Say, None, Some(content), None),
+            Act::Edit { target: id, content } => (ActKind::Edit, target(&id), Some(content), None),
+            Act::Delete { target: id } => (ActKind::Delete, target(&id), None, None),
+            Act::React { target: id, emoji } => (ActKind::React, target(&id), None, emoji),
+            Act::Rename { to, body } => {
+                from.update(&to);
+                let content = Content::System { kind: "user_changed_number".into(), body };
+                (ActKind::Rename, None, Some(content), None)
+            }
+        };
+        let sealed = SealedAct { id: message.id, from, content, emoji, context: message.context };
+        let act = CustomerAct {
+            key,
+            sent_at: message.sent_at,
+            kind,
+            target,
+            sealed: self.log.seal(&log_aad(Topic::Inbound, &key), &encode(&sealed)),
+        };
+        let conversation = account.conversation(contact);
+        publish::inbound(
+            self.ports,
+            &InboundRecord { v: V, conversation, at: self.now, event: InboundEvent::Customer(act) },
+        )
+    }
+
+    fn status(&self, status: ReceivedStatus) -> Option<[NewRecord; 2]> {
+        let account = self.account(&status.account);
+        let outbound = status.outbound?;
+        let report = DeliveryReport {
+            outbound,
+            status: status.status,
+            at: status.at,
+            failure: status.failure,
+            message: Some(self.message_key(&account, &status.message_id)),
+        };
+        let conversation = account.conversation(outbound.contact);
+        let settle = OutboundRecord {
+            v: V,
+            conversation: conversation.clone(),
+            at: self.now,
+            command: OutboundCommand::Settle(report.clone()),
+        };
+        let report =
+            InboundRecord { v: V, conversation, at: self.now, event: InboundEvent::Delivery(report) };
+        Some([publish::inbound(self.ports, &report), publish::outbound(self.ports, &settle)])
+    }
+
+    fn notice(&self, field: String, value: &serde_json::Value) -> NewRecord {
+        let about = format!("{}/{field}", self.tenant);
+        let sealed = self.log.seal(&log_aad(Topic::Events, &about), value.to_string().as_bytes());
+        let account = value
+            .pointer("/metadata/phone_number_id")
+            .and_then(|id| id.as_str())
+            .and_then(|id| id.parse().ok());
+        publish::event(
+            self.ports,
+            &EventRecord {
+                v: V,
+                tenant: self.tenant.clone(),
+                at: self.now,
+                event: Event::ChannelNotice { channel: self.kind, account, field, sealed },
+            },
+        )
+    }
+}

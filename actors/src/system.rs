@@ -1,0 +1,233 @@
+//! The system: starts a partition's actor for every partition this node owns, and stops them again.
+//!
+//! Contract: two actors of one partition never run at once on a node. A partition that fails is started
+//! anew from what is settled, as long as it is owned. A drained system has finished what it had taken;
+//! a killed one leaves everything to whoever owns the partitions next.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_schemas::ports::log::{Assignment, StoreError};
+use heddle_schemas::ports::state::Fence;
+use heddle_schemas::topic::{Epoch, Topic, TopicPartition};
+use ractor::{ActorCell, ActorRuntime, SpawnErr};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::account::Accounts;
+use crate::conversation::Conversations;
+use crate::partition::{Partition, PartitionMessage, Resident};
+use crate::ports::Context;
+
+/// The pause before a failed partition is started anew.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// A running system.
+#[derive(Debug)]
+pub struct System {
+    orders: mpsc::Sender<Order>,
+    running: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+enum Order {
+    Drain(oneshot::Sender<bool>),
+    Kill(oneshot::Sender<()>),
+}
+
+/// A running partition, whatever lives in it.
+struct Running {
+    epoch: Epoch,
+    cell: ActorCell,
+    ended: JoinHandle<()>,
+    drain: Box<dyn Fn(oneshot::Sender<()>) + Send>,
+    reconfigured: Box<dyn Fn() + Send>,
+}
+
+struct Supervisor {
+    context: Context,
+    running: BTreeMap<TopicPartition, Running>,
+    owned: BTreeMap<TopicPartition, Epoch>,
+}
+
+impl System {
+    /// Starts following the assignment.
+    #[must_use]
+    pub fn start(context: Context) -> Self {
+        let (orders, receiver) = mpsc::channel(4);
+        let supervisor = Supervisor { context, running: BTreeMap::new(), owned: BTreeMap::new() };
+        Self { orders, running: tokio::spawn(supervisor.run(receiver)) }
+    }
+
+    /// Takes no more records, waits for what is in work, and stops. Returns whether all of it was finished
+    /// in time; what was not is taken up again by the next owner.
+    pub async fn drain(self) -> bool {
+        let (done, drained) = oneshot::channel();
+        if self.orders.send(Order::Drain(done)).await.is_err() {
+            return false;
+        }
+        let finished = drained.await.unwrap_or(false);
+        drop(self.running.await);
+        finished
+    }
+
+    /// Stops at once, as a crash would.
+    pub async fn kill(self) {
+        let (done, killed) = oneshot::channel();
+        if self.orders.send(Order::Kill(done)).await.is_ok() {
+            drop(killed.await);
+        }
+        self.running.abort();
+    }
+}
+
+impl Supervisor {
+    async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        let mut changes = self.context.tenants.changes();
+        let mut seen = 0;
+        let mut restart = tokio::time::interval(RESTART_PAUSE);
+        restart.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let log = self.context.ports.log.clone();
+            tokio::select! {
+                biased;
+                order = orders.recv() => {
+                    match order {
+                        Some(Order::Drain(done)) => drop(done.send(self.drain().await)),
+                        Some(Order::Kill(done)) => {
+                            self.kill().await;
+                            // Nobody has to wait for it.
+                            let _ = done.send(());
+                        }
+                        None => self.kill().await,
+                    }
+                    self.context.turns.stop();
+                    return;
+                }
+                assignment = log.assignment(seen) => match assignment {
+                    Ok(assignment) => {
+                        seen = assignment.generation;
+                        self.assign(assignment).await;
+                    }
+                    Err(StoreError::Closed) => {
+                        self.kill().await;
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the assignment is not known");
+                        tokio::time::sleep(RESTART_PAUSE).await;
+                    }
+                },
+                Ok(()) = changes.changed() => {
+                    self.running.values().for_each(|partition| (partition.reconfigured)());
+                }
+                _ = restart.tick() => self.restart(),
+            }
+        }
+    }
+
+    async fn assign(&mut self, assignment: Assignment) {
+        self.owned = assignment.partitions.into_iter().collect();
+        let lost: Vec<_> = self
+            .running
+            .iter()
+            .filter(|(partition, running)| self.owned.get(partition) != Some(&running.epoch))
+            .map(|(partition, _)| *partition)
+            .collect();
+        for partition in lost {
+            if let Some(running) = self.running.remove(&partition) {
+                stop(running).await;
+            }
+        }
+        self.restart();
+    }
+
+    /// Starts what is owned and does not run.
+    fn restart(&mut self) {
+        self.running.retain(|_, running| !running.ended.is_finished());
+        for (&partition, &epoch) in &self.owned {
+            if self.running.contains_key(&partition) {
+                continue;
+            }
+            let fence = Fence { partition, epoch };
+            let context = self.context.clone();
+            let started = match partition.topic {
+                Topic::Inbound => start(Conversations { context: context.clone() }, context, fence),
+                Topic::Outbound => start(Accounts { context: context.clone() }, context, fence),
+                Topic::Tenants | Topic::Events | Topic::Dlq => continue,
+            };
+            match started {
+                Ok(running) => {
+                    self.running.insert(partition, running);
+                }
+                Err(error) => tracing::error!(%error, %partition, "a partition cannot be started"),
+            }
+        }
+    }
+
+    async fn drain(&mut self) -> bool {
+        let limit = self.context.options.drain;
+        // Conversations first: what they decide goes to the accounts.
+        let mut finished = true;
+        for topic in [Topic::Inbound, Topic::Outbound] {
+            let mut draining = JoinSet::new();
+            for (_, running) in self.running.iter().filter(|(partition, _)| partition.topic == topic) {
+                let (done, drained) = oneshot::channel();
+                (running.drain)(done);
+                draining.spawn(drained);
+            }
+            let all = tokio::time::timeout(limit, async {
+                let mut all = true;
+                while let Some(drained) = draining.join_next().await {
+                    all &= matches!(drained, Ok(Ok(())));
+                }
+                all
+            });
+            finished &= all.await.unwrap_or(false);
+        }
+        self.kill().await;
+        finished
+    }
+
+    async fn kill(&mut self) {
+        for (_, running) in std::mem::take(&mut self.running) {
+            stop(running).await;
+        }
+    }
+}
+
+async fn stop(running: Running) {
+    running.cell.kill();
+    drop(running.ended.await);
+}
+
+fn start<R: Resident>(resident: R, context: Context, fence: Fence) -> Result<Running, SpawnErr> {
+    let actor = Partition { resident, context, fence };
+    let (actor, started) = ActorRuntime::spawn_instant(None, actor, ())?;
+    let ended = tokio::spawn(async move {
+        if let Ok(Ok(running)) = started.await {
+            drop(running.await);
+        }
+    });
+    let (cell, draining, told) = (actor.get_cell(), actor.clone(), actor);
+    Ok(Running {
+        epoch: fence.epoch,
+        cell,
+        ended,
+        drain: Box::new(move |done| drop(draining.send_message(PartitionMessage::Drain(done)))),
+        reconfigured: Box::new(move || drop(told.send_message(PartitionMessage::Reconfigured))),
+    })
+}
+
+/// The context of a node: its ports, options and tenants.
+#[must_use]
+pub fn context(
+    ports: crate::ports::Ports,
+    options: crate::ports::Options,
+    tenants: Arc<crate::tenants::Tenants>,
+    way_in: Arc<crate::reception::WayIn>,
+) -> Context {
+    let turns = crate::tenant::TenantActors::new(options.turns_per_tenant);
+    Context { ports, options: Arc::new(options), tenants, turns, way_in }
+}

@@ -1,0 +1,244 @@
+//! The configuration of all tenants on this node, read from topic tenants and followed from there.
+//!
+//! Secrets are sealed in the log and open only here. A change is in force on this node when
+//! [`Tenants::apply`] returns, and on others as soon as they have read it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use heddle_schemas::id::{AccountId, ChannelKind, TenantId};
+use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::ports::keys::{Keys, KeysError};
+use heddle_schemas::ports::log::{FetchLimit, Log, NewRecord, Record, StoreError};
+use heddle_schemas::record::tenants::{TenantRecord, TenantSecrets};
+use heddle_schemas::record::{RecordError, V, decode, encode, log_aad};
+use heddle_schemas::sealed::Secret;
+use heddle_schemas::tenant::{Faults, Tenant};
+use heddle_schemas::topic::{Offset, Topic, TopicPartition, tenant_partition};
+use tokio::sync::watch;
+
+/// Why a tenant could not be applied or read.
+#[derive(Debug, thiserror::Error)]
+pub enum TenantsError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Faults(#[from] Faults),
+    /// An account belongs to another tenant.
+    #[error("{kind} account {account} belongs to another tenant; remove it there first")]
+    Taken {
+        /// Which channel.
+        kind: ChannelKind,
+        /// Which account.
+        account: AccountId,
+    },
+    /// The log.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The tenant's key.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// A stored record cannot be read.
+    #[error("the configuration of tenant {tenant:?} cannot be read: {source}")]
+    Record {
+        /// The record's key.
+        tenant: String,
+        /// What is wrong.
+        source: RecordError,
+    },
+}
+
+#[derive(Default)]
+struct Directory {
+    tenants: BTreeMap<TenantId, Arc<Tenant>>,
+    accounts: HashMap<(ChannelKind, AccountId), Arc<Tenant>>,
+}
+
+impl Directory {
+    fn put(&mut self, tenant: Arc<Tenant>) {
+        self.remove(&tenant.id);
+        for channel in &tenant.channels {
+            self.accounts.insert((channel.kind, channel.account.clone()), tenant.clone());
+        }
+        self.tenants.insert(tenant.id.clone(), tenant);
+    }
+
+    fn remove(&mut self, id: &TenantId) {
+        if let Some(old) = self.tenants.remove(id) {
+            for channel in &old.channels {
+                let key = (channel.kind, channel.account.clone());
+                if self.accounts.get(&key).is_some_and(|owner| owner.id == *id) {
+                    self.accounts.remove(&key);
+                }
+            }
+        }
+    }
+}
+
+/// All tenants.
+pub struct Tenants {
+    log: Arc<dyn Log>,
+    keys: Arc<dyn Keys>,
+    clock: Arc<dyn Clock>,
+    directory: RwLock<Directory>,
+    // One change at a time, so that two cannot both take an account.
+    applying: tokio::sync::Mutex<()>,
+    changes: watch::Sender<u64>,
+}
+
+impl Tenants {
+    /// Reads every tenant's newest configuration. [`Tenants::follow`] keeps up with changes.
+    ///
+    /// # Errors
+    /// When the log or a key cannot be read.
+    pub async fn load(
+        log: Arc<dyn Log>,
+        keys: Arc<dyn Keys>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Arc<Self>, Vec<(TopicPartition, Offset)>), TenantsError> {
+        let this = Arc::new(Self {
+            log,
+            keys,
+            clock,
+            directory: RwLock::default(),
+            applying: tokio::sync::Mutex::default(),
+            changes: watch::Sender::new(0),
+        });
+        let mut followed = Vec::new();
+        for partition in 0..this.log.partitions(Topic::Tenants) {
+            let partition = TopicPartition { topic: Topic::Tenants, partition };
+            let (records, next) = this.log.snapshot(partition).await?;
+            for record in records {
+                this.take(&record).await?;
+            }
+            followed.push((partition, next));
+        }
+        Ok((this, followed))
+    }
+
+    /// Reads on from where [`Tenants::load`] stopped, for as long as it is polled.
+    pub async fn follow(self: Arc<Self>, partition: TopicPartition, mut next: Offset) {
+        let limit = FetchLimit { records: 64, bytes: 1 << 20 };
+        loop {
+            match self.log.fetch(partition, next, limit, Duration::from_secs(30)).await {
+                Ok(records) => {
+                    for record in records {
+                        next = record.offset + 1;
+                        if let Err(error) = self.take(&record).await {
+                            // The node goes on with the configuration it has.
+                            tracing::error!(%error, %partition, offset = record.offset, "a tenant was not taken over");
+                        }
+                    }
+                }
+                Err(StoreError::Closed) => return,
+                Err(error) => {
+                    tracing::warn!(%error, %partition, "tenants cannot be followed now");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    async fn take(&self, record: &Record) -> Result<(), TenantsError> {
+        let name = || String::from_utf8_lossy(&record.key).into_owned();
+        if record.value.is_empty() {
+            if let Ok(id) = name().parse() {
+                self.change(|directory| directory.remove(&id));
+            }
+            return Ok(());
+        }
+        let stored: TenantRecord =
+            decode(&record.value).map_err(|source| TenantsError::Record { tenant: name(), source })?;
+        let tenant = Arc::new(self.open(stored).await?);
+        self.change(|directory| directory.put(tenant));
+        Ok(())
+    }
+
+    async fn open(&self, stored: TenantRecord) -> Result<Tenant, TenantsError> {
+        let mut tenant = stored.config;
+        let cipher = self.keys.tenant(&tenant.id).await?;
+        let plain = cipher.open(&log_aad(Topic::Tenants, &tenant.id), &stored.secrets)?;
+        let secrets: TenantSecrets =
+            serde_json::from_slice(&plain).map_err(|error| TenantsError::Record {
+                tenant: tenant.id.to_string(),
+                source: RecordError::Shape(error.to_string()),
+            })?;
+        for (place, secret) in tenant.secrets_mut() {
+            *secret = Secret::new(secrets.get(&place).cloned().unwrap_or_default());
+        }
+        Ok(tenant)
+    }
+
+    /// Makes a configuration the tenant's own, durably.
+    ///
+    /// # Errors
+    /// [`TenantsError`].
+    pub async fn apply(&self, mut tenant: Tenant) -> Result<Arc<Tenant>, TenantsError> {
+        tenant.validate()?;
+        let _one_at_a_time = self.applying.lock().await;
+        for channel in &tenant.channels {
+            let owner = self.by_account(channel.kind, &channel.account);
+            if owner.is_some_and(|owner| owner.id != tenant.id) {
+                return Err(TenantsError::Taken { kind: channel.kind, account: channel.account.clone() });
+            }
+        }
+        let secrets: TenantSecrets = tenant
+            .secrets_mut()
+            .into_iter()
+            .filter(|(_, secret)| !secret.is_empty())
+            .map(|(place, secret)| (place, secret.expose().to_owned()))
+            .collect();
+        let cipher = self.keys.tenant(&tenant.id).await?;
+        let record = TenantRecord {
+            v: V,
+            at: self.clock.now(),
+            config: tenant.clone(),
+            secrets: cipher.seal(&log_aad(Topic::Tenants, &tenant.id), &encode(&secrets)),
+        };
+        let partitions = self.log.partitions(Topic::Tenants);
+        self.log
+            .append(vec![NewRecord {
+                partition: tenant_partition(Topic::Tenants, &tenant.id, partitions),
+                key: Bytes::copy_from_slice(tenant.id.as_str().as_bytes()),
+                value: encode(&record),
+            }])
+            .await?;
+        let tenant = Arc::new(tenant);
+        self.change(|directory| directory.put(tenant.clone()));
+        Ok(tenant)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Directory)) {
+        change(&mut self.directory.write().unwrap_or_else(PoisonError::into_inner));
+        self.changes.send_modify(|generation| *generation += 1);
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Directory) -> T) -> T {
+        read(&self.directory.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The tenant of this id.
+    #[must_use]
+    pub fn get(&self, id: &TenantId) -> Option<Arc<Tenant>> {
+        self.read(|directory| directory.tenants.get(id).cloned())
+    }
+
+    /// The tenant that owns an account.
+    #[must_use]
+    pub fn by_account(&self, kind: ChannelKind, account: &AccountId) -> Option<Arc<Tenant>> {
+        self.read(|directory| directory.accounts.get(&(kind, account.clone())).cloned())
+    }
+
+    /// All of them, by id.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<Tenant>> {
+        self.read(|directory| directory.tenants.values().cloned().collect())
+    }
+
+    /// Changes with every change of any tenant.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
