@@ -1,1 +1,8 @@
 //! How Heddle reaches the outside: logs, state stores, keys, knowledge, responders and channels.
+//!
+//! # Layout
+//! - [`clock`]: the machine's clock.
+//! - [`memory`]: every port in memory, with injectable faults, for tests and the seeded simulation.
+
+pub mod clock;
+pub mod memory;

@@ -1,0 +1,93 @@
+//! What may go wrong with an operation of the memory store, decided by whoever runs the test.
+//!
+//! The store asks before every step, in the order of the calls; a simulation answers from its own
+//! seeded generator. A call that is dropped or whose store crashes while it waits `before` has
+//! changed nothing; while it waits `after`, it has changed everything. So a crash cuts an operation
+//! wholly or not at all.
+
+use std::time::Duration;
+
+/// A step of the memory store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "named after the calls of the ports")]
+pub enum Operation {
+    Append,
+    Fetch,
+    Position,
+    Acknowledge,
+    End,
+    Assignment,
+    Snapshot,
+    Get,
+    Scan,
+    CompareAndSet,
+    /// The whole batch, where log and state commit in one step.
+    Commit,
+    /// A split store's first step: the rows.
+    CommitWrites,
+    /// A split store's second step: the records, each batch of them all or none.
+    CommitOutputs,
+    /// A split store's third step: the acknowledged offsets.
+    CommitConsumed,
+}
+
+/// How a step ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Outcome {
+    /// As it should.
+    #[default]
+    Works,
+    /// `Unavailable`, and nothing happened.
+    FailsBefore,
+    /// `Unavailable`, though it happened.
+    FailsAfter,
+    /// `Full`, and nothing happened. Reads and acknowledgements need no room and work.
+    Full,
+}
+
+/// What one step meets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fault {
+    /// Time until it takes effect.
+    pub before: Duration,
+    /// Time from there until the caller hears of it.
+    pub after: Duration,
+    /// How it ends.
+    pub outcome: Outcome,
+}
+
+impl Fault {
+    /// None: at once and as it should.
+    pub const NONE: Self = Self { before: Duration::ZERO, after: Duration::ZERO, outcome: Outcome::Works };
+
+    /// It ends like this, at once.
+    #[must_use]
+    pub const fn outcome(outcome: Outcome) -> Self {
+        Self { outcome, ..Self::NONE }
+    }
+
+    /// It works, and takes `before` until it takes effect.
+    #[must_use]
+    pub const fn delay(before: Duration) -> Self {
+        Self { before, ..Self::NONE }
+    }
+}
+
+/// Decides what each step meets. A closure `Fn(Operation) -> Fault` does.
+pub trait Faults: Send + Sync + 'static {
+    /// What this step meets.
+    fn next(&self, operation: Operation) -> Fault;
+}
+
+impl<F: Fn(Operation) -> Fault + Send + Sync + 'static> Faults for F {
+    fn next(&self, operation: Operation) -> Fault {
+        self(operation)
+    }
+}
+
+/// Waits unless there is nothing to wait for: a sleep of zero would still yield to the timer.
+pub(super) async fn pause(duration: Duration) {
+    if !duration.is_zero() {
+        tokio::time::sleep(duration).await;
+    }
+}

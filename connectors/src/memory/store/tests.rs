@@ -1,0 +1,230 @@
+//! What the memory store does under faults, crashes and rebalances; the ports' contracts are pinned by the conformance suites.
+
+use std::num::NonZeroU32;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use heddle_schemas::ledger::Position;
+use heddle_schemas::ports::log::{FetchLimit, Log, NewRecord};
+use heddle_schemas::ports::state::{Batch, State, Swap, Write};
+use heddle_schemas::table::Key;
+use heddle_schemas::time::Timestamp;
+use heddle_schemas::topic::{Epoch, Topic};
+
+use super::super::clock::TokioClock;
+use super::*;
+
+const INBOUND: TopicPartition = TopicPartition { topic: Topic::Inbound, partition: 0 };
+const OUTBOUND: TopicPartition = TopicPartition { topic: Topic::Outbound, partition: 0 };
+const LATE: Duration = Duration::from_secs(1);
+
+struct World {
+    disk: Arc<MemoryDisk>,
+    clock: Arc<TokioClock>,
+}
+
+impl World {
+    fn new() -> Self {
+        let disk = MemoryDisk::new(NonZeroU32::new(1).unwrap());
+        Self { disk, clock: Arc::new(TokioClock::starting_at(Timestamp::from_secs(1_000))) }
+    }
+
+    fn open(&self) -> Arc<MemoryStore> {
+        self.open_with(Options::default())
+    }
+
+    fn open_with(&self, options: Options) -> Arc<MemoryStore> {
+        Arc::new(MemoryStore::open_with(self.disk.clone(), self.clock.clone(), options))
+    }
+
+    /// Opens a store that meets `fault` in each `operation`.
+    fn failing(&self, operation: Operation, fault: Fault, split: bool) -> Arc<MemoryStore> {
+        let faults = move |met| if met == operation { fault } else { Fault::NONE };
+        self.open_with(Options { split, faults: Arc::new(faults), ..Options::default() })
+    }
+
+    /// What of [`batch`] is on the disk: the row, the record, the acknowledgement.
+    fn found(&self) -> [bool; 3] {
+        let row = !self.disk.rows(Timestamp::EPOCH).is_empty();
+        let record = !self.disk.records(OUTBOUND).is_empty();
+        [row, record, self.disk.position(INBOUND) == Position::at(1)]
+    }
+}
+
+fn record(partition: TopicPartition, value: &'static str) -> NewRecord {
+    NewRecord { partition, key: "k".into(), value: value.into() }
+}
+
+fn row() -> Key {
+    Key::document(&"acme".parse().unwrap(), "row")
+}
+
+fn batch(fence: Option<Fence>) -> Batch {
+    let writes = vec![Write::put(row(), "value")];
+    Batch { fence, writes, outputs: vec![record(OUTBOUND, "reply")], consumed: vec![(INBOUND, 0)] }
+}
+
+fn is_unavailable<T: fmt::Debug>(result: &Result<T, StoreError>) -> bool {
+    matches!(result, Err(StoreError::Unavailable { .. }))
+}
+
+async fn epoch_of(store: &MemoryStore, partition: TopicPartition) -> Epoch {
+    let assignment = store.assignment(0).await.unwrap();
+    assignment.partitions.into_iter().find(|(owned, _)| *owned == partition).unwrap().1
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_incarnation_fences_the_one_before() {
+    let world = World::new();
+    let old = world.open();
+    let fence = Fence { partition: INBOUND, epoch: epoch_of(&old, INBOUND).await };
+    let waiting = tokio::spawn({
+        let old = old.clone();
+        async move { old.assignment(1).await }
+    });
+    tokio::task::yield_now().await;
+    let new = world.open();
+    assert!(epoch_of(&new, INBOUND).await > fence.epoch);
+    assert!(matches!(old.commit(batch(Some(fence))).await, Err(StoreError::Fenced { .. })));
+    assert!(matches!(old.commit(batch(None)).await, Err(StoreError::Closed)));
+    assert!(matches!(old.append(vec![record(INBOUND, "x")]).await, Err(StoreError::Closed)));
+    assert!(matches!(old.acknowledge(INBOUND, &[0]).await, Err(StoreError::Closed)));
+    assert!(matches!(old.get(&row()).await, Err(StoreError::Closed)));
+    let swap = old.compare_and_set(&row(), None, Some("x".into()), None).await;
+    assert!(matches!(swap, Err(StoreError::Closed)));
+    assert!(matches!(waiting.await.unwrap(), Err(StoreError::Closed)));
+    assert_eq!(world.found(), [false; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_cuts_a_commit_wholly_or_not_at_all() {
+    let later = Fault { before: LATE, after: LATE, ..Fault::NONE };
+    for (crash_after, expected) in [(LATE / 2, [false; 3]), (LATE * 3 / 2, [true; 3])] {
+        let world = World::new();
+        let store = world.failing(Operation::Commit, later, false);
+        let (result, ()) = tokio::join!(store.commit(batch(None)), async {
+            tokio::time::sleep(crash_after).await;
+            world.disk.crash();
+        });
+        assert!(matches!(result, Err(StoreError::Closed)), "{result:?}");
+        assert_eq!(world.found(), expected, "{crash_after:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_after_the_effect_is_told_as_one_though_it_happened() {
+    let world = World::new();
+    for (outcome, expected) in [(Outcome::FailsBefore, [false; 3]), (Outcome::FailsAfter, [true; 3])] {
+        let store = world.failing(Operation::Commit, Fault::outcome(outcome), false);
+        assert!(is_unavailable(&store.commit(batch(None)).await));
+        assert_eq!(world.found(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_store_takes_no_write_and_still_reads() {
+    let world = World::new();
+    let store = world
+        .open_with(Options { faults: Arc::new(|_| Fault::outcome(Outcome::Full)), ..Options::default() });
+    assert!(matches!(store.commit(batch(None)).await, Err(StoreError::Full { .. })));
+    assert!(matches!(store.append(vec![record(INBOUND, "x")]).await, Err(StoreError::Full { .. })));
+    let swap = store.compare_and_set(&row(), None, Some("x".into()), None).await;
+    assert!(matches!(swap, Err(StoreError::Full { .. })));
+    assert_eq!(store.get(&row()).await.unwrap(), None);
+    assert_eq!(store.end(INBOUND).await.unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_split_commit_stops_between_any_two_of_its_steps() {
+    use Operation::{CommitConsumed, CommitOutputs, CommitWrites};
+    for (step, outcome, expected) in [
+        (CommitWrites, Outcome::FailsBefore, [false, false, false]),
+        (CommitWrites, Outcome::FailsAfter, [true, false, false]),
+        (CommitOutputs, Outcome::Full, [true, false, false]),
+        (CommitOutputs, Outcome::FailsAfter, [true, true, false]),
+        (CommitConsumed, Outcome::FailsAfter, [true, true, true]),
+    ] {
+        let world = World::new();
+        let store = world.failing(step, Fault::outcome(outcome), true);
+        assert!(is_unavailable(&store.commit(batch(None)).await), "{step:?} {outcome:?}");
+        assert_eq!(world.found(), expected, "{step:?} {outcome:?}");
+    }
+    let world = World::new();
+    let store = world.open_with(Options { split: true, ..Options::default() });
+    store.commit(batch(None)).await.unwrap();
+    assert_eq!(world.found(), [true; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_split_commit_asks_for_a_fault_a_step_in_order() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let faults = {
+        let asked = asked.clone();
+        move |operation| {
+            asked.lock().unwrap().push(operation);
+            Fault::NONE
+        }
+    };
+    let world = World::new();
+    let store = world.open_with(Options { split: true, faults: Arc::new(faults), ..Options::default() });
+    store.commit(batch(None)).await.unwrap();
+    let steps = [Operation::CommitWrites, Operation::CommitOutputs, Operation::CommitConsumed];
+    assert_eq!(*asked.lock().unwrap(), steps);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_loses_what_was_only_acknowledged_and_an_orderly_end_does_not() {
+    let world = World::new();
+    let store = world.open();
+    store.acknowledge(INBOUND, &[0]).await.unwrap();
+    assert_eq!(store.position(INBOUND).await.unwrap(), Position::at(1));
+    let store = world.open();
+    assert_eq!(store.position(INBOUND).await.unwrap(), Position::at(0));
+    store.acknowledge(INBOUND, &[0]).await.unwrap();
+    store.close();
+    let store = world.open();
+    assert_eq!(store.position(INBOUND).await.unwrap(), Position::at(1));
+    store.acknowledge(INBOUND, &[1]).await.unwrap();
+    store.append(vec![record(INBOUND, "x")]).await.unwrap();
+    assert_eq!(world.open().position(INBOUND).await.unwrap(), Position::at(2), "kept with the append");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebalance_raises_the_epoch_of_what_changes_hands_and_keeps_the_rest() {
+    let world = World::new();
+    let store = world.open();
+    let first = store.assignment(0).await.unwrap();
+    let fence = Fence { partition: OUTBOUND, epoch: epoch_of(&store, OUTBOUND).await };
+    store.assign(&[INBOUND].into()).unwrap();
+    let second = store.assignment(first.generation).await.unwrap();
+    assert_eq!(second.partitions, [(INBOUND, fence.epoch)]);
+    assert!(matches!(store.commit(batch(Some(fence))).await, Err(StoreError::Fenced { .. })));
+    assert_eq!(world.found(), [false; 3]);
+    store.assign(&world.disk.consumed_partitions()).unwrap();
+    assert_eq!(epoch_of(&store, INBOUND).await, fence.epoch);
+    assert!(epoch_of(&store, OUTBOUND).await > fence.epoch);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_written_both_ways_is_refused() {
+    let store = World::new().open();
+    assert_eq!(store.compare_and_set(&row(), None, Some("x".into()), None).await.unwrap(), Swap::Done);
+    let mixed = store.commit(batch(None)).await;
+    assert!(matches!(mixed, Err(StoreError::Corrupt { .. })), "{mixed:?}");
+    assert_eq!(store.get(&row()).await.unwrap().as_deref(), Some(&b"x"[..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_learns_of_a_record_when_it_is_there_not_when_its_writer_is_told() {
+    let world = World::new();
+    let answer_late = Fault { after: LATE, ..Fault::NONE };
+    let store = world.failing(Operation::Append, answer_late, false);
+    let limit = FetchLimit { records: 1, bytes: 1 };
+    let started = tokio::time::Instant::now();
+    let fetch = async {
+        let records = store.fetch(INBOUND, 0, limit, 10 * LATE).await.unwrap();
+        (records.len(), started.elapsed())
+    };
+    let (fetched, appended) = tokio::join!(fetch, store.append(vec![record(INBOUND, "x")]));
+    assert_eq!((fetched, appended.unwrap()), ((1, Duration::ZERO), vec![0]));
+}
