@@ -12,7 +12,7 @@ use prometheus::{
 };
 
 /// The metrics of the actors.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Metrics {
     records: IntCounterVec,
     dead: IntCounterVec,

@@ -47,7 +47,7 @@ pub struct Ports {
     /// Randomness.
     pub random: Random,
     /// Metrics.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
 }
 
 /// What the actors may use, and their policies.

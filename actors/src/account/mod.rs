@@ -38,7 +38,7 @@ use heddle_schemas::tenant::{ChannelAccount, Tenant};
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::Topic;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime, SpawnErr};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use self::breaker::Breaker;
 use self::pacing::{Pace, Pairs};
@@ -46,7 +46,7 @@ use self::queue::Queue;
 use self::send::{Ended, Item, Journal, Origin, Send};
 use crate::agenda::Entry;
 use crate::commit::{commit, read};
-use crate::partition::{Home, PartitionMessage, Receipt, Resident};
+use crate::partition::{Home, PartitionMessage, Receipt, Resident, Timer};
 use crate::ports::Context;
 use crate::publish;
 
@@ -69,7 +69,7 @@ pub struct Accounts {
 /// What an account is sent.
 pub enum AccountMessage {
     /// A record, with its receipt.
-    Deliver(Box<OutboundRecord>, Receipt),
+    Deliver(Box<OutboundRecord>, Box<Receipt>),
     /// An agenda row of it is due.
     Wake(Entry<AccountKey>),
     /// Some tenant's configuration has changed.
@@ -95,7 +95,7 @@ impl Resident for Accounts {
     }
 
     fn deliver(item: Box<OutboundRecord>, receipt: Receipt) -> AccountMessage {
-        AccountMessage::Deliver(item, receipt)
+        AccountMessage::Deliver(item, Box::new(receipt))
     }
 
     fn wake(entry: Entry<AccountKey>) -> AccountMessage {
@@ -186,7 +186,7 @@ struct AccountState {
     /// Stopped before, and nothing has come through since.
     proving: bool,
     sends: JoinSet<()>,
-    look: Option<(Duration, JoinHandle<Result<(), ractor::MessagingErr<AccountMessage>>>)>,
+    look: Option<(Duration, Timer<AccountMessage>)>,
     handled: u64,
 }
 
@@ -255,7 +255,7 @@ impl Actor for Account {
         match message {
             AccountMessage::Deliver(record, receipt) => {
                 state.handled += 1;
-                self.deliver(&myself, state, *record, receipt).await?;
+                self.deliver(&myself, state, *record, *receipt).await?;
             }
             AccountMessage::Wake(entry) => {
                 state.handled += 1;
@@ -350,7 +350,7 @@ impl Account {
                     stored: receipt.record.value.clone(),
                     offset: receipt.record.offset,
                     command,
-                    origin: Origin::Log(receipt),
+                    origin: Origin::Log(Box::new(receipt)),
                     refused: 0,
                 };
                 let full = state.queue.len() >= self.context.options.account_queue.get();

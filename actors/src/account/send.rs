@@ -59,7 +59,7 @@ pub enum Journal {
 #[derive(Debug)]
 pub enum Origin {
     /// In the log.
-    Log(Receipt),
+    Log(Box<Receipt>),
     /// In the account's backlog, as the row of its offset.
     Backlog,
     /// Among the unknown; it is being sent again by policy.

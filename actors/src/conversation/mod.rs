@@ -411,10 +411,8 @@ impl Conversation {
                 let open = Open { key: act.key, row: number, text: text.is_some(), at: taken_in };
                 turn = Some(head.say(open, now, tenant.agent.settle, covers));
             }
-            (ActKind::Edit, Some(target), _) => {
-                if head.edit(target, number, text.is_some(), covers) {
-                    state.texts.remove(&target);
-                }
+            (ActKind::Edit, Some(target), _) if head.edit(target, number, text.is_some(), covers) => {
+                state.texts.remove(&target);
             }
             (ActKind::Delete, Some(target), _) => {
                 head.delete(target, covers);

@@ -8,9 +8,8 @@ use heddle_schemas::ledger::Position;
 use heddle_schemas::ports::log::{FetchLimit, Log, StoreError};
 use heddle_schemas::topic::TopicPartition;
 use ractor::ActorRef;
-use tokio::sync::Semaphore;
 
-use super::{PartitionMessage, Progress};
+use super::{PartitionMessage, Progress, Work};
 use crate::metrics::Metrics;
 
 /// Records of one fetch at most: enough to amortise its cost, few enough to spread over the actors.
@@ -23,10 +22,10 @@ const WAIT: Duration = Duration::from_secs(5);
 /// The fetching of one partition.
 pub(super) struct Fetch<K: Send + Sync + 'static> {
     pub(super) log: Arc<dyn Log>,
-    pub(super) metrics: Metrics,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) partition: TopicPartition,
     pub(super) position: Position,
-    pub(super) permits: Arc<Semaphore>,
+    pub(super) work: Arc<Work>,
     pub(super) progress: Arc<Progress>,
     pub(super) to: ActorRef<PartitionMessage<K>>,
 }
@@ -46,7 +45,7 @@ impl<K: Send + Sync + 'static> Fetch<K> {
                     return;
                 }
                 Err(error) => {
-                    self.permits.add_permits(permits);
+                    self.work.permits.add_permits(permits);
                     self.metrics.store_retried(&error);
                     tracing::warn!(%error, partition = %self.partition, next, "records cannot be fetched");
                     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -54,7 +53,7 @@ impl<K: Send + Sync + 'static> Fetch<K> {
                 }
             };
             let Some(last) = records.last() else {
-                self.permits.add_permits(permits);
+                self.work.permits.add_permits(permits);
                 if self.to.get_status() >= ractor::ActorStatus::Stopping {
                     return;
                 }
@@ -62,7 +61,7 @@ impl<K: Send + Sync + 'static> Fetch<K> {
             };
             next = last.offset + 1;
             records.retain(|record| !self.position.is_done(record.offset));
-            self.permits.add_permits(permits - records.len().min(permits));
+            self.work.permits.add_permits(permits - records.len().min(permits));
             self.metrics.taken(self.partition.topic, records.len());
             let sent = self.to.send_message(PartitionMessage::Records(records, next)).is_ok();
             self.progress.0.store(next, Ordering::Release);
@@ -74,9 +73,9 @@ impl<K: Send + Sync + 'static> Fetch<K> {
 
     /// Waits for one permit and takes more where there are.
     async fn permits(&self) -> Option<usize> {
-        self.permits.acquire().await.ok()?.forget();
-        let more = self.permits.available_permits().min(RECORDS - 1);
-        let more = match u32::try_from(more).ok().and_then(|n| self.permits.try_acquire_many(n).ok()) {
+        self.work.permits.acquire().await.ok()?.forget();
+        let more = self.work.permits.available_permits().min(RECORDS - 1);
+        let more = match u32::try_from(more).ok().and_then(|n| self.work.permits.try_acquire_many(n).ok()) {
             Some(taken) => {
                 let count = taken.num_permits();
                 taken.forget();

@@ -118,9 +118,15 @@ pub struct Receipt {
     pub maybe_again: bool,
     /// When it was delivered, by the clock's elapsed time.
     pub delivered: Duration,
-    permits: Arc<Semaphore>,
-    in_work: Arc<AtomicUsize>,
-    metrics: Metrics,
+    work: Arc<Work>,
+}
+
+/// What of a partition is in work.
+#[derive(Debug)]
+struct Work {
+    permits: Semaphore,
+    records: AtomicUsize,
+    metrics: Arc<Metrics>,
 }
 
 impl Receipt {
@@ -133,9 +139,9 @@ impl Receipt {
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        self.metrics.in_work(self.record.partition.topic, -1);
-        self.in_work.fetch_sub(1, Ordering::AcqRel);
-        self.permits.add_permits(1);
+        self.work.metrics.in_work(self.record.partition.topic, -1);
+        self.work.records.fetch_sub(1, Ordering::AcqRel);
+        self.work.permits.add_permits(1);
     }
 }
 
@@ -161,6 +167,9 @@ impl Progress {
         self.0.load(Ordering::Acquire)
     }
 }
+
+/// A message to oneself, some time from now.
+pub(crate) type Timer<M> = JoinHandle<Result<(), ractor::MessagingErr<M>>>;
 
 /// What a resident knows of the partition it lives in.
 #[derive(Clone)]
@@ -210,15 +219,14 @@ pub struct PartitionState<R: Resident> {
     agenda: Agenda<R::Key>,
     /// Entries that residents are dealing with.
     woken: usize,
-    permits: Arc<Semaphore>,
-    in_work: Arc<AtomicUsize>,
+    work: Arc<Work>,
     progress: Arc<Progress>,
     /// Every record below it has been given to its resident.
     delivered: Offset,
     /// Where the log ended when the partition was taken over.
     taken_over_at: Offset,
     fetch: JoinHandle<()>,
-    tick: Option<(Timestamp, JoinHandle<Result<(), ractor::MessagingErr<PartitionMessage<R::Key>>>>)>,
+    tick: Option<(Timestamp, Timer<PartitionMessage<R::Key>>)>,
     draining: Option<oneshot::Sender<()>>,
     agenda_reported: i64,
 }
@@ -237,7 +245,11 @@ impl<R: Resident> Actor for Partition<R> {
         let ports = &self.context.ports;
         let position = read(&ports.metrics, || ports.log.position(partition)).await?;
         let taken_over_at = read(&ports.metrics, || ports.log.end(partition)).await?;
-        let permits = Arc::new(Semaphore::new(self.context.options.permits_per_partition.get()));
+        let work = Arc::new(Work {
+            permits: Semaphore::new(self.context.options.permits_per_partition.get()),
+            records: AtomicUsize::new(0),
+            metrics: ports.metrics.clone(),
+        });
         let next = position.next;
         let progress = Arc::new(Progress(AtomicU64::new(next)));
         let fetch = fetch::Fetch {
@@ -245,7 +257,7 @@ impl<R: Resident> Actor for Partition<R> {
             metrics: ports.metrics.clone(),
             partition,
             position,
-            permits: permits.clone(),
+            work: work.clone(),
             progress: progress.clone(),
             to: myself.clone(),
         };
@@ -254,8 +266,7 @@ impl<R: Resident> Actor for Partition<R> {
             residents: LruCache::unbounded(),
             agenda: Agenda::new(self.context.options.agenda_window.get()),
             woken: 0,
-            permits,
-            in_work: Arc::default(),
+            work,
             progress,
             delivered: next,
             taken_over_at,
@@ -350,14 +361,12 @@ impl<R: Resident> Partition<R> {
     ) -> Result<(), ActorProcessingErr> {
         let ports = &self.context.ports;
         ports.metrics.in_work(R::TOPIC, 1);
-        state.in_work.fetch_add(1, Ordering::AcqRel);
+        state.work.records.fetch_add(1, Ordering::AcqRel);
         let receipt = Receipt {
             maybe_again: record.offset < state.taken_over_at,
             delivered: ports.clock.elapsed(),
             record,
-            permits: state.permits.clone(),
-            in_work: state.in_work.clone(),
-            metrics: ports.metrics.clone(),
+            work: state.work.clone(),
         };
         match R::decode(&receipt.record) {
             Ok((key, item)) => self.give(myself, state, key, R::deliver(item, receipt))?,
@@ -454,7 +463,7 @@ impl<R: Resident> Partition<R> {
     ) -> Result<(), ActorProcessingErr> {
         let now = self.context.ports.clock.now();
         if state.draining.is_some() {
-            if state.in_work.load(Ordering::Acquire) == 0 && state.woken == 0 {
+            if state.work.records.load(Ordering::Acquire) == 0 && state.woken == 0 {
                 state.draining.take().map(|done| done.send(()));
                 myself.stop(None);
                 return Ok(());
