@@ -18,16 +18,25 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::account::Accounts;
 use crate::conversation::Conversations;
 use crate::partition::{Partition, PartitionMessage, Resident};
-use crate::ports::Context;
+use crate::ports::{Context, Options, Ports};
+use crate::reception::{Reception, WayIn};
+use crate::tenant::TenantActors;
+use crate::tenants::{Tenants, TenantsError};
 
 /// The pause before a failed partition is started anew.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// A running system.
-#[derive(Debug)]
 pub struct System {
+    /// The tenants.
+    pub tenants: Arc<Tenants>,
+    /// The way in for what channels say.
+    pub reception: Arc<Reception>,
+    /// Whether webhooks are being taken in; whoever serves them says so here.
+    pub way_in: Arc<WayIn>,
     orders: mpsc::Sender<Order>,
     running: JoinHandle<()>,
+    following: JoinSet<()>,
 }
 
 #[derive(Debug)]
@@ -52,17 +61,36 @@ struct Supervisor {
 }
 
 impl System {
-    /// Starts following the assignment.
-    #[must_use]
-    pub fn start(context: Context) -> Self {
+    /// Reads the tenants and starts following the assignment. Webhooks are not taken in yet.
+    ///
+    /// # Errors
+    /// When the tenants cannot be read.
+    pub async fn start(ports: Ports, options: Options) -> Result<Self, TenantsError> {
+        let (tenants, followed) =
+            Tenants::load(ports.log.clone(), ports.keys.clone(), ports.clock.clone()).await?;
+        let mut following = JoinSet::new();
+        for (partition, next) in followed {
+            following.spawn(tenants.clone().follow(partition, next));
+        }
+        let way_in = WayIn::new(ports.clock.clone());
+        let reception = Arc::new(Reception::new(ports.clone(), way_in.clone()));
+        let context = Context {
+            turns: TenantActors::new(options.turns_per_tenant),
+            options: Arc::new(options),
+            tenants: tenants.clone(),
+            way_in: way_in.clone(),
+            ports,
+        };
         let (orders, receiver) = mpsc::channel(4);
         let supervisor = Supervisor { context, running: BTreeMap::new(), owned: BTreeMap::new() };
-        Self { orders, running: tokio::spawn(supervisor.run(receiver)) }
+        let running = tokio::spawn(supervisor.run(receiver));
+        Ok(Self { tenants, reception, way_in, orders, running, following })
     }
 
     /// Takes no more records, waits for what is in work, and stops. Returns whether all of it was finished
     /// in time; what was not is taken up again by the next owner.
     pub async fn drain(self) -> bool {
+        self.way_in.set_open(false);
         let (done, drained) = oneshot::channel();
         if self.orders.send(Order::Drain(done)).await.is_err() {
             return false;
@@ -73,7 +101,8 @@ impl System {
     }
 
     /// Stops at once, as a crash would.
-    pub async fn kill(self) {
+    pub async fn kill(mut self) {
+        self.following.abort_all();
         let (done, killed) = oneshot::channel();
         if self.orders.send(Order::Kill(done)).await.is_ok() {
             drop(killed.await);
@@ -218,16 +247,4 @@ fn start<R: Resident>(resident: R, context: Context, fence: Fence) -> Result<Run
         drain: Box::new(move |done| drop(draining.send_message(PartitionMessage::Drain(done)))),
         reconfigured: Box::new(move || drop(told.send_message(PartitionMessage::Reconfigured))),
     })
-}
-
-/// The context of a node: its ports, options and tenants.
-#[must_use]
-pub fn context(
-    ports: crate::ports::Ports,
-    options: crate::ports::Options,
-    tenants: Arc<crate::tenants::Tenants>,
-    way_in: Arc<crate::reception::WayIn>,
-) -> Context {
-    let turns = crate::tenant::TenantActors::new(options.turns_per_tenant);
-    Context { ports, options: Arc::new(options), tenants, turns, way_in }
 }

@@ -230,6 +230,7 @@ impl Content {
     /// Applies a whole batch, or nothing of it.
     pub(super) fn apply(&mut self, batch: Batch, now: Timestamp) -> Result<(), StoreError> {
         self.write(batch.writes)?;
+        self.write(batch.after)?;
         self.append(batch.outputs, now);
         self.consume(&batch.consumed);
         Ok(())

@@ -27,7 +27,9 @@ pub enum Operation {
     CommitWrites,
     /// A split store's second step: the records, each batch of them all or none.
     CommitOutputs,
-    /// A split store's third step: the acknowledged offsets.
+    /// A split store's third step: the rows that go after the records.
+    CommitAfter,
+    /// A split store's fourth step: the acknowledged offsets.
     CommitConsumed,
 }
 

@@ -58,10 +58,11 @@ impl MemoryStore {
     }
 
     async fn commit_in_steps(&self, batch: Batch) -> Result<(), StoreError> {
-        let Batch { fence, writes, outputs, consumed } = batch;
+        let Batch { fence, writes, outputs, after, consumed } = batch;
         self.step(Operation::CommitWrites, fence, |content| content.write(writes)).await?;
         let publish = |content: &mut Content| Ok(content.append(outputs, self.clock.now()));
         self.step(Operation::CommitOutputs, fence, publish).await.map_err(begun)?;
+        self.step(Operation::CommitAfter, fence, |content| content.write(after)).await.map_err(begun)?;
         let settle = |content: &mut Content| {
             content.consume(&consumed);
             Ok(())

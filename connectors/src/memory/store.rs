@@ -1,8 +1,8 @@
 //! Log and state over a memory disk, one incarnation at a time.
 //!
-//! By default a batch is one step. With [`Options::split`] it is three, as it is where log and
-//! state are two systems: rows, then records, then offsets, and a crash or a failure may come after
-//! each. A step that fails after an earlier one took effect is `Unavailable`, never `Full`: the
+//! By default a batch is one step. With [`Options::split`] it is four, as it is where log and
+//! state are two systems: rows, then records, then the rows after them, then offsets, and a crash or a
+//! failure may come after each. A step that fails after an earlier one took effect is `Unavailable`, never `Full`: the
 //! caller cannot know what happened.
 //!
 //! Opening a disk again ends the incarnation before it. Its handles then answer `Fenced` where a
@@ -23,7 +23,7 @@ use super::faults::{Fault, Faults, Operation, Outcome, pause};
 /// How an incarnation behaves.
 #[derive(Clone)]
 pub struct Options {
-    /// Whether a batch is three steps instead of one. Default: one.
+    /// Whether a batch is four steps instead of one. Default: one.
     pub split: bool,
     /// Bytes of key and value that a record may have. Default: 1 MiB, Kafka's `message.max.bytes`.
     pub record_limit: usize,

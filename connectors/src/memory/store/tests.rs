@@ -61,7 +61,13 @@ fn row() -> Key {
 
 fn batch(fence: Option<Fence>) -> Batch {
     let writes = vec![Write::put(row(), "value")];
-    Batch { fence, writes, outputs: vec![record(OUTBOUND, "reply")], consumed: vec![(INBOUND, 0)] }
+    Batch {
+        fence,
+        writes,
+        outputs: vec![record(OUTBOUND, "reply")],
+        after: vec![],
+        consumed: vec![(INBOUND, 0)],
+    }
 }
 
 fn is_unavailable<T: fmt::Debug>(result: &Result<T, StoreError>) -> bool {
@@ -168,7 +174,12 @@ async fn a_split_commit_asks_for_a_fault_a_step_in_order() {
     let world = World::new();
     let store = world.open_with(Options { split: true, faults: Arc::new(faults), ..Options::default() });
     store.commit(batch(None)).await.unwrap();
-    let steps = [Operation::CommitWrites, Operation::CommitOutputs, Operation::CommitConsumed];
+    let steps = [
+        Operation::CommitWrites,
+        Operation::CommitOutputs,
+        Operation::CommitAfter,
+        Operation::CommitConsumed,
+    ];
     assert_eq!(*asked.lock().unwrap(), steps);
 }
 
