@@ -2,7 +2,9 @@
 //!
 //! # Layout
 //! - [`clock`]: the machine's clock.
+//! - [`keys`]: envelope encryption over any state store.
 //! - [`memory`]: every port in memory, with injectable faults, for tests and the seeded simulation.
 
 pub mod clock;
+pub mod keys;
 pub mod memory;

@@ -1,0 +1,284 @@
+//! The keys port over any state store.
+//!
+//! Rows, all written by `compare_and_set` only:
+//! - `key/t` of a tenant: its key, sealed by the master key; after its erasure one byte 0, so that
+//!   it is never made again;
+//! - `key/c` of a contact: its data key, sealed by its tenant's key; deleted by its erasure, so that
+//!   a later message starts anew under another key;
+//! - one row of no tenant: a known text sealed by the master key that the store began with. It is
+//!   looked at before the first key is made, so an operator who starts with another master key is
+//!   told at once, and nothing is ever written under it.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use heddle_schemas::id::{ContactId, TenantId};
+use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::ports::keys::{Cipher, Keys, KeysError, Missing, TenantCipher, aad};
+use heddle_schemas::ports::state::{State, Swap};
+use heddle_schemas::sealed::Sealed;
+use heddle_schemas::table::{Key, Table};
+use heddle_schemas::time::Day;
+use zeroize::Zeroizing;
+
+use super::cache::{Cache, Cached};
+use super::cipher::{AesCipher, FIRST, Owner, TenantKeys};
+use super::derive::{Clear, KEY_BYTES};
+use super::master::{MasterKey, random};
+
+/// How long and how many opened keys are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Keys of tenants, days and contacts together; over it, the least recently used leave. One
+    /// takes about 1 KiB, a tenant's about 2. Default: 50,000.
+    pub cache_entries: NonZeroUsize,
+    /// How long one is used before its row is read again: as long may an erasure by another process
+    /// stay unseen, and once more for a contact whose tenant was erased. Default: one minute.
+    pub cache_for: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let cache_entries = const { NonZeroUsize::new(50_000).unwrap() };
+        Self { cache_entries, cache_for: Duration::from_secs(60) }
+    }
+}
+
+/// The keys.
+pub struct EnvelopeKeys {
+    state: Arc<dyn State>,
+    clock: Arc<dyn Clock>,
+    master: AesCipher,
+    number: u32,
+    cache: Cache,
+    verified: AtomicBool,
+}
+
+/// The column of a wrapped key, for its associated data.
+const COLUMN: &str = "key";
+
+/// What stands in an erased tenant's row: no [`Sealed`] begins with it.
+const ERASED: &[u8] = &[0];
+
+/// What the check row holds.
+const CHECK: &[u8] = b"heddle master key";
+
+impl EnvelopeKeys {
+    /// Keys in `state`, wrapped by `master`. Asks nothing yet; see [`EnvelopeKeys::verify_master`].
+    #[must_use]
+    pub fn new(state: Arc<dyn State>, clock: Arc<dyn Clock>, master: &MasterKey, options: Options) -> Self {
+        let cache = Cache::new(options.cache_entries, options.cache_for);
+        let (number, master) = (master.number(), master.cipher());
+        Self { state, clock, master, number, cache, verified: AtomicBool::new(false) }
+    }
+
+    /// Checks that the master key is the one that the store began with; an empty store begins with it.
+    /// Meant for the start; the first use of a key does it too.
+    ///
+    /// # Errors
+    /// [`KeysError::Master`], [`KeysError::Store`].
+    pub async fn verify_master(&self) -> Result<(), KeysError> {
+        if self.verified.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let row = check_row();
+        let make = || Ok(self.master.seal(&aad(&row, COLUMN), CHECK));
+        let stored = self.read_or_make(&row, make).await?;
+        let opened = self.open_by_master(&row, stored)?;
+        if opened.as_slice() != CHECK {
+            return Err(KeysError::Unreadable { detail: "the master key's check row".into() });
+        }
+        self.verified.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    async fn tenant_keys(&self, tenant: &TenantId) -> Result<Arc<TenantKeys>, KeysError> {
+        let owner = Owner::Tenant(tenant.clone());
+        if let Some(Cached::Tenant(keys)) = self.cache.get(&owner, self.clock.elapsed()) {
+            return Ok(keys);
+        }
+        self.verify_master().await?;
+        loop {
+            let loading = self.cache.begin(&owner);
+            let key = self.load_tenant(tenant).await?;
+            let keys = Arc::new(TenantKeys::new(&key, tenant, &loading.erased));
+            let cached = Cached::Tenant(keys.clone());
+            if self.cache.insert(owner.clone(), cached, &loading, self.clock.elapsed()) {
+                return Ok(keys);
+            }
+        }
+    }
+
+    async fn load_tenant(&self, tenant: &TenantId) -> Result<Clear, KeysError> {
+        let row = Key::tenant_key(tenant);
+        let make = || Ok(self.master.seal(&aad(&row, COLUMN), &random()[..]));
+        let stored = self.read_or_make(&row, make).await?;
+        if stored == ERASED {
+            return Err(KeysError::Gone { detail: format!("tenant {tenant} has been erased") });
+        }
+        clear(&self.open_by_master(&row, stored)?)
+    }
+
+    async fn load_contact(
+        &self,
+        keys: &TenantKeys,
+        tenant: &TenantId,
+        contact: ContactId,
+        missing: Missing,
+    ) -> Result<Clear, KeysError> {
+        let row = Key::contact_key(tenant, contact);
+        let make = || match missing {
+            Missing::Create => Ok(keys.wrap.seal(&aad(&row, COLUMN), &random()[..])),
+            Missing::Fail => {
+                Err(KeysError::Gone { detail: format!("contact {contact} of tenant {tenant} has none") })
+            }
+        };
+        let stored = self.read_or_make(&row, make).await?;
+        clear(&Zeroizing::new(keys.wrap.open(&aad(&row, COLUMN), &Sealed::from_bytes(stored))?))
+    }
+
+    /// The value of a row, made if there is none. Whoever made it first made it for all, so it is
+    /// the stored one that counts.
+    async fn read_or_make(
+        &self,
+        row: &Key,
+        make: impl Fn() -> Result<Sealed, KeysError> + Send,
+    ) -> Result<Bytes, KeysError> {
+        let mut stored = self.state.get(row).await?;
+        loop {
+            if let Some(stored) = stored {
+                return Ok(stored);
+            }
+            let made = Bytes::copy_from_slice(make()?.as_bytes());
+            match self.state.compare_and_set(row, None, Some(made.clone()), None).await? {
+                Swap::Done => return Ok(made),
+                Swap::Found(found) => stored = found,
+            }
+        }
+    }
+
+    fn open_by_master(&self, row: &Key, stored: Bytes) -> Result<Zeroizing<Vec<u8>>, KeysError> {
+        let sealed = Sealed::from_bytes(stored);
+        match sealed.key_number() {
+            Some(number) if number != self.number => Err(self.wrong_master(number)),
+            _ => self.master.open(&aad(row, COLUMN), &sealed).map(Zeroizing::new),
+        }
+    }
+
+    fn wrong_master(&self, number: u32) -> KeysError {
+        let detail = format!(
+            "the stored keys were wrapped by master key {number:08x}, this one is {:08x}; set keys.master to \
+             where the former is kept, without it they cannot be read",
+            self.number
+        );
+        KeysError::Master { detail }
+    }
+
+    /// Replaces whatever is in a row, also what is written meanwhile.
+    async fn overwrite(&self, row: &Key, new: Option<&'static [u8]>) -> Result<(), KeysError> {
+        let new = new.map(Bytes::from_static);
+        let mut stored = self.state.get(row).await?;
+        while stored != new {
+            match self.state.compare_and_set(row, stored, new.clone(), None).await? {
+                Swap::Done => break,
+                Swap::Found(found) => stored = found,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Keys for EnvelopeKeys {
+    async fn tenant(&self, tenant: &TenantId) -> Result<Arc<dyn TenantCipher>, KeysError> {
+        Ok(self.tenant_keys(tenant).await?)
+    }
+
+    async fn log(&self, tenant: &TenantId, day: Day) -> Result<Arc<dyn Cipher>, KeysError> {
+        let owner = Owner::Log(tenant.clone(), day);
+        if let Some(Cached::Cipher(cipher)) = self.cache.get(&owner, self.clock.elapsed()) {
+            return Ok(cipher);
+        }
+        loop {
+            let loading = self.cache.begin(&owner);
+            let keys = self.tenant_keys(tenant).await?;
+            let cipher = Arc::new(keys.log(tenant, day, loading.erased.clone()));
+            let cached = Cached::Cipher(cipher.clone());
+            if self.cache.insert(owner.clone(), cached, &loading, self.clock.elapsed()) {
+                return Ok(cipher);
+            }
+        }
+    }
+
+    async fn contact(
+        &self,
+        tenant: &TenantId,
+        contact: ContactId,
+        missing: Missing,
+    ) -> Result<Arc<dyn Cipher>, KeysError> {
+        let owner = Owner::Contact(tenant.clone(), contact);
+        if let Some(Cached::Cipher(cipher)) = self.cache.get(&owner, self.clock.elapsed()) {
+            return Ok(cipher);
+        }
+        loop {
+            let loading = self.cache.begin(&owner);
+            let keys = self.tenant_keys(tenant).await?;
+            let key = self.load_contact(&keys, tenant, contact, missing).await?;
+            let cipher = Arc::new(AesCipher::new(&key, FIRST, owner.clone(), loading.erased.clone()));
+            let cached = Cached::Cipher(cipher.clone());
+            if self.cache.insert(owner.clone(), cached, &loading, self.clock.elapsed()) {
+                return Ok(cipher);
+            }
+        }
+    }
+
+    async fn erase_contact(&self, tenant: &TenantId, contact: ContactId) -> Result<(), KeysError> {
+        let owner = Owner::Contact(tenant.clone(), contact);
+        let erased = self.overwrite(&Key::contact_key(tenant, contact), None).await;
+        match erased {
+            Ok(()) => self.cache.erase(&owner),
+            // It may have happened: the row is to be asked.
+            Err(_) => self.cache.forget(&owner),
+        }
+        erased
+    }
+
+    async fn erase_tenant(&self, tenant: &TenantId) -> Result<(), KeysError> {
+        let erased = self.overwrite(&Key::tenant_key(tenant), Some(ERASED)).await;
+        match erased {
+            Ok(()) => self.cache.erase_tenant(tenant),
+            Err(_) => self.cache.forget(&Owner::Tenant(tenant.clone())),
+        }
+        erased
+    }
+}
+
+impl fmt::Debug for EnvelopeKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EnvelopeKeys").field("master", &self.master).finish_non_exhaustive()
+    }
+}
+
+fn clear(bytes: &[u8]) -> Result<Clear, KeysError> {
+    let mut key = Clear::default();
+    if bytes.len() != KEY_BYTES {
+        return Err(KeysError::Unreadable { detail: format!("a stored key has {} bytes", bytes.len()) });
+    }
+    key.copy_from_slice(bytes);
+    Ok(key)
+}
+
+/// The row by which a store knows its master key: as the agenda it belongs to the engine, so its
+/// tenant is empty, which no tenant's is.
+fn check_row() -> Key {
+    let bytes = Bytes::from_static(&[Table::Key as u8, 0, 0, 1, b'm']);
+    Key::from_bytes(bytes).expect("table, no tenant, one byte of partition, no row")
+}
+
+#[cfg(test)]
+mod tests;

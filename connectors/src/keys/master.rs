@@ -1,0 +1,216 @@
+//! The master key: 32 bytes in base64, from a file or handed in as text.
+//!
+//! A file is made at mode 0600, whole or not at all: it is written and synced beside its place and
+//! then linked there, so a crash leaves no half key and of two makers one wins for both.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use super::cipher::{AesCipher, Erased, Owner};
+use super::derive::{Clear, KEY_BYTES, Purpose, Root};
+
+/// Why there is no master key.
+#[derive(Debug, thiserror::Error)]
+pub enum MasterKeyError {
+    /// It is no base64.
+    #[error("the master key is no base64; it takes 32 bytes, such as `openssl rand -base64 32` prints")]
+    Base64,
+    /// It is too short or too long.
+    #[error("the master key has {bytes} bytes; it takes 32, such as `openssl rand -base64 32` prints")]
+    Length {
+        /// What it has.
+        bytes: usize,
+    },
+    /// The file could not be read or made.
+    #[error("the master key's file {} cannot be {action}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// `read` or `made`.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The master key. It never prints, and is overwritten when it is dropped.
+pub struct MasterKey(Clear);
+
+impl MasterKey {
+    /// A new one.
+    ///
+    /// # Panics
+    /// When the operating system has no random bytes.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(random())
+    }
+
+    /// Reads 32 bytes in base64; white space around them is left out.
+    ///
+    /// # Errors
+    /// [`MasterKeyError::Base64`], [`MasterKeyError::Length`].
+    pub fn from_base64(text: &str) -> Result<Self, MasterKeyError> {
+        let bytes = STANDARD.decode(text.trim()).map(Zeroizing::new).map_err(|_| MasterKeyError::Base64)?;
+        let mut key = Clear::default();
+        if bytes.len() != KEY_BYTES {
+            return Err(MasterKeyError::Length { bytes: bytes.len() });
+        }
+        key.copy_from_slice(&bytes);
+        Ok(Self(key))
+    }
+
+    /// Reads it from a file.
+    ///
+    /// # Errors
+    /// [`MasterKeyError`].
+    pub fn load(path: &Path) -> Result<Self, MasterKeyError> {
+        warn_if_open(path);
+        let text = fs::read_to_string(path).map(Zeroizing::new).map_err(failed(path, "read"))?;
+        Self::from_base64(&text)
+    }
+
+    /// Reads it from a file, which is made with a new key when there is none.
+    ///
+    /// # Errors
+    /// [`MasterKeyError`].
+    pub fn load_or_create(path: &Path) -> Result<Self, MasterKeyError> {
+        match Self::load(path) {
+            Err(MasterKeyError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                create(path, &Self::generate()).map_err(failed(path, "made"))?;
+                // Another process may have been first; the file decides.
+                Self::load(path)
+            }
+            loaded => loaded,
+        }
+    }
+
+    /// Its id, which ciphertexts carry and messages name: 32 bits derived from it one way.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        let id = Root::new(&self.0).derive(Purpose::MasterId);
+        u32::from_be_bytes([id[0], id[1], id[2], id[3]])
+    }
+
+    /// What wraps tenants' keys.
+    pub(super) fn cipher(&self) -> AesCipher {
+        let key = Root::new(&self.0).derive(Purpose::MasterWrap);
+        AesCipher::new(&key, self.number(), Owner::Master, Erased::default())
+    }
+
+    fn to_base64(&self) -> Zeroizing<String> {
+        Zeroizing::new(STANDARD.encode(&self.0[..]))
+    }
+}
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MasterKey({:08x})", self.number())
+    }
+}
+
+/// 32 random bytes from the operating system.
+pub(super) fn random() -> Clear {
+    let mut key = Clear::default();
+    getrandom::fill(&mut key[..]).expect("the operating system has random bytes");
+    key
+}
+
+fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> MasterKeyError {
+    move |source| MasterKeyError::File { path: path.to_owned(), action, source }
+}
+
+fn create(path: &Path, key: &MasterKey) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut suffix = [0_u8; 8];
+    getrandom::fill(&mut suffix)?;
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}", hex::encode(suffix)));
+    let beside = PathBuf::from(beside);
+    let linked = write_private(&beside, &key.to_base64()).and_then(|()| fs::hard_link(&beside, path));
+    // Where writing failed there may be nothing to remove, and why it failed is what matters.
+    let _ = fs::remove_file(&beside);
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => File::open(folder)?.sync_all(),
+    }
+}
+
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.write_all(b"\n")?;
+    file.sync_all()
+}
+
+/// Others may read the file. Refusing it would keep out secrets that an orchestrator mounts, which
+/// are often readable to all inside their container.
+fn warn_if_open(path: &Path) {
+    #[cfg(unix)]
+    if let Ok(meta) = fs::metadata(path)
+        && std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o077 != 0
+    {
+        tracing::warn!(path = %path.display(), "the master key's file is open to others; chmod 600 closes it");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_made_once_and_for_its_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data/master.key");
+        let made = MasterKey::load_or_create(&path).unwrap();
+        let again = MasterKey::load_or_create(&path).unwrap();
+        assert_eq!(made.0, again.0);
+        assert_eq!(STANDARD.decode(fs::read_to_string(&path).unwrap().trim()).unwrap(), made.0.to_vec());
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        let names: Vec<_> =
+            fs::read_dir(path.parent().unwrap()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["master.key"], "nothing is left beside it");
+    }
+
+    #[test]
+    fn of_two_makers_one_wins_for_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("master.key");
+        let winner = MasterKey::load_or_create(&path).unwrap();
+        create(&path, &MasterKey::generate()).unwrap();
+        assert_eq!(MasterKey::load(&path).unwrap().0, winner.0);
+    }
+
+    #[test]
+    fn a_text_that_is_no_key_says_what_a_key_is() {
+        for (text, part) in [("", "0 bytes"), ("AAAA", "3 bytes"), ("not base64!", "no base64")] {
+            let error = MasterKey::from_base64(text).unwrap_err().to_string();
+            assert!(error.contains(part) && error.contains("openssl rand -base64 32"), "{error}");
+        }
+        let missing = MasterKey::load(Path::new("/nowhere/master.key")).unwrap_err().to_string();
+        assert!(missing.contains("/nowhere/master.key cannot be read"), "{missing}");
+    }
+
+    #[test]
+    fn a_key_never_prints() {
+        let key = MasterKey::from_base64(&format!("\n{}= \n", "A".repeat(43))).unwrap();
+        let id = key.number();
+        assert_eq!(format!("{key:?}"), format!("MasterKey({id:08x})"));
+        assert_ne!(id, 0, "the id is no piece of the key");
+    }
+}
