@@ -1,0 +1,553 @@
+//! The world of one seed: tenants, customers, a provider, and a node that dies and comes back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use heddle_actors::metrics::Metrics;
+use heddle_actors::ports::{Options, Ports};
+use heddle_actors::system::System;
+use heddle_connectors::keys::{EnvelopeKeys, MasterKey};
+use heddle_connectors::memory::{
+    Fault, MemoryDisk, MemoryStore, Operation, Options as StoreOptions, Outcome, TokioClock,
+};
+use heddle_schemas::content::{Address, Content, Context, MediaKind};
+use heddle_schemas::id::{AccountId, ChannelKind, ContactId, TurnId};
+use heddle_schemas::ports::channel::{Act, Channel, ChannelEvent, ReceivedMessage};
+use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::ports::log::Log;
+use heddle_schemas::ports::responder::Responder;
+use heddle_schemas::record::decode;
+use heddle_schemas::record::event::{Event, EventRecord};
+use heddle_schemas::table::{Key, Table};
+use heddle_schemas::tenant::Tenant;
+use heddle_schemas::time::Timestamp;
+use heddle_schemas::topic::{Topic, TopicPartition};
+use prometheus::Registry;
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+
+use crate::provider::{Faults, Provider, Taken};
+use crate::responder::{NoDocuments, Repeats};
+
+const FALLBACK: &str = "fallback";
+const PERMITS: usize = 8;
+const RESIDENTS: usize = 6;
+const PARTITIONS: u32 = 3;
+/// Longer than any report takes to come, retries included.
+const UNKNOWN_WAIT: Duration = Duration::from_secs(8);
+
+/// The turns of each contact, with the number of messages that each answers.
+type Covered = BTreeMap<ContactId, BTreeMap<TurnId, u32>>;
+
+struct Node {
+    store: Arc<MemoryStore>,
+    system: System,
+    registry: Registry,
+}
+
+/// What a customer has said and what has become of it.
+#[derive(Default)]
+struct Spoken {
+    /// Texts that ask for an answer, in the order they were taken in.
+    texts: Vec<String>,
+    /// Messages without text that ask for one.
+    textless: usize,
+    /// Messages that ask for nothing.
+    silent: usize,
+}
+
+struct Customer {
+    tenant: usize,
+    address: Address,
+    spoken: Mutex<Spoken>,
+}
+
+pub(crate) struct World {
+    seed: u64,
+    rng: Mutex<StdRng>,
+    clock: Arc<TokioClock>,
+    disk: Arc<MemoryDisk>,
+    master: MasterKey,
+    provider: Arc<Provider>,
+    responder: Arc<Repeats>,
+    outside: bool,
+    split: bool,
+    stormy: Arc<std::sync::atomic::AtomicBool>,
+    tenants: Vec<Tenant>,
+    customers: Vec<Customer>,
+    node: tokio::sync::RwLock<Option<Node>>,
+    crashes: Mutex<u32>,
+}
+
+fn tenant(index: usize, settle: &str) -> Tenant {
+    let text = format!(
+        r#"
+        id = "t{index}"
+        name = "Tenant {index}"
+        [agent]
+        fallback = "{FALLBACK}"
+        settle = "{settle}"
+        [[channels]]
+        kind = "whatsapp"
+        account = "100{index}"
+        access_token = "token-{index}"
+        app_secret = "s"
+        verify_token = "v"
+        "#
+    );
+    Tenant::from_toml(&text).expect("the tenant is valid")
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Arc<Self> {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let settle = ["0ms", "300ms", "50ms"][rng.random_range(0..3)];
+        let tenants: Vec<_> = (0..rng.random_range(1..4)).map(|index| tenant(index, settle)).collect();
+        let customers = (0..rng.random_range(1..12))
+            .map(|index: usize| {
+                let phone = Some(format!("4915700000{index:02}"));
+                let user_id = rng.random_bool(0.3).then(|| format!("DE.{index}"));
+                let address = match rng.random_bool(0.2) {
+                    true => Address { user_id: Some(format!("DE.{index}")), ..Address::default() },
+                    false => Address { phone, user_id, ..Address::default() },
+                };
+                Customer { tenant: rng.random_range(0..tenants.len()), address, spoken: Mutex::default() }
+            })
+            .collect();
+        let outside = rng.random_bool(0.5);
+        let split = rng.random_bool(0.5);
+        let share = |rng: &mut StdRng, most: u32| rng.random_range(0..=most);
+        let faults = Faults {
+            refuses: share(&mut rng, 10),
+            limits: share(&mut rng, 5),
+            takes_silently: share(&mut rng, 10),
+            loses_silently: share(&mut rng, 5),
+            hangs: share(&mut rng, 5),
+        };
+        Arc::new(Self {
+            seed,
+            clock: Arc::new(TokioClock::starting_at(Timestamp::from_secs(1_767_225_600))),
+            disk: MemoryDisk::new(NonZeroU32::new(PARTITIONS).expect("not zero")),
+            master: MasterKey::generate(),
+            provider: Provider::new(seed, faults),
+            responder: Repeats::new(seed, outside, share(&mut rng, 10)),
+            rng: Mutex::new(rng),
+            outside,
+            split,
+            stormy: Arc::new(true.into()),
+            tenants,
+            customers,
+            node: tokio::sync::RwLock::new(None),
+            crashes: Mutex::new(0),
+        })
+    }
+
+    fn dice<T>(&self, roll: impl FnOnce(&mut StdRng) -> T) -> T {
+        roll(&mut self.rng.lock().expect("no test panics while holding it"))
+    }
+
+    fn millis(&self, range: std::ops::Range<u64>) -> Duration {
+        Duration::from_millis(self.dice(|rng| rng.random_range(range)))
+    }
+
+    /// What the store gets wrong, from a generator of its own, so that runs of one seed are alike.
+    fn store_faults(&self) -> impl Fn(Operation) -> Fault + Send + Sync + 'static {
+        let rng = Mutex::new(StdRng::seed_from_u64(self.dice(|rng| rng.next_u64())));
+        let stormy = self.stormy.clone();
+        move |_| {
+            let mut rng = rng.lock().expect("no test panics while holding it");
+            let before = Duration::from_micros(rng.random_range(0..3000));
+            let dice = rng.random_range(0..1000);
+            let outcome = match dice {
+                _ if !stormy.load(std::sync::atomic::Ordering::Relaxed) => Outcome::Works,
+                0..10 => Outcome::FailsBefore,
+                10..20 => Outcome::FailsAfter,
+                20..24 => Outcome::Full,
+                _ => Outcome::Works,
+            };
+            Fault { before, after: Duration::ZERO, outcome }
+        }
+    }
+
+    async fn boot(&self) {
+        let options = StoreOptions {
+            split: self.split,
+            faults: Arc::new(self.store_faults()),
+            ..StoreOptions::default()
+        };
+        let store = Arc::new(MemoryStore::open_with(self.disk.clone(), self.clock.clone(), options));
+        let registry = Registry::new();
+        let keys = EnvelopeKeys::new(
+            store.clone(),
+            self.clock.clone(),
+            &self.master,
+            heddle_connectors::keys::Options::default(),
+        );
+        let responder: Arc<dyn Responder> = self.responder.clone();
+        let provider: Arc<dyn Channel> = self.provider.clone();
+        let random = Mutex::new(StdRng::seed_from_u64(self.dice(|rng| rng.next_u64())));
+        let ports = Ports {
+            log: store.clone(),
+            state: store.clone(),
+            keys: Arc::new(keys),
+            knowledge: Arc::new(NoDocuments),
+            responders: Arc::new(move |_| responder.clone()),
+            channels: Arc::new([(ChannelKind::Whatsapp, provider)].into()),
+            clock: self.clock.clone(),
+            random: Arc::new(move || random.lock().expect("no test panics while holding it").random()),
+            metrics: Arc::new(Metrics::register(&registry)),
+        };
+        let options = Options {
+            permits_per_partition: NonZeroUsize::new(PERMITS).expect("not zero"),
+            residents_per_partition: NonZeroUsize::new(RESIDENTS).expect("not zero"),
+            agenda_window: NonZeroUsize::new(4).expect("not zero"),
+            passivate_after: Duration::from_secs(3),
+            send_timeout: Duration::from_secs(2),
+            answer_timeout: Duration::from_secs(3),
+            unknown_wait: UNKNOWN_WAIT,
+            stopped_probe: Duration::from_secs(20),
+            turns_per_tenant: NonZeroUsize::new(3).expect("not zero"),
+            account_queue: NonZeroUsize::new(5).expect("not zero"),
+            account_calls: NonZeroUsize::new(4).expect("not zero"),
+            ..Options::default()
+        };
+        let system = loop {
+            match System::start(ports.clone(), options.clone()).await {
+                Ok(system) => break system,
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        };
+        system.way_in.set_open(true);
+        *self.node.write().await = Some(Node { store, system, registry });
+    }
+
+    async fn crash(&self) {
+        let node = self.node.write().await.take();
+        if let Some(Node { store, system, .. }) = node {
+            // The disk stops first: whatever still runs changes nothing any more.
+            store.close();
+            self.disk.crash();
+            system.kill().await;
+            *self.crashes.lock().expect("no test panics while holding it") += 1;
+        }
+    }
+
+    /// Hands events over until they are taken in, as a channel does.
+    async fn webhook(&self, tenant: &Tenant, events: Vec<ChannelEvent>) {
+        loop {
+            {
+                let node = self.node.read().await;
+                if let Some(node) = &*node
+                    && let Some(tenant) = node.system.tenants.get(&tenant.id)
+                {
+                    let taken =
+                        node.system.reception.accept(ChannelKind::Whatsapp, &tenant, events.clone()).await;
+                    if taken.is_ok() {
+                        return;
+                    }
+                }
+            }
+            let pause = self.millis(50..500);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn apply_tenants(&self) {
+        for tenant in &self.tenants {
+            loop {
+                let node = self.node.read().await;
+                let node = node.as_ref().expect("the node runs");
+                if node.system.tenants.apply(tenant.clone()).await.is_ok() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// One customer speaks: bursts, pauses, duplicates, and things that are no text.
+    async fn speak(self: Arc<Self>, index: usize) {
+        let customer = &self.customers[index];
+        let tenant = &self.tenants[customer.tenant];
+        let account: AccountId = tenant.channels[0].account.clone();
+        for number in 0..self.dice(|rng| rng.random_range(1..10)) {
+            let pause = match self.dice(|rng| rng.random_range(0..3)) {
+                0 => self.millis(0..20),
+                1 => self.millis(20..1000),
+                _ => self.millis(1000..8000),
+            };
+            tokio::time::sleep(pause).await;
+            let text = format!("c{index}m{number}");
+            let dice = self.dice(|rng| rng.random_range(0..20));
+            let act = match dice {
+                0 => Act::React { target: "wamid.1".into(), emoji: Some("+".into()) },
+                1 => Act::Say(Content::Media {
+                    kind: MediaKind::Image,
+                    id: text.clone(),
+                    mime_type: None,
+                    sha256: None,
+                    caption: None,
+                    filename: None,
+                }),
+                _ => Act::Say(Content::Text { body: text.clone() }),
+            };
+            let message = ReceivedMessage {
+                account: account.clone(),
+                id: format!("wamid.in.{text}"),
+                from: customer.address.clone(),
+                sent_at: self.clock.now(),
+                act,
+                context: Context::default(),
+            };
+            let event = ChannelEvent::Message(message);
+            self.webhook(tenant, vec![event.clone()]).await;
+            {
+                let mut spoken = customer.spoken.lock().expect("no test panics while holding it");
+                match dice {
+                    0 => spoken.silent += 1,
+                    1 => spoken.textless += 1,
+                    _ => spoken.texts.push(text),
+                }
+            }
+            for _ in 0..self.dice(|rng| rng.random_range(0_u32..3).saturating_sub(1)) {
+                let again = self.clone();
+                let event = event.clone();
+                tokio::spawn(async move {
+                    let pause = again.millis(0..4000);
+                    tokio::time::sleep(pause).await;
+                    let tenant = &again.tenants[again.customers[index].tenant];
+                    again.webhook(tenant, vec![event]).await;
+                });
+            }
+        }
+    }
+
+    /// Brings the provider's reports in, each in its own time.
+    async fn reports(self: Arc<Self>) {
+        loop {
+            while let Some((delay, event)) = self.provider.next_report() {
+                let world = self.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    let ChannelEvent::Status(status) = &event else { return };
+                    let tenant = world
+                        .tenants
+                        .iter()
+                        .find(|tenant| tenant.channels[0].account == status.account)
+                        .expect("the provider knows only these accounts");
+                    world.webhook(tenant, vec![event.clone()]).await;
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The node dies now and then, and stays away for a while.
+    async fn storms(self: Arc<Self>) {
+        for _ in 0..self.dice(|rng| rng.random_range(0..5)) {
+            let pause = self.millis(0..12_000);
+            tokio::time::sleep(pause).await;
+            if self.dice(|rng| rng.random_bool(0.2)) {
+                let jump = self.millis(0..40_000);
+                match self.dice(|rng| rng.random_bool(0.5)) {
+                    true => self.clock.jump_forward(jump),
+                    false => self.clock.jump_back(jump),
+                }
+            }
+            self.crash().await;
+            let away = self.millis(0..3000);
+            tokio::time::sleep(away).await;
+            self.boot().await;
+        }
+    }
+
+    pub(crate) async fn run(self: Arc<Self>) {
+        self.boot().await;
+        self.apply_tenants().await;
+        let reports = tokio::spawn(self.clone().reports());
+        let watch = tokio::spawn(self.clone().watch_bounds());
+        let storms = tokio::spawn(self.clone().storms());
+        let speaking: Vec<_> =
+            (0..self.customers.len()).map(|index| tokio::spawn(self.clone().speak(index))).collect();
+        for customer in speaking {
+            customer.await.expect("a customer speaks to the end");
+        }
+        storms.await.expect("storms end");
+        self.stormy.store(false, std::sync::atomic::Ordering::Relaxed);
+        self.provider.calm();
+        self.responder.calm();
+        self.settle().await;
+        watch.abort();
+        assert!(!watch.await.is_err_and(|error| error.is_panic()), "I9: a bound was passed");
+        reports.abort();
+        self.check();
+    }
+
+    /// Waits until nothing waits any more: every record settled, no agenda, no backlog.
+    async fn settle(&self) {
+        for _ in 0..3000 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            if self.unsettled().await.is_empty() {
+                // What was duplicated late may still be on its way.
+                tokio::time::sleep(Duration::from_secs(6)).await;
+                if self.unsettled().await.is_empty() {
+                    return;
+                }
+            }
+        }
+        panic!("seed {}: I2: after ten quiet minutes there is still {:?}", self.seed, self.unsettled().await);
+    }
+
+    async fn unsettled(&self) -> Vec<String> {
+        let node = self.node.read().await;
+        let node = node.as_ref().expect("the node runs");
+        let mut left = Vec::new();
+        for topic in [Topic::Inbound, Topic::Outbound] {
+            for partition in 0..PARTITIONS {
+                let partition = TopicPartition { topic, partition };
+                let end = node.store.end(partition).await.unwrap_or_default();
+                let position = self.disk.position(partition);
+                if position.next != end {
+                    left.push(format!("{partition} done to {} of {end}", position.next));
+                }
+            }
+        }
+        for (key, _) in self.rows() {
+            if matches!(key.table(), Table::Agenda | Table::Backlog) {
+                left.push(format!("{key:?}"));
+            }
+        }
+        left
+    }
+
+    fn rows(&self) -> Vec<(Key, bytes::Bytes)> {
+        self.disk.rows(self.clock.now())
+    }
+
+    /// I9: what is in memory stays within its bounds, at every moment somebody looks.
+    async fn watch_bounds(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(Duration::from_millis(37)).await;
+            let node = self.node.read().await;
+            let Some(node) = &*node else { continue };
+            let gauge = |name: &str| -> f64 {
+                let families = node.registry.gather();
+                let family = families.iter().find(|family| family.name() == name);
+                family.map_or(0.0, |family| {
+                    family
+                        .get_metric()
+                        .iter()
+                        .map(|metric| metric.get_gauge().get_value())
+                        .fold(0.0, f64::max)
+                })
+            };
+            let partitions = f64::from(PARTITIONS);
+            let in_work = gauge("heddle_partition_in_work_records");
+            assert!(in_work <= PERMITS as f64 * partitions, "seed {}: {in_work} in work", self.seed);
+            // A resident at work is not retired, so there may be one for each record in work beside.
+            let residents = gauge("heddle_partition_residents");
+            let most = (RESIDENTS + PERMITS + 4 + 1) as f64 * partitions;
+            assert!(residents <= most, "seed {}: {residents} residents", self.seed);
+        }
+    }
+
+    fn check(&self) {
+        let taken = self.provider.taken();
+        self.check_once(&taken);
+        let covered = self.covered();
+        for customer in &self.customers {
+            self.check_customer(customer, &taken, &covered);
+        }
+        self.check_calls();
+        for partition in 0..self.disk.partitions(Topic::Dlq) {
+            let dead = self.disk.records(TopicPartition { topic: Topic::Dlq, partition });
+            assert!(dead.is_empty(), "seed {}: {} records were dead-lettered", self.seed, dead.len());
+        }
+    }
+
+    /// Which turns the events tell of, and how many messages each answers. An interrupted commit may
+    /// tell of a turn twice, never differently.
+    fn covered(&self) -> Covered {
+        let mut covered = Covered::new();
+        for partition in 0..self.disk.partitions(Topic::Events) {
+            for record in self.disk.records(TopicPartition { topic: Topic::Events, partition }) {
+                let record: EventRecord = decode(&record.value).expect("an event is readable");
+                let Event::Turn { conversation, turn, messages, .. } = record.event else { continue };
+                let before = covered.entry(conversation.contact).or_default().insert(turn, messages);
+                assert!(before.is_none_or(|before| before == messages), "seed {}: I3: {turn}", self.seed);
+            }
+        }
+        covered
+    }
+
+    /// I3: the provider took no message twice.
+    fn check_once(&self, taken: &[Taken]) {
+        let mut count = BTreeMap::new();
+        for message in taken {
+            *count.entry(message.id).or_insert(0) += 1;
+        }
+        for (id, times) in count {
+            assert_eq!(times, 1, "seed {}: I3: {id} was taken {times} times", self.seed);
+        }
+    }
+
+    /// I1 and I2: every text is answered once, in the order it was said.
+    fn check_customer(&self, customer: &Customer, taken: &[Taken], covered: &Covered) {
+        let spoken = customer.spoken.lock().expect("no test panics while holding it");
+        let account = self.tenants[customer.tenant].channels[0].account.as_str();
+        let ids = [&customer.address.user_id, &customer.address.phone];
+        let replies: Vec<_> = taken
+            .iter()
+            .filter(|message| message.account == account)
+            .filter(|message| ids.into_iter().flatten().any(|id| *id == message.to))
+            .collect();
+        let said: Vec<_> = replies
+            .iter()
+            .filter(|reply| reply.text != FALLBACK)
+            .flat_map(|reply| reply.text.split('|').map(str::to_owned))
+            .collect();
+        let mut position = 0;
+        for text in &said {
+            let found = spoken.texts[position..].iter().position(|spoken| spoken == text);
+            let Some(found) = found else {
+                panic!(
+                    "seed {}: I1/I3: {said:?} answers {:?} out of order or twice",
+                    self.seed, spoken.texts
+                );
+            };
+            position += found + 1;
+        }
+        // What the responder failed at, or what had no text, got the fallback.
+        let fallbacks = replies.len() - replies.iter().filter(|reply| reply.text != FALLBACK).count();
+        let unanswered = spoken.texts.len() - said.len();
+        assert!(
+            unanswered == 0 || fallbacks > 0,
+            "seed {}: I2: {unanswered} of {:?} not answered: {said:?}",
+            self.seed,
+            spoken.texts
+        );
+        let contacts: BTreeSet<_> = replies.iter().map(|reply| reply.id.contact).collect();
+        assert!(contacts.len() <= 1, "seed {}: one customer became {} contacts", self.seed, contacts.len());
+        // Each turn sends one message, and says how many it answers.
+        let turns: Vec<_> = contacts.iter().flat_map(|contact| &covered[contact]).collect();
+        let answered: u32 = turns.iter().map(|(_, messages)| **messages).sum();
+        let asked = spoken.texts.len() + spoken.textless;
+        assert_eq!(answered as usize, asked, "seed {}: I2: messages that turns answer", self.seed);
+        assert_eq!(replies.len(), turns.len(), "seed {}: I2/I3: a reply for each turn", self.seed);
+    }
+
+    /// I3: the outside was not asked more often than policy allows, and again only after a crash.
+    fn check_calls(&self) {
+        let crashes = *self.crashes.lock().expect("no test panics while holding it");
+        for (turn, calls) in self.responder.calls() {
+            if self.outside {
+                assert!(calls <= 2, "seed {}: I3: {calls} calls for turn {turn}", self.seed);
+                assert!(calls == 1 || crashes > 0, "seed {}: I3: repeated without a crash", self.seed);
+            }
+        }
+        for (id, calls) in self.provider.calls() {
+            assert!(calls >= 1, "seed {}: {id}", self.seed);
+        }
+    }
+}
