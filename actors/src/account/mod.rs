@@ -36,7 +36,7 @@ use heddle_schemas::record::{RecordError, V, decode, encode};
 use heddle_schemas::table::{BACKLOG_QUEUED, Key, Partition};
 use heddle_schemas::tenant::{ChannelAccount, Tenant};
 use heddle_schemas::time::Timestamp;
-use heddle_schemas::topic::Topic;
+use heddle_schemas::topic::{Offset, Topic};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime, SpawnErr};
 use tokio::task::JoinSet;
 
@@ -72,6 +72,8 @@ pub enum AccountMessage {
     Deliver(Box<OutboundRecord>, Box<Receipt>),
     /// An agenda row of it is due.
     Wake(Entry<AccountKey>),
+    /// Everything that was in the log when it was last asked has been given to it.
+    Passed,
     /// Some tenant's configuration has changed.
     Reconfigured,
     /// A send has ended.
@@ -100,6 +102,10 @@ impl Resident for Accounts {
 
     fn wake(entry: Entry<AccountKey>) -> AccountMessage {
         AccountMessage::Wake(entry)
+    }
+
+    fn passed(_: Offset) -> Option<AccountMessage> {
+        Some(AccountMessage::Passed)
     }
 
     fn reconfigured() -> Option<AccountMessage> {
@@ -172,6 +178,8 @@ struct AccountState {
     queue: Queue<Item>,
     backlog: Backlog,
     unknown: BTreeMap<OutboundId, Unknown>,
+    /// Those of them that have been waited for long enough, while the log is being read to its end.
+    overdue: Vec<OutboundId>,
     /// Messages under way or waiting in memory, and how often.
     active: BTreeMap<OutboundId, u32>,
     /// Whether every record that was in the log when the partition was taken over has come by: until
@@ -231,6 +239,7 @@ impl Actor for Account {
             queue: Queue::default(),
             backlog: Backlog::default(),
             unknown: BTreeMap::new(),
+            overdue: Vec::new(),
             active: BTreeMap::new(),
             caught_up: false,
             row: None,
@@ -260,6 +269,10 @@ impl Actor for Account {
             AccountMessage::Wake(entry) => {
                 state.handled += 1;
                 self.wake(state, entry).await?;
+            }
+            AccountMessage::Passed => {
+                state.handled += 1;
+                self.give_up_waiting(state).await?;
             }
             AccountMessage::Reconfigured => {
                 state.handled += 1;
@@ -532,26 +545,28 @@ impl Account {
         Ok(())
     }
 
-    /// Sends again, or gives up, what has been waited for long enough.
+    /// Finds what has been waited for long enough. A status of it may be in the log already, so the
+    /// decision is taken when all that is there now has been handled.
     async fn look_after_unknown(&self, state: &mut AccountState) -> Result<(), StoreError> {
         let ports = &self.context.ports;
+        if !state.overdue.is_empty() {
+            return Ok(());
+        }
         let open_for = self.context.way_in.open_for();
         let wait = self.context.options.unknown_wait;
-        let over: Vec<_> = state
-            .unknown
-            .iter()
-            .filter(|(_, unknown)| open_for.saturating_sub(unknown.since) >= wait)
-            .map(|(id, _)| *id)
-            .collect();
-        if over.is_empty() {
-            return Ok(());
+        let over = |unknown: &Unknown| open_for.saturating_sub(unknown.since) >= wait;
+        state.overdue =
+            state.unknown.iter().filter(|(_, unknown)| over(unknown)).map(|(id, _)| *id).collect();
+        if !state.overdue.is_empty() {
+            let below = read(&ports.metrics, || ports.log.end(self.home.fence.partition)).await?;
+            self.home.tell(PartitionMessage::Barrier { below, key: self.key.clone() });
         }
-        // A status may be in the log already.
-        let end = read(&ports.metrics, || ports.log.end(self.home.fence.partition)).await?;
-        if self.home.progress.next() < end {
-            return Ok(());
-        }
-        for id in over {
+        Ok(())
+    }
+
+    /// Sends again, or gives up, what no status has come for.
+    async fn give_up_waiting(&self, state: &mut AccountState) -> Result<(), StoreError> {
+        for id in std::mem::take(&mut state.overdue) {
             let Some(unknown) = state.unknown.remove(&id) else { continue };
             let OutboundCommand::Send(command) = unknown.item.command else { continue };
             let conversation = unknown.item.conversation;

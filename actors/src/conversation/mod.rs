@@ -37,13 +37,13 @@ use heddle_schemas::record::{RecordError, V, decode, encode, log_aad};
 use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::{Day, Timestamp};
-use heddle_schemas::topic::Topic;
+use heddle_schemas::topic::{Offset, Topic};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime, SpawnErr};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use self::head::{Head, Open, Wake};
-use self::thread::{EntrySaid, Row, Thread, ThreadError};
+use self::thread::{EntrySaid, Row, Tally, Thread, ThreadError};
 use self::turn::{Asked, Ended, Turn};
 use crate::agenda::Entry;
 use crate::commit::{commit, read};
@@ -108,6 +108,10 @@ impl Resident for Conversations {
 
     fn wake(entry: Entry<ConversationId>) -> ConversationMessage {
         ConversationMessage::Wake(entry)
+    }
+
+    fn passed(_: Offset) -> Option<ConversationMessage> {
+        None
     }
 
     fn reconfigured() -> Option<ConversationMessage> {
@@ -367,12 +371,14 @@ impl Conversation {
         if ports.state.get(&Key::delivery(&self.id, &first)).await?.is_some() {
             return Ok(Vec::new());
         }
-        let Some(row) = loaded.thread.read(&*ports.state, last.row).await? else { return Ok(Vec::new()) };
-        let texts = row.replies_of(last.turn).unwrap_or_default();
-        if !texts.is_empty() {
-            ports.metrics.republished();
-        }
-        self.messages(last.turn, texts, &loaded.address, true).await
+        let row = loaded.thread.read(&*ports.state, last.row).await?;
+        let Some((texts, tally)) = row.as_ref().and_then(|row| row.replies_of(last.turn)) else {
+            return Ok(Vec::new());
+        };
+        ports.metrics.republished();
+        let mut outputs = self.messages(last.turn, texts, &loaded.address, true).await?;
+        outputs.push(self.told(last.turn, tally));
+        Ok(outputs)
     }
 
     /// Records an act of the customer, and decides its turn where that needs nobody else.
@@ -449,15 +455,15 @@ impl Conversation {
         let remember = now.after(self.context.options.marker_ttl);
         batch.writes.push(Write::put_until(Key::marker(&self.id, act.key), marker, remember));
         self.settle(loaded, tenant, now, number, &row, &head, &mut batch);
-        if let Some((texts, event)) = &decided {
-            self.publish(batch, turn, texts, &address, event).await?;
+        if let Some((texts, tally)) = &decided {
+            self.publish(batch, TurnId(act.key), texts, &address, *tally).await?;
         } else {
             self.commit(batch).await?;
         }
 
         let armed = head.agenda.filter(|_| loaded.head.agenda.is_none());
-        if let Some((_, Event::Turn { outcome, .. })) = &decided {
-            ports.metrics.turn(*outcome, now.since(taken_in).as_secs_f64());
+        if let Some((_, tally)) = &decided {
+            ports.metrics.turn(tally.outcome, ports.clock.now().since(taken_in).as_secs_f64());
         } else if let Some(text) = text.filter(|_| turn.is_some()) {
             state.texts.insert(act.key, text);
         }
@@ -512,29 +518,39 @@ impl Conversation {
         number: u64,
         ended: &Ended,
         now: Timestamp,
-    ) -> (Vec<String>, Event) {
+    ) -> (Vec<String>, Tally) {
         let turn = TurnId(ended.covered[0]);
         head.decide(turn, &ended.covered, number);
         let answer = ended.answer.as_ref();
         let text = answer.and_then(|answer| answer.text.as_deref()).unwrap_or(&tenant.agent.fallback);
         let texts = split(text, MESSAGE_CHARACTERS);
-        row.entries.push(EntrySaid::Agent {
-            turn,
-            at: now,
-            texts: texts.clone(),
-            sources: answer.map(|answer| answer.sources.clone()).unwrap_or_default(),
-        });
-        let usage = turn::usage(ended);
-        let event = Event::Turn {
-            conversation: self.id.clone(),
-            turn,
+        let usage = answer.map(|answer| answer.usage).unwrap_or_default();
+        let tally = Tally {
             messages: u32::try_from(ended.covered.len()).unwrap_or(u32::MAX),
             outcome: if answer.is_some() { Outcome::Answered } else { Outcome::Fallback },
             attempts: ended.attempts,
             input_tokens: usage.input_tokens,
             output_tokens: usage.output_tokens,
         };
-        (texts, event)
+        row.entries.push(EntrySaid::Agent {
+            turn,
+            at: now,
+            texts: texts.clone(),
+            sources: answer.map(|answer| answer.sources.clone()).unwrap_or_default(),
+            tally,
+        });
+        (texts, tally)
+    }
+
+    /// The event that tells of a turn.
+    fn told(&self, turn: TurnId, tally: Tally) -> NewRecord {
+        let ports = &self.context.ports;
+        let Tally { messages, outcome, attempts, input_tokens, output_tokens } = tally;
+        let conversation = self.id.clone();
+        let event =
+            Event::Turn { conversation, turn, messages, outcome, attempts, input_tokens, output_tokens };
+        let tenant = self.id.tenant.clone();
+        publish::event(ports, &EventRecord { v: V, tenant, at: ports.clock.now(), event })
     }
 
     /// Adds the row and the head to a batch.
@@ -558,32 +574,26 @@ impl Conversation {
     async fn publish(
         &self,
         batch: Batch,
-        turn: Option<TurnId>,
+        turn: TurnId,
         texts: &[String],
         address: &Address,
-        event: &Event,
+        tally: Tally,
     ) -> Result<(), Fault> {
         let ports = &self.context.ports;
-        let Some(turn) = turn else { return Ok(self.commit(batch).await?) };
-        let told = publish::event(
-            ports,
-            &EventRecord {
-                v: V,
-                tenant: self.id.tenant.clone(),
-                at: ports.clock.now(),
-                event: event.clone(),
-            },
-        );
-        let first = self.messages(turn, texts, address, false).await?;
-        let later = self.messages(turn, texts, address, true).await?;
-        commit(&*ports.state, &ports.metrics, |again| {
-            let mut batch = batch.clone();
-            batch.fence = Some(self.home.fence);
-            batch.outputs.extend(if again { &later } else { &first }.iter().cloned());
-            batch.outputs.push(told.clone());
-            batch
-        })
-        .await?;
+        let messages = self.messages(turn, texts, address, false).await?;
+        let told = self.told(turn, tally);
+        let mut batch = Batch { fence: Some(self.home.fence), ..batch };
+        batch.outputs.extend(messages);
+        batch.outputs.push(told.clone());
+        match ports.state.commit(batch.clone()).await {
+            Err(error) if error.is_transient() => {
+                ports.metrics.store_retried(&error);
+                batch.outputs = self.messages(turn, texts, address, true).await?;
+                batch.outputs.push(told);
+                commit(&*ports.state, &ports.metrics, |_| batch.clone()).await?;
+            }
+            done => done?,
+        }
         Ok(())
     }
 
@@ -744,7 +754,7 @@ impl Conversation {
         let number = head.take_row();
         let mut row = Row::default();
         let began = head.open.first().map_or(now, |first| first.at);
-        let (texts, event) = self.decide(&mut head, &mut row, &tenant, number, &ended, now);
+        let (texts, tally) = self.decide(&mut head, &mut row, &tenant, number, &ended, now);
         let next = head.rearm(entry.due);
         let mut batch = Batch {
             writes: next.map(|due| Write::put(self.agenda(due), Bytes::new())).into_iter().collect(),
@@ -752,14 +762,12 @@ impl Conversation {
             ..Batch::default()
         };
         self.settle(loaded, &tenant, now, number, &row, &head, &mut batch);
-        let turn = Some(TurnId(ended.covered[0]));
-        if let Err(fault) = self.publish(batch, turn, &texts, &loaded.address, &event).await {
+        let turn = TurnId(ended.covered[0]);
+        if let Err(fault) = self.publish(batch, turn, &texts, &loaded.address, tally).await {
             let again = Some(now.after(std::time::Duration::from_secs(1)));
             return self.postpone(fault, PartitionMessage::Woken { entry, again });
         }
-        if let Event::Turn { outcome, .. } = event {
-            ports.metrics.turn(outcome, now.since(began).as_secs_f64());
-        }
+        ports.metrics.turn(tally.outcome, ports.clock.now().since(began).as_secs_f64());
         for message in &ended.covered {
             state.texts.remove(message);
         }

@@ -12,6 +12,7 @@ use heddle_schemas::id::{ConversationId, MessageKey, TurnId};
 use heddle_schemas::ports::keys::{Cipher, KeysError, aad};
 use heddle_schemas::ports::responder::{Said, Speaker};
 use heddle_schemas::ports::state::{Scan, State, StoreError, Write};
+use heddle_schemas::record::event::Outcome;
 use heddle_schemas::record::inbound::{ActKind, SealedAct};
 use heddle_schemas::sealed::Sealed;
 use heddle_schemas::table::{Key, Partition};
@@ -57,7 +58,27 @@ pub enum EntrySaid {
         /// The documents it rests on.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         sources: Vec<String>,
+        /// What is told of the turn.
+        tally: Tally,
     },
+}
+
+/// What is told of a turn, kept with its replies so that it can be told again after a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// How many customer messages it answers.
+    pub messages: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Calls to the outside that were made for it.
+    #[serde(default)]
+    pub attempts: u32,
+    /// Tokens sent to a provider.
+    #[serde(default)]
+    pub input_tokens: u64,
+    /// Tokens received.
+    #[serde(default)]
+    pub output_tokens: u64,
 }
 
 impl Row {
@@ -75,11 +96,11 @@ impl Row {
         })
     }
 
-    /// The replies of a turn in this row.
+    /// The replies of a turn in this row, and what is told of it.
     #[must_use]
-    pub fn replies_of(&self, decided: TurnId) -> Option<&[String]> {
+    pub fn replies_of(&self, decided: TurnId) -> Option<(&[String], Tally)> {
         self.entries.iter().find_map(|entry| match entry {
-            EntrySaid::Agent { turn, texts, .. } if *turn == decided => Some(&texts[..]),
+            EntrySaid::Agent { turn, texts, tally, .. } if *turn == decided => Some((&texts[..], *tally)),
             _ => None,
         })
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use heddle_schemas::id::{ConversationId, MessageKey, TurnId};
 use heddle_schemas::ports::knowledge::Passage;
-use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, Said, Usage};
+use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, Said};
 use heddle_schemas::ports::state::{StoreError, Swap};
 use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
@@ -204,10 +204,4 @@ impl Turn {
             Vec::new()
         })
     }
-}
-
-/// What an answer that has no text counts as.
-#[must_use]
-pub fn usage(ended: &Ended) -> Usage {
-    ended.answer.as_ref().map(|answer| answer.usage).unwrap_or_default()
 }

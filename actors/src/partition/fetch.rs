@@ -1,7 +1,6 @@
 //! Fetches a partition's records, as many as there are permits for, and hands them to its actor.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use heddle_schemas::ledger::Position;
@@ -9,7 +8,7 @@ use heddle_schemas::ports::log::{FetchLimit, Log, StoreError};
 use heddle_schemas::topic::TopicPartition;
 use ractor::ActorRef;
 
-use super::{PartitionMessage, Progress, Work};
+use super::{PartitionMessage, Work};
 use crate::metrics::Metrics;
 
 /// Records of one fetch at most: enough to amortise its cost, few enough to spread over the actors.
@@ -26,7 +25,6 @@ pub(super) struct Fetch<K: Send + Sync + 'static> {
     pub(super) partition: TopicPartition,
     pub(super) position: Position,
     pub(super) work: Arc<Work>,
-    pub(super) progress: Arc<Progress>,
     pub(super) to: ActorRef<PartitionMessage<K>>,
 }
 
@@ -63,9 +61,7 @@ impl<K: Send + Sync + 'static> Fetch<K> {
             records.retain(|record| !self.position.is_done(record.offset));
             self.work.permits.add_permits(permits - records.len().min(permits));
             self.metrics.taken(self.partition.topic, records.len());
-            let sent = self.to.send_message(PartitionMessage::Records(records, next)).is_ok();
-            self.progress.0.store(next, Ordering::Release);
-            if !sent {
+            if self.to.send_message(PartitionMessage::Records(records, next)).is_err() {
                 return;
             }
         }

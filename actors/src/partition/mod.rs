@@ -65,6 +65,10 @@ pub trait Resident: Clone + Send + Sync + 'static {
     /// The message that wakes it for an agenda entry; answered by [`PartitionMessage::Woken`].
     fn wake(entry: Entry<Self::Key>) -> Self::Message;
 
+    /// The message that answers [`PartitionMessage::Barrier`], behind all that was below it; `None` where
+    /// such residents never ask.
+    fn passed(below: Offset) -> Option<Self::Message>;
+
     /// The message that tells it of changed configuration, where it wants to know.
     fn reconfigured() -> Option<Self::Message>;
 
@@ -98,6 +102,13 @@ pub enum PartitionMessage<K> {
         entry: Entry<K>,
         /// When to wake it again for the same row; `None` when the row is deleted.
         again: Option<Timestamp>,
+    },
+    /// A resident asks to be told when it has been given everything below this offset.
+    Barrier {
+        /// The offset.
+        below: Offset,
+        /// Who asks.
+        key: K,
     },
     /// The configuration of some tenant has changed.
     Reconfigured,
@@ -156,18 +167,6 @@ impl Idle {
     }
 }
 
-/// How far a partition has been read: with the log's end, its lag.
-#[derive(Debug, Default)]
-pub struct Progress(AtomicU64);
-
-impl Progress {
-    /// The next offset to be read.
-    #[must_use]
-    pub fn next(&self) -> Offset {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
 /// A message to oneself, some time from now.
 pub(crate) type Timer<M> = JoinHandle<Result<(), ractor::MessagingErr<M>>>;
 
@@ -178,8 +177,6 @@ pub struct Home<K: Send + Sync + 'static> {
     pub fence: Fence,
     /// Where it reports what it has finished.
     pub idle: Arc<Idle>,
-    /// How far the partition has been read.
-    pub progress: Arc<Progress>,
     partition: ActorRef<PartitionMessage<K>>,
 }
 
@@ -220,11 +217,11 @@ pub struct PartitionState<R: Resident> {
     /// Entries that residents are dealing with.
     woken: usize,
     work: Arc<Work>,
-    progress: Arc<Progress>,
     /// Every record below it has been given to its resident.
     delivered: Offset,
     /// Where the log ended when the partition was taken over.
     taken_over_at: Offset,
+    barriers: Vec<(Offset, R::Key)>,
     fetch: JoinHandle<()>,
     tick: Option<(Timestamp, Timer<PartitionMessage<R::Key>>)>,
     draining: Option<oneshot::Sender<()>>,
@@ -251,14 +248,12 @@ impl<R: Resident> Actor for Partition<R> {
             metrics: ports.metrics.clone(),
         });
         let next = position.next;
-        let progress = Arc::new(Progress(AtomicU64::new(next)));
         let fetch = fetch::Fetch {
             log: ports.log.clone(),
             metrics: ports.metrics.clone(),
             partition,
             position,
             work: work.clone(),
-            progress: progress.clone(),
             to: myself.clone(),
         };
         drop(myself.send_message(PartitionMessage::Tick));
@@ -267,8 +262,8 @@ impl<R: Resident> Actor for Partition<R> {
             agenda: Agenda::new(self.context.options.agenda_window.get()),
             woken: 0,
             work,
-            progress,
             delivered: next,
+            barriers: Vec::new(),
             taken_over_at,
             fetch: tokio::spawn(fetch.run()),
             tick: None,
@@ -290,6 +285,7 @@ impl<R: Resident> Actor for Partition<R> {
                 }
                 let before = state.delivered;
                 state.delivered = next;
+                self.pass_barriers(&myself, state)?;
                 if before < state.taken_over_at && next >= state.taken_over_at {
                     return self.look(&myself, state).await;
                 }
@@ -302,6 +298,10 @@ impl<R: Resident> Actor for Partition<R> {
                 if let Some(fire) = again {
                     state.agenda.put_back(Entry { fire, ..entry });
                 }
+            }
+            PartitionMessage::Barrier { below, key } => {
+                state.barriers.push((below, key));
+                return self.pass_barriers(&myself, state);
             }
             PartitionMessage::Reconfigured => self.reconfigured(state),
             PartitionMessage::Tick => {
@@ -401,12 +401,7 @@ impl<R: Resident> Partition<R> {
             Some(resident) => resident,
             None => {
                 let idle = Arc::<Idle>::default();
-                let home = Home {
-                    fence: self.fence,
-                    idle: idle.clone(),
-                    progress: state.progress.clone(),
-                    partition: myself.clone(),
-                };
+                let home = Home { fence: self.fence, idle: idle.clone(), partition: myself.clone() };
                 let actor = self.resident.spawn(key.clone(), home, myself.get_cell())?;
                 self.context.ports.metrics.residents(R::TOPIC, 1);
                 if state.residents.len() >= self.context.options.residents_per_partition.get() {
@@ -419,6 +414,22 @@ impl<R: Resident> Partition<R> {
         resident.last = now;
         if resident.actor.send_message(message).is_err() {
             return Err("a resident ended without being retired".into());
+        }
+        Ok(())
+    }
+
+    /// Tells who asked that everything below its offset has been given out.
+    fn pass_barriers(
+        &self,
+        myself: &ActorRef<PartitionMessage<R::Key>>,
+        state: &mut PartitionState<R>,
+    ) -> Result<(), ActorProcessingErr> {
+        let delivered = state.delivered;
+        let passed: Vec<_> = state.barriers.extract_if(.., |(below, _)| *below <= delivered).collect();
+        for (below, key) in passed {
+            if let Some(message) = R::passed(below) {
+                self.give(myself, state, key, message)?;
+            }
         }
         Ok(())
     }

@@ -75,6 +75,7 @@ pub(crate) struct World {
     outside: bool,
     split: bool,
     stormy: Arc<std::sync::atomic::AtomicBool>,
+    worst_moment: Arc<tokio::sync::Notify>,
     tenants: Vec<Tenant>,
     customers: Vec<Customer>,
     node: tokio::sync::RwLock<Option<Node>>,
@@ -137,6 +138,7 @@ impl World {
             outside,
             split,
             stormy: Arc::new(true.into()),
+            worst_moment: Arc::default(),
             tenants,
             customers,
             node: tokio::sync::RwLock::new(None),
@@ -156,9 +158,19 @@ impl World {
     fn store_faults(&self) -> impl Fn(Operation) -> Fault + Send + Sync + 'static {
         let rng = Mutex::new(StdRng::seed_from_u64(self.dice(|rng| rng.next_u64())));
         let stormy = self.stormy.clone();
+        let worst_moment = self.worst_moment.clone();
         move |_| {
             let mut rng = rng.lock().expect("no test panics while holding it");
             let before = Duration::from_micros(rng.random_range(0..3000));
+            if stormy.load(std::sync::atomic::Ordering::Relaxed) && rng.random_range(0..400) == 0 {
+                // The node dies right after this step took effect, and before anybody hears of it.
+                worst_moment.notify_one();
+                return Fault {
+                    before: Duration::ZERO,
+                    after: Duration::from_secs(3600),
+                    outcome: Outcome::Works,
+                };
+            }
             let dice = rng.random_range(0..1000);
             let outcome = match dice {
                 _ if !stormy.load(std::sync::atomic::Ordering::Relaxed) => Outcome::Works,
@@ -345,9 +357,13 @@ impl World {
 
     /// The node dies now and then, and stays away for a while.
     async fn storms(self: Arc<Self>) {
-        for _ in 0..self.dice(|rng| rng.random_range(0..5)) {
-            let pause = self.millis(0..12_000);
-            tokio::time::sleep(pause).await;
+        while self.stormy.load(std::sync::atomic::Ordering::Relaxed) {
+            let pause = self.millis(0..15_000);
+            tokio::select! {
+                biased;
+                () = self.worst_moment.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
             if self.dice(|rng| rng.random_bool(0.2)) {
                 let jump = self.millis(0..40_000);
                 match self.dice(|rng| rng.random_bool(0.5)) {
@@ -373,8 +389,8 @@ impl World {
         for customer in speaking {
             customer.await.expect("a customer speaks to the end");
         }
-        storms.await.expect("storms end");
         self.stormy.store(false, std::sync::atomic::Ordering::Relaxed);
+        storms.await.expect("storms end");
         self.provider.calm();
         self.responder.calm();
         self.settle().await;
