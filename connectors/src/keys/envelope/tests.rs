@@ -173,6 +173,20 @@ async fn a_load_during_an_erasure_gives_no_cipher_of_the_erased_key() {
     assert!(is_gone(&loaded), "{loaded:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn of_two_makers_who_both_found_nothing_the_second_uses_the_first_ones_key() {
+    let world = World::with(|operation| match operation {
+        Operation::Get => Fault { after: SECOND, ..Fault::NONE },
+        _ => Fault::NONE,
+    });
+    let (one, other, acme) = (world.keys(1), world.keys(1), acme());
+    let made =
+        tokio::join!(one.contact(&acme, ANN, Missing::Create), other.contact(&acme, ANN, Missing::Create),);
+    let sealed = made.0.unwrap().seal(PLACE, b"hello");
+    assert_eq!(made.1.unwrap().open(PLACE, &sealed).unwrap(), b"hello");
+    assert_eq!(world.rows(), 3, "check, tenant, contact");
+}
+
 #[tokio::test]
 async fn a_store_that_fails_is_told_as_such() {
     let world = World::with(|_| Fault::outcome(Outcome::FailsBefore));

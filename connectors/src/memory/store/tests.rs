@@ -207,10 +207,12 @@ async fn a_rebalance_raises_the_epoch_of_what_changes_hands_and_keeps_the_rest()
 
 #[tokio::test(start_paused = true)]
 async fn a_row_written_both_ways_is_refused() {
-    let store = World::new().open();
+    let world = World::new();
+    let store = world.open();
     assert_eq!(store.compare_and_set(&row(), None, Some("x".into()), None).await.unwrap(), Swap::Done);
     let mixed = store.commit(batch(None)).await;
     assert!(matches!(mixed, Err(StoreError::Corrupt { .. })), "{mixed:?}");
+    assert_eq!(world.found(), [true, false, false], "the conditional row, and nothing of the batch");
     assert_eq!(store.get(&row()).await.unwrap().as_deref(), Some(&b"x"[..]));
 }
 
