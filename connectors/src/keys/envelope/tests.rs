@@ -6,7 +6,7 @@ use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::time::Timestamp;
 
 use super::*;
-use crate::memory::{Fault, ManualClock, MemoryDisk, MemoryStore, Operation, Outcome};
+use crate::memory::{Fault, ManualClock, MemoryDisk, MemoryStore, Operation, Outcome, SeededEntropy};
 
 const PLACE: &[u8] = b"place";
 const SECOND: Duration = Duration::from_secs(1);
@@ -185,6 +185,22 @@ async fn of_two_makers_who_both_found_nothing_the_second_uses_the_first_ones_key
     let sealed = made.0.unwrap().seal(PLACE, b"hello");
     assert_eq!(made.1.unwrap().open(PLACE, &sealed).unwrap(), b"hello");
     assert_eq!(world.rows(), 3, "check, tenant, contact");
+}
+
+#[tokio::test]
+async fn the_same_seed_gives_the_same_hashes() {
+    let hash = async |seed| {
+        let world = World::new();
+        let options = Options { entropy: Arc::new(SeededEntropy::new(seed)), ..Options::default() };
+        let keys = EnvelopeKeys::new(world.store.clone(), world.clock.clone(), &master_key(1), options);
+        keys.tenant(&acme()).await.unwrap().hash("alias", b"1")
+    };
+    assert_eq!(hash(7).await, hash(7).await);
+    assert_ne!(hash(7).await, hash(8).await);
+    let world = [World::new(), World::new()];
+    let [one, other] = world.each_ref().map(|world| world.keys(1));
+    let by_default = [one.tenant(&acme()).await.unwrap(), other.tenant(&acme()).await.unwrap()];
+    assert_ne!(by_default[0].hash("alias", b"1"), by_default[1].hash("alias", b"1"));
 }
 
 #[tokio::test]
