@@ -158,7 +158,7 @@ fn warn_if_open(path: &Path) {
     if let Ok(meta) = fs::metadata(path)
         && std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o077 != 0
     {
-        tracing::warn!(path = %path.display(), "the master key's file is open to others; chmod 600 closes it");
+        tracing::warn!(path = %path.display(), "others may read the master key; chmod 600 keeps them out");
     }
 }
 

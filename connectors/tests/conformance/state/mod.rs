@@ -1,17 +1,20 @@
-//! What every state store must do.
+//! What every state store must do: rows, batches and fences, time to live here, the rest beside it.
 
-use std::collections::BTreeMap;
+mod conditional;
+mod scans;
+
+pub(crate) use conditional::*;
+pub(crate) use scans::*;
+
 use std::time::Duration;
 
 use bytes::Bytes;
-use heddle_schemas::id::{ChannelKind, ContactId, ConversationId};
+use heddle_schemas::id::{ChannelKind, ContactId, ConversationId, MessageKey, TurnId};
 use heddle_schemas::ledger::Position;
 use heddle_schemas::ports::clock::Clock as _;
-use heddle_schemas::ports::state::{Batch, Scan, State, StoreError, Swap, Write};
+use heddle_schemas::ports::state::{Batch, Scan, State, StoreError, Write};
 use heddle_schemas::table::{Key, Partition};
 use heddle_schemas::topic::Epoch;
-use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
 
 use crate::stores::{Fixture, INBOUND, OUTBOUND, record, too_large, values};
 
@@ -74,7 +77,7 @@ fn history() -> Partition {
 }
 
 fn claim() -> Key {
-    let turn = heddle_schemas::id::TurnId(heddle_schemas::id::MessageKey::from_bytes([9; 16]));
+    let turn = TurnId(MessageKey::from_bytes([9; 16]));
     Key::claim(&conversation("acme", 1), turn)
 }
 
@@ -249,95 +252,6 @@ pub(crate) async fn everything_outlives_a_restart(mut fixture: Fixture) {
     assert_eq!(fixture.state().get(&row(2)).await.unwrap(), None);
 }
 
-pub(crate) async fn rows_come_in_their_order_from_either_end(fixture: Fixture) {
-    let state = fixture.state();
-    // 255 and 256 differ in the byte before the last.
-    state.commit(rows_of([256, 3, 255, 1])).await.unwrap();
-    assert_eq!(scan(&*state, &Scan::first(history(), 9)).await, [1, 3, 255, 256]);
-    assert_eq!(scan(&*state, &Scan::last(history(), 9)).await, [256, 255, 3, 1]);
-    assert_eq!(scan(&*state, &Scan::first(history(), 2)).await, [1, 3]);
-    assert_eq!(scan(&*state, &Scan::last(history(), 2)).await, [256, 255]);
-    assert_eq!(scan(&*state, &Scan::first(history(), 0)).await, [0_u64; 0]);
-}
-
-pub(crate) async fn a_scan_stays_in_its_partition(fixture: Fixture) {
-    let state = fixture.state();
-    let documents = |tenant: &str| Partition::documents(&tenant.parse().unwrap());
-    // Neighbours in every way: a tenant whose name begins with the other's, the contacts below and
-    // above, bytes at both ends of their range, another table of the same conversation.
-    let mut neighbours = vec![Key::head(&conversation("acme", 1)), claim()];
-    for (tenant, contact) in [("acme", 0), ("acme", 2), ("acme", 255), ("acm", 1), ("acme1", 1), ("b", 1)] {
-        neighbours.push(Key::history(&conversation(tenant, contact), 1));
-        neighbours.push(Key::history(&conversation(tenant, contact), u64::MAX));
-    }
-    neighbours.extend(["a", "ab", "b"].map(|tenant| documents(tenant).row(b"x")));
-    let all = neighbours.iter().cloned().chain([row(0), row(u64::MAX)]);
-    state.commit(writes(all.map(|key| Write::put(key.clone(), key.as_bytes().clone())))).await.unwrap();
-    let keys = |rows: Vec<(Key, Bytes)>| rows.into_iter().map(|(key, _)| key).collect::<Vec<_>>();
-    assert_eq!(keys(state.scan(&Scan::first(history(), 99)).await.unwrap()), [row(0), row(u64::MAX)]);
-    assert_eq!(keys(state.scan(&Scan::last(history(), 99)).await.unwrap()), [row(u64::MAX), row(0)]);
-    let of_a = documents("a");
-    assert_eq!(keys(state.scan(&Scan::first(of_a.clone(), 99)).await.unwrap()), [of_a.row(b"x")]);
-    let last = Partition::history(&conversation("acme", 255));
-    assert_eq!(keys(state.scan(&Scan::last(last.clone(), 1)).await.unwrap()), [last.row(&[255; 8])]);
-}
-
-fn between(from: u64, to: Option<u64>, limit: usize, reverse: bool) -> Scan {
-    let bound = |number: u64| Bytes::copy_from_slice(&number.to_be_bytes());
-    Scan { partition: history(), from: bound(from), to: to.map(bound), limit, reverse }
-}
-
-pub(crate) async fn a_scan_keeps_its_bounds_and_its_limit(fixture: Fixture) {
-    let state = fixture.state();
-    state.commit(rows_of(0..10)).await.unwrap();
-    for (asked, expected) in [
-        (between(3, Some(6), 9, false), &[3, 4, 5][..]),
-        (between(3, Some(6), 9, true), &[5, 4, 3]),
-        (between(3, Some(6), 2, false), &[3, 4]),
-        (between(3, Some(6), 2, true), &[5, 4]),
-        (between(8, None, 9, false), &[8, 9]),
-        (between(8, None, 1, true), &[9]),
-        (between(6, Some(6), 9, false), &[]),
-        (between(6, Some(3), 9, false), &[]),
-        (between(6, Some(3), 9, true), &[]),
-        (between(50, None, 9, true), &[]),
-    ] {
-        assert_eq!(scan(&*state, &asked).await, expected, "{asked:?}");
-    }
-}
-
-pub(crate) async fn scans_agree_with_a_sorted_map(mut fixture: Fixture) {
-    let mut rng = StdRng::seed_from_u64(7);
-    let mut model = BTreeMap::new();
-    for round in 0..40 {
-        let mut batch = Batch::default();
-        for _ in 0..rng.random_range(1..20) {
-            let number = rng.random_range(0..60_u64);
-            if rng.random_bool(0.3) {
-                model.remove(&number);
-                batch.writes.push(Write::delete(row(number)));
-            } else {
-                model.insert(number, ());
-                batch.writes.push(Write::put(row(number), number.to_string()));
-            }
-        }
-        fixture.state().commit(batch).await.unwrap();
-        if round % 10 == 9 {
-            fixture.reopen().await;
-        }
-        let (from, to) = (rng.random_range(0..60_u64), rng.random_range(0..60_u64));
-        let (limit, reverse) = (rng.random_range(0..20), rng.random_bool(0.5));
-        let mut expected: Vec<_> =
-            if from < to { model.range(from..to).map(|(&n, ())| n).collect() } else { vec![] };
-        if reverse {
-            expected.reverse();
-        }
-        expected.truncate(limit);
-        let found = scan(&*fixture.state(), &between(from, Some(to), limit, reverse)).await;
-        assert_eq!(found, expected, "round {round}: {from}..{to}, {limit}, reverse {reverse}");
-    }
-}
-
 pub(crate) async fn a_row_ends_at_its_time(fixture: Fixture) {
     let state = fixture.state();
     let end = fixture.clock.now().after(HOUR);
@@ -377,117 +291,4 @@ pub(crate) async fn an_end_outlives_a_restart(mut fixture: Fixture) {
     assert_eq!(fixture.state().get(&row(1)).await.unwrap(), None);
     fixture.reopen().await;
     assert_eq!(fixture.state().get(&row(1)).await.unwrap(), None);
-}
-
-async fn swap(state: &dyn State, expected: Option<&'static str>, new: Option<&'static str>) -> Swap {
-    let bytes = |text: Option<&'static str>| text.map(Bytes::from);
-    state.compare_and_set(&claim(), bytes(expected), bytes(new), None).await.unwrap()
-}
-
-fn found(value: Option<&'static str>) -> Swap {
-    Swap::Found(value.map(Bytes::from))
-}
-
-pub(crate) async fn a_conditional_insert_takes_place_once(fixture: Fixture) {
-    let state = fixture.state();
-    assert_eq!(swap(&*state, None, Some("a")).await, Swap::Done);
-    assert_eq!(swap(&*state, None, Some("b")).await, found(Some("a")));
-    assert_eq!(get(&*state, &claim()).await.as_deref(), Some("a"));
-}
-
-pub(crate) async fn a_conditional_write_takes_place_only_on_what_it_expects(fixture: Fixture) {
-    let state = fixture.state();
-    assert_eq!(swap(&*state, Some("a"), Some("b")).await, found(None));
-    assert_eq!(swap(&*state, None, Some("a")).await, Swap::Done);
-    assert_eq!(swap(&*state, Some("x"), Some("b")).await, found(Some("a")));
-    assert_eq!(swap(&*state, Some("a"), Some("b")).await, Swap::Done);
-    assert_eq!(swap(&*state, Some("b"), Some("")).await, Swap::Done);
-    assert_eq!(swap(&*state, None, Some("c")).await, found(Some("")), "without content it is still there");
-    assert_eq!(get(&*state, &claim()).await.as_deref(), Some(""));
-}
-
-pub(crate) async fn a_conditional_delete_takes_place_only_on_what_it_expects(fixture: Fixture) {
-    let state = fixture.state();
-    assert_eq!(swap(&*state, None, None).await, Swap::Done, "absent it was and is");
-    swap(&*state, None, Some("a")).await;
-    assert_eq!(swap(&*state, Some("x"), None).await, found(Some("a")));
-    assert_eq!(swap(&*state, Some("a"), None).await, Swap::Done);
-    assert_eq!(state.get(&claim()).await.unwrap(), None);
-    assert_eq!(swap(&*state, None, Some("b")).await, Swap::Done);
-}
-
-pub(crate) async fn a_conditional_write_finds_an_ended_row_absent(fixture: Fixture) {
-    let state = fixture.state();
-    let end = fixture.clock.now().after(HOUR);
-    let inserted = state.compare_and_set(&claim(), None, Some("a".into()), Some(end)).await.unwrap();
-    assert_eq!(inserted, Swap::Done);
-    assert_eq!(get(&*state, &claim()).await.as_deref(), Some("a"));
-    fixture.clock.advance(HOUR);
-    assert_eq!(state.get(&claim()).await.unwrap(), None);
-    assert_eq!(swap(&*state, Some("a"), Some("b")).await, found(None));
-    assert_eq!(swap(&*state, None, Some("b")).await, Swap::Done);
-}
-
-pub(crate) async fn of_racing_inserts_exactly_one_wins(fixture: Fixture) {
-    let racers: Vec<_> = (0..32_u8)
-        .map(|racer| {
-            let state = fixture.state();
-            tokio::spawn(async move {
-                let mine = Bytes::from(vec![racer]);
-                let swap = state.compare_and_set(&claim(), None, Some(mine.clone()), None).await.unwrap();
-                (mine, swap)
-            })
-        })
-        .collect();
-    let mut winners = Vec::new();
-    let mut told = Vec::new();
-    for racer in racers {
-        match racer.await.unwrap() {
-            (mine, Swap::Done) => winners.push(mine),
-            (_, Swap::Found(found)) => told.push(found),
-        }
-    }
-    let stored = fixture.state().get(&claim()).await.unwrap();
-    assert_eq!(winners.len(), 1);
-    assert_eq!(stored.as_ref(), winners.first());
-    assert!(told.iter().all(|found| *found == stored), "the losers are told who won");
-}
-
-pub(crate) async fn racing_updates_lose_none(fixture: Fixture) {
-    let racers: Vec<_> = (0..8)
-        .map(|_| {
-            let state = fixture.state();
-            tokio::spawn(async move {
-                for _ in 0..16 {
-                    count_one(&*state).await;
-                }
-            })
-        })
-        .collect();
-    for racer in racers {
-        racer.await.unwrap();
-    }
-    assert_eq!(get(&*fixture.state(), &claim()).await.as_deref(), Some("128"));
-}
-
-async fn count_one(state: &dyn State) {
-    let mut expected = state.get(&claim()).await.unwrap();
-    loop {
-        let count: u32 =
-            expected.as_deref().map_or(0, |text| std::str::from_utf8(text).unwrap().parse().unwrap());
-        let new = Some(Bytes::from((count + 1).to_string()));
-        match state.compare_and_set(&claim(), expected, new, None).await.unwrap() {
-            Swap::Done => return,
-            Swap::Found(found) => expected = found,
-        }
-    }
-}
-
-pub(crate) async fn conditional_writes_outlive_a_restart(mut fixture: Fixture) {
-    swap(&*fixture.state(), None, Some("a")).await;
-    fixture.reopen().await;
-    assert_eq!(swap(&*fixture.state(), None, Some("b")).await, found(Some("a")));
-    swap(&*fixture.state(), Some("a"), None).await;
-    fixture.reopen().await;
-    assert_eq!(fixture.state().get(&claim()).await.unwrap(), None);
 }
