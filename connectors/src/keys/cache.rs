@@ -160,6 +160,7 @@ impl Content {
 mod tests {
     use super::*;
     use crate::keys::derive::Clear;
+    use crate::keys::entropy::SystemEntropy;
 
     const KEEP: Duration = Duration::from_secs(60);
 
@@ -177,7 +178,8 @@ mod tests {
     }
 
     fn cipher(owner: &Owner, loading: &Loading) -> Cached {
-        Cached::Cipher(Arc::new(AesCipher::new(&Clear::default(), 1, owner.clone(), loading.erased.clone())))
+        let (owner, erased) = (owner.clone(), loading.erased.clone());
+        Cached::Cipher(Arc::new(AesCipher::new(&Clear::default(), 1, owner, erased, Arc::new(SystemEntropy))))
     }
 
     #[test]

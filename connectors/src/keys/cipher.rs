@@ -16,15 +16,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::derive::{Clear, Purpose, Root, mac128};
+use super::entropy::Entropy;
 use aes_gcm::aead::{Aead as _, AeadInOut as _, KeyInit as _, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
 use heddle_schemas::id::{ContactId, MessageKey, TenantId};
 use heddle_schemas::ports::keys::{Cipher, KeysError, TenantCipher};
 use heddle_schemas::sealed::Sealed;
 use heddle_schemas::time::Day;
-use rand::Rng as _;
-
-use super::derive::{Clear, Purpose, Root, mac128};
 
 const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
@@ -68,12 +67,19 @@ pub(super) struct AesCipher {
     number: u32,
     owner: Owner,
     erased: Erased,
+    entropy: Arc<dyn Entropy>,
 }
 
 impl AesCipher {
-    pub(super) fn new(key: &Clear, number: u32, owner: Owner, erased: Erased) -> Self {
+    pub(super) fn new(
+        key: &Clear,
+        number: u32,
+        owner: Owner,
+        erased: Erased,
+        entropy: Arc<dyn Entropy>,
+    ) -> Self {
         let cipher = Aes256Gcm::new((&**key).into());
-        Self { cipher, number, owner, erased }
+        Self { cipher, number, owner, erased, entropy }
     }
 
     fn seal_with(&self, nonce: [u8; NONCE_BYTES], aad: &[u8], plain: &[u8]) -> Sealed {
@@ -96,8 +102,7 @@ impl AesCipher {
 impl Cipher for AesCipher {
     fn seal(&self, aad: &[u8], plain: &[u8]) -> Sealed {
         let mut nonce = [0_u8; NONCE_BYTES];
-        // ChaCha12, seeded and seeded again from the operating system.
-        rand::rng().fill_bytes(&mut nonce);
+        self.entropy.nonce(&mut nonce);
         self.seal_with(nonce, aad, plain)
     }
 
@@ -139,10 +144,11 @@ pub(super) struct TenantKeys {
 }
 
 impl TenantKeys {
-    pub(super) fn new(key: &Clear, tenant: &TenantId, erased: &Erased) -> Self {
+    pub(super) fn new(key: &Clear, tenant: &TenantId, erased: &Erased, entropy: &Arc<dyn Entropy>) -> Self {
         let root = Root::new(key);
         let cipher = |purpose| {
-            AesCipher::new(&root.derive(purpose), FIRST, Owner::Tenant(tenant.clone()), erased.clone())
+            let (key, owner) = (root.derive(purpose), Owner::Tenant(tenant.clone()));
+            AesCipher::new(&key, FIRST, owner, erased.clone(), entropy.clone())
         };
         let (seal, wrap) = (cipher(Purpose::TenantSeal), cipher(Purpose::TenantWrap));
         Self { root, seal, wrap }
@@ -151,7 +157,7 @@ impl TenantKeys {
     /// The log key of a day.
     pub(super) fn log(&self, tenant: &TenantId, day: Day, erased: Erased) -> AesCipher {
         let key = self.root.derive(Purpose::Log(day));
-        AesCipher::new(&key, day.0, Owner::Log(tenant.clone(), day), erased)
+        AesCipher::new(&key, day.0, Owner::Log(tenant.clone(), day), erased, self.seal.entropy.clone())
     }
 }
 
@@ -180,11 +186,12 @@ impl fmt::Debug for TenantKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::entropy::SystemEntropy;
 
     fn cipher(key: &str) -> AesCipher {
         let mut bytes = Clear::default();
         hex::decode_to_slice(key, &mut bytes[..]).unwrap();
-        AesCipher::new(&bytes, 7, Owner::Master, Erased::default())
+        AesCipher::new(&bytes, 7, Owner::Master, Erased::default(), Arc::new(SystemEntropy))
     }
 
     /// What the published vectors say: nonce, associated data, plaintext, ciphertext, tag.

@@ -29,10 +29,11 @@ use zeroize::Zeroizing;
 use super::cache::{Cache, Cached};
 use super::cipher::{AesCipher, FIRST, Owner, TenantKeys};
 use super::derive::{Clear, KEY_BYTES};
-use super::master::{MasterKey, random};
+use super::entropy::{Entropy, SystemEntropy};
+use super::master::MasterKey;
 
-/// How long and how many opened keys are kept.
-#[derive(Debug, Clone, Copy)]
+/// How long and how many opened keys are kept, and where new ones come from.
+#[derive(Clone)]
 pub struct Options {
     /// Keys of tenants, days and contacts together; over it, the least recently used leave. One
     /// takes about 1 KiB, a tenant's about 2. Default: 50,000.
@@ -40,12 +41,23 @@ pub struct Options {
     /// How long one is used before its row is read again: as long may an erasure by another process
     /// stay unseen, and once more for a contact whose tenant was erased. Default: one minute.
     pub cache_for: Duration,
+    /// Where keys and nonces come from. Default: the operating system, and nothing else outside
+    /// a simulation.
+    pub entropy: Arc<dyn Entropy>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let cache_entries = const { NonZeroUsize::new(50_000).unwrap() };
-        Self { cache_entries, cache_for: Duration::from_secs(60) }
+        Self { cache_entries, cache_for: Duration::from_secs(60), entropy: Arc::new(SystemEntropy) }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cache_entries, cache_for, entropy: _ } = self;
+        let mut options = f.debug_struct("Options");
+        options.field("cache_entries", cache_entries).field("cache_for", cache_for).finish_non_exhaustive()
     }
 }
 
@@ -57,6 +69,7 @@ pub struct EnvelopeKeys {
     number: u32,
     cache: Cache,
     verified: AtomicBool,
+    entropy: Arc<dyn Entropy>,
 }
 
 /// The column of a wrapped key, for its associated data.
@@ -73,8 +86,9 @@ impl EnvelopeKeys {
     #[must_use]
     pub fn new(state: Arc<dyn State>, clock: Arc<dyn Clock>, master: &MasterKey, options: Options) -> Self {
         let cache = Cache::new(options.cache_entries, options.cache_for);
-        let (number, master) = (master.number(), master.cipher());
-        Self { state, clock, master, number, cache, verified: AtomicBool::new(false) }
+        let entropy = options.entropy;
+        let (number, master) = (master.number(), master.cipher(entropy.clone()));
+        Self { state, clock, master, number, cache, verified: AtomicBool::new(false), entropy }
     }
 
     /// Checks that the master key is the one that the store began with; an empty store begins with it.
@@ -106,7 +120,7 @@ impl EnvelopeKeys {
         loop {
             let loading = self.cache.begin(&owner);
             let key = self.load_tenant(tenant).await?;
-            let keys = Arc::new(TenantKeys::new(&key, tenant, &loading.erased));
+            let keys = Arc::new(TenantKeys::new(&key, tenant, &loading.erased, &self.entropy));
             let cached = Cached::Tenant(keys.clone());
             if self.cache.insert(owner.clone(), cached, &loading, self.clock.elapsed()) {
                 return Ok(keys);
@@ -116,7 +130,7 @@ impl EnvelopeKeys {
 
     async fn load_tenant(&self, tenant: &TenantId) -> Result<Clear, KeysError> {
         let row = Key::tenant_key(tenant);
-        let make = || Ok(self.master.seal(&aad(&row, COLUMN), &random()[..]));
+        let make = || Ok(self.master.seal(&aad(&row, COLUMN), &self.new_key()[..]));
         let stored = self.read_or_make(&row, make).await?;
         if stored == ERASED {
             return Err(KeysError::Gone { detail: format!("tenant {tenant} has been erased") });
@@ -133,13 +147,19 @@ impl EnvelopeKeys {
     ) -> Result<Clear, KeysError> {
         let row = Key::contact_key(tenant, contact);
         let make = || match missing {
-            Missing::Create => Ok(keys.wrap.seal(&aad(&row, COLUMN), &random()[..])),
+            Missing::Create => Ok(keys.wrap.seal(&aad(&row, COLUMN), &self.new_key()[..])),
             Missing::Fail => {
                 Err(KeysError::Gone { detail: format!("contact {contact} of tenant {tenant} has none") })
             }
         };
         let stored = self.read_or_make(&row, make).await?;
         clear(&Zeroizing::new(keys.wrap.open(&aad(&row, COLUMN), &Sealed::from_bytes(stored))?))
+    }
+
+    fn new_key(&self) -> Clear {
+        let mut key = Clear::default();
+        self.entropy.key(&mut key[..]);
+        key
     }
 
     /// The value of a row, made if there is none. Whoever made it first made it for all, so it is
@@ -229,7 +249,8 @@ impl Keys for EnvelopeKeys {
             let loading = self.cache.begin(&owner);
             let keys = self.tenant_keys(tenant).await?;
             let key = self.load_contact(&keys, tenant, contact, missing).await?;
-            let cipher = Arc::new(AesCipher::new(&key, FIRST, owner.clone(), loading.erased.clone()));
+            let (erased, entropy) = (loading.erased.clone(), self.entropy.clone());
+            let cipher = Arc::new(AesCipher::new(&key, FIRST, owner.clone(), erased, entropy));
             let cached = Cached::Cipher(cipher.clone());
             if self.cache.insert(owner.clone(), cached, &loading, self.clock.elapsed()) {
                 return Ok(cipher);

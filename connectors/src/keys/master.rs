@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::cipher::{AesCipher, Erased, Owner};
 use super::derive::{Clear, KEY_BYTES, Purpose, Root};
+use super::entropy::{Entropy, SystemEntropy};
 
 /// Why there is no master key.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +51,9 @@ impl MasterKey {
     /// When the operating system has no random bytes.
     #[must_use]
     pub fn generate() -> Self {
-        Self(random())
+        let mut key = Clear::default();
+        SystemEntropy.key(&mut key[..]);
+        Self(key)
     }
 
     /// Reads 32 bytes in base64; white space around them is left out.
@@ -99,9 +103,9 @@ impl MasterKey {
     }
 
     /// What wraps tenants' keys.
-    pub(super) fn cipher(&self) -> AesCipher {
+    pub(super) fn cipher(&self, entropy: Arc<dyn Entropy>) -> AesCipher {
         let key = Root::new(&self.0).derive(Purpose::MasterWrap);
-        AesCipher::new(&key, self.number(), Owner::Master, Erased::default())
+        AesCipher::new(&key, self.number(), Owner::Master, Erased::default(), entropy)
     }
 
     fn to_base64(&self) -> Zeroizing<String> {
@@ -113,13 +117,6 @@ impl fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "MasterKey({:08x})", self.number())
     }
-}
-
-/// 32 random bytes from the operating system.
-pub(super) fn random() -> Clear {
-    let mut key = Clear::default();
-    getrandom::fill(&mut key[..]).expect("the operating system has random bytes");
-    key
 }
 
 fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> MasterKeyError {
@@ -161,7 +158,7 @@ fn warn_if_open(path: &Path) {
     if let Ok(meta) = fs::metadata(path)
         && std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o077 != 0
     {
-        tracing::warn!(path = %path.display(), "the master key's file is open to others; chmod 600 closes it");
+        tracing::warn!(path = %path.display(), "others may read the master key; chmod 600 keeps them out");
     }
 }
 

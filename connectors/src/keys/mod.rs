@@ -20,6 +20,7 @@
 //! # Layout
 //! - [`envelope`]: the port.
 //! - [`master`]: the master key, read or made.
+//! - [`entropy`]: where keys and nonces come from.
 //! - `cipher`: AES-256-GCM under one key.
 //! - `derive`: HKDF-SHA-256 and HMAC-SHA-256, and every label in use.
 //! - `cache`: opened keys, for a short time.
@@ -27,8 +28,10 @@
 mod cache;
 mod cipher;
 mod derive;
+pub mod entropy;
 pub mod envelope;
 pub mod master;
 
+pub use entropy::{Entropy, SystemEntropy};
 pub use envelope::{EnvelopeKeys, Options};
 pub use master::{MasterKey, MasterKeyError};

@@ -88,7 +88,8 @@ impl MemoryDisk {
     }
 }
 
-/// Who wrote a row: the two kinds of writes never share one, see [`State::compare_and_set`](heddle_schemas::ports::state::State).
+/// Who wrote a row: the two kinds of writes never share one, see
+/// [`State::compare_and_set`](heddle_schemas::ports::state::State).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     Commit,

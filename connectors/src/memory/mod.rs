@@ -8,15 +8,26 @@
 //! - [`faults`]: what may go wrong with an operation, decided by whoever runs the test.
 //! - [`disk`]: what survives a crash.
 //! - [`store`]: log and state over a disk, one incarnation at a time.
+//! - [`entropy`]: keys and nonces from a seed.
+//! - [`knowledge`]: documents, searched by shared words.
+//! - [`responder`], [`channel`]: what a test scripts, with counts of what was called and taken.
 
+pub mod channel;
 pub mod clock;
 pub mod disk;
+pub mod entropy;
 pub mod faults;
+pub mod knowledge;
 mod log;
+pub mod responder;
 mod state;
 pub mod store;
 
+pub use channel::ScriptedChannel;
 pub use clock::{ManualClock, TokioClock};
 pub use disk::MemoryDisk;
+pub use entropy::SeededEntropy;
 pub use faults::{Fault, Faults, Operation, Outcome};
+pub use knowledge::MemoryKnowledge;
+pub use responder::ScriptedResponder;
 pub use store::{MemoryStore, Options};

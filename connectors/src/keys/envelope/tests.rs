@@ -6,7 +6,7 @@ use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::time::Timestamp;
 
 use super::*;
-use crate::memory::{Fault, ManualClock, MemoryDisk, MemoryStore, Operation, Outcome};
+use crate::memory::{Fault, ManualClock, MemoryDisk, MemoryStore, Operation, Outcome, SeededEntropy};
 
 const PLACE: &[u8] = b"place";
 const SECOND: Duration = Duration::from_secs(1);
@@ -171,6 +171,36 @@ async fn a_load_during_an_erasure_gives_no_cipher_of_the_erased_key() {
     });
     erased.unwrap();
     assert!(is_gone(&loaded), "{loaded:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_makers_who_both_found_nothing_the_second_uses_the_first_ones_key() {
+    let world = World::with(|operation| match operation {
+        Operation::Get => Fault { after: SECOND, ..Fault::NONE },
+        _ => Fault::NONE,
+    });
+    let (one, other, acme) = (world.keys(1), world.keys(1), acme());
+    let made =
+        tokio::join!(one.contact(&acme, ANN, Missing::Create), other.contact(&acme, ANN, Missing::Create),);
+    let sealed = made.0.unwrap().seal(PLACE, b"hello");
+    assert_eq!(made.1.unwrap().open(PLACE, &sealed).unwrap(), b"hello");
+    assert_eq!(world.rows(), 3, "check, tenant, contact");
+}
+
+#[tokio::test]
+async fn the_same_seed_gives_the_same_hashes() {
+    let hash = async |seed| {
+        let world = World::new();
+        let options = Options { entropy: Arc::new(SeededEntropy::new(seed)), ..Options::default() };
+        let keys = EnvelopeKeys::new(world.store.clone(), world.clock.clone(), &master_key(1), options);
+        keys.tenant(&acme()).await.unwrap().hash("alias", b"1")
+    };
+    assert_eq!(hash(7).await, hash(7).await);
+    assert_ne!(hash(7).await, hash(8).await);
+    let world = [World::new(), World::new()];
+    let [one, other] = world.each_ref().map(|world| world.keys(1));
+    let by_default = [one.tenant(&acme()).await.unwrap(), other.tenant(&acme()).await.unwrap()];
+    assert_ne!(by_default[0].hash("alias", b"1"), by_default[1].hash("alias", b"1"));
 }
 
 #[tokio::test]

@@ -1,0 +1,359 @@
+//! A channel that a test scripts, and that remembers what it took.
+//!
+//! It stands for the provider, so it outlives every crash of the engine. A call that is dropped
+//! before the provider took the message leaves nothing; later it has been taken, whoever heard of it.
+//!
+//! Webhooks are the business of another channel given with [`ScriptedChannel::with_webhooks`];
+//! without one the signature is the app secret itself and a body is the JSON of a [`Webhook`].
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use heddle_schemas::content::{Address, Content, Context};
+use heddle_schemas::id::{AccountId, ChannelKind, OutboundId};
+use heddle_schemas::ports::channel::{
+    Accepted, Access, Act, Channel, ChannelEvent, FailureClass, OutboundMessage, ReceivedMessage,
+    ReceivedStatus, SendError, WebhookError,
+};
+use heddle_schemas::record::inbound::DeliveryStatus;
+use heddle_schemas::sealed::Secret;
+use heddle_schemas::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq as _;
+
+use super::faults::pause;
+
+/// What becomes of one call.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Reply {
+    /// The message is taken.
+    #[default]
+    Accepts,
+    /// It is not, for this reason.
+    Refuses(SendError),
+    /// It is taken and the answer lost: the caller is told [`FailureClass::Unknown`].
+    AcceptsUnheard,
+    /// It is lost on the way there: the caller is told [`FailureClass::Unknown`].
+    LosesIt,
+    /// It is taken and no answer ever comes.
+    AcceptsAndHangs,
+    /// It is not taken and no answer ever comes.
+    Hangs,
+}
+
+impl Reply {
+    /// Refuses with this class, without code or time.
+    #[must_use]
+    pub fn fails(class: FailureClass) -> Self {
+        Self::Refuses(SendError { class, code: None, detail: "scripted".into(), retry_after: None })
+    }
+
+    fn accepts(&self) -> bool {
+        matches!(self, Self::Accepts | Self::AcceptsUnheard | Self::AcceptsAndHangs)
+    }
+}
+
+/// How one call goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sending {
+    /// Until the provider has it.
+    pub before: Duration,
+    /// From there until the caller hears of it.
+    pub after: Duration,
+    /// What becomes of it.
+    pub reply: Reply,
+}
+
+impl From<Reply> for Sending {
+    fn from(reply: Reply) -> Self {
+        Self { reply, ..Self::default() }
+    }
+}
+
+/// A call that reached the provider.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    /// On which account.
+    pub account: AccountId,
+    /// What was to be sent.
+    pub message: OutboundMessage,
+    /// The channel's id of it, when it was taken.
+    pub message_id: Option<String>,
+}
+
+/// Says how a call goes, given how many calls for the same id reached the provider before.
+type Script = dyn Fn(&OutboundMessage, usize) -> Sending + Send + Sync;
+
+/// A scripted channel. By default it takes everything at once.
+pub struct ScriptedChannel {
+    script: Box<Script>,
+    webhooks: Option<Arc<dyn Channel>>,
+    calls: Mutex<Vec<Call>>,
+}
+
+impl Default for ScriptedChannel {
+    fn default() -> Self {
+        Self::new(|_, _| Sending::default())
+    }
+}
+
+impl ScriptedChannel {
+    /// Sends as `script` says; it is given the message, and how many calls for its id reached the
+    /// provider before.
+    #[must_use]
+    pub fn new(script: impl Fn(&OutboundMessage, usize) -> Sending + Send + Sync + 'static) -> Self {
+        Self { script: Box::new(script), webhooks: None, calls: Mutex::default() }
+    }
+
+    /// Leaves signatures and bodies of webhooks to another channel.
+    #[must_use]
+    pub fn with_webhooks(self, channel: Arc<dyn Channel>) -> Self {
+        Self { webhooks: Some(channel), ..self }
+    }
+
+    /// Every call that reached the provider, in order.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        self.lock().clone()
+    }
+
+    /// Every message that was taken, in order: what the customers have on their phones.
+    #[must_use]
+    pub fn accepted(&self) -> Vec<Call> {
+        self.lock().iter().filter(|call| call.message_id.is_some()).cloned().collect()
+    }
+
+    /// How often each message was taken: over one, a customer has it twice.
+    #[must_use]
+    pub fn times_accepted(&self) -> BTreeMap<OutboundId, usize> {
+        let mut times = BTreeMap::new();
+        for call in self.accepted() {
+            *times.entry(call.message.id).or_default() += 1;
+        }
+        times
+    }
+
+    /// The call reaches the provider.
+    fn arrive(&self, access: &Access, message: &OutboundMessage, accepts: bool) -> Option<String> {
+        let mut calls = self.lock();
+        let message_id = accepts.then(|| format!("scripted.{}", calls.len()));
+        let (account, message) = (access.account.clone(), message.clone());
+        calls.push(Call { account, message, message_id: message_id.clone() });
+        message_id
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Call>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Channel for ScriptedChannel {
+    fn kind(&self) -> ChannelKind {
+        self.webhooks.as_ref().map_or(ChannelKind::Whatsapp, |channel| channel.kind())
+    }
+
+    fn verify(&self, app_secret: &Secret, signature: Option<&str>, body: &[u8]) -> Result<(), WebhookError> {
+        if let Some(channel) = &self.webhooks {
+            return channel.verify(app_secret, signature, body);
+        }
+        let given = signature.unwrap_or_default().as_bytes();
+        let holds = !given.is_empty() && bool::from(given.ct_eq(app_secret.expose().as_bytes()));
+        if holds { Ok(()) } else { Err(WebhookError::Signature) }
+    }
+
+    fn parse(&self, body: &[u8]) -> Result<Vec<ChannelEvent>, WebhookError> {
+        if let Some(channel) = &self.webhooks {
+            return channel.parse(body);
+        }
+        let webhook: Webhook =
+            serde_json::from_slice(body).map_err(|error| WebhookError::Body(error.to_string()))?;
+        Ok(webhook.into_events())
+    }
+
+    async fn send(&self, access: &Access, message: &OutboundMessage) -> Result<Accepted, SendError> {
+        let before = self.lock().iter().filter(|call| call.message.id == message.id).count();
+        let Sending { before, after, reply } = (self.script)(message, before);
+        pause(before).await;
+        let message_id = match &reply {
+            Reply::LosesIt => None,
+            reply => self.arrive(access, message, reply.accepts()),
+        };
+        pause(after).await;
+        match (reply, message_id) {
+            (Reply::Accepts, Some(message_id)) => Ok(Accepted { message_id }),
+            (Reply::Refuses(error), _) => Err(error),
+            (Reply::AcceptsAndHangs | Reply::Hangs, _) => std::future::pending().await,
+            _ => Err(unknown()),
+        }
+    }
+}
+
+fn unknown() -> SendError {
+    let detail = "the connection was lost, scripted".into();
+    SendError { class: FailureClass::Unknown, code: None, detail, retry_after: None }
+}
+
+impl std::fmt::Debug for ScriptedChannel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ScriptedChannel").field("calls", &self.lock().len()).finish_non_exhaustive()
+    }
+}
+
+/// A webhook's body where no other channel reads it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    /// Messages of customers.
+    #[serde(default)]
+    pub texts: Vec<Text>,
+    /// How far messages of ours have come.
+    #[serde(default)]
+    pub statuses: Vec<Status>,
+}
+
+/// A text message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Text {
+    /// The account it was sent to.
+    pub account: AccountId,
+    /// The channel's id of it.
+    pub id: String,
+    /// The phone number it comes from.
+    pub from: String,
+    /// When it was sent.
+    pub at: Timestamp,
+    /// The text.
+    pub body: String,
+}
+
+/// A status of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The account that sent it.
+    pub account: AccountId,
+    /// The channel's id of it.
+    pub message_id: String,
+    /// Our id of it.
+    pub outbound: Option<OutboundId>,
+    /// How far it has come.
+    pub status: DeliveryStatus,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Webhook {
+    fn into_events(self) -> Vec<ChannelEvent> {
+        let texts = self.texts.into_iter().map(|text| {
+            ChannelEvent::Message(ReceivedMessage {
+                account: text.account,
+                id: text.id,
+                from: Address { phone: Some(text.from), ..Address::default() },
+                sent_at: text.at,
+                act: Act::Say(Content::Text { body: text.body }),
+                context: Context::default(),
+            })
+        });
+        let statuses = self.statuses.into_iter().map(|status| {
+            ChannelEvent::Status(ReceivedStatus {
+                account: status.account,
+                message_id: status.message_id,
+                outbound: status.outbound,
+                status: status.status,
+                at: status.at,
+                failure: None,
+            })
+        });
+        texts.chain(statuses).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_schemas::id::{ContactId, MessageKey, TurnId};
+
+    use super::*;
+
+    fn message(index: u16) -> OutboundMessage {
+        let turn = TurnId(MessageKey::from_bytes([2; 16]));
+        let to = Address { phone: Some("16505551234".into()), ..Address::default() };
+        let content = Content::Text { body: "hello".into() };
+        OutboundMessage {
+            id: OutboundId { contact: ContactId::from_bytes([1; 16]), turn, index },
+            to,
+            content,
+        }
+    }
+
+    fn access() -> Access {
+        let (account, access_token) = ("1122".parse().unwrap(), Secret::new("token"));
+        Access { account, api_base: "http://127.0.0.1".into(), access_token }
+    }
+
+    async fn send(channel: &ScriptedChannel, index: u16) -> Option<Result<Accepted, SendError>> {
+        let minute = Duration::from_secs(60);
+        tokio::time::timeout(minute, channel.send(&access(), &message(index))).await.ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_taken_and_what_is_told_are_two_things() {
+        let script = [
+            Reply::Accepts,
+            Reply::fails(FailureClass::Temporary),
+            Reply::AcceptsUnheard,
+            Reply::LosesIt,
+            Reply::AcceptsAndHangs,
+            Reply::Hangs,
+        ];
+        let replies = script.clone();
+        let channel =
+            ScriptedChannel::new(move |message, _| replies[usize::from(message.id.index)].clone().into());
+        let mut told = Vec::new();
+        for index in 0..6 {
+            let result = send(&channel, index).await;
+            told.push(result.map(|result| result.map_err(|error| error.class).map(|_| ())));
+        }
+        let (temporary, unknown) = (Err(FailureClass::Temporary), Err(FailureClass::Unknown));
+        assert_eq!(told, [Some(Ok(())), Some(temporary), Some(unknown), Some(unknown), None, None]);
+        let taken: Vec<_> = channel.times_accepted().into_iter().map(|(id, n)| (id.index, n)).collect();
+        assert_eq!(taken, [(0, 1), (2, 1), (4, 1)]);
+        assert_eq!(channel.calls().len(), 5, "one was lost on the way there");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_given_up_before_it_arrived_leaves_nothing() {
+        let late = Sending { before: Duration::from_secs(120), ..Sending::default() };
+        let channel = ScriptedChannel::new(move |_, _| late.clone());
+        assert!(send(&channel, 0).await.is_none());
+        assert_eq!(channel.calls(), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_script_knows_which_try_it_is() {
+        let channel = ScriptedChannel::new(|_, before| match before {
+            0 => Reply::fails(FailureClass::RateLimited).into(),
+            _ => Reply::Accepts.into(),
+        });
+        assert!(send(&channel, 0).await.unwrap().is_err());
+        assert_eq!(send(&channel, 0).await.unwrap().unwrap().message_id, "scripted.1");
+        assert_eq!(channel.times_accepted().into_values().collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn a_webhook_reads_as_it_was_written() {
+        let text = Text {
+            account: "1122".parse().unwrap(),
+            id: "in.1".into(),
+            from: "16505551234".into(),
+            at: Timestamp::from_secs(1),
+            body: "hello?".into(),
+        };
+        let webhook = Webhook { texts: vec![text], statuses: Vec::new() };
+        let events = ScriptedChannel::default().parse(&serde_json::to_vec(&webhook).unwrap()).unwrap();
+        let [ChannelEvent::Message(message)] = &events[..] else { panic!("{events:?}") };
+        assert_eq!(message.act, Act::Say(Content::Text { body: "hello?".into() }));
+        assert_eq!(message.from.phone.as_deref(), Some("16505551234"));
+    }
+}

@@ -1,0 +1,145 @@
+//! A responder that a test scripts, and that counts its calls.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use heddle_schemas::id::TurnId;
+use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, Usage};
+
+use super::faults::pause;
+
+/// How one call goes.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// How long it takes.
+    pub after: Duration,
+    /// What it says; `None` never says anything.
+    pub result: Option<Result<Answer, ResponderError>>,
+}
+
+impl Response {
+    /// Answers this text at once, with as many tokens as it was asked and answers words.
+    #[must_use]
+    pub fn text(question: &Question, text: impl Into<String>) -> Self {
+        let text = text.into();
+        let words = |text: &str| text.split_whitespace().count() as u64;
+        let usage = Usage {
+            input_tokens: question.messages.iter().map(|message| words(message)).sum(),
+            output_tokens: words(&text),
+        };
+        let sources = question.passages.iter().map(|passage| passage.document.clone()).collect();
+        Self { after: Duration::ZERO, result: Some(Ok(Answer { text: Some(text), sources, usage })) }
+    }
+
+    /// Fails at once.
+    #[must_use]
+    pub fn error(error: ResponderError) -> Self {
+        Self { after: Duration::ZERO, result: Some(Err(error)) }
+    }
+
+    /// The same, after this time.
+    #[must_use]
+    pub fn after(self, after: Duration) -> Self {
+        Self { after, ..self }
+    }
+}
+
+type Script = dyn Fn(&Question) -> Response + Send + Sync;
+
+/// A scripted responder. By default it answers the messages of the turn, a line each, at once and
+/// without an outside call.
+pub struct ScriptedResponder {
+    calls_outside: bool,
+    script: Arc<Script>,
+    calls: Mutex<BTreeMap<(TurnId, u32), u32>>,
+}
+
+impl Default for ScriptedResponder {
+    fn default() -> Self {
+        Self::new(false, |question| Response::text(question, question.messages.join("\n")))
+    }
+}
+
+impl ScriptedResponder {
+    /// Answers what `script` says, and says that it calls the outside or not.
+    #[must_use]
+    pub fn new(calls_outside: bool, script: impl Fn(&Question) -> Response + Send + Sync + 'static) -> Self {
+        Self { calls_outside, script: Arc::new(script), calls: Mutex::default() }
+    }
+
+    /// How often each turn was asked, by attempt. A call counts when it begins, whether or not its
+    /// answer was heard.
+    #[must_use]
+    pub fn calls(&self) -> BTreeMap<(TurnId, u32), u32> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(TurnId, u32), u32>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Responder for ScriptedResponder {
+    fn calls_outside(&self) -> bool {
+        self.calls_outside
+    }
+
+    async fn answer(&self, question: Question) -> Result<Answer, ResponderError> {
+        *self.lock().entry((question.turn, question.attempt)).or_default() += 1;
+        let Response { after, result } = (self.script)(&question);
+        pause(after).await;
+        match result {
+            Some(result) => result,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl std::fmt::Debug for ScriptedResponder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ScriptedResponder")
+            .field("calls_outside", &self.calls_outside)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_schemas::id::MessageKey;
+    use heddle_schemas::tenant::Tenant;
+
+    use super::*;
+
+    fn question(attempt: u32) -> Question {
+        Question {
+            tenant: Arc::new(Tenant::from_toml("id = \"acme\"\nname = \"Acme\"").unwrap()),
+            turn: TurnId(MessageKey::from_bytes([1; 16])),
+            attempt,
+            messages: vec!["one two".into(), "three".into()],
+            history: Vec::new(),
+            passages: Vec::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_are_counted_by_attempt_even_when_nobody_waits_for_them() {
+        let slow = |question: &Question| Response::text(question, "late").after(Duration::from_secs(60));
+        let responder = ScriptedResponder::new(true, slow);
+        let given_up = tokio::time::timeout(Duration::from_secs(1), responder.answer(question(1))).await;
+        assert!(given_up.is_err());
+        responder.answer(question(2)).await.unwrap();
+        responder.answer(question(2)).await.unwrap();
+        let counts: Vec<_> = responder.calls().into_iter().map(|((_, attempt), n)| (attempt, n)).collect();
+        assert_eq!(counts, [(1, 1), (2, 2)]);
+    }
+
+    #[tokio::test]
+    async fn by_default_it_repeats_what_was_said() {
+        let answer = ScriptedResponder::default().answer(question(1)).await.unwrap();
+        assert_eq!(answer.text.as_deref(), Some("one two\nthree"));
+        assert_eq!(answer.usage, Usage { input_tokens: 3, output_tokens: 3 });
+    }
+}

@@ -1,0 +1,62 @@
+//! What every implementation of a port must do, run on each.
+//!
+//! A suite is a module of async functions, each one promise of the port's documentation, over the
+//! port alone. An implementation is registered once, in `stores.rs` or below.
+
+#![expect(clippy::unwrap_used, reason = "a promise that is broken panics")]
+
+mod channel;
+mod keys;
+mod knowledge;
+mod log;
+mod state;
+mod stores;
+
+use heddle_connectors::memory::{MemoryKnowledge, ScriptedChannel};
+
+/// Makes a test of each promise of a suite: `$given` is made anew for each.
+macro_rules! promises {
+    ($suite:ident, $given:expr, [$($promise:ident),* $(,)?]) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $promise() {
+                crate::$suite::$promise($given).await;
+            }
+        )*
+    };
+}
+pub(crate) use promises;
+
+/// Runs the suites `log`, `state` and `keys` on a store.
+macro_rules! on_store {
+    ($name:ident, $site:expr) => {
+        mod $name {
+            mod log {
+                crate::log::promises!(crate::stores::Fixture::new($site).await);
+            }
+            mod state {
+                crate::state::promises!(crate::stores::Fixture::new($site).await);
+            }
+            mod keys {
+                crate::keys::promises!(crate::stores::Fixture::new($site).await);
+            }
+        }
+    };
+}
+
+// A store is added here.
+on_store!(memory, crate::stores::MemorySite::whole());
+on_store!(memory_split, crate::stores::MemorySite::split());
+
+mod memory_knowledge {
+    crate::knowledge::promises!(crate::MemoryKnowledge::default());
+}
+
+mod scripted_channel {
+    crate::channel::promises!(crate::channel::Signed {
+        channel: Box::new(crate::ScriptedChannel::default()),
+        secret: "app-secret",
+        body: br#"{"texts":[],"statuses":[]}"#,
+        signature: "app-secret",
+    });
+}
