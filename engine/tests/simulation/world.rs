@@ -10,7 +10,7 @@ use heddle_actors::ports::{Options, Ports};
 use heddle_actors::system::System;
 use heddle_connectors::keys::{EnvelopeKeys, MasterKey};
 use heddle_connectors::memory::{
-    Fault, MemoryDisk, MemoryStore, Operation, Options as StoreOptions, Outcome, TokioClock,
+    Fault, MemoryDisk, MemoryStore, Operation, Options as StoreOptions, Outcome, SeededEntropy, TokioClock,
 };
 use heddle_schemas::content::{Address, Content, Context, MediaKind};
 use heddle_schemas::id::{AccountId, ChannelKind, ContactId, TurnId};
@@ -70,6 +70,8 @@ pub(crate) struct World {
     clock: Arc<TokioClock>,
     disk: Arc<MemoryDisk>,
     master: MasterKey,
+    /// One for all restarts: keys decide hashes, and those decide ids.
+    entropy: Arc<SeededEntropy>,
     provider: Arc<Provider>,
     responder: Arc<Repeats>,
     outside: bool,
@@ -132,6 +134,7 @@ impl World {
             clock: Arc::new(TokioClock::starting_at(Timestamp::from_secs(1_767_225_600))),
             disk: MemoryDisk::new(NonZeroU32::new(PARTITIONS).expect("not zero")),
             master: MasterKey::generate(),
+            entropy: Arc::new(SeededEntropy::new(seed)),
             provider: Provider::new(seed, faults),
             responder: Repeats::new(seed, outside, share(&mut rng, 10)),
             rng: Mutex::new(rng),
@@ -195,7 +198,7 @@ impl World {
             store.clone(),
             self.clock.clone(),
             &self.master,
-            heddle_connectors::keys::Options::default(),
+            heddle_connectors::keys::Options { entropy: self.entropy.clone(), ..Default::default() },
         );
         let responder: Arc<dyn Responder> = self.responder.clone();
         let provider: Arc<dyn Channel> = self.provider.clone();
