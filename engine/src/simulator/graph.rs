@@ -422,7 +422,7 @@ fn readable(account: AccountId, body: &[u8]) -> Result<Message, Refusal> {
 
 fn answer(taken: &Taken) -> Response {
     // The answer to a send by scoped id holds no `wa_id`.
-    let contact = match taken.to.bytes().all(|c| c.is_ascii_digit()) {
+    let contact = match taken.is_to_phone() {
         true => json!({ "input": taken.to, "wa_id": taken.to }),
         false => json!({ "input": taken.to, "user_id": taken.to }),
     };

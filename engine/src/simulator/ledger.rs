@@ -27,6 +27,14 @@ pub struct Taken {
     pub at: Duration,
 }
 
+impl Taken {
+    /// Whether it was sent to a phone number; otherwise it was to a scoped id.
+    #[must_use]
+    pub fn is_to_phone(&self) -> bool {
+        self.to.bytes().all(|c| c.is_ascii_digit())
+    }
+}
+
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {

@@ -26,7 +26,6 @@ use heddle_schemas::time::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::customers::{Customers, Options, Question, Scene};
@@ -113,6 +112,7 @@ struct Target {
     refused: AtomicUsize,
     seen: Mutex<HashSet<String>>,
     unknown: AtomicUsize,
+    answering: AtomicUsize,
     statuses: Mutex<Vec<ReceivedStatus>>,
 }
 
@@ -127,16 +127,21 @@ impl Target {
             refused: AtomicUsize::new(0),
             seen: Mutex::default(),
             unknown: AtomicUsize::new(0),
+            answering: AtomicUsize::new(0),
             statuses: Mutex::default(),
         })
     }
 
-    async fn listen(self: &Arc<Self>, address: SocketAddr) -> (SocketAddr, AbortHandle) {
-        let listener = TcpListener::bind(address).await.unwrap();
+    async fn listen(self: &Arc<Self>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        self.serve(listener);
+        address
+    }
+
+    fn serve(self: &Arc<Self>, listener: TcpListener) {
         let app = Router::new().route("/webhooks/whatsapp/{account}", post(take)).with_state(self.clone());
-        let server = tokio::spawn(axum::serve(listener, app).into_future());
-        (address, server.abort_handle())
+        tokio::spawn(axum::serve(listener, app).into_future());
     }
 
     async fn answer(&self, message: ReceivedMessage) {
@@ -186,8 +191,12 @@ async fn take(State(target): State<Arc<Target>>, headers: HeaderMap, body: Bytes
         match event {
             ChannelEvent::Message(message) => {
                 if target.seen.lock().unwrap().insert(message.id.clone()) {
+                    target.answering.fetch_add(1, Ordering::Relaxed);
                     let target = target.clone();
-                    tokio::spawn(async move { target.answer(message).await });
+                    tokio::spawn(async move {
+                        target.answer(message).await;
+                        target.answering.fetch_sub(1, Ordering::Relaxed);
+                    });
                 }
             }
             ChannelEvent::Status(status) => target.statuses.lock().unwrap().push(status),
@@ -195,10 +204,6 @@ async fn take(State(target): State<Arc<Target>>, headers: HeaderMap, body: Bytes
         }
     }
     StatusCode::OK
-}
-
-fn anywhere() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
 fn script() -> Vec<Question> {
@@ -231,13 +236,17 @@ struct Run {
 async fn run(faults: Faults, fail_every: usize, on_unknown: OnUnknown) -> Run {
     let graph = graph(graph::Options { faults, ..graph::Options::default() }).await;
     let target = Target::new(&graph, fail_every, on_unknown);
-    let (address, _) = target.listen(anywhere()).await;
+    let address = target.listen().await;
     let webhooks =
         Webhooks::start(webhooks::Options { duplicate: 0.2, ..webhook_options(address) }, &graph, clock())
             .unwrap();
     let customers = Customers::start(customer_options(12), &graph, &webhooks, clock(), None).unwrap();
     customers.done().await;
     webhooks.idle().await;
+    // What was taken may still be answered, and an answer has statuses.
+    while target.answering.load(Ordering::Relaxed) + webhooks.open() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     Run { graph, webhooks, target, customers }
 }
 
@@ -287,20 +296,17 @@ async fn each_sent_message_gets_its_three_statuses_not_always_in_order() {
 async fn a_target_that_was_down_gets_everything_at_the_same_address() {
     let graph = graph(graph::Options::default()).await;
     let target = Target::new(&graph, 0, OnUnknown::Never);
-    let (address, server) = target.listen(anywhere()).await;
-    server.abort();
-    // The address is free again once the listener is gone.
-    while TcpListener::bind(address).await.is_err() {
-        tokio::task::yield_now().await;
-    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
     let webhooks = Webhooks::start(webhook_options(address), &graph, clock()).unwrap();
     let customers = Customers::start(customer_options(4), &graph, &webhooks, clock(), None).unwrap();
+    // Down: each connection is closed without an answer.
     while webhooks.counts().retried < 20 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        drop(listener.accept().await.unwrap());
     }
     assert_eq!(webhooks.counts().acknowledged, 0);
     assert_eq!(customers.progress(), (0, 12));
-    target.listen(address).await;
+    target.serve(listener);
     customers.done().await;
     webhooks.idle().await;
     let report = customers.report();
@@ -336,7 +342,7 @@ async fn a_sender_that_repeats_what_nobody_knows_is_found_out() {
 async fn scenes_tell_what_happens() {
     let graph = graph(graph::Options::default()).await;
     let target = Target::new(&graph, 0, OnUnknown::Never);
-    let (address, _) = target.listen(anywhere()).await;
+    let address = target.listen().await;
     let webhooks = Webhooks::start(webhook_options(address), &graph, clock()).unwrap();
     let (scenes, mut seen) = mpsc::unbounded_channel();
     let options = Options { extras: 0.0, ..customer_options(1) };
@@ -418,24 +424,24 @@ async fn limits_are_kept_when_they_are_switched_on() {
 #[tokio::test]
 async fn each_fault_is_what_it_says() {
     let graph = graph(graph::Options::default()).await;
-    let channel = channel(Duration::from_millis(300));
+    let (patient, hasty) = (channel(Duration::from_secs(10)), channel(Duration::from_millis(200)));
     let access = access(&graph);
     let faults = |faults: Faults| graph.set_faults(faults);
-    let send = async |turn| {
+    let send = async |channel: &WhatsApp, turn| {
         let before = graph.taken_count();
         let error = channel.send(&access, &message(turn, "16505551234")).await.unwrap_err();
         (error.class, error.retry_after, graph.taken_count() - before)
     };
     faults(Faults { server_error: 1.0, ..Faults::default() });
-    assert_eq!(send(1).await, (FailureClass::Temporary, None, 0));
+    assert_eq!(send(&patient, 1).await, (FailureClass::Temporary, None, 0));
     faults(Faults { rate_limited: 1.0, retry_after: Duration::from_secs(7), ..Faults::default() });
-    assert_eq!(send(2).await, (FailureClass::RateLimited, Some(Duration::from_secs(7)), 0));
+    assert_eq!(send(&patient, 2).await, (FailureClass::RateLimited, Some(Duration::from_secs(7)), 0));
     faults(Faults { taken_then_dropped: 1.0, ..Faults::default() });
-    assert_eq!(send(3).await, (FailureClass::Unknown, None, 1));
+    assert_eq!(send(&patient, 3).await, (FailureClass::Unknown, None, 1));
     faults(Faults { dropped: 1.0, ..Faults::default() });
-    assert_eq!(send(4).await, (FailureClass::Unknown, None, 0));
+    assert_eq!(send(&patient, 4).await, (FailureClass::Unknown, None, 0));
     faults(Faults { hang: 1.0, ..Faults::default() });
-    assert_eq!(send(5).await.0, FailureClass::Unknown);
+    assert_eq!(send(&hasty, 5).await.0, FailureClass::Unknown);
     assert_eq!(graph.counts().hung, 1);
 }
 

@@ -389,9 +389,11 @@ fn status_of(taken: &Taken, status: &str, secs: i64) -> Value {
         "id": taken.wamid,
         "status": status,
         "timestamp": secs.to_string(),
-        "recipient_id": taken.to,
         "pricing": { "billable": false, "pricing_model": "PMP", "type": "free_customer_service", "category": "service" },
     });
+    // Who hides the number is named by the scoped id alone.
+    let recipient = if taken.is_to_phone() { "recipient_id" } else { "recipient_user_id" };
+    value[recipient] = json!(taken.to);
     if let Some(callback) = &taken.callback {
         value["biz_opaque_callback_data"] = json!(callback);
     }
