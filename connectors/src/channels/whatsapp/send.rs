@@ -1,0 +1,232 @@
+//! One POST to `/{phone_number_id}/messages`, and what became of it.
+//!
+//! The API has no idempotency key, so what matters of a failure is whether the message was surely
+//! not taken. It was not when no connection came about, or when the API answered with an error. When
+//! the request may have left and no readable answer came back, nobody knows:
+//! [`FailureClass::Unknown`]. No error holds the token, the text or an address.
+//! <https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/text-messages>.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use heddle_schemas::content::{Address, Content};
+use heddle_schemas::ports::channel::{Accepted, Access, FailureClass, OutboundMessage, SendError};
+use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::time::Timestamp;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Response, StatusCode};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::failure::{classify, redact};
+use super::field;
+
+/// The longest text of one message, in characters; the caller splits what is longer.
+pub const MAX_TEXT_CHARS: usize = 4096;
+
+/// What is read of an answer, in bytes. The API's own are a few hundred.
+const MAX_ANSWER: usize = 64 * 1024;
+
+#[derive(Serialize)]
+struct Request<'a> {
+    messaging_product: &'static str,
+    recipient_type: &'static str,
+    /// A phone number; it wins where both are given, so only one is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<&'a str>,
+    /// A business-scoped id, for who has no known number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recipient: Option<&'a str>,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    text: Text<'a>,
+    biz_opaque_callback_data: String,
+}
+
+#[derive(Serialize)]
+struct Text<'a> {
+    preview_url: bool,
+    body: &'a str,
+}
+
+/// Sends a message, once.
+pub(super) async fn send(
+    client: &Client,
+    clock: &dyn Clock,
+    access: &Access,
+    message: &OutboundMessage,
+) -> Result<Accepted, SendError> {
+    let request = request(message)?;
+    let url = format!("{}/{}/messages", access.api_base.trim_end_matches('/'), access.account);
+    let response = client
+        .post(url)
+        .header(AUTHORIZATION, bearer(access)?)
+        .json(&request)
+        .send()
+        .await
+        .map_err(|error| not_answered(&error))?;
+    let status = response.status();
+    let retry_after = retry_after(response.headers(), clock.now());
+    let body = read(response).await;
+    if status.is_success() {
+        return accepted(body);
+    }
+    // The status has come, so the answer is known even where its body broke off.
+    Err(refused(status, retry_after, body.ok().as_ref(), message))
+}
+
+fn request(message: &OutboundMessage) -> Result<Request<'_>, SendError> {
+    let Content::Text { body } = &message.content else {
+        return Err(unsendable("only texts can be sent"));
+    };
+    let length = body.chars().count();
+    if length > MAX_TEXT_CHARS {
+        return Err(unsendable(&format!("the text has {length} characters, {MAX_TEXT_CHARS} are allowed")));
+    }
+    if body.trim().is_empty() {
+        return Err(unsendable("the text is empty"));
+    }
+    let Address { phone, user_id, parent_user_id, .. } = &message.to;
+    let scoped = user_id.as_deref().or(parent_user_id.as_deref());
+    if phone.is_none() && scoped.is_none() {
+        return Err(unsendable("the address has neither a phone number nor a user id"));
+    }
+    Ok(Request {
+        messaging_product: "whatsapp",
+        recipient_type: "individual",
+        to: phone.as_deref(),
+        recipient: scoped.filter(|_| phone.is_none()),
+        kind: "text",
+        text: Text { preview_url: false, body },
+        biz_opaque_callback_data: message.id.to_string(),
+    })
+}
+
+fn bearer(access: &Access) -> Result<HeaderValue, SendError> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", access.access_token.expose()))
+        .map_err(|_| error(FailureClass::Unauthorized, "the token has characters that no header takes"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn error(class: FailureClass, detail: &str) -> SendError {
+    SendError { class, code: None, detail: detail.to_owned(), retry_after: None }
+}
+
+fn unsendable(detail: &str) -> SendError {
+    error(FailureClass::Final, detail)
+}
+
+/// No answer came. Only a connection that never was proves that the request did not leave.
+fn not_answered(failure: &reqwest::Error) -> SendError {
+    let (class, what) = if failure.is_builder() {
+        (FailureClass::Blocked, "the address of the API is no URL")
+    } else if failure.is_connect() {
+        (FailureClass::Temporary, "no connection to the API")
+    } else if failure.is_timeout() {
+        (FailureClass::Unknown, "no answer in time")
+    } else {
+        (FailureClass::Unknown, "the connection was lost before the answer")
+    };
+    match root_cause(failure) {
+        Some(cause) => error(class, &format!("{what}: {}", redact(&cause))),
+        None => error(class, what),
+    }
+}
+
+/// The innermost error, such as "Connection refused"; the outer ones repeat the URL.
+fn root_cause(failure: &reqwest::Error) -> Option<String> {
+    let mut cause = std::error::Error::source(failure)?;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    Some(cause.to_string())
+}
+
+async fn read(mut response: Response) -> Result<Value, &'static str> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|_| "the answer broke off")? {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err("the answer is longer than any of this API");
+        }
+        body.extend_from_slice(&chunk);
+    }
+    serde_json::from_slice(&body).map_err(|_| "the answer is no JSON")
+}
+
+/// `{"messages":[{"id":"wamid..."}]}`. A success without an id may have been taken or not.
+fn accepted(body: Result<Value, &'static str>) -> Result<Accepted, SendError> {
+    let body = body.map_err(|detail| error(FailureClass::Unknown, detail))?;
+    let id = body.pointer("/messages/0").and_then(|message| field::text(message, "id"));
+    match id {
+        Some(message_id) => Ok(Accepted { message_id }),
+        None => Err(error(FailureClass::Unknown, "the answer holds no message id")),
+    }
+}
+
+fn refused(
+    status: StatusCode,
+    retry_after: Option<Duration>,
+    body: Option<&Value>,
+    message: &OutboundMessage,
+) -> SendError {
+    let graph = body.and_then(|body| body.get("error")).filter(|error| error.is_object());
+    let code = graph.and_then(|error| field::integer(error, "code"));
+    let class = classify(status.as_u16(), code);
+    let detail = match graph {
+        Some(graph) => without_address(&describe(graph), &message.to),
+        None => format!("HTTP {} without an error of the API", status.as_u16()),
+    };
+    SendError { class, code, detail, retry_after }
+}
+
+/// The error's message, and its details where they say more.
+fn describe(graph: &Value) -> String {
+    let message = field::text(graph, "message");
+    let details = graph.get("error_data").and_then(|data| field::text(data, "details"));
+    let parts: Vec<String> = [message, details].into_iter().flatten().collect();
+    if parts.is_empty() { "an error without a message".into() } else { parts.join(": ") }
+}
+
+/// Errors may repeat whom the message was for.
+fn without_address(text: &str, to: &Address) -> String {
+    let mut text = text.to_owned();
+    for id in [&to.phone, &to.user_id, &to.parent_user_id].into_iter().flatten() {
+        if !id.is_empty() {
+            text = text.replace(id.as_str(), "[redacted]");
+        }
+    }
+    redact(&text)
+}
+
+/// `Retry-After`: seconds or a date (RFC 9110, 10.2.3); a date that is past asks for no wait.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(secs) = value.parse::<u64>() {
+        return Some(Duration::from_secs(secs));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    let at = date.duration_since(UNIX_EPOCH).ok()?;
+    Some(Timestamp::EPOCH.after(at).since(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))])
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        // RFC 9110, 10.2.3: "Fri, 31 Dec 1999 23:59:59 GMT" and "120".
+        // The date is 946,684,799 s after the epoch, one second before 2000.
+        let now = Timestamp::from_secs(946_684_769);
+        assert_eq!(retry_after(&header("120"), now), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after(&header("Fri, 31 Dec 1999 23:59:59 GMT"), now), Some(Duration::from_secs(30)));
+        let later = Timestamp::from_secs(946_684_800);
+        assert_eq!(retry_after(&header("Fri, 31 Dec 1999 23:59:59 GMT"), later), Some(Duration::ZERO));
+        assert_eq!(retry_after(&header("soon"), now), None);
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+}

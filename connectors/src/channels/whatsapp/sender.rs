@@ -1,0 +1,119 @@
+//! Who a message is from: its own ids, joined with the contact of the same webhook that has one of them.
+//!
+//! A person has a phone number (`from`, `wa_id`), a business-scoped id (`from_user_id`, `user_id`)
+//! and perhaps one towards the parent business (`from_parent_user_id`, `parent_user_id`). Whoever
+//! took a username may be without the number, and a shared contact card of such a person comes as a
+//! message without any id beside a contact with one
+//! (<https://developers.facebook.com/documentation/business-messaging/whatsapp/business-scoped-user-ids/>).
+
+use heddle_schemas::content::Address;
+use serde_json::Value;
+
+use super::field;
+
+/// The address of the sender of `message`; `None` when nothing says who it is.
+pub(super) fn of(message: &Value, contacts: &[Value]) -> Option<Address> {
+    let mut address = written(message, ["from", "from_user_id", "from_parent_user_id"]);
+    if let Some(contact) = contact_of(&address, contacts) {
+        // The message's own ids win: they are what the next message of this person carries.
+        let mut known = contact;
+        known.update(&address);
+        address = known;
+    }
+    is_reachable(&address).then_some(address)
+}
+
+/// The address under these three names: phone number, user id, parent user id.
+pub(super) fn written(value: &Value, [phone, user_id, parent]: [&str; 3]) -> Address {
+    let mut address = Address {
+        user_id: field::text(value, user_id),
+        parent_user_id: field::text(value, parent),
+        ..Address::default()
+    };
+    match field::text(value, phone).map(|text| (digits(&text), text)) {
+        Some((Some(digits), _)) => address.phone = Some(digits),
+        // Not a number, but it is what the person is called here.
+        Some((None, text)) if address.user_id.is_none() => address.user_id = Some(text),
+        _ => {}
+    }
+    address
+}
+
+/// Whether a message can be sent to it, or a contact found by it.
+pub(super) fn is_reachable(address: &Address) -> bool {
+    address.phone.is_some() || address.user_id.is_some() || address.parent_user_id.is_some()
+}
+
+/// The contact that shares an id; for a message without any id, the only contact there is. Never
+/// another person's: two people taken for one would share a conversation.
+fn contact_of(address: &Address, contacts: &[Value]) -> Option<Address> {
+    let read = |contact: &Value| Address {
+        name: contact
+            .get("profile")
+            .and_then(|profile| field::text(profile, "name").or_else(|| field::text(profile, "username"))),
+        ..written(contact, ["wa_id", "user_id", "parent_user_id"])
+    };
+    let mut all = contacts.iter().map(read);
+    if let Some(contact) = all.clone().find(|contact| shares_id(contact, address)) {
+        return Some(contact);
+    }
+    match (all.next(), all.next()) {
+        (Some(only), None) if !is_reachable(address) => Some(only),
+        _ => None,
+    }
+}
+
+fn shares_id(a: &Address, b: &Address) -> bool {
+    let same = |a: &Option<String>, b: &Option<String>| a.is_some() && a == b;
+    same(&a.phone, &b.phone) || same(&a.user_id, &b.user_id) || same(&a.parent_user_id, &b.parent_user_id)
+}
+
+/// The digits of a phone number written with or without `+` and spacing; `None` when it is none.
+fn digits(text: &str) -> Option<String> {
+    let digits: String = text.chars().filter(|c| !matches!(c, '+' | ' ' | '-' | '(' | ')')).collect();
+    (!digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit())).then_some(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_message_without_a_number_is_matched_by_its_scoped_id() {
+        let contacts = [
+            json!({ "profile": { "name": "Ann" }, "user_id": "US.1", "wa_id": "16505551234" }),
+            json!({ "profile": { "name": "Bob", "username": "@bob" }, "user_id": "US.2", "parent_user_id": "US.ENT.2" }),
+        ];
+        let bob = of(&json!({ "from_user_id": "US.2" }), &contacts).unwrap();
+        assert_eq!(bob.name.as_deref(), Some("Bob"));
+        assert_eq!(bob.phone, None);
+        assert_eq!(bob.parent_user_id.as_deref(), Some("US.ENT.2"));
+        let ann = of(&json!({ "from": "+1 650-555-1234" }), &contacts).unwrap();
+        assert_eq!((ann.name.as_deref(), ann.user_id.as_deref()), (Some("Ann"), Some("US.1")));
+        assert_eq!(ann.phone.as_deref(), Some("16505551234"));
+    }
+
+    #[test]
+    fn one_contact_beside_messages_of_several_people_is_not_everybodys() {
+        let contacts = [json!({ "profile": { "name": "Ann" }, "user_id": "US.1", "wa_id": "1" })];
+        for other in [json!({ "from_user_id": "US.2" }), json!({ "from": "2" })] {
+            let other = of(&other, &contacts).unwrap();
+            assert_eq!(other.name, None);
+            assert!(other.user_id.as_deref() != Some("US.1") && other.phone.as_deref() != Some("1"));
+        }
+        assert_eq!(of(&json!({}), &contacts).unwrap().user_id.as_deref(), Some("US.1"));
+    }
+
+    #[test]
+    fn nobody_is_nobody() {
+        assert_eq!(of(&json!({ "from": null }), &[]), None);
+        assert_eq!(of(&json!({}), &[json!({ "profile": { "name": "Ann" } })]), None);
+    }
+
+    #[test]
+    fn a_username_is_a_name_where_there_is_no_other() {
+        let contacts = [json!({ "profile": { "username": "@bob" }, "user_id": "US.2" })];
+        assert_eq!(of(&json!({}), &contacts).unwrap().name.as_deref(), Some("@bob"));
+    }
+}

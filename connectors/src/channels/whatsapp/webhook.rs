@@ -1,0 +1,92 @@
+//! A webhook's body: its entries, their changes, and one event for each thing they say.
+//!
+//! One body may carry several entries, changes, messages and statuses, for several numbers. Events
+//! come in the order of the body. What cannot be read becomes a notice of its own and takes nothing
+//! beside it along, so a body of n messages yields n events of them
+//! (<https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/reference/messages/>).
+
+use heddle_schemas::id::AccountId;
+use heddle_schemas::ports::channel::{ChannelEvent, WebhookError};
+use heddle_schemas::time::Timestamp;
+use serde_json::{Value, json};
+
+use super::{field, message, status};
+
+/// The field whose changes hold messages and statuses.
+const MESSAGES: &str = "messages";
+
+/// Reads a body; `now` stands in for times it lacks.
+pub(super) fn parse(body: &[u8], now: Timestamp) -> Result<Vec<ChannelEvent>, WebhookError> {
+    // serde_json's message says line and column, never what is there.
+    let body: Value = serde_json::from_slice(body).map_err(|error| WebhookError::Body(error.to_string()))?;
+    if !body.is_object() {
+        return Err(WebhookError::Body("it is no JSON object".into()));
+    }
+    let mut events = Vec::new();
+    let Some(entries) = list(&body, "entry") else {
+        let object = field::text(&body, "object").unwrap_or_else(|| "unknown".into());
+        return Ok(vec![notice(&object, body)]);
+    };
+    for entry in entries {
+        match list(entry, "changes") {
+            Some(changes) => changes.iter().for_each(|change| read_change(change, now, &mut events)),
+            None => events.push(notice("entry", entry.clone())),
+        }
+    }
+    Ok(events)
+}
+
+/// One change: of messages and statuses each, of any other field as it is.
+fn read_change(change: &Value, now: Timestamp, events: &mut Vec<ChannelEvent>) {
+    let value = change.get("value").unwrap_or(&Value::Null);
+    let name = field::text(change, "field");
+    let holds_messages = || ["messages", "statuses"].iter().any(|key| value.get(key).is_some());
+    match name {
+        Some(name) if name == MESSAGES => read_messages(value, now, events),
+        None if holds_messages() => read_messages(value, now, events),
+        Some(name) => events.push(notice(&name, value.clone())),
+        None => events.push(notice("unknown", change.clone())),
+    }
+}
+
+/// A change of field `messages`: customers' messages, statuses of ours, errors of the account.
+fn read_messages(value: &Value, now: Timestamp, events: &mut Vec<ChannelEvent>) {
+    let account: Option<AccountId> = value
+        .get("metadata")
+        .and_then(|metadata| field::text(metadata, "phone_number_id"))
+        .and_then(|id| id.parse().ok());
+    let contacts = list(value, "contacts").unwrap_or_default();
+    let before = events.len();
+    let mut known = false;
+    for key in [MESSAGES, "statuses"] {
+        let Some(found) = value.get(key) else { continue };
+        known = true;
+        let Some(items) = found.as_array() else {
+            events.push(notice(MESSAGES, json!({ key: found })));
+            continue;
+        };
+        for item in items {
+            let event = account.as_ref().and_then(|account| match key {
+                MESSAGES => message::read(account, item, contacts, now).map(ChannelEvent::Message),
+                _ => status::read(account, item, now).map(ChannelEvent::Status),
+            });
+            events.push(event.unwrap_or_else(|| notice(MESSAGES, item.clone())));
+        }
+    }
+    // Errors of the account, or a shape not known yet: the whole of it, once.
+    if value.get("errors").is_some() || (!known && events.len() == before) {
+        let mut rest = value.clone();
+        if let Some(rest) = rest.as_object_mut() {
+            rest.retain(|key, _| key != MESSAGES && key != "statuses" && key != "contacts");
+        }
+        events.push(notice(MESSAGES, rest));
+    }
+}
+
+fn notice(field: &str, value: Value) -> ChannelEvent {
+    ChannelEvent::Notice { field: field.to_owned(), value }
+}
+
+fn list<'a>(value: &'a Value, key: &str) -> Option<&'a [Value]> {
+    Some(value.get(key)?.as_array()?.as_slice())
+}
