@@ -46,6 +46,7 @@ macro_rules! on_store {
 
 // A store is added here.
 on_store!(memory, crate::stores::MemorySite::whole());
+on_store!(embedded, crate::stores::EmbeddedSite::new());
 on_store!(memory_split, crate::stores::MemorySite::split());
 
 mod memory_knowledge {

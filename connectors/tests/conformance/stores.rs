@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use heddle_connectors::embedded::{self, Embedded};
 use heddle_connectors::memory::{ManualClock, MemoryDisk, MemoryStore, Options};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::log::{FetchLimit, Log, NewRecord, Record};
@@ -49,6 +50,35 @@ impl Site for MemorySite {
     async fn open(&mut self, clock: Arc<dyn Clock>) -> Opened {
         let options = Options { split: self.split, ..Options::default() };
         let store = Arc::new(MemoryStore::open_with(self.disk.clone(), clock, options));
+        Opened { log: store.clone(), state: store }
+    }
+}
+
+/// A folder.
+pub(crate) struct EmbeddedSite {
+    dir: tempfile::TempDir,
+    open: Option<Arc<Embedded>>,
+}
+
+impl EmbeddedSite {
+    /// An empty one.
+    pub(crate) fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), open: None }
+    }
+}
+
+#[async_trait]
+impl Site for EmbeddedSite {
+    async fn open(&mut self, clock: Arc<dyn Clock>) -> Opened {
+        if let Some(before) = self.open.take() {
+            before.close().await;
+        }
+        let options = embedded::Options {
+            partitions: NonZeroU32::new(3).unwrap(),
+            ..embedded::Options::new(self.dir.path())
+        };
+        let store = Embedded::open(options, clock).unwrap();
+        self.open = Some(store.clone());
         Opened { log: store.clone(), state: store }
     }
 }
