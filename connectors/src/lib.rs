@@ -5,10 +5,14 @@
 //! - [`clock`]: the machine's clock.
 //! - [`embedded`]: log and state of one process, in files.
 //! - [`keys`]: envelope encryption over any state store.
+//! - [`knowledge`]: tenants' documents, searched with Tantivy.
 //! - [`memory`]: every port in memory, with injectable faults, for tests and the seeded simulation.
+//! - `words`: the words of a text, for the index and the responders.
 
 pub mod channels;
 pub mod clock;
 pub mod embedded;
 pub mod keys;
+pub mod knowledge;
 pub mod memory;
+mod words;

@@ -53,6 +53,12 @@ mod memory_knowledge {
     crate::knowledge::promises!(crate::MemoryKnowledge::default());
 }
 
+mod tantivy_knowledge {
+    crate::knowledge::promises!(
+        crate::stores::Fixture::new(crate::stores::MemorySite::whole()).await.knowledge()
+    );
+}
+
 mod scripted_channel {
     crate::channel::promises!(crate::channel::Signed {
         channel: Box::new(crate::ScriptedChannel::default()),

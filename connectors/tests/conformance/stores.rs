@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use heddle_connectors::embedded::{self, Embedded};
+use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
+use heddle_connectors::knowledge::{self, TantivyKnowledge};
 use heddle_connectors::memory::{ManualClock, MemoryDisk, MemoryStore, Options};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::log::{FetchLimit, Log, NewRecord, Record};
@@ -111,6 +113,13 @@ impl Fixture {
 
     pub(crate) fn state(&self) -> Arc<dyn State> {
         self.opened.as_ref().unwrap().state.clone()
+    }
+
+    /// Documents in this store, under keys of its own.
+    pub(crate) fn knowledge(&self) -> TantivyKnowledge {
+        let master = MasterKey::from_base64("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
+        let keys = EnvelopeKeys::new(self.state(), self.clock.clone(), &master, keys::Options::default());
+        TantivyKnowledge::new(self.state(), Arc::new(keys), &knowledge::Options::default())
     }
 
     /// Everything that is in a partition of the log.

@@ -1,0 +1,33 @@
+//! Tenants' documents: kept sealed in the state store, searched with Tantivy in memory.
+//!
+//! The truth is the state store: a row a document, sealed under the tenant's key. What is searched
+//! is derived from it: one Tantivy index a tenant, in memory only, built from the rows at the first
+//! search and closed again when others are used more. An index is made of the words of its
+//! documents in the clear; on disk it would be a copy that no erased key makes unreadable. In memory
+//! it costs a build at the first search after a start or a closing, and nothing else: no file to
+//! repair, to migrate or to forget in an erasure.
+//!
+//! Every change of a tenant's documents changes the version beside them, and every search reads it
+//! first. So a search sees each change that was finished before it began, on any node, and an index
+//! that another node's change has outdated is built anew.
+//!
+//! # Layout
+//! - [`document`]: which documents are taken, and how a file becomes one.
+//! - `markdown`, `passages`: a document cut into passages.
+//! - `index`: one tenant's index.
+//! - `indexes`: those that are open, the least recently used of which close.
+//! - `rows`: documents and their version in the state store.
+//! - `pool`: where work that would hold up other tasks is done.
+//! - [`tantivy`]: the port over all of these.
+
+pub mod document;
+mod index;
+mod indexes;
+mod markdown;
+mod passages;
+mod pool;
+mod rows;
+pub mod tantivy;
+
+pub use document::document_from_file;
+pub use tantivy::{Options, TantivyKnowledge};

@@ -1,0 +1,404 @@
+//! What the port's suite does not ask: sealing, restarts, other nodes, closing, failing, ties, load.
+
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::future::{join_all, try_join_all};
+use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::ports::keys::KeysError;
+use heddle_schemas::ports::knowledge::DocumentFormat;
+use heddle_schemas::time::Timestamp;
+
+use super::*;
+use crate::keys::{self, EnvelopeKeys, MasterKey};
+use crate::memory::{self, Fault, ManualClock, MemoryDisk, MemoryStore, Operation, Outcome};
+
+const HOURS: &str = "We are open on weekdays from nine to five.";
+
+/// A store that survives, and who opens it.
+struct Site {
+    disk: Arc<MemoryDisk>,
+    clock: Arc<ManualClock>,
+}
+
+/// One node's part of it.
+struct Node {
+    state: Arc<MemoryStore>,
+    keys: Arc<EnvelopeKeys>,
+    knowledge: TantivyKnowledge,
+}
+
+impl Site {
+    fn new() -> Self {
+        let clock = Arc::new(ManualClock::starting_at(Timestamp::from_secs(1_767_225_600)));
+        Self { disk: MemoryDisk::new(NonZeroU32::MIN), clock }
+    }
+
+    fn node(&self, options: &Options) -> Node {
+        self.node_with(options, |_| Fault::NONE)
+    }
+
+    fn node_with(
+        &self,
+        options: &Options,
+        faults: impl Fn(Operation) -> Fault + Send + Sync + 'static,
+    ) -> Node {
+        let faults = memory::Options { faults: Arc::new(faults), ..memory::Options::default() };
+        let state = Arc::new(MemoryStore::open_with(self.disk.clone(), self.clock.clone(), faults));
+        let keys = self.keys(&state);
+        let knowledge = TantivyKnowledge::new(state.clone(), keys.clone(), options);
+        Node { state, keys, knowledge }
+    }
+
+    fn keys(&self, state: &Arc<MemoryStore>) -> Arc<EnvelopeKeys> {
+        let master = MasterKey::from_base64("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
+        let options = keys::Options::default();
+        Arc::new(EnvelopeKeys::new(state.clone(), self.clock.clone(), &master, options))
+    }
+}
+
+fn node() -> Node {
+    Site::new().node(&Options::default())
+}
+
+fn tenant(name: &str) -> TenantId {
+    name.parse().unwrap()
+}
+
+fn document(id: &str, text: &str) -> Document {
+    Document { id: id.into(), title: "Title".into(), format: DocumentFormat::Markdown, text: text.into() }
+}
+
+impl Node {
+    async fn put(&self, name: &str, id: &str, text: &str) {
+        self.knowledge.put(&tenant(name), document(id, text)).await.unwrap();
+    }
+
+    async fn found(&self, name: &str, query: &str) -> Vec<String> {
+        let passages = self.knowledge.search(&tenant(name), query, 10).await.unwrap();
+        passages.into_iter().map(|passage| passage.document).collect()
+    }
+}
+
+#[tokio::test]
+async fn what_is_stored_does_not_show_a_text_and_moves_nowhere() {
+    let site = Site::new();
+    let node = site.node(&Options::default());
+    node.put("acme", "hours", HOURS).await;
+    let rows = site.disk.rows(site.clock.now());
+    let shows = |needle: &str| {
+        rows.iter().any(|(_, value)| value.windows(needle.len()).any(|bytes| bytes == needle.as_bytes()))
+    };
+    assert!(!shows("weekdays") && !shows("Title") && !shows("passages"));
+    let key = heddle_schemas::table::Key::document(&tenant("acme"), "hours");
+    let (_, sealed) = rows.iter().find(|(row, _)| *row == key).expect("the document's row");
+    let elsewhere = heddle_schemas::table::Key::document(&tenant("acme"), "other");
+    let moved = heddle_schemas::ports::state::Write::put(elsewhere, sealed.clone());
+    let batch = heddle_schemas::ports::state::Batch { writes: vec![moved], ..Default::default() };
+    node.state.commit(batch).await.unwrap();
+    let listed = node.knowledge.list(&tenant("acme")).await;
+    assert!(matches!(listed, Err(KnowledgeError::Keys(KeysError::Unreadable { .. }))), "{listed:?}");
+}
+
+#[tokio::test]
+async fn documents_are_found_after_a_restart() {
+    let site = Site::new();
+    let before = site.node(&Options::default());
+    // More than one page.
+    for n in 0..40 {
+        before.put("acme", &format!("d{n:02}"), &format!("# Room {n}\n\nIt has the number {n}.")).await;
+    }
+    before.knowledge.remove(&tenant("acme"), "d07").await.unwrap();
+    let after = site.node(&Options::default());
+    assert_eq!(after.found("acme", "room 39").await[0], "d39");
+    assert!(!after.found("acme", "7").await.contains(&"d07".to_owned()));
+    let listed = after.knowledge.list(&tenant("acme")).await.unwrap();
+    assert_eq!(listed.len(), 39);
+    assert!(listed.iter().all(|summary| summary.passages == 1) && listed.is_sorted_by_key(|s| s.id.clone()));
+}
+
+#[tokio::test]
+async fn a_change_made_elsewhere_is_seen() {
+    let site = Site::new();
+    let here = site.node(&Options::default());
+    let elsewhere = TantivyKnowledge::new(here.state.clone(), here.keys.clone(), &Options::default());
+    here.put("acme", "hours", HOURS).await;
+    assert_eq!(here.found("acme", "weekdays").await, ["hours"]);
+    elsewhere.put(&tenant("acme"), document("more", "Weekdays are busy.")).await.unwrap();
+    assert_eq!(here.found("acme", "weekdays").await.len(), 2);
+    here.put("acme", "third", "On weekdays, knock.").await;
+    assert_eq!(elsewhere.search(&tenant("acme"), "weekdays", 9).await.unwrap().len(), 3);
+    elsewhere.remove(&tenant("acme"), "hours").await.unwrap();
+    assert_eq!(here.found("acme", "nine").await, [""; 0]);
+    elsewhere.erase(&tenant("acme")).await.unwrap();
+    assert_eq!(here.found("acme", "weekdays").await, [""; 0]);
+    here.put("acme", "hours", HOURS).await;
+    assert_eq!(elsewhere.search(&tenant("acme"), "weekdays", 9).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_erased_key_ends_searches_at_once() {
+    let node = node();
+    node.put("acme", "hours", HOURS).await;
+    assert_eq!(node.found("acme", "weekdays").await, ["hours"]);
+    node.keys.erase_tenant(&tenant("acme")).await.unwrap();
+    let found = node.knowledge.search(&tenant("acme"), "weekdays", 9).await;
+    assert!(matches!(found, Err(KnowledgeError::Keys(KeysError::Gone { .. }))), "{found:?}");
+    assert_eq!(node.knowledge.open_indexes(), 0);
+    node.knowledge.erase(&tenant("acme")).await.unwrap();
+    assert_eq!(node.found("acme", "weekdays").await, [""; 0]);
+}
+
+#[tokio::test]
+async fn erasing_leaves_no_row() {
+    let site = Site::new();
+    let node = site.node(&Options::default());
+    for n in 0..40 {
+        node.put("acme", &format!("d{n}"), HOURS).await;
+    }
+    node.put("globex", "hours", HOURS).await;
+    node.found("acme", "weekdays").await;
+    node.knowledge.erase(&tenant("acme")).await.unwrap();
+    assert_eq!(node.knowledge.open_indexes(), 0);
+    let partition = heddle_schemas::table::Partition::documents(&tenant("acme"));
+    let rows = site.disk.rows(site.clock.now());
+    assert!(rows.iter().all(|(key, _)| key.partition() != partition));
+    assert_eq!(node.found("globex", "weekdays").await, ["hours"]);
+}
+
+#[tokio::test]
+async fn searching_what_has_no_documents_writes_nothing() {
+    let site = Site::new();
+    let node = site.node(&Options::default());
+    assert_eq!(node.found("acme", "weekdays").await, [""; 0]);
+    assert_eq!(node.knowledge.list(&tenant("acme")).await.unwrap(), []);
+    assert_eq!(site.disk.rows(site.clock.now()), []);
+}
+
+#[tokio::test]
+async fn indexes_used_least_close_and_open_again() {
+    let by_number = Options { open_indexes: NonZeroUsize::new(2).unwrap(), ..Options::default() };
+    let by_bytes = Options { open_bytes: 1, ..Options::default() };
+    for (options, most) in [(by_number, 2), (by_bytes, 1)] {
+        let node = Site::new().node(&options);
+        for n in 0..5 {
+            node.put(&format!("t{n}"), &format!("d{n}"), HOURS).await;
+        }
+        for _ in 0..2 {
+            for n in 0..5 {
+                assert_eq!(node.found(&format!("t{n}"), "weekdays").await, [format!("d{n}")]);
+                assert!(node.knowledge.open_indexes() <= most);
+            }
+        }
+        assert_eq!(node.knowledge.open_indexes(), most);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn searches_that_come_while_an_index_loads_wait_for_one_load() {
+    let site = Site::new();
+    site.node(&Options::default()).put("acme", "hours", HOURS).await;
+    let scans = Arc::new(AtomicUsize::new(0));
+    let counted = scans.clone();
+    let node = site.node_with(&Options::default(), move |operation| {
+        if operation == Operation::Scan {
+            counted.fetch_add(1, Ordering::SeqCst);
+            return Fault::delay(Duration::from_millis(50));
+        }
+        Fault::NONE
+    });
+    let found = join_all((0..64).map(|_| node.found("acme", "weekdays"))).await;
+    assert!(found.iter().all(|found| *found == ["hours"]));
+    // The page, and the empty one after it.
+    assert_eq!(scans.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_holds_up_no_other_tenant() {
+    let site = Site::new();
+    let stuck = Arc::new(AtomicBool::new(false));
+    let is_stuck = stuck.clone();
+    let node = site.node_with(&Options::default(), move |operation| {
+        let stuck = operation == Operation::Scan && is_stuck.load(Ordering::SeqCst);
+        Fault::delay(Duration::from_secs(if stuck { 3_600 } else { 0 }))
+    });
+    node.put("acme", "a", HOURS).await;
+    node.put("globex", "b", HOURS).await;
+    assert_eq!(node.found("globex", "weekdays").await, ["b"]);
+    stuck.store(true, Ordering::SeqCst);
+    let node = Arc::new(node);
+    let loading = tokio::spawn({
+        let node = node.clone();
+        async move { node.found("acme", "weekdays").await }
+    });
+    while node.knowledge.open_indexes() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let limit = Duration::from_secs(60);
+    let found = tokio::time::timeout(limit, node.found("globex", "weekdays")).await;
+    assert_eq!(found.unwrap(), ["b"]);
+    // Who gives up loading leaves it to the next.
+    loading.abort();
+    stuck.store(false, Ordering::SeqCst);
+    assert_eq!(tokio::time::timeout(limit, node.found("acme", "weekdays")).await.unwrap(), ["a"]);
+}
+
+#[tokio::test]
+async fn a_change_that_fails_half_way_is_not_hidden() {
+    for outcome in [Outcome::FailsBefore, Outcome::FailsAfter] {
+        let failing = Arc::new(AtomicBool::new(false));
+        let fails = failing.clone();
+        let node = Site::new().node_with(&Options::default(), move |operation| {
+            let fails = operation == Operation::CompareAndSet && fails.load(Ordering::SeqCst);
+            Fault::outcome(if fails { outcome } else { Outcome::Works })
+        });
+        node.put("acme", "hours", HOURS).await;
+        assert_eq!(node.found("acme", "weekdays").await, ["hours"]);
+        failing.store(true, Ordering::SeqCst);
+        node.knowledge.put(&tenant("acme"), document("b", "Busy weekdays.")).await.unwrap_err();
+        failing.store(false, Ordering::SeqCst);
+        assert_eq!(node.found("acme", "weekdays").await.len(), 2);
+        node.put("acme", "b", "Busy.").await;
+        assert_eq!(node.found("acme", "weekdays").await, ["hours"]);
+    }
+}
+
+#[tokio::test]
+async fn a_change_given_up_half_way_is_not_hidden() {
+    let slow = Arc::new(AtomicBool::new(false));
+    let is_slow = slow.clone();
+    let node = Site::new().node_with(&Options::default(), move |operation| {
+        let slow = operation == Operation::CompareAndSet && is_slow.load(Ordering::SeqCst);
+        Fault::delay(Duration::from_secs(if slow { 3_600 } else { 0 }))
+    });
+    node.put("acme", "hours", HOURS).await;
+    assert_eq!(node.found("acme", "weekdays").await, ["hours"]);
+    slow.store(true, Ordering::SeqCst);
+    let acme = tenant("acme");
+    let remove = node.knowledge.remove(&acme, "hours");
+    tokio::time::timeout(Duration::from_millis(300), remove).await.unwrap_err();
+    assert_eq!(node.found("acme", "weekdays").await, [""; 0]);
+}
+
+#[tokio::test]
+async fn changes_of_an_open_index_find_what_a_new_one_finds() {
+    let site = Site::new();
+    let node = site.node(&Options::default());
+    for round in 0..3 {
+        for n in 0..12 {
+            let text =
+                format!("# Room {n}\n\nIt was painted {round} times.\n\n# Garden {n}\n\nIt has {n} trees.");
+            node.put("acme", &format!("d{n:02}"), &text).await;
+            assert_eq!(node.found("acme", &format!("garden {n}")).await[0], format!("d{n:02}"));
+        }
+        node.knowledge.remove(&tenant("acme"), &format!("d{round:02}")).await.unwrap();
+    }
+    let queries = ["room", "painted", "trees", "garden room trees", "2 times"];
+    let mut open = Vec::new();
+    for query in queries {
+        open.push(node.found("acme", query).await);
+    }
+    let fresh = site.node(&Options::default());
+    for (query, open) in queries.iter().zip(open) {
+        assert_eq!(fresh.found("acme", query).await, open, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn equal_passages_are_ordered_by_document_and_place() {
+    let node = node();
+    let paragraph = format!("{} The garden has old trees.", "It is a large house. ".repeat(5));
+    let text = format!("{paragraph}\n\n{paragraph}\n\n{paragraph}");
+    for id in ["d", "b", "e"] {
+        node.put("acme", id, &text).await;
+    }
+    node.found("acme", "garden").await;
+    for id in ["c", "a"] {
+        node.put("acme", id, &text).await;
+    }
+    let expected: Vec<_> = ["a", "b", "c", "d", "e"].iter().flat_map(|id| [*id; 3]).collect();
+    let passages =
+        node.knowledge.search(&tenant("acme"), "old garden trees house", usize::MAX).await.unwrap();
+    assert_eq!(passages.iter().map(|passage| passage.document.as_str()).collect::<Vec<_>>(), expected);
+    let first = node.knowledge.search(&tenant("acme"), "old garden trees house", 2).await.unwrap();
+    assert_eq!(first.iter().map(|passage| passage.document.as_str()).collect::<Vec<_>>(), ["a", "a"]);
+}
+
+#[tokio::test]
+async fn passages_are_found_by_headings_stems_and_without_accents() {
+    let node = node();
+    let text = "# Praxis\n\n## Öffnungszeiten\n\nMontag bis Freitag.\n\n## Parking\n\nBehind the café.";
+    node.put("acme", "info", text).await;
+    let search = async |query: &str| node.knowledge.search(&tenant("acme"), query, 1).await.unwrap();
+    let found = &search("Wie sind eure OFFNUNGSZEITEN?").await[0];
+    assert_eq!((found.text.as_str(), found.title.as_str()), ("Montag bis Freitag.", "Title"));
+    assert_eq!(found.headings, ["Praxis", "Öffnungszeiten"]);
+    assert!(found.score > 0.0);
+    assert_eq!(search("Where can I park?").await[0].text, "Behind the café.");
+    assert_eq!(search("cafe").await[0].text, "Behind the café.");
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_is_refused_and_changes_nothing() {
+    let node = node();
+    let large = "a ".repeat((2 << 20) + 1);
+    let many = "# a\n\nb\n\n".repeat(MAX_PASSAGES + 1);
+    let refused = [
+        (document("", HOURS), "0 bytes"),
+        (document(&"x".repeat(513), HOURS), "513 bytes"),
+        (document("a\0b", HOURS), "control character"),
+        (document("nul", "a\0b"), "U+0000"),
+        (document("empty", " \n"), "empty"),
+        (document("headings", "# Only\n\n## Headings"), "no passage"),
+        (document("large", &large), "4 MiB"),
+        (document("many", &many), "more than 10000 passages"),
+        (Document { title: "t".repeat(1025), ..document("title", HOURS) }, "title"),
+    ];
+    for (document, expected) in refused {
+        match node.knowledge.put(&tenant("acme"), document).await {
+            Err(KnowledgeError::Refused { why, .. }) => assert!(why.contains(expected), "{why}"),
+            other => panic!("{expected}: {other:?}"),
+        }
+    }
+    assert_eq!(node.knowledge.list(&tenant("acme")).await.unwrap(), []);
+    // The row without an id is the version's.
+    node.put("acme", "hours", HOURS).await;
+    let removed = node.knowledge.remove(&tenant("acme"), "").await;
+    assert!(matches!(removed, Err(KnowledgeError::Unknown { .. })));
+    assert_eq!(node.found("acme", "weekdays").await, ["hours"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn searches_see_every_finished_change_while_others_are_made() {
+    let node = node();
+    node.put("acme", "d00", "Room d00 is free.").await;
+    let changes = async {
+        for n in 1..25 {
+            let id = format!("d{n:02}");
+            node.put("acme", &id, &format!("Room {id} is free.")).await;
+            assert_eq!(node.found("acme", &id).await, std::slice::from_ref(&id), "right after it was put");
+            if n % 5 == 0 {
+                node.knowledge.remove(&tenant("acme"), &id).await.unwrap();
+                assert_eq!(node.found("acme", &id).await, [""; 0], "right after it was removed");
+            }
+        }
+    };
+    let searches = join_all((0..64).map(|_| async {
+        for _ in 0..5 {
+            assert_eq!(node.found("acme", "d00").await, ["d00"]);
+        }
+    }));
+    futures::join!(changes, searches);
+    // At the same time, and of one document.
+    let globex = tenant("globex");
+    let puts = (0..16).map(|n| {
+        let document = document(&format!("same{}", n % 4), &format!("Cellar {n}."));
+        node.knowledge.put(&globex, document)
+    });
+    try_join_all(puts).await.unwrap();
+    let passages = node.knowledge.search(&globex, "cellar", 99).await.unwrap();
+    assert_eq!(passages.len(), 4);
+    let (stored, _) = node.knowledge.rows.page(&globex, None, |stored| stored.document.text).await.unwrap();
+    assert!(passages.iter().all(|passage| stored.contains(&passage.text)), "{stored:?}");
+}
