@@ -7,6 +7,7 @@
 //! - [`keys`]: envelope encryption over any state store.
 //! - [`knowledge`]: tenants' documents, searched with Tantivy.
 //! - [`memory`]: every port in memory, with injectable faults, for tests and the seeded simulation.
+//! - [`responders`]: what answers a turn, a file each.
 //! - `words`: the words of a text, for the index and the responders.
 
 pub mod channels;
@@ -15,4 +16,5 @@ pub mod embedded;
 pub mod keys;
 pub mod knowledge;
 pub mod memory;
+pub mod responders;
 mod words;

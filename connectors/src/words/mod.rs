@@ -86,6 +86,13 @@ pub(crate) fn content_words(text: &str, limit: usize) -> Vec<Word> {
     words
 }
 
+/// Whether a text has nothing but stop words of its language, or no word at all.
+pub(crate) fn has_only_stop_words(text: &str, limit: usize) -> bool {
+    let words = words(text, limit);
+    let stops = stop::of_language_of(&words);
+    words.iter().all(|word| stops.contains(word.folded.as_str()))
+}
+
 /// Whether a text has a letter or digit, without which nothing finds it.
 pub(crate) fn has_a_word(text: &str) -> bool {
     text.chars().any(char::is_alphanumeric)
@@ -131,6 +138,7 @@ mod tests {
     #[test]
     fn a_text_of_stop_words_keeps_them() {
         assert_eq!(folded("the who"), ["the", "who"]);
+        assert!(has_only_stop_words("the who", 64) && has_only_stop_words("?!", 64));
     }
 
     #[test]
