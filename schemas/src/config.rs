@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sealed::Secret;
 use crate::tenant::Faults;
 use crate::time::human;
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub keys: Keys,
     /// What the engine may use of this machine, and its policies.
     pub engine: Engine,
+    /// What it writes to standard error.
+    pub telemetry: Telemetry,
 }
 
 impl Default for Config {
@@ -40,6 +43,7 @@ impl Default for Config {
             state: State::default(),
             keys: Keys::default(),
             engine: Engine::default(),
+            telemetry: Telemetry::default(),
         }
     }
 }
@@ -64,11 +68,60 @@ impl Default for Node {
 pub struct Http {
     /// Where webhooks, admin API, console, metrics and health are served.
     pub listen: SocketAddr,
+    /// The bearer token of the admin API and the console's data: a literal, `env:NAME` or `file:PATH`.
+    /// Empty: they answer only to this machine, and not through a proxy.
+    pub admin_token: Secret,
+    /// Webhooks that are read and taken in at once; more wait, and after a while are sent away with 503.
+    pub webhooks_at_once: NonZeroUsize,
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            admin_token: Secret::default(),
+            webhooks_at_once: const { NonZeroUsize::new(256).unwrap() },
+        }
+    }
+}
+
+/// How the log lines of the process are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How much the process tells of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// The process's own log lines, on standard error. Whatever the level, none holds a message, a phone
+/// number or a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// How lines are written.
+    pub format: LogFormat,
+    /// Up to which level Heddle's own lines are; those of libraries end at `warn`.
+    pub level: LogLevel,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { format: LogFormat::Pretty, level: LogLevel::Info }
     }
 }
 
@@ -213,6 +266,13 @@ impl Config {
                     .to_owned(),
             );
         }
+        if !self.http.listen.ip().is_loopback() && self.http.admin_token.is_empty() {
+            faults.push(format!(
+                "http.admin_token: is empty, and http.listen = \"{}\" is reached from other machines; set a \
+                 token (env:NAME or file:PATH), or listen on 127.0.0.1",
+                self.http.listen
+            ));
+        }
         if self.engine.send_timeout.is_zero() {
             faults.push("engine.send_timeout: is zero".to_owned());
         }
@@ -227,6 +287,16 @@ mod tests {
     #[test]
     fn the_defaults_are_valid() {
         Config::default().validate().unwrap();
+    }
+
+    #[test]
+    fn an_admin_api_open_to_other_machines_needs_a_token() {
+        let listen = SocketAddr::from(([0, 0, 0, 0], 8080));
+        let open = Http { listen, ..Http::default() };
+        let faults = Config { http: open.clone(), ..Config::default() }.validate().unwrap_err();
+        assert!(faults.to_string().contains("http.admin_token"), "{faults}");
+        let guarded = Http { admin_token: Secret::new("env:TOKEN"), ..open };
+        Config { http: guarded, ..Config::default() }.validate().unwrap();
     }
 
     #[test]

@@ -257,6 +257,23 @@ impl Tenant {
         secrets
     }
 
+    /// The configuration as JSON with its secrets in the clear, as the admin API takes it. Never for a log.
+    ///
+    /// # Panics
+    /// Never: a configuration is always JSON.
+    #[must_use]
+    pub fn to_json_exposed(&self) -> serde_json::Value {
+        let mut json = serde_json::to_value(self).expect("a configuration is always JSON");
+        json["llm"]["api_key"] = self.llm.api_key.expose().into();
+        for (index, channel) in self.channels.iter().enumerate() {
+            let json = &mut json["channels"][index];
+            json["access_token"] = channel.access_token.expose().into();
+            json["app_secret"] = channel.app_secret.expose().into();
+            json["verify_token"] = channel.verify_token.expose().into();
+        }
+        json
+    }
+
     /// The account with this id.
     #[must_use]
     pub fn channel(&self, kind: ChannelKind, account: &AccountId) -> Option<&ChannelAccount> {
@@ -312,6 +329,17 @@ mod tests {
         let text = ACME.replace("settle =", "setle =");
         let fault = Tenant::from_toml(&text).unwrap_err().to_string();
         assert!(fault.contains("setle") && fault.contains("line 5"), "{fault}");
+    }
+
+    #[test]
+    fn exposed_json_reads_back_whole_and_the_ordinary_one_tells_no_secret() {
+        let mut tenant = Tenant::from_toml(ACME).unwrap();
+        for (place, secret) in tenant.secrets_mut() {
+            *secret = Secret::new(format!("value of {place}"));
+        }
+        let back: Tenant = serde_json::from_value(tenant.to_json_exposed()).unwrap();
+        assert_eq!(back, tenant);
+        assert!(!serde_json::to_string(&tenant).unwrap().contains("value of"));
     }
 
     #[test]
