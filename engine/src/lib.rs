@@ -1,3 +1,20 @@
 //! The engine: configuration, wiring, intake, HTTP and shutdown of the binary `heddle`.
+//!
+//! # Layout
+//! - [`cli`]: the command line, one command a file; [`demo`]: the main job, shown and counted.
+//! - [`configuration`]: `heddle.toml`, the environment, secrets; read once.
+//! - [`node`]: the wiring; [`service`]: a node that serves; [`administration`]: what an operator may do.
+//! - [`http`]: webhooks, admin API, console, metrics, health.
+//! - [`metrics`], [`telemetry`]: what the process tells of itself.
+//! - [`simulator`]: a provider and its customers, for the demo, tests and load.
 
+pub mod administration;
+pub mod cli;
+pub mod configuration;
+pub mod demo;
+pub mod http;
+pub mod metrics;
+pub mod node;
+pub mod service;
 pub mod simulator;
+pub mod telemetry;

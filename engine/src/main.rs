@@ -1,3 +1,7 @@
 //! The binary `heddle`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    heddle_engine::cli::main()
+}

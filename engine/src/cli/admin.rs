@@ -1,0 +1,221 @@
+//! Where commands find a node: its admin API, or, on the embedded store, the folder no process has open.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::Args;
+use heddle_schemas::config::Config;
+use heddle_schemas::id::TenantId;
+use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
+use heddle_schemas::sealed::Secret;
+use heddle_schemas::tenant::Tenant;
+use reqwest::{Client, Method, StatusCode};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::Failure;
+use crate::administration::{Administration, AdministrationError};
+use crate::http::admin::List;
+use crate::node::Node;
+
+/// How long the admin API may take.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Where to find the node.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Where {
+    /// The admin API of a running node; without it the configured address, and when nobody listens
+    /// there the data folder itself.
+    #[arg(long, global = true, value_name = "URL")]
+    pub url: Option<String>,
+}
+
+/// A node to administer.
+pub enum Admin {
+    /// One that runs.
+    Remote(Remote),
+    /// A folder that no process has open.
+    Local(Arc<Node>, Administration),
+}
+
+/// The admin API of a running node.
+pub struct Remote {
+    client: Client,
+    base: String,
+    token: Secret,
+}
+
+impl From<AdministrationError> for Failure {
+    fn from(error: AdministrationError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Admin {
+    /// Finds the node.
+    ///
+    /// # Errors
+    /// When there is neither a running one nor a folder that can be opened.
+    pub async fn find(config: Config, place: &Where) -> Result<Self, Failure> {
+        let base = place.url.clone().unwrap_or_else(|| format!("http://{}", config.http.listen));
+        let remote = Remote::new(&base, config.http.admin_token.clone())?;
+        match remote.client.get(format!("{base}/healthz")).send().await {
+            Ok(_) => Ok(Self::Remote(remote)),
+            Err(error) if error.is_connect() && place.url.is_none() => {
+                let node = Arc::new(Node::open(config)?);
+                let administration = node.administration().await?;
+                Ok(Self::Local(node, administration))
+            }
+            Err(error) => {
+                Err(Failure::Failed(anyhow::Error::new(error).context(format!("no node answers at {base}"))))
+            }
+        }
+    }
+
+    /// Leaves the node as it is found next.
+    pub async fn close(self) {
+        if let Self::Local(node, _) = self {
+            node.close().await;
+        }
+    }
+
+    /// Makes a configuration the tenant's own.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn apply(&self, tenant: Tenant) -> Result<Tenant, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let path = format!("tenants/{}", tenant.id);
+                remote.ask(Method::PUT, &path, &[], Some(tenant.to_json_exposed())).await
+            }
+            Self::Local(_, local) => Ok((*local.apply(tenant).await?).clone()),
+        }
+    }
+
+    /// Every tenant, by id.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn tenants(&self) -> Result<Vec<Tenant>, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                remote.ask::<List<Tenant>>(Method::GET, "tenants", &[], None).await.map(|list| list.items)
+            }
+            Self::Local(_, local) => Ok(local.tenants().iter().map(|tenant| (**tenant).clone()).collect()),
+        }
+    }
+
+    /// One tenant.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn tenant(&self, id: &TenantId) -> Result<Tenant, Failure> {
+        match self {
+            Self::Remote(remote) => remote.ask(Method::GET, &format!("tenants/{id}"), &[], None).await,
+            Self::Local(_, local) => Ok((*local.tenant(id)?).clone()),
+        }
+    }
+
+    /// Keeps a document.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn add(&self, id: &TenantId, document: Document) -> Result<DocumentSummary, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let body = serde_json::to_value(&document).expect("a document is always JSON");
+                remote.ask(Method::POST, &format!("tenants/{id}/documents"), &[], Some(body)).await
+            }
+            Self::Local(_, local) => Ok(local.add(id, document).await?),
+        }
+    }
+
+    /// Removes a document.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn remove(&self, id: &TenantId, document: &str) -> Result<(), Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let path = format!("tenants/{id}/documents");
+                remote.ask::<()>(Method::DELETE, &path, &[("id", document)], None).await
+            }
+            Self::Local(_, local) => Ok(local.remove(id, document).await?),
+        }
+    }
+
+    /// A tenant's documents, by id.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn documents(&self, id: &TenantId) -> Result<Vec<DocumentSummary>, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let path = format!("tenants/{id}/documents");
+                remote.ask::<List<_>>(Method::GET, &path, &[], None).await.map(|list| list.items)
+            }
+            Self::Local(_, local) => Ok(local.documents(id).await?),
+        }
+    }
+
+    /// The passages that match best.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn search(&self, id: &TenantId, query: &str, limit: usize) -> Result<Vec<Passage>, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let body = json!({ "query": query, "limit": limit });
+                let path = format!("tenants/{id}/search");
+                remote.ask::<List<_>>(Method::POST, &path, &[], Some(body)).await.map(|list| list.items)
+            }
+            Self::Local(_, local) => Ok(local.search(id, query, limit).await?),
+        }
+    }
+}
+
+impl Remote {
+    /// Of the node at this address.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be set up.
+    pub fn new(base: &str, token: Secret) -> Result<Self, Failure> {
+        let client = Client::builder().timeout(TIMEOUT).no_proxy().build();
+        let client = client.map_err(|error| Failure::Failed(error.into()))?;
+        Ok(Self { client, base: base.trim_end_matches('/').to_owned(), token })
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Result<T, Failure> {
+        let failed = |error: reqwest::Error| Failure::Failed(error.without_url().into());
+        let mut request = self.client.request(method, format!("{}/v1/{path}", self.base)).query(query);
+        if !self.token.is_empty() {
+            request = request.bearer_auth(self.token.expose());
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.map_err(failed)?;
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(failed)?;
+        if status.is_success() {
+            let bytes: &[u8] = if status == StatusCode::NO_CONTENT { b"null" } else { &bytes };
+            return serde_json::from_slice(bytes)
+                .map_err(|error| Failure::Failed(anyhow!("the admin API's answer cannot be read: {error}")));
+        }
+        let problem: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let detail = problem["detail"].as_str().unwrap_or("no detail");
+        let detail = anyhow!("{detail}");
+        match status {
+            StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST => Err(Failure::Usage(detail)),
+            _ => Err(Failure::Failed(detail.context(format!("the node answered {status}")))),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The command line.
+//!
+//! Exit codes: 0 done; 1 failed, or a promise is broken; 2 wrong usage or configuration. What a command
+//! prints goes to standard output, as text or with `--json` as JSON; faults and log lines go to standard
+//! error.
+//!
+//! # Layout
+//! - [`output`]: the one place that prints.
+//! - [`admin`]: where commands find a node: its admin API, or the folder when no process has it open.
+//! - One file a command: [`serve`], [`check_config`], [`tenant`], [`kb`]; the demo is [`crate::demo`].
+
+pub mod admin;
+pub mod check_config;
+pub mod kb;
+pub mod output;
+pub mod serve;
+pub mod tenant;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use heddle_schemas::config::Config;
+
+use self::output::Output;
+use crate::configuration::{self, ConfigurationError};
+use crate::demo;
+use crate::node::NodeError;
+use crate::service::ServiceError;
+use crate::telemetry;
+
+/// Actor-based message engine for AI customer agents and bulk campaigns over WhatsApp.
+#[derive(Debug, Parser)]
+#[command(name = "heddle", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// The configuration; without it heddle.toml where there is one, else the embedded defaults.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print data as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node: take webhooks in and answer them, until SIGTERM or SIGINT.
+    Serve,
+    /// Check the configuration, and tenants' files beside it, without starting anything.
+    CheckConfig(check_config::Arguments),
+    /// Tenants: apply a file, list, show.
+    Tenant(tenant::Arguments),
+    /// A tenant's documents: add, list, remove, search.
+    Kb(kb::Arguments),
+    /// The main job, shown: an engine, a simulated WhatsApp Cloud API and its customers, counted at the end.
+    Demo(demo::Arguments),
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub enum Failure {
+    /// The usage or the configuration is wrong: exit code 2.
+    Usage(anyhow::Error),
+    /// It failed, or a promise is broken: exit code 1.
+    Failed(anyhow::Error),
+}
+
+impl From<ConfigurationError> for Failure {
+    fn from(error: ConfigurationError) -> Self {
+        Self::Usage(error.into())
+    }
+}
+
+impl From<NodeError> for Failure {
+    fn from(error: NodeError) -> Self {
+        use heddle_connectors::embedded::OpenError;
+        match error {
+            NodeError::Configuration(error) => error.into(),
+            error @ NodeError::Store(OpenError::Partitions { .. }) => Self::Usage(error.into()),
+            error => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::Node(error) => error.into(),
+            error => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    // clap prints usage faults itself and exits with 2.
+    let cli = Cli::parse();
+    let mut output = Output::new(cli.global.json);
+    match run(cli, &mut output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Failed(error)) => {
+            output.fault(&error);
+            ExitCode::from(1)
+        }
+        Err(Failure::Usage(error)) => {
+            output.fault(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
+    if let Command::CheckConfig(arguments) = &cli.command {
+        return check_config::run(&cli.global, arguments, output);
+    }
+    let config = configuration::load(cli.global.config.as_deref())?;
+    install_telemetry(&cli.command, &config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Serve => serve::run(config).await,
+            Command::CheckConfig(_) => Ok(()),
+            Command::Tenant(arguments) => tenant::run(config, arguments, output).await,
+            Command::Kb(arguments) => kb::run(config, arguments, output).await,
+            Command::Demo(arguments) => demo::run(config, arguments, output).await,
+        }
+    })
+}
+
+/// A node tells everything it is configured to; other commands only what is wrong.
+fn install_telemetry(command: &Command, config: &Config) -> Result<(), Failure> {
+    let mut options = config.telemetry.clone();
+    if !matches!(command, Command::Serve) && options == heddle_schemas::config::Telemetry::default() {
+        options.level = heddle_schemas::config::LogLevel::Warn;
+    }
+    telemetry::install(&options).map_err(|error| Failure::Failed(error.into()))
+}

@@ -1,0 +1,216 @@
+//! Reads `heddle.toml` and the environment, once.
+//!
+//! The file's values stand over the defaults, and `HEDDLE_<SECTION>__<KEY>` over the file's. Secrets are
+//! written as a literal, `env:NAME` or `file:PATH` and resolved here, so that no other part of the engine
+//! reads the environment or a secret's file.
+
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use heddle_connectors::keys::{MasterKey, MasterKeyError};
+use heddle_schemas::config::Config;
+use heddle_schemas::sealed::Secret;
+use heddle_schemas::tenant::{Faults, Tenant};
+
+/// The file that is read when none is named.
+pub const DEFAULT_FILE: &str = "heddle.toml";
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigurationError {
+    /// The named file cannot be read.
+    #[error("{} cannot be read: {source}", .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A value is of the wrong kind, or its key is not known.
+    #[error("the configuration cannot be read:\n{}", .0.join("\n"))]
+    Values(Vec<String>),
+    /// Values that cannot be.
+    #[error("the configuration is wrong:\n{0}")]
+    Faults(#[from] Faults),
+    /// A secret is not where it is said to be.
+    #[error("{place}: {why}")]
+    Secret {
+        /// The key that names it.
+        place: String,
+        /// What is wrong, without the secret.
+        why: String,
+    },
+    /// The master key.
+    #[error(transparent)]
+    Master(#[from] MasterKeyError),
+    /// The master key's file is gone and the data is not.
+    #[error(
+        "{} holds data, but its master key {} is missing: nothing in it could be read. Put the key back (a \
+         new one would not open it), or start with an empty data_dir", .data.display(), .key.display()
+    )]
+    MasterMissing {
+        /// The data folder.
+        data: PathBuf,
+        /// Where the key was looked for.
+        key: PathBuf,
+    },
+}
+
+/// Reads the configuration. A file that is named must be there; the default one need not.
+///
+/// # Errors
+/// [`ConfigurationError`], with every fault at once.
+pub fn load(file: Option<&Path>) -> Result<Config, ConfigurationError> {
+    let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(source) => return Err(ConfigurationError::File { path: path.into(), source }),
+    };
+    // A variable without a section (HEDDLE_SEEDS of a test, say) is none of ours, but for the one key that
+    // stands outside all sections.
+    let environment = Env::prefixed("HEDDLE_")
+        .filter(|key| key == "data_dir" || key.as_str().contains("__"))
+        .split("__")
+        .lowercase(true);
+    let figment =
+        Figment::from(Serialized::defaults(Config::default())).merge(Toml::string(&text)).merge(environment);
+    let mut config: Config = figment.extract().map_err(|error| {
+        ConfigurationError::Values(error.into_iter().map(|error| told(&error, path)).collect())
+    })?;
+    config.validate()?;
+    config.http.admin_token = resolve("http.admin_token", &config.http.admin_token)?;
+    Ok(config)
+}
+
+/// One fault of a value, with its key and where it was set.
+fn told(error: &figment::Error, file: &Path) -> String {
+    let key = error.path.join(".");
+    let from = match &error.metadata {
+        Some(metadata) if metadata.name.contains("environment") => "the environment".to_owned(),
+        _ => file.display().to_string(),
+    };
+    // The kind alone: its text never repeats a whole file.
+    if key.is_empty() { format!("{from}: {}", error.kind) } else { format!("{from}: {key}: {}", error.kind) }
+}
+
+/// Reads a secret from where it is said to be.
+///
+/// # Errors
+/// [`ConfigurationError::Secret`].
+#[expect(clippy::disallowed_methods, reason = "the environment is read here and nowhere else")]
+pub fn resolve(place: &str, secret: &Secret) -> Result<Secret, ConfigurationError> {
+    let wrong = |why: String| ConfigurationError::Secret { place: place.to_owned(), why };
+    let written = secret.expose();
+    if let Some(name) = written.strip_prefix("env:") {
+        let value = std::env::var(name)
+            .map_err(|_| wrong(format!("the environment has no {name}; set it, or write file:PATH")))?;
+        return Ok(Secret::new(value));
+    }
+    if let Some(path) = written.strip_prefix("file:") {
+        let value = std::fs::read_to_string(path).map_err(|error| wrong(format!("{path}: {error}")))?;
+        return Ok(Secret::new(value.trim_end_matches(['\r', '\n'])));
+    }
+    Ok(secret.clone())
+}
+
+/// Reads a tenant's file and its secrets.
+///
+/// # Errors
+/// [`ConfigurationError`], with every fault at once.
+pub fn load_tenant(path: &Path) -> Result<Tenant, ConfigurationError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigurationError::File { path: path.into(), source })?;
+    let mut tenant = Tenant::from_toml(&text)?;
+    let mut faults = Vec::new();
+    for (place, secret) in tenant.secrets_mut() {
+        match resolve(&place, secret) {
+            Ok(resolved) => *secret = resolved,
+            Err(error) => faults.push(error.to_string()),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(Faults(faults).into());
+    }
+    tenant.validate()?;
+    Ok(tenant)
+}
+
+/// Reads the master key; the embedded default makes its file at the first start, and only then.
+///
+/// # Errors
+/// [`ConfigurationError`].
+pub fn master_key(config: &Config) -> Result<MasterKey, ConfigurationError> {
+    if config.keys.master.starts_with("env:") {
+        let text = resolve("keys.master", &Secret::new(config.keys.master.as_str()))?;
+        return Ok(MasterKey::from_base64(text.expose())?);
+    }
+    let path = match config.keys.master.strip_prefix("file:") {
+        Some(path) => PathBuf::from(path),
+        None => config.data_dir.join("master.key"),
+    };
+    if path.exists() {
+        return Ok(MasterKey::load(&path)?);
+    }
+    if config.data_dir.join("journal").exists() {
+        return Err(ConfigurationError::MasterMissing { data: config.data_dir.clone(), key: path });
+    }
+    Ok(MasterKey::load_or_create(&path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_file_stands_over_the_defaults() {
+        let file = written("[http]\nlisten = \"127.0.0.1:9000\"\n[engine]\ndrain = \"3s\"\n");
+        let config = load(Some(file.path())).unwrap();
+        assert_eq!(config.http.listen.port(), 9000);
+        assert_eq!(config.engine.drain.as_secs(), 3);
+        assert_eq!(config.log, heddle_schemas::config::Log::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_file() {
+        let file = written("[http]\nlisen = \"127.0.0.1:9000\"\n");
+        let error = load(Some(file.path())).unwrap_err().to_string();
+        assert!(error.contains("lisen") && error.contains(&file.path().display().to_string()), "{error}");
+    }
+
+    #[test]
+    fn a_named_file_that_is_not_there_is_no_empty_one() {
+        let error = load(Some(Path::new("/nowhere/heddle.toml"))).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/heddle.toml"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_comes_from_where_it_is_said_to_be_and_a_missing_one_is_named_by_its_place() {
+        let file = written("s3cret\n");
+        let from_file = Secret::new(format!("file:{}", file.path().display()));
+        assert_eq!(resolve("x", &from_file).unwrap().expose(), "s3cret");
+        assert_eq!(resolve("x", &Secret::new("literal")).unwrap().expose(), "literal");
+        let error = resolve("llm.api_key", &Secret::new("env:HEDDLE_NO_SUCH")).unwrap_err().to_string();
+        assert!(error.contains("llm.api_key") && error.contains("HEDDLE_NO_SUCH"), "{error}");
+    }
+
+    #[test]
+    fn a_lost_master_key_is_not_replaced_by_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { data_dir: folder.path().into(), ..Config::default() };
+        let made = master_key(&config).unwrap().number();
+        assert_eq!(master_key(&config).unwrap().number(), made);
+        std::fs::create_dir(folder.path().join("journal")).unwrap();
+        std::fs::remove_file(folder.path().join("master.key")).unwrap();
+        let error = master_key(&config).unwrap_err().to_string();
+        assert!(error.contains("master.key") && error.contains("missing"), "{error}");
+        assert!(!folder.path().join("master.key").exists());
+    }
+}

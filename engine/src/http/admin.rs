@@ -1,0 +1,203 @@
+//! The admin API, `/v1`: tenants and their documents, as JSON. Faults are problem details (RFC 9457).
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use heddle_actors::tenants::TenantsError;
+use heddle_schemas::id::TenantId;
+use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError, Passage};
+use heddle_schemas::tenant::Tenant;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Shared;
+use super::{guard, openapi};
+use crate::administration::AdministrationError;
+
+/// The largest body: a document of 4 MiB, escaped.
+const MAX_BODY: usize = 16 << 20;
+/// Passages of a search, where the request does not say.
+const PASSAGES: usize = 5;
+/// Passages of a search at most.
+const MOST_PASSAGES: usize = 100;
+
+/// The routes, guarded.
+pub(super) fn routes(shared: Arc<Shared>) -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/openapi.json", get(openapi::document))
+        .route("/tenants", get(list))
+        .route("/tenants/{tenant}", get(show).put(apply))
+        .route("/tenants/{tenant}/documents", get(documents).post(add).delete(remove))
+        .route("/tenants/{tenant}/search", post(search))
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such path; see /v1/openapi.json"))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(axum::middleware::from_fn_with_state(shared, guard::guard))
+}
+
+/// What went wrong, as RFC 9457 writes it.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Problem {
+    /// The status, once more.
+    #[serde(serialize_with = "number")]
+    #[schemars(with = "u16")]
+    pub status: StatusCode,
+    /// The status in words.
+    pub title: String,
+    /// What is wrong, and what to do.
+    pub detail: String,
+}
+
+fn number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+impl Problem {
+    /// Of this status.
+    #[must_use]
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, title: status.canonical_reason().unwrap_or_default().into(), detail: detail.into() }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        (self.status, [(CONTENT_TYPE, "application/problem+json")], body).into_response()
+    }
+}
+
+impl From<AdministrationError> for Problem {
+    fn from(error: AdministrationError) -> Self {
+        let status = match &error {
+            AdministrationError::UnknownTenant(_)
+            | AdministrationError::Knowledge(KnowledgeError::Unknown { .. }) => StatusCode::NOT_FOUND,
+            AdministrationError::Tenants(TenantsError::Faults(_))
+            | AdministrationError::Knowledge(KnowledgeError::Refused { .. }) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            AdministrationError::Tenants(TenantsError::Taken { .. }) => StatusCode::CONFLICT,
+            other if other.is_transient() => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        if status.is_server_error() {
+            tracing::error!(%error, "an operation of the admin API failed");
+        }
+        Self::new(status, error.to_string())
+    }
+}
+
+macro_rules! from_rejection {
+    ($($rejection:ty),*) => {$(
+        impl From<$rejection> for Problem {
+            fn from(rejection: $rejection) -> Self {
+                Self::new(rejection.status(), rejection.body_text())
+            }
+        }
+    )*};
+}
+from_rejection!(JsonRejection, PathRejection, QueryRejection);
+
+/// Axum's extractor, whose faults are problem details too.
+#[derive(FromRequest)]
+#[from_request(via(axum::Json), rejection(Problem))]
+struct Json<T>(T);
+
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Path), rejection(Problem))]
+struct Path<T>(T);
+
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Query), rejection(Problem))]
+struct Query<T>(T);
+
+/// The answer of a list.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct List<T> {
+    /// In order.
+    pub items: Vec<T>,
+}
+
+impl<T: Serialize> IntoResponse for List<T> {
+    fn into_response(self) -> Response {
+        axum::Json(self).into_response()
+    }
+}
+
+/// A document, named in the query: its id may hold any character.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Named {
+    /// The document's id.
+    pub id: String,
+}
+
+/// What to search for.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Search {
+    /// Any text.
+    pub query: String,
+    /// Passages at most; 1 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+type Answer<T> = Result<T, Problem>;
+
+async fn list(State(shared): State<Arc<Shared>>) -> List<Tenant> {
+    List { items: shared.administration.tenants().iter().map(|tenant| (**tenant).clone()).collect() }
+}
+
+async fn show(State(shared): State<Arc<Shared>>, Path(id): Path<TenantId>) -> Answer<axum::Json<Tenant>> {
+    Ok(axum::Json((*shared.administration.tenant(&id)?).clone()))
+}
+
+async fn apply(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<TenantId>,
+    Json(tenant): Json<Tenant>,
+) -> Answer<axum::Json<Tenant>> {
+    if tenant.id != id {
+        let detail = format!("the path names tenant {id} and the body {}", tenant.id);
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+    }
+    Ok(axum::Json((*shared.administration.apply(tenant).await?).clone()))
+}
+
+async fn documents(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<TenantId>,
+) -> Answer<List<DocumentSummary>> {
+    Ok(List { items: shared.administration.documents(&id).await? })
+}
+
+async fn add(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<TenantId>,
+    Json(document): Json<Document>,
+) -> Answer<axum::Json<DocumentSummary>> {
+    Ok(axum::Json(shared.administration.add(&id, document).await?))
+}
+
+async fn remove(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<TenantId>,
+    Query(document): Query<Named>,
+) -> Answer<StatusCode> {
+    shared.administration.remove(&id, &document.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn search(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<TenantId>,
+    Json(search): Json<Search>,
+) -> Answer<List<Passage>> {
+    let limit = search.limit.unwrap_or(PASSAGES).clamp(1, MOST_PASSAGES);
+    Ok(List { items: shared.administration.search(&id, &search.query, limit).await? })
+}

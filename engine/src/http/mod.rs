@@ -1,0 +1,141 @@
+//! The HTTP server: webhooks, the admin API, the console, metrics and health, on one address.
+//!
+//! # Layout
+//! - [`webhooks`]: the way in of channels.
+//! - [`admin`]: `/v1`, guarded by [`guard`], described by [`openapi`].
+//! - [`health`]: `/healthz`, `/readyz`, `/metrics`.
+//! - [`console`]: `/`.
+
+pub mod admin;
+pub mod console;
+pub mod guard;
+pub mod health;
+pub mod openapi;
+pub mod webhooks;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use heddle_actors::reception::{Reception, WayIn};
+use heddle_actors::tenants::Tenants;
+use heddle_schemas::config;
+use heddle_schemas::sealed::Secret;
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::administration::Administration;
+use crate::metrics::Metrics;
+use crate::node::Node;
+
+/// Why the server does not listen.
+#[derive(Debug, thiserror::Error)]
+#[error("http.listen = \"{address}\": {source}; stop what has it, or set another address")]
+pub struct ListenError {
+    /// The address asked for.
+    pub address: SocketAddr,
+    /// What the system says.
+    #[source]
+    pub source: std::io::Error,
+}
+
+/// What the handlers share.
+pub struct Shared {
+    node: Arc<Node>,
+    tenants: Arc<Tenants>,
+    reception: Arc<Reception>,
+    way_in: Arc<WayIn>,
+    administration: Administration,
+    admin_token: Secret,
+    registry: Registry,
+    metrics: Arc<Metrics>,
+    at_once: Semaphore,
+    ready: AtomicBool,
+}
+
+impl Shared {
+    /// Over a started node.
+    #[must_use]
+    pub fn new(node: Arc<Node>, system: &heddle_actors::system::System) -> Arc<Self> {
+        let http: &config::Http = &node.config.http;
+        Arc::new(Self {
+            tenants: system.tenants.clone(),
+            reception: system.reception.clone(),
+            way_in: system.way_in.clone(),
+            administration: Administration::new(system.tenants.clone(), node.ports.knowledge.clone()),
+            admin_token: http.admin_token.clone(),
+            registry: node.registry.clone(),
+            metrics: node.metrics.clone(),
+            at_once: Semaphore::new(http.webhooks_at_once.get()),
+            ready: AtomicBool::new(false),
+            node,
+        })
+    }
+
+    /// Takes webhooks in from now on, or no more.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+        self.way_in.set_open(ready);
+        self.metrics.ready(ready);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+}
+
+/// A running server.
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    ended: JoinHandle<std::io::Result<()>>,
+}
+
+/// Reserves the address, so that a fault shows before anything has been started.
+///
+/// # Errors
+/// [`ListenError`].
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).await.map_err(|source| ListenError { address, source })
+}
+
+impl Server {
+    /// Serves on a bound address.
+    ///
+    /// # Errors
+    /// The system's, where the listener has no address.
+    pub fn start(listener: TcpListener, shared: Arc<Shared>) -> std::io::Result<Self> {
+        let address = listener.local_addr()?;
+        let app = router(shared).into_make_service_with_connect_info::<SocketAddr>();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let ended = tokio::spawn(async move {
+            let stopped = async {
+                // Whoever started the server is gone: so is the server.
+                let _ = stopped.await;
+            };
+            axum::serve(listener, app).with_graceful_shutdown(stopped).await
+        });
+        Ok(Self { address, stop, ended })
+    }
+
+    /// Takes no more connections, answers what has been asked, and ends.
+    pub async fn stop(self) {
+        // It may have ended by itself.
+        let _ = self.stop.send(());
+        // Connections that are kept open without a request are closed at once; a slow one has this long.
+        drop(tokio::time::timeout(std::time::Duration::from_secs(5), self.ended).await);
+    }
+}
+
+fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .merge(webhooks::routes())
+        .merge(health::routes())
+        .merge(console::routes())
+        .nest("/v1", admin::routes(shared.clone()))
+        .with_state(shared)
+}

@@ -1,0 +1,121 @@
+//! `/v1/openapi.json`: the admin API's description, its schemas generated from the types it speaks.
+
+use axum::Json;
+use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
+use heddle_schemas::tenant::Tenant;
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
+use serde_json::{Value, json};
+
+use super::admin::{List, Problem, Search};
+
+/// Answers with the description.
+pub(super) async fn document() -> Json<Value> {
+    Json(describe())
+}
+
+/// The description, OpenAPI 3.1 (<https://spec.openapis.org/oas/v3.1.1.html>).
+#[must_use]
+pub fn describe() -> Value {
+    // 3.1 takes JSON Schema as it is; its shared schemas stand under components.
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.definitions_path = "/components/schemas".into();
+        settings.meta_schema = None;
+    });
+    let mut schemas = settings.into_generator();
+    let tenant_path =
+        json!([{ "name": "tenant", "in": "path", "required": true, "schema": { "type": "string" } }]);
+    let paths = json!({
+        "/v1/tenants": {
+            "get": operation("Every tenant, by id; secrets read [redacted].", None, &answer::<List<Tenant>>(&mut schemas, "200"), &mut schemas),
+        },
+        "/v1/tenants/{tenant}": {
+            "parameters": tenant_path,
+            "get": operation("One tenant; secrets read [redacted].", None, &answer::<Tenant>(&mut schemas, "200"), &mut schemas),
+            "put": operation("Makes a configuration the tenant's own. Secrets are literals here.", Some(body::<Tenant>(&mut schemas)), &answer::<Tenant>(&mut schemas, "200"), &mut schemas),
+        },
+        "/v1/tenants/{tenant}/documents": {
+            "parameters": tenant_path,
+            "get": operation("The tenant's documents, by id.", None, &answer::<List<DocumentSummary>>(&mut schemas, "200"), &mut schemas),
+            "post": operation("Keeps a document, replacing the one of the same id.", Some(body::<Document>(&mut schemas)), &answer::<DocumentSummary>(&mut schemas, "200"), &mut schemas),
+            "delete": with_parameters(
+                operation("Removes a document.", None, &json!({ "204": { "description": "removed" } }), &mut schemas),
+                json!([{ "name": "id", "in": "query", "required": true, "schema": { "type": "string" } }]),
+            ),
+        },
+        "/v1/tenants/{tenant}/search": {
+            "parameters": tenant_path,
+            "post": operation("The passages that match best, the best first.", Some(body::<Search>(&mut schemas)), &answer::<List<Passage>>(&mut schemas, "200"), &mut schemas),
+        },
+    });
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Heddle admin API",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas.take_definitions(true),
+            "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
+        },
+        "security": [{ "token": [] }, {}],
+    })
+}
+
+fn content<T: schemars::JsonSchema>(schemas: &mut SchemaGenerator, kind: &str) -> Value {
+    let schema = schemas.subschema_for::<T>();
+    json!({ kind: { "schema": schema } })
+}
+
+fn body<T: schemars::JsonSchema>(schemas: &mut SchemaGenerator) -> Value {
+    json!({ "required": true, "content": content::<T>(schemas, "application/json") })
+}
+
+fn answer<T: schemars::JsonSchema>(schemas: &mut SchemaGenerator, status: &str) -> Value {
+    json!({ status: { "description": "done", "content": content::<T>(schemas, "application/json") } })
+}
+
+fn operation(summary: &str, body: Option<Value>, answers: &Value, schemas: &mut SchemaGenerator) -> Value {
+    let mut responses = answers.clone();
+    responses["default"] = json!({
+        "description": "what is wrong, and what to do (RFC 9457)",
+        "content": content::<Problem>(schemas, "application/problem+json"),
+    });
+    let mut operation = json!({ "summary": summary, "responses": responses });
+    if let Some(body) = body {
+        operation["requestBody"] = body;
+    }
+    operation
+}
+
+fn with_parameters(mut operation: Value, parameters: Value) -> Value {
+    operation["parameters"] = parameters;
+    operation
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let description = describe();
+        let mut open = vec![&description];
+        let mut references = 0;
+        while let Some(value) = open.pop() {
+            if let Some(reference) = value.get("$ref").and_then(Value::as_str) {
+                let pointer = reference.strip_prefix('#').expect("a reference within the document");
+                assert!(description.pointer(pointer).is_some(), "{reference}");
+                references += 1;
+            }
+            match value {
+                Value::Object(fields) => open.extend(fields.values()),
+                Value::Array(items) => open.extend(items),
+                _ => {}
+            }
+        }
+        assert!(references > 5);
+    }
+}

@@ -1,0 +1,167 @@
+//! One node: the ports of its configuration, the actors over them, and how both come and go.
+//!
+//! Opening a node opens its stores and reads its tenants, and nothing runs yet: that is what a command
+//! without a running node works on. Starting it takes records up; draining finishes what was taken up,
+//! closes the stores and leaves nothing to be replayed. A process that ends without draining loses nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_actors::metrics::Metrics as ActorMetrics;
+use heddle_actors::ports::{Options, Ports};
+use heddle_actors::system::System;
+use heddle_actors::tenants::{Tenants, TenantsError};
+use heddle_connectors::channels::whatsapp::{self, WhatsApp};
+use heddle_connectors::clock::SystemClock;
+use heddle_connectors::embedded::{self, Embedded, OpenError};
+use heddle_connectors::keys::{self, Entropy, EnvelopeKeys, SystemEntropy};
+use heddle_connectors::knowledge::{self, TantivyKnowledge};
+use heddle_connectors::responders::Extractive;
+use heddle_schemas::config::{Config, LogKind, StateKind};
+use heddle_schemas::id::ChannelKind;
+use heddle_schemas::ports::channel::Channel;
+use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::ports::responder::Responder;
+use heddle_schemas::tenant::{Provider, Tenant};
+use heddle_schemas::topic::{Topic, TopicPartition};
+use prometheus::Registry;
+
+use crate::administration::Administration;
+use crate::configuration::{self, ConfigurationError};
+use crate::metrics::Metrics;
+
+/// Why a node could not be opened or started.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The configuration or the master key.
+    #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
+    /// The embedded store.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// A channel.
+    #[error(transparent)]
+    Channel(#[from] whatsapp::SetupError),
+    /// The tenants.
+    #[error("the tenants cannot be read: {0}")]
+    Tenants(#[from] TenantsError),
+}
+
+/// An opened node.
+pub struct Node {
+    /// Its configuration.
+    pub config: Config,
+    /// What is behind the ports.
+    pub ports: Ports,
+    /// All metrics of the process.
+    pub registry: Registry,
+    /// The metrics of the engine's own parts.
+    pub metrics: Arc<Metrics>,
+    store: Arc<Embedded>,
+}
+
+impl Node {
+    /// Opens the stores, keys and channels of a configuration.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub fn open(config: Config) -> Result<Self, NodeError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let registry = Registry::new();
+        #[cfg(target_os = "linux")]
+        registry
+            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+            .expect("each name is registered once");
+        let master = configuration::master_key(&config)?;
+        let (LogKind::Embedded, StateKind::Embedded) = (config.log.kind, config.state.kind);
+        let store = Embedded::open(store_options(&config), clock.clone())?;
+        let keys: Arc<EnvelopeKeys> =
+            Arc::new(EnvelopeKeys::new(store.clone(), clock.clone(), &master, keys::Options::default()));
+        let documents = TantivyKnowledge::new(store.clone(), keys.clone(), &knowledge::Options::default());
+        let whatsapp =
+            whatsapp::Options { timeout: config.engine.send_timeout, ..whatsapp::Options::default() };
+        let whatsapp: Arc<dyn Channel> = Arc::new(WhatsApp::new(&whatsapp, clock.clone())?);
+        let extractive: Arc<dyn Responder> = Arc::new(Extractive);
+        let ports = Ports {
+            log: store.clone(),
+            state: store.clone(),
+            keys,
+            knowledge: Arc::new(documents),
+            responders: Arc::new(move |tenant: &Tenant| match tenant.llm.provider {
+                Provider::Extractive => extractive.clone(),
+            }),
+            channels: Arc::new(BTreeMap::from([(ChannelKind::Whatsapp, whatsapp)])),
+            clock,
+            random: Arc::new(|| {
+                let mut bytes = [0; 16];
+                SystemEntropy.key(&mut bytes);
+                bytes
+            }),
+            metrics: Arc::new(ActorMetrics::register(&registry)),
+        };
+        let metrics = Arc::new(Metrics::register(&registry));
+        Ok(Self { config, ports, registry, metrics, store })
+    }
+
+    /// What can be administered without running: for commands on a folder that no process has open.
+    ///
+    /// # Errors
+    /// When the tenants cannot be read, such as under a wrong master key.
+    pub async fn administration(&self) -> Result<Administration, NodeError> {
+        let Ports { log, keys, clock, .. } = self.ports.clone();
+        let (tenants, _) = Tenants::load(log, keys, clock).await?;
+        Ok(Administration::new(tenants, self.ports.knowledge.clone()))
+    }
+
+    /// Starts the actors. Webhooks are not taken in before [`heddle_actors::reception::WayIn::set_open`].
+    ///
+    /// # Errors
+    /// When the tenants cannot be read, such as under a wrong master key.
+    pub async fn start(&self) -> Result<System, NodeError> {
+        Ok(System::start(self.ports.clone(), Options::of(&self.config)).await?)
+    }
+
+    /// Records of a topic that nobody has settled yet.
+    pub async fn unsettled(&self, topic: Topic) -> u64 {
+        let log = &self.ports.log;
+        let mut unsettled = 0;
+        for partition in 0..log.partitions(topic) {
+            let partition = TopicPartition { topic, partition };
+            // A store that is closed has nothing to say, and nobody waits for it any more.
+            if let (Ok(end), Ok(position)) = (log.end(partition).await, log.position(partition).await) {
+                unsettled += end.saturating_sub(position.next).saturating_sub(position.ahead.len() as u64);
+            }
+        }
+        unsettled
+    }
+
+    /// Closes the stores: everything is on disk and nothing to be replayed.
+    pub async fn close(&self) {
+        self.store.close().await;
+    }
+}
+
+fn store_options(config: &Config) -> embedded::Options {
+    embedded::Options {
+        partitions: config.log.partitions,
+        segment_bytes: config.log.segment_bytes,
+        retention: config.log.retention,
+        max_bytes: config.log.max_bytes,
+        cache_bytes: config.state.cache_bytes,
+        checkpoint_bytes: config.state.checkpoint_bytes,
+        ..embedded::Options::new(&config.data_dir)
+    }
+}
+
+/// Ends the actors within the configured time and closes the stores. Returns whether all was finished.
+pub async fn shut_down(node: &Node, system: System) -> bool {
+    node.metrics.ready(false);
+    let finished = system.drain().await;
+    node.close().await;
+    if !finished {
+        let drain: Duration = node.config.engine.drain;
+        tracing::warn!(?drain, "work was left for the next start; nothing is lost");
+    }
+    finished
+}
