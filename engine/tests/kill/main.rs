@@ -1,0 +1,170 @@
+//! The real process, killed with SIGKILL at random moments under load: I1, I2 and I3 hold, counted outside it.
+//!
+//! The simulated Graph API and its customers live in this process and outlive every node. Each kill hits the
+//! node in the middle of webhooks, turns and sends; the next one starts on the same folder and address. In
+//! the end every message has its 200, every question its answer, nothing came twice or out of order; the
+//! last node drains on SIGTERM; no log line and no stored file shows what was said, a number or a token.
+//!
+//! `HEDDLE_KILLS=200` kills more often than the usual 12.
+
+mod process;
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_connectors::clock::SystemClock;
+use heddle_engine::simulator::customers::{self, Customers, Question};
+use heddle_engine::simulator::fault::Faults;
+use heddle_engine::simulator::graph::{self, GraphApi};
+use heddle_engine::simulator::webhooks::{self, Webhooks};
+use heddle_schemas::id::AccountId;
+use heddle_schemas::sealed::Secret;
+use process::Node;
+use rand::RngExt;
+
+/// Kills of an ordinary run.
+const KILLS: usize = 12;
+/// In every customer's text: nobody else writes it.
+const WORD: &str = "zanzibar";
+const FALLBACK: &str = "A colleague will get back to you.";
+
+#[expect(clippy::disallowed_methods, reason = "a switch of this test alone")]
+fn kills() -> usize {
+    std::env::var("HEDDLE_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS)
+}
+
+fn accounts() -> Vec<AccountId> {
+    ["2001", "2002"].map(|account| account.parse().unwrap()).into()
+}
+
+fn tenant_file(folder: &Path, api_base: &str) -> std::path::PathBuf {
+    let mut text =
+        format!("id = \"kill\"\nname = \"Kill\"\n[agent]\nfallback = \"{FALLBACK}\"\nsettle = \"100ms\"\n");
+    for account in accounts() {
+        text += &format!(
+            "[[channels]]\nkind = \"whatsapp\"\naccount = \"{account}\"\napi_base = \"{api_base}\"\n\
+             access_token = \"sesame-token\"\napp_secret = \"sesame-secret\"\nverify_token = \"sesame-verify\"\n\
+             messages_per_second = 1000\n"
+        );
+    }
+    let path = folder.join("tenant.toml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// Questions that each have their own answer, in a document for all of them.
+fn script() -> (String, Vec<Question>) {
+    let things =
+        ["lamp", "ladder", "kettle", "violin", "anchor", "basket", "hammer", "pillow", "mirror", "candle"];
+    let mut document = String::from("# Catalogue\n");
+    let mut questions = Vec::new();
+    for (number, thing) in things.iter().enumerate() {
+        let price = format!("{}{number} crowns", number + 3);
+        document += &format!("\n## {thing}\n\nA {thing} costs {price}.\n");
+        let lines = match number % 3 {
+            0 => Question::new([&*format!("What does a {thing} cost {WORD}?")]),
+            1 => Question::new([&*format!("{WORD}"), &*format!("What does a {thing} cost?")]),
+            _ => Question::new([&*format!("a {thing}"), &*format!("{WORD}"), "what does it cost?"]),
+        };
+        questions.push(lines.expecting(&price));
+    }
+    (document, questions)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_killed_again_and_again_loses_nothing_and_sends_nothing_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(SystemClock);
+    let graph = GraphApi::start(
+        graph::Options {
+            numbers: accounts().into_iter().map(|account| (account, Secret::new("sesame-token"))).collect(),
+            faults: Faults {
+                latency: Duration::from_millis(1)..Duration::from_millis(60),
+                server_error: 0.01,
+                taken_then_dropped: 0.01,
+                dropped: 0.01,
+                ..Faults::default()
+            },
+            ..graph::Options::default()
+        },
+        clock.clone(),
+    )
+    .await
+    .unwrap();
+    let (document, questions) = script();
+    std::fs::write(folder.path().join("catalogue.md"), document).unwrap();
+    let node = Node::new(folder.path());
+    // On the folder itself: nothing runs yet.
+    node.command(&["tenant", "apply", tenant_file(folder.path(), &graph.api_base()).to_str().unwrap()]);
+    node.command(&["kb", "add", "kill", folder.path().join("catalogue.md").to_str().unwrap()]);
+
+    let secrets: HashMap<_, _> =
+        accounts().into_iter().map(|account| (account, Secret::new("sesame-secret"))).collect();
+    let hooks = webhooks::Options {
+        longest_pause: Duration::from_millis(500),
+        ..webhooks::Options::new(node.url(), secrets)
+    };
+    let webhooks = Webhooks::start(hooks, &graph, clock.clone()).unwrap();
+    let cast = customers::Options {
+        customers: NonZeroUsize::new(40).unwrap(),
+        questions: NonZeroUsize::new(4 * kills()).unwrap(),
+        patience: Some(Duration::from_secs(120)),
+        think: Duration::from_millis(10)..Duration::from_millis(150),
+        extras: 0.0,
+        ..customers::Options::new(accounts(), questions)
+    };
+    let customers = Customers::start(cast, &graph, &webhooks, clock, None).unwrap();
+
+    let mut running = node.start().await;
+    let mut killed = 0;
+    let done = customers.done();
+    tokio::pin!(done);
+    while killed < kills() {
+        let moment = Duration::from_millis(rand::rng().random_range(150..1500));
+        tokio::select! {
+            () = &mut done => break,
+            () = tokio::time::sleep(moment) => {}
+        }
+        running.kill();
+        killed += 1;
+        running = node.start().await;
+    }
+    assert!(tokio::time::timeout(Duration::from_secs(240), done).await.is_ok(), "{:?}", customers.progress());
+    assert!(
+        tokio::time::timeout(Duration::from_secs(60), webhooks.idle()).await.is_ok(),
+        "{}",
+        webhooks.open()
+    );
+    // What was interrupted last may still be waiting to be settled.
+    running.settled().await;
+    let unknown = running.metric("heddle_account_unknown_total").await;
+    assert_eq!(running.metric("heddle_dlq_records_total").await, 0.0);
+    running.terminate();
+
+    let report = customers.report();
+    let twice: Vec<_> = graph.times_taken().into_values().filter(|times| *times > 1).collect();
+    println!(
+        "{killed} kills: {} messages, {} questions, {} replies, {} doubled, {} out of order, {} webhooks retried, \
+         {} duplicates sent; the last node met {unknown} unknown sends; answers took p50 {:?}, p99 {:?}, max {:?}",
+        report.messages,
+        report.questions,
+        report.replies,
+        report.doubled,
+        report.out_of_order,
+        report.webhooks.retried,
+        report.duplicates,
+        report.latency.p50,
+        report.latency.p99,
+        report.latency.max,
+    );
+    assert!(killed >= kills().min(3), "the customers were done before the node was killed at all");
+    assert!(report.is_clean(), "{report:#?}");
+    assert!(twice.is_empty(), "{twice:?}");
+
+    let numbers = ["1555", "sesame", WORD, "wamid", "crowns"];
+    node.assert_log_shows_none_of(&numbers);
+    node.assert_files_show_none_of(&["sesame", WORD, "15550000", "crowns"]);
+}

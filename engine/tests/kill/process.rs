@@ -1,0 +1,162 @@
+//! The binary as a child process, on one folder and one address.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a node may take until it is ready.
+const READY: Duration = Duration::from_secs(30);
+
+/// A folder and an address that processes come and go on.
+pub(crate) struct Node {
+    folder: PathBuf,
+    port: u16,
+}
+
+/// A running process.
+pub(crate) struct Running {
+    child: Child,
+    url: String,
+}
+
+/// A free port below those that the system gives out by itself: no other process gets it by chance
+/// between two starts of the node.
+fn free_port() -> u16 {
+    let first = 20_000 + u16::try_from(std::process::id() % 5_000).unwrap();
+    (first..30_000)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("one of 5,000 ports is free")
+}
+
+impl Node {
+    pub(crate) fn new(folder: &Path) -> Self {
+        let port = free_port();
+        let config = format!(
+            "data_dir = \"{data}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[log]\nsegment_bytes = 1048576\n\
+             [state]\ncheckpoint_bytes = 1048576\n[engine]\nsend_timeout = \"2s\"\nunknown_wait = \"5s\"\n\
+             [telemetry]\nlevel = \"trace\"\nformat = \"json\"\n",
+            data = folder.join("data").display(),
+        );
+        std::fs::write(folder.join("heddle.toml"), config).unwrap();
+        Self { folder: folder.into(), port }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    fn heddle(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_heddle"));
+        command.arg("--config").arg(self.folder.join("heddle.toml")).stdin(Stdio::null());
+        command
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("node.log")
+    }
+
+    /// Runs a command that ends by itself, and well.
+    pub(crate) fn command(&self, arguments: &[&str]) {
+        let done = self.heddle().args(arguments).output().unwrap();
+        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    /// Starts a node and waits until it is ready.
+    pub(crate) async fn start(&self) -> Running {
+        let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
+        let child = self.heddle().arg("serve").stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let mut running = Running { child, url: self.url() };
+        let ready = async {
+            while !reqwest::get(format!("{}/readyz", running.url))
+                .await
+                .is_ok_and(|answer| answer.status().is_success())
+            {
+                let ended = running.child.try_wait().unwrap();
+                assert!(ended.is_none(), "the node ended: {ended:?}\n{}", self.last_of_log());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        assert!(tokio::time::timeout(READY, ready).await.is_ok(), "not ready:\n{}", self.last_of_log());
+        running
+    }
+
+    fn last_of_log(&self) -> String {
+        let log = std::fs::read_to_string(self.log()).unwrap();
+        let lines: Vec<_> = log.lines().rev().take(30).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    pub(crate) fn assert_log_shows_none_of(&self, words: &[&str]) {
+        let log = std::fs::read_to_string(self.log()).unwrap();
+        assert!(log.lines().count() > 10, "a log that says nothing proves nothing");
+        for word in words {
+            let line = log.lines().find(|line| line.contains(word));
+            assert!(line.is_none(), "{word} is in a log line: {line:?}");
+        }
+    }
+
+    pub(crate) fn assert_files_show_none_of(&self, words: &[&str]) {
+        let mut open = vec![self.folder.join("data")];
+        let mut bytes = 0;
+        while let Some(path) = open.pop() {
+            if path.is_dir() {
+                open.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+                continue;
+            }
+            let stored = std::fs::read(&path).unwrap();
+            bytes += stored.len();
+            for word in words {
+                let found = stored.windows(word.len()).any(|window| window == word.as_bytes());
+                assert!(!found, "{word} is in {}", path.display());
+            }
+        }
+        assert!(bytes > 100_000, "files that hold nothing prove nothing");
+    }
+}
+
+impl Running {
+    /// Kills it, as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to stop and waits until it has, with exit code 0.
+    pub(crate) fn terminate(mut self) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        let ended = self.child.wait().unwrap();
+        assert!(ended.success(), "drained and ended with {ended}");
+    }
+
+    /// The sum of a metric's series.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let text = reqwest::get(format!("{}/metrics", self.url)).await.unwrap().text().await.unwrap();
+        let of_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
+        text.lines().filter(of_it).filter_map(value).sum()
+    }
+
+    /// Waits until nothing is in work and nothing waits in the agenda.
+    pub(crate) async fn settled(&self) {
+        let quiet = async {
+            while self.metric("heddle_partition_in_work_records").await > 0.0
+                || self.metric("heddle_agenda_window_entries").await > 0.0
+            {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(60), quiet).await.is_ok(), "work never ends");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A test that fails leaves no process behind; one that ended already cannot be killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
