@@ -208,6 +208,12 @@ impl AccountState {
             && self.stopped.is_none()
     }
 
+    /// Whether anything is kept in rows that only this account finds again. What is under way counts: its
+    /// backlog row stays until it is settled, and without an agenda row a crash would leave it lying.
+    fn waits(&self) -> bool {
+        !self.active.is_empty() || !self.backlog.is_empty() || !self.unknown.is_empty()
+    }
+
     fn push(&mut self, item: Item) {
         *self.active.entry(item.command.id).or_default() += 1;
         self.queue.push(item.contact(), item);
@@ -531,8 +537,7 @@ impl Account {
         // A partition wakes nobody before it has delivered what it found.
         state.caught_up = true;
         self.look_after_unknown(state).await?;
-        let waits = !state.unknown.is_empty() || !state.backlog.is_empty() || !state.queue.is_empty();
-        let again = if waits && state.row.is_none_or(|row| row == entry.due) {
+        let again = if state.waits() && state.row.is_none_or(|row| row == entry.due) {
             state.row = Some(entry.due);
             Some(self.context.ports.clock.now().after(UNKNOWN_LOOK))
         } else {

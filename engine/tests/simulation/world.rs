@@ -20,6 +20,7 @@ use heddle_schemas::ports::log::Log;
 use heddle_schemas::ports::responder::Responder;
 use heddle_schemas::record::decode;
 use heddle_schemas::record::event::{Event, EventRecord};
+use heddle_schemas::sealed::Secret;
 use heddle_schemas::table::{Key, Table};
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::Timestamp;
@@ -36,7 +37,9 @@ const PERMITS: usize = 8;
 const RESIDENTS: usize = 6;
 const PARTITIONS: u32 = 3;
 /// Longer than any report takes to come, retries included.
-const UNKNOWN_WAIT: Duration = Duration::from_secs(8);
+const UNKNOWN_WAIT: Duration = Duration::from_secs(12);
+/// How long a channel waits for the answer to a webhook.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The turns of each contact, with the number of messages that each answers.
 type Covered = BTreeMap<ContactId, BTreeMap<TurnId, u32>>;
@@ -60,8 +63,16 @@ struct Spoken {
 
 struct Customer {
     tenant: usize,
-    address: Address,
+    /// Where the customer was reached before, and last where it is now.
+    addresses: Mutex<Vec<Address>>,
     spoken: Mutex<Spoken>,
+}
+
+impl Customer {
+    fn address(&self) -> Address {
+        let addresses = self.addresses.lock().expect("no test panics while holding it");
+        addresses.last().expect("a customer is reached somewhere").clone()
+    }
 }
 
 pub(crate) struct World {
@@ -116,7 +127,8 @@ impl World {
                     true => Address { user_id: Some(format!("DE.{index}")), ..Address::default() },
                     false => Address { phone, user_id, ..Address::default() },
                 };
-                Customer { tenant: rng.random_range(0..tenants.len()), address, spoken: Mutex::default() }
+                let tenant = rng.random_range(0..tenants.len());
+                Customer { tenant, addresses: Mutex::new(vec![address]), spoken: Mutex::default() }
             })
             .collect();
         let outside = rng.random_bool(0.5);
@@ -249,19 +261,18 @@ impl World {
         }
     }
 
-    /// Hands events over until they are taken in, as a channel does.
+    /// Hands events over until they are taken in, as a channel does: one that hears nothing tries again.
     async fn webhook(&self, tenant: &Tenant, events: Vec<ChannelEvent>) {
         loop {
-            {
-                let node = self.node.read().await;
-                if let Some(node) = &*node
-                    && let Some(tenant) = node.system.tenants.get(&tenant.id)
-                {
-                    let taken =
-                        node.system.reception.accept(ChannelKind::Whatsapp, &tenant, events.clone()).await;
-                    if taken.is_ok() {
-                        return;
-                    }
+            // Nothing of the node is held meanwhile, or it could not die with the call under way.
+            let door = self.node.read().await.as_ref().and_then(|node| {
+                let tenant = node.system.tenants.get(&tenant.id)?;
+                Some((node.system.reception.clone(), tenant))
+            });
+            if let Some((reception, tenant)) = door {
+                let accepting = reception.accept(ChannelKind::Whatsapp, &tenant, events.clone());
+                if tokio::time::timeout(PATIENCE, accepting).await.is_ok_and(|taken| taken.is_ok()) {
+                    return;
                 }
             }
             let pause = self.millis(50..500);
@@ -269,15 +280,17 @@ impl World {
         }
     }
 
-    async fn apply_tenants(&self) {
-        for tenant in &self.tenants {
-            loop {
-                let node = self.node.read().await;
-                let node = node.as_ref().expect("the node runs");
-                if node.system.tenants.apply(tenant.clone()).await.is_ok() {
-                    break;
+    /// Applies a configuration until it is in force.
+    async fn apply(&self, tenant: &Tenant) {
+        loop {
+            let tenants = self.node.read().await.as_ref().map(|node| node.system.tenants.clone());
+            if let Some(tenants) = tenants {
+                let applying = tokio::time::timeout(PATIENCE, tenants.apply(tenant.clone())).await;
+                if applying.is_ok_and(|applied| applied.is_ok()) {
+                    return;
                 }
             }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
@@ -295,7 +308,13 @@ impl World {
             tokio::time::sleep(pause).await;
             let text = format!("c{index}m{number}");
             let dice = self.dice(|rng| rng.random_range(0..20));
+            let from = customer.address();
             let act = match dice {
+                2 if from.phone.is_some() => {
+                    let to = Address { phone: Some(format!("4916{index:02}00{number:02}")), ..from.clone() };
+                    customer.addresses.lock().expect("no test panics while holding it").push(to.clone());
+                    Act::Rename { to, body: None }
+                }
                 0 => Act::React { target: "wamid.1".into(), emoji: Some("+".into()) },
                 1 => Act::Say(Content::Media {
                     kind: MediaKind::Image,
@@ -307,10 +326,11 @@ impl World {
                 }),
                 _ => Act::Say(Content::Text { body: text.clone() }),
             };
+            let asks = matches!(act, Act::Say(Content::Text { .. }));
             let message = ReceivedMessage {
                 account: account.clone(),
                 id: format!("wamid.in.{text}"),
-                from: customer.address.clone(),
+                from,
                 sent_at: self.clock.now(),
                 act,
                 context: Context::default(),
@@ -320,9 +340,9 @@ impl World {
             {
                 let mut spoken = customer.spoken.lock().expect("no test panics while holding it");
                 match dice {
-                    0 => spoken.silent += 1,
                     1 => spoken.textless += 1,
-                    _ => spoken.texts.push(text),
+                    _ if asks => spoken.texts.push(text),
+                    _ => spoken.silent += 1,
                 }
             }
             for _ in 0..self.dice(|rng| rng.random_range(0_u32..3).saturating_sub(1)) {
@@ -374,19 +394,29 @@ impl World {
                     false => self.clock.jump_back(jump),
                 }
             }
-            self.crash().await;
-            let away = self.millis(0..3000);
-            tokio::time::sleep(away).await;
-            self.boot().await;
+            self.reboot().await;
         }
+        // What hangs for good since the worst moment of a node hangs until it dies.
+        self.reboot().await;
+    }
+
+    async fn reboot(&self) {
+        self.crash().await;
+        let away = self.millis(0..3000);
+        tokio::time::sleep(away).await;
+        self.boot().await;
     }
 
     pub(crate) async fn run(self: Arc<Self>) {
         self.boot().await;
-        self.apply_tenants().await;
+        for tenant in &self.tenants {
+            self.apply(tenant).await;
+        }
         let reports = tokio::spawn(self.clone().reports());
         let watch = tokio::spawn(self.clone().watch_bounds());
         let storms = tokio::spawn(self.clone().storms());
+        let token_dies = self.dice(|rng| rng.random_bool(0.25)).then(|| self.millis(0..20_000));
+        let token = tokio::spawn(self.clone().lose_token(token_dies));
         let speaking: Vec<_> =
             (0..self.customers.len()).map(|index| tokio::spawn(self.clone().speak(index))).collect();
         for customer in speaking {
@@ -396,11 +426,29 @@ impl World {
         storms.await.expect("storms end");
         self.provider.calm();
         self.responder.calm();
+        if token.await.expect("a token dies quietly") {
+            self.renew_token().await;
+        }
         self.settle().await;
         watch.abort();
         assert!(!watch.await.is_err_and(|error| error.is_panic()), "I9: a bound was passed");
         reports.abort();
         self.check();
+    }
+
+    /// The first tenant's token dies after a while, where the seed says so.
+    async fn lose_token(self: Arc<Self>, after: Option<Duration>) -> bool {
+        let Some(after) = after else { return false };
+        tokio::time::sleep(after).await;
+        self.provider.kill_token(self.tenants[0].channels[0].access_token.expose());
+        true
+    }
+
+    /// An operator sees the stopped account and gives it a new token: what had waited goes out.
+    async fn renew_token(&self) {
+        let mut tenant = self.tenants[0].clone();
+        tenant.channels[0].access_token = Secret::new("renewed");
+        self.apply(&tenant).await;
     }
 
     /// Waits until nothing waits any more: every record settled, no agenda, no backlog.
@@ -515,11 +563,13 @@ impl World {
     fn check_customer(&self, customer: &Customer, taken: &[Taken], covered: &Covered) {
         let spoken = customer.spoken.lock().expect("no test panics while holding it");
         let account = self.tenants[customer.tenant].channels[0].account.as_str();
-        let ids = [&customer.address.user_id, &customer.address.phone];
+        let addresses = customer.addresses.lock().expect("no test panics while holding it");
+        let ids: Vec<_> =
+            addresses.iter().flat_map(|address| [&address.user_id, &address.phone]).flatten().collect();
         let replies: Vec<_> = taken
             .iter()
             .filter(|message| message.account == account)
-            .filter(|message| ids.into_iter().flatten().any(|id| *id == message.to))
+            .filter(|message| ids.contains(&&message.to))
             .collect();
         let said: Vec<_> = replies
             .iter()
