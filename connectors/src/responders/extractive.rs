@@ -215,7 +215,7 @@ const TIMES_OF_DAY: &str = "
 const ASKING: &str = "
     sell sells selling offer offers offered provide provides want wants need needs know tell get give
     like looking look find help question questions ask asking information info possible available buy
-    show explain say wonder wondering interested see come go make take use thing things something
+    show explain say wonder wondering interested see come comes coming go goes going gets make take use thing things something
     anything anyone someone much many long often soon let got cost costs
     verkaufen verkauft verkaufst anbieten anbietet bieten bietet biete brauche brauchen wissen weiss sagen
     sag geben gib suche suchen hilfe helfen frage fragen informationen kaufen bekommen bekomme finden
