@@ -1,192 +1,114 @@
-//! The checkpoint: a key-value store that takes the changed rows when they are many.
+//! The thread that writes checkpoints and clears away what is old.
 //!
-//! Rows and the place in the journal go in as one sorted ingestion, which is one table of the store: it is
-//! there as a whole or not at all. Replaying from an older place than needed writes the same rows again.
-//! Rows whose time is over are left out when they are written, and swept out later, a piece at a time.
+//! It alone writes the key-value store: checkpoints one after the other, and between them it sweeps out rows
+//! whose time is over, a piece at a time, and deletes segments that nobody needs. A checkpoint that fails is
+//! tried again; its rows stay in memory and in the journal.
 
-use std::ops::Bound;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use heddle_schemas::ports::clock::Clock;
-use heddle_schemas::ports::log::StoreError;
-use heddle_schemas::time::Timestamp;
+use tokio::sync::mpsc;
 
-use super::view::{Frozen, Saved, Slot, View};
-use super::{OpenError, Options, segment};
+use super::disk::Disk;
+use super::order::Order;
+use super::saved::Frozen;
+use super::segment;
+use super::store::Store;
+use super::view::View;
 
-/// The key of what is saved beside the rows; it sorts before every row.
-const SAVED: &[u8] = &[0];
 /// Rows that one sweep looks at.
 const SWEPT_AT_ONCE: usize = 20_000;
+/// The shortest time between sweeps, and the longest between looks at what is old.
+const TEND_EVERY: Duration = Duration::from_secs(5);
+/// How long a checkpoint waits for earlier ones to be merged.
+const MERGED_WITHIN: Duration = Duration::from_secs(10);
+/// How long to wait before a checkpoint that failed is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The key-value store.
-pub struct Store {
-    database: Database,
-    rows: Keyspace,
-    journal: std::path::PathBuf,
-    /// Where the next sweep begins.
-    sweep_from: Mutex<Bytes>,
-}
-
-fn failed(error: impl std::fmt::Display) -> StoreError {
-    StoreError::Unavailable { detail: format!("the checkpoint store: {error}") }
-}
-
-impl Store {
-    /// Opens it in this folder.
-    ///
-    /// # Errors
-    /// [`OpenError::Checkpoint`].
-    pub fn open(dir: &Path, cache_bytes: std::num::NonZeroU64) -> Result<Self, OpenError> {
-        let damaged =
-            |error: fjall::Error| OpenError::Checkpoint { dir: dir.into(), detail: error.to_string() };
-        let database =
-            Database::builder(dir).cache_size(cache_bytes.get()).worker_threads(1).open().map_err(damaged)?;
-        let rows = database.keyspace("rows", KeyspaceCreateOptions::default).map_err(damaged)?;
-        let journal = dir.parent().unwrap_or(dir).join("journal");
-        Ok(Self { database, rows, journal, sweep_from: Mutex::default() })
-    }
-
-    /// What the newest checkpoint saved.
-    ///
-    /// # Errors
-    /// [`OpenError::Checkpoint`], [`OpenError::Partitions`].
-    pub fn read_saved(&self, options: &Options) -> Result<Saved, OpenError> {
-        let dir = &options.dir;
-        let damaged = |detail: String| OpenError::Checkpoint { dir: dir.join("rows"), detail };
-        let asked = options.partitions.get();
-        let saved = match self.rows.get(SAVED).map_err(|error| damaged(error.to_string()))? {
-            Some(stored) => {
-                serde_json::from_slice::<Saved>(&stored).map_err(|error| damaged(error.to_string()))?
-            }
-            None => Saved { partitions: asked, ..Saved::default() },
-        };
-        if saved.partitions != asked {
-            return Err(OpenError::Partitions { dir: dir.clone(), made: saved.partitions, asked });
-        }
-        Ok(saved)
-    }
-
-    /// A row.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
-    pub fn get(&self, key: &[u8]) -> Result<Option<Slot>, StoreError> {
-        let stored = self.rows.get(key).map_err(failed)?;
-        stored.map(|stored| slot(Bytes::from(stored.to_vec()))).transpose()
-    }
-
-    /// The rows in a range of keys, in order.
-    pub fn range(
-        &self,
-        range: (Bound<Bytes>, Bound<Bytes>),
-    ) -> impl DoubleEndedIterator<Item = Result<(Bytes, Slot), StoreError>> + use<> {
-        self.rows.range(range).map(|entry| {
-            let (key, value) = entry.into_inner().map_err(failed)?;
-            Ok((Bytes::from(key.to_vec()), slot(Bytes::from(value.to_vec()))?))
-        })
-    }
-
-    /// Writes frozen rows and what goes with them.
-    fn ingest(&self, frozen: &Frozen, now: Timestamp) -> Result<(), fjall::Error> {
-        let mut ingestion = self.rows.start_ingestion()?;
-        let saved = serde_json::to_vec(&*frozen.saved).map_err(std::io::Error::other)?;
-        ingestion.write(SAVED, saved)?;
-        for (key, row) in &*frozen.rows {
-            match row.live(now) {
-                Some(value) => {
-                    let mut stored = Vec::with_capacity(8 + value.len());
-                    let expires = row.expires.map_or(i64::MAX, Timestamp::as_micros);
-                    stored.extend_from_slice(&expires.to_be_bytes());
-                    stored.extend_from_slice(value);
-                    ingestion.write(&**key, stored)?;
-                }
-                None => ingestion.write_tombstone(&**key)?,
-            }
-        }
-        ingestion.finish()?;
-        self.database.persist(PersistMode::SyncAll)
-    }
-
-    /// Deletes rows whose time is over, in the next piece of the store. Only rows that nobody has changed
-    /// since: a changed one is in memory, and goes in with the next checkpoint.
-    fn sweep(&self, view: &View, now: Timestamp) -> Result<usize, fjall::Error> {
-        let from = self.sweep_from.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut swept = 0;
-        let mut next = Bytes::new();
-        let range = (Bound::Excluded(from.to_vec()), Bound::<Vec<u8>>::Unbounded);
-        for (count, entry) in self.rows.range(range).enumerate() {
-            let (key, value) = entry.into_inner()?;
-            if count >= SWEPT_AT_ONCE {
-                next = Bytes::from(key.to_vec());
-                break;
-            }
-            let expired =
-                &*key != SAVED && slot(Bytes::from(value.to_vec())).is_ok_and(|row| row.live(now).is_none());
-            // An ingestion of this very row cannot run meanwhile: it is this thread's work.
-            if expired && view.read().row(&Bytes::from(key.to_vec())).is_none() {
-                self.rows.remove(key)?;
-                swept += 1;
-            }
-        }
-        *self.sweep_from.lock().unwrap_or_else(PoisonError::into_inner) = next;
-        Ok(swept)
-    }
-}
-
-fn slot(stored: Bytes) -> Result<Slot, StoreError> {
-    let Some(expires) = stored.first_chunk::<8>() else {
-        let detail = format!("a checkpointed row of {} bytes", stored.len());
-        return Err(StoreError::Corrupt { detail });
-    };
-    let expires = i64::from_be_bytes(*expires);
-    let expires = Some(expires).filter(|&at| at != i64::MAX).map(Timestamp::from_micros);
-    Ok(Slot { value: Some(stored.slice(8..)), expires })
-}
-
-/// The thread that writes checkpoints and clears away what is old.
-pub struct Checkpointer {
+/// The checkpointer.
+pub(super) struct Checkpointer {
     /// Where to.
-    pub store: Arc<Store>,
+    pub(super) store: Arc<Store>,
     /// What from.
-    pub view: Arc<View>,
+    pub(super) view: Arc<View>,
     /// What time it is.
-    pub clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Where segments are deleted.
+    pub(super) disk: Arc<dyn Disk>,
+    /// The folder of the segments.
+    pub(super) journal: PathBuf,
+    /// Whom to tell that time has passed; it does not keep the writer running.
+    pub(super) orders: mpsc::WeakSender<Order>,
+    /// When it last swept, and the row to go on from.
+    pub(super) swept: (Duration, Option<Bytes>),
 }
 
 impl Checkpointer {
-    /// Runs until the writer has ended and its last rows are written.
-    pub fn run(self) {
-        while let Some(frozen) = self.view.next_frozen() {
-            let now = self.clock.now();
+    /// Runs until everything has ended and the last frozen rows are written.
+    pub(super) fn run(mut self) {
+        while let Some(frozen) = self.view.next_frozen(TEND_EVERY) {
             if let Some(frozen) = frozen {
-                if let Err(error) = self.store.ingest(&frozen, now) {
-                    // The rows stay in memory and in the journal; the writer waits when they are too many.
-                    tracing::error!(%error, "a checkpoint cannot be written; it is tried again");
-                    std::thread::sleep(std::time::Duration::from_secs(1));
-                    if self.view.is_stopped() {
+                if !self.write(&frozen) {
+                    if self.view.read().stopped {
                         return;
                     }
+                    // Room may be what is missing.
+                    self.forget();
+                    std::thread::sleep(RETRY_AFTER);
                     continue;
                 }
                 self.view.thaw();
+            } else if let Some(orders) = self.orders.upgrade() {
+                // A writer that is busy looks after itself.
+                drop(orders.try_send(Order::Tend));
             }
-            self.clear(now);
+            self.forget();
+            self.sweep();
         }
     }
 
-    fn clear(&self, now: Timestamp) {
-        for id in self.view.forget_segments(now) {
-            let path = segment::path(&self.store.journal, id);
-            if let Err(error) = std::fs::remove_file(&path) {
+    fn write(&self, frozen: &Frozen) -> bool {
+        // Bounded: a store that no longer merges is slow to read, but holds what it is given.
+        let began = self.clock.elapsed();
+        while self.store.is_behind()
+            && self.clock.elapsed().saturating_sub(began) < MERGED_WITHIN
+            && !self.view.read().stopped
+        {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        match self.store.ingest(frozen, self.clock.now()) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, "a checkpoint cannot be written; it is tried again");
+                self.view.fail(error.to_string());
+                false
+            }
+        }
+    }
+
+    fn forget(&self) {
+        for id in self.view.forget_segments(self.clock.now()) {
+            let path = segment::path(&self.journal, id);
+            if let Err(error) = self.disk.remove(&path) {
                 tracing::warn!(%error, path = %path.display(), "an old segment cannot be deleted");
             }
         }
-        if let Err(error) = self.store.sweep(&self.view, now) {
-            tracing::warn!(%error, "rows whose time is over cannot be swept out");
+    }
+
+    fn sweep(&mut self) {
+        let elapsed = self.clock.elapsed();
+        if elapsed.saturating_sub(self.swept.0) < TEND_EVERY {
+            return;
+        }
+        // Only rows that nobody has changed since: a changed one is in memory and goes in with the next
+        // checkpoint, which cannot be written meanwhile: it is this thread's work.
+        let untouched = |key: &[u8]| self.view.read().row(key).is_none();
+        match self.store.sweep(self.swept.1.as_ref(), SWEPT_AT_ONCE, self.clock.now(), untouched) {
+            Ok(next) => self.swept = (elapsed, next),
+            Err(error) => tracing::warn!(%error, "rows whose time is over cannot be swept out"),
         }
     }
 }

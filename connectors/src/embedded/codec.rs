@@ -17,7 +17,7 @@ const EPOCH: u8 = 5;
 
 /// One change, as it is read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub(super) enum Change {
     /// A row has this value, until `expires`.
     Put {
         /// The encoded key.
@@ -42,16 +42,16 @@ pub enum Change {
 
 /// Encoded changes, with the places that the writer fills in.
 #[derive(Debug, Default)]
-pub struct Encoded {
+pub(super) struct Encoded {
     /// The bytes.
-    pub bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     /// Where the offset and time of each record go.
-    pub records: Vec<usize>,
+    pub(super) records: Vec<usize>,
 }
 
 impl Encoded {
     /// Adds a row's change.
-    pub fn write(&mut self, write: &Write) {
+    pub(super) fn write(&mut self, write: &Write) {
         let key = write.key.as_bytes();
         match &write.value {
             Some(value) => {
@@ -69,7 +69,7 @@ impl Encoded {
     }
 
     /// Adds a record; its offset and time are filled in by the writer.
-    pub fn record(&mut self, record: &NewRecord) {
+    pub(super) fn record(&mut self, record: &NewRecord) {
         self.bytes.push(RECORD);
         self.partition(record.partition);
         self.records.push(self.bytes.len());
@@ -79,20 +79,20 @@ impl Encoded {
     }
 
     /// Adds a settled record.
-    pub fn consumed(&mut self, partition: TopicPartition, offset: Offset) {
+    pub(super) fn consumed(&mut self, partition: TopicPartition, offset: Offset) {
         self.bytes.push(CONSUMED);
         self.partition(partition);
         self.bytes.extend_from_slice(&offset.to_be_bytes());
     }
 
     /// Adds the beginning of an epoch.
-    pub fn epoch(&mut self, epoch: Epoch) {
+    pub(super) fn epoch(&mut self, epoch: Epoch) {
         self.bytes.push(EPOCH);
         self.bytes.extend_from_slice(&epoch.0.to_be_bytes());
     }
 
     /// Fills in a record's offset and time.
-    pub fn fill(&mut self, place: usize, offset: Offset, at: Timestamp) {
+    pub(super) fn fill(&mut self, place: usize, offset: Offset, at: Timestamp) {
         self.bytes[place..place + 8].copy_from_slice(&offset.to_be_bytes());
         self.bytes[place + 8..place + 16].copy_from_slice(&at.as_micros().to_be_bytes());
     }
@@ -117,7 +117,7 @@ impl Encoded {
 }
 
 /// Reads the changes of a frame's payload; `None` after them means that the rest is no change.
-pub fn changes(payload: Bytes) -> impl Iterator<Item = Option<Change>> {
+pub(super) fn changes(payload: Bytes) -> impl Iterator<Item = Option<Change>> {
     let mut reader = Reader { bytes: payload };
     std::iter::from_fn(move || {
         if reader.bytes.is_empty() {
@@ -133,14 +133,14 @@ pub fn changes(payload: Bytes) -> impl Iterator<Item = Option<Change>> {
 
 /// Reads numbers and byte strings off the front.
 #[derive(Debug)]
-pub struct Reader {
+pub(super) struct Reader {
     /// What is left.
-    pub bytes: Bytes,
+    pub(super) bytes: Bytes,
 }
 
 impl Reader {
     /// The next `len` bytes.
-    pub fn take(&mut self, len: usize) -> Option<Bytes> {
+    pub(super) fn take(&mut self, len: usize) -> Option<Bytes> {
         (self.bytes.len() >= len).then(|| self.bytes.split_to(len))
     }
 
@@ -149,43 +149,48 @@ impl Reader {
     }
 
     /// The next byte.
-    pub fn u8(&mut self) -> Option<u8> {
+    pub(super) fn u8(&mut self) -> Option<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
     /// The next two bytes.
-    pub fn u16(&mut self) -> Option<u16> {
+    pub(super) fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_be_bytes)
     }
 
     /// The next four bytes.
-    pub fn u32(&mut self) -> Option<u32> {
+    pub(super) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_be_bytes)
     }
 
     /// The next eight bytes.
-    pub fn u64(&mut self) -> Option<u64> {
+    pub(super) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_be_bytes)
     }
 
     /// The next eight bytes, signed.
-    pub fn i64(&mut self) -> Option<i64> {
+    pub(super) fn i64(&mut self) -> Option<i64> {
         self.array().map(i64::from_be_bytes)
     }
 
     /// A topic's number and a partition.
-    pub fn partition(&mut self) -> Option<TopicPartition> {
+    pub(super) fn partition(&mut self) -> Option<TopicPartition> {
         Some(TopicPartition { topic: topic_of(self.u8()?)?, partition: self.u32()? })
+    }
+
+    /// A copy: what is kept of a frame must not keep the whole segment in memory.
+    fn copied(&mut self, len: usize) -> Option<Bytes> {
+        self.take(len).map(|bytes| Bytes::copy_from_slice(&bytes))
     }
 
     fn short(&mut self) -> Option<Bytes> {
         let len = self.u16()?;
-        self.take(len.into())
+        self.copied(len.into())
     }
 
     fn long(&mut self) -> Option<Bytes> {
         let len = usize::try_from(self.u32()?).ok()?;
-        self.take(len)
+        self.copied(len)
     }
 
     fn change(&mut self) -> Option<Change> {
@@ -211,7 +216,7 @@ impl Reader {
 
 /// The stored number of a topic. It never changes.
 #[must_use]
-pub fn topic_number(topic: Topic) -> u8 {
+pub(super) fn topic_number(topic: Topic) -> u8 {
     match topic {
         Topic::Inbound => 1,
         Topic::Outbound => 2,

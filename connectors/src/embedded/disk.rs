@@ -32,6 +32,14 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// The system's.
     fn create(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>>;
+
+    /// Deletes a segment file.
+    ///
+    /// # Errors
+    /// The system's.
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
 }
 
 /// The disk.
@@ -66,14 +74,4 @@ impl SegmentFile for RealFile {
         self.0.seek(io::SeekFrom::Start(len))?;
         self.0.sync_all()
     }
-}
-
-/// Cuts a file that is not being written.
-///
-/// # Errors
-/// The system's.
-pub fn cut(path: &Path, len: u64) -> io::Result<()> {
-    let file = fs::OpenOptions::new().write(true).open(path)?;
-    file.set_len(len)?;
-    file.sync_all()
 }

@@ -1,27 +1,25 @@
 //! The log port over the view and the journal's files.
 
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Buf, Bytes};
+use bytes::Buf as _;
 use heddle_schemas::ledger::Position;
 use heddle_schemas::ports::log::{Assignment, FetchLimit, Log, NewRecord, Record, StoreError};
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Offset, Topic, TopicPartition};
 
 use super::Embedded;
-use super::codec::{Change, changes};
+use super::changes::compacted_prefix;
+use super::merge::{Merge, successor};
+use super::older::{self, Older};
+use super::order::Order;
 use super::segment;
-use super::view::{Place, compacted_prefix};
-use super::writer::{Order, Prepared};
 
 /// Where a fetch finds its records.
 enum Found {
-    Records(Vec<Record>),
-    Older(Place, Offset),
+    Recent(Vec<Record>),
+    Older(Older),
     Nothing,
 }
 
@@ -35,8 +33,8 @@ impl Log for Embedded {
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        let prepared = Prepared::new(Vec::new(), records, Vec::new());
-        self.order(|done| Order::Append(prepared, done)).await
+        let prepared = self.prepare(Vec::new(), records, Vec::new())?;
+        self.order(prepared, Order::Append).await
     }
 
     async fn fetch(
@@ -46,50 +44,60 @@ impl Log for Embedded {
         limit: FetchLimit,
         wait: Duration,
     ) -> Result<Vec<Record>, StoreError> {
-        let deadline = tokio::time::Instant::now() + wait;
+        self.view.check(partition)?;
+        // Only the wait for a record is bounded: one that is there is read, however long a disk takes.
+        let over = tokio::time::sleep(wait);
+        tokio::pin!(over);
         loop {
-            let grown = {
-                let seen = self.view.read();
-                seen.tails.get(&partition).map(|tail| tail.grown.clone())
-            };
+            let grown = self.view.open()?.tails.get(&partition).map(|tail| tail.grown.clone());
             let Some(grown) = grown else {
                 self.view.make_tail(partition);
                 continue;
             };
             let notified = grown.notified();
             tokio::pin!(notified);
+            // From here on no record is missed, whichever comes between the look and the wait.
             notified.as_mut().enable();
-            match self.find(partition, from, limit) {
-                Found::Records(records) => return Ok(records),
-                Found::Older(place, end) => return self.read_older(place, partition, from..end, limit).await,
-                Found::Nothing if self.orders.is_closed() => return Err(StoreError::Closed),
-                Found::Nothing => {}
-            }
-            if tokio::time::timeout_at(deadline, notified).await.is_err() {
-                return Ok(Vec::new());
+            match self.find(partition, from, limit)? {
+                Found::Recent(records) => return Ok(records),
+                Found::Older(wanted) => {
+                    if let Some(records) = self.read_older(wanted).await? {
+                        return Ok(records);
+                    }
+                }
+                Found::Nothing => tokio::select! {
+                    biased;
+                    () = notified => {}
+                    () = &mut over => return Ok(Vec::new()),
+                },
             }
         }
     }
 
     async fn position(&self, partition: TopicPartition) -> Result<Position, StoreError> {
-        let seen = self.view.read();
+        let seen = self.view.open()?;
         Ok(seen.tails.get(&partition).map(|tail| tail.position.clone()).unwrap_or_default())
     }
 
     async fn acknowledge(&self, partition: TopicPartition, offsets: &[Offset]) -> Result<(), StoreError> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
         let consumed = offsets.iter().map(|offset| (partition, *offset)).collect();
-        let prepared = Prepared::new(Vec::new(), Vec::new(), consumed);
-        self.order(|done| Order::Commit(prepared, None, done)).await
+        let prepared = self.prepare(Vec::new(), Vec::new(), consumed)?;
+        self.order(prepared, |prepared, done| Order::Commit(prepared, None, done)).await
     }
 
     async fn end(&self, partition: TopicPartition) -> Result<Offset, StoreError> {
-        Ok(self.view.read().tails.get(&partition).map_or(0, |tail| tail.end))
+        Ok(self.view.open()?.end(partition))
     }
 
     async fn assignment(&self, seen: u64) -> Result<Assignment, StoreError> {
         if seen >= 1 {
             // Everything belongs to this process, until it ends.
             self.orders.closed().await;
+        }
+        if self.orders.is_closed() {
             return Err(StoreError::Closed);
         }
         let partitions = [Topic::Inbound, Topic::Outbound]
@@ -104,8 +112,14 @@ impl Log for Embedded {
 
     async fn snapshot(&self, partition: TopicPartition) -> Result<(Vec<Record>, Offset), StoreError> {
         let prefix = compacted_prefix(partition);
-        let next = self.end(partition).await?;
-        let rows = self.scan_bytes(&prefix)?;
+        let (merge, end) = {
+            // Under one lock: rows and end are of the same moment.
+            let seen = self.view.open()?;
+            let merge =
+                Merge::begin(&seen, &self.store, (prefix.clone(), successor(&prefix)), usize::MAX, false)?;
+            (merge, seen.end(partition))
+        };
+        let (rows, _) = merge.rows(self.clock.now(), usize::MAX)?;
         let records = rows.into_iter().map(|(key, mut value)| {
             if value.len() < 16 {
                 let detail = format!("the newest record of a key in {partition} has {} bytes", value.len());
@@ -117,124 +131,47 @@ impl Log for Embedded {
         });
         let mut records = records.collect::<Result<Vec<_>, _>>()?;
         records.sort_unstable_by_key(|record| record.offset);
-        Ok((records, next))
+        Ok((records, end))
     }
 }
 
 impl Embedded {
-    fn find(&self, partition: TopicPartition, from: Offset, limit: FetchLimit) -> Found {
-        let seen = self.view.read();
+    fn find(&self, partition: TopicPartition, from: Offset, limit: FetchLimit) -> Result<Found, StoreError> {
+        let seen = self.view.open()?;
         let Some(tail) = seen.tails.get(&partition).filter(|tail| from < tail.end) else {
-            return Found::Nothing;
+            return Ok(Found::Nothing);
         };
-        match tail.recent.front() {
-            Some(first) if first.offset <= from => {
-                let skip = usize::try_from(from - first.offset).unwrap_or(usize::MAX);
-                Found::Records(limited(tail.recent.iter().skip(skip).cloned(), limit))
-            }
-            _ => match seen.find(partition, from) {
-                Some(place) => Found::Older(place, tail.end),
-                None => Found::Nothing,
-            },
+        if let Some(records) = tail.read(from, limit) {
+            return Ok(Found::Recent(records));
         }
+        // All that is left is newer where this finds nothing.
+        let Some(place) = seen.catalog.find(partition, from) else { return Ok(Found::Nothing) };
+        let place = self.resume.after(partition, from, place);
+        let segments = seen.catalog.from(place);
+        Ok(Found::Older(Older { partition, offsets: from..tail.end, limit, place, segments }))
     }
 
-    /// Reads records from the journal's files.
-    async fn read_older(
-        &self,
-        place: Place,
-        partition: TopicPartition,
-        offsets: std::ops::Range<Offset>,
-        limit: FetchLimit,
-    ) -> Result<Vec<Record>, StoreError> {
+    /// Reads records from the journal's files; `None` when a file was deleted meanwhile.
+    async fn read_older(&self, wanted: Older) -> Result<Option<Vec<Record>>, StoreError> {
         let dir = self.options.dir.join("journal");
-        let last = self.view.read().segments.last_key_value().map_or(place.segment, |(id, _)| *id);
-        let read = tokio::task::spawn_blocking(move || {
-            let mut found = Vec::new();
-            let mut bytes = 0;
-            for id in place.segment..=last {
-                let at = if id == place.segment { place.at } else { segment::HEADER as u64 };
-                let Some(mut frames) = Frames::open(segment::path(&dir, id), at)? else { continue };
-                while let Some(payload) = frames.next()? {
-                    for change in changes(payload).flatten() {
-                        let Change::Record(record) = change else { continue };
-                        if record.partition != partition || !offsets.contains(&record.offset) {
-                            continue;
-                        }
-                        bytes += record.value.len();
-                        if !found.is_empty() && (found.len() >= limit.records || bytes > limit.bytes) {
-                            return Ok(found);
-                        }
-                        found.push(record);
-                    }
-                    if found.len() >= limit.records
-                        || found.last().is_some_and(|r| r.offset + 1 == offsets.end)
-                    {
-                        return Ok(found);
-                    }
+        let partition = wanted.partition;
+        let read = tokio::task::spawn_blocking(move || older::read(&dir, &wanted));
+        match read.await.map_err(|_| StoreError::Closed)?? {
+            older::Found::Records(records, last) => {
+                if let Some(record) = records.last() {
+                    self.resume.note(partition, record.offset + 1, last);
                 }
+                Ok(Some(records))
             }
-            Ok(found)
-        });
-        read.await.map_err(|_| StoreError::Closed)?
-    }
-}
-
-fn limited(records: impl Iterator<Item = Record>, limit: FetchLimit) -> Vec<Record> {
-    let mut bytes = 0;
-    let mut first = true;
-    records
-        .take(limit.records)
-        .take_while(|record| {
-            bytes += record.value.len();
-            std::mem::take(&mut first) || bytes <= limit.bytes
-        })
-        .collect()
-}
-
-/// The frames of a file from a place on.
-struct Frames {
-    path: PathBuf,
-    file: BufReader<File>,
-}
-
-impl Frames {
-    fn open(path: PathBuf, at: u64) -> Result<Option<Self>, StoreError> {
-        let failed = |error: std::io::Error| StoreError::Unavailable {
-            detail: format!("{}: {error}", path.display()),
-        };
-        let mut file = match File::open(&path) {
-            Ok(file) => BufReader::with_capacity(1 << 20, file),
-            // Forgotten meanwhile, or never made.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
-        file.seek(SeekFrom::Start(at)).map_err(failed)?;
-        Ok(Some(Self { path, file }))
-    }
-
-    /// The next payload; `None` at the end, or at what is being written.
-    fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
-        let mut head = [0; segment::FRAME];
-        if self.file.read_exact(&mut head).is_err() {
-            return Ok(None);
+            older::Found::Gone(path) => {
+                let dir = self.options.dir.join("journal");
+                let known = self.view.open()?.catalog.0.keys().any(|id| segment::path(&dir, *id) == path);
+                if known {
+                    let detail = format!("{} is missing; restore the folder from a copy", path.display());
+                    return Err(StoreError::Corrupt { detail });
+                }
+                Ok(None)
+            }
         }
-        let len =
-            usize::try_from(u32::from_be_bytes([head[0], head[1], head[2], head[3]])).unwrap_or(usize::MAX);
-        if len > segment::MAX_PAYLOAD {
-            return Ok(None);
-        }
-        let mut payload = vec![0; len];
-        if self.file.read_exact(&mut payload).is_err() {
-            return Ok(None);
-        }
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&head[8..]);
-        crc.update(&payload);
-        if crc.finalize() != u32::from_be_bytes([head[4], head[5], head[6], head[7]]) {
-            let detail = format!("{}: a frame does not match its checksum", self.path.display());
-            return Err(StoreError::Corrupt { detail });
-        }
-        Ok(Some(payload.into()))
     }
 }

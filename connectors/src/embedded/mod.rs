@@ -9,42 +9,74 @@
 //! they are many they go into it in one sorted, atomic ingestion together with the position in the
 //! journal. What came after that position is replayed at start.
 //!
+//! One process has the folder open at a time. A store that is dropped without [`Embedded::close`] ends as in
+//! a crash: what was acknowledged is there at the next start, and what was not may be.
+//!
 //! # Layout
-//! - [`codec`]: what is in a frame. [`segment`]: frames in files, and which damage is which.
+//! - `codec`: what is in a frame. `segment`: frames in files, and which damage is which.
 //! - [`disk`]: the few file operations, behind a seam that tests make fail.
-//! - [`view`]: what readers see: changed rows, tails of the topics, positions.
-//! - [`writer`]: the one thread that writes. [`checkpoint`]: the one that empties the memory.
-//! - [`log`], [`state`]: the ports.
+//! - `order`: what the writer is asked. `writer`: the one thread that writes. `announcer`: the one that shows
+//!   what is durable. `checkpoint`: the one that empties the memory into the `store`.
+//! - `view`: what readers see, and `changes` to it: `rows`, `tail`s, and the `catalog` of segments. `merge`: scans over it.
+//! - `replay`: what happens at start. `older`: records that are no longer in memory.
+//! - `log`, `state`: the ports.
 
-pub mod checkpoint;
-pub mod codec;
+mod announcer;
+mod catalog;
+mod changes;
+mod checkpoint;
+mod codec;
 pub mod disk;
 mod log;
-pub mod segment;
+mod merge;
+mod older;
+mod order;
+mod replay;
+mod resume;
+mod rows;
+mod saved;
+mod segment;
 mod state;
-pub mod view;
-pub mod writer;
+mod stats;
+mod store;
+mod tail;
+mod view;
+mod writer;
 
 use std::fs::File;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc as threads};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use heddle_schemas::ports::clock::Clock;
-use heddle_schemas::ports::log::StoreError;
-use heddle_schemas::topic::Epoch;
-use tokio::sync::{mpsc, oneshot};
+use heddle_schemas::ports::log::{NewRecord, StoreError};
+use heddle_schemas::ports::state::Write;
+use heddle_schemas::topic::{Epoch, Offset, TopicPartition};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use self::checkpoint::{Checkpointer, Store};
+use self::announcer::Announcer;
+use self::checkpoint::Checkpointer;
 use self::disk::{Disk, RealDisk};
-use self::segment::SegmentError;
+use self::order::{Order, Prepared};
+use self::replay::Replay;
+use self::resume::Resumes;
+use self::saved::Saved;
+pub use self::segment::SegmentError;
+pub use self::stats::Stats;
+use self::store::Store;
 use self::view::View;
-use self::writer::{Order, Writer};
+use self::writer::Writer;
 
-/// Requests that wait for the writer at most; whoever comes then waits for a place.
+/// Orders that wait for the writer at most; whoever comes then waits for a place.
 const WAITING: usize = 8192;
+/// A batch of more bytes is large: large ones that wait are bounded by their bytes, not their number.
+const LARGE: usize = 16 << 10;
+/// Bytes of large batches that wait for the writer at most.
+const LARGE_WAITING: usize = 2 * order::MAX_BATCH;
+/// Groups that are durable and wait to be shown.
+const ANNOUNCED: usize = 2;
 
 /// How the embedded store behaves.
 #[derive(Debug, Clone)]
@@ -127,15 +159,20 @@ pub enum OpenError {
 }
 
 /// The embedded store.
+///
+/// The order of its fields is that in which it ends: nobody can ask, the threads end, the folder is free.
 pub struct Embedded {
     options: Options,
     clock: Arc<dyn Clock>,
     view: Arc<View>,
-    store: Arc<Store>,
     epoch: Epoch,
+    stats: Arc<Stats>,
+    resume: Resumes,
+    large: Semaphore,
     orders: mpsc::Sender<Order>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    _lock: File,
+    threads: Threads,
+    store: Arc<Store>,
+    lock: Mutex<Option<File>>,
 }
 
 impl std::fmt::Debug for Embedded {
@@ -145,7 +182,8 @@ impl std::fmt::Debug for Embedded {
 }
 
 impl Embedded {
-    /// Opens the folder, replays what came after the checkpoint, and begins a new epoch.
+    /// Opens the folder, replays what came after the checkpoint, and begins a new epoch. Reads files, and
+    /// blocks as long as that takes.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -165,39 +203,54 @@ impl Embedded {
         let journal = options.dir.join("journal");
         std::fs::create_dir_all(&journal).map_err(|source| io(&journal, source))?;
         let lock = lock(&options.dir)?;
-        let store = Arc::new(Store::open(&options.dir.join("rows"), options.cache_bytes)?);
-        let saved = store.read_saved(&options)?;
-        let view = Arc::new(View::new(&options));
-        let mut writer = Writer::replay(&options, disk, clock.clone(), view.clone(), saved)?;
-        writer.reads(store.clone());
-        let epoch = writer.begin_epoch().map_err(|source| io(&journal, source))?;
+        // The names of the folders are durable before anything in them is.
+        for dir in [Some(options.dir.as_path()), options.dir.parent()].into_iter().flatten() {
+            sync_dir(dir).map_err(|source| io(dir, source))?;
+        }
+        let store = Arc::new(Store::open(&Store::path(&options.dir), options.cache_bytes)?);
+        let view = Arc::new(restore(&options, &store, &*clock)?);
+        let stats = Arc::new(Stats::default());
+        let resume = Replay { dir: journal.clone(), options: &options, view: &view }.run(&*disk)?;
+        let mut writer = Writer::new(
+            &options,
+            disk.clone(),
+            clock.clone(),
+            view.clone(),
+            store.clone(),
+            stats.clone(),
+            resume,
+        );
+        let announcer = Announcer { view: view.clone(), clock: clock.clone() };
+        announcer.show(writer.begin_epoch().map_err(|source| io(&journal, source))?);
+        let epoch = view.read().epoch;
         let (orders, receiver) = mpsc::channel(WAITING);
-        let mut threads = Vec::new();
-        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new()
-                .name(name.into())
-                .spawn(run)
-                .map_err(|source| io(&options.dir, source))
+        let (tell, announcements) = threads::sync_channel(ANNOUNCED);
+        let checkpointer = Checkpointer {
+            store: store.clone(),
+            view: view.clone(),
+            clock: clock.clone(),
+            disk,
+            journal,
+            orders: orders.downgrade(),
+            swept: (clock.elapsed(), None),
         };
-        let checkpointer = Checkpointer { store: store.clone(), view: view.clone(), clock: clock.clone() };
-        threads.push(spawn("checkpoint", Box::new(move || checkpointer.run()))?);
-        let done = view.clone();
-        threads.push(spawn(
-            "journal",
-            Box::new(move || {
-                writer.run(receiver);
-                done.stop();
-            }),
-        )?);
+        let threads = Threads::default();
+        let failed = |source| io(&options.dir, source);
+        threads.spawn("checkpoint", move || checkpointer.run()).map_err(failed)?;
+        threads.spawn("announce", move || announcer.run(announcements)).map_err(failed)?;
+        threads.spawn("journal", move || writer.run(receiver, &tell)).map_err(failed)?;
         Ok(Arc::new(Self {
             options,
             clock,
             view,
-            store,
             epoch,
+            stats,
+            resume: Resumes::default(),
+            large: Semaphore::new(LARGE_WAITING),
             orders,
-            threads: Mutex::new(threads),
-            _lock: lock,
+            threads,
+            store,
+            lock: Mutex::new(Some(lock)),
         }))
     }
 
@@ -207,48 +260,136 @@ impl Embedded {
         self.epoch
     }
 
-    /// How many frames have been written, each with one sync: with the number of commits, how well they group.
+    /// What was written since it was opened.
     #[must_use]
-    pub fn syncs(&self) -> u64 {
-        self.view.syncs()
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Bytes that the journal takes now.
+    #[must_use]
+    pub fn journal_bytes(&self) -> u64 {
+        self.view.held()
     }
 
     /// Writes a checkpoint and waits for it.
     ///
     /// # Errors
-    /// [`StoreError::Closed`].
+    /// [`StoreError::Unavailable`] when it cannot be written, [`StoreError::Closed`].
     pub async fn checkpoint(&self) -> Result<(), StoreError> {
         let (done, waits) = oneshot::channel();
         self.orders.send(Order::Checkpoint(done)).await.map_err(|_| StoreError::Closed)?;
-        waits.await.map_err(|_| StoreError::Closed)?;
-        self.view.wait_for_checkpoint();
-        Ok(())
+        waits.await.map_err(|_| StoreError::Closed)??;
+        let view = self.view.clone();
+        let written = tokio::task::spawn_blocking(move || view.wait_for_checkpoint());
+        written.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Finishes what has been asked, writes a checkpoint and ends the threads. Later calls say
-    /// [`StoreError::Closed`]. Dropping the store without it is a crash, from which nothing is lost.
+    /// Rewrites the checkpoint, so that nothing is left in it of rows that were deleted or written over.
+    /// Takes as long as reading and writing all of it.
+    ///
+    /// # Errors
+    /// As [`Embedded::checkpoint`].
+    pub async fn compact(&self) -> Result<(), StoreError> {
+        self.checkpoint().await?;
+        let store = self.store.clone();
+        let compacted = tokio::task::spawn_blocking(move || store.compact());
+        compacted.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Finishes what has been asked, writes a checkpoint, ends the threads and frees the folder. Later calls
+    /// say [`StoreError::Closed`].
     pub async fn close(&self) {
         let (done, waits) = oneshot::channel();
         if self.orders.send(Order::Close(done)).await.is_ok() {
             drop(waits.await);
         }
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        let joined = tokio::task::spawn_blocking(move || {
-            for thread in threads {
-                drop(thread.join());
-            }
-        });
-        drop(joined.await);
+        let threads = self.threads.take();
+        drop(tokio::task::spawn_blocking(move || Threads::join(threads)).await);
+        self.store.close();
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn prepare(
+        &self,
+        writes: Vec<Write>,
+        records: Vec<NewRecord>,
+        consumed: Vec<(TopicPartition, Offset)>,
+    ) -> Result<Prepared, StoreError> {
+        let named = records.iter().map(|record| record.partition);
+        for partition in named.chain(consumed.iter().map(|(partition, _)| *partition)) {
+            self.view.check(partition)?;
+        }
+        Prepared::new(writes, records, consumed)
     }
 
     async fn order<T>(
         &self,
-        order: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Order,
+        prepared: Prepared,
+        order: impl FnOnce(Prepared, oneshot::Sender<Result<T, StoreError>>) -> Order,
     ) -> Result<T, StoreError> {
+        let bytes = prepared.encoded.bytes.len();
+        let _place = if bytes > LARGE {
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            Some(self.large.acquire_many(bytes).await.map_err(|_| StoreError::Closed)?)
+        } else {
+            None
+        };
         let (done, waits) = oneshot::channel();
-        self.orders.send(order(done)).await.map_err(|_| StoreError::Closed)?;
+        self.orders.send(order(prepared, done)).await.map_err(|_| StoreError::Closed)?;
         waits.await.map_err(|_| StoreError::Closed)?
     }
+}
+
+/// The threads of a store; dropping it waits for them. They end when nobody is left who could ask.
+#[derive(Debug, Default)]
+struct Threads(Mutex<Vec<JoinHandle<()>>>);
+
+impl Threads {
+    fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        let thread = std::thread::Builder::new().name(name.into()).spawn(run)?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        Ok(())
+    }
+
+    fn take(&self) -> Vec<JoinHandle<()>> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn join(threads: Vec<JoinHandle<()>>) {
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the embedded store has panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        Self::join(self.take());
+    }
+}
+
+/// What readers see at first: what the checkpoint says.
+fn restore(options: &Options, store: &Store, clock: &dyn Clock) -> Result<View, OpenError> {
+    let made = options.partitions.get();
+    let damaged = |detail: String| OpenError::Checkpoint { dir: Store::path(&options.dir), detail };
+    let (saved, segments) = store
+        .read_saved()
+        .map_err(damaged)?
+        .unwrap_or_else(|| (Saved { partitions: made, ..Saved::default() }, Vec::new()));
+    if saved.partitions != made {
+        let dir = options.dir.clone();
+        return Err(OpenError::Partitions { dir, made: saved.partitions, asked: made });
+    }
+    Ok(View::new(options, saved, segments, clock.now()))
+}
+
+fn sync_dir(dir: &Path) -> std::io::Result<()> {
+    // A relative path of one part has an empty parent, which is here.
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    File::open(dir)?.sync_all()
 }
 
 fn io(path: &Path, source: std::io::Error) -> OpenError {

@@ -6,23 +6,26 @@
 //!
 //! A frame that does not hold, at the end of the newest segment and with no valid frame behind it, is a
 //! torn write: it was never acknowledged, since a frame is acknowledged only when it is durable whole. It
-//! is cut off. Anywhere else it is corruption of what was acknowledged, and the store does not open:
+//! is left out. (A last frame that was whole and is damaged afterwards looks the same. The checkpoint that is
+//! written when the store is closed knows up to where everything was whole.) Anywhere else it is corruption of what was acknowledged, and the store does not open:
 //! going on would lose records silently.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use super::codec::Reader;
+
 /// The beginning of every segment; its last character is the version.
 const MAGIC: &[u8; 8] = b"HEDDLOG1";
 /// Bytes of the header.
-pub const HEADER: usize = 8 + 4 + 8 + 8 + 4;
+pub(super) const HEADER: usize = 8 + 4 + 8 + 8 + 4;
 /// Bytes before a payload.
-pub const FRAME: usize = 4 + 4 + 8;
+pub(super) const FRAME: usize = 4 + 4 + 8;
 /// The largest payload that is written; a larger length is damage.
-pub const MAX_PAYLOAD: usize = 256 << 20;
+pub(super) const MAX_PAYLOAD: usize = 256 << 20;
 
 /// Why a segment could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +58,10 @@ pub enum SegmentError {
         detail: String,
     },
     /// A segment between others is missing.
-    #[error("{} is missing: the journal has a gap; restore it", .path.display())]
+    #[error(
+        "{} is missing, and holds what was acknowledged; restore it from a copy, or move the folder away and \
+         start anew", .path.display()
+    )]
     Gap {
         /// Which.
         path: PathBuf,
@@ -64,7 +70,7 @@ pub enum SegmentError {
 
 /// A segment's name in its folder.
 #[must_use]
-pub fn path(dir: &Path, id: u64) -> PathBuf {
+pub(super) fn path(dir: &Path, id: u64) -> PathBuf {
     dir.join(format!("{id:016x}.log"))
 }
 
@@ -72,7 +78,7 @@ pub fn path(dir: &Path, id: u64) -> PathBuf {
 ///
 /// # Errors
 /// The system's.
-pub fn list(dir: &Path) -> io::Result<Vec<u64>> {
+pub(super) fn list(dir: &Path) -> io::Result<Vec<u64>> {
     let mut ids = Vec::new();
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
@@ -85,7 +91,7 @@ pub fn list(dir: &Path) -> io::Result<Vec<u64>> {
 
 /// A segment's header.
 #[must_use]
-pub fn header(partitions: u32, id: u64, first_sequence: u64) -> Vec<u8> {
+pub(super) fn header(partitions: u32, id: u64, first_sequence: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&partitions.to_be_bytes());
@@ -97,13 +103,13 @@ pub fn header(partitions: u32, id: u64, first_sequence: u64) -> Vec<u8> {
 }
 
 /// Begins a frame: room for what [`finish`] fills in.
-pub fn begin(buffer: &mut Vec<u8>) {
+pub(super) fn begin(buffer: &mut Vec<u8>) {
     buffer.clear();
     buffer.resize(FRAME, 0);
 }
 
 /// Completes a frame that was begun with [`begin`] and whose payload follows.
-pub fn finish(buffer: &mut [u8], sequence: u64) {
+pub(super) fn finish(buffer: &mut [u8], sequence: u64) {
     // A frame is bounded far below this by the writer.
     let len = u32::try_from(buffer.len() - FRAME).unwrap_or(u32::MAX);
     buffer[..4].copy_from_slice(&len.to_be_bytes());
@@ -114,24 +120,77 @@ pub fn finish(buffer: &mut [u8], sequence: u64) {
 
 /// A frame as it is read.
 #[derive(Debug, Clone)]
-pub struct Frame {
+pub(super) struct Frame {
     /// Where it begins in its file.
-    pub at: u64,
+    pub(super) at: u64,
     /// Its sequence number.
-    pub sequence: u64,
+    pub(super) sequence: u64,
     /// What is in it.
-    pub payload: Bytes,
+    pub(super) payload: Bytes,
+}
+
+/// What a segment begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    /// With how many partitions it was made.
+    pub(super) partitions: u32,
+    /// The sequence number of its first frame.
+    pub(super) first_sequence: u64,
+}
+
+/// How a file begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// With a header.
+    Whole(Header),
+    /// With a header that was not written whole: no frame in it was ever acknowledged.
+    Unborn,
+}
+
+/// How a segment file begins.
+///
+/// # Errors
+/// [`SegmentError::Io`], [`SegmentError::Foreign`], [`SegmentError::Corrupt`].
+pub(super) fn begin_of(dir: &Path, id: u64) -> Result<Begin, SegmentError> {
+    let path = path(dir, id);
+    let mut bytes = Vec::with_capacity(HEADER);
+    let read = fs::File::open(&path).and_then(|file| file.take(HEADER as u64).read_to_end(&mut bytes));
+    read.map_err(|source| SegmentError::Io { path: path.clone(), source })?;
+    header_of(&path, id, &bytes)
+}
+
+fn header_of(path: &Path, id: u64, bytes: &[u8]) -> Result<Begin, SegmentError> {
+    // A file system may have made the file longer before the bytes came.
+    let zeros = bytes.iter().take(HEADER).all(|&byte| byte == 0);
+    let magic = &bytes[..bytes.len().min(MAGIC.len())];
+    if zeros || (bytes.len() < HEADER && MAGIC.starts_with(magic)) {
+        return Ok(Begin::Unborn);
+    }
+    let Some(bytes) = bytes.first_chunk::<HEADER>().filter(|_| magic == MAGIC) else {
+        return Err(SegmentError::Foreign { path: path.into() });
+    };
+    let mut reader = Reader { bytes: Bytes::copy_from_slice(&bytes[MAGIC.len()..]) };
+    let fields = (reader.u32(), reader.u64(), reader.u64(), reader.u32());
+    let (Some(partitions), Some(written), Some(first_sequence), Some(crc)) = fields else {
+        return Err(SegmentError::Foreign { path: path.into() });
+    };
+    let corrupt = |detail: String| SegmentError::Corrupt { path: path.into(), at: 0, detail };
+    if crc32fast::hash(&bytes[..HEADER - 4]) != crc {
+        return Err(corrupt("the header does not match its checksum".into()));
+    }
+    if written != id {
+        return Err(corrupt(format!("it was written as segment {written:016x}")));
+    }
+    Ok(Begin::Whole(Header { partitions, first_sequence }))
 }
 
 /// The frames of a segment, and how it ends.
 #[derive(Debug)]
-pub struct Segment {
+pub(super) struct Segment {
     /// Where it is.
-    pub path: PathBuf,
-    /// The number of partitions in its header.
-    pub partitions: u32,
-    /// The sequence number of its first frame.
-    pub first_sequence: u64,
+    pub(super) path: PathBuf,
+    /// What it begins with.
+    pub(super) header: Header,
     bytes: Bytes,
     at: usize,
     expected: u64,
@@ -139,7 +198,7 @@ pub struct Segment {
 
 /// What comes next in a segment.
 #[derive(Debug)]
-pub enum Next {
+pub(super) enum Next {
     /// A frame.
     Frame(Frame),
     /// The end.
@@ -151,52 +210,34 @@ pub enum Next {
 }
 
 impl Segment {
-    /// Reads a segment file. A newest one whose header was not written whole reads as empty.
+    /// Reads a segment file that has a header.
     ///
     /// # Errors
     /// [`SegmentError::Io`], [`SegmentError::Foreign`], [`SegmentError::Corrupt`].
-    pub fn read(dir: &Path, id: u64) -> Result<Option<Self>, SegmentError> {
+    pub(super) fn read(dir: &Path, id: u64) -> Result<Self, SegmentError> {
         let path = path(dir, id);
         let bytes = fs::read(&path).map_err(|source| SegmentError::Io { path: path.clone(), source })?;
-        if bytes.len() < HEADER {
-            return Ok(None);
-        }
-        if bytes[..8] != MAGIC[..] {
+        let Begin::Whole(header) = header_of(&path, id, &bytes)? else {
             return Err(SegmentError::Foreign { path });
-        }
-        let stored = u32::from_be_bytes([bytes[28], bytes[29], bytes[30], bytes[31]]);
-        if crc32fast::hash(&bytes[..28]) != stored {
-            let detail = "the header does not match its checksum".into();
-            return Err(SegmentError::Corrupt { path, at: 0, detail });
-        }
-        let mut first = [0; 8];
-        first.copy_from_slice(&bytes[20..28]);
-        let first_sequence = u64::from_be_bytes(first);
-        let partitions = u32::from_be_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
-        let bytes = Bytes::from(bytes);
-        Ok(Some(Self { path, partitions, first_sequence, bytes, at: HEADER, expected: first_sequence }))
+        };
+        let expected = header.first_sequence;
+        Ok(Self { path, header, bytes: bytes.into(), at: HEADER, expected })
     }
 
     /// Goes to the frame that begins here and has this sequence number.
-    pub fn seek(&mut self, at: u64, sequence: u64) {
+    pub(super) fn seek(&mut self, at: u64, sequence: u64) {
         self.at = usize::try_from(at).unwrap_or(usize::MAX).min(self.bytes.len());
         self.expected = sequence;
     }
 
     /// How long the file is.
     #[must_use]
-    pub fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.bytes.len() as u64
     }
 
-    /// Whether there is nothing but the header.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.bytes.len() <= HEADER
-    }
-
     /// The next frame, or how the segment ends.
-    pub fn advance(&mut self) -> Next {
+    pub(super) fn advance(&mut self) -> Next {
         if self.at >= self.bytes.len() {
             return Next::End;
         }

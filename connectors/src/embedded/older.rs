@@ -1,0 +1,149 @@
+//! Reading records that are no longer in memory, from the journal's files.
+//!
+//! A file is read only up to what is known to be durable: behind it there may be what failed, or what is
+//! being written. What is read is consecutive, or an error: nothing is left out silently.
+
+use std::fs::File;
+use std::io::{BufReader, Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use heddle_schemas::ports::log::{FetchLimit, Record, StoreError};
+use heddle_schemas::topic::{Offset, TopicPartition};
+
+use super::catalog::Place;
+use super::codec::{Change, changes};
+use super::segment;
+
+/// What is wanted.
+#[derive(Debug)]
+pub(super) struct Older {
+    /// Of which partition.
+    pub(super) partition: TopicPartition,
+    /// The offsets: those that there are.
+    pub(super) offsets: Range<Offset>,
+    /// How many.
+    pub(super) limit: FetchLimit,
+    /// A frame at or before the first.
+    pub(super) place: Place,
+    /// The segments from that place on, with the bytes that are durable in each.
+    pub(super) segments: Vec<(u64, u64)>,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// Records, and the frame that the last is in.
+    Records(Vec<Record>, Place),
+    /// A file is gone: it may have been deleted meanwhile, since nobody needs it.
+    Gone(PathBuf),
+}
+
+/// Reads.
+///
+/// # Errors
+/// [`StoreError::Corrupt`], [`StoreError::Unavailable`].
+pub(super) fn read(dir: &Path, wanted: &Older) -> Result<Found, StoreError> {
+    let mut records: Vec<Record> = Vec::new();
+    let mut bytes = 0;
+    let mut last = wanted.place;
+    for &(id, durable) in &wanted.segments {
+        let path = segment::path(dir, id);
+        let at = if id == wanted.place.segment { wanted.place.at } else { segment::HEADER as u64 };
+        let Some(mut frames) = Frames::open(path.clone(), at, durable)? else { return Ok(Found::Gone(path)) };
+        while let Some((at, sequence, payload)) = frames.next()? {
+            for change in changes(payload) {
+                let change = change.ok_or_else(|| frames.corrupt(at, "the frame holds no changes"))?;
+                let Change::Record(record) = change else { continue };
+                if record.partition != wanted.partition || !wanted.offsets.contains(&record.offset) {
+                    continue;
+                }
+                bytes += record.value.len();
+                let full = records.len() >= wanted.limit.records || bytes > wanted.limit.bytes;
+                if full && !records.is_empty() {
+                    return Ok(Found::Records(records, last));
+                }
+                if records.last().is_some_and(|before| before.offset + 1 != record.offset) {
+                    return Err(frames.corrupt(at, "records are missing before this frame"));
+                }
+                last = Place { segment: id, at, sequence };
+                let was_last = record.offset + 1 == wanted.offsets.end;
+                records.push(record);
+                if was_last {
+                    return Ok(Found::Records(records, last));
+                }
+            }
+        }
+    }
+    let Range { start, end } = wanted.offsets;
+    let detail = format!(
+        "the journal in {} holds no record of {} from {start} on, and should up to {end}; restore the folder",
+        dir.display(),
+        wanted.partition
+    );
+    Err(StoreError::Corrupt { detail })
+}
+
+/// The frames of a file from a place on.
+struct Frames {
+    path: PathBuf,
+    file: BufReader<File>,
+    at: u64,
+    durable: u64,
+}
+
+impl Frames {
+    fn open(path: PathBuf, at: u64, durable: u64) -> Result<Option<Self>, StoreError> {
+        let unavailable = |error: std::io::Error| StoreError::Unavailable {
+            detail: format!("{}: {error}", path.display()),
+        };
+        let mut file = match File::open(&path) {
+            Ok(file) => BufReader::with_capacity(1 << 18, file),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unavailable(error)),
+        };
+        file.seek(SeekFrom::Start(at)).map_err(unavailable)?;
+        Ok(Some(Self { path, file, at, durable }))
+    }
+
+    fn corrupt(&self, at: u64, detail: &str) -> StoreError {
+        let detail =
+            format!("{} at byte {at}: {detail}; restore the folder from a copy", self.path.display());
+        StoreError::Corrupt { detail }
+    }
+
+    /// The next frame's place, sequence number and payload; `None` behind the last durable one.
+    fn next(&mut self) -> Result<Option<(u64, u64, Bytes)>, StoreError> {
+        let at = self.at;
+        if at >= self.durable {
+            return Ok(None);
+        }
+        let mut head = [0; segment::FRAME];
+        self.fill(&mut head)?;
+        let len = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
+        self.at += segment::FRAME as u64 + u64::from(len);
+        let Ok(len) = usize::try_from(len) else { return Err(self.corrupt(at, "a frame of that length")) };
+        if self.at > self.durable {
+            return Err(self.corrupt(at, "the frame is longer than what was written"));
+        }
+        let mut payload = vec![0; len];
+        self.fill(&mut payload)?;
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&head[8..]);
+        crc.update(&payload);
+        if crc.finalize() != u32::from_be_bytes([head[4], head[5], head[6], head[7]]) {
+            return Err(self.corrupt(at, "the frame does not match its checksum"));
+        }
+        let mut sequence = [0; 8];
+        sequence.copy_from_slice(&head[8..]);
+        Ok(Some((at, u64::from_be_bytes(sequence), payload.into())))
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), StoreError> {
+        self.file.read_exact(bytes).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => self.corrupt(self.durable, "it ends too early"),
+            _ => StoreError::Unavailable { detail: format!("{}: {error}", self.path.display()) },
+        })
+    }
+}

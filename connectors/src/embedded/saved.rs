@@ -1,0 +1,34 @@
+//! What goes into a checkpoint.
+
+use std::sync::Arc;
+
+use heddle_schemas::ledger::Position;
+use heddle_schemas::topic::{Epoch, Offset, TopicPartition};
+use serde::{Deserialize, Serialize};
+
+use super::catalog::{Place, SegmentInfo};
+use super::rows::Rows;
+
+/// Rows on their way into the store, with what is saved beside them.
+#[derive(Debug, Clone)]
+pub(super) struct Frozen {
+    /// The rows.
+    pub(super) rows: Arc<Rows>,
+    /// What goes with them.
+    pub(super) saved: Arc<Saved>,
+    /// What has become known of segments since the last checkpoint; `None`: it is forgotten.
+    pub(super) segments: Arc<Vec<(u64, Option<SegmentInfo>)>>,
+}
+
+/// What a checkpoint saves beside the rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Saved {
+    /// With how many partitions the folder was made.
+    pub(super) partitions: u32,
+    /// Everything before it is in the checkpoint.
+    pub(super) replay_from: Option<Place>,
+    /// The epoch that was running.
+    pub(super) epoch: Epoch,
+    /// Each partition's end and position.
+    pub(super) tails: Vec<(TopicPartition, Offset, Position)>,
+}
