@@ -11,7 +11,7 @@ use heddle_schemas::ports::knowledge::DocumentFormat;
 
 use super::document::MAX_PASSAGES;
 use super::markdown::{self, Part};
-use crate::words::{has_a_word, sentences};
+use crate::words::{composed, has_a_word, sentences};
 
 /// Characters from which on a passage takes no more.
 const ENOUGH: usize = 100;
@@ -33,6 +33,7 @@ pub(super) struct Cut {
 
 /// The passages of a text, in order: all, or one more than a document may have.
 pub(super) fn cut(format: DocumentFormat, text: &str) -> Vec<Cut> {
+    let text = &composed(text);
     let mut cutter = Cutter::default();
     match format {
         DocumentFormat::Markdown => markdown::read(text, &mut |part| cutter.take(part)),

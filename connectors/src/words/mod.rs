@@ -10,9 +10,11 @@
 
 mod stop;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
+use icu_normalizer::ComposingNormalizerBorrowed;
 use icu_segmenter::options::SentenceBreakInvariantOptions;
 use icu_segmenter::{SentenceSegmenter, SentenceSegmenterBorrowed};
 use tantivy::tokenizer::{
@@ -36,7 +38,13 @@ pub(crate) struct Word {
     pub(crate) stem: String,
 }
 
-/// Cuts a text into folded words.
+/// A text with its accents as one character with their letter (NFC), as words are told and folded:
+/// where they stand apart, as some systems write them, they would part the word.
+pub(crate) fn composed(text: &str) -> Cow<'_, str> {
+    const { ComposingNormalizerBorrowed::new_nfc() }.normalize(text)
+}
+
+/// Cuts a composed text into folded words.
 pub(crate) fn folding() -> TextAnalyzer {
     TextAnalyzer::builder(SimpleTokenizer::default())
         .filter(RemoveLongFilter::limit(TOO_LONG))
@@ -45,7 +53,7 @@ pub(crate) fn folding() -> TextAnalyzer {
         .build()
 }
 
-/// Cuts a text into the English stems of its folded words.
+/// Cuts a composed text into the English stems of its folded words.
 pub(crate) fn stemming() -> TextAnalyzer {
     TextAnalyzer::builder(SimpleTokenizer::default())
         .filter(RemoveLongFilter::limit(TOO_LONG))
@@ -57,9 +65,10 @@ pub(crate) fn stemming() -> TextAnalyzer {
 
 /// The different words of a text, by first occurrence, at most `limit`.
 pub(crate) fn words(text: &str, limit: usize) -> Vec<Word> {
+    let text = composed(text);
     let (mut folding, mut stemming) = (folding(), stemming());
     // Both are the same chain but for the last link, so they go in step.
-    let (mut folded, mut stems) = (folding.token_stream(text), stemming.token_stream(text));
+    let (mut folded, mut stems) = (folding.token_stream(&text), stemming.token_stream(&text));
     let mut seen = HashSet::new();
     let mut words = Vec::new();
     while words.len() < limit && folded.advance() && stems.advance() {
@@ -122,6 +131,11 @@ mod tests {
         let folded: Vec<_> = words.iter().map(|word| word.folded.as_str()).collect();
         assert_eq!(folded, ["offnungszeiten", "opening", "strasse", "que"]);
         assert_eq!(words[1].stem, "open");
+    }
+
+    #[test]
+    fn accents_that_stand_apart_do_not_part_a_word() {
+        assert_eq!(words("O\u{308}ffnungszeiten", 64), words("Öffnungszeiten", 64));
     }
 
     #[test]
