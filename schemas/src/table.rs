@@ -17,7 +17,7 @@
 //! | alias | tenant | keyed hash of an id | the contact | as the contact |
 //! | contact | tenant | contact | its details, sealed | as the contact |
 //! | key | tenant | `t` or contact | a wrapped key | until erased |
-//! | document | tenant | document | a document, sealed | until removed |
+//! | document | tenant | document, or none | a document, sealed; without one, the version of all of them | until removed |
 
 use std::fmt;
 

@@ -9,7 +9,8 @@
 //!
 //! Every change of a tenant's documents changes the version beside them, and every search reads it
 //! first. So a search sees each change that was finished before it began, on any node, and an index
-//! that another node's change has outdated is built anew.
+//! that another node's change has outdated is built anew. A change that failed half-way is seen by
+//! its own node; others see it with the next one, at the latest when it is tried again.
 //!
 //! # Layout
 //! - [`document`]: which documents are taken, and how a file becomes one.

@@ -7,7 +7,7 @@ use std::thread::available_parallelism;
 
 use async_trait::async_trait;
 use heddle_schemas::id::TenantId;
-use heddle_schemas::ports::keys::Keys;
+use heddle_schemas::ports::keys::{Keys, KeysError};
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Knowledge, KnowledgeError, Passage};
 use heddle_schemas::ports::state::State;
 
@@ -159,7 +159,9 @@ impl Knowledge for TantivyKnowledge {
         };
         if let Err(error) = self.rows.cipher(tenant).await {
             // What an erased key sealed is not to be read from memory either.
-            self.indexes.close(tenant);
+            if matches!(error, KnowledgeError::Keys(KeysError::Gone { .. })) {
+                self.indexes.close(tenant);
+            }
             return Err(error);
         }
         let index = self.indexes.at(tenant, since, &version, || self.load(tenant)).await?;
