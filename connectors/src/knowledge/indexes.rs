@@ -93,7 +93,8 @@ impl Indexes {
                 loads = true;
                 load()
             });
-            let loaded = loaded.await?;
+            // A load that failed is not open; who waited for it goes on to load by the same slot.
+            let loaded = loaded.await.inspect_err(|_| self.forget(tenant, &slot))?;
             if loads {
                 self.close_least_used();
             }
@@ -142,7 +143,8 @@ impl Indexes {
         // The one used last stays, however large: its search is under way.
         while slots.len() > 1 && (slots.len() > self.max_open.get() || total > self.max_bytes) {
             let Some((_, slot)) = slots.pop_lru() else { break };
-            total -= bytes(&slot);
+            // A change under way may have made it larger since.
+            total = total.saturating_sub(bytes(&slot));
             closed.push(slot);
         }
         drop(slots);

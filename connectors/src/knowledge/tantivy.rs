@@ -10,6 +10,7 @@ use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::keys::{Keys, KeysError};
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Knowledge, KnowledgeError, Passage};
 use heddle_schemas::ports::state::State;
+use tokio::sync::Semaphore;
 
 use super::document::{self, MAX_PASSAGES};
 use super::index::{Change, Index, Prepared};
@@ -28,6 +29,9 @@ pub struct Options {
     pub open_bytes: usize,
     /// Searches that run at once, each on a thread of its own. Default: the machine's processors.
     pub searches: NonZeroUsize,
+    /// Indexes that are loaded at once; each holds its tenant's documents in memory meanwhile, and
+    /// waits for the store for a part of its time. Default: 16.
+    pub loading: NonZeroUsize,
     /// Documents that are opened, cut or indexed at once, each on a thread of its own and apart from
     /// the searches, so that one tenant's load never holds up another's search. Default: the
     /// machine's processors.
@@ -37,8 +41,13 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let processors = available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let open_indexes = const { NonZeroUsize::new(256).unwrap() };
-        Self { open_indexes, open_bytes: 256 << 20, searches: processors, loads: processors }
+        Self {
+            open_indexes: const { NonZeroUsize::new(256).unwrap() },
+            open_bytes: 256 << 20,
+            searches: processors,
+            loading: const { NonZeroUsize::new(16).unwrap() },
+            loads: processors,
+        }
     }
 }
 
@@ -47,6 +56,7 @@ pub struct TantivyKnowledge {
     rows: Rows,
     indexes: Indexes,
     searches: Pool,
+    loading: Semaphore,
     loads: Pool,
 }
 
@@ -59,6 +69,7 @@ impl TantivyKnowledge {
             rows: Rows::new(state, keys, loads.clone()),
             indexes: Indexes::new(options.open_indexes, options.open_bytes),
             searches: Pool::new(options.searches),
+            loading: Semaphore::new(options.loading.get()),
             loads,
         }
     }
@@ -70,6 +81,7 @@ impl TantivyKnowledge {
     }
 
     async fn load(&self, tenant: &TenantId) -> Result<Loaded, KnowledgeError> {
+        let _place = self.loading.acquire().await.map_err(|error| failed(tenant, error.to_string()))?;
         let version = self.rows.version(tenant).await?;
         let (mut documents, mut after) = (Vec::new(), None);
         loop {

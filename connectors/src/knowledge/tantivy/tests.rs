@@ -245,6 +245,23 @@ async fn a_load_holds_up_no_other_tenant() {
 }
 
 #[tokio::test]
+async fn a_load_that_failed_is_tried_again_and_leaves_nothing_open() {
+    let failing = Arc::new(AtomicBool::new(false));
+    let fails = failing.clone();
+    let node = Site::new().node_with(&Options::default(), move |operation| {
+        let fails = operation == Operation::Scan && fails.load(Ordering::SeqCst);
+        Fault::outcome(if fails { Outcome::FailsBefore } else { Outcome::Works })
+    });
+    node.put("acme", "hours", HOURS).await;
+    failing.store(true, Ordering::SeqCst);
+    let found = node.knowledge.search(&tenant("acme"), "weekdays", 9).await;
+    assert!(matches!(found, Err(KnowledgeError::Store(_))), "{found:?}");
+    assert_eq!(node.knowledge.open_indexes(), 0);
+    failing.store(false, Ordering::SeqCst);
+    assert_eq!(node.found("acme", "weekdays").await, ["hours"]);
+}
+
+#[tokio::test]
 async fn a_change_that_fails_half_way_is_not_hidden() {
     for outcome in [Outcome::FailsBefore, Outcome::FailsAfter] {
         let failing = Arc::new(AtomicBool::new(false));
