@@ -100,7 +100,11 @@ async fn act(
                 true => "nothing matches".to_owned(),
                 false => {
                     let shown = found.iter().map(|passage| {
-                        let place = [&[passage.title.clone()], &passage.headings[..]].concat().join(" > ");
+                        let place = std::iter::once(&passage.title)
+                            .chain(&passage.headings)
+                            .cloned()
+                            .collect::<Vec<_>>()
+                            .join(" > ");
                         format!(
                             "{:.2}  {}  ({place})\n      {}",
                             passage.score,

@@ -47,6 +47,8 @@ impl Summary {
         let metrics = &service.node.ports.metrics;
         let (duplicates, turns) = (metrics.duplicates(), metrics.turns());
         let dead = dead_letters(service).await;
+        let node = &service.node;
+        let left = node.unsettled(Topic::Inbound).await + node.unsettled(Topic::Outbound).await;
         let refused: u64 = report.graph.refused.values().sum();
         let check = |what, holds, evidence: String| Check { what, holds, evidence };
         let checks = vec![
@@ -84,7 +86,11 @@ impl Summary {
                 format!("{turns} turns, {} replies", report.replies),
             ),
             check("no limit of the API is exceeded", refused == 0, format!("{refused} requests refused")),
-            check("everything is settled", quiet, "records of inbound and outbound without an end".into()),
+            check(
+                "everything is settled",
+                quiet,
+                format!("{left} records of inbound and outbound without an end"),
+            ),
             check("nothing is given up", dead == 0, format!("{dead} dead letters")),
         ];
         let latency = LatencyMillis {

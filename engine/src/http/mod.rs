@@ -4,7 +4,7 @@
 //! - [`webhooks`]: the way in of channels.
 //! - [`admin`]: `/v1`, guarded by [`guard`], described by [`openapi`].
 //! - [`health`]: `/healthz`, `/readyz`, `/metrics`.
-//! - [`console`]: `/`.
+//! - [`console`]: the page at `/`.
 
 pub mod admin;
 pub mod console;

@@ -7,6 +7,8 @@
 //!
 //! `HEDDLE_KILLS=200` kills more often than the usual 12.
 
+#![expect(clippy::unwrap_used, reason = "a fault of the harness is a fault of the test")]
+
 mod process;
 
 use std::collections::HashMap;
@@ -66,8 +68,8 @@ fn script() -> (String, Vec<Question>) {
         document += &format!("\n## {thing}\n\nA {thing} costs {price}.\n");
         let lines = match number % 3 {
             0 => Question::new([&*format!("What does a {thing} cost {WORD}?")]),
-            1 => Question::new([&*format!("{WORD}"), &*format!("What does a {thing} cost?")]),
-            _ => Question::new([&*format!("a {thing}"), &*format!("{WORD}"), "what does it cost?"]),
+            1 => Question::new([WORD, &*format!("What does a {thing} cost?")]),
+            _ => Question::new([&*format!("a {thing}"), WORD, "what does it cost?"]),
         };
         questions.push(lines.expecting(&price));
     }

@@ -1,0 +1,8 @@
+//! A serving node, asked as a provider, its customers, an operator and a stranger would.
+
+#![expect(clippy::unwrap_used, reason = "a fault of the harness is a fault of the test")]
+
+mod admin;
+mod conversations;
+mod site;
+mod webhooks;

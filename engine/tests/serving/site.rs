@@ -1,0 +1,90 @@
+//! A serving node in this process, and a client that asks it as a provider or an operator would.
+
+use heddle_engine::service::Service;
+use heddle_schemas::config::Config;
+use hmac::{Hmac, KeyInit, Mac};
+use reqwest::{Client, RequestBuilder, Response};
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+/// A serving node of its own folder, and somebody who asks it.
+pub(crate) struct Site {
+    pub(crate) service: Service,
+    pub(crate) client: Client,
+    pub(crate) url: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Site {
+    pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config { data_dir: folder.path().join("data"), ..Config::default() };
+        config.http.listen = "127.0.0.1:0".parse().unwrap();
+        change(&mut config);
+        let service = Service::start(config).await.unwrap();
+        let url = format!("http://{}", service.address);
+        Self { service, client: Client::new(), url, _folder: folder }
+    }
+
+    pub(crate) async fn with_acme() -> Self {
+        let site = Self::start(|_| ()).await;
+        site.apply("acme", "1001", "s3cret").await;
+        site
+    }
+
+    pub(crate) async fn apply(&self, id: &str, account: &str, secret: &str) -> Response {
+        let tenant = json!({
+            "id": id, "name": id,
+            "channels": [{ "kind": "whatsapp", "account": account, "api_base": "http://127.0.0.1:9",
+                "access_token": "t0ken", "app_secret": secret, "verify_token": "ver1fy" }],
+        });
+        self.client.put(format!("{}/v1/tenants/{id}", self.url)).json(&tenant).send().await.unwrap()
+    }
+
+    pub(crate) fn post(&self, account: &str, secret: &str, body: impl Into<Vec<u8>>) -> RequestBuilder {
+        let body = body.into();
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+        mac.update(&body);
+        let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
+        let url = format!("{}/webhooks/whatsapp/{account}", self.url);
+        self.client.post(url).header("x-hub-signature-256", signature).body(body)
+    }
+
+    pub(crate) async fn counted(&self, series: &str) -> f64 {
+        let text =
+            self.client.get(format!("{}/metrics", self.url)).send().await.unwrap().text().await.unwrap();
+        let line = text.lines().find(|line| line.starts_with(series));
+        line.and_then(|line| line.rsplit(' ').next()).and_then(|value| value.parse().ok()).unwrap_or(0.0)
+    }
+
+    /// The sum of the series that begin so.
+    pub(crate) async fn sum(&self, series: &str) -> f64 {
+        let text =
+            self.client.get(format!("{}/metrics", self.url)).send().await.unwrap().text().await.unwrap();
+        let of_it = |line: &&str| line.strip_prefix(series).is_some_and(|rest| rest.starts_with([' ', '{']));
+        let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
+        text.lines().filter(of_it).filter_map(value).sum()
+    }
+
+    pub(crate) async fn taken_events(&self, kind: &str) -> f64 {
+        self.counted(&format!("heddle_webhook_events_total{{channel=\"whatsapp\",kind=\"{kind}\"}}")).await
+    }
+
+    pub(crate) async fn refused(&self, result: &str) -> f64 {
+        self.counted(&format!("heddle_webhook_requests_total{{channel=\"whatsapp\",result=\"{result}\"}}"))
+            .await
+    }
+}
+
+pub(crate) fn message(account: &str, id: &str, body: &str) -> Value {
+    json!({ "field": "messages", "value": {
+        "messaging_product": "whatsapp",
+        "metadata": { "display_phone_number": "15550001", "phone_number_id": account },
+        "contacts": [{ "profile": { "name": "Ann" }, "wa_id": "15551234" }],
+        "messages": [{ "from": "15551234", "id": id, "timestamp": "1767225600", "type": "text", "text": { "body": body } }],
+    }})
+}
+
+pub(crate) fn webhook(changes: &[Value]) -> String {
+    json!({ "object": "whatsapp_business_account", "entry": [{ "id": "1", "changes": changes }] }).to_string()
+}
