@@ -6,6 +6,7 @@
 //! - [`embedded`]: log and state of one process, in files.
 //! - [`keys`]: envelope encryption over any state store.
 //! - [`knowledge`]: tenants' documents, searched with Tantivy.
+//! - [`metrics`]: what operators watch of the stores.
 //! - [`memory`]: every port in memory, with injectable faults, for tests and the seeded simulation.
 //! - [`responders`]: what answers a turn, a file each.
 //! - `words`: the words of a text, for the index and the responders.
@@ -16,5 +17,6 @@ pub mod embedded;
 pub mod keys;
 pub mod knowledge;
 pub mod memory;
+pub mod metrics;
 pub mod responders;
 mod words;

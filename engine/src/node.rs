@@ -76,6 +76,7 @@ impl Node {
         let master = configuration::master_key(&config)?;
         let (LogKind::Embedded, StateKind::Embedded) = (config.log.kind, config.state.kind);
         let store = Embedded::open(store_options(&config), clock.clone())?;
+        heddle_connectors::metrics::register_embedded(&registry, &store);
         let keys: Arc<EnvelopeKeys> =
             Arc::new(EnvelopeKeys::new(store.clone(), clock.clone(), &master, keys::Options::default()));
         let documents = TantivyKnowledge::new(store.clone(), keys.clone(), &knowledge::Options::default());

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use heddle_connectors::knowledge::document_from_file;
 use heddle_schemas::config::Config;
 use heddle_schemas::id::TenantId;
-use heddle_schemas::ports::knowledge::{Document, DocumentSummary};
+use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
 
 use super::Failure;
 use super::admin::{Admin, Where};
@@ -98,26 +98,19 @@ async fn act(
             let found = admin.search(&tenant, &query, limit).await?;
             output.result(&found, || match found.is_empty() {
                 true => "nothing matches".to_owned(),
-                false => {
-                    let shown = found.iter().map(|passage| {
-                        let place = std::iter::once(&passage.title)
-                            .chain(&passage.headings)
-                            .cloned()
-                            .collect::<Vec<_>>()
-                            .join(" > ");
-                        format!(
-                            "{:.2}  {}  ({place})\n      {}",
-                            passage.score,
-                            passage.document,
-                            passage.text.replace('\n', "\n      ")
-                        )
-                    });
-                    shown.collect::<Vec<_>>().join("\n")
-                }
+                false => found.iter().map(shown).collect::<Vec<_>>().join("\n"),
             });
         }
     }
     Ok(())
+}
+
+/// A passage with its score and where it stands: a title that is the first heading too is said once.
+fn shown(passage: &Passage) -> String {
+    let title = Some(&passage.title).filter(|title| passage.headings.first() != Some(title));
+    let place: Vec<_> = title.into_iter().chain(&passage.headings).map(String::as_str).collect();
+    let text = passage.text.replace('\n', "\n      ");
+    format!("{:.2}  {}  ({})\n      {text}", passage.score, passage.document, place.join(" > "))
 }
 
 fn listed(documents: &[DocumentSummary]) -> String {

@@ -1,0 +1,92 @@
+//! What operators watch of the stores: read from their own counters when Prometheus asks.
+
+use std::sync::{Arc, Weak};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{IntCounter, IntGauge, Registry};
+
+use crate::embedded::Embedded;
+
+/// Registers the embedded store's metrics. They end with the store.
+///
+/// # Panics
+/// When they are registered twice with one registry.
+pub fn register_embedded(registry: &Registry, store: &Arc<Embedded>) {
+    let collector = EmbeddedCollector::new(Arc::downgrade(store));
+    registry.register(Box::new(collector)).expect("each name is registered once");
+}
+
+struct EmbeddedCollector {
+    store: Weak<Embedded>,
+    held: IntGauge,
+    written: IntCounter,
+    syncs: IntCounter,
+    batches: IntCounter,
+}
+
+impl EmbeddedCollector {
+    fn new(store: Weak<Embedded>) -> Self {
+        let counter = |name, help| IntCounter::new(name, help).expect("the name is valid");
+        let held = IntGauge::new("heddle_journal_bytes", "Bytes the journal takes; log.max_bytes bounds it.");
+        Self {
+            store,
+            held: held.expect("the name is valid"),
+            written: counter("heddle_journal_written_bytes_total", "Bytes written to the journal."),
+            syncs: counter("heddle_journal_syncs_total", "Frames written, each with one sync."),
+            batches: counter(
+                "heddle_journal_batches_total",
+                "Batches, appends and conditional writes; with the syncs, how well they group.",
+            ),
+        }
+    }
+}
+
+impl Collector for EmbeddedCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        let parts: [&dyn Collector; 4] = [&self.held, &self.written, &self.syncs, &self.batches];
+        parts.into_iter().flat_map(Collector::desc).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let Some(store) = self.store.upgrade() else { return Vec::new() };
+        self.held.set(i64::try_from(store.journal_bytes()).unwrap_or(i64::MAX));
+        let stats = store.stats();
+        for (counter, now) in
+            [(&self.written, stats.bytes()), (&self.syncs, stats.frames()), (&self.batches, stats.batches())]
+        {
+            // Two may be asked at once; the later one adds nothing.
+            counter.inc_by(now.saturating_sub(counter.get()));
+        }
+        let parts: [&dyn Collector; 4] = [&self.held, &self.written, &self.syncs, &self.batches];
+        parts.into_iter().flat_map(Collector::collect).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::Options;
+    use crate::memory::ManualClock;
+    use heddle_schemas::time::Timestamp;
+
+    #[tokio::test]
+    async fn the_journal_is_seen_as_long_as_it_is_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::starting_at(Timestamp::from_secs(1)));
+        let store = Embedded::open(Options::new(folder.path()), clock).unwrap();
+        let registry = Registry::new();
+        register_embedded(&registry, &store);
+        // Opening has written one frame: that an epoch began.
+        let syncs = |registry: &Registry| {
+            let families = registry.gather();
+            let family = families.iter().find(|family| family.name() == "heddle_journal_syncs_total");
+            family.map(|family| family.get_metric()[0].get_counter().get_value())
+        };
+        assert_eq!(syncs(&registry), Some(1.0));
+        assert_eq!(syncs(&registry), Some(1.0), "asking twice counts once");
+        store.close().await;
+        drop(store);
+        assert_eq!(syncs(&registry), None);
+    }
+}
