@@ -52,6 +52,8 @@ use crate::publish;
 
 /// Unknown sends that one account reads when it starts; it is never more than what was under way.
 const UNKNOWN_READ: usize = 100_000;
+/// Rows of the backlog that are counted at once when it starts.
+const COUNTED_AT_ONCE: usize = 1024;
 /// The pause after the first passing failure of a message, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
 /// How often an account looks whether an unknown send has been waited for long enough.
@@ -78,8 +80,8 @@ pub enum AccountMessage {
     Reconfigured,
     /// A send has ended.
     Ended(Box<Result<(Item, Ended), StoreError>>),
-    /// What was being written into the backlog is there.
-    Spilled(Result<(), StoreError>),
+    /// So many messages that were being written into the backlog are there.
+    Spilled(Result<usize, StoreError>),
     /// Something that waited for time may go on.
     Look,
 }
@@ -158,6 +160,8 @@ struct Backlog {
     spilling: Vec<Item>,
     /// From which row on a write is under way.
     writing: Option<u64>,
+    /// How many rows there are, read or not: what operators see.
+    rows: i64,
 }
 
 impl Backlog {
@@ -286,7 +290,7 @@ impl Actor for Account {
             }
             AccountMessage::Ended(ended) => self.ended(state, *ended).await?,
             AccountMessage::Spilled(written) => {
-                written?;
+                self.rows_changed(state, rows(written?));
                 state.backlog.writing = None;
                 self.spill(&myself, state);
             }
@@ -310,6 +314,7 @@ impl Actor for Account {
         if state.stopped.is_some() {
             self.context.ports.metrics.stopped(-1);
         }
+        self.rows_changed(state, -state.backlog.rows);
         Ok(())
     }
 }
@@ -329,9 +334,9 @@ impl Account {
             return Ok(());
         }
         let ports = &self.context.ports;
-        let rows = Partition::backlog(&self.key);
+        let backlog = Partition::backlog(&self.key);
         let queued = Bytes::from_static(&[BACKLOG_QUEUED]);
-        let unknown = Scan { to: Some(queued.clone()), ..Scan::first(rows.clone(), UNKNOWN_READ) };
+        let unknown = Scan { to: Some(queued.clone()), ..Scan::first(backlog.clone(), UNKNOWN_READ) };
         let since = self.context.way_in.open_for();
         for (_, stored) in read(&ports.metrics, || ports.state.scan(&unknown)).await? {
             let Ok(item) = decode::<OutboundRecord>(&stored) else { continue };
@@ -339,15 +344,42 @@ impl Account {
             state.queue.hold(item.conversation.contact, send.id);
             state.unknown.insert(send.id, Unknown { stored, since, item });
         }
-        let first = Scan { from: queued.clone(), ..Scan::first(rows.clone(), 1) };
-        let last = Scan { from: queued, ..Scan::last(rows, 1) };
-        let row = |rows: Vec<(Key, Bytes)>| rows.first().and_then(|(key, _)| backlog_row(key));
+        let first = Scan { from: queued.clone(), ..Scan::first(backlog.clone(), 1) };
+        let last = Scan { from: queued, ..Scan::last(backlog, 1) };
+        let row = |found: Vec<(Key, Bytes)>| found.first().and_then(|(key, _)| backlog_row(key));
         let first = row(read(&ports.metrics, || ports.state.scan(&first)).await?);
         let last = row(read(&ports.metrics, || ports.state.scan(&last)).await?);
         state.backlog.next_read = first.unwrap_or_default();
         state.backlog.end = last.map_or(0, |last| last + 1);
+        let found = self.count_rows(state.backlog.next_read, state.backlog.end).await?;
+        self.rows_changed(state, rows(found));
         state.loaded = true;
         Ok(())
+    }
+
+    /// Counts the rows of the backlog, a page at a time.
+    async fn count_rows(&self, mut next: u64, end: u64) -> Result<usize, StoreError> {
+        let ports = &self.context.ports;
+        let mut found = 0;
+        while next < end {
+            let scan = Scan {
+                from: Bytes::copy_from_slice(Key::backlog(&self.key, next).row()),
+                ..Scan::first(Partition::backlog(&self.key), COUNTED_AT_ONCE)
+            };
+            let page = read(&ports.metrics, || ports.state.scan(&scan)).await?;
+            found += page.len();
+            match page.last().and_then(|(key, _)| backlog_row(key)) {
+                Some(last) if page.len() == COUNTED_AT_ONCE => next = last + 1,
+                _ => break,
+            }
+        }
+        Ok(found)
+    }
+
+    /// The backlog has so many rows more, or fewer.
+    fn rows_changed(&self, state: &mut AccountState, change: i64) {
+        state.backlog.rows += change;
+        self.context.ports.metrics.backlog(change);
     }
 
     async fn deliver(
@@ -406,10 +438,10 @@ impl Account {
         state.sends.spawn(async move {
             let ports = &context.ports;
             let written = commit(&*ports.state, &ports.metrics, |_| batch.clone()).await;
-            ports.metrics.backlog(i64::try_from(items.len()).unwrap_or(0));
             if let (Ok(()), Some(due)) = (&written, due) {
                 home.tell(PartitionMessage::Armed { due, key });
             }
+            let written = written.map(|()| items.len());
             drop(items);
             drop(myself.send_message(AccountMessage::Spilled(written)));
         });
@@ -459,7 +491,7 @@ impl Account {
                 item.origin = Origin::Backlog;
             }
         }
-        self.context.ports.metrics.backlog(i64::try_from(count).unwrap_or(0));
+        self.rows_changed(state, rows(count));
         if let Some(due) = due {
             self.home.tell(PartitionMessage::Armed { due, key: self.key.clone() });
         }
@@ -663,7 +695,7 @@ impl Account {
         let now = self.context.ports.clock.elapsed();
         let contact = item.contact();
         if matches!(item.origin, Origin::Backlog) && !matches!(ended, Ended::Refused(_)) {
-            self.context.ports.metrics.backlog(-1);
+            self.rows_changed(state, -1);
         }
         match ended {
             Ended::Settled { called } => {
@@ -929,6 +961,10 @@ impl Account {
         let wait = at.saturating_sub(now).max(Duration::from_millis(1));
         state.look = Some((at, myself.send_after(wait, || AccountMessage::Look)));
     }
+}
+
+fn rows(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// The number of a backlog row.

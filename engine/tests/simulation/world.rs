@@ -50,6 +50,17 @@ struct Node {
     registry: Registry,
 }
 
+impl Node {
+    /// The largest of a gauge's series.
+    fn gauge(&self, name: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        family.map_or(0.0, |family| {
+            family.get_metric().iter().map(|metric| metric.get_gauge().get_value()).fold(0.0, f64::max)
+        })
+    }
+}
+
 /// What a customer has said and what has become of it.
 #[derive(Default)]
 struct Spoken {
@@ -430,6 +441,9 @@ impl World {
             self.renew_token().await;
         }
         self.settle().await;
+        let held_back =
+            self.node.read().await.as_ref().map(|node| node.gauge("heddle_account_backlog_records"));
+        assert_eq!(held_back, Some(0.0), "seed {}: what operators see of an empty backlog", self.seed);
         watch.abort();
         assert!(!watch.await.is_err_and(|error| error.is_panic()), "I9: a bound was passed");
         reports.abort();
@@ -498,22 +512,11 @@ impl World {
             tokio::time::sleep(Duration::from_millis(37)).await;
             let node = self.node.read().await;
             let Some(node) = &*node else { continue };
-            let gauge = |name: &str| -> f64 {
-                let families = node.registry.gather();
-                let family = families.iter().find(|family| family.name() == name);
-                family.map_or(0.0, |family| {
-                    family
-                        .get_metric()
-                        .iter()
-                        .map(|metric| metric.get_gauge().get_value())
-                        .fold(0.0, f64::max)
-                })
-            };
             let partitions = f64::from(PARTITIONS);
-            let in_work = gauge("heddle_partition_in_work_records");
+            let in_work = node.gauge("heddle_partition_in_work_records");
             assert!(in_work <= PERMITS as f64 * partitions, "seed {}: {in_work} in work", self.seed);
             // A resident at work is not retired, so there may be one for each record in work beside.
-            let residents = gauge("heddle_partition_residents");
+            let residents = node.gauge("heddle_partition_residents");
             let most = (RESIDENTS + PERMITS + 4 + 1) as f64 * partitions;
             assert!(residents <= most, "seed {}: {residents} residents", self.seed);
         }
