@@ -1,7 +1,7 @@
 //! The engine: configuration, wiring, intake, HTTP and shutdown of the binary `heddle`.
 //!
 //! # Layout
-//! - [`cli`]: the command line, one command a file; [`demo`]: the main job, shown and counted.
+//! - [`cli`]: the command line, one command a file.
 //! - [`configuration`]: `heddle.toml`, the environment, secrets; read once.
 //! - [`node`]: the wiring; [`service`]: a node that serves; [`administration`]: what an operator may do.
 //! - [`http`]: webhooks, admin API, console, metrics, health.
@@ -11,7 +11,6 @@
 pub mod administration;
 pub mod cli;
 pub mod configuration;
-pub mod demo;
 pub mod http;
 pub mod metrics;
 pub mod node;

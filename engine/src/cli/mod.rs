@@ -7,10 +7,11 @@
 //! # Layout
 //! - [`output`]: the one place that prints.
 //! - [`admin`]: where commands find a node: its admin API, or the folder when no process has it open.
-//! - One file a command: [`serve`], [`check_config`], [`tenant`], [`kb`]; the demo is [`crate::demo`].
+//! - One file a command: [`serve`], [`check_config`], [`tenant`], [`kb`]; [`demo`] is a folder.
 
 pub mod admin;
 pub mod check_config;
+pub mod demo;
 pub mod kb;
 pub mod output;
 pub mod serve;
@@ -24,7 +25,6 @@ use heddle_schemas::config::Config;
 
 use self::output::Output;
 use crate::configuration::{self, ConfigurationError};
-use crate::demo;
 use crate::node::NodeError;
 use crate::service::ServiceError;
 use crate::telemetry;

@@ -16,7 +16,7 @@ use heddle_schemas::sealed::Secret;
 use subtle::ConstantTimeEq;
 
 use super::Shared;
-use super::admin::Problem;
+use super::problem::Problem;
 
 /// Lets a request through or answers 401 or 403; counts what comes of it.
 pub(super) async fn guard(

@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! - [`webhooks`]: the way in of channels.
-//! - [`admin`]: `/v1`, guarded by [`guard`], described by [`openapi`].
+//! - [`admin`]: `/v1`, guarded by [`guard`], described by [`openapi`]; [`problem`] is how faults are answered.
 //! - [`health`]: `/healthz`, `/readyz`, `/metrics`.
 //! - [`console`]: the page at `/`.
 
@@ -11,6 +11,7 @@ pub mod console;
 pub mod guard;
 pub mod health;
 pub mod openapi;
+pub mod problem;
 pub mod webhooks;
 
 use std::net::SocketAddr;

@@ -7,7 +7,8 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-use super::admin::{List, Problem, Search};
+use super::admin::{List, Search};
+use super::problem::Problem;
 
 /// Answers with the description.
 pub(super) async fn document() -> Json<Value> {

@@ -8,22 +8,22 @@ use heddle_schemas::tenant::Tenant;
 use super::ByAccount;
 use crate::simulator::customers::Question;
 
-const TENANT: &str = include_str!("../../../deploy/examples/acme/tenant.toml");
+const TENANT: &str = include_str!("../../../../deploy/examples/acme/tenant.toml");
 const DOCUMENTS: [(&str, &str, &str); 3] = [
     (
         "appointments.md",
         "Appointments",
-        include_str!("../../../deploy/examples/acme/documents/appointments.md"),
+        include_str!("../../../../deploy/examples/acme/documents/appointments.md"),
     ),
     (
         "services.md",
         "Services and prices",
-        include_str!("../../../deploy/examples/acme/documents/services.md"),
+        include_str!("../../../../deploy/examples/acme/documents/services.md"),
     ),
     (
         "visiting.md",
         "Visiting the clinic",
-        include_str!("../../../deploy/examples/acme/documents/visiting.md"),
+        include_str!("../../../../deploy/examples/acme/documents/visiting.md"),
     ),
 ];
 /// A second number beside the example's own, so that two accounts are seen at work.

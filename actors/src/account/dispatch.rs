@@ -1,0 +1,258 @@
+//! What leaves when: the pump, and what each end of a call means for the account.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_schemas::ports::channel::{Access, Channel, FailureClass, SendError};
+use heddle_schemas::ports::state::{Batch, StoreError};
+use heddle_schemas::record::decode;
+use heddle_schemas::record::event::Event;
+use heddle_schemas::record::outbound::OutboundRecord;
+use heddle_schemas::tenant::ChannelAccount;
+use ractor::{ActorProcessingErr, ActorRef};
+
+use super::send::{Ended, Item, Origin, Send};
+use super::state::{AccountState, Stopped, Unknown};
+use super::{Account, AccountMessage};
+use crate::partition::PartitionMessage;
+
+/// How long a message may keep its record in work before it is moved to the backlog.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The pause after the first passing failure of a message, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
+
+impl Account {
+    /// Starts what may leave now, and sets when to look again.
+    pub(super) async fn pump(
+        &self,
+        myself: &ActorRef<AccountMessage>,
+        state: &mut AccountState,
+    ) -> Result<(), ActorProcessingErr> {
+        let now = self.context.ports.clock.elapsed();
+        self.read_backlog(state).await?;
+        if state.queue.iter_mut().any(|item| item.is_overdue(now, PATIENCE)) {
+            self.keep(state, Vec::new()).await?;
+        }
+        if state.queue.is_empty() {
+            return Ok(());
+        }
+        self.look_at(myself, state, now, now + PATIENCE);
+        if let Some(stopped) = &state.stopped {
+            if stopped.probe_at > now {
+                return Ok(());
+            }
+            self.resume(state);
+        }
+        let tenant = self.tenant();
+        let access = tenant.as_deref().and_then(|tenant| self.config(tenant));
+        let channel = self.context.ports.channels.get(&self.key.channel);
+        let (Some(config), Some(channel)) = (access, channel) else {
+            let error = SendError {
+                class: FailureClass::Blocked,
+                code: None,
+                detail: "the account is not configured".into(),
+                retry_after: None,
+            };
+            self.stop(state, &error, now).await?;
+            return Ok(());
+        };
+        state.pace.set(config.messages_per_second);
+        let received = self.context.way_in.take_received(&self.key);
+        if received > 0 {
+            state.pace.received(received, now);
+        }
+        let one_by_one = state.proving || state.breaker.is_probing();
+        let calls = if one_by_one { 1 } else { self.context.options.account_calls.get() };
+        while state.queue.busy() < calls && !state.queue.is_empty() {
+            let wait = state.breaker.wait(now).max(state.pace.wait(now));
+            if let Some(wait) = wait {
+                self.look_at(myself, state, now, now + wait);
+                break;
+            }
+            let pairs = &state.pairs;
+            let Some((contact, item)) = state.queue.next(now, |contact| pairs.free_at(contact)) else {
+                if let Some(at) = state.queue.next_at(|contact| pairs.free_at(contact)) {
+                    self.look_at(myself, state, now, at);
+                }
+                break;
+            };
+            state.pace.sent(now);
+            state.pairs.sent(contact, now);
+            self.send(myself, state, config, channel, item);
+        }
+        Ok(())
+    }
+
+    pub(super) fn send(
+        &self,
+        myself: &ActorRef<AccountMessage>,
+        state: &mut AccountState,
+        config: &ChannelAccount,
+        channel: &Arc<dyn Channel>,
+        item: Item,
+    ) {
+        let send = Send {
+            context: self.context.clone(),
+            account: self.key.clone(),
+            fence: self.home.fence,
+            channel: channel.clone(),
+            access: Access {
+                account: config.account.clone(),
+                api_base: config.api_base.clone(),
+                access_token: config.access_token.clone(),
+            },
+        };
+        let myself = myself.clone();
+        state.sends.spawn(async move {
+            let ended = Box::new(send.run(item).await);
+            drop(myself.send_message(AccountMessage::Ended(ended)));
+        });
+    }
+
+    pub(super) fn look_at(
+        &self,
+        myself: &ActorRef<AccountMessage>,
+        state: &mut AccountState,
+        now: Duration,
+        at: Duration,
+    ) {
+        if state.look.as_ref().is_some_and(|(set, _)| *set <= at && *set > now) {
+            return;
+        }
+        if let Some((_, later)) = state.look.take() {
+            later.abort();
+        }
+        let wait = at.saturating_sub(now).max(Duration::from_millis(1));
+        state.look = Some((at, myself.send_after(wait, || AccountMessage::Look)));
+    }
+
+    pub(super) async fn ended(
+        &self,
+        state: &mut AccountState,
+        ended: Result<(Item, Ended), StoreError>,
+    ) -> Result<(), ActorProcessingErr> {
+        while state.sends.try_join_next().is_some() {}
+        let (item, ended) = ended?;
+        let now = self.context.ports.clock.elapsed();
+        let contact = item.contact();
+        if matches!(item.origin, Origin::Backlog) && !matches!(ended, Ended::Refused(_)) {
+            self.rows_changed(state, -1);
+        }
+        match ended {
+            Ended::Settled { called } => {
+                state.left(item.command.id);
+                state.queue.done(contact);
+                if called {
+                    state.breaker.succeeded();
+                    self.proved(state).await?;
+                }
+            }
+            Ended::Unknown(due) => {
+                let id = item.command.id;
+                state.left(id);
+                let record = decode::<OutboundRecord>(&item.stored);
+                state.queue.hold(contact, id);
+                if let Ok(record) = record {
+                    let since = self.context.way_in.open_for();
+                    state.unknown.insert(id, Unknown { item: record, stored: item.stored, since });
+                }
+                self.home.tell(PartitionMessage::Armed { due, key: self.key.clone() });
+                self.settled_meanwhile(state, id, contact).await?;
+            }
+            Ended::Refused(error) => self.refused(state, item, error, now).await?,
+        }
+        Ok(())
+    }
+
+    pub(super) async fn refused(
+        &self,
+        state: &mut AccountState,
+        item: Item,
+        error: SendError,
+        now: Duration,
+    ) -> Result<(), StoreError> {
+        let contact = item.contact();
+        let pause = match error.class {
+            // WhatsApp: 4^X s, from X = 0 (131056 of its error codes).
+            FailureClass::PairLimited => Duration::from_secs(4_u64.saturating_pow(item.refused.min(8) - 1)),
+            FailureClass::RateLimited => {
+                state.breaker.limited(now, error.retry_after);
+                Duration::ZERO
+            }
+            FailureClass::Unauthorized | FailureClass::Blocked => {
+                state.queue.again(contact, item, now);
+                return self.stop(state, &error, now).await;
+            }
+            _ => {
+                state.breaker.failed(now);
+                let pause = PAUSES.0 * 2_u32.saturating_pow(item.refused.min(16));
+                error.retry_after.unwrap_or(pause.min(PAUSES.1))
+            }
+        };
+        tracing::debug!(account = %self.key, %error, pause_ms = pause.as_millis(), "a send is tried again");
+        state.queue.again(contact, item, now + pause);
+        Ok(())
+    }
+
+    /// Stops the account: all that waits in memory leaves the log.
+    pub(super) async fn stop(
+        &self,
+        state: &mut AccountState,
+        error: &SendError,
+        now: Duration,
+    ) -> Result<(), StoreError> {
+        let first_time = state.stopped.is_none();
+        if first_time {
+            let tenant = self.tenant();
+            let config = tenant.as_deref().and_then(|tenant| self.config(tenant));
+            let token = config.map(|config| config.access_token.clone()).unwrap_or_default();
+            let probe_at = now + self.context.options.stopped_probe;
+            state.stopped = Some(Stopped { token, probe_at });
+            self.context.ports.metrics.stopped(1);
+        }
+        let mut outputs = Vec::new();
+        if first_time && !state.proving {
+            tracing::error!(
+                account = %self.key, %error,
+                "the account is stopped; apply its tenant with a valid token, or settle it with the provider"
+            );
+            outputs.push(self.event(Event::AccountStopped {
+                channel: self.key.channel,
+                account: self.key.account.clone(),
+                code: error.code,
+            }));
+        }
+        self.keep(state, outputs).await
+    }
+
+    pub(super) fn resume(&self, state: &mut AccountState) {
+        if state.stopped.take().is_some() {
+            self.context.ports.metrics.stopped(-1);
+            state.proving = true;
+        }
+    }
+
+    /// The first call that comes through after a stop ends it for good.
+    pub(super) async fn proved(&self, state: &mut AccountState) -> Result<(), StoreError> {
+        if !std::mem::take(&mut state.proving) {
+            return Ok(());
+        }
+        tracing::info!(account = %self.key, "the account sends again");
+        let resumed = Event::AccountResumed { channel: self.key.channel, account: self.key.account.clone() };
+        self.commit(Batch { outputs: vec![self.event(resumed)], ..Batch::default() }).await
+    }
+
+    /// A stopped account goes on when its token is another one.
+    pub(super) async fn reconfigured(&self, state: &mut AccountState) -> Result<(), StoreError> {
+        let tenant = self.tenant();
+        let config = tenant.as_deref().and_then(|tenant| self.config(tenant));
+        let fresh = match (&state.stopped, config) {
+            (Some(stopped), Some(config)) => stopped.token != config.access_token,
+            _ => false,
+        };
+        if fresh {
+            self.resume(state);
+        }
+        Ok(())
+    }
+}
