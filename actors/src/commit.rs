@@ -23,17 +23,27 @@ pub async fn commit(
     metrics: &Metrics,
     build: impl Fn(bool) -> Batch,
 ) -> Result<(), StoreError> {
-    let mut batch = build(false);
+    match state.commit(build(false)).await {
+        // Rare, and in a box, so that who waits for the first attempt holds no more than that.
+        Err(error) if error.is_transient() => Box::pin(commit_again(state, metrics, build, error)).await,
+        done => done,
+    }
+}
+
+async fn commit_again(
+    state: &dyn State,
+    metrics: &Metrics,
+    build: impl Fn(bool) -> Batch,
+    mut error: StoreError,
+) -> Result<(), StoreError> {
     let mut pause = PAUSES.0;
     loop {
-        match state.commit(batch).await {
-            Err(error) if error.is_transient() => {
-                metrics.store_retried(&error);
-                tracing::warn!(%error, pause_ms = pause.as_millis(), "a commit is tried again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSES.1);
-                batch = build(true);
-            }
+        metrics.store_retried(&error);
+        tracing::warn!(%error, pause_ms = pause.as_millis(), "a commit is tried again");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSES.1);
+        match state.commit(build(true)).await {
+            Err(again) if again.is_transient() => error = again,
             done => return done,
         }
     }

@@ -11,18 +11,42 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+/// A gauge of the consumed topics, whose labels are not looked up for every record.
+#[derive(Debug)]
+struct ByTopic {
+    inbound: IntGauge,
+    outbound: IntGauge,
+    all: IntGaugeVec,
+}
+
+impl ByTopic {
+    fn new(all: IntGaugeVec) -> Self {
+        let of = |topic: Topic| all.with_label_values(&[topic.as_str()]);
+        Self { inbound: of(Topic::Inbound), outbound: of(Topic::Outbound), all }
+    }
+
+    fn add(&self, topic: Topic, change: i64) {
+        match topic {
+            Topic::Inbound => self.inbound.add(change),
+            Topic::Outbound => self.outbound.add(change),
+            other => self.all.with_label_values(&[other.as_str()]).add(change),
+        }
+    }
+}
+
 /// The metrics of the actors.
 #[derive(Debug)]
 pub struct Metrics {
     records: IntCounterVec,
     dead: IntCounterVec,
-    in_work: IntGaugeVec,
+    in_work: ByTopic,
     residents: IntGaugeVec,
     agenda: IntGaugeVec,
     lag: IntGaugeVec,
     duplicates: IntCounter,
     republished: IntCounter,
-    turns: IntCounterVec,
+    answered: IntCounter,
+    fallback: IntCounter,
     turn_seconds: Histogram,
     repeated_calls: IntCounter,
     sends: IntCounterVec,
@@ -69,10 +93,14 @@ impl Metrics {
             registry.register(Box::new(histogram.clone())).expect("each name is registered once");
             histogram
         };
+        let turns = vec("heddle_conversation_turns_total", "Turns decided, by outcome.", "outcome");
         Self {
             records: vec("heddle_partition_records_total", "Records taken from the log.", "topic"),
             dead: vec("heddle_dlq_records_total", "Records given up, by reason.", "reason"),
-            in_work: gauges("heddle_partition_in_work_records", "Records taken and not yet settled."),
+            in_work: ByTopic::new(gauges(
+                "heddle_partition_in_work_records",
+                "Records taken and not yet settled.",
+            )),
             residents: gauges("heddle_partition_residents", "Conversations and accounts in memory."),
             agenda: gauges("heddle_agenda_window_entries", "Agenda entries held in memory."),
             lag: gauges("heddle_partition_lag_records", "Records of the log not yet taken."),
@@ -81,7 +109,8 @@ impl Metrics {
                 "heddle_conversation_republished_total",
                 "Replies published again after an interrupted commit.",
             ),
-            turns: vec("heddle_conversation_turns_total", "Turns decided, by outcome.", "outcome"),
+            answered: turns.with_label_values(&["answered"]),
+            fallback: turns.with_label_values(&["fallback"]),
             turn_seconds: histogram(
                 "heddle_conversation_turn_seconds",
                 "From the first message of a turn taken in to its reply being durable.",
@@ -112,7 +141,7 @@ impl Metrics {
 
     /// So many records of a topic are in work, more or less.
     pub fn in_work(&self, topic: Topic, change: i64) {
-        self.in_work.with_label_values(&[topic.as_str()]).add(change);
+        self.in_work.add(topic, change);
     }
 
     /// Residents came or went.
@@ -153,18 +182,17 @@ impl Metrics {
 
     /// A turn was decided.
     pub fn turn(&self, outcome: Outcome, seconds: f64) {
-        let label = match outcome {
-            Outcome::Answered => "answered",
-            Outcome::Fallback => "fallback",
-        };
-        self.turns.with_label_values(&[label]).inc();
+        match outcome {
+            Outcome::Answered => self.answered.inc(),
+            Outcome::Fallback => self.fallback.inc(),
+        }
         self.turn_seconds.observe(seconds);
     }
 
     /// Turns so far, of either outcome.
     #[must_use]
     pub fn turns(&self) -> u64 {
-        ["answered", "fallback"].iter().map(|label| self.turns.with_label_values(&[label]).get()).sum()
+        self.answered.get() + self.fallback.get()
     }
 
     /// An outside call was made once more, by policy.

@@ -1,6 +1,7 @@
 //! Records on their way out: each kind in the partition that its topic is keyed by.
 
 use bytes::Bytes;
+use heddle_schemas::id::{ConversationId, TenantId};
 use heddle_schemas::ports::log::{NewRecord, Record};
 use heddle_schemas::record::dlq::{DeadLetter, DeadReason};
 use heddle_schemas::record::event::EventRecord;
@@ -26,23 +27,55 @@ pub fn inbound(ports: &Ports, record: &InboundRecord) -> NewRecord {
 /// The record in the partition of its account.
 #[must_use]
 pub fn outbound(ports: &Ports, record: &OutboundRecord) -> NewRecord {
-    let account = record.conversation.account();
-    NewRecord {
-        partition: outbound_partition(&account, ports.log.partitions(Topic::Outbound)),
-        key: Bytes::from(account.to_string()),
-        value: encode(record),
-    }
+    let (partition, key) = of_account(ports, &record.conversation);
+    NewRecord { partition, key, value: encode(record) }
 }
 
 /// The record in the partition of its tenant.
 #[must_use]
 pub fn event(ports: &Ports, record: &EventRecord) -> NewRecord {
-    let partitions = ports.log.partitions(Topic::Events);
-    NewRecord {
-        partition: tenant_partition(Topic::Events, &record.tenant, partitions),
-        key: Bytes::copy_from_slice(record.tenant.as_str().as_bytes()),
-        value: encode(record),
+    let (partition, key) = of_tenant(ports, &record.tenant);
+    NewRecord { partition, key, value: encode(record) }
+}
+
+/// Where a conversation publishes to. It never changes, and finding it takes two hashes.
+#[derive(Debug)]
+pub struct Routes {
+    account: (TopicPartition, Bytes),
+    tenant: (TopicPartition, Bytes),
+}
+
+impl Routes {
+    /// Of this conversation.
+    #[must_use]
+    pub fn of(ports: &Ports, conversation: &ConversationId) -> Self {
+        Self { account: of_account(ports, conversation), tenant: of_tenant(ports, &conversation.tenant) }
     }
+
+    /// As [`outbound`].
+    #[must_use]
+    pub fn outbound(&self, record: &OutboundRecord) -> NewRecord {
+        let (partition, key) = self.account.clone();
+        NewRecord { partition, key, value: encode(record) }
+    }
+
+    /// As [`event`].
+    #[must_use]
+    pub fn event(&self, record: &EventRecord) -> NewRecord {
+        let (partition, key) = self.tenant.clone();
+        NewRecord { partition, key, value: encode(record) }
+    }
+}
+
+fn of_account(ports: &Ports, conversation: &ConversationId) -> (TopicPartition, Bytes) {
+    let account = conversation.account();
+    let partition = outbound_partition(&account, ports.log.partitions(Topic::Outbound));
+    (partition, Bytes::from(account.to_string()))
+}
+
+fn of_tenant(ports: &Ports, tenant: &TenantId) -> (TopicPartition, Bytes) {
+    let partition = tenant_partition(Topic::Events, tenant, ports.log.partitions(Topic::Events));
+    (partition, Bytes::copy_from_slice(tenant.as_str().as_bytes()))
 }
 
 /// What is left of a record that could not be processed, and counts it.

@@ -20,7 +20,7 @@ use heddle_schemas::record::inbound::{
     ActKind, CustomerAct, DeliveryReport, InboundEvent, InboundRecord, SealedAct,
 };
 use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
-use heddle_schemas::record::{V, encode, log_aad};
+use heddle_schemas::record::{V, encode_for, log_aad};
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::Topic;
@@ -182,12 +182,13 @@ impl Desk<'_> {
             }
         };
         let sealed = SealedAct { id: message.id, from, content, emoji, context: message.context };
+        let at = log_aad(Topic::Inbound, &key);
         let act = CustomerAct {
             key,
             sent_at: message.sent_at,
             kind,
             target,
-            sealed: self.log.seal(&log_aad(Topic::Inbound, &key), &encode(&sealed)),
+            sealed: encode_for(&sealed, |plain| self.log.seal(&at, plain)),
         };
         let conversation = account.conversation(contact);
         publish::inbound(

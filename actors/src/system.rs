@@ -182,7 +182,7 @@ impl Supervisor {
             let fence = Fence { partition, epoch };
             let context = self.context.clone();
             let started = match partition.topic {
-                Topic::Inbound => start(Conversations { context: context.clone() }, context, fence),
+                Topic::Inbound => start(Conversations { context: Arc::new(context.clone()) }, context, fence),
                 Topic::Outbound => start(Accounts { context: context.clone() }, context, fence),
                 Topic::Tenants | Topic::Events | Topic::Dlq => continue,
             };

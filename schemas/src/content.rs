@@ -27,6 +27,19 @@ pub struct Address {
 }
 
 impl Address {
+    /// Whether [`Address::update`] with `newer` would change nothing.
+    #[must_use]
+    pub fn holds(&self, newer: &Self) -> bool {
+        [
+            (&self.phone, &newer.phone),
+            (&self.user_id, &newer.user_id),
+            (&self.parent_user_id, &newer.parent_user_id),
+            (&self.name, &newer.name),
+        ]
+        .into_iter()
+        .all(|(mine, new)| new.is_none() || mine == new)
+    }
+
     /// Takes over what `newer` knows: a number or an id is replaced, never forgotten.
     pub fn update(&mut self, newer: &Self) {
         for (mine, new) in [

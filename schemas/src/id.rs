@@ -5,10 +5,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Why a text is no id.
@@ -26,18 +28,80 @@ fn invalid(what: &'static str, text: &str, why: &'static str) -> InvalidId {
     InvalidId { what, text, why }
 }
 
-/// Serializes through `Display`, deserializes through `FromStr`, and says so to JSON Schema.
+/// The longest text form: that of a conversation, three names and 32 digits with strokes between them.
+const LONGEST: usize = 64 + 1 + 16 + 1 + 64 + 1 + 32;
+
+/// An id as text, on the stack: a turn writes a dozen of them, and formatting costs more than copying.
+struct Text {
+    bytes: [u8; LONGEST],
+    len: usize,
+}
+
+impl Text {
+    /// Adds a part; what is too long for any id is cut, and then is none.
+    fn add(&mut self, part: &str) {
+        let end = (self.len + part.len()).min(LONGEST);
+        let part = &part.as_bytes()[..end - self.len];
+        self.bytes[self.len..end].copy_from_slice(part);
+        self.len = end;
+    }
+
+    fn digits(&mut self, bytes: [u8; 16]) {
+        let end = self.len + 32;
+        if hex::encode_to_slice(bytes, &mut self.bytes[self.len..end]).is_ok() {
+            self.len = end;
+        }
+    }
+
+    fn of(write: impl FnOnce(&mut Self)) -> Self {
+        let mut text = Self { bytes: [0; LONGEST], len: 0 };
+        write(&mut text);
+        text
+    }
+
+    fn as_str(&self) -> &str {
+        // Every part is ASCII.
+        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+}
+
+fn add_account(text: &mut Text, tenant: &TenantId, channel: ChannelKind, account: &AccountId) {
+    for part in [tenant.as_str(), "/", channel.as_str(), "/", account.as_str()] {
+        text.add(part);
+    }
+}
+
+/// Reads an id from a text without keeping the text.
+struct Read<T>(PhantomData<T>);
+
+impl<T: FromStr<Err = InvalidId>> Visitor<'_> for Read<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an id")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
+/// Writes and serializes its text, deserializes through `FromStr`, and says so to JSON Schema.
 macro_rules! as_text {
     ($type:ty, $name:literal, $pattern:literal) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(Text::of(|text| self.add_to(text)).as_str())
+            }
+        }
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                serializer.serialize_str(Text::of(|text| self.add_to(text)).as_str())
             }
         }
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = Cow::<'de, str>::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
+                deserializer.deserialize_str(Read(PhantomData))
             }
         }
         impl JsonSchema for $type {
@@ -56,6 +120,10 @@ macro_rules! as_text {
 pub struct TenantId(Arc<str>);
 
 impl TenantId {
+    fn add_to(&self, text: &mut Text) {
+        text.add(&self.0);
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -80,12 +148,6 @@ impl FromStr for TenantId {
             ));
         }
         Ok(Self(text.into()))
-    }
-}
-
-impl fmt::Display for TenantId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
@@ -131,6 +193,10 @@ impl FromStr for ChannelKind {
 pub struct AccountId(Arc<str>);
 
 impl AccountId {
+    fn add_to(&self, text: &mut Text) {
+        text.add(&self.0);
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -147,12 +213,6 @@ impl FromStr for AccountId {
             return Err(invalid("account id", text, "it takes 1 to 64 of A-Z, a-z, 0-9 and ._:-"));
         }
         Ok(Self(text.into()))
-    }
-}
-
-impl fmt::Display for AccountId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
@@ -177,13 +237,9 @@ macro_rules! id128 {
             pub const fn to_bytes(self) -> [u8; 16] {
                 self.0.to_be_bytes()
             }
-        }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let mut text = [0_u8; 32];
-                hex::encode_to_slice(self.to_bytes(), &mut text).map_err(|_| fmt::Error)?;
-                f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+            fn add_to(self, text: &mut Text) {
+                text.digits(self.to_bytes());
             }
         }
 
@@ -235,16 +291,16 @@ pub struct ConversationId {
 }
 
 impl ConversationId {
+    fn add_to(&self, text: &mut Text) {
+        add_account(text, &self.tenant, self.channel, &self.account);
+        text.add("/");
+        self.contact.add_to(text);
+    }
+
     /// The account that sends for this conversation.
     #[must_use]
     pub fn account(&self) -> AccountKey {
         AccountKey { tenant: self.tenant.clone(), channel: self.channel, account: self.account.clone() }
-    }
-}
-
-impl fmt::Display for ConversationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}/{}", self.tenant, self.channel, self.account, self.contact)
     }
 }
 
@@ -285,6 +341,10 @@ pub struct AccountKey {
 }
 
 impl AccountKey {
+    fn add_to(&self, text: &mut Text) {
+        add_account(text, &self.tenant, self.channel, &self.account);
+    }
+
     /// The conversation with `contact` on this account.
     #[must_use]
     pub fn conversation(&self, contact: ContactId) -> ConversationId {
@@ -294,12 +354,6 @@ impl AccountKey {
             account: self.account.clone(),
             contact,
         }
-    }
-}
-
-impl fmt::Display for AccountKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.tenant, self.channel, self.account)
     }
 }
 
@@ -344,11 +398,23 @@ pub struct OutboundId {
     pub index: u16,
 }
 
-impl fmt::Display for OutboundId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.contact, self.turn, self.index)
+impl OutboundId {
+    fn add_to(self, text: &mut Text) {
+        self.contact.add_to(text);
+        text.add(".");
+        self.turn.0.add_to(text);
+        text.add(".");
+        let mut unit = 10_000;
+        while unit > 0 {
+            if self.index >= unit || unit == 1 {
+                text.add(DIGITS[usize::from(self.index / unit % 10)]);
+            }
+            unit /= 10;
+        }
     }
 }
+
+const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
 impl FromStr for OutboundId {
     type Err = InvalidId;
@@ -383,7 +449,14 @@ mod tests {
         assert_eq!(serde_json::to_string(&id).unwrap(), format!("\"{text}\""));
         let outbound =
             OutboundId { contact: id.contact, turn: TurnId(MessageKey::from_bytes([7; 16])), index: 3 };
-        assert_eq!(outbound.to_string().parse::<OutboundId>().unwrap(), outbound);
+        assert_eq!(outbound.to_string(), format!("{}.{}.3", outbound.contact, "07".repeat(16)));
+        for index in [0, 9, 10, 305, u16::MAX] {
+            let outbound = OutboundId { index, ..outbound };
+            assert!(outbound.to_string().ends_with(&format!(".{index}")));
+            assert_eq!(outbound.to_string().parse::<OutboundId>().unwrap(), outbound);
+        }
+        let longest = format!("{0}/whatsapp/{0}/{1}", "x".repeat(64), id.contact);
+        assert_eq!(longest.parse::<ConversationId>().unwrap().to_string(), longest);
     }
 
     #[test]

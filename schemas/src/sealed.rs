@@ -4,9 +4,11 @@ use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine as _;
+use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Bytes that only a [`crate::ports::keys::Cipher`] opens.
@@ -35,6 +37,12 @@ impl Sealed {
         &self.0
     }
 
+    /// The bytes, header included, to be kept.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+
     /// Which of its scope's keys sealed it; `None` when the bytes are too short or of another version.
     #[must_use]
     pub fn key_number(&self) -> Option<u32> {
@@ -53,15 +61,29 @@ impl fmt::Debug for Sealed {
 
 impl Serialize for Sealed {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(&self.0))
+        serializer.collect_str(&Base64Display::new(&self.0, &STANDARD))
     }
 }
 
 impl<'de> Deserialize<'de> for Sealed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<'de, str>::deserialize(deserializer)?;
-        let bytes = STANDARD.decode(text.as_bytes()).map_err(serde::de::Error::custom)?;
-        Ok(Self(bytes.into()))
+        deserializer.deserialize_str(FromBase64)
+    }
+}
+
+/// Reads from the text where it stands.
+struct FromBase64;
+
+impl Visitor<'_> for FromBase64 {
+    type Value = Sealed;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("base64")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Sealed, E> {
+        let bytes = STANDARD.decode(text).map_err(E::custom)?;
+        Ok(Sealed(bytes.into()))
     }
 }
 

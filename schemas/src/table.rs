@@ -98,33 +98,18 @@ pub struct Partition(Bytes);
 
 impl Partition {
     fn new(table: Table, tenant: &str, parts: &[&[u8]]) -> Self {
-        let len: usize = parts.iter().map(|part| part.len()).sum();
-        let mut bytes = BytesMut::with_capacity(4 + tenant.len() + len);
-        bytes.put_u8(table as u8);
-        // Ids are at most 64 characters, so both lengths fit.
-        bytes.put_u8(u8::try_from(tenant.len()).unwrap_or(u8::MAX));
-        bytes.put_slice(tenant.as_bytes());
-        bytes.put_u16(u16::try_from(len).unwrap_or(u16::MAX));
-        for part in parts {
-            bytes.put_slice(part);
-        }
-        Self(bytes.freeze())
+        let Key { bytes, .. } = Key::new(table, tenant, parts, &[]);
+        Self(bytes)
     }
 
     fn conversation(table: Table, id: &ConversationId) -> Self {
-        let parts: [&[u8]; 5] = [
-            id.channel.as_str().as_bytes(),
-            b"/",
-            id.account.as_str().as_bytes(),
-            b"/",
-            &id.contact.to_bytes(),
-        ];
-        Self::new(table, id.tenant.as_str(), &parts)
+        let Key { bytes, .. } = Key::of_conversation(table, id, &[]);
+        Self(bytes)
     }
 
     fn account(table: Table, id: &AccountKey) -> Self {
-        let parts: [&[u8]; 3] = [id.channel.as_str().as_bytes(), b"/", id.account.as_str().as_bytes()];
-        Self::new(table, id.tenant.as_str(), &parts)
+        let Key { bytes, .. } = Key::of_account(table, id, &[]);
+        Self(bytes)
     }
 
     /// The history of a conversation, rows by sequence.
@@ -193,6 +178,8 @@ impl fmt::Debug for Partition {
 }
 
 /// One row of one table.
+///
+/// It is made in one piece: a turn names half a dozen rows.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     bytes: Bytes,
@@ -200,34 +187,66 @@ pub struct Key {
 }
 
 impl Key {
+    fn new(table: Table, tenant: &str, parts: &[&[u8]], row: &[u8]) -> Self {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let row_at = 4 + tenant.len() + len;
+        let mut bytes = Vec::with_capacity(row_at + row.len());
+        bytes.put_u8(table as u8);
+        // Ids are at most 64 characters, so both lengths fit.
+        bytes.put_u8(u8::try_from(tenant.len()).unwrap_or(u8::MAX));
+        bytes.put_slice(tenant.as_bytes());
+        bytes.put_u16(u16::try_from(len).unwrap_or(u16::MAX));
+        for part in parts {
+            bytes.put_slice(part);
+        }
+        bytes.put_slice(row);
+        Self { row_at, bytes: bytes.into() }
+    }
+
+    fn of_conversation(table: Table, id: &ConversationId, row: &[u8]) -> Self {
+        let parts: [&[u8]; 5] = [
+            id.channel.as_str().as_bytes(),
+            b"/",
+            id.account.as_str().as_bytes(),
+            b"/",
+            &id.contact.to_bytes(),
+        ];
+        Self::new(table, id.tenant.as_str(), &parts, row)
+    }
+
+    fn of_account(table: Table, id: &AccountKey, row: &[u8]) -> Self {
+        let parts: [&[u8]; 3] = [id.channel.as_str().as_bytes(), b"/", id.account.as_str().as_bytes()];
+        Self::new(table, id.tenant.as_str(), &parts, row)
+    }
+
     /// State of a conversation.
     #[must_use]
     pub fn head(conversation: &ConversationId) -> Self {
-        Partition::conversation(Table::Head, conversation).row(&[])
+        Self::of_conversation(Table::Head, conversation, &[])
     }
 
     /// What a commit added to a thread.
     #[must_use]
     pub fn history(conversation: &ConversationId, sequence: u64) -> Self {
-        Partition::history(conversation).row(&sequence.to_be_bytes())
+        Self::of_conversation(Table::History, conversation, &sequence.to_be_bytes())
     }
 
     /// That a message has been seen.
     #[must_use]
     pub fn marker(conversation: &ConversationId, message: MessageKey) -> Self {
-        Partition::conversation(Table::Marker, conversation).row(&message.to_bytes())
+        Self::of_conversation(Table::Marker, conversation, &message.to_bytes())
     }
 
     /// Who calls outside for a turn.
     #[must_use]
     pub fn claim(conversation: &ConversationId, turn: TurnId) -> Self {
-        Partition::conversation(Table::Claim, conversation).row(&turn.0.to_bytes())
+        Self::of_conversation(Table::Claim, conversation, &turn.0.to_bytes())
     }
 
     /// How far a sent message has come.
     #[must_use]
     pub fn delivery(conversation: &ConversationId, outbound: &OutboundId) -> Self {
-        Partition::deliveries(conversation).row(&outbound_row(outbound))
+        Self::of_conversation(Table::Delivery, conversation, &outbound_row(outbound))
     }
 
     /// What waits until `due`.
@@ -242,7 +261,7 @@ impl Key {
     /// The journal of one send.
     #[must_use]
     pub fn send(account: &AccountKey, outbound: &OutboundId) -> Self {
-        Partition::account(Table::Send, account).row(&outbound_row(outbound))
+        Self::of_account(Table::Send, account, &outbound_row(outbound))
     }
 
     /// What waits for an account that is stopped, or busier than its queue holds.
@@ -250,7 +269,7 @@ impl Key {
     pub fn backlog(account: &AccountKey, sequence: u64) -> Self {
         let mut row = [BACKLOG_QUEUED; 9];
         row[1..].copy_from_slice(&sequence.to_be_bytes());
-        Partition::backlog(account).row(&row)
+        Self::of_account(Table::Backlog, account, &row)
     }
 
     /// A send that nobody knows the outcome of.
@@ -258,37 +277,37 @@ impl Key {
     pub fn unknown(account: &AccountKey, outbound: &OutboundId) -> Self {
         let mut row = [BACKLOG_UNKNOWN; 35];
         row[1..].copy_from_slice(&outbound_row(outbound));
-        Partition::backlog(account).row(&row)
+        Self::of_account(Table::Backlog, account, &row)
     }
 
     /// The contact that is met under an id; `alias` is a keyed hash over channel, scope and id.
     #[must_use]
     pub fn alias(tenant: &TenantId, alias: MessageKey) -> Self {
-        Partition::new(Table::Alias, tenant.as_str(), &[&alias.to_bytes()]).row(&[])
+        Self::new(Table::Alias, tenant.as_str(), &[&alias.to_bytes()], &[])
     }
 
     /// Details of a contact.
     #[must_use]
     pub fn contact(tenant: &TenantId, contact: ContactId) -> Self {
-        Partition::new(Table::Contact, tenant.as_str(), &[&contact.to_bytes()]).row(&[])
+        Self::new(Table::Contact, tenant.as_str(), &[&contact.to_bytes()], &[])
     }
 
     /// The wrapped key of a tenant.
     #[must_use]
     pub fn tenant_key(tenant: &TenantId) -> Self {
-        Partition::new(Table::Key, tenant.as_str(), &[b"t"]).row(&[])
+        Self::new(Table::Key, tenant.as_str(), &[b"t"], &[])
     }
 
     /// The wrapped data key of a contact.
     #[must_use]
     pub fn contact_key(tenant: &TenantId, contact: ContactId) -> Self {
-        Partition::new(Table::Key, tenant.as_str(), &[b"c", &contact.to_bytes()]).row(&[])
+        Self::new(Table::Key, tenant.as_str(), &[b"c", &contact.to_bytes()], &[])
     }
 
     /// A document of a tenant.
     #[must_use]
     pub fn document(tenant: &TenantId, document: &str) -> Self {
-        Partition::documents(tenant).row(document.as_bytes())
+        Self::new(Table::Document, tenant.as_str(), &[], document.as_bytes())
     }
 
     /// Reads back what [`Key::as_bytes`] wrote; `None` when the bytes are no key.
@@ -299,6 +318,12 @@ impl Key {
         let len = bytes.get(2 + tenant..4 + tenant)?;
         let row_at = 4 + tenant + usize::from(u16::from_be_bytes([len[0], len[1]]));
         (bytes.len() >= row_at).then_some(Self { bytes, row_at })
+    }
+
+    /// The encoded key, to be kept.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
     }
 
     /// The encoded key: its order is table, tenant, partition, row.

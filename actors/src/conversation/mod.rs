@@ -9,6 +9,7 @@
 //! remembers is always what is stored. A record that makes it panic is tried again from stored state,
 //! then dead-lettered: it never takes the conversation down with it.
 
+mod draft;
 pub mod head;
 pub mod thread;
 pub mod turn;
@@ -17,23 +18,18 @@ use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::FutureExt;
 use heddle_schemas::content::{Address, Asks, Content};
 use heddle_schemas::id::{ConversationId, MessageKey, OutboundId, TurnId};
-use heddle_schemas::ports::keys::{KeysError, Missing, aad};
+use heddle_schemas::ports::keys::{Cipher, KeysError, Missing, aad};
 use heddle_schemas::ports::log::{NewRecord, Record};
 use heddle_schemas::ports::state::{Batch, StoreError, Write};
 use heddle_schemas::record::dlq::DeadReason;
-use heddle_schemas::record::event::{Event, EventRecord, Outcome};
 use heddle_schemas::record::inbound::{
     ActKind, CustomerAct, DeliveryFailure, DeliveryReport, DeliveryStatus, InboundEvent, InboundRecord,
     SealedAct,
 };
-use heddle_schemas::record::outbound::{
-    OutboundCommand, OutboundRecord, Purpose, SealedMessage, SendCommand,
-};
-use heddle_schemas::record::{RecordError, V, decode, encode, log_aad};
+use heddle_schemas::record::{RecordError, decode, encode, encode_for, log_aad};
 use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::{Day, Timestamp};
@@ -42,22 +38,20 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime, Spawn
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
+use self::draft::Draft;
 use self::head::{Head, Open, Wake};
-use self::thread::{EntrySaid, Row, Tally, Thread, ThreadError};
+use self::thread::{EntrySaid, Thread, ThreadError};
 use self::turn::{Asked, Ended, Turn};
 use crate::agenda::Entry;
 use crate::commit::{commit, read};
 use crate::partition::{Home, PartitionMessage, Receipt, Resident};
 use crate::ports::Context;
-use crate::publish;
+use crate::publish::{self, Routes};
 
 /// How often a record that makes the conversation panic is tried.
 const TRIES: u32 = 3;
 /// How many history rows an outside responder is shown.
 const HISTORY_ROWS: usize = 16;
-/// Characters that one message of a channel takes at most (WhatsApp: 4,096 in a text body,
-/// <https://developers.facebook.com/docs/whatsapp/cloud-api/messages/text-messages>).
-const MESSAGE_CHARACTERS: usize = 4096;
 /// How long a conversation whose tenant is not known waits before it looks again.
 const UNKNOWN_TENANT_PAUSE: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -76,8 +70,8 @@ pub struct Delivery {
 /// Conversations, as residents of inbound's partitions.
 #[derive(Clone)]
 pub struct Conversations {
-    /// What they need of the node.
-    pub context: Context,
+    /// What they need of the node; one for all, since a turn takes it along.
+    pub context: Arc<Context>,
 }
 
 /// What a conversation is sent.
@@ -134,7 +128,7 @@ impl Resident for Conversations {
 struct Conversation {
     id: ConversationId,
     home: Home<ConversationId>,
-    context: Context,
+    context: Arc<Context>,
 }
 
 /// What it holds in memory.
@@ -155,6 +149,7 @@ struct Loaded {
     stored: bool,
     thread: Thread,
     address: Address,
+    routes: Routes,
 }
 
 /// The turn under way.
@@ -220,9 +215,9 @@ impl Actor for Conversation {
             }
             ConversationMessage::Wake(entry) => {
                 state.handled += 1;
-                self.wake(&myself, state, entry).await?;
+                Box::pin(self.wake(&myself, state, entry)).await?;
             }
-            ConversationMessage::Ended(ended) => self.ended(state, ended?).await?,
+            ConversationMessage::Ended(ended) => Box::pin(self.ended(state, ended?)).await?,
         }
         if state.running.is_none() {
             self.home.idle.finished(state.handled);
@@ -231,6 +226,8 @@ impl Actor for Conversation {
     }
 }
 
+// The future of handling a message is as large as its largest wait, is moved when the actor takes the message
+// up, and is part of every conversation in memory. So what is rare waits in a box of its own.
 impl Conversation {
     /// Applies a record, whatever it does to this code.
     async fn deliver(
@@ -246,7 +243,7 @@ impl Conversation {
                 Ok(Err(Fault::Store(error))) if error.is_transient() => {
                     self.context.ports.metrics.store_retried(&error);
                     state.loaded = None;
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    Box::pin(tokio::time::sleep(std::time::Duration::from_millis(100))).await;
                     continue;
                 }
                 Ok(Err(Fault::Store(error))) => return Err(error),
@@ -257,7 +254,7 @@ impl Conversation {
                 }
                 Err(_) => (DeadReason::Poison, "handling it panics".to_owned()),
             };
-            return self.bury(receipt, reason, detail, attempt).await;
+            return Box::pin(self.bury(receipt, reason, detail, attempt)).await;
         }
         Ok(())
     }
@@ -291,11 +288,13 @@ impl Conversation {
             return Err(Fault::Dead { reason: DeadReason::UnknownTenant, detail });
         };
         match &record.event {
-            InboundEvent::Delivery(report) => self.report(&tenant, report, receipt).await,
+            InboundEvent::Delivery(report) => Box::pin(self.report(&tenant, report, receipt)).await,
             InboundEvent::Customer(act) => {
-                self.load(state).await?;
+                if state.loaded.is_none() {
+                    Box::pin(self.load(state)).await?;
+                }
                 match self.seen(state, act.key).await? {
-                    Some(turn) => self.duplicate(state, turn, receipt).await,
+                    Some(turn) => Box::pin(self.duplicate(state, turn, receipt)).await,
                     None => self.customer(state, &tenant, record.at, act, receipt).await,
                 }
             }
@@ -323,7 +322,8 @@ impl Conversation {
             None => Address::default(),
         };
         let thread = Thread::new(self.id.clone(), cipher);
-        state.loaded = Some(Loaded { head, stored: stored.is_some(), thread, address });
+        let routes = Routes::of(ports, &self.id);
+        state.loaded = Some(Loaded { head, stored: stored.is_some(), thread, address, routes });
         Ok(())
     }
 
@@ -376,8 +376,10 @@ impl Conversation {
             return Ok(Vec::new());
         };
         ports.metrics.republished();
-        let mut outputs = self.messages(last.turn, texts, &loaded.address, true).await?;
-        outputs.push(self.told(last.turn, tally));
+        let now = ports.clock.now();
+        let log = ports.keys.log(&self.id.tenant, now.day()).await?;
+        let mut outputs = self.replies(loaded, last.turn, texts, &loaded.address, &*log, now, true);
+        outputs.push(self.told(loaded, last.turn, tally, now));
         Ok(outputs)
     }
 
@@ -391,21 +393,66 @@ impl Conversation {
         receipt: &Receipt,
     ) -> Result<(), Fault> {
         let ports = &self.context.ports;
-        let now = ports.clock.now();
-        let said = self.open(act).await?;
+        let day = act.sealed.key_number().unwrap_or_default();
+        let log = ports.keys.log(&self.id.tenant, Day(day)).await?;
+        let (mut draft, turn, mut text) = self.draft(state, tenant, taken_in, act, &*log)?;
+        drop(log);
+
+        let mut log = None;
+        let responder = (ports.responders)(tenant);
+        let at_once = turn.is_some()
+            && tenant.agent.settle.is_zero()
+            && state.running.is_none()
+            && draft.head.open.len() == 1
+            && draft.head.agenda.is_none()
+            && !responder.calls_outside();
+        if at_once {
+            let asked = vec![Asked { key: act.key, text: text.take() }];
+            let ended = self.turn(tenant, responder, asked, Vec::new()).decide(0).await;
+            draft.decide(tenant, ended);
+            log = Some(ports.keys.log(&self.id.tenant, draft.now.day()).await?);
+        } else {
+            drop(responder);
+            draft.due = draft.head.arm();
+        }
+        let loaded = state.loaded.as_ref().expect("a record is applied after loading");
+        commit(&*ports.state, &ports.metrics, |again| {
+            self.batch(loaded, &draft, log.as_deref(), Some(receipt.consumed()), again)
+        })
+        .await?;
+
+        if let Some((_, tally)) = draft.decided {
+            ports.metrics.turn(tally.outcome, ports.clock.now().since(taken_in).as_secs_f64());
+        } else if let Some(text) = text.filter(|_| turn.is_some()) {
+            state.texts.insert(act.key, text);
+        }
+        self.take_over(state, *draft);
+        Ok(())
+    }
+
+    /// What an act of the customer changes; the turn it belongs to and its text, where it asks for an answer.
+    fn draft(
+        &self,
+        state: &mut ConversationState,
+        tenant: &Tenant,
+        taken_in: Timestamp,
+        act: &CustomerAct,
+        log: &dyn Cipher,
+    ) -> Result<(Box<Draft>, Option<TurnId>, Option<String>), Fault> {
+        let said = open(act, log)?;
         let covers = state.running.as_ref().map_or(0, |running| running.covers);
         let loaded = state.loaded.as_ref().expect("a record is applied after loading");
-        let mut head = loaded.head.clone();
-        let mut address = loaded.address.clone();
-        let number = head.take_row();
+        let mut draft = Box::new(Draft::new(&loaded.head, tenant, self.context.ports.clock.now()));
+        let (now, number) = (draft.now, draft.number);
+        let Draft { head, row, address: changed, .. } = &mut *draft;
         head.customer_at = head.customer_at.max(act.sent_at);
-        address.update(&said.from);
-        if address != loaded.address {
-            let sealed =
-                loaded.thread.cipher().seal(&aad(&Key::head(&self.id), "address"), &encode(&address));
-            head.address = Some(sealed);
+        if !loaded.address.holds(&said.from) {
+            let mut address = loaded.address.clone();
+            address.update(&said.from);
+            let at = aad(&Key::head(&self.id), "address");
+            head.address = Some(encode_for(&address, |plain| loaded.thread.cipher().seal(&at, plain)));
+            *changed = Some(address);
         }
-
         let asks = said.content.as_ref().map_or(Asks::Nothing, Content::asks);
         let text = match asks {
             Asks::Answer(text) => Some(text.to_owned()),
@@ -425,66 +472,30 @@ impl Conversation {
             }
             _ => {}
         }
-
-        let mut row = Row {
-            entries: vec![EntrySaid::Customer {
-                key: act.key,
-                at: act.sent_at,
-                kind: act.kind,
-                target: act.target,
-                act: Box::new(said),
-            }],
-        };
-        let mut batch = Batch { consumed: vec![receipt.consumed()], ..Batch::default() };
-        let mut decided = None;
-        let responder = (ports.responders)(tenant);
-        let at_once = turn.is_some()
-            && tenant.agent.settle.is_zero()
-            && state.running.is_none()
-            && head.open.len() == 1
-            && head.agenda.is_none()
-            && !responder.calls_outside();
-        if at_once {
-            let asked = vec![Asked { key: act.key, text: text.clone() }];
-            let ended = self.turn(tenant, responder, asked, Vec::new()).decide(0).await;
-            decided = Some(self.decide(&mut head, &mut row, tenant, number, &ended, now));
-        } else if let Some(due) = head.arm() {
-            batch.writes.push(Write::put(self.agenda(due), Bytes::new()));
-        }
-        let marker = turn.map_or_else(Bytes::new, |turn| Bytes::copy_from_slice(&turn.0.to_bytes()));
-        let remember = now.after(self.context.options.marker_ttl);
-        batch.writes.push(Write::put_until(Key::marker(&self.id, act.key), marker, remember));
-        self.settle(loaded, tenant, now, number, &row, &head, &mut batch);
-        if let Some((texts, tally)) = &decided {
-            self.publish(batch, TurnId(act.key), texts, &address, *tally).await?;
-        } else {
-            self.commit(batch).await?;
-        }
-
-        let armed = head.agenda.filter(|_| loaded.head.agenda.is_none());
-        if let Some((_, tally)) = &decided {
-            ports.metrics.turn(tally.outcome, ports.clock.now().since(taken_in).as_secs_f64());
-        } else if let Some(text) = text.filter(|_| turn.is_some()) {
-            state.texts.insert(act.key, text);
-        }
-        if let Some(loaded) = &mut state.loaded {
-            (loaded.head, loaded.address, loaded.stored) = (head, address, true);
-        }
-        if let Some(due) = armed {
-            self.home.tell(PartitionMessage::Armed { due, key: self.id.clone() });
-        }
-        Ok(())
+        row.entries.reserve_exact(2);
+        row.entries.push(EntrySaid::Customer {
+            key: act.key,
+            at: act.sent_at,
+            kind: act.kind,
+            target: act.target,
+            act: Box::new(said),
+        });
+        draft.seen = Some((act.key, turn));
+        Ok((draft, turn, text))
     }
 
-    /// Opens what the channel brought.
-    async fn open(&self, act: &CustomerAct) -> Result<SealedAct, Fault> {
-        let day = act.sealed.key_number().unwrap_or_default();
-        let cipher = self.context.ports.keys.log(&self.id.tenant, Day(day)).await?;
-        let plain = cipher.open(&log_aad(Topic::Inbound, &act.key), &act.sealed)?;
-        serde_json::from_slice(&plain).map_err(|error| Fault::Dead {
-            reason: DeadReason::Unreadable,
-            detail: format!("what is sealed is no act: {error}"),
-        })
+    /// What was drafted is durable: it is what is remembered from here on.
+    fn take_over(&self, state: &mut ConversationState, draft: Draft) {
+        if let Some(loaded) = &mut state.loaded {
+            loaded.head = draft.head;
+            loaded.stored = true;
+            if let Some(address) = draft.address {
+                loaded.address = address;
+            }
+        }
+        if let Some(due) = draft.due {
+            self.home.tell(PartitionMessage::Armed { due, key: self.id.clone() });
+        }
     }
 
     fn agenda(&self, due: Timestamp) -> Key {
@@ -509,124 +520,10 @@ impl Conversation {
         }
     }
 
-    /// Takes a turn's outcome into the head and the row. Returns what to send and what to tell.
-    fn decide(
-        &self,
-        head: &mut Head,
-        row: &mut Row,
-        tenant: &Tenant,
-        number: u64,
-        ended: &Ended,
-        now: Timestamp,
-    ) -> (Vec<String>, Tally) {
-        let turn = TurnId(ended.covered[0]);
-        head.decide(turn, &ended.covered, number);
-        let answer = ended.answer.as_ref();
-        let text = answer.and_then(|answer| answer.text.as_deref()).unwrap_or(&tenant.agent.fallback);
-        let texts = split(text, MESSAGE_CHARACTERS);
-        let usage = answer.map(|answer| answer.usage).unwrap_or_default();
-        let tally = Tally {
-            messages: u32::try_from(ended.covered.len()).unwrap_or(u32::MAX),
-            outcome: if answer.is_some() { Outcome::Answered } else { Outcome::Fallback },
-            attempts: ended.attempts,
-            input_tokens: usage.input_tokens,
-            output_tokens: usage.output_tokens,
-        };
-        row.entries.push(EntrySaid::Agent {
-            turn,
-            at: now,
-            texts: texts.clone(),
-            sources: answer.map(|answer| answer.sources.clone()).unwrap_or_default(),
-            tally,
-        });
-        (texts, tally)
-    }
-
-    /// The event that tells of a turn.
-    fn told(&self, turn: TurnId, tally: Tally) -> NewRecord {
-        let ports = &self.context.ports;
-        let Tally { messages, outcome, attempts, input_tokens, output_tokens } = tally;
-        let conversation = self.id.clone();
-        let event =
-            Event::Turn { conversation, turn, messages, outcome, attempts, input_tokens, output_tokens };
-        let tenant = self.id.tenant.clone();
-        publish::event(ports, &EventRecord { v: V, tenant, at: ports.clock.now(), event })
-    }
-
-    /// Adds the row and the head to a batch.
-    #[expect(clippy::too_many_arguments, reason = "they are one batch's parts")]
-    fn settle(
-        &self,
-        loaded: &Loaded,
-        tenant: &Tenant,
-        now: Timestamp,
-        number: u64,
-        row: &Row,
-        head: &Head,
-        batch: &mut Batch,
-    ) {
-        let expires = now.after(tenant.retention.messages);
-        batch.writes.push(loaded.thread.write(number, row, expires));
-        batch.writes.push(Write::put(Key::head(&self.id), encode(head)));
-    }
-
-    /// Commits a batch together with the replies of a turn and the event that tells of it.
-    async fn publish(
-        &self,
-        batch: Batch,
-        turn: TurnId,
-        texts: &[String],
-        address: &Address,
-        tally: Tally,
-    ) -> Result<(), Fault> {
-        let ports = &self.context.ports;
-        let messages = self.messages(turn, texts, address, false).await?;
-        let told = self.told(turn, tally);
-        let mut batch = Batch { fence: Some(self.home.fence), ..batch };
-        batch.outputs.extend(messages);
-        batch.outputs.push(told.clone());
-        match ports.state.commit(batch.clone()).await {
-            Err(error) if error.is_transient() => {
-                ports.metrics.store_retried(&error);
-                batch.outputs = self.messages(turn, texts, address, true).await?;
-                batch.outputs.push(told);
-                commit(&*ports.state, &ports.metrics, |_| batch.clone()).await?;
-            }
-            done => done?,
-        }
-        Ok(())
-    }
-
     async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
         let ports = &self.context.ports;
         let batch = Batch { fence: Some(self.home.fence), ..batch };
         commit(&*ports.state, &ports.metrics, |_| batch.clone()).await
-    }
-
-    /// The records that ask the account to send the replies of a turn.
-    async fn messages(
-        &self,
-        turn: TurnId,
-        texts: &[String],
-        address: &Address,
-        again: bool,
-    ) -> Result<Vec<NewRecord>, Fault> {
-        let ports = &self.context.ports;
-        let now = ports.clock.now();
-        let cipher = ports.keys.log(&self.id.tenant, now.day()).await?;
-        let record = |(index, text): (u16, &String)| {
-            let id = OutboundId { contact: self.id.contact, turn, index };
-            let content = Content::Text { body: text.clone() };
-            let message = SealedMessage { to: address.clone(), content };
-            let sealed = cipher.seal(&log_aad(Topic::Outbound, &id), &encode(&message));
-            let command = SendCommand { id, purpose: Purpose::Reply, again, sealed };
-            let command = OutboundCommand::Send(command);
-            publish::outbound(
-                ports,
-                &OutboundRecord { v: V, conversation: self.id.clone(), at: now, command },
-            )
-        };
-        Ok((0_u16..).zip(texts).map(record).collect())
     }
 
     /// Its agenda row is due: begins the turn, asks for more time, or has nothing to do.
@@ -750,34 +647,29 @@ impl Conversation {
             self.home.tell(PartitionMessage::Woken { entry, again });
             return Ok(());
         };
-        let mut head = loaded.head.clone();
-        let number = head.take_row();
-        let mut row = Row::default();
-        let began = head.open.first().map_or(now, |first| first.at);
-        let (texts, tally) = self.decide(&mut head, &mut row, &tenant, number, &ended, now);
-        let next = head.rearm(entry.due);
-        let mut batch = Batch {
-            writes: next.map(|due| Write::put(self.agenda(due), Bytes::new())).into_iter().collect(),
-            after: vec![Write::delete(self.agenda(entry.due))],
-            ..Batch::default()
+        let mut draft = Draft::new(&loaded.head, &tenant, now);
+        let began = draft.head.open.first().map_or(now, |first| first.at);
+        let covered = ended.covered.clone();
+        draft.decide(&tenant, ended);
+        draft.due = draft.head.rearm(entry.due);
+        draft.done = Some(entry.due);
+        let committed = async {
+            let log = ports.keys.log(&self.id.tenant, now.day()).await?;
+            let build = |again| self.batch(loaded, &draft, Some(&*log), None, again);
+            commit(&*ports.state, &ports.metrics, build).await.map_err(Fault::from)
         };
-        self.settle(loaded, &tenant, now, number, &row, &head, &mut batch);
-        let turn = TurnId(ended.covered[0]);
-        if let Err(fault) = self.publish(batch, turn, &texts, &loaded.address, tally).await {
+        if let Err(fault) = committed.await {
             let again = Some(now.after(std::time::Duration::from_secs(1)));
             return self.postpone(fault, PartitionMessage::Woken { entry, again });
         }
-        ports.metrics.turn(tally.outcome, ports.clock.now().since(began).as_secs_f64());
-        for message in &ended.covered {
+        if let Some((_, tally)) = draft.decided {
+            ports.metrics.turn(tally.outcome, ports.clock.now().since(began).as_secs_f64());
+        }
+        for message in &covered {
             state.texts.remove(message);
         }
-        if let Some(loaded) = &mut state.loaded {
-            loaded.head = head;
-        }
         self.home.tell(PartitionMessage::Woken { entry, again: None });
-        if let Some(due) = next {
-            self.home.tell(PartitionMessage::Armed { due, key: self.id.clone() });
-        }
+        self.take_over(state, draft);
         Ok(())
     }
 
@@ -789,44 +681,44 @@ impl Conversation {
         let stored = stored.and_then(|stored| serde_json::from_slice::<Delivery>(&stored).ok());
         let before = stored.as_ref().map_or(DeliveryStatus::Queued, |delivery| delivery.status);
         let status = before.merge(report.status);
-        let mut batch = Batch { consumed: vec![receipt.consumed()], ..Batch::default() };
+        let mut write = None;
         if stored.is_none() || status != before {
             let delivery = Delivery { status, at: report.at, failure: report.failure.clone() };
             let expires = ports.clock.now().after(tenant.retention.messages);
-            batch.writes.push(Write::put_until(key, encode(&delivery), expires));
+            write = Some(Write::put_until(key, encode(&delivery), expires));
         }
-        self.commit(batch).await?;
+        self.commit(Batch {
+            writes: write.into_iter().collect(),
+            consumed: vec![receipt.consumed()],
+            ..Batch::default()
+        })
+        .await?;
         Ok(())
     }
 }
 
-/// Cuts a text into pieces of at most `limit` characters, at white space where there is some.
-fn split(text: &str, limit: usize) -> Vec<String> {
-    let mut pieces = Vec::new();
-    let mut rest = text.trim();
-    while let Some((over, _)) = rest.char_indices().nth(limit) {
-        let cut = rest[..over].rfind(char::is_whitespace).filter(|&cut| cut > over / 2).unwrap_or(over);
-        pieces.push(rest[..cut].trim_end().to_owned());
-        rest = rest[cut..].trim_start();
-    }
-    if !rest.is_empty() {
-        pieces.push(rest.to_owned());
-    }
-    pieces
+/// Opens what the channel brought.
+fn open(act: &CustomerAct, log: &dyn Cipher) -> Result<SealedAct, Fault> {
+    let plain = log.open(&log_aad(Topic::Inbound, &act.key), &act.sealed)?;
+    serde_json::from_slice(&plain).map_err(|error| Fault::Dead {
+        reason: DeadReason::Unreadable,
+        detail: format!("what is sealed is no act: {error}"),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
-    proptest! {
-        #[test]
-        fn pieces_fit_and_lose_only_white_space(text in "[a-zé ]{0,400}", limit in 1_usize..50) {
-            let pieces = split(&text, limit);
-            prop_assert!(pieces.iter().all(|piece| piece.chars().count() <= limit && !piece.is_empty()));
-            let dense = |text: &str| text.split_whitespace().collect::<String>();
-            prop_assert_eq!(dense(&pieces.join(" ")), dense(&text));
+    /// It is moved twice for each message, and part of every conversation in memory.
+    #[test]
+    fn the_future_of_a_delivery_stays_small() {
+        fn size<'a, F>(
+            _: impl FnOnce(&'a Conversation, &'a mut ConversationState, &'a InboundRecord, &'a Receipt) -> F,
+        ) -> usize {
+            size_of::<F>()
         }
+        let size = size(Conversation::deliver);
+        assert!(size <= 1024, "{size} bytes");
     }
 }

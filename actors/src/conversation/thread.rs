@@ -12,6 +12,7 @@ use heddle_schemas::id::{ConversationId, MessageKey, TurnId};
 use heddle_schemas::ports::keys::{Cipher, KeysError, aad};
 use heddle_schemas::ports::responder::{Said, Speaker};
 use heddle_schemas::ports::state::{Scan, State, StoreError, Write};
+use heddle_schemas::record::encode_for;
 use heddle_schemas::record::event::Outcome;
 use heddle_schemas::record::inbound::{ActKind, SealedAct};
 use heddle_schemas::sealed::Sealed;
@@ -162,15 +163,11 @@ impl Thread {
     }
 
     /// The write of a row.
-    ///
-    /// # Panics
-    /// Never: a row is always JSON.
     #[must_use]
     pub fn write(&self, number: u64, row: &Row, expires: Timestamp) -> Write {
         let key = Key::history(&self.conversation, number);
-        let plain = serde_json::to_vec(row).expect("a row is always JSON");
-        let sealed = self.cipher.seal(&aad(&key, COLUMN), &plain);
-        Write::put_until(key, Bytes::copy_from_slice(sealed.as_bytes()), expires)
+        let sealed = encode_for(row, |plain| self.cipher.seal(&aad(&key, COLUMN), plain));
+        Write::put_until(key, sealed.into_bytes(), expires)
     }
 
     fn open(&self, key: &Key, number: u64, stored: Bytes) -> Result<Row, ThreadError> {

@@ -5,9 +5,11 @@
 //! claimed before ([`Claim`]): an owner that finds a claim without a decision adopts it whole, and makes
 //! one more attempt or says the fallback.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use heddle_schemas::id::{ConversationId, MessageKey, TurnId};
 use heddle_schemas::ports::knowledge::Passage;
 use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, Said};
@@ -50,7 +52,7 @@ pub struct Asked {
 /// A turn to run.
 pub struct Turn {
     /// What it needs of the node.
-    pub context: Context,
+    pub context: Arc<Context>,
     /// In which conversation.
     pub conversation: ConversationId,
     /// Whose it is.
@@ -176,6 +178,11 @@ impl Turn {
                 }
             }
         };
+        let mut asking = pin!(asking);
+        // Who asks nobody outside mostly answers at once, and needs no timer.
+        if let Some(answer) = asking.as_mut().now_or_never() {
+            return answer;
+        }
         tokio::time::timeout(options.answer_timeout, asking).await.unwrap_or_else(|_| {
             tracing::warn!(tenant = %self.tenant.id, "no answer in time; the fallback is said");
             None

@@ -129,7 +129,7 @@ impl Announcer {
 
 fn apply(changes: &mut Changes<'_>, batch: &mut Taken) {
     for write in batch.writes.drain(..) {
-        let key = write.key.as_bytes().clone();
+        let key = write.key.into_bytes();
         changes.put(key, Slot { value: write.value, expires: write.expires });
     }
     for (NewRecord { partition, key, value }, &offset) in batch.records.drain(..).zip(&batch.offsets) {

@@ -117,15 +117,32 @@ impl Encoded {
 }
 
 /// Reads the changes of a frame's payload; `None` after them means that the rest is no change.
-pub(super) fn changes(payload: Bytes) -> impl Iterator<Item = Option<Change>> {
+pub(super) fn changes(payload: &[u8]) -> impl Iterator<Item = Option<Change>> {
+    each(payload, Reader::change)
+}
+
+/// Reads the records of a partition in a frame's payload and passes over everything else: most of what is in
+/// a frame is not what a reader of older records wants. `None` as in [`changes`].
+pub(super) fn records(payload: &[u8], wanted: TopicPartition) -> impl Iterator<Item = Option<Record>> {
+    each(payload, move |reader| reader.record_of(wanted)).filter_map(|read| match read {
+        Some(Some(record)) => Some(Some(record)),
+        Some(None) => None,
+        None => Some(None),
+    })
+}
+
+fn each<'a, T>(
+    payload: &'a [u8],
+    read: impl Fn(&mut Reader<'a>) -> Option<T>,
+) -> impl Iterator<Item = Option<T>> {
     let mut reader = Reader { bytes: payload };
     std::iter::from_fn(move || {
         if reader.bytes.is_empty() {
             return None;
         }
-        let change = reader.change();
+        let change = read(&mut reader);
         if change.is_none() {
-            reader.bytes = Bytes::new();
+            reader.bytes = &[];
         }
         Some(change)
     })
@@ -133,19 +150,22 @@ pub(super) fn changes(payload: Bytes) -> impl Iterator<Item = Option<Change>> {
 
 /// Reads numbers and byte strings off the front.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct Reader<'a> {
     /// What is left.
-    pub(super) bytes: Bytes,
+    pub(super) bytes: &'a [u8],
 }
 
-impl Reader {
-    /// The next `len` bytes.
-    pub(super) fn take(&mut self, len: usize) -> Option<Bytes> {
-        (self.bytes.len() >= len).then(|| self.bytes.split_to(len))
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.bytes.split_at_checked(len)?;
+        self.bytes = rest;
+        Some(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.as_ref().try_into().ok()
+        let (taken, rest) = self.bytes.split_first_chunk::<N>()?;
+        self.bytes = rest;
+        Some(*taken)
     }
 
     /// The next byte.
@@ -178,40 +198,73 @@ impl Reader {
         Some(TopicPartition { topic: topic_of(self.u8()?)?, partition: self.u32()? })
     }
 
-    /// A copy: what is kept of a frame must not keep the whole segment in memory.
-    fn copied(&mut self, len: usize) -> Option<Bytes> {
-        self.take(len).map(|bytes| Bytes::copy_from_slice(&bytes))
-    }
-
-    fn short(&mut self) -> Option<Bytes> {
+    fn short(&mut self) -> Option<&'a [u8]> {
         let len = self.u16()?;
-        self.copied(len.into())
+        self.take(len.into())
     }
 
-    fn long(&mut self) -> Option<Bytes> {
+    fn long(&mut self) -> Option<&'a [u8]> {
         let len = usize::try_from(self.u32()?).ok()?;
-        self.copied(len)
+        self.take(len)
     }
 
     fn change(&mut self) -> Option<Change> {
         Some(match self.u8()? {
             PUT => {
-                let key = self.short()?;
+                let key = copied(self.short()?);
                 let expires = Some(self.i64()?).filter(|&at| at != i64::MAX).map(Timestamp::from_micros);
-                Change::Put { key, expires, value: self.long()? }
+                Change::Put { key, expires, value: copied(self.long()?) }
             }
-            DELETE => Change::Delete { key: self.short()? },
+            DELETE => Change::Delete { key: copied(self.short()?) },
             RECORD => {
                 let partition = self.partition()?;
-                let offset = self.u64()?;
-                let at = Timestamp::from_micros(self.i64()?);
-                Change::Record(Record { partition, offset, at, key: self.short()?, value: self.long()? })
+                Change::Record(self.record(partition)?)
             }
             CONSUMED => Change::Consumed(self.partition()?, self.u64()?),
             EPOCH => Change::Epoch(Epoch(self.u64()?)),
             _ => return None,
         })
     }
+
+    fn record(&mut self, partition: TopicPartition) -> Option<Record> {
+        let offset = self.u64()?;
+        let at = Timestamp::from_micros(self.i64()?);
+        Some(Record { partition, offset, at, key: copied(self.short()?), value: copied(self.long()?) })
+    }
+
+    /// Passes over one change; the record in it, where it is one of that partition.
+    fn record_of(&mut self, wanted: TopicPartition) -> Option<Option<Record>> {
+        match self.u8()? {
+            PUT => {
+                self.short()?;
+                self.i64()?;
+                self.long()?;
+            }
+            DELETE => drop(self.short()?),
+            RECORD => {
+                let partition = self.partition()?;
+                if partition == wanted {
+                    return self.record(partition).map(Some);
+                }
+                self.u64()?;
+                self.i64()?;
+                self.short()?;
+                self.long()?;
+            }
+            CONSUMED => {
+                self.partition()?;
+                self.u64()?;
+            }
+            EPOCH => drop(self.u64()?),
+            _ => return None,
+        }
+        Some(None)
+    }
+}
+
+/// A copy: what is kept of a frame must not keep the whole segment in memory.
+fn copied(bytes: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(bytes)
 }
 
 /// The stored number of a topic. It never changes.
@@ -260,8 +313,12 @@ mod tests {
             }),
             Change::Consumed(partition, 41),
         ];
-        let read: Vec<_> = changes(encoded.bytes.into()).collect::<Option<_>>().unwrap();
+        let read: Vec<_> = changes(&encoded.bytes).collect::<Option<_>>().unwrap();
         assert_eq!(read, expected);
+        let only: Vec<_> = records(&encoded.bytes, partition).collect::<Option<_>>().unwrap();
+        assert_eq!(Change::Record(only[0].clone()), expected[2]);
+        let other = TopicPartition { partition: 4, ..partition };
+        assert_eq!((only.len(), records(&encoded.bytes, other).count()), (1, 0));
     }
 
     #[test]
@@ -269,7 +326,9 @@ mod tests {
         let mut encoded = Encoded::default();
         encoded.epoch(Epoch(3));
         encoded.bytes.pop();
-        let read: Vec<_> = changes(encoded.bytes.into()).collect();
+        let read: Vec<_> = changes(&encoded.bytes).collect();
         assert_eq!(read, [None]);
+        let none = TopicPartition { topic: Topic::Inbound, partition: 0 };
+        assert_eq!(records(&encoded.bytes, none).collect::<Vec<_>>(), [None]);
     }
 }

@@ -4,16 +4,15 @@
 //! being written. What is read is consecutive, or an error: nothing is left out silently.
 
 use std::fs::File;
-use std::io::{BufReader, Read as _, Seek as _, SeekFrom};
+use std::io::{BufReader, Read, Seek as _, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use heddle_schemas::ports::log::{FetchLimit, Record, StoreError};
 use heddle_schemas::topic::{Offset, TopicPartition};
 
 use super::catalog::Place;
-use super::codec::{Change, changes};
+use super::codec;
 use super::segment;
 
 /// What is wanted.
@@ -52,11 +51,10 @@ pub(super) fn read(dir: &Path, wanted: &Older) -> Result<Found, StoreError> {
         let path = segment::path(dir, id);
         let at = if id == wanted.place.segment { wanted.place.at } else { segment::HEADER as u64 };
         let Some(mut frames) = Frames::open(path.clone(), at, durable)? else { return Ok(Found::Gone(path)) };
-        while let Some((at, sequence, payload)) = frames.next()? {
-            for change in changes(payload) {
-                let change = change.ok_or_else(|| frames.corrupt(at, "the frame holds no changes"))?;
-                let Change::Record(record) = change else { continue };
-                if record.partition != wanted.partition || !wanted.offsets.contains(&record.offset) {
+        while let Some((at, sequence)) = frames.next()? {
+            for record in codec::records(&frames.payload, wanted.partition) {
+                let record = record.ok_or_else(|| frames.corrupt(at, "the frame holds no changes"))?;
+                if !wanted.offsets.contains(&record.offset) {
                     continue;
                 }
                 bytes += record.value.len();
@@ -91,6 +89,8 @@ struct Frames {
     file: BufReader<File>,
     at: u64,
     durable: u64,
+    /// The payload of the frame that was read last.
+    payload: Vec<u8>,
 }
 
 impl Frames {
@@ -104,7 +104,7 @@ impl Frames {
             Err(error) => return Err(unavailable(error)),
         };
         file.seek(SeekFrom::Start(at)).map_err(unavailable)?;
-        Ok(Some(Self { path, file, at, durable }))
+        Ok(Some(Self { path, file, at, durable, payload: Vec::new() }))
     }
 
     fn corrupt(&self, at: u64, detail: &str) -> StoreError {
@@ -113,8 +113,8 @@ impl Frames {
         StoreError::Corrupt { detail }
     }
 
-    /// The next frame's place, sequence number and payload; `None` behind the last durable one.
-    fn next(&mut self) -> Result<Option<(u64, u64, Bytes)>, StoreError> {
+    /// The next frame's place and sequence number; `None` behind the last durable one.
+    fn next(&mut self) -> Result<Option<(u64, u64)>, StoreError> {
         let at = self.at;
         if at >= self.durable {
             return Ok(None);
@@ -123,27 +123,36 @@ impl Frames {
         self.fill(&mut head)?;
         let len = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
         self.at += segment::FRAME as u64 + u64::from(len);
-        let Ok(len) = usize::try_from(len) else { return Err(self.corrupt(at, "a frame of that length")) };
         if self.at > self.durable {
             return Err(self.corrupt(at, "the frame is longer than what was written"));
         }
-        let mut payload = vec![0; len];
-        self.fill(&mut payload)?;
+        // Read behind what is there, not over zeros that were written first.
+        self.payload.clear();
+        let read = self.file.by_ref().take(u64::from(len)).read_to_end(&mut self.payload);
+        match read {
+            Ok(read) if read as u64 == u64::from(len) => {}
+            Ok(_) => return Err(self.corrupt(self.durable, "it ends too early")),
+            Err(error) => return Err(self.failed(&error)),
+        }
         let mut crc = crc32fast::Hasher::new();
         crc.update(&head[8..]);
-        crc.update(&payload);
+        crc.update(&self.payload);
         if crc.finalize() != u32::from_be_bytes([head[4], head[5], head[6], head[7]]) {
             return Err(self.corrupt(at, "the frame does not match its checksum"));
         }
         let mut sequence = [0; 8];
         sequence.copy_from_slice(&head[8..]);
-        Ok(Some((at, u64::from_be_bytes(sequence), payload.into())))
+        Ok(Some((at, u64::from_be_bytes(sequence))))
     }
 
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), StoreError> {
         self.file.read_exact(bytes).map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => self.corrupt(self.durable, "it ends too early"),
-            _ => StoreError::Unavailable { detail: format!("{}: {error}", self.path.display()) },
+            _ => self.failed(&error),
         })
+    }
+
+    fn failed(&self, error: &std::io::Error) -> StoreError {
+        StoreError::Unavailable { detail: format!("{}: {error}", self.path.display()) }
     }
 }

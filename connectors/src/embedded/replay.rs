@@ -120,7 +120,7 @@ impl Replay<'_> {
                 Next::Frame(frame) => {
                     let place = Place { segment: id, at: frame.at, sequence: frame.sequence };
                     let bytes = (segment::FRAME + frame.payload.len()) as u64;
-                    self.show(place, bytes, frame.payload)
+                    self.show(place, bytes, &frame.payload)
                         .ok_or_else(|| corrupt(frame.at, "the frame holds no changes".into()))?;
                     *sequence = frame.sequence + 1;
                 }
@@ -146,7 +146,7 @@ impl Replay<'_> {
         Ok(())
     }
 
-    fn show(&self, place: Place, bytes: u64, payload: bytes::Bytes) -> Option<()> {
+    fn show(&self, place: Place, bytes: u64, payload: &[u8]) -> Option<()> {
         let read: Vec<Change> = changes(payload).collect::<Option<_>>()?;
         self.view.show(place, |changes| {
             for change in read {

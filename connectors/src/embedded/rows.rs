@@ -5,7 +5,6 @@
 //! sorted tree of all of them took most of the time of showing a commit, in comparing keys no cache holds.
 
 use std::borrow::Borrow;
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 use std::ops::{Bound, RangeBounds as _};
@@ -94,13 +93,16 @@ impl Part {
         }
     }
 
-    /// Sets a row and returns what it was.
-    fn put(&mut self, first: &Bytes, key: Bytes, slot: Slot) -> Option<Slot> {
+    /// Sets a row and returns what it was. `other` is the key of the only row, where that is another one.
+    fn put(&mut self, other: Option<Bytes>, key: Bytes, slot: Slot) -> Option<Slot> {
         match self {
-            Self::One(before) if *first == key => Some(std::mem::replace(before, slot)),
             Self::One(before) => {
                 let before = std::mem::replace(before, Slot { value: None, expires: None });
-                let mut rows = vec![(first.clone(), before), (key, slot)];
+                let Some(other) = other else {
+                    *self = Self::One(slot);
+                    return Some(before);
+                };
+                let mut rows = vec![(other, before), (key, slot)];
                 rows.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
                 *self = Self::Few(rows);
                 None
@@ -152,14 +154,17 @@ impl Rows {
     pub(super) fn put(&mut self, key: Bytes, slot: Slot) {
         let (key_len, len, partition) = (key.len(), slot.len(), partition_len(&key));
         self.bytes += len;
-        let before = match self.parts.entry(First { key: key.clone(), partition }) {
-            Entry::Vacant(vacant) => {
-                vacant.insert(Part::One(slot));
+        // A key is cloned only where a partition gets its second row: the first clone allocates, and what it
+        // allocates is let go of by another thread. Looking twice costs less.
+        let found = self.parts.get_key_value(&key[..partition]).map(|(first, part)| match part {
+            Part::One(_) if first.key != key => Some(first.key.clone()),
+            _ => None,
+        });
+        let before = match (found, self.parts.get_mut(&key[..partition])) {
+            (Some(other), Some(part)) => part.put(other, key, slot),
+            _ => {
+                self.parts.insert(First { key, partition }, Part::One(slot));
                 None
-            }
-            Entry::Occupied(mut part) => {
-                let first = part.key().key.clone();
-                part.get_mut().put(&first, key, slot)
             }
         };
         match before {

@@ -169,7 +169,7 @@ fn header_of(path: &Path, id: u64, bytes: &[u8]) -> Result<Begin, SegmentError> 
     let Some(bytes) = bytes.first_chunk::<HEADER>().filter(|_| magic == MAGIC) else {
         return Err(SegmentError::Foreign { path: path.into() });
     };
-    let mut reader = Reader { bytes: Bytes::copy_from_slice(&bytes[MAGIC.len()..]) };
+    let mut reader = Reader { bytes: &bytes[MAGIC.len()..] };
     let fields = (reader.u32(), reader.u64(), reader.u64(), reader.u32());
     let (Some(partitions), Some(written), Some(first_sequence), Some(crc)) = fields else {
         return Err(SegmentError::Foreign { path: path.into() });
