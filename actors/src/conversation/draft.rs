@@ -52,6 +52,8 @@ pub(super) struct Draft {
     pub(super) done: Option<Timestamp>,
     /// The turn that is decided with it; its replies are in the row.
     pub(super) decided: Option<(TurnId, Tally)>,
+    /// What the turn before it may still owe, published before its own replies.
+    pub(super) owed: Vec<NewRecord>,
 }
 
 impl Draft {
@@ -61,11 +63,14 @@ impl Draft {
         let number = head.take_row();
         let expires = now.after(tenant.retention.messages);
         let (row, address, seen, due, done, decided) = (Row::default(), None, None, None, None, None);
-        Self { now, expires, number, row, head, address, seen, due, done, decided }
+        let owed = Vec::new();
+        Self { now, expires, number, row, head, address, seen, due, done, decided, owed }
     }
 
-    /// Takes in how a turn has ended.
-    pub(super) fn decide(&mut self, tenant: &Tenant, ended: Ended) {
+    /// Takes in how a turn has ended. What the turn before it owes ([`Conversation::owed`]) goes first: the
+    /// head remembers the last turn only.
+    pub(super) fn decide(&mut self, tenant: &Tenant, ended: Ended, owed: Vec<NewRecord>) {
+        self.owed = owed;
         let turn = TurnId(ended.covered[0]);
         self.head.decide(turn, &ended.covered, self.number);
         let outcome = if ended.answer.is_some() { Outcome::Answered } else { Outcome::Fallback };
@@ -106,11 +111,11 @@ impl Conversation {
         }
         writes.push(loaded.thread.write(draft.number, &draft.row, draft.expires));
         writes.push(Write::put(Key::head(&self.id), encode(&draft.head)));
-        let mut outputs = Vec::new();
+        let mut outputs = draft.owed.clone();
         if let (Some((turn, tally)), Some(log)) = (draft.decided, log) {
             let texts = draft.row.replies_of(turn).map_or(&[][..], |(texts, _)| texts);
             let address = draft.address.as_ref().unwrap_or(&loaded.address);
-            outputs = self.replies(loaded, turn, texts, address, log, draft.now, again);
+            outputs.extend(self.replies(loaded, turn, texts, address, log, draft.now, again));
             outputs.push(self.told(loaded, turn, tally, draft.now));
         }
         Batch {

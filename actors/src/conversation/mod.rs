@@ -150,6 +150,18 @@ struct Loaded {
     thread: Thread,
     address: Address,
     routes: Routes,
+    /// Whether the replies of the turn decided last are known to be published. A crash may have come between
+    /// its decision and its publication, so who has only read the head does not know.
+    published: bool,
+}
+
+/// What an act of the customer changes.
+struct Drafted {
+    draft: Box<Draft>,
+    /// The turn it belongs to, where it asks for an answer.
+    turn: Option<TurnId>,
+    /// What it asks, where it has a text.
+    text: Option<String>,
 }
 
 /// The turn under way.
@@ -323,7 +335,8 @@ impl Conversation {
         };
         let thread = Thread::new(self.id.clone(), cipher);
         let routes = Routes::of(ports, &self.id);
-        state.loaded = Some(Loaded { head, stored: stored.is_some(), thread, address, routes });
+        let published = head.last.is_none();
+        state.loaded = Some(Loaded { head, stored: stored.is_some(), thread, address, routes, published });
         Ok(())
     }
 
@@ -383,6 +396,17 @@ impl Conversation {
         Ok(outputs)
     }
 
+    /// What the turn decided last may still owe, when another is decided on top of it: from then on nobody
+    /// would look for it.
+    async fn owed(&self, state: &ConversationState) -> Result<Vec<NewRecord>, Fault> {
+        match &state.loaded {
+            Some(Loaded { published: false, head, .. }) => {
+                self.unpublished(state, head.last.as_ref().map(|last| last.turn)).await
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
     /// Records an act of the customer, and decides its turn where that needs nobody else.
     async fn customer(
         &self,
@@ -395,7 +419,7 @@ impl Conversation {
         let ports = &self.context.ports;
         let day = act.sealed.key_number().unwrap_or_default();
         let log = ports.keys.log(&self.id.tenant, Day(day)).await?;
-        let (mut draft, turn, mut text) = self.draft(state, tenant, taken_in, act, &*log)?;
+        let Drafted { mut draft, turn, mut text } = self.draft(state, tenant, taken_in, act, &*log)?;
         drop(log);
 
         let mut log = None;
@@ -409,7 +433,8 @@ impl Conversation {
         if at_once {
             let asked = vec![Asked { key: act.key, text: text.take() }];
             let ended = self.turn(tenant, responder, asked, Vec::new()).decide(0).await;
-            draft.decide(tenant, ended);
+            let owed = Box::pin(self.owed(state)).await?;
+            draft.decide(tenant, ended, owed);
             log = Some(ports.keys.log(&self.id.tenant, draft.now.day()).await?);
         } else {
             drop(responder);
@@ -430,7 +455,7 @@ impl Conversation {
         Ok(())
     }
 
-    /// What an act of the customer changes; the turn it belongs to and its text, where it asks for an answer.
+    /// What an act of the customer changes.
     fn draft(
         &self,
         state: &mut ConversationState,
@@ -438,7 +463,7 @@ impl Conversation {
         taken_in: Timestamp,
         act: &CustomerAct,
         log: &dyn Cipher,
-    ) -> Result<(Box<Draft>, Option<TurnId>, Option<String>), Fault> {
+    ) -> Result<Drafted, Fault> {
         let said = open(act, log)?;
         let covers = state.running.as_ref().map_or(0, |running| running.covers);
         let loaded = state.loaded.as_ref().expect("a record is applied after loading");
@@ -481,7 +506,7 @@ impl Conversation {
             act: Box::new(said),
         });
         draft.seen = Some((act.key, turn));
-        Ok((draft, turn, text))
+        Ok(Drafted { draft, turn, text })
     }
 
     /// What was drafted is durable: it is what is remembered from here on.
@@ -489,6 +514,7 @@ impl Conversation {
         if let Some(loaded) = &mut state.loaded {
             loaded.head = draft.head;
             loaded.stored = true;
+            loaded.published |= draft.decided.is_some();
             if let Some(address) = draft.address {
                 loaded.address = address;
             }
@@ -650,7 +676,13 @@ impl Conversation {
         let mut draft = Draft::new(&loaded.head, &tenant, now);
         let began = draft.head.open.first().map_or(now, |first| first.at);
         let covered = ended.covered.clone();
-        draft.decide(&tenant, ended);
+        match self.owed(state).await {
+            Ok(owed) => draft.decide(&tenant, ended, owed),
+            Err(fault) => {
+                let again = Some(now.after(std::time::Duration::from_secs(1)));
+                return self.postpone(fault, PartitionMessage::Woken { entry, again });
+            }
+        }
         draft.due = draft.head.rearm(entry.due);
         draft.done = Some(entry.due);
         let committed = async {

@@ -68,6 +68,9 @@ struct Asked {
     /// Seconds of the half-load phase.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// Conversations that stay in memory; as many as there are, without it.
+    #[arg(long)]
+    residents: Option<std::num::NonZeroUsize>,
     /// Partitions of the log.
     #[arg(long, default_value = "8")]
     partitions: NonZeroU32,
@@ -142,8 +145,14 @@ struct Bench {
     reception: Arc<Reception>,
 }
 
-fn options() -> Options {
-    Options { residents_per_partition: std::num::NonZeroUsize::MAX, ..Options::default() }
+impl Asked {
+    fn options(&self) -> Options {
+        let partitions = self.partitions.get() as usize;
+        let share =
+            self.residents.and_then(|all| std::num::NonZeroUsize::new(all.get().div_ceil(partitions)));
+        let residents_per_partition = share.unwrap_or(std::num::NonZeroUsize::MAX);
+        Options { residents_per_partition, ..Options::default() }
+    }
 }
 
 impl Bench {
@@ -249,7 +258,7 @@ impl Bench {
         let filling = began.elapsed();
         let (outputs, syncs) = (self.ends(Topic::Outbound).await?, self.store.stats().frames());
         let (cpu, began) = (cpu_seconds(), Instant::now());
-        let system = System::start(self.ports.clone(), options()).await?;
+        let system = System::start(self.ports.clone(), self.asked.options()).await?;
         self.drain().await?;
         let took = began.elapsed();
         let cpu = cpu_seconds() - cpu;
@@ -264,13 +273,14 @@ impl Bench {
             "turns_per_second": a_second(took),
             "cpu_us_per_turn": cpu / turns as f64 * 1e6,
             "turns_per_sync": turns as f64 / syncs.max(1) as f64,
+            "resident_mib": resident_mib(),
             "taken_in_per_second": a_second(filling),
         }))
     }
 
     /// Lets messages arrive at a rate, and takes the time from each one's arrival to its reply.
     async fn half_load(self: &Arc<Self>, first: usize, a_second: f64) -> anyhow::Result<Value> {
-        let system = System::start(self.ports.clone(), options()).await?;
+        let system = System::start(self.ports.clone(), self.asked.options()).await?;
         let seen: Arc<Mutex<HashMap<String, Instant>>> = Arc::default();
         let mut tailing = tokio::task::JoinSet::new();
         for partition in 0..self.store.partitions(Topic::Outbound) {
@@ -328,12 +338,11 @@ impl Bench {
         tokio::time::sleep(Duration::from_millis(100)).await;
         tailing.abort_all();
         let mut latency = Histogram::<u64>::new(3)?;
-        let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
         for (turn, at) in &sent {
             let replied = seen.get(turn).ok_or_else(|| anyhow::anyhow!("a turn has no reply"))?;
             latency.record(u64::try_from(replied.saturating_duration_since(*at).as_micros())?)?;
         }
-        drop(seen);
         system.kill().await;
         let millis = |quantile: f64| latency.value_at_quantile(quantile) as f64 / 1000.0;
         Ok(json!({
@@ -353,6 +362,14 @@ fn cpu_seconds() -> f64 {
     let fields: Vec<_> = usage.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0);
     (ticks(11) + ticks(12)) / 100.0
+}
+
+/// What the process has in memory now (proc(5)).
+fn resident_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.unwrap_or(0) / 1024
 }
 
 #[tokio::main]

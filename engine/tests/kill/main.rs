@@ -110,11 +110,14 @@ async fn a_process_killed_again_and_again_loses_nothing_and_sends_nothing_twice(
         ..webhooks::Options::new(node.url(), secrets)
     };
     let webhooks = Webhooks::start(hooks, &graph, clock.clone()).unwrap();
+    // Customers come one after the other, so that some are always there to be interrupted; each asks fewer
+    // questions than the 45 messages that one person may be sent at once.
     let cast = customers::Options {
-        customers: NonZeroUsize::new(40).unwrap(),
-        questions: NonZeroUsize::new(4 * kills()).unwrap(),
+        customers: NonZeroUsize::new(4 * kills()).unwrap(),
+        questions: NonZeroUsize::new(30).unwrap(),
         patience: Some(Duration::from_secs(120)),
-        think: Duration::from_millis(10)..Duration::from_millis(150),
+        start: Duration::from_secs(1) * u32::try_from(kills()).unwrap(),
+        think: Duration::from_millis(10)..Duration::from_millis(300),
         extras: 0.0,
         ..customers::Options::new(accounts(), questions)
     };
