@@ -751,6 +751,6 @@ mod tests {
             size_of::<F>()
         }
         let size = size(Conversation::deliver);
-        assert!(size <= 1024, "{size} bytes");
+        assert!(size <= 1280, "{size} bytes");
     }
 }
