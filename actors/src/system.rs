@@ -156,19 +156,26 @@ impl Supervisor {
         }
     }
 
+    /// Starts what is new, and hands over what is owned no more: it finishes what it has in work, as far as
+    /// the ownership still allows, before the log is told that it is free.
     async fn assign(&mut self, assignment: Assignment) {
-        self.owned = assignment.partitions.into_iter().collect();
-        let lost: Vec<_> = self
-            .running
-            .iter()
-            .filter(|(partition, running)| self.owned.get(partition) != Some(&running.epoch))
-            .map(|(partition, _)| *partition)
-            .collect();
-        for partition in lost {
-            if let Some(running) = self.running.remove(&partition) {
-                stop(running).await;
+        let owned: BTreeMap<_, _> = assignment.partitions.into_iter().collect();
+        let before = std::mem::replace(&mut self.owned, owned);
+        let mut leaving = JoinSet::new();
+        for (partition, epoch) in before {
+            if self.owned.get(&partition) == Some(&epoch) {
+                continue;
             }
+            let running = self.running.remove(&partition);
+            let (log, limit) = (self.context.ports.log.clone(), self.context.options.drain);
+            leaving.spawn(async move {
+                if let Some(running) = running {
+                    hand_over(running, limit).await;
+                }
+                log.release(partition, epoch).await;
+            });
         }
+        while leaving.join_next().await.is_some() {}
         self.restart();
     }
 
@@ -224,6 +231,14 @@ impl Supervisor {
             stop(running).await;
         }
     }
+}
+
+async fn hand_over(running: Running, limit: Duration) {
+    let (done, drained) = oneshot::channel();
+    (running.drain)(done);
+    // What does not finish in time, or cannot, is taken up by the next owner.
+    drop(tokio::time::timeout(limit, drained).await);
+    stop(running).await;
 }
 
 async fn stop(running: Running) {

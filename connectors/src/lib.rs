@@ -4,6 +4,7 @@
 //! - [`channels`]: messaging channels, a folder each.
 //! - [`clock`]: the machine's clock.
 //! - [`embedded`]: log and state of one process, in files.
+//! - [`kafka`]: the log on Apache Kafka.
 //! - [`keys`]: envelope encryption over any state store.
 //! - [`knowledge`]: tenants' documents, searched with Tantivy.
 //! - [`metrics`]: what operators watch of the stores.
@@ -14,6 +15,7 @@
 pub mod channels;
 pub mod clock;
 pub mod embedded;
+pub mod kafka;
 pub mod keys;
 pub mod knowledge;
 pub mod memory;

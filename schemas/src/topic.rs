@@ -31,6 +31,9 @@ impl Topic {
     /// Every topic.
     pub const ALL: [Self; 5] = [Self::Inbound, Self::Outbound, Self::Tenants, Self::Events, Self::Dlq];
 
+    /// The topics whose partitions are owned, each by one node at a time.
+    pub const CONSUMED: [Self; 2] = [Self::Inbound, Self::Outbound];
+
     /// The name without prefix.
     #[must_use]
     pub fn as_str(self) -> &'static str {

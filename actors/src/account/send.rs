@@ -176,6 +176,9 @@ impl Send {
         };
         let attempt = item.refused + 1;
         self.journal(&item, &Journal::Attempting { attempt }).await?;
+        // Whoever was suspended since may have lost the account meanwhile, and the call cannot be fenced.
+        let Fence { partition, epoch } = self.fence;
+        read(&ports.metrics, || ports.log.holds(partition, epoch)).await?;
         let ended = match self.call(&message).await {
             Ok(accepted) => {
                 self.settle(&item, &Journal::Sent, Some(&accepted)).await?;

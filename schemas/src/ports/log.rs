@@ -157,6 +157,19 @@ pub trait Log: Send + Sync + 'static {
     /// [`StoreError::Unavailable`].
     async fn assignment(&self, seen: u64) -> Result<Assignment, StoreError>;
 
+    /// Whether this ownership holds right now, asked right before what cannot be taken back. A store of
+    /// one process owns what it has opened.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when it is over for good, [`StoreError::Unavailable`] while it cannot be
+    /// renewed: wait, and ask again.
+    async fn holds(&self, _partition: TopicPartition, _epoch: Epoch) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// The node works on this partition no more, so that another one may have it at once.
+    async fn release(&self, _partition: TopicPartition, _epoch: Epoch) {}
+
     /// The newest record of each key of a compacted topic's partition, and the offset to read on from.
     /// A record with an empty value removes its key.
     ///

@@ -1,0 +1,82 @@
+//! How clients of the cluster are set up, and where what they say of themselves goes.
+
+use std::collections::BTreeMap;
+
+use heddle_schemas::ports::log::StoreError;
+use heddle_schemas::sealed::Secret;
+use rdkafka::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// What every client is given.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// The brokers to begin with.
+    pub brokers: Vec<String>,
+    /// This node's name: what brokers' logs and quotas call it.
+    pub node: String,
+    /// librdkafka's own settings: TLS, SASL, timeouts.
+    pub client: BTreeMap<String, Secret>,
+}
+
+impl Connection {
+    /// A client's settings to add to. What the engine's promises rest on stands over what an operator set.
+    pub(super) fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set_log_level(RDKafkaLogLevel::Warning);
+        config.set("client.id", format!("heddle-{}", self.node));
+        // A broker that restarts is back within seconds; the default backs off up to ten.
+        config.set("reconnect.backoff.max.ms", "2000");
+        for (key, value) in &self.client {
+            config.set(key, value.expose());
+        }
+        config.set("bootstrap.servers", self.brokers.join(","));
+        config
+    }
+}
+
+/// Puts what librdkafka says into the log lines of the process.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, "{message}"),
+            _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(target: "librdkafka", %error, reason, "kafka");
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+/// What the log's callers are told of a failure.
+pub(super) fn unavailable(doing: &str, error: &KafkaError) -> StoreError {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::QueueFull) => StoreError::Full {
+            detail: format!("{doing}: the producer's buffer is full; the brokers take records too slowly"),
+        },
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownPartition) => {
+            StoreError::Unavailable {
+                detail: format!("{doing}: the topic or partition is not there; run `heddle topics diff`"),
+            }
+        }
+        _ => StoreError::Unavailable { detail: format!("{doing}: {error}") },
+    }
+}
+
+/// Runs a call of librdkafka that blocks.
+pub(super) async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(call).await.map_err(|_| StoreError::Closed)
+}

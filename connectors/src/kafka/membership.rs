@@ -1,0 +1,302 @@
+//! Which partitions this node is given by the consumer group, and what it commits under it.
+//!
+//! The group is for membership and commits only: its consumer is paused on everything it is given, and
+//! records are read by [`super::reader`]. A thread of its own serves it, so that a node that is busy with
+//! turns is not taken for dead. A static member keeps what it has through a restart within the session
+//! timeout; partitions move one by one (cooperative), and one that is taken away is handed over only when
+//! the node has let go of it, or when its time for that is over.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc as blocking_mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use heddle_schemas::ledger::Position;
+use heddle_schemas::ports::log::StoreError;
+use heddle_schemas::topic::{Offset, TopicPartition};
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::client::{Connection, Quiet, blocking, unavailable};
+use super::metadata;
+use super::names::Names;
+use super::offsets::Offsets;
+use super::reader::{REQUEST, number};
+
+/// How often what has been acknowledged is committed.
+const COMMIT_EVERY: Duration = Duration::from_millis(500);
+/// How long the thread waits for events at once: how late it notices that it is to end.
+const POLL: Duration = Duration::from_millis(100);
+
+/// What the group says.
+#[derive(Debug)]
+pub enum Change {
+    /// These partitions are the node's from now on.
+    Assigned(Vec<TopicPartition>),
+    /// These are to be let go of; the group waits until it is told, or its patience is over.
+    Revoked {
+        /// Which.
+        partitions: Vec<TopicPartition>,
+        /// Whether others may have them already, so that there is nothing left to finish.
+        lost: bool,
+        /// Told when the node has let go.
+        released: blocking_mpsc::Sender<()>,
+    },
+    /// The node is no member any more and will not be again.
+    Over(String),
+}
+
+/// How the node is a member.
+#[derive(Debug, Clone)]
+pub(super) struct Options {
+    pub(super) group: String,
+    pub(super) member: String,
+    pub(super) session_timeout: Duration,
+    pub(super) handover: Duration,
+}
+
+type Consumer = BaseConsumer<Group>;
+
+/// The node's membership.
+pub(super) struct Membership {
+    consumer: Arc<Consumer>,
+    names: Names,
+    offsets: Arc<Offsets>,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    thread: std::thread::JoinHandle<()>,
+    committing: JoinHandle<()>,
+}
+
+/// What librdkafka calls back.
+struct Group {
+    names: Names,
+    offsets: Arc<Offsets>,
+    handover: Duration,
+    changes: mpsc::Sender<Change>,
+    closing: AtomicBool,
+}
+
+impl ClientContext for Group {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Quiet.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Quiet.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Group {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions = self.partitions(list);
+        let changed = match kind {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                tracing::info!(partitions = %listed(&partitions), "the group gives partitions");
+                // Nothing is read here.
+                let assigned = list
+                    .set_all_offsets(KafkaOffset::End)
+                    .and_then(|()| consumer.incremental_assign(list))
+                    .and_then(|()| consumer.pause(list));
+                self.tell(Change::Assigned(partitions));
+                assigned
+            }
+            _ => {
+                if !self.closing.load(Ordering::Acquire) {
+                    self.let_go(consumer, partitions);
+                }
+                consumer.incremental_unassign(list)
+            }
+        };
+        if let Err(error) = changed {
+            tracing::error!(%error, "the group's assignment could not be followed");
+        }
+    }
+}
+
+impl Group {
+    fn let_go(&self, consumer: &BaseConsumer<Self>, partitions: Vec<TopicPartition>) {
+        let lost = consumer.assignment_lost();
+        tracing::info!(partitions = %listed(&partitions), lost, "the group takes partitions away");
+        let (released, wait) = blocking_mpsc::channel();
+        self.tell(Change::Revoked { partitions: partitions.clone(), lost, released });
+        // Closed without a word as well: nobody works on them then.
+        if matches!(wait.recv_timeout(self.handover), Err(blocking_mpsc::RecvTimeoutError::Timeout)) {
+            tracing::warn!("partitions are handed over unfinished: the next owner takes up what was in work");
+        }
+        if !lost {
+            let changed = self.offsets.changed(Some(&partitions));
+            if let Err(error) = commit(consumer, &self.names, &changed) {
+                tracing::warn!(%error, "what was acknowledged last could not be committed; it comes again");
+            }
+        }
+        for partition in partitions {
+            self.offsets.close(partition);
+        }
+    }
+
+    fn tell(&self, change: Change) {
+        // Who followed the group is gone when the node is being closed.
+        drop(self.changes.blocking_send(change));
+    }
+
+    fn partitions(&self, list: &TopicPartitionList) -> Vec<TopicPartition> {
+        let elements = list.elements();
+        let partitions = elements.iter().filter_map(|element| {
+            let partition = u32::try_from(element.partition()).ok()?;
+            Some(TopicPartition { topic: self.names.topic(element.topic())?, partition })
+        });
+        partitions.collect()
+    }
+}
+
+impl Membership {
+    pub(super) fn new(
+        connection: &Connection,
+        names: Names,
+        options: &Options,
+    ) -> Result<(Self, mpsc::Receiver<Change>), KafkaError> {
+        let mut config = connection.config();
+        config.set("group.id", &options.group);
+        config.set("group.instance.id", &options.member);
+        config.set("partition.assignment.strategy", "cooperative-sticky");
+        config.set("session.timeout.ms", options.session_timeout.as_millis().to_string());
+        config.set("heartbeat.interval.ms", (options.session_timeout / 6).as_millis().to_string());
+        config.set("enable.auto.commit", "false");
+        config.set("enable.auto.offset.store", "false");
+        config.set("auto.offset.reset", "latest");
+        let (changes, followed) = mpsc::channel(64);
+        let offsets = Arc::<Offsets>::default();
+        let group = Group {
+            names: names.clone(),
+            offsets: offsets.clone(),
+            handover: options.handover,
+            changes,
+            closing: AtomicBool::new(false),
+        };
+        let consumer: Arc<Consumer> = Arc::new(config.create_with_context(group)?);
+        Ok((Self { consumer, names, offsets, running: Mutex::default() }, followed))
+    }
+
+    pub(super) fn offsets(&self) -> &Offsets {
+        &self.offsets
+    }
+
+    /// Joins the group for these topics.
+    pub(super) fn join(&self, topics: &[&str]) -> Result<(), StoreError> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.is_some() {
+            return Ok(());
+        }
+        let failed = |error: KafkaError| unavailable("the consumer group cannot be joined", &error);
+        self.consumer.subscribe(topics).map_err(failed)?;
+        let consumer = self.consumer.clone();
+        let thread = std::thread::Builder::new().name("kafka-group".into()).spawn(move || serve(&consumer));
+        let thread = thread.map_err(|error| StoreError::Unavailable { detail: error.to_string() })?;
+        let (consumer, names, offsets) = (self.consumer.clone(), self.names.clone(), self.offsets.clone());
+        let committing = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(COMMIT_EVERY).await;
+                commit_changed(&consumer, &names, &offsets).await;
+            }
+        });
+        *running = Some(Running { thread, committing });
+        Ok(())
+    }
+
+    /// What is committed for a partition; `None` when nothing ever was.
+    pub(super) async fn committed(&self, partition: TopicPartition) -> Result<Option<Position>, StoreError> {
+        let consumer = self.consumer.clone();
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition(self.names.of(partition.topic), number(partition));
+        let found = blocking(move || consumer.committed_offsets(list, REQUEST)).await?;
+        let failed =
+            |error: KafkaError| unavailable(&format!("the position of {partition} is not known"), &error);
+        let list = found.map_err(failed)?;
+        let elements = list.elements();
+        let Some(element) = elements.first() else { return Ok(None) };
+        element.error().map_err(failed)?;
+        Ok(match element.offset() {
+            KafkaOffset::Offset(next) => {
+                Some(metadata::decode(Offset::try_from(next).unwrap_or_default(), element.metadata()))
+            }
+            _ => None,
+        })
+    }
+
+    /// Commits what has been acknowledged, and stops being served. As a static member the node stays in the
+    /// group until its session times out.
+    pub(super) async fn close(&self) {
+        self.consumer.context().closing.store(true, Ordering::Release);
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Running { thread, committing }) = running {
+            committing.abort();
+            commit_changed(&self.consumer, &self.names, &self.offsets).await;
+            drop(blocking(move || thread.join()).await);
+        }
+    }
+}
+
+fn serve(consumer: &Consumer) {
+    while !consumer.context().closing.load(Ordering::Acquire) {
+        match consumer.poll(POLL) {
+            // What had been on its way before the pause.
+            None | Some(Ok(_)) => {}
+            Some(Err(KafkaError::MessageConsumptionFatal(error))) => {
+                let why = format!(
+                    "the consumer group has put this node out: {error}; is node.name used by another process?"
+                );
+                tracing::error!("{why}");
+                consumer.context().tell(Change::Over(why));
+                return;
+            }
+            Some(Err(error)) => tracing::warn!(%error, "the consumer group"),
+        }
+    }
+}
+
+async fn commit_changed(consumer: &Arc<Consumer>, names: &Names, offsets: &Offsets) {
+    let changed = offsets.changed(None);
+    if changed.is_empty() {
+        return;
+    }
+    let (consumer, names) = (consumer.clone(), names.clone());
+    let committed = blocking(move || commit(&consumer, &names, &changed).map(|()| changed)).await;
+    match committed {
+        Ok(Ok(changed)) => offsets.committed(changed),
+        Ok(Err(error)) => tracing::warn!(%error, "offsets could not be committed; they are tried again"),
+        Err(_) => {}
+    }
+}
+
+fn commit(
+    consumer: &Consumer,
+    names: &Names,
+    positions: &[(TopicPartition, Position)],
+) -> Result<(), KafkaError> {
+    if positions.is_empty() {
+        return Ok(());
+    }
+    let mut list = TopicPartitionList::with_capacity(positions.len());
+    for (partition, position) in positions {
+        let mut element = list.add_partition(names.of(partition.topic), number(*partition));
+        element.set_offset(KafkaOffset::Offset(i64::try_from(position.next).unwrap_or(i64::MAX)))?;
+        let metadata = metadata::encode(position);
+        if !metadata.is_empty() {
+            element.set_metadata(metadata);
+        }
+    }
+    consumer.commit(&list, CommitMode::Sync)
+}
+
+fn listed(partitions: &[TopicPartition]) -> String {
+    partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}

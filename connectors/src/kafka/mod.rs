@@ -1,0 +1,257 @@
+//! The log on Apache Kafka, without the ownership of its partitions: that is [`crate::cluster`]'s.
+//!
+//! # Layout
+//! - [`membership`]: the consumer group: which partitions the node is given, and its commits.
+//! - [`offsets`], [`metadata`]: what has been acknowledged, and how it is written into a commit.
+//! - [`reader`]: reads partitions from any offset on.
+//! - [`producer`]: appends records.
+//! - [`topics`]: what the topics have to be like, and how they are made so.
+//! - `names`, `client`: what topics are called, how clients are set up.
+
+mod client;
+mod membership;
+mod metadata;
+mod names;
+mod offsets;
+mod producer;
+mod reader;
+pub mod topics;
+
+use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_schemas::ledger::Position;
+use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::ports::log::{FetchLimit, NewRecord, Record, StoreError};
+use heddle_schemas::topic::{Offset, Topic, TopicPartition};
+use rdkafka::error::KafkaError;
+use tokio::sync::mpsc;
+
+pub use self::client::Connection;
+pub use self::membership::Change;
+use self::membership::Membership;
+use self::names::Names;
+use self::producer::Producer;
+use self::reader::Reader;
+
+/// How the log is reached.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How clients connect.
+    pub connection: Connection,
+    /// What every topic's name begins with; consumer groups of other engines on the same brokers too.
+    pub prefix: String,
+    /// Partitions of inbound, outbound and events.
+    pub partitions: NonZeroU32,
+    /// After how long without a sign of life the node's partitions go to others.
+    pub session_timeout: Duration,
+    /// How long a rebalance waits for the node to let go of a partition.
+    pub handover: Duration,
+    /// Bytes of the largest record.
+    pub max_record_bytes: usize,
+    /// What the topics are to be like.
+    pub policy: topics::Policy,
+}
+
+/// Why the log could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A client could not be made: a setting is wrong.
+    #[error("a Kafka client cannot be set up: {0}; see [log] in the configuration")]
+    Client(#[from] KafkaError),
+    /// The brokers do not answer.
+    #[error("no Kafka broker answers at {brokers}: {why}; start them, or correct log.brokers")]
+    Unreachable {
+        /// Where they were looked for.
+        brokers: String,
+        /// What was seen.
+        why: String,
+    },
+    /// The topics are not as they have to be.
+    #[error("the topics are not as they have to be:\n{}\nrun `heddle topics diff`, then `heddle topics apply`", .0.join("\n"))]
+    Topics(Vec<String>),
+}
+
+/// The log on Kafka.
+pub struct Kafka {
+    names: Names,
+    producer: Producer,
+    reader: Reader,
+    membership: Membership,
+    changes: Mutex<Option<mpsc::Receiver<Change>>>,
+}
+
+impl Kafka {
+    /// Connects; nothing is consumed before [`Kafka::join`].
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(options: &Options, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let names = Names::new(&options.prefix, options.partitions.get());
+        topics::check(options).await?;
+        let connection = &options.connection;
+        let group = format!("{}engine", options.prefix);
+        let producer = Producer::new(
+            connection.clone(),
+            names.clone(),
+            clock.clone(),
+            options.max_record_bytes,
+        )?;
+        let reader = Reader::new(connection, names.clone(), &group, clock)?;
+        let member = membership::Options {
+            member: format!("{group}.{}", connection.node),
+            group,
+            session_timeout: options.session_timeout,
+            handover: options.handover,
+        };
+        let (membership, changes) = Membership::new(connection, names.clone(), &member)?;
+        Ok(Self { names, producer, reader, membership, changes: Mutex::new(Some(changes)) })
+    }
+
+    /// Joins the consumer group. Only the first call is given what the group says.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Closed`] from the second call on.
+    pub fn join(&self) -> Result<mpsc::Receiver<Change>, StoreError> {
+        let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let changes = changes.ok_or(StoreError::Closed)?;
+        let topics: Vec<_> = Topic::CONSUMED.into_iter().map(|topic| self.names.of(topic)).collect();
+        self.membership.join(&topics)?;
+        Ok(changes)
+    }
+
+    /// Takes over a partition at what was committed for it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn take_over(&self, partition: TopicPartition) -> Result<(), StoreError> {
+        let committed = self.membership.committed(partition).await?;
+        let (low, _) = self.reader.watermarks(partition).await?;
+        let position = match committed {
+            Some(committed) if committed.next >= low => committed,
+            Some(committed) => {
+                tracing::error!(
+                    %partition, from = committed.next, to = low,
+                    "records were deleted before they were handled: raise log.retention, or find out why \
+                     nobody consumed them"
+                );
+                let mut position = Position::at(low);
+                for offset in committed.ahead.range(low..) {
+                    position.complete(*offset);
+                }
+                position
+            }
+            None => Position::at(low),
+        };
+        self.membership.offsets().open(partition, position);
+        Ok(())
+    }
+
+    /// Stops reading a partition and acknowledges nothing of it any more.
+    pub fn give_up(&self, partition: TopicPartition) {
+        self.membership.offsets().close(partition);
+        self.reader.forget(partition);
+    }
+
+    /// Stops reading a partition; what was acknowledged is committed when the group takes it away.
+    pub fn pause(&self, partition: TopicPartition) {
+        self.reader.forget(partition);
+    }
+
+    /// How many partitions a topic has.
+    #[must_use]
+    pub fn partitions(&self, topic: Topic) -> u32 {
+        self.names.partitions(topic)
+    }
+
+    /// Refuses records that no broker would take.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`].
+    pub fn check(&self, records: &[NewRecord]) -> Result<(), StoreError> {
+        self.producer.check(records)
+    }
+
+    /// See [`heddle_schemas::ports::log::Log::append`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Offset>, StoreError> {
+        self.producer.append(records).await
+    }
+
+    /// See [`heddle_schemas::ports::log::Log::fetch`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn fetch(
+        &self,
+        partition: TopicPartition,
+        from: Offset,
+        limit: FetchLimit,
+        wait: Duration,
+    ) -> Result<Vec<Record>, StoreError> {
+        let records = self.reader.fetch(partition, from, limit, wait).await?;
+        let mut next = from;
+        for record in &records {
+            if record.offset > next {
+                self.membership.offsets().skip(partition, next..record.offset);
+            }
+            next = record.offset + 1;
+        }
+        Ok(records)
+    }
+
+    /// See [`heddle_schemas::ports::log::Log::position`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn position(&self, partition: TopicPartition) -> Result<Position, StoreError> {
+        match self.membership.offsets().position(partition) {
+            Some(position) => Ok(position),
+            None => Ok(self.membership.committed(partition).await?.unwrap_or_default()),
+        }
+    }
+
+    /// Acknowledges; committed soon after.
+    pub fn acknowledge(&self, partition: TopicPartition, offsets: impl IntoIterator<Item = Offset>) {
+        self.membership.offsets().complete(partition, offsets);
+    }
+
+    /// See [`heddle_schemas::ports::log::Log::end`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn end(&self, partition: TopicPartition) -> Result<Offset, StoreError> {
+        Ok(self.reader.watermarks(partition).await?.1)
+    }
+
+    /// See [`heddle_schemas::ports::log::Log::snapshot`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn snapshot(&self, partition: TopicPartition) -> Result<(Vec<Record>, Offset), StoreError> {
+        let (mut next, end) = self.reader.watermarks(partition).await?;
+        let limit = FetchLimit { records: 1_024, bytes: 4 << 20 };
+        let mut newest = std::collections::BTreeMap::new();
+        while next < end {
+            let records = self.reader.fetch(partition, next, limit, Duration::ZERO).await?;
+            let Some(last) = records.last() else { break };
+            next = last.offset + 1;
+            for record in records {
+                newest.insert(record.key.clone(), record);
+            }
+        }
+        let mut records: Vec<_> = newest.into_values().filter(|record| !record.value.is_empty()).collect();
+        records.sort_unstable_by_key(|record| record.offset);
+        Ok((records, next))
+    }
+
+    /// Commits what was acknowledged and waits for what was appended.
+    pub async fn close(&self) {
+        self.membership.close().await;
+        self.producer.flush(Duration::from_secs(10)).await;
+    }
+}

@@ -1,0 +1,72 @@
+//! What this node has acknowledged of the partitions it owns, and what of it is committed.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use heddle_schemas::ledger::Position;
+use heddle_schemas::topic::{Offset, TopicPartition};
+
+#[derive(Debug)]
+struct Ledger {
+    position: Position,
+    committed: Position,
+}
+
+/// The ledgers of the owned partitions.
+#[derive(Debug, Default)]
+pub(super) struct Offsets(Mutex<HashMap<TopicPartition, Ledger>>);
+
+impl Offsets {
+    /// Takes over a partition at what was committed.
+    pub(super) fn open(&self, partition: TopicPartition, committed: Position) {
+        let ledger = Ledger { position: committed.clone(), committed };
+        self.lock().insert(partition, ledger);
+    }
+
+    /// Forgets a partition: what is not committed by now is the next owner's to find out.
+    pub(super) fn close(&self, partition: TopicPartition) {
+        self.lock().remove(&partition);
+    }
+
+    /// How far an owned partition has been acknowledged.
+    pub(super) fn position(&self, partition: TopicPartition) -> Option<Position> {
+        self.lock().get(&partition).map(|ledger| ledger.position.clone())
+    }
+
+    /// Acknowledges. What is not owned any more is nothing to acknowledge.
+    pub(super) fn complete(&self, partition: TopicPartition, offsets: impl IntoIterator<Item = Offset>) {
+        if let Some(ledger) = self.lock().get_mut(&partition) {
+            for offset in offsets {
+                ledger.position.complete(offset);
+            }
+        }
+    }
+
+    /// Offsets without a record, such as a transaction's marker, are done as soon as they are met.
+    pub(super) fn skip(&self, partition: TopicPartition, gap: std::ops::Range<Offset>) {
+        self.complete(partition, gap);
+    }
+
+    /// What has changed since it was committed, of these partitions or of all.
+    pub(super) fn changed(&self, of: Option<&[TopicPartition]>) -> Vec<(TopicPartition, Position)> {
+        let ledgers = self.lock();
+        let changed = ledgers.iter().filter(|(partition, ledger)| {
+            ledger.position != ledger.committed && of.is_none_or(|of| of.contains(partition))
+        });
+        changed.map(|(&partition, ledger)| (partition, ledger.position.clone())).collect()
+    }
+
+    /// These positions have been committed.
+    pub(super) fn committed(&self, positions: Vec<(TopicPartition, Position)>) {
+        let mut ledgers = self.lock();
+        for (partition, position) in positions {
+            if let Some(ledger) = ledgers.get_mut(&partition) {
+                ledger.committed = position;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TopicPartition, Ledger>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

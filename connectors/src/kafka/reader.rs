@@ -1,0 +1,253 @@
+//! Reads partitions from any offset on, each as fast as it is asked for.
+//!
+//! Reading is apart from the group: who owns a partition is the membership's matter, and tenants are read
+//! by every node. Each partition has a queue of its own in librdkafka, which stops fetching while the queue
+//! is full: a partition whose permits are used up holds a bounded queue in memory and the rest waits in
+//! Kafka.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::ports::log::{FetchLimit, Record, StoreError};
+use heddle_schemas::time::Timestamp;
+use heddle_schemas::topic::{Offset, TopicPartition};
+use rdkafka::Message;
+use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
+use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
+use tokio::task::JoinHandle;
+
+use super::client::{Connection, Quiet, blocking, unavailable};
+use super::names::Names;
+
+/// How long a request about offsets may take.
+pub(super) const REQUEST: Duration = Duration::from_secs(10);
+/// How long records that are known to be there may take to come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+type Consumer = StreamConsumer<Quiet>;
+
+/// The node's one reader.
+pub(super) struct Reader {
+    names: Names,
+    clock: Arc<dyn Clock>,
+    consumer: Arc<Consumer>,
+    cursors: Mutex<HashMap<TopicPartition, Arc<tokio::sync::Mutex<Option<Cursor>>>>>,
+    serving: JoinHandle<()>,
+}
+
+/// A partition that is being read.
+struct Cursor {
+    queue: StreamPartitionQueue<Quiet>,
+    /// The offset that is read next.
+    next: Offset,
+    /// A record that was over the limit of the fetch it came with.
+    held: Option<Record>,
+}
+
+impl Reader {
+    pub(super) fn new(
+        connection: &Connection,
+        names: Names,
+        group: &str,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, KafkaError> {
+        let mut config = connection.config();
+        // librdkafka wants a group also where there is none; nothing is ever committed under it.
+        config.set("group.id", format!("{group}.reader"));
+        config.set("enable.auto.commit", "false");
+        config.set("enable.auto.offset.store", "false");
+        config.set("auto.offset.reset", "earliest");
+        config.set("isolation.level", "read_committed");
+        // For each partition; see the module.
+        config.set("queued.min.messages", "4096");
+        config.set("queued.max.messages.kbytes", "4096");
+        // A full queue is looked at again soon, not after the default second.
+        config.set("fetch.queue.backoff.ms", "20");
+        // How long a partition that is added waits for the request under way.
+        config.set("fetch.wait.max.ms", "100");
+        let consumer: Arc<Consumer> = Arc::new(config.create_with_context(Quiet)?);
+        let serving = tokio::spawn(serve(consumer.clone()));
+        Ok(Self { names, clock, consumer, cursors: Mutex::default(), serving })
+    }
+
+    /// Reads records from `from` on. Where none comes within `wait`, it makes sure that there is none.
+    pub(super) async fn fetch(
+        &self,
+        partition: TopicPartition,
+        from: Offset,
+        limit: FetchLimit,
+        wait: Duration,
+    ) -> Result<Vec<Record>, StoreError> {
+        let cursor = self.cursor(partition);
+        let mut cursor = cursor.lock().await;
+        let cursor = self.at(&mut cursor, partition, from)?;
+        let first = match self.next(cursor, wait).await? {
+            Some(first) => first,
+            None if self.watermarks(partition).await?.1 <= from => return Ok(Vec::new()),
+            None => match self.next(cursor, PATIENCE).await? {
+                Some(first) => first,
+                None => {
+                    let detail = format!("{partition} holds records from {from} on, but none comes");
+                    return Err(StoreError::Unavailable { detail });
+                }
+            },
+        };
+        let mut bytes = first.value.len();
+        let mut records = vec![first];
+        while records.len() < limit.records {
+            let record = match cursor.held.take() {
+                Some(record) => record,
+                None => match self.next(cursor, Duration::ZERO).await? {
+                    Some(record) => record,
+                    None => break,
+                },
+            };
+            bytes += record.value.len();
+            if bytes > limit.bytes {
+                cursor.held = Some(record);
+                break;
+            }
+            records.push(record);
+        }
+        // Every record above has been taken; one that is held back comes again.
+        cursor.next = records.last().map_or(from, |last| last.offset + 1);
+        Ok(records)
+    }
+
+    /// The first offset that is kept, and the one that comes next.
+    pub(super) async fn watermarks(&self, partition: TopicPartition) -> Result<(Offset, Offset), StoreError> {
+        let consumer = self.consumer.clone();
+        let topic = self.names.of(partition.topic).to_owned();
+        let number = number(partition);
+        let found = blocking(move || consumer.fetch_watermarks(&topic, number, REQUEST)).await?;
+        let (low, high) =
+            found.map_err(|error| unavailable(&format!("the end of {partition} is not known"), &error))?;
+        Ok((Offset::try_from(low).unwrap_or_default(), Offset::try_from(high).unwrap_or_default()))
+    }
+
+    /// Stops fetching a partition.
+    pub(super) fn forget(&self, partition: TopicPartition) {
+        let cursor = self.lock().remove(&partition);
+        if cursor.is_some() {
+            // It may not have been assigned yet; then there is nothing to take back.
+            drop(self.consumer.incremental_unassign(&self.list(partition, KafkaOffset::Invalid)));
+        }
+    }
+
+    fn cursor(&self, partition: TopicPartition) -> Arc<tokio::sync::Mutex<Option<Cursor>>> {
+        self.lock().entry(partition).or_default().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<TopicPartition, Arc<tokio::sync::Mutex<Option<Cursor>>>>> {
+        self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The cursor at this offset, moved there where it is not.
+    fn at<'a>(
+        &self,
+        cursor: &'a mut Option<Cursor>,
+        partition: TopicPartition,
+        from: Offset,
+    ) -> Result<&'a mut Cursor, StoreError> {
+        let failed = |error: KafkaError| unavailable(&format!("{partition} cannot be read"), &error);
+        if cursor.as_ref().is_none_or(|cursor| cursor.next != from) {
+            let unassigned = cursor.take().is_some();
+            let offset = i64::try_from(from).unwrap_or(i64::MAX);
+            let list = self.list(partition, KafkaOffset::Offset(offset));
+            if unassigned {
+                // Should it fail, so does what follows.
+                drop(self.consumer.incremental_unassign(&list));
+            }
+            // The queue is split off before anything can come, so that nothing goes to the common queue.
+            let queue = self.consumer.split_partition_queue(self.names.of(partition.topic), number(partition));
+            let Some(queue) = queue else {
+                return Err(StoreError::Unavailable { detail: format!("there is no {partition}") });
+            };
+            self.consumer.incremental_assign(&list).map_err(failed)?;
+            *cursor = Some(Cursor { queue, next: from, held: None });
+        }
+        Ok(cursor.as_mut().expect("it was just set"))
+    }
+
+    async fn next(&self, cursor: &mut Cursor, wait: Duration) -> Result<Option<Record>, StoreError> {
+        if let Some(held) = cursor.held.take() {
+            return Ok(Some(held));
+        }
+        let until = self.clock.elapsed() + wait;
+        loop {
+            let received = match cursor.queue.recv().now_or_never() {
+                Some(received) => received,
+                None if wait.is_zero() => return Ok(None),
+                None => {
+                    let left = until.saturating_sub(self.clock.elapsed());
+                    match tokio::time::timeout(left, cursor.queue.recv()).await {
+                        Ok(received) => received,
+                        Err(_) => return Ok(None),
+                    }
+                }
+            };
+            let message =
+                received.map_err(|error| unavailable("records cannot be read", &error))?;
+            // What librdkafka had fetched before the cursor was moved.
+            if message.offset() >= i64::try_from(cursor.next).unwrap_or(i64::MAX) {
+                return Ok(Some(self.record(&message)));
+            }
+        }
+    }
+
+    fn record(&self, message: &BorrowedMessage<'_>) -> Record {
+        let copy = |bytes: Option<&[u8]>| bytes.map_or_else(Bytes::new, Bytes::copy_from_slice);
+        let millis = message.timestamp().to_millis().unwrap_or_default();
+        Record {
+            partition: TopicPartition {
+                topic: self.names.topic(message.topic()).expect("only own topics are read"),
+                partition: u32::try_from(message.partition()).unwrap_or_default(),
+            },
+            offset: Offset::try_from(message.offset()).unwrap_or_default(),
+            key: copy(message.key()),
+            value: copy(message.payload()),
+            at: Timestamp::from_micros(millis.saturating_mul(1_000)),
+        }
+    }
+
+    fn list(&self, partition: TopicPartition, offset: KafkaOffset) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(1);
+        let added = list.add_partition_offset(self.names.of(partition.topic), number(partition), offset);
+        added.expect("every offset of a log can be represented");
+        list
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// The number of a partition as Kafka has it.
+pub(super) fn number(partition: TopicPartition) -> i32 {
+    i32::try_from(partition.partition).unwrap_or(i32::MAX)
+}
+
+/// Serves what is for no partition: librdkafka's events come only to who asks.
+async fn serve(consumer: Arc<Consumer>) {
+    loop {
+        match consumer.recv().await {
+            Ok(message) => {
+                let (topic, partition) = (message.topic(), message.partition());
+                tracing::error!(topic, partition, offset = message.offset(), "a record came to nobody");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "kafka");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! What the topics have to be like, how they differ from it, and how they are made so.
+//!
+//! A topic is made once and for all: the number of its partitions decides where a conversation lives, so a
+//! wrong number is refused and never mended. Settings of a topic are compared and can be set again.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use heddle_schemas::topic::Topic;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
+
+use super::client::{Connection, Quiet};
+use super::names::Names;
+use super::{OpenError, Options};
+
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// What is wanted of the topics.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Copies of each partition.
+    pub replication: u32,
+    /// How long records are kept.
+    pub retention: Duration,
+}
+
+/// One difference.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Difference {
+    /// The topic is not there.
+    Missing {
+        /// Its name.
+        topic: String,
+        /// The partitions it is to have.
+        partitions: u32,
+    },
+    /// It has another number of partitions: this cannot be mended.
+    Partitions {
+        /// Its name.
+        topic: String,
+        /// What it is to have.
+        wanted: u32,
+        /// What it has.
+        found: usize,
+    },
+    /// It has fewer copies than are wanted: kafka-reassign-partitions mends it.
+    Replication {
+        /// Its name.
+        topic: String,
+        /// What is wanted.
+        wanted: u32,
+        /// The fewest of any partition.
+        found: usize,
+    },
+    /// A setting differs.
+    Setting {
+        /// Its name.
+        topic: String,
+        /// The setting.
+        setting: String,
+        /// What is wanted.
+        wanted: String,
+        /// What is set.
+        found: String,
+    },
+}
+
+impl Difference {
+    /// Whether [`apply`] can mend it.
+    #[must_use]
+    pub fn is_mendable(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::Setting { .. })
+    }
+
+    /// Whether the engine cannot start over it: it would lose records, or keep them longer than promised.
+    fn is_fatal(&self) -> bool {
+        match self {
+            Self::Missing { .. } | Self::Partitions { .. } => true,
+            Self::Replication { .. } => false,
+            Self::Setting { setting, wanted, found, .. } => match setting.as_str() {
+                "retention.ms" => {
+                    let millis = |text: &str| text.parse::<i64>().ok().filter(|&millis| millis >= 0);
+                    millis(found).is_none_or(|found| millis(wanted).is_some_and(|wanted| found > wanted))
+                }
+                "cleanup.policy" => true,
+                _ => false,
+            },
+        }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { topic, partitions } => {
+                write!(f, "{topic}: is missing; it is to have {partitions} partitions")
+            }
+            Self::Partitions { topic, wanted, found } => write!(
+                f,
+                "{topic}: has {found} partitions, and log.partitions says {wanted}; a conversation's place \
+                 depends on it, so set log.partitions to {found}, or another log.topic_prefix for a new \
+                 generation of topics"
+            ),
+            Self::Replication { topic, wanted, found } => write!(
+                f,
+                "{topic}: has {found} copies, and log.replication says {wanted}; kafka-reassign-partitions \
+                 adds copies"
+            ),
+            Self::Setting { topic, setting, wanted, found } => {
+                write!(f, "{topic}: {setting} is {found}, and should be {wanted}")
+            }
+        }
+    }
+}
+
+/// What each topic's settings are to be.
+fn settings(topic: Topic, policy: &Policy, max_record_bytes: usize) -> BTreeMap<&'static str, String> {
+    let mut settings = BTreeMap::from([
+        ("max.message.bytes", max_record_bytes.to_string()),
+        // With three copies, what two hold is durable; of fewer copies one has to do.
+        ("min.insync.replicas", if policy.replication >= 3 { "2" } else { "1" }.to_owned()),
+        ("unclean.leader.election.enable", "false".to_owned()),
+    ]);
+    if topic.is_compacted() {
+        settings.insert("cleanup.policy", "compact".to_owned());
+        return settings;
+    }
+    let retention = policy.retention;
+    settings.insert("cleanup.policy", "delete".to_owned());
+    settings.insert("retention.ms", retention.as_millis().to_string());
+    // Records go a segment at a time, so a segment must not outlast the retention by much.
+    settings.insert("segment.ms", (retention / 4).max(Duration::from_secs(600)).as_millis().to_string());
+    settings
+}
+
+/// How the topics differ from what they have to be.
+///
+/// # Errors
+/// When the brokers do not answer.
+pub async fn diff(options: &Options) -> Result<Vec<Difference>, OpenError> {
+    let policy = &options.policy;
+    let metadata = metadata(&options.connection).await?;
+    let names = Names::new(&options.prefix, options.partitions.get());
+    let mut differences = shape(&metadata, &names, policy.replication);
+    let there: Vec<_> = Topic::ALL.into_iter().filter(|&topic| is_there(&metadata, names.of(topic))).collect();
+    let admin = admin(&options.connection)?;
+    let resources: Vec<_> =
+        there.iter().map(|&topic| ResourceSpecifier::Topic(names.of(topic))).collect();
+    if resources.is_empty() {
+        return Ok(differences);
+    }
+    let described = admin.describe_configs(&resources, &timeouts()).await?;
+    for (topic, described) in there.into_iter().zip(described) {
+        let described = described.map_err(KafkaError::AdminOp)?;
+        for (setting, wanted) in settings(topic, policy, options.max_record_bytes) {
+            let found = described.get(setting).and_then(|entry| entry.value.clone()).unwrap_or_default();
+            if found != wanted {
+                let (topic, setting) = (names.of(topic).to_owned(), setting.to_owned());
+                differences.push(Difference::Setting { topic, setting, wanted, found });
+            }
+        }
+    }
+    Ok(differences)
+}
+
+/// Makes missing topics and sets settings that differ. Returns what it has mended.
+///
+/// # Errors
+/// When the brokers do not answer, or refuse.
+pub async fn apply(options: &Options) -> Result<Vec<Difference>, OpenError> {
+    let policy = &options.policy;
+    let names = Names::new(&options.prefix, options.partitions.get());
+    let admin = admin(&options.connection)?;
+    let mut mended = Vec::new();
+    let mut differing = BTreeMap::new();
+    for difference in diff(options).await? {
+        match &difference {
+            Difference::Missing { topic, partitions } => {
+                let of = names.topic(topic).expect("only own topics differ");
+                let settings = settings(of, policy, options.max_record_bytes);
+                let replication = TopicReplication::Fixed(i32::try_from(policy.replication).unwrap_or(1));
+                let mut new = NewTopic::new(topic, i32::try_from(*partitions).unwrap_or(i32::MAX), replication);
+                for (setting, value) in &settings {
+                    new = new.set(setting, value);
+                }
+                for created in admin.create_topics([&new], &timeouts()).await? {
+                    match created {
+                        // Another process was faster.
+                        Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                        Err((topic, error)) => return Err(refused(&topic, error)),
+                    }
+                }
+                mended.push(difference);
+            }
+            Difference::Setting { topic, .. } => {
+                differing.insert(topic.clone(), names.topic(topic).expect("only own topics differ"));
+                mended.push(difference);
+            }
+            Difference::Partitions { .. } | Difference::Replication { .. } => {}
+        }
+    }
+    for (name, topic) in differing {
+        // All of a topic's settings are set at once: the request replaces what is set.
+        let settings = settings(topic, policy, options.max_record_bytes);
+        let mut change = AlterConfig::new(ResourceSpecifier::Topic(&name));
+        for (setting, value) in &settings {
+            change = change.set(setting, value);
+        }
+        for altered in admin.alter_configs([&change], &timeouts()).await? {
+            altered.map_err(|(_, error)| refused(&name, error))?;
+        }
+    }
+    Ok(mended)
+}
+
+/// Refuses to start on topics that are missing or cut otherwise.
+pub(super) async fn check(options: &Options) -> Result<(), OpenError> {
+    let differences = diff(options).await?;
+    for difference in differences.iter().filter(|one| !one.is_fatal()) {
+        tracing::warn!("{difference}; `heddle topics diff` tells more");
+    }
+    let faults: Vec<_> =
+        differences.iter().filter(|one| one.is_fatal()).map(ToString::to_string).collect();
+    if faults.is_empty() { Ok(()) } else { Err(OpenError::Topics(faults)) }
+}
+
+fn shape(metadata: &Metadata, names: &Names, replication: u32) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    for topic in Topic::ALL {
+        let name = names.of(topic);
+        let wanted = names.partitions(topic);
+        if !is_there(metadata, name) {
+            differences.push(Difference::Missing { topic: name.to_owned(), partitions: wanted });
+            continue;
+        }
+        let Some(found) = metadata.topics().iter().find(|found| found.name() == name) else { continue };
+        let partitions = found.partitions();
+        if partitions.len() != wanted as usize {
+            let found = partitions.len();
+            differences.push(Difference::Partitions { topic: name.to_owned(), wanted, found });
+        }
+        let copies = partitions.iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
+        if copies < replication as usize {
+            let topic = name.to_owned();
+            differences.push(Difference::Replication { topic, wanted: replication, found: copies });
+        }
+    }
+    differences
+}
+
+fn is_there(metadata: &Metadata, name: &str) -> bool {
+    metadata.topics().iter().any(|topic| topic.name() == name && !topic.partitions().is_empty())
+}
+
+async fn metadata(connection: &Connection) -> Result<Metadata, OpenError> {
+    let consumer: BaseConsumer<Quiet> = connection.config().create_with_context(Quiet)?;
+    let asked = tokio::task::spawn_blocking(move || consumer.fetch_metadata(None, REQUEST)).await;
+    let unreachable =
+        |why: String| OpenError::Unreachable { brokers: connection.brokers.join(", "), why };
+    match asked {
+        Ok(Ok(metadata)) => Ok(metadata),
+        Ok(Err(error)) => Err(unreachable(error.to_string())),
+        Err(error) => Err(unreachable(error.to_string())),
+    }
+}
+
+fn admin(connection: &Connection) -> Result<AdminClient<DefaultClientContext>, KafkaError> {
+    connection.config().create()
+}
+
+fn timeouts() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST))
+}
+
+fn refused(topic: &str, error: RDKafkaErrorCode) -> OpenError {
+    OpenError::Topics(vec![format!("{topic}: the brokers refuse: {error}")])
+}

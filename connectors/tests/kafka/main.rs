@@ -1,0 +1,50 @@
+//! The Kafka log on a real broker, without the ownership that the cluster adds.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+#[path = "../common/services.rs"]
+mod services;
+
+mod group;
+mod shape;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use heddle_connectors::clock::SystemClock;
+use heddle_connectors::kafka::{Connection, Kafka, Options, topics};
+use heddle_schemas::topic::{Topic, TopicPartition};
+
+use self::services::Services;
+
+const INBOUND: TopicPartition = TopicPartition { topic: Topic::Inbound, partition: 0 };
+
+/// Options of an engine of its own on the broker.
+fn options(node: &str, prefix: &str) -> Options {
+    Options {
+        connection: Connection {
+            brokers: vec![Services::get().kafka.clone()],
+            node: node.into(),
+            client: BTreeMap::new(),
+        },
+        prefix: prefix.into(),
+        partitions: NonZeroU32::new(2).unwrap(),
+        session_timeout: Duration::from_secs(6),
+        handover: Duration::from_secs(5),
+        max_record_bytes: 1_000_000,
+        policy: topics::Policy { replication: 1, retention: Duration::from_secs(3_600) },
+    }
+}
+
+/// A prefix that no other test uses.
+fn prefix() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("test.{}.{}.", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+async fn open(options: &Options) -> Kafka {
+    Kafka::open(options, Arc::new(SystemClock)).await.unwrap()
+}

@@ -1,0 +1,80 @@
+//! What the topics are like.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_connectors::clock::SystemClock;
+use heddle_connectors::kafka::topics::{self, Difference};
+use heddle_connectors::kafka::{Kafka, OpenError};
+use heddle_schemas::ports::log::{FetchLimit, NewRecord};
+
+use super::{INBOUND, open, options, prefix};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_made_once_and_found_as_they_have_to_be() {
+    let options = options("a", &prefix());
+    let missing = topics::diff(&options).await.unwrap();
+    assert!(missing.iter().all(|one| matches!(one, Difference::Missing { .. })), "{missing:?}");
+    let (one, other) = tokio::join!(topics::apply(&options), topics::apply(&options));
+    assert_eq!(one.unwrap().len().max(other.unwrap().len()), missing.len());
+    assert_eq!(topics::diff(&options).await.unwrap(), []);
+    assert_eq!(topics::apply(&options).await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_without_its_topics_does_not_open_and_says_what_to_do() {
+    let error = Kafka::open(&options("a", &prefix()), Arc::new(SystemClock)).await.err().unwrap();
+    assert!(matches!(error, OpenError::Topics(_)));
+    assert!(error.to_string().contains("heddle topics apply"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_number_of_partitions_is_refused_in_words() {
+    let mut options = options("a", &prefix());
+    topics::apply(&options).await.unwrap();
+    options.partitions = NonZeroU32::new(3).unwrap();
+    let error = Kafka::open(&options, Arc::new(SystemClock)).await.err().unwrap().to_string();
+    assert!(error.contains("has 2 partitions, and log.partitions says 3"), "{error}");
+    assert!(topics::apply(&options).await.unwrap().is_empty(), "it is not changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retention_over_the_policy_is_refused_and_can_be_mended() {
+    let mut options = options("a", &prefix());
+    options.policy.retention = Duration::from_secs(7_200);
+    topics::apply(&options).await.unwrap();
+    options.policy.retention = Duration::from_secs(3_600);
+    let error = Kafka::open(&options, Arc::new(SystemClock)).await.err().unwrap().to_string();
+    assert!(error.contains("retention.ms is 7200000, and should be 3600000"), "{error}");
+    topics::apply(&options).await.unwrap();
+    drop(open(&options).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_at_the_address_is_told_with_the_key_that_names_it() {
+    let mut options = options("a", &prefix());
+    options.connection.brokers = vec!["127.0.0.1:1".into()];
+    let error = Kafka::open(&options, Arc::new(SystemClock)).await.err().unwrap().to_string();
+    assert!(error.contains("127.0.0.1:1") && error.contains("log.brokers"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_is_read_from_any_offset_back_and_forth() {
+    let options = options("a", &prefix());
+    topics::apply(&options).await.unwrap();
+    let kafka = open(&options).await;
+    let record = |number: u64| NewRecord {
+        partition: INBOUND,
+        key: "k".into(),
+        value: number.to_string().into(),
+    };
+    let offsets = kafka.append((0..1_000).map(record).collect()).await.unwrap();
+    let limit = FetchLimit { records: 10, bytes: 1 << 20 };
+    for from in [990, 0, 500, 500, 3, 995] {
+        let records = kafka.fetch(INBOUND, offsets[from], limit, Duration::ZERO).await.unwrap();
+        let found: Vec<_> = records.iter().map(|record| record.offset).collect();
+        assert_eq!(found, offsets[from..(from + 10).min(1_000)], "from {from}");
+    }
+    kafka.close().await;
+}
