@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`channels`]: messaging channels, a folder each.
 //! - [`clock`]: the machine's clock.
+//! - [`cql`]: rows in ScyllaDB or Apache Cassandra.
 //! - [`embedded`]: log and state of one process, in files.
 //! - [`keys`]: envelope encryption over any state store.
 //! - [`knowledge`]: tenants' documents, searched with Tantivy.
@@ -13,6 +14,7 @@
 
 pub mod channels;
 pub mod clock;
+pub mod cql;
 pub mod embedded;
 pub mod keys;
 pub mod knowledge;
