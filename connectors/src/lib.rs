@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`channels`]: messaging channels, a folder each.
 //! - [`clock`]: the machine's clock.
+//! - [`cql`]: rows in ScyllaDB or Apache Cassandra.
 //! - [`embedded`]: log and state of one process, in files.
 //! - [`kafka`]: the log on Apache Kafka.
 //! - [`keys`]: envelope encryption over any state store.
@@ -14,6 +15,7 @@
 
 pub mod channels;
 pub mod clock;
+pub mod cql;
 pub mod embedded;
 pub mod kafka;
 pub mod keys;

@@ -74,7 +74,10 @@ impl Node {
             .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
             .expect("each name is registered once");
         let master = configuration::master_key(&config)?;
-        let (LogKind::Embedded, StateKind::Embedded) = (config.log.kind, config.state.kind);
+        let (log, state) = (config.log.kind, config.state.kind);
+        let (LogKind::Embedded, StateKind::Embedded) = (log, state) else {
+            return Err(ConfigurationError::Kinds { log, state }.into());
+        };
         let store = Embedded::open(store_options(&config), clock.clone())?;
         heddle_connectors::metrics::register_embedded(&registry, &store);
         let keys: Arc<EnvelopeKeys> =

@@ -1,5 +1,6 @@
 //! `heddle.toml`: what an operator sets for a node. Every value has a default that works on one machine.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
@@ -169,6 +170,8 @@ impl Default for Log {
 pub enum StateKind {
     /// Files of this process, of one piece with the embedded log.
     Embedded,
+    /// ScyllaDB or Apache Cassandra.
+    Cql,
 }
 
 /// The state store.
@@ -181,6 +184,25 @@ pub struct State {
     pub cache_bytes: NonZeroU64,
     /// Bytes of changes held in memory before a checkpoint is written.
     pub checkpoint_bytes: NonZeroU64,
+    /// Where some nodes of the cluster are reached, `host:port`; the others are found through them.
+    pub nodes: Vec<String>,
+    /// The keyspace: lower-case letters, digits and `_`.
+    pub keyspace: String,
+    /// Copies of each row in every datacenter. With one, the loss of a disk loses rows.
+    pub replication: NonZeroU32,
+    /// Copies in each of these datacenters and no other; it stands for `replication` where it is set.
+    pub datacenters: BTreeMap<String, NonZeroU32>,
+    /// The datacenter this node is in. Quorums are counted there, so it is asked for where there are several.
+    pub datacenter: String,
+    /// The user; empty for a cluster that asks for none.
+    pub user: String,
+    /// The user's password: a literal, `env:NAME` or `file:PATH`.
+    pub password: Secret,
+    /// How long a request may take, the wait for its turn included.
+    #[serde(with = "human")]
+    pub timeout: Duration,
+    /// Requests on their way to the cluster at once; more wait.
+    pub in_flight: NonZeroUsize,
 }
 
 impl Default for State {
@@ -189,6 +211,15 @@ impl Default for State {
             kind: StateKind::Embedded,
             cache_bytes: const { NonZeroU64::new(64 << 20).unwrap() },
             checkpoint_bytes: const { NonZeroU64::new(64 << 20).unwrap() },
+            nodes: vec!["127.0.0.1:19042".into()],
+            keyspace: "heddle".into(),
+            replication: NonZeroU32::MIN,
+            datacenters: BTreeMap::new(),
+            datacenter: String::new(),
+            user: String::new(),
+            password: Secret::default(),
+            timeout: Duration::from_secs(5),
+            in_flight: const { NonZeroUsize::new(512).unwrap() },
         }
     }
 }
@@ -259,6 +290,9 @@ impl Config {
         if self.log.partitions.get() > 1024 {
             faults.push("log.partitions: is over 1024".to_owned());
         }
+        if self.state.kind == StateKind::Cql {
+            self.state.validate_cql(&mut faults);
+        }
         let master = &self.keys.master;
         if !master.is_empty() && !master.starts_with("file:") && !master.starts_with("env:") {
             faults.push(
@@ -280,9 +314,70 @@ impl Config {
     }
 }
 
+impl State {
+    fn validate_cql(&self, faults: &mut Vec<String>) {
+        if self.nodes.is_empty() {
+            faults.push("state.nodes: is empty; name one node of the cluster at least, host:port".to_owned());
+        }
+        for node in &self.nodes {
+            let port = node.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+            if !matches!(port, Some(Ok(_))) {
+                faults.push(format!("state.nodes: {node:?} is no host:port"));
+            }
+        }
+        // What CQL takes unquoted, so that the name means the same in every tool.
+        let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let starts = self.keyspace.starts_with(|c: char| c.is_ascii_lowercase());
+        if !starts || self.keyspace.len() > 48 || !self.keyspace.chars().all(letters) {
+            faults.push(
+                "state.keyspace: takes up to 48 lower-case letters, digits and _, a letter first".to_owned(),
+            );
+        }
+        let quoted = |name: &String| name.is_empty() || name.contains(['\'', '"']);
+        if self.datacenters.keys().any(quoted) || self.datacenter.contains(['\'', '"']) {
+            faults.push("state.datacenters: a datacenter's name has no quotes and is not empty".to_owned());
+        }
+        if !self.datacenter.is_empty()
+            && !self.datacenters.is_empty()
+            && !self.datacenters.contains_key(&self.datacenter)
+        {
+            faults.push(format!(
+                "state.datacenter: {:?} is none of state.datacenters, so it would hold nothing",
+                self.datacenter
+            ));
+        }
+        if self.user.is_empty() != self.password.is_empty() {
+            faults.push("state.user, state.password: one of the two is empty; set both or none".to_owned());
+        }
+        if self.timeout.is_zero() {
+            faults.push("state.timeout: is zero".to_owned());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_fault_of_a_cql_store_is_told() {
+        let state = State {
+            kind: StateKind::Cql,
+            nodes: vec!["db1".into(), "db2:9042".into()],
+            keyspace: "Heddle".into(),
+            datacenters: BTreeMap::from([("dc1".to_owned(), NonZeroU32::MIN)]),
+            datacenter: "dc2".into(),
+            user: "heddle".into(),
+            ..State::default()
+        };
+        let faults = Config { state, ..Config::default() }.validate().unwrap_err().to_string();
+        for told in ["\"db1\" is no host:port", "state.keyspace", "\"dc2\" is none of", "state.password"] {
+            assert!(faults.contains(told), "{told}: {faults}");
+        }
+        assert!(!faults.contains("db2"), "{faults}");
+        let state = State { kind: StateKind::Cql, ..State::default() };
+        Config { state, ..Config::default() }.validate().unwrap();
+    }
 
     #[test]
     fn the_defaults_are_valid() {

@@ -127,13 +127,7 @@ impl Partition {
     /// What waits in a partition of the log, rows by due time.
     #[must_use]
     pub fn agenda(partition: TopicPartition) -> Self {
-        let topic = match partition.topic {
-            Topic::Inbound => b'i',
-            Topic::Outbound => b'o',
-            Topic::Tenants => b't',
-            Topic::Events => b'e',
-            Topic::Dlq => b'd',
-        };
+        let topic = agenda_letter(partition.topic);
         Self::new(Table::Agenda, "", &[&[topic], &partition.partition.to_be_bytes()])
     }
 
@@ -163,6 +157,70 @@ impl Partition {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// Its table.
+    #[must_use]
+    pub fn table(&self) -> Table {
+        Parts::of(&self.0).table
+    }
+
+    /// The tenant it belongs to; empty for the agenda.
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        Parts::of(&self.0).tenant
+    }
+
+    /// What it is of, below the tenant: a conversation, an account, an alias; empty for documents.
+    #[must_use]
+    pub fn id(&self) -> &[u8] {
+        Parts::of(&self.0).id
+    }
+
+    /// The partition of the log whose agenda it is; `None` for every other table.
+    #[must_use]
+    pub fn of_agenda(&self) -> Option<TopicPartition> {
+        Parts::of(&self.0).agenda()
+    }
+}
+
+/// What a partition is encoded from.
+struct Parts<'a> {
+    table: Table,
+    tenant: &'a str,
+    id: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    /// Takes apart what [`Partition`] and [`Key`] begin with; a row after it is left out.
+    fn of(bytes: &'a [u8]) -> Self {
+        let table = Table::from_number(bytes[0]).expect("a key is made with a known table");
+        let id_at = 4 + usize::from(bytes[1]);
+        let len = usize::from(u16::from_be_bytes([bytes[id_at - 2], bytes[id_at - 1]]));
+        // Bytes of a foreign key may be anything; those of a tenant's id are ASCII.
+        let tenant = std::str::from_utf8(&bytes[2..id_at - 2]).unwrap_or_default();
+        Self { table, tenant, id: &bytes[id_at..id_at + len] }
+    }
+
+    fn agenda(&self) -> Option<TopicPartition> {
+        let (&[topic], partition) = self.id.split_first_chunk()?;
+        let topic = agenda_topic(topic).filter(|_| self.table == Table::Agenda)?;
+        Some(TopicPartition { topic, partition: u32::from_be_bytes(partition.try_into().ok()?) })
+    }
+}
+
+/// The letter of a topic in the agenda's partitions. Stored; never changes.
+fn agenda_letter(topic: Topic) -> u8 {
+    match topic {
+        Topic::Inbound => b'i',
+        Topic::Outbound => b'o',
+        Topic::Tenants => b't',
+        Topic::Events => b'e',
+        Topic::Dlq => b'd',
+    }
+}
+
+fn agenda_topic(letter: u8) -> Option<Topic> {
+    Topic::ALL.into_iter().find(|&topic| agenda_letter(topic) == letter)
 }
 
 impl fmt::Debug for Partition {
@@ -352,6 +410,24 @@ impl Key {
     pub fn table(&self) -> Table {
         Table::from_number(self.bytes[0]).expect("a key is made with a known table")
     }
+
+    /// The tenant it belongs to; empty for the agenda.
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        Parts::of(&self.bytes).tenant
+    }
+
+    /// What its partition is of; see [`Partition::id`].
+    #[must_use]
+    pub fn id(&self) -> &[u8] {
+        Parts::of(&self.bytes).id
+    }
+
+    /// The partition of the log whose agenda it is in; `None` for every other table.
+    #[must_use]
+    pub fn of_agenda(&self) -> Option<TopicPartition> {
+        Parts::of(&self.bytes).agenda()
+    }
 }
 
 impl fmt::Debug for Key {
@@ -417,6 +493,31 @@ mod tests {
             for (j, other) in partitions.iter().enumerate() {
                 assert!(i == j || !other.as_bytes().starts_with(one.as_bytes()), "{one:?} {other:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_key_says_what_it_was_made_of() {
+        let of = conversation("acme", 7);
+        let key = Key::history(&of, 1);
+        assert_eq!((key.table(), key.tenant()), (Table::History, "acme"));
+        let mut id = b"whatsapp/1122/".to_vec();
+        id.extend([7; 16]);
+        assert_eq!(key.id(), id);
+        assert_eq!(key.of_agenda(), None);
+        let partition = key.partition();
+        assert_eq!((partition.table(), partition.tenant(), partition.id()), (Table::History, "acme", &*id));
+        let document = Key::document(&"acme".parse().unwrap(), "faq");
+        assert_eq!((document.tenant(), document.id(), document.row()), ("acme", &b""[..], &b"faq"[..]));
+    }
+
+    #[test]
+    fn an_agenda_says_whose_it_is() {
+        for topic in Topic::ALL {
+            let of = TopicPartition { topic, partition: 70_000 };
+            let key = Key::agenda(of, Timestamp::from_secs(1), b"x");
+            assert_eq!((key.of_agenda(), key.partition().of_agenda()), (Some(of), Some(of)));
+            assert_eq!(key.tenant(), "");
         }
     }
 

@@ -1,0 +1,217 @@
+//! Rows in ScyllaDB or Apache Cassandra, by what both understand of CQL.
+//!
+//! Contract: what is written is on a quorum of the datacenter's replicas when a call returns, and reads ask
+//! a quorum, so a read sees every write before it. Rows written together under one timestamp in one
+//! partition are one step; over several partitions they are written in an order that loses no work in a
+//! crash (see [`Cql::write`]). Conditional writes go through Paxos in the datacenter. Fences are not known
+//! here: who calls gives each write a timestamp that is newer than those of any owner before.
+//!
+//! # Layout
+//! - `place`: which CQL row a key is.
+//! - `statements`: what is prepared, and how it is executed.
+//! - `rows`, `writes`, `conditional`: reading, writing, writing on a condition.
+//! - `agenda`: the agenda's buckets.
+//! - [`ownership`]: who owns a partition of the log.
+//! - [`schema`]: keyspace and tables, and how they come about.
+//! - `session`: how the cluster is reached.
+//! - `fault`: what the cluster answers, as the store's faults.
+
+mod agenda;
+mod conditional;
+mod fault;
+pub mod ownership;
+mod place;
+mod rows;
+pub mod schema;
+mod session;
+mod statements;
+mod writes;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_schemas::ports::log::StoreError;
+use heddle_schemas::sealed::Secret;
+use scylla::client::session::Session;
+use scylla::errors::{ExecutionError, NewSessionError, PrepareError};
+use scylla::policies::timestamp_generator::{MonotonicTimestampGenerator, TimestampGenerator as _};
+use tokio::sync::Semaphore;
+
+use self::agenda::Directory;
+use self::ownership::OwnershipStatements;
+use self::place::Stored;
+use self::statements::{OfTable, Preparer, Profiles};
+
+/// The largest value of a row. Cassandra refuses a request over 16 MiB, and a mutation over half a segment
+/// of its commit log, 16 MiB too unless configured otherwise.
+const MAX_VALUE: usize = 8 << 20;
+
+/// How a cluster is reached and used.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Some of its nodes, `host:port`.
+    pub nodes: Vec<String>,
+    /// The keyspace.
+    pub keyspace: String,
+    /// The datacenter whose replicas are asked; `None` where the cluster has only one.
+    pub datacenter: Option<String>,
+    /// The user; empty for a cluster that asks for none.
+    pub user: String,
+    /// The user's password.
+    pub password: Secret,
+    /// How long a request may take; the wait for its turn may take as long again.
+    pub timeout: Duration,
+    /// Requests on their way at once; more wait.
+    pub in_flight: NonZeroUsize,
+}
+
+/// Why a cluster cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No node answers, or none takes the user.
+    #[error("no node of {nodes} can be used: {source}")]
+    Connect {
+        /// The nodes that were tried.
+        nodes: String,
+        /// What was seen.
+        source: Box<NewSessionError>,
+    },
+    /// Quorums would be counted in whatever datacenter the node that is asked first is in.
+    #[error(
+        "the cluster has the datacenters {}; set state.datacenter to the one of this node (it is {})",
+        .there.join(", "), if .asked.is_empty() { "empty" } else { .asked }
+    )]
+    Datacenter {
+        /// What is configured.
+        asked: String,
+        /// Those of the cluster.
+        there: Vec<String>,
+    },
+    /// The keyspace or its tables are not what this build works on.
+    #[error("the keyspace {keyspace} lacks {missing}; run `heddle schema apply`")]
+    Schema {
+        /// The keyspace.
+        keyspace: String,
+        /// What it lacks.
+        missing: String,
+    },
+    /// The keyspace was made by a later build.
+    #[error(
+        "the keyspace {keyspace} is of schema version {found}, this build knows {known}; start a newer build"
+    )]
+    Newer {
+        /// The keyspace.
+        keyspace: String,
+        /// Its version.
+        found: u32,
+        /// The newest version known here.
+        known: u32,
+    },
+    /// A statement is not taken.
+    #[error("a statement cannot be prepared: {0}")]
+    Prepare(Box<PrepareError>),
+    /// A request failed.
+    #[error(transparent)]
+    Request(#[from] StoreError),
+}
+
+impl From<PrepareError> for OpenError {
+    fn from(error: PrepareError) -> Self {
+        Self::Prepare(error.into())
+    }
+}
+
+/// How a keyspace is replicated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replication {
+    /// The strategy, without its Java package.
+    pub class: String,
+    /// Copies in each datacenter; under `replication_factor` where the strategy knows none.
+    pub factors: BTreeMap<String, u32>,
+}
+
+/// Rows in a cluster.
+pub struct Cql {
+    session: Session,
+    keyspace: String,
+    timeout: Duration,
+    in_flight: Semaphore,
+    tables: Vec<OfTable>,
+    directory: Directory,
+    ownership: OwnershipStatements,
+    profiles: Profiles,
+    timestamps: MonotonicTimestampGenerator,
+}
+
+impl fmt::Debug for Cql {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cql").field("keyspace", &self.keyspace).finish_non_exhaustive()
+    }
+}
+
+impl Cql {
+    /// Connects, checks that the schema is this build's, and prepares every statement.
+    ///
+    /// # Errors
+    /// [`OpenError`], which says what would help.
+    pub async fn open(options: &Options) -> Result<Arc<Self>, OpenError> {
+        let profiles = Profiles::new(options);
+        let session = session::connect(options, &profiles).await?;
+        schema::check(&session, &options.keyspace).await?;
+        let preparer = Preparer { session: &session, keyspace: &options.keyspace, profiles: &profiles };
+        let tables = OfTable::prepare_all(preparer).await?;
+        let directory = Directory::prepare(preparer).await?;
+        let ownership = OwnershipStatements::prepare(preparer).await?;
+        Ok(Arc::new(Self {
+            keyspace: options.keyspace.clone(),
+            timeout: options.timeout,
+            in_flight: Semaphore::new(options.in_flight.get().min(Semaphore::MAX_PERMITS)),
+            tables,
+            directory,
+            ownership,
+            profiles,
+            timestamps: MonotonicTimestampGenerator::new().without_warnings(),
+            session,
+        }))
+    }
+
+    /// How the keyspace is replicated now.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn replication(&self) -> Result<Replication, StoreError> {
+        let found = schema::replication(&self.session, &self.keyspace).await?;
+        found.ok_or_else(|| fault::corrupt("read replication", format!("no keyspace {}", self.keyspace)))
+    }
+
+    /// The largest value that a row may have; a larger one is [`StoreError::TooLarge`].
+    #[must_use]
+    pub fn max_value_bytes(&self) -> usize {
+        MAX_VALUE
+    }
+
+    fn table(&self, stored: Stored) -> &OfTable {
+        &self.tables[stored as usize]
+    }
+
+    /// Sends a request when it is its turn.
+    async fn run<T>(
+        &self,
+        what: &str,
+        request: impl Future<Output = Result<T, ExecutionError>>,
+    ) -> Result<T, StoreError> {
+        let turn = tokio::time::timeout(self.timeout, self.in_flight.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            let detail = format!("{what}: not sent within {:?}, the cluster is behind", self.timeout);
+            return Err(StoreError::Unavailable { detail });
+        };
+        request.await.map_err(|error| fault::unavailable(what, &error))
+    }
+
+    fn next_timestamp(&self) -> i64 {
+        self.timestamps.next_timestamp()
+    }
+}

@@ -1,0 +1,61 @@
+//! How the cluster is reached.
+
+use std::collections::BTreeSet;
+
+use scylla::client::session::Session;
+use scylla::client::session_builder::SessionBuilder;
+
+use super::statements::Profiles;
+use super::{OpenError, Options};
+
+/// Connects to a cluster.
+pub(super) async fn connect(options: &Options, profiles: &Profiles) -> Result<Session, OpenError> {
+    let mut builder = SessionBuilder::new()
+        .known_nodes(&options.nodes)
+        .connection_timeout(options.timeout)
+        .default_execution_profile_handle(profiles.write.clone())
+        .keyspaces_to_fetch([options.keyspace.as_str()]);
+    if !options.user.is_empty() {
+        builder = builder.user(&options.user, options.password.expose());
+    }
+    let session = builder
+        .build()
+        .await
+        .map_err(|source| OpenError::Connect { nodes: options.nodes.join(", "), source: source.into() })?;
+    check_datacenter(options.datacenter.as_deref(), datacenters(&session))?;
+    Ok(session)
+}
+
+/// The datacenters of a cluster.
+pub(super) fn datacenters(session: &Session) -> BTreeSet<String> {
+    let state = session.get_cluster_state();
+    state.get_nodes_info().iter().filter_map(|node| node.datacenter.clone()).collect()
+}
+
+fn check_datacenter(asked: Option<&str>, there: BTreeSet<String>) -> Result<(), OpenError> {
+    let fits = match asked {
+        Some(asked) => there.contains(asked),
+        None => there.len() <= 1,
+    };
+    if fits {
+        return Ok(());
+    }
+    let asked = asked.unwrap_or_default().to_owned();
+    Err(OpenError::Datacenter { asked, there: there.into_iter().collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_datacenters_one_must_be_named() {
+        let there = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>();
+        check_datacenter(None, there(&["dc1"])).unwrap();
+        check_datacenter(Some("dc2"), there(&["dc1", "dc2"])).unwrap();
+        let unnamed = check_datacenter(None, there(&["dc1", "dc2"])).unwrap_err().to_string();
+        assert!(unnamed.contains("dc1, dc2") && unnamed.contains("is empty"), "{unnamed}");
+        let unknown = check_datacenter(Some("eu"), there(&["dc1"])).unwrap_err().to_string();
+        assert!(unknown.contains("it is eu"), "{unknown}");
+    }
+}

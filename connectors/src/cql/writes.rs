@@ -1,0 +1,277 @@
+//! Writing rows.
+
+use std::collections::{BTreeSet, HashMap};
+
+use bytes::Bytes;
+use futures::future::join_all;
+use heddle_schemas::ports::log::StoreError;
+use heddle_schemas::ports::state::Write;
+use heddle_schemas::table::{Key, Table};
+use heddle_schemas::time::Timestamp;
+use scylla::statement::batch::{Batch, BatchType};
+
+use super::place::{NONE, Place, Unit, Value, Values};
+use super::{Cql, MAX_VALUE};
+
+/// Bytes of a batch. Atomic over two tables of one partition, ScyllaDB takes 1 MiB.
+const BATCH_BYTES: usize = 512 << 10;
+/// Rows of a batch; the protocol takes 65,535.
+const BATCH_ROWS: usize = 1_024;
+/// The longest time to live, seconds: 20 years, the most that CQL takes.
+const LONGEST: i64 = 20 * 365 * 86_400;
+
+/// A row to write, and what is to be written.
+#[derive(Debug, Clone, Copy)]
+struct Row<'w> {
+    place: Place<'w>,
+    table: Table,
+    put: Option<Put<'w>>,
+    bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Put<'w> {
+    value: &'w [u8],
+    expires: i64,
+    live: i32,
+}
+
+impl<'w> Row<'w> {
+    fn new(write: &'w Write, now: Timestamp) -> Self {
+        let put = write.value.as_ref().map(|value| Put {
+            value,
+            expires: stored_end(write.expires),
+            live: time_to_live(write.expires, now),
+        });
+        let bytes = write.key.as_bytes().len() + write.value.as_ref().map_or(0, Bytes::len);
+        Self { place: Place::of(&write.key), table: write.key.table(), put, bytes }
+    }
+
+    fn values(&self) -> Values<'w> {
+        let after = self.put.map_or(NONE, |put| {
+            [Some(Value::Blob(Some(put.value))), Some(Value::Long(put.expires)), Some(Value::Int(put.live))]
+        });
+        Values { before: NONE, place: self.place, after }
+    }
+
+    /// When it is written: what finds work again after a crash is put first and deleted last.
+    fn step(&self) -> usize {
+        match (self.table, self.put) {
+            (Table::Agenda | Table::Backlog, Some(_)) => 0,
+            (Table::Agenda | Table::Backlog, None) => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// The end of a row as it is stored.
+pub(super) fn stored_end(expires: Option<Timestamp>) -> i64 {
+    expires.unwrap_or(Timestamp::MAX).as_micros()
+}
+
+/// After how many seconds the server may forget a row, rounded up; 0 for never.
+pub(super) fn time_to_live(expires: Option<Timestamp>, now: Timestamp) -> i32 {
+    let Some(expires) = expires.filter(|&expires| expires != Timestamp::MAX) else { return 0 };
+    let micros = expires.as_micros().saturating_sub(now.as_micros());
+    let seconds = micros.saturating_add(999_999) / 1_000_000;
+    i32::try_from(seconds.clamp(1, LONGEST)).unwrap_or(i32::MAX)
+}
+
+/// The writes that hold: of several of one key the last.
+fn last_of_each(writes: &[Write]) -> impl Iterator<Item = &Write> {
+    let last: HashMap<&Key, usize> = writes.iter().enumerate().map(|(at, write)| (&write.key, at)).collect();
+    writes.iter().enumerate().filter(move |(at, write)| last[&write.key] == *at).map(|(_, write)| write)
+}
+
+/// Rows by step, and in a step by CQL partition; all of them in one step where they are in one partition.
+fn plan<'w>(rows: &[Row<'w>]) -> [Vec<Vec<Row<'w>>>; 3] {
+    let mut steps: [HashMap<Unit<'w>, Vec<Row<'w>>>; 3] = Default::default();
+    let one = rows.windows(2).all(|pair| pair[0].place.unit() == pair[1].place.unit());
+    for row in rows {
+        let step = if one { 0 } else { row.step() };
+        steps[step].entry(row.place.unit()).or_default().push(*row);
+    }
+    steps.map(|step| step.into_values().collect())
+}
+
+/// Rows of one partition as batches, history first: what it adds to is written after it.
+fn batches(mut rows: Vec<Row<'_>>) -> Vec<Vec<Row<'_>>> {
+    rows.sort_by_key(|row| row.table != Table::History);
+    let mut batches: Vec<Vec<Row<'_>>> = Vec::new();
+    let mut bytes = 0;
+    for row in rows {
+        match batches.last_mut() {
+            Some(batch) if batch.len() < BATCH_ROWS && bytes + row.bytes <= BATCH_BYTES => {
+                bytes += row.bytes;
+                batch.push(row);
+            }
+            _ => {
+                bytes = row.bytes;
+                batches.push(vec![row]);
+            }
+        }
+    }
+    batches
+}
+
+impl Cql {
+    /// Writes rows, all under one write timestamp in microseconds; without one under a timestamp of this
+    /// process's clock, later than the last.
+    ///
+    /// Of several writes of one key the last holds. Rows of one CQL partition are one step, up to half a
+    /// megabyte of them. Where there are several: first entries of agenda and backlog are put, then all
+    /// other rows are written, then entries are deleted, so that a crash in between leaves an entry too
+    /// many and never one too few.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`]: nothing was written. [`StoreError::Unavailable`]: rows may have been.
+    pub async fn write(
+        &self,
+        writes: &[Write],
+        timestamp: Option<i64>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let too_large = writes.iter().filter_map(|write| write.value.as_ref()).map(Bytes::len).max();
+        if let Some(bytes) = too_large.filter(|&bytes| bytes > MAX_VALUE) {
+            return Err(StoreError::TooLarge { bytes, limit: MAX_VALUE });
+        }
+        let timestamp = timestamp.unwrap_or_else(|| self.next_timestamp());
+        let rows: Vec<_> = last_of_each(writes).map(|write| Row::new(write, now)).collect();
+        let put = rows.iter().filter(|row| row.put.is_some());
+        let buckets: BTreeSet<_> = put.filter_map(|row| row.place.bucket()).collect();
+        let _late = self.enter_buckets(&buckets, timestamp, now).await?;
+        for step in plan(&rows) {
+            let written = join_all(step.into_iter().map(|rows| self.write_partition(rows, timestamp))).await;
+            written.into_iter().collect::<Result<(), _>>()?;
+        }
+        Ok(())
+    }
+
+    async fn write_partition(&self, rows: Vec<Row<'_>>, timestamp: i64) -> Result<(), StoreError> {
+        for batch in batches(rows) {
+            match &batch[..] {
+                [row] => self.write_row(row, timestamp).await?,
+                rows => self.write_batch(rows, timestamp).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_row(&self, row: &Row<'_>, timestamp: i64) -> Result<(), StoreError> {
+        let table = self.table(row.place.stored);
+        let statement = if row.put.is_some() { &table.put } else { &table.delete };
+        let mut prepared = statement.prepared.clone();
+        prepared.set_timestamp(Some(timestamp));
+        self.run(&statement.what, self.session.execute_unpaged(&prepared, row.values())).await.map(drop)
+    }
+
+    async fn write_batch(&self, rows: &[Row<'_>], timestamp: i64) -> Result<(), StoreError> {
+        // In one partition of one table both databases apply a batch at once and keep no log of it, whatever
+        // its type. For two tables Cassandra does the same; ScyllaDB, where each table is apart, needs the
+        // log to do both or none.
+        let mut batch = Batch::new(BatchType::Logged);
+        for row in rows {
+            let table = self.table(row.place.stored);
+            let statement = if row.put.is_some() { &table.put } else { &table.delete };
+            batch.append_statement(statement.prepared.clone());
+        }
+        batch.set_timestamp(Some(timestamp));
+        batch.set_is_idempotent(true);
+        batch.set_execution_profile_handle(Some(self.profiles.write.clone()));
+        let values: Vec<_> = rows.iter().map(Row::values).collect();
+        let what = "write batch";
+        self.run(what, self.session.batch(&batch, values)).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_schemas::id::{ChannelKind, ContactId, ConversationId, MessageKey};
+    use heddle_schemas::table::Partition;
+    use heddle_schemas::topic::{Topic, TopicPartition};
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_767_225_600);
+    const PARTITION: TopicPartition = TopicPartition { topic: Topic::Inbound, partition: 0 };
+
+    fn conversation(contact: u8) -> ConversationId {
+        ConversationId {
+            tenant: "acme".parse().unwrap(),
+            channel: ChannelKind::Whatsapp,
+            account: "1122".parse().unwrap(),
+            contact: ContactId::from_bytes([contact; 16]),
+        }
+    }
+
+    fn planned(writes: &[Write]) -> [usize; 3] {
+        let rows: Vec<_> = last_of_each(writes).map(|write| Row::new(write, NOW)).collect();
+        plan(&rows).map(|step| step.len())
+    }
+
+    #[test]
+    fn a_turn_is_one_batch() {
+        let writes = [
+            Write::put(Key::head(&conversation(1)), "a"),
+            Write::put(Key::history(&conversation(1), 1), "b"),
+            Write::put(Key::marker(&conversation(1), MessageKey::from_bytes([1; 16])), ""),
+        ];
+        assert_eq!(planned(&writes), [1, 0, 0]);
+        let rows = writes.iter().map(|write| Row::new(write, NOW)).collect();
+        let batches = batches(rows);
+        assert_eq!(batches.len(), 1);
+        assert_eq!(batches[0][0].table, Table::History);
+    }
+
+    #[test]
+    fn what_finds_work_again_is_put_first_and_deleted_last() {
+        let head = Write::put(Key::head(&conversation(1)), "a");
+        let entry = Key::agenda(PARTITION, NOW, b"x");
+        let put = Write::put(entry.clone(), "");
+        let other =
+            Write::delete(Key::agenda(PARTITION, NOW.after(std::time::Duration::from_secs(60)), b"y"));
+        assert_eq!(planned(&[head.clone(), put.clone()]), [1, 1, 0]);
+        assert_eq!(planned(&[Write::delete(entry), head.clone()]), [0, 1, 1]);
+        assert_eq!(planned(&[other, put, head]), [1, 1, 1]);
+    }
+
+    #[test]
+    fn rows_of_one_bucket_are_one_step() {
+        let entry = |id: &[u8]| Key::agenda(PARTITION, NOW, id);
+        assert_eq!(planned(&[Write::delete(entry(b"x")), Write::put(entry(b"y"), "")]), [1, 0, 0]);
+        assert_eq!(planned(&[]), [0, 0, 0]);
+    }
+
+    #[test]
+    fn of_several_writes_of_a_key_the_last_holds() {
+        let key = Key::head(&conversation(1));
+        let writes = [Write::put(key.clone(), "a"), Write::delete(key.clone()), Write::put(key, "b")];
+        let held: Vec<_> = last_of_each(&writes).collect();
+        assert_eq!(held, [&writes[2]]);
+    }
+
+    #[test]
+    fn batches_end_before_they_are_too_large() {
+        let partition = Partition::history(&conversation(1));
+        let write = |number: u32, len: usize| Write::put(partition.row(&number.to_be_bytes()), vec![0; len]);
+        let sizes = |writes: &[Write]| {
+            let rows = writes.iter().map(|write| Row::new(write, NOW)).collect();
+            batches(rows).iter().map(Vec::len).collect::<Vec<_>>()
+        };
+        let small: Vec<_> = (0..2_500).map(|number| write(number, 1)).collect();
+        assert_eq!(sizes(&small), [1_024, 1_024, 452]);
+        let large: Vec<_> = [200_000, 200_000, 200_000, 5_000_000, 1].into_iter().zip(0..).collect();
+        let large: Vec<_> = large.into_iter().map(|(len, number)| write(number, len)).collect();
+        assert_eq!(sizes(&large), [2, 1, 1, 1]);
+    }
+
+    #[test]
+    fn a_time_to_live_is_rounded_up_and_bounded() {
+        let live = |micros: i64| time_to_live(Some(Timestamp::from_micros(NOW.as_micros() + micros)), NOW);
+        assert_eq!(time_to_live(None, NOW), 0);
+        assert_eq!(time_to_live(Some(Timestamp::MAX), NOW), 0);
+        assert_eq!(live(-5), 1, "it has ended, and 0 would be for ever");
+        assert_eq!((live(1), live(1_000_000), live(1_000_001)), (1, 1, 2));
+        assert_eq!(i64::from(live(i64::MAX - NOW.as_micros() - 1)), LONGEST);
+    }
+}
