@@ -40,6 +40,7 @@ pub struct Metrics {
     records: IntCounterVec,
     dead: IntCounterVec,
     in_work: ByTopic,
+    owned: IntGaugeVec,
     residents: IntGaugeVec,
     agenda: IntGaugeVec,
     lag: IntGaugeVec,
@@ -101,6 +102,7 @@ impl Metrics {
                 "heddle_partition_in_work_records",
                 "Records taken and not yet settled.",
             )),
+            owned: gauges("heddle_partition_owned", "Partitions that this node owns and works on."),
             residents: gauges("heddle_partition_residents", "Conversations and accounts in memory."),
             agenda: gauges("heddle_agenda_window_entries", "Agenda entries held in memory."),
             lag: gauges("heddle_partition_lag_records", "Records of the log not yet taken."),
@@ -147,6 +149,11 @@ impl Metrics {
     /// Residents came or went.
     pub fn residents(&self, topic: Topic, change: i64) {
         self.residents.with_label_values(&[topic.as_str()]).add(change);
+    }
+
+    /// So many partitions of a topic are owned.
+    pub fn owned(&self, topic: Topic, partitions: usize) {
+        self.owned.with_label_values(&[topic.as_str()]).set(i64::try_from(partitions).unwrap_or(i64::MAX));
     }
 
     /// The agenda's window changed its size.

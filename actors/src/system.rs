@@ -47,7 +47,6 @@ enum Order {
 
 /// A running partition, whatever lives in it.
 struct Running {
-    epoch: Epoch,
     cell: ActorCell,
     ended: JoinHandle<()>,
     drain: Box<dyn Fn(oneshot::Sender<()>) + Send>,
@@ -177,6 +176,10 @@ impl Supervisor {
         }
         while leaving.join_next().await.is_some() {}
         self.restart();
+        for topic in Topic::CONSUMED {
+            let owned = self.owned.keys().filter(|partition| partition.topic == topic).count();
+            self.context.ports.metrics.owned(topic, owned);
+        }
     }
 
     /// Starts what is owned and does not run.
@@ -256,7 +259,6 @@ fn start<R: Resident>(resident: R, context: Context, fence: Fence) -> Result<Run
     });
     let (cell, draining, told) = (actor.get_cell(), actor.clone(), actor);
     Ok(Running {
-        epoch: fence.epoch,
         cell,
         ended,
         drain: Box::new(move |done| drop(draining.send_message(PartitionMessage::Drain(done)))),

@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`channels`]: messaging channels, a folder each.
 //! - [`clock`]: the machine's clock.
+//! - [`cluster`]: log and state of many nodes: Kafka, CQL and the ownership that binds them.
 //! - [`cql`]: rows in ScyllaDB or Apache Cassandra.
 //! - [`embedded`]: log and state of one process, in files.
 //! - [`kafka`]: the log on Apache Kafka.
@@ -15,6 +16,7 @@
 
 pub mod channels;
 pub mod clock;
+pub mod cluster;
 pub mod cql;
 pub mod embedded;
 pub mod kafka;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use heddle_connectors::keys::{MasterKey, MasterKeyError};
-use heddle_schemas::config::{Config, LogKind, StateKind};
+use heddle_schemas::config::Config;
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::tenant::{Faults, Tenant};
 
@@ -33,14 +33,6 @@ pub enum ConfigurationError {
     /// Values that cannot be.
     #[error("the configuration is wrong:\n{0}")]
     Faults(#[from] Faults),
-    /// A combination of stores that this build does not run on.
-    #[error("log.kind = {log:?} with state.kind = {state:?}: a node does not run on these two together")]
-    Kinds {
-        /// The log's.
-        log: LogKind,
-        /// The state store's.
-        state: StateKind,
-    },
     /// A secret is not where it is said to be.
     #[error("{place}: {why}")]
     Secret {
@@ -90,6 +82,9 @@ pub fn load(file: Option<&Path>) -> Result<Config, ConfigurationError> {
     config.validate()?;
     config.http.admin_token = resolve("http.admin_token", &config.http.admin_token)?;
     config.state.password = resolve("state.password", &config.state.password)?;
+    for (key, value) in &mut config.log.client {
+        *value = resolve(&format!("log.client.{key}"), value)?;
+    }
     Ok(config)
 }
 

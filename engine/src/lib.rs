@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`cli`]: the command line, one command a file.
 //! - [`configuration`]: `heddle.toml`, the environment, secrets; read once.
-//! - [`node`]: the wiring; [`service`]: a node that serves; [`administration`]: what an operator may do.
+//! - [`stores`]: log and state; [`node`]: the wiring; [`service`]: a node that serves; [`administration`]: what an operator may do.
 //! - [`http`]: webhooks, admin API, console, metrics, health.
 //! - [`metrics`], [`telemetry`]: what the process tells of itself.
 //! - [`simulator`]: a provider and its customers, for the demo, tests and load.
@@ -16,4 +16,5 @@ pub mod metrics;
 pub mod node;
 pub mod service;
 pub mod simulator;
+pub mod stores;
 pub mod telemetry;

@@ -9,16 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_actors::metrics::Metrics as ActorMetrics;
-use heddle_actors::ports::{Options, Ports};
+use heddle_actors::ports::{Options, Ports, Random};
 use heddle_actors::system::System;
 use heddle_actors::tenants::{Tenants, TenantsError};
 use heddle_connectors::channels::whatsapp::{self, WhatsApp};
 use heddle_connectors::clock::SystemClock;
-use heddle_connectors::embedded::{self, Embedded, OpenError};
 use heddle_connectors::keys::{self, Entropy, EnvelopeKeys, SystemEntropy};
 use heddle_connectors::knowledge::{self, TantivyKnowledge};
 use heddle_connectors::responders::Extractive;
-use heddle_schemas::config::{Config, LogKind, StateKind};
+use heddle_schemas::config::Config;
 use heddle_schemas::id::ChannelKind;
 use heddle_schemas::ports::channel::Channel;
 use heddle_schemas::ports::clock::Clock;
@@ -30,6 +29,7 @@ use prometheus::Registry;
 use crate::administration::Administration;
 use crate::configuration::{self, ConfigurationError};
 use crate::metrics::Metrics;
+use crate::stores::{Stores, StoresError};
 
 /// Why a node could not be opened or started.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +37,9 @@ pub enum NodeError {
     /// The configuration or the master key.
     #[error(transparent)]
     Configuration(#[from] ConfigurationError),
-    /// The embedded store.
+    /// Log or state.
     #[error(transparent)]
-    Store(#[from] OpenError),
+    Stores(#[from] StoresError),
     /// A channel.
     #[error(transparent)]
     Channel(#[from] whatsapp::SetupError),
@@ -58,7 +58,7 @@ pub struct Node {
     pub registry: Registry,
     /// The metrics of the engine's own parts.
     pub metrics: Arc<Metrics>,
-    store: Arc<Embedded>,
+    stores: Stores,
 }
 
 impl Node {
@@ -66,7 +66,7 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError`].
-    pub fn open(config: Config) -> Result<Self, NodeError> {
+    pub async fn open(config: Config) -> Result<Self, NodeError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let registry = Registry::new();
         #[cfg(target_os = "linux")]
@@ -74,22 +74,24 @@ impl Node {
             .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
             .expect("each name is registered once");
         let master = configuration::master_key(&config)?;
-        let (log, state) = (config.log.kind, config.state.kind);
-        let (LogKind::Embedded, StateKind::Embedded) = (log, state) else {
-            return Err(ConfigurationError::Kinds { log, state }.into());
-        };
-        let store = Embedded::open(store_options(&config), clock.clone())?;
-        heddle_connectors::metrics::register_embedded(&registry, &store);
+        let random: Random = Arc::new(|| {
+            let mut bytes = [0; 16];
+            SystemEntropy.key(&mut bytes);
+            bytes
+        });
+        let owner = format!("{}/{}", config.node.name, hex::encode(random()));
+        let stores = Stores::open(&config, clock.clone(), owner, &registry).await?;
+        let state = stores.state();
         let keys: Arc<EnvelopeKeys> =
-            Arc::new(EnvelopeKeys::new(store.clone(), clock.clone(), &master, keys::Options::default()));
-        let documents = TantivyKnowledge::new(store.clone(), keys.clone(), &knowledge::Options::default());
+            Arc::new(EnvelopeKeys::new(state.clone(), clock.clone(), &master, keys::Options::default()));
+        let documents = TantivyKnowledge::new(state.clone(), keys.clone(), &knowledge::Options::default());
         let whatsapp =
             whatsapp::Options { timeout: config.engine.send_timeout, ..whatsapp::Options::default() };
         let whatsapp: Arc<dyn Channel> = Arc::new(WhatsApp::new(&whatsapp, clock.clone())?);
         let extractive: Arc<dyn Responder> = Arc::new(Extractive);
         let ports = Ports {
-            log: store.clone(),
-            state: store.clone(),
+            log: stores.log(),
+            state,
             keys,
             knowledge: Arc::new(documents),
             responders: Arc::new(move |tenant: &Tenant| match tenant.llm.provider {
@@ -97,15 +99,11 @@ impl Node {
             }),
             channels: Arc::new(BTreeMap::from([(ChannelKind::Whatsapp, whatsapp)])),
             clock,
-            random: Arc::new(|| {
-                let mut bytes = [0; 16];
-                SystemEntropy.key(&mut bytes);
-                bytes
-            }),
+            random,
             metrics: Arc::new(ActorMetrics::register(&registry)),
         };
         let metrics = Arc::new(Metrics::register(&registry));
-        Ok(Self { config, ports, registry, metrics, store })
+        Ok(Self { config, ports, registry, metrics, stores })
     }
 
     /// What can be administered without running: for commands on a folder that no process has open.
@@ -142,19 +140,7 @@ impl Node {
 
     /// Closes the stores: everything is on disk and nothing to be replayed.
     pub async fn close(&self) {
-        self.store.close().await;
-    }
-}
-
-fn store_options(config: &Config) -> embedded::Options {
-    embedded::Options {
-        partitions: config.log.partitions,
-        segment_bytes: config.log.segment_bytes,
-        retention: config.log.retention,
-        max_bytes: config.log.max_bytes,
-        cache_bytes: config.state.cache_bytes,
-        checkpoint_bytes: config.state.checkpoint_bytes,
-        ..embedded::Options::new(&config.data_dir)
+        self.stores.close().await;
     }
 }
 

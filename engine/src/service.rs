@@ -45,8 +45,7 @@ impl Service {
     /// [`ServiceError`]; what had been opened is closed again.
     pub async fn start(config: Config) -> Result<Self, ServiceError> {
         let listener = http::bind(config.http.listen).await?;
-        let opening = tokio::task::spawn_blocking(move || Node::open(config));
-        let node = Arc::new(opening.await.map_err(std::io::Error::other)??);
+        let node = Arc::new(Node::open(config).await?);
         let system = match node.start().await {
             Ok(system) => system,
             Err(error) => {

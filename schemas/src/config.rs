@@ -53,13 +53,17 @@ impl Default for Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Node {
-    /// Its name, stable across restarts.
+    /// Its name, stable across restarts: under it the node gets back the partitions it had.
     pub name: String,
+    /// How long the node owns a partition of a shared log without renewing that. So long after a crash
+    /// others wait before they take it over.
+    #[serde(with = "human")]
+    pub lease: Duration,
 }
 
 impl Default for Node {
     fn default() -> Self {
-        Self { name: "a".into() }
+        Self { name: "a".into(), lease: Duration::from_secs(10) }
     }
 }
 
@@ -132,6 +136,8 @@ impl Default for Telemetry {
 pub enum LogKind {
     /// Files of this process.
     Embedded,
+    /// Apache Kafka; goes with `state.kind = "cql"`.
+    Kafka,
 }
 
 /// The log.
@@ -144,9 +150,24 @@ pub struct Log {
     pub partitions: NonZeroU32,
     /// Bytes of a segment file of the embedded log.
     pub segment_bytes: NonZeroU64,
-    /// How long the embedded log keeps what has been worked off.
+    /// How long records are kept; the embedded log keeps what has not been worked off for longer. Under
+    /// every tenant's `retention.messages`.
     #[serde(with = "human")]
     pub retention: Duration,
+    /// Where Kafka is.
+    pub brokers: Vec<String>,
+    /// What the names of Kafka's topics and of its consumer group begin with.
+    pub topic_prefix: String,
+    /// Copies of each partition in Kafka. Under three, the loss of one disk may lose records.
+    pub replication: NonZeroU32,
+    /// After how long without a sign of life Kafka gives the node's partitions to others.
+    #[serde(with = "human")]
+    pub session_timeout: Duration,
+    /// Bytes of the largest record that Kafka is given.
+    pub max_record_bytes: NonZeroUsize,
+    /// Settings of librdkafka, such as `"security.protocol" = "sasl_ssl"`: TLS, SASL, timeouts. A value may
+    /// be `env:NAME` or `file:PATH`.
+    pub client: BTreeMap<String, Secret>,
     /// Bytes the embedded log may take; over it, what has been worked off goes first, and then
     /// nothing is taken in: webhooks get 503.
     pub max_bytes: NonZeroU64,
@@ -159,6 +180,12 @@ impl Default for Log {
             partitions: const { NonZeroU32::new(8).unwrap() },
             segment_bytes: const { NonZeroU64::new(64 << 20).unwrap() },
             retention: Duration::from_secs(86_400),
+            brokers: vec!["127.0.0.1:19092".into()],
+            topic_prefix: "heddle.".into(),
+            replication: NonZeroU32::MIN,
+            session_timeout: Duration::from_secs(30),
+            max_record_bytes: const { NonZeroUsize::new(1_000_000).unwrap() },
+            client: BTreeMap::new(),
             max_bytes: const { NonZeroU64::new(8 << 30).unwrap() },
         }
     }
@@ -271,6 +298,45 @@ impl Default for Engine {
     }
 }
 
+impl Log {
+    /// What of librdkafka's settings the engine's promises rest on: they are not an operator's.
+    const OWN: [&str; 14] = [
+        "acks",
+        "auto.offset.reset",
+        "bootstrap.servers",
+        "client.id",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "enable.idempotence",
+        "group.id",
+        "group.instance.id",
+        "heartbeat.interval.ms",
+        "isolation.level",
+        "message.max.bytes",
+        "partition.assignment.strategy",
+        "session.timeout.ms",
+    ];
+
+    fn validate_kafka(&self, faults: &mut Vec<String>) {
+        if self.brokers.is_empty() {
+            faults.push("log.brokers: is empty; name at least one, as [\"host:9092\"]".to_owned());
+        }
+        let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if !self.topic_prefix.chars().all(named) || self.topic_prefix.len() > 200 {
+            faults.push("log.topic_prefix: takes letters, digits, '.', '_' and '-', at most 200".to_owned());
+        }
+        if self.session_timeout < Duration::from_secs(6) || self.session_timeout > Duration::from_secs(300) {
+            faults.push("log.session_timeout: takes 6s to 5m, as brokers do".to_owned());
+        }
+        if self.retention < Duration::from_secs(3_600) {
+            faults.push("log.retention: is under 1h, too short to come back from an outage".to_owned());
+        }
+        for key in self.client.keys().filter(|key| Self::OWN.contains(&key.as_str())) {
+            faults.push(format!("log.client.{key}: is set by the engine and cannot be changed"));
+        }
+    }
+}
+
 impl Config {
     /// Checks what the types leave open.
     ///
@@ -290,8 +356,21 @@ impl Config {
         if self.log.partitions.get() > 1024 {
             faults.push("log.partitions: is over 1024".to_owned());
         }
+        match (self.log.kind, self.state.kind) {
+            (LogKind::Embedded, StateKind::Embedded) | (LogKind::Kafka, StateKind::Cql) => {}
+            _ => faults.push(
+                "log.kind and state.kind: go together as embedded and embedded, or as kafka and cql"
+                    .to_owned(),
+            ),
+        }
+        if self.log.kind == LogKind::Kafka {
+            self.log.validate_kafka(&mut faults);
+        }
         if self.state.kind == StateKind::Cql {
             self.state.validate_cql(&mut faults);
+        }
+        if self.node.lease < Duration::from_secs(2) || self.node.lease > Duration::from_secs(60) {
+            faults.push("node.lease: takes 2s to 60s".to_owned());
         }
         let master = &self.keys.master;
         if !master.is_empty() && !master.starts_with("file:") && !master.starts_with("env:") {

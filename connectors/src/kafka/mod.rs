@@ -18,8 +18,8 @@ mod reader;
 pub mod topics;
 
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
 use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use heddle_schemas::ledger::Position;
@@ -93,12 +93,8 @@ impl Kafka {
         topics::check(options).await?;
         let connection = &options.connection;
         let group = format!("{}engine", options.prefix);
-        let producer = Producer::new(
-            connection.clone(),
-            names.clone(),
-            clock.clone(),
-            options.max_record_bytes,
-        )?;
+        let producer =
+            Producer::new(connection.clone(), names.clone(), clock.clone(), options.max_record_bytes)?;
         let reader = Reader::new(connection, names.clone(), &group, clock)?;
         let member = membership::Options {
             member: format!("{group}.{}", connection.node),

@@ -145,7 +145,9 @@ impl Reader {
         self.lock().entry(partition).or_default().clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<TopicPartition, Arc<tokio::sync::Mutex<Option<Cursor>>>>> {
+    fn lock(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<TopicPartition, Arc<tokio::sync::Mutex<Option<Cursor>>>>> {
         self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -166,7 +168,8 @@ impl Reader {
                 drop(self.consumer.incremental_unassign(&list));
             }
             // The queue is split off before anything can come, so that nothing goes to the common queue.
-            let queue = self.consumer.split_partition_queue(self.names.of(partition.topic), number(partition));
+            let queue =
+                self.consumer.split_partition_queue(self.names.of(partition.topic), number(partition));
             let Some(queue) = queue else {
                 return Err(StoreError::Unavailable { detail: format!("there is no {partition}") });
             };
@@ -193,8 +196,7 @@ impl Reader {
                     }
                 }
             };
-            let message =
-                received.map_err(|error| unavailable("records cannot be read", &error))?;
+            let message = received.map_err(|error| unavailable("records cannot be read", &error))?;
             // What librdkafka had fetched before the cursor was moved.
             if message.offset() >= i64::try_from(cursor.next).unwrap_or(i64::MAX) {
                 return Ok(Some(self.record(&message)));

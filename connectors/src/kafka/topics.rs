@@ -148,10 +148,10 @@ pub async fn diff(options: &Options) -> Result<Vec<Difference>, OpenError> {
     let metadata = metadata(&options.connection).await?;
     let names = Names::new(&options.prefix, options.partitions.get());
     let mut differences = shape(&metadata, &names, policy.replication);
-    let there: Vec<_> = Topic::ALL.into_iter().filter(|&topic| is_there(&metadata, names.of(topic))).collect();
+    let there: Vec<_> =
+        Topic::ALL.into_iter().filter(|&topic| is_there(&metadata, names.of(topic))).collect();
     let admin = admin(&options.connection)?;
-    let resources: Vec<_> =
-        there.iter().map(|&topic| ResourceSpecifier::Topic(names.of(topic))).collect();
+    let resources: Vec<_> = there.iter().map(|&topic| ResourceSpecifier::Topic(names.of(topic))).collect();
     if resources.is_empty() {
         return Ok(differences);
     }
@@ -185,7 +185,8 @@ pub async fn apply(options: &Options) -> Result<Vec<Difference>, OpenError> {
                 let of = names.topic(topic).expect("only own topics differ");
                 let settings = settings(of, policy, options.max_record_bytes);
                 let replication = TopicReplication::Fixed(i32::try_from(policy.replication).unwrap_or(1));
-                let mut new = NewTopic::new(topic, i32::try_from(*partitions).unwrap_or(i32::MAX), replication);
+                let mut new =
+                    NewTopic::new(topic, i32::try_from(*partitions).unwrap_or(i32::MAX), replication);
                 for (setting, value) in &settings {
                     new = new.set(setting, value);
                 }
@@ -216,7 +217,22 @@ pub async fn apply(options: &Options) -> Result<Vec<Difference>, OpenError> {
             altered.map_err(|(_, error)| refused(&name, error))?;
         }
     }
+    if mended.iter().any(|one| matches!(one, Difference::Missing { .. })) {
+        settled(options, &names).await?;
+    }
     Ok(mended)
+}
+
+/// Waits until every broker that is asked knows the new topics: making them is told before that.
+async fn settled(options: &Options, names: &Names) -> Result<(), OpenError> {
+    for _ in 0..100 {
+        let metadata = metadata(&options.connection).await?;
+        if Topic::ALL.into_iter().all(|topic| is_there(&metadata, names.of(topic))) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(OpenError::Topics(vec!["the brokers have made topics but do not name them".to_owned()]))
 }
 
 /// Refuses to start on topics that are missing or cut otherwise.
@@ -225,8 +241,7 @@ pub(super) async fn check(options: &Options) -> Result<(), OpenError> {
     for difference in differences.iter().filter(|one| !one.is_fatal()) {
         tracing::warn!("{difference}; `heddle topics diff` tells more");
     }
-    let faults: Vec<_> =
-        differences.iter().filter(|one| one.is_fatal()).map(ToString::to_string).collect();
+    let faults: Vec<_> = differences.iter().filter(|one| one.is_fatal()).map(ToString::to_string).collect();
     if faults.is_empty() { Ok(()) } else { Err(OpenError::Topics(faults)) }
 }
 
@@ -261,8 +276,7 @@ fn is_there(metadata: &Metadata, name: &str) -> bool {
 async fn metadata(connection: &Connection) -> Result<Metadata, OpenError> {
     let consumer: BaseConsumer<Quiet> = connection.config().create_with_context(Quiet)?;
     let asked = tokio::task::spawn_blocking(move || consumer.fetch_metadata(None, REQUEST)).await;
-    let unreachable =
-        |why: String| OpenError::Unreachable { brokers: connection.brokers.join(", "), why };
+    let unreachable = |why: String| OpenError::Unreachable { brokers: connection.brokers.join(", "), why };
     match asked {
         Ok(Ok(metadata)) => Ok(metadata),
         Ok(Err(error)) => Err(unreachable(error.to_string())),

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// Where the servers are.
+#[allow(dead_code, reason = "not every test asks for both")]
 #[derive(Debug, Clone)]
 pub(crate) struct Services {
     /// A Kafka broker.
@@ -36,9 +37,20 @@ impl Services {
 }
 
 fn hold() {
+    run(&["hold", &std::process::id().to_string()]);
+}
+
+fn run(arguments: &[&str]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/local/services");
-    let done = Command::new(&script).arg("hold").arg(std::process::id().to_string()).output();
+    let done = Command::new(&script).args(arguments).output();
     let done = done.unwrap_or_else(|error| panic!("{} cannot be run: {error}", script.display()));
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
-    assert!(done.status.success(), "the test servers do not start: {said}");
+    assert!(done.status.success(), "{arguments:?}: {said}");
+}
+
+/// Kills a server as a power cut would, and starts it again.
+#[allow(dead_code, reason = "not every test has that much in mind")]
+pub(crate) fn restart(service: &str) {
+    run(&["kill", service]);
+    run(&["up", service]);
 }

@@ -6,9 +6,12 @@
 #![expect(clippy::unwrap_used, reason = "a promise that is broken panics")]
 
 mod channel;
+mod cluster;
 mod keys;
 mod knowledge;
 mod log;
+#[path = "../common/services.rs"]
+mod services;
 mod state;
 mod stores;
 
@@ -48,6 +51,7 @@ macro_rules! on_store {
 on_store!(memory, crate::stores::MemorySite::whole());
 on_store!(embedded, crate::stores::EmbeddedSite::new());
 on_store!(memory_split, crate::stores::MemorySite::split());
+on_store!(kafka_and_cql, crate::cluster::ClusterSite::new());
 
 mod memory_knowledge {
     crate::knowledge::promises!(crate::MemoryKnowledge::default());

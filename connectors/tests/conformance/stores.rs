@@ -1,5 +1,6 @@
 //! The stores that the suites run on, and how each is opened again over what it kept.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::log::{FetchLimit, Log, NewRecord, Record};
 use heddle_schemas::ports::state::{Fence, State};
 use heddle_schemas::time::Timestamp;
-use heddle_schemas::topic::{Offset, Topic, TopicPartition};
+use heddle_schemas::topic::{Epoch, Offset, Topic, TopicPartition};
 
 /// Log and state of one incarnation.
 pub(crate) struct Opened {
@@ -144,9 +145,29 @@ impl Fixture {
 
     /// The fence of the current ownership.
     pub(crate) async fn fence(&self, partition: TopicPartition) -> Fence {
-        let assignment = self.log().assignment(0).await.unwrap();
-        let owned = assignment.partitions.into_iter().find(|(owned, _)| *owned == partition);
-        Fence { partition, epoch: owned.expect("the only node owns every partition").1 }
+        let owned = self.owned(|owned| owned.contains_key(&partition)).await;
+        Fence { partition, epoch: owned[&partition] }
+    }
+
+    /// What the only node owns, once it is `enough`: partitions may come one by one.
+    pub(crate) async fn owned(
+        &self,
+        enough: impl Fn(&BTreeMap<TopicPartition, Epoch>) -> bool,
+    ) -> BTreeMap<TopicPartition, Epoch> {
+        let log = self.log();
+        let waited = async {
+            let mut seen = 0;
+            loop {
+                let assignment = log.assignment(seen).await.unwrap();
+                seen = assignment.generation;
+                let owned: BTreeMap<_, _> = assignment.partitions.into_iter().collect();
+                if enough(&owned) {
+                    return owned;
+                }
+            }
+        };
+        let patience = std::time::Duration::from_secs(60);
+        tokio::time::timeout(patience, waited).await.expect("the only node owns every partition")
     }
 }
 

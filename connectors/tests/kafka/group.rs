@@ -57,7 +57,9 @@ async fn a_second_node_gets_its_share_when_the_first_has_let_go() {
     assert!(!lost && !partitions.is_empty() && partitions.len() < all.len(), "{partitions:?} of {all:?}");
     let nothing = tokio::time::timeout(Duration::from_secs(1), of_b.recv()).await;
     assert!(
-        nothing.as_ref().map_or(true, |change| matches!(change, Some(Change::Assigned(none)) if none.is_empty())),
+        nothing
+            .as_ref()
+            .map_or(true, |change| matches!(change, Some(Change::Assigned(none)) if none.is_empty())),
         "not before the first has let go: {nothing:?}"
     );
     drop(released);

@@ -64,11 +64,8 @@ async fn a_partition_is_read_from_any_offset_back_and_forth() {
     let options = options("a", &prefix());
     topics::apply(&options).await.unwrap();
     let kafka = open(&options).await;
-    let record = |number: u64| NewRecord {
-        partition: INBOUND,
-        key: "k".into(),
-        value: number.to_string().into(),
-    };
+    let record =
+        |number: u64| NewRecord { partition: INBOUND, key: "k".into(), value: number.to_string().into() };
     let offsets = kafka.append((0..1_000).map(record).collect()).await.unwrap();
     let limit = FetchLimit { records: 10, bytes: 1 << 20 };
     for from in [990, 0, 500, 500, 3, 995] {

@@ -63,7 +63,7 @@ impl Admin {
         match remote.client.get(format!("{base}/healthz")).send().await {
             Ok(_) => Ok(Self::Remote(remote)),
             Err(error) if error.is_connect() && place.url.is_none() => {
-                let node = Arc::new(Node::open(config)?);
+                let node = Arc::new(Node::open(config).await?);
                 let administration = node.administration().await?;
                 Ok(Self::Local(node, administration))
             }

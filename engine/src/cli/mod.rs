@@ -7,7 +7,7 @@
 //! # Layout
 //! - [`output`]: the one place that prints.
 //! - [`admin`]: where commands find a node: its admin API, or the folder when no process has it open.
-//! - One file a command: [`serve`], [`check_config`], [`tenant`], [`kb`]; [`demo`] is a folder.
+//! - One file a command: [`serve`], [`check_config`], [`topics`], [`tenant`], [`kb`]; [`demo`] is a folder.
 
 pub mod admin;
 pub mod check_config;
@@ -16,17 +16,20 @@ pub mod kb;
 pub mod output;
 pub mod serve;
 pub mod tenant;
+pub mod topics;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use heddle_connectors::{embedded, kafka};
 use heddle_schemas::config::Config;
 
 use self::output::Output;
 use crate::configuration::{self, ConfigurationError};
 use crate::node::NodeError;
 use crate::service::ServiceError;
+use crate::stores::StoresError;
 use crate::telemetry;
 
 /// Actor-based message engine for AI customer agents and bulk campaigns over WhatsApp.
@@ -56,6 +59,8 @@ enum Command {
     Serve,
     /// Check the configuration, and tenants' files beside it, without starting anything.
     CheckConfig(check_config::Arguments),
+    /// Kafka's topics: compare them with the configuration, make them so.
+    Topics(topics::Arguments),
     /// Tenants: apply a file, list, show.
     Tenant(tenant::Arguments),
     /// A tenant's documents: add, list, remove, search.
@@ -81,10 +86,22 @@ impl From<ConfigurationError> for Failure {
 
 impl From<NodeError> for Failure {
     fn from(error: NodeError) -> Self {
-        use heddle_connectors::embedded::OpenError;
         match error {
             NodeError::Configuration(error) => error.into(),
-            error @ NodeError::Store(OpenError::Partitions { .. }) => Self::Usage(error.into()),
+            NodeError::Stores(error) => error.into(),
+            error => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<StoresError> for Failure {
+    fn from(error: StoresError) -> Self {
+        match error {
+            // The configuration does not go with what is there.
+            StoresError::Embedded(embedded::OpenError::Partitions { .. })
+            | StoresError::Kafka(kafka::OpenError::Topics(_) | kafka::OpenError::Client(_)) => {
+                Self::Usage(error.into())
+            }
             error => Self::Failed(error.into()),
         }
     }
@@ -135,6 +152,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         match cli.command {
             Command::Serve => serve::run(config).await,
             Command::CheckConfig(_) => Ok(()),
+            Command::Topics(arguments) => topics::run(config, arguments, output).await,
             Command::Tenant(arguments) => tenant::run(config, arguments, output).await,
             Command::Kb(arguments) => kb::run(config, arguments, output).await,
             Command::Demo(arguments) => demo::run(config, arguments, output).await,

@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,8 +36,9 @@ const STATUSES: [&str; 3] = ["sent", "delivered", "read"];
 /// How webhooks are sent.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The engine's base address, such as `http://127.0.0.1:8080`.
-    pub target: String,
+    /// The engine's base addresses, such as `http://127.0.0.1:8080`: one, or those behind a balancer, which
+    /// sends each attempt to the next.
+    pub targets: Vec<String>,
     /// The app secret that signs the webhooks of each number.
     pub secrets: HashMap<AccountId, Secret>,
     /// How many are under way at once. Default 64.
@@ -65,7 +66,7 @@ impl Options {
     #[must_use]
     pub fn new(target: impl Into<String>, secrets: HashMap<AccountId, Secret>) -> Self {
         Self {
-            target: target.into(),
+            targets: vec![target.into()],
             secrets,
             concurrency: const { NonZeroUsize::new(64).unwrap() },
             first_pause: Duration::from_millis(50),
@@ -136,6 +137,7 @@ struct Shared {
     client: reqwest::Client,
     dice: Dice,
     slots: Semaphore,
+    turn: AtomicUsize,
     meters: Meters,
     acknowledged: Mutex<HashSet<String>>,
     /// What has been ordered and is not taken yet.
@@ -152,7 +154,7 @@ pub(super) enum Order {
 
 /// One body on its way.
 struct Delivery {
-    url: String,
+    path: String,
     signature: String,
     body: Bytes,
     /// The ids of the messages in it.
@@ -179,6 +181,7 @@ impl Webhooks {
         let shared = Arc::new(Shared {
             dice: Dice::new(options.seed, 2),
             slots: Semaphore::new(options.concurrency.get()),
+            turn: AtomicUsize::new(0),
             options,
             clock,
             client,
@@ -334,7 +337,7 @@ impl Shared {
             "entry": [{ "id": "102290129340398", "changes": [{ "field": "messages", "value": value }] }],
         });
         let body = Bytes::from(body.to_string());
-        let url = format!("{}/webhooks/whatsapp/{account}", self.options.target.trim_end_matches('/'));
+        let path = format!("/webhooks/whatsapp/{account}");
         let secret = self.options.secrets.get(account).map(Secret::expose).unwrap_or_default();
         let signature = signature(secret, &body);
         add(&self.meters.webhooks, 1);
@@ -342,10 +345,10 @@ impl Shared {
             add(&self.meters.duplicates, 1);
             add(&self.meters.duplicate_messages, ids.len());
             let delay = delay + self.dice.within(&(Duration::ZERO..self.options.lateness));
-            let (url, signature, body, ids) = (url.clone(), signature.clone(), body.clone(), ids.clone());
-            bodies.push(Delivery { url, signature, body, ids, delay });
+            let (path, signature, body, ids) = (path.clone(), signature.clone(), body.clone(), ids.clone());
+            bodies.push(Delivery { path, signature, body, ids, delay });
         }
-        bodies.push(Delivery { url, signature, body, ids, delay });
+        bodies.push(Delivery { path, signature, body, ids, delay });
     }
 
     async fn deliver(self: Arc<Self>, delivery: Delivery) {
@@ -369,9 +372,11 @@ impl Shared {
     /// Whether the target took it: 200, and nothing else.
     async fn attempt(&self, delivery: &Delivery) -> bool {
         let Ok(_slot) = self.slots.acquire().await else { return false };
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let target = &self.options.targets[turn % self.options.targets.len()];
         let sent = self
             .client
-            .post(&delivery.url)
+            .post(format!("{}{}", target.trim_end_matches('/'), delivery.path))
             .header(CONTENT_TYPE, "application/json")
             .header("x-hub-signature-256", &delivery.signature)
             .body(delivery.body.clone())

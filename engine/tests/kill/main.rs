@@ -9,6 +9,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a fault of the harness is a fault of the test")]
 
+#[path = "../common/process.rs"]
 mod process;
 
 use std::collections::HashMap;
@@ -32,6 +33,10 @@ const KILLS: usize = 12;
 /// In every customer's text: nobody else writes it.
 const WORD: &str = "zanzibar";
 const FALLBACK: &str = "A colleague will get back to you.";
+
+/// Segments and checkpoints so small that many are met, and short waits.
+const SMALL: &str = "log.segment_bytes = 1048576\nstate.checkpoint_bytes = 1048576\n\
+                     engine.send_timeout = \"2s\"\nengine.unknown_wait = \"5s\"\n";
 
 #[expect(clippy::disallowed_methods, reason = "a switch of this test alone")]
 fn kills() -> usize {
@@ -98,7 +103,7 @@ async fn a_process_killed_again_and_again_loses_nothing_and_sends_nothing_twice(
     .unwrap();
     let (document, questions) = script();
     std::fs::write(folder.path().join("catalogue.md"), document).unwrap();
-    let node = Node::new(folder.path());
+    let node = Node::new(folder.path(), "a", SMALL);
     // On the folder itself: nothing runs yet.
     node.command(&["tenant", "apply", tenant_file(folder.path(), &graph.api_base()).to_str().unwrap()]);
     node.command(&["kb", "add", "kill", folder.path().join("catalogue.md").to_str().unwrap()]);

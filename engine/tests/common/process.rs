@@ -1,8 +1,9 @@
-//! The binary as a child process, on one folder and one address.
+//! The binary as a child process, on one configuration and one address.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -10,9 +11,10 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long a node may take until it is ready.
 const READY: Duration = Duration::from_secs(30);
 
-/// A folder and an address that processes come and go on.
+/// A configuration and an address that processes come and go on.
 pub(crate) struct Node {
     folder: PathBuf,
+    name: String,
     port: u16,
 }
 
@@ -25,23 +27,25 @@ pub(crate) struct Running {
 /// A free port below those that the system gives out by itself: no other process gets it by chance
 /// between two starts of the node.
 fn free_port() -> u16 {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
     let first = 20_000 + u16::try_from(std::process::id() % 5_000).unwrap();
     (first..30_000)
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .find(|port| *port > TAKEN.load(Ordering::Relaxed) && TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .inspect(|port| TAKEN.store(*port, Ordering::Relaxed))
         .expect("one of 5,000 ports is free")
 }
 
 impl Node {
-    pub(crate) fn new(folder: &Path) -> Self {
+    /// A node of this name, told by `more` what the harness leaves open.
+    pub(crate) fn new(folder: &Path, name: &str, more: &str) -> Self {
         let port = free_port();
         let config = format!(
-            "data_dir = \"{data}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[log]\nsegment_bytes = 1048576\n\
-             [state]\ncheckpoint_bytes = 1048576\n[engine]\nsend_timeout = \"2s\"\nunknown_wait = \"5s\"\n\
-             [telemetry]\nlevel = \"trace\"\nformat = \"json\"\n",
+            "data_dir = \"{data}\"\nhttp.listen = \"127.0.0.1:{port}\"\nnode.name = \"{name}\"\n\
+             telemetry.level = \"trace\"\ntelemetry.format = \"json\"\n{more}",
             data = folder.join("data").display(),
         );
-        std::fs::write(folder.join("heddle.toml"), config).unwrap();
-        Self { folder: folder.into(), port }
+        std::fs::write(folder.join(format!("{name}.toml")), config).unwrap();
+        Self { folder: folder.into(), name: name.to_owned(), port }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -50,12 +54,12 @@ impl Node {
 
     fn heddle(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_heddle"));
-        command.arg("--config").arg(self.folder.join("heddle.toml")).stdin(Stdio::null());
+        command.arg("--config").arg(self.folder.join(format!("{}.toml", self.name))).stdin(Stdio::null());
         command
     }
 
     fn log(&self) -> PathBuf {
-        self.folder.join("node.log")
+        self.folder.join(format!("{}.log", self.name))
     }
 
     /// Runs a command that ends by itself, and well.
@@ -89,6 +93,7 @@ impl Node {
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
+    #[allow(dead_code, reason = "not every test looks there")]
     pub(crate) fn assert_log_shows_none_of(&self, words: &[&str]) {
         let log = std::fs::read_to_string(self.log()).unwrap();
         assert!(log.lines().count() > 10, "a log that says nothing proves nothing");
@@ -98,6 +103,7 @@ impl Node {
         }
     }
 
+    #[allow(dead_code, reason = "not every test looks there")]
     pub(crate) fn assert_files_show_none_of(&self, words: &[&str]) {
         let mut open = vec![self.folder.join("data")];
         let mut bytes = 0;
@@ -124,10 +130,15 @@ impl Running {
         self.child.wait().unwrap();
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
     /// Asks it to stop and waits until it has, with exit code 0.
     pub(crate) fn terminate(mut self) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         let ended = self.child.wait().unwrap();
         assert!(ended.success(), "drained and ended with {ended}");
     }

@@ -1,0 +1,422 @@
+//! Takes partitions over, renews their leases and lets them go.
+//!
+//! The consumer group says who is to have a partition, the ownership's row who has it: only who has raised
+//! the row's epoch reads, writes, sends and acknowledges. A partition is taken over when its former owner has
+//! released it, or when its lease has run out by the database's own clock; for what sends, the longest call
+//! has to be over too. Whoever finds a newer epoch in the row drops the partition at once.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::mpsc as blocking_mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::ports::log::{Assignment, StoreError};
+use heddle_schemas::ports::state::Fence;
+use heddle_schemas::time::Timestamp;
+use heddle_schemas::topic::{Epoch, Topic, TopicPartition};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::Options;
+use super::lease::{Lease, Refusal, first_end};
+use crate::cql::Cql;
+use crate::cql::ownership::OwnershipRow;
+use crate::kafka::{Change, Kafka};
+
+/// The pause between two looks at a lease that has to run out, or after a failure.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How far the clocks of two database nodes may be apart.
+const SKEW: Duration = Duration::from_millis(500);
+/// How long partitions that are there wait for others that came with them.
+const TOGETHER: Duration = Duration::from_millis(500);
+/// How often what the agenda has left behind is swept.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// What of the partitions this node owns.
+pub(super) struct Ownerships {
+    options: Options,
+    kafka: Arc<Kafka>,
+    cql: Arc<Cql>,
+    clock: Arc<dyn Clock>,
+    held: Mutex<HashMap<TopicPartition, Lease>>,
+    leaving: Mutex<HashMap<TopicPartition, Leaving>>,
+    assignment: watch::Sender<Assignment>,
+    over: watch::Sender<bool>,
+}
+
+/// A partition that the group takes away and the node still works on.
+struct Leaving {
+    until: Duration,
+    // The group goes on when all of a revocation's are dropped.
+    _released: blocking_mpsc::Sender<()>,
+}
+
+/// What follows the group.
+#[derive(Default)]
+struct Following {
+    wanted: BTreeSet<TopicPartition>,
+    taking: JoinSet<(TopicPartition, Lease)>,
+    handles: BTreeMap<TopicPartition, AbortHandle>,
+    taken: bool,
+}
+
+impl Ownerships {
+    pub(super) fn new(options: Options, kafka: Arc<Kafka>, cql: Arc<Cql>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            options,
+            kafka,
+            cql,
+            clock,
+            held: Mutex::default(),
+            leaving: Mutex::default(),
+            assignment: watch::Sender::default(),
+            over: watch::Sender::new(false),
+        }
+    }
+
+    /// Waits for an assignment newer than `seen`.
+    pub(super) async fn assignment(&self, seen: u64) -> Result<Assignment, StoreError> {
+        let mut assignment = self.assignment.subscribe();
+        let mut over = self.over.subscribe();
+        tokio::select! {
+            biased;
+            _ = over.wait_for(|over| *over) => Err(StoreError::Closed),
+            found = assignment.wait_for(|assignment| assignment.generation > seen) => {
+                found.map(|found| found.clone()).map_err(|_| StoreError::Closed)
+            }
+        }
+    }
+
+    /// Whether an ownership holds right now.
+    pub(super) fn holds(&self, fence: Fence) -> Result<(), StoreError> {
+        let elapsed = self.clock.elapsed();
+        let held = lock(&self.held);
+        let lease = of(&held, fence)?;
+        if lease.holds(elapsed) { Ok(()) } else { Err(refused(fence, Refusal::Expired)) }
+    }
+
+    /// The next write timestamp under an ownership.
+    pub(super) fn timestamp(&self, fence: Fence) -> Result<i64, StoreError> {
+        let (now, elapsed) = (self.clock.now(), self.clock.elapsed());
+        let mut held = lock(&self.held);
+        of(&held, fence)?;
+        let lease = held.get_mut(&fence.partition).expect("it was just found");
+        lease.timestamp(now, elapsed).map_err(|refusal| refused(fence, refusal))
+    }
+
+    /// Follows the group until it or the node is over.
+    pub(super) async fn follow(self: Arc<Self>, mut changes: mpsc::Receiver<Change>) {
+        let mut following = Following::default();
+        let mut renew = tokio::time::interval(self.options.lease / 3);
+        renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let together = tokio::time::sleep(TOGETHER);
+            tokio::select! {
+                change = changes.recv() => match change {
+                    Some(Change::Assigned(partitions)) => {
+                        for partition in partitions {
+                            following.wanted.insert(partition);
+                            lock(&self.leaving).remove(&partition);
+                            self.begin(&mut following, partition, Duration::ZERO);
+                        }
+                    }
+                    Some(Change::Revoked { partitions, lost, released }) => {
+                        self.revoked(&mut following, &partitions, lost, &released);
+                    }
+                    Some(Change::Over(_)) | None => {
+                        lock(&self.held).clear();
+                        self.publish();
+                        self.over.send_replace(true);
+                        return;
+                    }
+                },
+                Some(taken) = following.taking.join_next() => {
+                    // One that was aborted is not wanted any more.
+                    let Ok((partition, lease)) = taken else { continue };
+                    following.handles.remove(&partition);
+                    if following.wanted.contains(&partition) {
+                        lock(&self.held).insert(partition, lease);
+                        following.taken = true;
+                    }
+                    if following.taking.is_empty() {
+                        self.tell(&mut following);
+                    }
+                }
+                () = together, if following.taken => self.tell(&mut following),
+                _ = renew.tick() => {
+                    for partition in self.renew_all().await {
+                        self.lose(&mut following, partition);
+                    }
+                }
+                _ = sweep.tick() => self.sweep(),
+            }
+        }
+    }
+
+    fn tell(&self, following: &mut Following) {
+        if std::mem::take(&mut following.taken) {
+            self.publish();
+        }
+    }
+
+    fn begin(self: &Arc<Self>, following: &mut Following, partition: TopicPartition, after: Duration) {
+        let this = self.clone();
+        let handle = following.taking.spawn(async move {
+            tokio::time::sleep(after).await;
+            let lease = this.take_over(partition).await;
+            (partition, lease)
+        });
+        if let Some(before) = following.handles.insert(partition, handle) {
+            before.abort();
+        }
+    }
+
+    fn revoked(
+        &self,
+        following: &mut Following,
+        partitions: &[TopicPartition],
+        lost: bool,
+        released: &blocking_mpsc::Sender<()>,
+    ) {
+        let published: BTreeSet<_> =
+            self.assignment.borrow().partitions.iter().map(|(partition, _)| *partition).collect();
+        let until = self.clock.elapsed() + self.options.handover;
+        for partition in partitions {
+            following.wanted.remove(partition);
+            if let Some(handle) = following.handles.remove(partition) {
+                handle.abort();
+            }
+            if lost {
+                // Others may have them; what is in work here must not go on.
+                lock(&self.held).remove(partition);
+                self.kafka.give_up(*partition);
+            } else if published.contains(partition) {
+                let leaving = Leaving { until, _released: released.clone() };
+                lock(&self.leaving).insert(*partition, leaving);
+            } else {
+                // Nobody works on it yet, and its row says nothing that its lease would not end.
+                lock(&self.held).remove(partition);
+                self.kafka.pause(*partition);
+            }
+        }
+        self.publish();
+    }
+
+    /// Somebody else has the partition. The group may still say that it is ours; then it is taken over again.
+    fn lose(self: &Arc<Self>, following: &mut Following, partition: TopicPartition) {
+        tracing::error!(%partition, "another owner has taken the partition; what was in work here is dropped");
+        lock(&self.held).remove(&partition);
+        lock(&self.leaving).remove(&partition);
+        self.kafka.give_up(partition);
+        self.publish();
+        if following.wanted.contains(&partition) {
+            self.begin(following, partition, self.options.lease);
+        }
+    }
+
+    /// Tells what is owned: what is held and not about to leave.
+    fn publish(&self) {
+        let leaving = lock(&self.leaving);
+        let held = lock(&self.held);
+        let mut partitions: Vec<_> = held
+            .iter()
+            .filter(|(partition, _)| !leaving.contains_key(partition))
+            .map(|(&partition, lease)| (partition, Epoch(lease.epoch)))
+            .collect();
+        partitions.sort_unstable();
+        self.assignment.send_modify(|assignment| {
+            assignment.generation += 1;
+            assignment.partitions = partitions;
+        });
+    }
+
+    /// Waits until nobody owns the partition and makes it this node's, however long that takes.
+    async fn take_over(&self, partition: TopicPartition) -> Lease {
+        let mut told = false;
+        loop {
+            match self.try_take_over(partition).await {
+                Ok(Ok(lease)) => {
+                    tracing::info!(%partition, epoch = lease.epoch, "owned");
+                    return lease;
+                }
+                Ok(Err(wait)) => {
+                    if !told && !wait.is_zero() {
+                        told = true;
+                        tracing::info!(%partition, ?wait, "waits for the lease of its former owner");
+                    }
+                    tokio::time::sleep(wait.min(PAUSE)).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, %partition, "cannot be taken over now");
+                    tokio::time::sleep(PAUSE * 2).await;
+                }
+            }
+        }
+    }
+
+    /// The inner error says how long the former owner's lease still runs.
+    async fn try_take_over(&self, partition: TopicPartition) -> Result<Result<Lease, Duration>, StoreError> {
+        let found = self.cql.ownership(partition).await?;
+        let (before, expected) = match &found {
+            None => (0, None),
+            Some(found) => {
+                let wait = self.remaining(partition, found.row.lease, found.age);
+                // What this process took over before it failed on the way has no other owner.
+                if !wait.is_zero() && found.row.owner != self.options.owner {
+                    return Ok(Err(wait));
+                }
+                (found.row.block_end, Some(found.row.epoch))
+            }
+        };
+        let epoch = expected.unwrap_or(0) + 1;
+        let end = first_end(self.clock.now(), before);
+        // Counted from before the write, so that it ends here first.
+        let until = self.clock.elapsed() + self.options.lease;
+        let row = self.row(epoch, self.options.lease, end);
+        let taken = match self.cql.swap_ownership(partition, expected, &row).await {
+            Ok(taken) => taken,
+            // It may have happened all the same.
+            Err(StoreError::Unavailable { .. }) => {
+                let now = self.cql.ownership(partition).await?;
+                now.is_some_and(|now| now.row.epoch == epoch && now.row.owner == row.owner)
+            }
+            Err(error) => return Err(error),
+        };
+        if !taken {
+            return Ok(Err(PAUSE));
+        }
+        self.kafka.take_over(partition).await?;
+        Ok(Ok(Lease::taken(epoch, until, before, end)))
+    }
+
+    /// How long a former owner may still act.
+    fn remaining(&self, partition: TopicPartition, lease: i64, age: i64) -> Duration {
+        if lease == 0 {
+            return Duration::ZERO;
+        }
+        let mut after = Duration::from_micros(u64::try_from(lease).unwrap_or(0)) + SKEW;
+        if partition.topic == Topic::Outbound {
+            after += self.options.longest_call;
+        }
+        after.saturating_sub(Duration::from_micros(u64::try_from(age).unwrap_or(0)))
+    }
+
+    fn row(&self, epoch: u64, lease: Duration, block_end: i64) -> OwnershipRow {
+        let lease = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX);
+        OwnershipRow { epoch, owner: self.options.owner.clone(), lease, block_end }
+    }
+
+    /// Renews every lease, and returns the partitions that have another owner.
+    async fn renew_all(&self) -> Vec<TopicPartition> {
+        let due = self.due();
+        let renewals = due.into_iter().map(|(partition, lease)| async move {
+            match self.renew(partition, lease).await {
+                Ok(true) => None,
+                Ok(false) => Some(partition),
+                Err(error) => {
+                    tracing::warn!(%error, %partition, "the lease could not be renewed; it is tried again");
+                    None
+                }
+            }
+        });
+        futures::future::join_all(renewals).await.into_iter().flatten().collect()
+    }
+
+    fn due(&self) -> Vec<(TopicPartition, Lease)> {
+        let elapsed = self.clock.elapsed();
+        let leaving = lock(&self.leaving);
+        let held = lock(&self.held);
+        // Who could not let go in time lets the lease run out.
+        let due = held
+            .iter()
+            .filter(|(partition, _)| leaving.get(partition).is_none_or(|leaving| elapsed < leaving.until));
+        due.map(|(&partition, &lease)| (partition, lease)).collect()
+    }
+
+    async fn renew(&self, partition: TopicPartition, lease: Lease) -> Result<bool, StoreError> {
+        let until = self.clock.elapsed() + self.options.lease;
+        let end = lease.next_end(self.clock.now());
+        let row = self.row(lease.epoch, self.options.lease, end);
+        if !self.cql.swap_ownership(partition, Some(lease.epoch), &row).await? {
+            return Ok(false);
+        }
+        let held = {
+            let mut held = lock(&self.held);
+            let held = held.get_mut(&partition).filter(|held| held.epoch == lease.epoch);
+            held.map(|held| held.renewed(until, end))
+        };
+        if held.is_none() {
+            // It was released meanwhile, and this has just taken that back.
+            let row = self.row(lease.epoch, Duration::ZERO, end);
+            self.cql.swap_ownership(partition, Some(lease.epoch), &row).await?;
+        }
+        Ok(true)
+    }
+
+    /// The node works on the partition no more.
+    pub(super) async fn release(&self, partition: TopicPartition, epoch: Epoch) {
+        let lease = {
+            let mut held = lock(&self.held);
+            match held.get(&partition) {
+                Some(lease) if lease.epoch == epoch.0 => held.remove(&partition),
+                _ => None,
+            }
+        };
+        if let Some(lease) = lease {
+            self.kafka.pause(partition);
+            let row = self.row(lease.epoch, Duration::ZERO, lease.last());
+            // Should it fail, the lease runs out.
+            if let Err(error) = self.cql.swap_ownership(partition, Some(lease.epoch), &row).await {
+                tracing::warn!(%error, %partition, "was not released; its lease runs out");
+            }
+        }
+        lock(&self.leaving).remove(&partition);
+    }
+
+    /// Releases everything.
+    pub(super) async fn release_all(&self) {
+        let held: Vec<_> =
+            lock(&self.held).iter().map(|(&partition, lease)| (partition, lease.epoch)).collect();
+        let released = held.into_iter().map(|(partition, epoch)| self.release(partition, Epoch(epoch)));
+        futures::future::join_all(released).await;
+        self.over.send_replace(true);
+    }
+
+    fn sweep(self: &Arc<Self>) {
+        let now = self.clock.now();
+        let held: Vec<_> =
+            lock(&self.held).iter().map(|(&partition, lease)| (partition, lease.epoch)).collect();
+        for (partition, epoch) in held {
+            let this = self.clone();
+            tokio::spawn(async move { this.sweep_one(partition, Epoch(epoch), now).await });
+        }
+    }
+
+    async fn sweep_one(&self, partition: TopicPartition, epoch: Epoch, now: Timestamp) {
+        let Ok(timestamp) = self.timestamp(Fence { partition, epoch }) else { return };
+        if let Err(error) = self.cql.sweep_agenda(partition, now, timestamp).await {
+            tracing::debug!(%error, %partition, "the agenda was not swept; the next time comes soon");
+        }
+    }
+}
+
+fn of(held: &HashMap<TopicPartition, Lease>, fence: Fence) -> Result<&Lease, StoreError> {
+    let Fence { partition, epoch } = fence;
+    held.get(&partition).filter(|lease| lease.epoch == epoch.0).ok_or(StoreError::Fenced { partition, epoch })
+}
+
+fn refused(fence: Fence, refusal: Refusal) -> StoreError {
+    let partition = fence.partition;
+    let detail = match refusal {
+        Refusal::Expired => format!("the lease of {partition} has run out and is being renewed"),
+        Refusal::UsedUp => format!("the write timestamps of {partition} are used up until its next renewal"),
+    };
+    StoreError::Unavailable { detail }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

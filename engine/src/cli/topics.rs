@@ -1,0 +1,75 @@
+//! `heddle topics`: compares Kafka's topics with the configuration, and makes them so.
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use heddle_connectors::kafka::topics::{self, Difference};
+use heddle_schemas::config::{Config, LogKind};
+use serde::Serialize;
+
+use super::Failure;
+use super::output::Output;
+use crate::stores::{StoresError, kafka_options};
+
+/// What to do with topics.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make what is missing, and set what differs. What cannot be changed is told.
+    Apply,
+    /// Tell how the topics differ from the configuration; exit code 1 when they do.
+    Diff,
+}
+
+#[derive(Serialize)]
+struct Result<'a> {
+    applied: &'a [Difference],
+    differences: &'a [Difference],
+}
+
+/// Does it.
+///
+/// # Errors
+/// [`Failure`]; also when topics differ afterwards.
+pub async fn run(
+    config: Config,
+    arguments: Arguments,
+    output: &mut Output,
+) -> std::result::Result<(), Failure> {
+    if config.log.kind != LogKind::Kafka {
+        return Err(Failure::Usage(anyhow!("there are topics only with log.kind = \"kafka\"")));
+    }
+    let options = kafka_options(&config);
+    let failed = |error| Failure::from(StoresError::Kafka(error));
+    let applied = match arguments.action {
+        Action::Apply => topics::apply(&options).await.map_err(failed)?,
+        Action::Diff => Vec::new(),
+    };
+    let differences = topics::diff(&options).await.map_err(failed)?;
+    output.result(&Result { applied: &applied, differences: &differences }, || {
+        let done = applied.iter().map(|one| match one {
+            Difference::Missing { topic, partitions } => format!("{topic}: made, {partitions} partitions"),
+            Difference::Setting { topic, setting, wanted, found } => {
+                format!("{topic}: {setting} set to {wanted} (was {found})")
+            }
+            other => other.to_string(),
+        });
+        let left = differences.iter().map(ToString::to_string);
+        let mut lines: Vec<_> = done.chain(left).collect();
+        if differences.is_empty() {
+            lines.push("the topics are as they have to be".to_owned());
+        }
+        lines.join("\n")
+    });
+    match differences.len() {
+        0 => Ok(()),
+        _ if differences.iter().any(Difference::is_mendable) => {
+            Err(Failure::Failed(anyhow!("the topics differ; `heddle topics apply` makes them so")))
+        }
+        _ => Err(Failure::Failed(anyhow!("the topics differ in what cannot be changed by this command"))),
+    }
+}

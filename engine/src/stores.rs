@@ -1,0 +1,143 @@
+//! Log and state as a configuration names them: files of this process, or Kafka and CQL.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_connectors::cluster::{self, Cluster};
+use heddle_connectors::cql::{self, Cql};
+use heddle_connectors::embedded::{self, Embedded};
+use heddle_connectors::kafka::{self, Kafka, topics};
+use heddle_schemas::config::{Config, LogKind, StateKind};
+use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::ports::log::Log;
+use heddle_schemas::ports::state::State;
+use prometheus::Registry;
+
+/// A rebalance waits for the node this much longer than its actors may take.
+const HANDOVER_MARGIN: Duration = Duration::from_secs(5);
+
+/// Why the stores could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoresError {
+    /// The embedded one.
+    #[error(transparent)]
+    Embedded(#[from] embedded::OpenError),
+    /// Kafka.
+    #[error(transparent)]
+    Kafka(#[from] kafka::OpenError),
+    /// The database.
+    #[error(transparent)]
+    Cql(#[from] cql::OpenError),
+}
+
+/// Opened stores.
+pub enum Stores {
+    /// Files of this process.
+    Embedded(Arc<Embedded>),
+    /// Kafka and CQL, shared with other nodes.
+    Cluster(Arc<Cluster>),
+}
+
+impl Stores {
+    /// Opens what the configuration names.
+    ///
+    /// # Errors
+    /// [`StoresError`].
+    pub async fn open(
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        owner: String,
+        registry: &Registry,
+    ) -> Result<Self, StoresError> {
+        // The configuration has been checked: the kinds go together.
+        if (config.log.kind, config.state.kind) == (LogKind::Embedded, StateKind::Embedded) {
+            let options = embedded_options(config);
+            let opening = tokio::task::spawn_blocking(move || Embedded::open(options, clock));
+            let store =
+                opening.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+            heddle_connectors::metrics::register_embedded(registry, &store);
+            return Ok(Self::Embedded(store));
+        }
+        let cql = Cql::open(&cql_options(config)).await?;
+        let kafka = Kafka::open(&kafka_options(config), clock.clone()).await?;
+        let options = cluster::Options {
+            owner,
+            lease: config.node.lease,
+            longest_call: config.engine.send_timeout,
+            handover: config.engine.drain + HANDOVER_MARGIN,
+        };
+        Ok(Self::Cluster(Cluster::new(options, Arc::new(kafka), cql, clock)))
+    }
+
+    /// The log.
+    #[must_use]
+    pub fn log(&self) -> Arc<dyn Log> {
+        match self {
+            Self::Embedded(store) => store.clone(),
+            Self::Cluster(store) => store.clone(),
+        }
+    }
+
+    /// The state store.
+    #[must_use]
+    pub fn state(&self) -> Arc<dyn State> {
+        match self {
+            Self::Embedded(store) => store.clone(),
+            Self::Cluster(store) => store.clone(),
+        }
+    }
+
+    /// Everything is durable, and what was owned is free.
+    pub async fn close(&self) {
+        match self {
+            Self::Embedded(store) => store.close().await,
+            Self::Cluster(store) => store.close().await,
+        }
+    }
+}
+
+fn embedded_options(config: &Config) -> embedded::Options {
+    embedded::Options {
+        partitions: config.log.partitions,
+        segment_bytes: config.log.segment_bytes,
+        retention: config.log.retention,
+        max_bytes: config.log.max_bytes,
+        cache_bytes: config.state.cache_bytes,
+        checkpoint_bytes: config.state.checkpoint_bytes,
+        ..embedded::Options::new(&config.data_dir)
+    }
+}
+
+/// How the database of a configuration is reached.
+#[must_use]
+pub fn cql_options(config: &Config) -> cql::Options {
+    let state = &config.state;
+    cql::Options {
+        nodes: state.nodes.clone(),
+        keyspace: state.keyspace.clone(),
+        datacenter: Some(state.datacenter.clone()).filter(|name| !name.is_empty()),
+        user: state.user.clone(),
+        password: state.password.clone(),
+        timeout: state.timeout,
+        in_flight: state.in_flight,
+    }
+}
+
+/// How Kafka of a configuration is reached, and what its topics are to be like.
+#[must_use]
+pub fn kafka_options(config: &Config) -> kafka::Options {
+    let log = &config.log;
+    kafka::Options {
+        connection: kafka::Connection {
+            brokers: log.brokers.clone(),
+            node: config.node.name.clone(),
+            client: log.client.clone(),
+        },
+        prefix: log.topic_prefix.clone(),
+        partitions: log.partitions,
+        session_timeout: log.session_timeout,
+        handover: config.engine.drain + HANDOVER_MARGIN,
+        max_record_bytes: log.max_record_bytes.get(),
+        policy: topics::Policy { replication: log.replication.get(), retention: log.retention },
+    }
+}

@@ -1,0 +1,308 @@
+//! The play: customers who ask, and a fault at a time.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_connectors::clock::SystemClock;
+use heddle_engine::simulator::customers::{self, Customers, Question};
+use heddle_engine::simulator::fault::Faults;
+use heddle_engine::simulator::graph::{self, GraphApi};
+use heddle_engine::simulator::webhooks::{self, Webhooks};
+use heddle_schemas::id::AccountId;
+use heddle_schemas::ports::clock::Clock as _;
+use heddle_schemas::sealed::Secret;
+use rustix::process::Signal;
+
+use crate::process::Running;
+use crate::services;
+use crate::site::{PARTITIONS, Site};
+
+/// Nodes that there are.
+const NODES: usize = 3;
+/// Longer than the session timeout and the lease together.
+const ASLEEP: Duration = Duration::from_secs(12);
+/// How long the nodes may take until every partition has its owner again.
+const OWNED: Duration = Duration::from_secs(60);
+/// How long a scene goes on when its fault is over.
+const AFTER: Duration = Duration::from_secs(2);
+
+/// What happens in a scene.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A node joins.
+    Joins,
+    /// A node is stopped in order, stays away until its partitions are taken over, and comes back.
+    Leaves,
+    /// A node is killed and comes back at once.
+    Killed,
+    /// A node is suspended until others have its partitions, and goes on as if nothing had happened.
+    Sleeps,
+    /// The broker is killed and comes back.
+    Broker,
+    /// The database is killed and comes back.
+    Database,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Joins, Self::Killed, Self::Sleeps, Self::Broker, Self::Database, Self::Leaves];
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Joins => "a node joins",
+            Self::Leaves => "a node leaves and comes back",
+            Self::Killed => "a node is killed (-9) and restarted",
+            Self::Sleeps => "a node sleeps (SIGSTOP) and wakes as a zombie",
+            Self::Broker => "the broker is killed and restarted",
+            Self::Database => "the database is killed and restarted",
+        })
+    }
+}
+
+/// One line of the table.
+struct Line {
+    what: String,
+    seconds: f64,
+    answered: u64,
+}
+
+/// The play under way.
+pub(crate) struct Play {
+    site: Site,
+    running: Vec<Option<Running>>,
+    graph: GraphApi,
+    webhooks: Webhooks,
+    customers: Customers,
+    lines: Vec<Line>,
+    turn: usize,
+    // Goes last: everything in it is in use.
+    _folder: tempfile::TempDir,
+}
+
+fn accounts() -> Vec<AccountId> {
+    (0..6).map(|number| format!("30{number:02}").parse().unwrap()).collect()
+}
+
+/// Questions that each have their own answer, and the document that holds them.
+fn script() -> (String, Vec<Question>) {
+    let things =
+        ["lamp", "ladder", "kettle", "violin", "anchor", "basket", "hammer", "pillow", "mirror", "candle"];
+    let mut document = String::from("# Catalogue\n");
+    let mut questions = Vec::new();
+    for (number, thing) in things.iter().enumerate() {
+        let price = format!("{}{number} crowns", number + 3);
+        document += &format!("\n## {thing}\n\nA {thing} costs {price}.\n");
+        let question = match number % 2 {
+            0 => Question::new([&*format!("What does a {thing} cost?")]),
+            _ => Question::new([&*format!("a {thing}"), "what does it cost?"]),
+        };
+        questions.push(question.expecting(&price));
+    }
+    (document, questions)
+}
+
+fn tenant(api_base: &str) -> String {
+    let mut tenant = String::from(
+        "id = \"cluster\"\nname = \"Cluster\"\n[agent]\nfallback = \"A colleague will get back to you.\"\n\
+         settle = \"100ms\"\n",
+    );
+    for account in accounts() {
+        tenant += &format!(
+            "[[channels]]\nkind = \"whatsapp\"\naccount = \"{account}\"\napi_base = \"{api_base}\"\n\
+             access_token = \"token\"\napp_secret = \"secret\"\nverify_token = \"verify\"\n\
+             messages_per_second = 1000\n"
+        );
+    }
+    tenant
+}
+
+impl Play {
+    /// Two nodes serve, and customers begin to ask, enough of them for so many scenes.
+    pub(crate) async fn begin(scenes: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(SystemClock);
+        let graph = GraphApi::start(
+            graph::Options {
+                numbers: accounts().into_iter().map(|account| (account, Secret::new("token"))).collect(),
+                faults: Faults {
+                    latency: Duration::from_millis(1)..Duration::from_millis(60),
+                    server_error: 0.01,
+                    taken_then_dropped: 0.01,
+                    dropped: 0.01,
+                    ..Faults::default()
+                },
+                ..graph::Options::default()
+            },
+            clock.clone(),
+        )
+        .await
+        .unwrap();
+        let site = Site::new(folder.path(), NODES);
+        let (document, questions) = script();
+        let (of_tenant, of_document) =
+            (folder.path().join("tenant.toml"), folder.path().join("catalogue.md"));
+        std::fs::write(&of_tenant, tenant(&graph.api_base())).unwrap();
+        std::fs::write(&of_document, document).unwrap();
+        let first = site.nodes[0].start().await;
+        site.nodes[0].command(&["tenant", "apply", of_tenant.to_str().unwrap()]);
+        site.nodes[0].command(&["kb", "add", "cluster", of_document.to_str().unwrap()]);
+        let mut running: Vec<_> = (0..NODES).map(|_| None).collect();
+        running[1] = Some(site.nodes[1].start().await);
+        running[0] = Some(first);
+
+        let secrets: HashMap<_, _> =
+            accounts().into_iter().map(|account| (account, Secret::new("secret"))).collect();
+        let hooks = webhooks::Options {
+            targets: site.urls(),
+            longest_pause: Duration::from_millis(500),
+            timeout: Duration::from_secs(3),
+            ..webhooks::Options::new("", secrets)
+        };
+        let webhooks = Webhooks::start(hooks, &graph, clock.clone()).unwrap();
+        let scenes = scenes.max(1);
+        let cast = customers::Options {
+            customers: NonZeroUsize::new(40 * scenes).unwrap(),
+            questions: NonZeroUsize::new(24).unwrap(),
+            patience: Some(Duration::from_secs(240)),
+            start: Duration::from_secs(15) * u32::try_from(scenes).unwrap(),
+            think: Duration::from_millis(100)..Duration::from_millis(1_000),
+            extras: 0.0,
+            ..customers::Options::new(accounts(), questions)
+        };
+        let customers = Customers::start(cast, &graph, &webhooks, clock, None).unwrap();
+        let lines = Vec::new();
+        let mut play = Self { site, running, graph, webhooks, customers, lines, turn: 0, _folder: folder };
+        play.scene("two nodes serve".to_owned(), None).await;
+        play
+    }
+
+    /// One fault, in the middle of the load.
+    pub(crate) async fn act(&mut self, fault: Fault) {
+        self.scene(fault.to_string(), Some(fault)).await;
+    }
+
+    async fn scene(&mut self, what: String, fault: Option<Fault>) {
+        let (began, before) = (SystemClock.elapsed(), self.graph.counts().taken);
+        match fault {
+            Some(fault) => self.fault(fault).await,
+            None => self.owned(self.alive()).await,
+        }
+        tokio::time::sleep(AFTER).await;
+        let answered = self.graph.counts().taken - before;
+        let seconds = (SystemClock.elapsed() - began).as_secs_f64();
+        println!("{what}: {answered} messages in {seconds:.1} s");
+        self.lines.push(Line { what, seconds, answered });
+    }
+
+    /// The node whose turn it is to suffer.
+    fn next(&mut self) -> usize {
+        loop {
+            self.turn = (self.turn + 1) % NODES;
+            if self.running[self.turn].is_some() {
+                return self.turn;
+            }
+        }
+    }
+
+    async fn fault(&mut self, fault: Fault) {
+        match fault {
+            Fault::Joins => {
+                for node in 0..NODES {
+                    if self.running[node].is_none() {
+                        self.running[node] = Some(self.site.nodes[node].start().await);
+                    }
+                }
+            }
+            Fault::Leaves => {
+                let node = self.next();
+                self.running[node].take().unwrap().terminate();
+                self.owned(self.alive()).await;
+                self.running[node] = Some(self.site.nodes[node].start().await);
+            }
+            Fault::Killed => {
+                let node = self.next();
+                self.running[node].take().unwrap().kill();
+                self.running[node] = Some(self.site.nodes[node].start().await);
+            }
+            Fault::Sleeps => {
+                let node = self.next();
+                self.running[node].as_ref().unwrap().signal(Signal::STOP);
+                tokio::time::sleep(ASLEEP).await;
+                self.running[node].as_ref().unwrap().signal(Signal::CONT);
+            }
+            Fault::Broker => services::restart("kafka"),
+            Fault::Database => services::restart("cassandra"),
+        }
+        self.owned(self.alive()).await;
+    }
+
+    fn alive(&self) -> usize {
+        self.running.iter().flatten().count()
+    }
+
+    /// Waits until every partition has one owner, and each of so many nodes a share.
+    async fn owned(&self, nodes: usize) {
+        let mut shares = Vec::new();
+        let owned = async {
+            loop {
+                shares.clear();
+                for running in self.running.iter().flatten() {
+                    shares.push(running.metric("heddle_partition_owned").await as usize);
+                }
+                let busy = shares.iter().filter(|&&share| share > 0).count();
+                if shares.iter().sum::<usize>() == 2 * PARTITIONS && busy >= nodes {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        assert!(tokio::time::timeout(OWNED, owned).await.is_ok(), "partitions are owned as {shares:?}");
+    }
+
+    /// Everybody is answered, everything is counted.
+    pub(crate) async fn end(self) {
+        let done = tokio::time::timeout(Duration::from_secs(300), self.customers.done()).await;
+        let progress = self.customers.progress();
+        assert!(done.is_ok(), "{progress:?}");
+        assert!(
+            tokio::time::timeout(Duration::from_secs(60), self.webhooks.idle()).await.is_ok(),
+            "{} webhooks were never taken",
+            self.webhooks.open()
+        );
+        for running in self.running.iter().flatten() {
+            running.settled().await;
+            assert_eq!(running.metric("heddle_dlq_records_total").await, 0.0);
+        }
+        for running in self.running.into_iter().flatten() {
+            running.terminate();
+        }
+        let report = self.customers.report();
+        let twice = self.graph.times_taken().into_values().filter(|times| *times > 1).count();
+        println!("\n{:<48} {:>8} {:>10} {:>8}", "scene", "seconds", "answers", "per s");
+        for Line { what, seconds, answered } in &self.lines {
+            println!("{what:<48} {seconds:>8.1} {answered:>10} {:>8.1}", *answered as f64 / seconds);
+        }
+        println!(
+            "\n{} messages, {} questions, {} replies; lost {}, doubled {}, out of order {}; webhooks retried {}, \
+             duplicates sent {}; answers took p50 {:?}, p99 {:?}, max {:?}",
+            report.messages,
+            report.questions,
+            report.replies,
+            report.unanswered,
+            report.doubled,
+            report.out_of_order,
+            report.webhooks.retried,
+            report.duplicates,
+            report.latency.p50,
+            report.latency.p99,
+            report.latency.max,
+        );
+        assert!(report.is_clean(), "{report:#?}");
+        assert_eq!(twice, 0);
+    }
+}
