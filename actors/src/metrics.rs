@@ -45,6 +45,7 @@ pub struct Metrics {
     agenda: IntGaugeVec,
     lag: IntGaugeVec,
     duplicates: IntCounter,
+    late: IntCounter,
     republished: IntCounter,
     answered: IntCounter,
     fallback: IntCounter,
@@ -107,6 +108,10 @@ impl Metrics {
             agenda: gauges("heddle_agenda_window_entries", "Agenda entries held in memory."),
             lag: gauges("heddle_partition_lag_records", "Records of the log not yet taken."),
             duplicates: counter("heddle_conversation_duplicates_total", "Messages seen before, dropped."),
+            late: counter(
+                "heddle_conversation_late_total",
+                "Messages recorded and not answered, since they are older than engine.answer_within.",
+            ),
             republished: counter(
                 "heddle_conversation_republished_total",
                 "Replies published again after an interrupted commit.",
@@ -149,6 +154,11 @@ impl Metrics {
     /// Residents came or went.
     pub fn residents(&self, topic: Topic, change: i64) {
         self.residents.with_label_values(&[topic.as_str()]).add(change);
+    }
+
+    /// A message came too late to be answered.
+    pub fn late(&self) {
+        self.late.inc();
     }
 
     /// So many partitions of a topic are owned.

@@ -77,6 +77,8 @@ pub struct Options {
     pub account_calls: NonZeroUsize,
     /// How long a shutdown waits for what is in work.
     pub drain: Duration,
+    /// Up to which age a message is answered.
+    pub answer_within: Duration,
     /// How long markers of seen messages and journals of sends are kept: longer than any redelivery.
     pub marker_ttl: Duration,
 }
@@ -96,6 +98,7 @@ impl Options {
             unknown_wait: engine.unknown_wait,
             turns_per_tenant: engine.turns_per_tenant,
             drain: engine.drain,
+            answer_within: engine.answer_within,
             ..Self::default()
         }
     }
@@ -117,6 +120,7 @@ impl Default for Options {
             account_queue: const { NonZeroUsize::new(256).unwrap() },
             account_calls: const { NonZeroUsize::new(64).unwrap() },
             drain: engine.drain,
+            answer_within: engine.answer_within,
             // Ten days: WhatsApp retries webhooks for seven, and a day each for the log and the dlq.
             marker_ttl: Duration::from_secs(10 * 86_400),
         }

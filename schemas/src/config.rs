@@ -282,6 +282,10 @@ pub struct Engine {
     /// How long a shutdown waits for what is in work.
     #[serde(with = "human")]
     pub drain: Duration,
+    /// Up to which age a customer's message is answered; an older one, out of the dead-letter topic or after
+    /// an outage, is only recorded. WhatsApp's customer-service window is 24 hours.
+    #[serde(with = "human")]
+    pub answer_within: Duration,
 }
 
 impl Default for Engine {
@@ -294,6 +298,7 @@ impl Default for Engine {
             unknown_wait: Duration::from_secs(60),
             turns_per_tenant: const { NonZeroUsize::new(64).unwrap() },
             drain: Duration::from_secs(20),
+            answer_within: Duration::from_secs(86_400),
         }
     }
 }

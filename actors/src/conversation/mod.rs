@@ -484,7 +484,11 @@ impl Conversation {
             _ => None,
         };
         let mut turn = None;
+        // What comes out of the dead-letter topic, or after a long outage, is recorded; answering it would
+        // surprise, and outside the customer-service window a channel refuses it.
+        let late = now.since(taken_in) > self.context.options.answer_within;
         match (act.kind, act.target, asks) {
+            (ActKind::Say, _, Asks::Answer(_) | Asks::Fallback) if late => self.context.ports.metrics.late(),
             (ActKind::Say, _, Asks::Answer(_) | Asks::Fallback) => {
                 let open = Open { key: act.key, row: number, text: text.is_some(), at: taken_in };
                 turn = Some(head.say(open, now, tenant.agent.settle, covers));
