@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
+use heddle_connectors::cql;
+use heddle_connectors::cql::schema::Wanted;
 use heddle_connectors::keys::{MasterKey, MasterKeyError};
-use heddle_schemas::config::{Config, LogKind, StateKind};
+use heddle_schemas::config::{Config, LogKind, State, StateKind};
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::tenant::{Faults, Tenant};
 
@@ -168,6 +170,25 @@ pub fn master_key(config: &Config) -> Result<MasterKey, ConfigurationError> {
     Ok(MasterKey::load_or_create(&path)?)
 }
 
+/// How the cluster of a CQL state store is reached, and how its keyspace is to be replicated.
+#[must_use]
+pub fn cql(state: &State) -> (cql::Options, Wanted) {
+    let options = cql::Options {
+        nodes: state.nodes.clone(),
+        keyspace: state.keyspace.clone(),
+        datacenter: Some(state.datacenter.clone()).filter(|name| !name.is_empty()),
+        user: state.user.clone(),
+        password: state.password.clone(),
+        timeout: state.timeout,
+        in_flight: state.in_flight,
+    };
+    let replication = match state.datacenters.is_empty() {
+        true => Wanted::Everywhere(state.replication),
+        false => Wanted::Exactly(state.datacenters.clone()),
+    };
+    (options, replication)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,6 +229,26 @@ mod tests {
         assert_eq!(resolve("x", &Secret::new("literal")).unwrap().expose(), "literal");
         let error = resolve("llm.api_key", &Secret::new("env:HEDDLE_NO_SUCH")).unwrap_err().to_string();
         assert!(error.contains("llm.api_key") && error.contains("HEDDLE_NO_SUCH"), "{error}");
+    }
+
+    #[test]
+    fn a_cluster_is_reached_as_its_section_says() {
+        let file = written(
+            "[state]\nkind = \"cql\"\nnodes = [\"db1:9042\", \"db2:9042\"]\ndatacenter = \"eu\"\n\
+             user = \"heddle\"\npassword = \"literal\"\n[state.datacenters]\neu = 3\nus = 2\n",
+        );
+        let (options, replication) = cql(&load(Some(file.path())).unwrap().state);
+        assert_eq!(options.nodes, ["db1:9042", "db2:9042"]);
+        assert_eq!(options.datacenter.as_deref(), Some("eu"));
+        assert_eq!(options.password.expose(), "literal");
+        let Wanted::Exactly(datacenters) = replication else { panic!("{replication:?}") };
+        assert_eq!(
+            datacenters.into_iter().map(|(name, n)| (name, n.get())).collect::<Vec<_>>(),
+            [("eu".to_owned(), 3), ("us".to_owned(), 2)]
+        );
+        let (options, replication) = cql(&State::default());
+        assert_eq!(options.datacenter, None);
+        assert_eq!(replication, Wanted::Everywhere(std::num::NonZeroU32::MIN));
     }
 
     #[test]

@@ -7,13 +7,14 @@
 //! # Layout
 //! - [`output`]: the one place that prints.
 //! - [`admin`]: where commands find a node: its admin API, or the folder when no process has it open.
-//! - One file a command: [`serve`], [`check_config`], [`tenant`], [`kb`]; [`demo`] is a folder.
+//! - One file a command: [`serve`], [`check_config`], [`schema`], [`tenant`], [`kb`]; [`demo`] is a folder.
 
 pub mod admin;
 pub mod check_config;
 pub mod demo;
 pub mod kb;
 pub mod output;
+pub mod schema;
 pub mod serve;
 pub mod tenant;
 
@@ -56,6 +57,8 @@ enum Command {
     Serve,
     /// Check the configuration, and tenants' files beside it, without starting anything.
     CheckConfig(check_config::Arguments),
+    /// The tables of a CQL state store: apply what is missing, or list it.
+    Schema(schema::Arguments),
     /// Tenants: apply a file, list, show.
     Tenant(tenant::Arguments),
     /// A tenant's documents: add, list, remove, search.
@@ -135,6 +138,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         match cli.command {
             Command::Serve => serve::run(config).await,
             Command::CheckConfig(_) => Ok(()),
+            Command::Schema(arguments) => schema::run(config, arguments, output).await,
             Command::Tenant(arguments) => tenant::run(config, arguments, output).await,
             Command::Kb(arguments) => kb::run(config, arguments, output).await,
             Command::Demo(arguments) => demo::run(config, arguments, output).await,
