@@ -17,7 +17,7 @@ fn outbound(index: u16) -> OutboundId {
     OutboundId {
         contact: ContactId::from_bytes([1; 16]),
         turn: TurnId(MessageKey::from_bytes([1; 16])),
-        index: index.into(),
+        index,
     }
 }
 
