@@ -5,11 +5,15 @@
 //! reads the environment or a secret's file.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
+use heddle_connectors::cql;
+use heddle_connectors::cql::schema::Wanted;
+use heddle_connectors::kafka::{self, topics};
 use heddle_connectors::keys::{MasterKey, MasterKeyError};
-use heddle_schemas::config::Config;
+use heddle_schemas::config::{Config, State};
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::tenant::{Faults, Tenant};
 
@@ -163,6 +167,50 @@ pub fn master_key(config: &Config) -> Result<MasterKey, ConfigurationError> {
     Ok(MasterKey::load_or_create(&path)?)
 }
 
+/// How long a rebalance waits for the node to let go of a partition: somewhat longer than its actors may take.
+#[must_use]
+pub fn handover(config: &Config) -> Duration {
+    config.engine.drain + Duration::from_secs(5)
+}
+
+/// How Kafka of a configuration is reached, and what its topics are to be like.
+#[must_use]
+pub fn kafka(config: &Config) -> kafka::Options {
+    let log = &config.log;
+    kafka::Options {
+        connection: kafka::Connection {
+            brokers: log.brokers.clone(),
+            node: config.node.name.clone(),
+            client: log.client.clone(),
+        },
+        prefix: log.topic_prefix.clone(),
+        partitions: log.partitions,
+        session_timeout: log.session_timeout,
+        handover: handover(config),
+        max_record_bytes: log.max_record_bytes.get(),
+        policy: topics::Policy { replication: log.replication.get(), retention: log.retention },
+    }
+}
+
+/// How the cluster of a CQL state store is reached, and how its keyspace is to be replicated.
+#[must_use]
+pub fn cql(state: &State) -> (cql::Options, Wanted) {
+    let options = cql::Options {
+        nodes: state.nodes.clone(),
+        keyspace: state.keyspace.clone(),
+        datacenter: Some(state.datacenter.clone()).filter(|name| !name.is_empty()),
+        user: state.user.clone(),
+        password: state.password.clone(),
+        timeout: state.timeout,
+        in_flight: state.in_flight,
+    };
+    let replication = match state.datacenters.is_empty() {
+        true => Wanted::Everywhere(state.replication),
+        false => Wanted::Exactly(state.datacenters.clone()),
+    };
+    (options, replication)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,6 +251,26 @@ mod tests {
         assert_eq!(resolve("x", &Secret::new("literal")).unwrap().expose(), "literal");
         let error = resolve("llm.api_key", &Secret::new("env:HEDDLE_NO_SUCH")).unwrap_err().to_string();
         assert!(error.contains("llm.api_key") && error.contains("HEDDLE_NO_SUCH"), "{error}");
+    }
+
+    #[test]
+    fn a_cluster_is_reached_as_its_section_says() {
+        let file = written(
+            "[state]\nkind = \"cql\"\nnodes = [\"db1:9042\", \"db2:9042\"]\ndatacenter = \"eu\"\n\
+             user = \"heddle\"\npassword = \"literal\"\n[state.datacenters]\neu = 3\nus = 2\n",
+        );
+        let (options, replication) = cql(&load(Some(file.path())).unwrap().state);
+        assert_eq!(options.nodes, ["db1:9042", "db2:9042"]);
+        assert_eq!(options.datacenter.as_deref(), Some("eu"));
+        assert_eq!(options.password.expose(), "literal");
+        let Wanted::Exactly(datacenters) = replication else { panic!("{replication:?}") };
+        assert_eq!(
+            datacenters.into_iter().map(|(name, n)| (name, n.get())).collect::<Vec<_>>(),
+            [("eu".to_owned(), 3), ("us".to_owned(), 2)]
+        );
+        let (options, replication) = cql(&State::default());
+        assert_eq!(options.datacenter, None);
+        assert_eq!(replication, Wanted::Everywhere(std::num::NonZeroU32::MIN));
     }
 
     #[test]

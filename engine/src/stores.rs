@@ -1,20 +1,18 @@
 //! Log and state as a configuration names them: files of this process, or Kafka and CQL.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use heddle_connectors::cluster::{self, Cluster};
 use heddle_connectors::cql::{self, Cql};
 use heddle_connectors::embedded::{self, Embedded};
-use heddle_connectors::kafka::{self, Kafka, topics};
+use heddle_connectors::kafka::{self, Kafka};
 use heddle_schemas::config::{Config, LogKind, StateKind};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::log::Log;
 use heddle_schemas::ports::state::State;
 use prometheus::Registry;
 
-/// A rebalance waits for the node this much longer than its actors may take.
-const HANDOVER_MARGIN: Duration = Duration::from_secs(5);
+use crate::configuration;
 
 /// Why the stores could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -58,13 +56,13 @@ impl Stores {
             heddle_connectors::metrics::register_embedded(registry, &store);
             return Ok(Self::Embedded(store));
         }
-        let cql = Cql::open(&cql_options(config)).await?;
-        let kafka = Kafka::open(&kafka_options(config), clock.clone()).await?;
+        let cql = Cql::open(&configuration::cql(&config.state).0).await?;
+        let kafka = Kafka::open(&configuration::kafka(config), clock.clone()).await?;
         let options = cluster::Options {
             owner,
             lease: config.node.lease,
             longest_call: config.engine.send_timeout,
-            handover: config.engine.drain + HANDOVER_MARGIN,
+            handover: configuration::handover(config),
         };
         Ok(Self::Cluster(Cluster::new(options, Arc::new(kafka), cql, clock)))
     }
@@ -105,39 +103,5 @@ fn embedded_options(config: &Config) -> embedded::Options {
         cache_bytes: config.state.cache_bytes,
         checkpoint_bytes: config.state.checkpoint_bytes,
         ..embedded::Options::new(&config.data_dir)
-    }
-}
-
-/// How the database of a configuration is reached.
-#[must_use]
-pub fn cql_options(config: &Config) -> cql::Options {
-    let state = &config.state;
-    cql::Options {
-        nodes: state.nodes.clone(),
-        keyspace: state.keyspace.clone(),
-        datacenter: Some(state.datacenter.clone()).filter(|name| !name.is_empty()),
-        user: state.user.clone(),
-        password: state.password.clone(),
-        timeout: state.timeout,
-        in_flight: state.in_flight,
-    }
-}
-
-/// How Kafka of a configuration is reached, and what its topics are to be like.
-#[must_use]
-pub fn kafka_options(config: &Config) -> kafka::Options {
-    let log = &config.log;
-    kafka::Options {
-        connection: kafka::Connection {
-            brokers: log.brokers.clone(),
-            node: config.node.name.clone(),
-            client: log.client.clone(),
-        },
-        prefix: log.topic_prefix.clone(),
-        partitions: log.partitions,
-        session_timeout: log.session_timeout,
-        handover: config.engine.drain + HANDOVER_MARGIN,
-        max_record_bytes: log.max_record_bytes.get(),
-        policy: topics::Policy { replication: log.replication.get(), retention: log.retention },
     }
 }

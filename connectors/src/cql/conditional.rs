@@ -3,6 +3,14 @@
 //! The condition is on the value and the end of a row, so that one that has ended counts as absent. An
 //! answer is read by the names of its columns: Apache Cassandra gives the row only when the condition did
 //! not hold, ScyllaDB always, and in another order.
+//!
+//! A conditional write that nobody knows the outcome of may be finished later, by whoever touches the row
+//! next. So this process remembers such rows, and reads them through Paxos, which finishes it first: what is
+//! read then is how it ended.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use heddle_schemas::ports::log::StoreError;
@@ -20,6 +28,41 @@ use super::{Cql, MAX_VALUE, fault};
 
 /// How often a row that ended is replaced anew after others were faster.
 const ATTEMPTS: usize = 16;
+
+/// Rows remembered at most; more are read as others are, and may show how they were before.
+const REMEMBERED: usize = 65_536;
+
+/// Rows with a conditional write under way, or one of unknown outcome.
+#[derive(Debug, Default)]
+pub(super) struct Unsettled {
+    keys: Mutex<HashSet<Key>>,
+    /// So that reads take no lock while there is none.
+    count: AtomicUsize,
+}
+
+impl Unsettled {
+    pub(super) fn holds(&self, key: &Key) -> bool {
+        self.count.load(Ordering::Acquire) > 0 && self.keys().contains(key)
+    }
+
+    pub(super) fn remove(&self, key: &Key) {
+        let mut keys = self.keys();
+        keys.remove(key);
+        self.count.store(keys.len(), Ordering::Release);
+    }
+
+    fn insert(&self, key: &Key) {
+        let mut keys = self.keys();
+        if keys.len() < REMEMBERED {
+            keys.insert(key.clone());
+        }
+        self.count.store(keys.len(), Ordering::Release);
+    }
+
+    fn keys(&self) -> MutexGuard<'_, HashSet<Key>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// A row that is to be set.
 #[derive(Clone, Copy)]
@@ -66,15 +109,22 @@ impl Cql {
             expires: stored_end(expires),
             live: time_to_live(expires, now),
         });
-        match (expected, new) {
+        // Also where the caller waits no longer.
+        self.unsettled.insert(key);
+        let swapped = match (expected, new) {
             (Some(expected), Some(new)) => self.replace(statements, place, &expected, new, now).await,
             (Some(expected), None) => self.remove(statements, place, &expected, now).await,
             (None, Some(new)) => self.insert(statements, place, new, now).await,
-            (None, None) => {
-                let found = self.find(&statements.read, place).await?;
-                Ok(live(found, now).map_or(Swap::Done, |found| Swap::Found(Some(found.value))))
-            }
+            (None, None) => self
+                .find(&statements.read, place)
+                .await
+                .map(|found| live(found, now).map_or(Swap::Done, |found| Swap::Found(Some(found.value)))),
+        };
+        match swapped {
+            Ok(_) => self.unsettled.remove(key),
+            Err(_) => self.unsettled.insert(key),
         }
+        swapped
     }
 
     async fn replace(

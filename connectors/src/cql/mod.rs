@@ -41,6 +41,7 @@ use scylla::policies::timestamp_generator::{MonotonicTimestampGenerator, Timesta
 use tokio::sync::Semaphore;
 
 use self::agenda::Directory;
+use self::conditional::Unsettled;
 use self::ownership::OwnershipStatements;
 use self::place::Stored;
 use self::statements::{OfTable, Preparer, Profiles};
@@ -142,6 +143,7 @@ pub struct Cql {
     tables: Vec<OfTable>,
     directory: Directory,
     ownership: OwnershipStatements,
+    unsettled: Unsettled,
     profiles: Profiles,
     timestamps: MonotonicTimestampGenerator,
 }
@@ -172,6 +174,7 @@ impl Cql {
             tables,
             directory,
             ownership,
+            unsettled: Unsettled::default(),
             profiles,
             timestamps: MonotonicTimestampGenerator::new().without_warnings(),
             session,

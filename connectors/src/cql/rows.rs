@@ -43,7 +43,15 @@ impl Cql {
     /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
     pub async fn get(&self, key: &Key, now: Timestamp) -> Result<Option<Bytes>, StoreError> {
         let place = Place::of(key);
-        let found = self.find(&self.table(place.stored).get, place).await?;
+        let table = self.table(place.stored);
+        let found = match &table.conditional {
+            Some(conditional) if self.unsettled.holds(key) => {
+                let found = self.find(&conditional.read, place).await?;
+                self.unsettled.remove(key);
+                found
+            }
+            _ => self.find(&table.get, place).await?,
+        };
         Ok(found.filter(|found| found.lives(now)).map(|found| found.value))
     }
 

@@ -218,6 +218,18 @@ impl Change {
             Self::Migration { .. } => None,
         }
     }
+
+    fn is_before_turns(&self) -> bool {
+        match self {
+            Self::Keyspace { .. } => true,
+            Self::Table { name, .. } => *name == VERSIONS.name,
+            Self::Replication { .. } | Self::Migration { .. } => false,
+        }
+    }
+
+    fn needs_turn(&self) -> bool {
+        !self.is_before_turns() && !matches!(self, Self::Replication { .. })
+    }
 }
 
 impl fmt::Display for Change {
@@ -287,31 +299,26 @@ impl Schema {
     pub async fn apply(&self) -> Result<Vec<Change>, OpenError> {
         let mut applied = Vec::new();
         // What turns are taken by comes first, without a turn.
-        for change in self.diff().await? {
-            let first = match &change {
-                Change::Keyspace { .. } => true,
-                Change::Table { name, .. } => *name == VERSIONS.name,
-                _ => false,
-            };
-            if first {
-                self.make(&change).await?;
-                applied.push(change);
-            }
+        self.make_each(&mut applied, Change::is_before_turns).await?;
+        if self.diff().await?.iter().any(Change::needs_turn) {
+            let holder = self.session.session_id().to_string();
+            self.take_turn(&holder).await?;
+            let made = self.make_each(&mut applied, Change::needs_turn).await;
+            let ended = self.end_turn(&holder).await;
+            made?;
+            ended?;
         }
-        if self.diff().await?.is_empty() {
-            return Ok(applied);
-        }
-        let holder = self.session.session_id().to_string();
-        self.take_turn(&holder).await?;
-        let made = self.make_all(&mut applied).await;
-        let given_up = self.end_turn(&holder).await;
-        made?;
-        given_up?;
+        // Last, because with more copies than nodes there is no quorum for anything else.
+        self.make_each(&mut applied, |change| matches!(change, Change::Replication { .. })).await?;
         Ok(applied)
     }
 
-    async fn make_all(&self, applied: &mut Vec<Change>) -> Result<(), OpenError> {
-        for change in self.diff().await? {
+    async fn make_each(
+        &self,
+        applied: &mut Vec<Change>,
+        which: impl Fn(&Change) -> bool,
+    ) -> Result<(), OpenError> {
+        for change in self.diff().await?.into_iter().filter(which) {
             self.make(&change).await?;
             applied.push(change);
         }

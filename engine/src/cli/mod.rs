@@ -7,13 +7,15 @@
 //! # Layout
 //! - [`output`]: the one place that prints.
 //! - [`admin`]: where commands find a node: its admin API, or the folder when no process has it open.
-//! - One file a command: [`serve`], [`check_config`], [`topics`], [`tenant`], [`kb`]; [`demo`] is a folder.
+//! - One file a command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`]; [`demo`]
+//!   is a folder.
 
 pub mod admin;
 pub mod check_config;
 pub mod demo;
 pub mod kb;
 pub mod output;
+pub mod schema;
 pub mod serve;
 pub mod tenant;
 pub mod topics;
@@ -61,6 +63,8 @@ enum Command {
     CheckConfig(check_config::Arguments),
     /// Kafka's topics: compare them with the configuration, make them so.
     Topics(topics::Arguments),
+    /// The tables of a CQL state store: apply what is missing, or list it.
+    Schema(schema::Arguments),
     /// Tenants: apply a file, list, show.
     Tenant(tenant::Arguments),
     /// A tenant's documents: add, list, remove, search.
@@ -153,6 +157,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
             Command::Serve => serve::run(config).await,
             Command::CheckConfig(_) => Ok(()),
             Command::Topics(arguments) => topics::run(config, arguments, output).await,
+            Command::Schema(arguments) => schema::run(config, arguments, output).await,
             Command::Tenant(arguments) => tenant::run(config, arguments, output).await,
             Command::Kb(arguments) => kb::run(config, arguments, output).await,
             Command::Demo(arguments) => demo::run(config, arguments, output).await,

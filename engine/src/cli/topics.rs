@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::Failure;
 use super::output::Output;
-use crate::stores::{StoresError, kafka_options};
+use crate::configuration;
+use crate::stores::StoresError;
 
 /// What to do with topics.
 #[derive(Debug, Args)]
@@ -43,7 +44,7 @@ pub async fn run(
     if config.log.kind != LogKind::Kafka {
         return Err(Failure::Usage(anyhow!("there are topics only with log.kind = \"kafka\"")));
     }
-    let options = kafka_options(&config);
+    let options = configuration::kafka(&config);
     let failed = |error| Failure::from(StoresError::Kafka(error));
     let applied = match arguments.action {
         Action::Apply => topics::apply(&options).await.map_err(failed)?,

@@ -1,0 +1,44 @@
+//! What rows in a cluster promise beyond the state port, against a real server.
+//!
+//! Tests share a keyspace and keep apart by tenants and partitions of their own.
+
+#![expect(clippy::unwrap_used, reason = "a promise that is broken panics")]
+
+mod agenda;
+mod conditional;
+mod measured;
+mod opening;
+mod ownership;
+mod rows;
+#[path = "../services/cql.rs"]
+mod server;
+
+use std::sync::Arc;
+
+use heddle_connectors::cql::Cql;
+use heddle_schemas::id::{AccountKey, ChannelKind, ContactId, ConversationId};
+use heddle_schemas::time::Timestamp;
+
+/// 2026-01-01T00:00:00Z, by the clock that rows are read and written by.
+const NOW: Timestamp = Timestamp::from_secs(1_767_225_600);
+
+async fn open() -> Arc<Cql> {
+    Cql::open(&server::keyspace().await).await.unwrap()
+}
+
+fn conversation(tenant: &str, contact: u8) -> ConversationId {
+    ConversationId {
+        tenant: tenant.parse().unwrap(),
+        channel: ChannelKind::Whatsapp,
+        account: "1122".parse().unwrap(),
+        contact: ContactId::from_bytes([contact; 16]),
+    }
+}
+
+fn account(tenant: &str) -> AccountKey {
+    AccountKey {
+        tenant: tenant.parse().unwrap(),
+        channel: ChannelKind::Whatsapp,
+        account: "1122".parse().unwrap(),
+    }
+}

@@ -1,0 +1,98 @@
+//! `heddle schema`: makes the cluster's tables what this build works on, or says what they lack.
+
+use clap::{Args, Subcommand};
+use heddle_connectors::cql::OpenError;
+use heddle_connectors::cql::schema::{Change, Schema};
+use heddle_schemas::config::{Config, StateKind};
+use serde::Serialize;
+
+use super::Failure;
+use super::output::Output;
+use crate::configuration;
+
+/// What to do with the schema.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Action {
+    /// Make the keyspace and its tables what this build works on. May run on several nodes at once.
+    Apply,
+    /// Say what is missing and change nothing; exits with 1 when something is.
+    Diff,
+}
+
+/// What a command prints.
+#[derive(Serialize)]
+struct Told {
+    keyspace: String,
+    /// What is missing, or was until it was applied.
+    changes: Vec<ToldChange>,
+}
+
+#[derive(Serialize)]
+struct ToldChange {
+    what: String,
+    /// The statement that makes it so.
+    cql: Option<String>,
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            error @ OpenError::Datacenter { .. } => Self::Usage(error.into()),
+            error => Self::Failed(error.into()),
+        }
+    }
+}
+
+/// Does it.
+///
+/// # Errors
+/// [`Failure`]; with `diff` also when something is missing.
+pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
+    if config.state.kind != StateKind::Cql {
+        return Err(Failure::Usage(anyhow::anyhow!(
+            "state.kind is \"embedded\", which has no schema; `heddle schema` works on state.kind = \"cql\""
+        )));
+    }
+    let (options, replication) = configuration::cql(&config.state);
+    let schema = Schema::connect(&options, replication).await?;
+    match arguments.action {
+        Action::Apply => {
+            let told = Told::new(&options.keyspace, &schema.apply().await?);
+            output.result(&told, || {
+                told.shown("is made", "has all that this build works on; nothing was done")
+            });
+            Ok(())
+        }
+        Action::Diff => {
+            let told = Told::new(&options.keyspace, &schema.diff().await?);
+            output.result(&told, || told.shown("is missing", "has all that this build works on"));
+            match told.changes.len() {
+                0 => Ok(()),
+                _ => Err(Failure::Failed(anyhow::anyhow!("run `heddle schema apply`"))),
+            }
+        }
+    }
+}
+
+impl Told {
+    fn new(keyspace: &str, changes: &[Change]) -> Self {
+        let told = changes
+            .iter()
+            .map(|change| ToldChange { what: change.to_string(), cql: change.cql().map(ToOwned::to_owned) });
+        Self { keyspace: keyspace.to_owned(), changes: told.collect() }
+    }
+
+    fn shown(&self, each: &str, none: &str) -> String {
+        if self.changes.is_empty() {
+            return format!("the keyspace {} {none}", self.keyspace);
+        }
+        let lines = self.changes.iter().map(|change| format!("{}: {} {each}", self.keyspace, change.what));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
