@@ -81,7 +81,19 @@ pub(crate) struct Play {
     lines: Vec<Line>,
     turn: usize,
     // Goes last: everything in it is in use.
-    _folder: tempfile::TempDir,
+    _folder: Folder,
+}
+
+/// The nodes' files, which are kept when the test fails.
+struct Folder(tempfile::TempDir);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.disable_cleanup(true);
+            println!("the nodes' log lines are kept in {}", self.0.path().display());
+        }
+    }
 }
 
 fn accounts() -> Vec<AccountId> {
@@ -124,7 +136,7 @@ fn tenant(api_base: &str) -> String {
 impl Play {
     /// Two nodes serve, and customers begin to ask, enough of them for so many scenes.
     pub(crate) async fn begin(scenes: usize) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder(tempfile::tempdir().unwrap());
         let clock = Arc::new(SystemClock);
         let graph = GraphApi::start(
             graph::Options {
@@ -142,10 +154,10 @@ impl Play {
         )
         .await
         .unwrap();
-        let site = Site::new(folder.path(), NODES);
+        let site = Site::new(folder.0.path(), NODES);
         let (document, questions) = script();
         let (of_tenant, of_document) =
-            (folder.path().join("tenant.toml"), folder.path().join("catalogue.md"));
+            (folder.0.path().join("tenant.toml"), folder.0.path().join("catalogue.md"));
         std::fs::write(&of_tenant, tenant(&graph.api_base())).unwrap();
         std::fs::write(&of_document, document).unwrap();
         let first = site.nodes[0].start().await;
