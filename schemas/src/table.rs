@@ -130,6 +130,8 @@ impl Partition {
         let topic = match partition.topic {
             Topic::Inbound => b'i',
             Topic::Outbound => b'o',
+            // Nothing waits in these: their agendas are empty.
+            Topic::Ingress => b'g',
             Topic::Tenants => b't',
             Topic::Events => b'e',
             Topic::Dlq => b'd',

@@ -237,7 +237,7 @@ pub(crate) async fn the_assignment_names_every_consumed_partition(fixture: Fixtu
     let log = fixture.log();
     let assignment = log.assignment(0).await.unwrap();
     assert!(assignment.generation > 0);
-    let expected: BTreeSet<_> = [Topic::Inbound, Topic::Outbound]
+    let expected: BTreeSet<_> = Topic::CONSUMED
         .into_iter()
         .flat_map(|topic| {
             (0..log.partitions(topic)).map(move |partition| TopicPartition { topic, partition })
