@@ -4,6 +4,7 @@
 //! Message bodies and addresses are inside `sealed` fields, under the tenant's log key of the day,
 //! bound to their place by [`log_aad`]; only [`ingress`], which others write, has them in the clear.
 
+pub mod asyncapi;
 pub mod dlq;
 pub mod event;
 pub mod inbound;
