@@ -98,10 +98,14 @@ pub mod rfc3339 {
         Ok(Timestamp::from_micros(time.as_microsecond()))
     }
 
-    /// Its JSON Schema.
+    /// Its JSON Schema. The pattern is there because validators do not check formats unless asked to.
     #[must_use]
     pub fn schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": "date-time" })
+        json_schema!({
+            "type": "string",
+            "format": "date-time",
+            "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$",
+        })
     }
 }
 

@@ -368,6 +368,10 @@ mod tests {
             (false, set("/event", json!({ "type": "rename", "to": {} }))),
             (false, set("/event", json!({ "type": "edit", "target_message_id": "" }))),
             (false, set("/event/content", json!({ "type": "telepathy" }))),
+            (true, set("/at", json!("2026-01-01T12:00:00.123-08:00"))),
+            (false, set("/at", json!("2026-01-01T12:00:00"))),
+            (false, set("/at", json!("now"))),
+            (false, set("/at", json!(1_767_265_200))),
             (false, set("/v", json!(2))),
             (false, set("/message_id", json!("x".repeat(257)))),
         ];
