@@ -11,7 +11,7 @@ use heddle_schemas::ports::state::{Batch, State, StoreError};
 use crate::metrics::Metrics;
 
 /// The first pause after a failure, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+pub(crate) const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 /// Commits `build(again)` until the store has it; `again` is true from the second attempt on.
 ///

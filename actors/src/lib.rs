@@ -9,6 +9,7 @@
 //! - [`tenants`]: the configuration of all tenants, tailed from the log; [`tenant`]: the actor that shares
 //!   a tenant's turns out.
 //! - [`reception`]: the way in, from a channel's events to durable records; [`identity`]: who a contact is.
+//! - [`ingress`]: the same way in for what third-party connectors publish.
 //! - [`partition`]: one partition of inbound or outbound: fetches, delivers in order, wakes what is due.
 //! - [`agenda`]: the durable timer's window in memory.
 //! - [`conversation`]: applies what a conversation receives and decides its turns.
@@ -21,6 +22,7 @@ pub mod agenda;
 pub mod commit;
 pub mod conversation;
 pub mod identity;
+pub mod ingress;
 pub mod metrics;
 pub mod partition;
 pub mod ports;

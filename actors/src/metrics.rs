@@ -34,6 +34,19 @@ impl ByTopic {
     }
 }
 
+/// Records in work.
+pub(crate) struct InWork<'a> {
+    metrics: &'a Metrics,
+    topic: Topic,
+    records: i64,
+}
+
+impl Drop for InWork<'_> {
+    fn drop(&mut self) {
+        self.metrics.in_work(self.topic, -self.records);
+    }
+}
+
 /// The metrics of the actors.
 #[derive(Debug)]
 pub struct Metrics {
@@ -149,6 +162,13 @@ impl Metrics {
     /// So many records of a topic are in work, more or less.
     pub fn in_work(&self, topic: Topic, change: i64) {
         self.in_work.add(topic, change);
+    }
+
+    /// Records are in work for as long as what is returned lives.
+    pub(crate) fn while_in_work(&self, topic: Topic, records: usize) -> InWork<'_> {
+        let records = i64::try_from(records).unwrap_or(i64::MAX);
+        self.in_work(topic, records);
+        InWork { metrics: self, topic, records }
     }
 
     /// Residents came or went.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use heddle_schemas::id::{ConversationId, TenantId};
+use heddle_schemas::ports::keys::Cipher;
 use heddle_schemas::ports::log::{NewRecord, Record};
 use heddle_schemas::record::dlq::{DeadLetter, DeadReason};
 use heddle_schemas::record::event::EventRecord;
@@ -78,7 +79,7 @@ fn of_tenant(ports: &Ports, tenant: &TenantId) -> (TopicPartition, Bytes) {
     (partition, Bytes::copy_from_slice(tenant.as_str().as_bytes()))
 }
 
-/// What is left of a record that could not be processed, and counts it.
+/// What is left of a record of the engine's own that could not be processed, and counts it.
 #[must_use]
 pub fn dead_letter(
     ports: &Ports,
@@ -86,6 +87,35 @@ pub fn dead_letter(
     reason: DeadReason,
     detail: String,
     attempts: u32,
+) -> NewRecord {
+    let original = Some(Sealed::from_bytes(record.value.clone()));
+    letter(ports, record, record.key.clone(), (reason, detail, attempts), (None, original))
+}
+
+/// What is left of a record of ingress that could not be taken in, and counts it. `detail` must repeat
+/// nothing of it. It is kept under the key of its tenant, or, without one, not at all.
+#[must_use]
+pub fn dead_plaintext(
+    ports: &Ports,
+    record: &Record,
+    reason: DeadReason,
+    detail: String,
+    keep: Option<(&TenantId, &dyn Cipher)>,
+) -> NewRecord {
+    let original = keep.map(|(tenant, cipher)| {
+        (tenant.clone(), cipher.seal(&DeadLetter::aad(record.partition, record.offset), &record.value))
+    });
+    // The record's own key may be a phone number.
+    let key = Bytes::from(format!("{}/{}", record.partition, record.offset));
+    letter(ports, record, key, (reason, detail, 1), original.unzip())
+}
+
+fn letter(
+    ports: &Ports,
+    record: &Record,
+    key: Bytes,
+    (reason, detail, attempts): (DeadReason, String, u32),
+    (tenant, original): (Option<TenantId>, Option<Sealed>),
 ) -> NewRecord {
     ports.metrics.dead(reason);
     tracing::warn!(
@@ -100,12 +130,14 @@ pub fn dead_letter(
         reason,
         detail,
         attempts,
-        original: Sealed::from_bytes(record.value.clone()),
+        bytes: record.value.len() as u64,
+        tenant,
+        original,
     };
     let partitions = ports.log.partitions(Topic::Dlq).max(1);
     NewRecord {
         partition: TopicPartition { topic: Topic::Dlq, partition: record.partition.partition % partitions },
-        key: record.key.clone(),
+        key,
         value: encode(&letter),
     }
 }

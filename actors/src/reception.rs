@@ -2,7 +2,7 @@
 //!
 //! [`Reception::accept`] returns only when every record is durable (I2). It resolves who each message
 //! is from, seals what is said under the tenant's log key of the day, and places the record in the
-//! partition of its conversation. A report about a message of ours goes to its conversation and to its
+//! partition of its conversation; [`crate::ingress`] has the same done to what it reads. A report about a message of ours goes to its conversation and to its
 //! account, which may be waiting for it.
 
 use std::collections::HashMap;
@@ -109,33 +109,59 @@ impl Reception {
         tenant: &Arc<Tenant>,
         events: Vec<ChannelEvent>,
     ) -> Result<(), ReceptionError> {
+        let records: Vec<_> = self.write(kind, tenant, events).await?.into_iter().flatten().collect();
+        if !records.is_empty() {
+            self.ports.log.append(records).await?;
+        }
+        Ok(())
+    }
+
+    /// The records that take in what a channel says to a tenant, those of each event apart: for who makes
+    /// them durable together with others. Doing it again, for the same events, does no harm.
+    ///
+    /// # Errors
+    /// [`ReceptionError`].
+    pub async fn write(
+        &self,
+        kind: ChannelKind,
+        tenant: &Tenant,
+        events: Vec<ChannelEvent>,
+    ) -> Result<Vec<Vec<NewRecord>>, ReceptionError> {
         let now = self.ports.clock.now();
         let own = self.ports.keys.tenant(&tenant.id).await?;
         let log = self.ports.keys.log(&tenant.id, now.day()).await?;
         let desk = Desk { ports: &self.ports, kind, tenant: &tenant.id, now, own: &*own, log: &*log };
         let mut records = Vec::with_capacity(events.len());
         for event in events {
-            match event {
-                ChannelEvent::Message(message) => {
-                    self.way_in.received(&desk.account(&message.account));
-                    match self.contact(&desk, &message).await {
-                        Ok(contact) => records.push(desk.message(contact, message)),
-                        Err(IdentityError::Nameless) => self.ports.metrics.dropped("nameless"),
-                        Err(IdentityError::Store(error)) => return Err(error.into()),
-                        Err(IdentityError::Keys(error)) => return Err(error.into()),
-                    }
+            records.push(self.write_one(&desk, event).await?);
+        }
+        Ok(records)
+    }
+
+    async fn write_one(
+        &self,
+        desk: &Desk<'_>,
+        event: ChannelEvent,
+    ) -> Result<Vec<NewRecord>, ReceptionError> {
+        let dropped = |reason| {
+            self.ports.metrics.dropped(reason);
+            Vec::new()
+        };
+        Ok(match event {
+            ChannelEvent::Message(message) => {
+                self.way_in.received(&desk.account(&message.account));
+                match self.contact(desk, &message).await {
+                    Ok(contact) => vec![desk.message(contact, message)],
+                    Err(IdentityError::Nameless) => dropped("nameless"),
+                    Err(IdentityError::Store(error)) => return Err(error.into()),
+                    Err(IdentityError::Keys(error)) => return Err(error.into()),
                 }
-                ChannelEvent::Status(status) => match desk.status(status) {
-                    Some(both) => records.extend(both),
-                    None => self.ports.metrics.dropped("not_ours"),
-                },
-                ChannelEvent::Notice { field, value } => records.push(desk.notice(field, &value)),
             }
-        }
-        if !records.is_empty() {
-            self.ports.log.append(records).await?;
-        }
-        Ok(())
+            ChannelEvent::Status(status) => {
+                desk.status(status).map_or_else(|| dropped("not_ours"), |both| both.to_vec())
+            }
+            ChannelEvent::Notice { field, value } => vec![desk.notice(field, &value)],
+        })
     }
 
     async fn contact(&self, desk: &Desk<'_>, message: &ReceivedMessage) -> Result<ContactId, IdentityError> {

@@ -1,6 +1,6 @@
-//! The system: starts a partition's actor for every partition this node owns, and stops them again.
+//! The system: starts what works off each partition that this node owns, and stops it again.
 //!
-//! Contract: two actors of one partition never run at once on a node. A partition that fails is started
+//! Contract: two workers of one partition never run at once on a node. A partition that fails is started
 //! anew from what is settled, as long as it is owned. A drained system has finished what it had taken;
 //! a killed one leaves everything to whoever owns the partitions next.
 
@@ -11,12 +11,13 @@ use std::time::Duration;
 use heddle_schemas::ports::log::{Assignment, StoreError};
 use heddle_schemas::ports::state::Fence;
 use heddle_schemas::topic::{Epoch, Topic, TopicPartition};
-use ractor::{ActorCell, ActorRuntime, SpawnErr};
+use ractor::{ActorRuntime, SpawnErr};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::account::Accounts;
 use crate::conversation::Conversations;
+use crate::ingress::Ingress;
 use crate::partition::{Partition, PartitionMessage, Resident};
 use crate::ports::{Context, Options, Ports};
 use crate::reception::{Reception, WayIn};
@@ -47,7 +48,7 @@ enum Order {
 
 /// A running partition, whatever lives in it.
 struct Running {
-    cell: ActorCell,
+    stop: Box<dyn Fn() + Send>,
     ended: JoinHandle<()>,
     drain: Box<dyn Fn(oneshot::Sender<()>) + Send>,
     reconfigured: Box<dyn Fn() + Send>,
@@ -55,6 +56,7 @@ struct Running {
 
 struct Supervisor {
     context: Context,
+    reception: Arc<Reception>,
     running: BTreeMap<TopicPartition, Running>,
     owned: BTreeMap<TopicPartition, Epoch>,
 }
@@ -81,7 +83,12 @@ impl System {
             ports,
         };
         let (orders, receiver) = mpsc::channel(4);
-        let supervisor = Supervisor { context, running: BTreeMap::new(), owned: BTreeMap::new() };
+        let supervisor = Supervisor {
+            context,
+            reception: reception.clone(),
+            running: BTreeMap::new(),
+            owned: BTreeMap::new(),
+        };
         let running = tokio::spawn(supervisor.run(receiver));
         Ok(Self { tenants, reception, way_in, orders, running, following })
     }
@@ -192,6 +199,7 @@ impl Supervisor {
             let fence = Fence { partition, epoch };
             let context = self.context.clone();
             let started = match partition.topic {
+                Topic::Ingress => Ok(take_in(Ingress::new(context, self.reception.clone(), fence))),
                 Topic::Inbound => start(Conversations { context: Arc::new(context.clone()) }, context, fence),
                 Topic::Outbound => start(Accounts { context: context.clone() }, context, fence),
                 Topic::Tenants | Topic::Events | Topic::Dlq => continue,
@@ -207,9 +215,9 @@ impl Supervisor {
 
     async fn drain(&mut self) -> bool {
         let limit = self.context.options.drain;
-        // Conversations first: what they decide goes to the accounts.
+        // Along the way of a message: what is taken in goes to conversations, what they decide to accounts.
         let mut finished = true;
-        for topic in [Topic::Inbound, Topic::Outbound] {
+        for topic in Topic::CONSUMED {
             let mut draining = JoinSet::new();
             for (_, running) in self.running.iter().filter(|(partition, _)| partition.topic == topic) {
                 let (done, drained) = oneshot::channel();
@@ -245,7 +253,7 @@ async fn hand_over(running: Running, limit: Duration) {
 }
 
 async fn stop(running: Running) {
-    running.cell.kill();
+    (running.stop)();
     drop(running.ended.await);
 }
 
@@ -259,9 +267,23 @@ fn start<R: Resident>(resident: R, context: Context, fence: Fence) -> Result<Run
     });
     let (cell, draining, told) = (actor.get_cell(), actor.clone(), actor);
     Ok(Running {
-        cell,
+        stop: Box::new(move || cell.kill()),
         ended,
         drain: Box::new(move |done| drop(draining.send_message(PartitionMessage::Drain(done)))),
         reconfigured: Box::new(move || drop(told.send_message(PartitionMessage::Reconfigured))),
     })
+}
+
+fn take_in(ingress: Ingress) -> Running {
+    let (drain, draining) = mpsc::channel(1);
+    let ended = tokio::spawn(ingress.run(draining));
+    let task = ended.abort_handle();
+    Running {
+        stop: Box::new(move || task.abort()),
+        ended,
+        // Where it has ended already, the answer is dropped, and what it had not finished is left.
+        drain: Box::new(move |done| drop(drain.try_send(done))),
+        // It looks each tenant up anew.
+        reconfigured: Box::new(|| ()),
+    }
 }

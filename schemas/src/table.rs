@@ -213,6 +213,8 @@ fn agenda_letter(topic: Topic) -> u8 {
     match topic {
         Topic::Inbound => b'i',
         Topic::Outbound => b'o',
+        // Nothing waits in these: their agendas are empty.
+        Topic::Ingress => b'g',
         Topic::Tenants => b't',
         Topic::Events => b'e',
         Topic::Dlq => b'd',

@@ -72,6 +72,43 @@ impl fmt::Display for Timestamp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Day(pub u32);
 
+/// Points in time as other programs write them (RFC 3339): `"2026-01-01T12:00:00Z"`.
+pub mod rfc3339 {
+    use schemars::{Schema, SchemaGenerator, json_schema};
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Timestamp;
+
+    /// Writes it in UTC.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(time)
+    }
+
+    /// Reads date, time and offset; what is finer than a microsecond is cut.
+    ///
+    /// # Errors
+    /// When the text is no such time. It is not repeated.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let time: jiff::Timestamp =
+            text.parse().map_err(|_| serde::de::Error::custom("no time such as 2026-01-01T12:00:00Z"))?;
+        Ok(Timestamp::from_micros(time.as_microsecond()))
+    }
+
+    /// Its JSON Schema. The pattern is there because validators do not check formats unless asked to.
+    #[must_use]
+    pub fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "format": "date-time",
+            "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$",
+        })
+    }
+}
+
 /// Durations as people write them in files: `"300ms"`, `"5s"`, `"30d"`.
 pub mod human {
     use std::time::Duration;

@@ -15,6 +15,8 @@ use crate::id::{AccountKey, ConversationId, TenantId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Topic {
+    /// What third-party connectors publish, with raw identity, by any partitioner.
+    Ingress,
     /// What conversations receive, one conversation in one partition.
     Inbound,
     /// What accounts send, one account in one partition.
@@ -29,15 +31,17 @@ pub enum Topic {
 
 impl Topic {
     /// Every topic.
-    pub const ALL: [Self; 5] = [Self::Inbound, Self::Outbound, Self::Tenants, Self::Events, Self::Dlq];
+    pub const ALL: [Self; 6] =
+        [Self::Ingress, Self::Inbound, Self::Outbound, Self::Tenants, Self::Events, Self::Dlq];
 
-    /// The topics whose partitions are owned, each by one node at a time.
-    pub const CONSUMED: [Self; 2] = [Self::Inbound, Self::Outbound];
+    /// The topics whose partitions are owned and worked off, in the order of a message's way.
+    pub const CONSUMED: [Self; 3] = [Self::Ingress, Self::Inbound, Self::Outbound];
 
     /// The name without prefix.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Ingress => "ingress",
             Self::Inbound => "inbound",
             Self::Outbound => "outbound",
             Self::Tenants => "tenants",

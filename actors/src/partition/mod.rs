@@ -9,6 +9,7 @@
 //! its mailbox and nothing is under way, so it can be stopped and started anew without a gap.
 
 mod fetch;
+pub(crate) mod lag;
 
 use std::fmt;
 use std::hash::Hash;
@@ -30,6 +31,7 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, Supervisi
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
+use self::lag::Lag;
 use crate::agenda::{Agenda, Entry};
 use crate::commit::{commit, read};
 use crate::metrics::Metrics;
@@ -226,8 +228,7 @@ pub struct PartitionState<R: Resident> {
     tick: Option<(Timestamp, Timer<PartitionMessage<R::Key>>)>,
     draining: Option<oneshot::Sender<()>>,
     agenda_reported: i64,
-    lag_reported: i64,
-    lag_looked_at: Option<Timestamp>,
+    lag: Lag,
 }
 
 impl<R: Resident> Actor for Partition<R> {
@@ -271,8 +272,7 @@ impl<R: Resident> Actor for Partition<R> {
             tick: None,
             draining: None,
             agenda_reported: 0,
-            lag_reported: 0,
-            lag_looked_at: None,
+            lag: Lag::new(ports, partition),
         })
     }
 
@@ -311,7 +311,7 @@ impl<R: Resident> Actor for Partition<R> {
             PartitionMessage::Tick => {
                 state.tick = None;
                 self.retire(state);
-                self.look_at_lag(state).await;
+                state.lag.look(state.delivered).await;
             }
             PartitionMessage::Drain(done) => {
                 state.fetch.abort();
@@ -337,7 +337,6 @@ impl<R: Resident> Actor for Partition<R> {
         let metrics = &self.context.ports.metrics;
         metrics.residents(R::TOPIC, -i64::try_from(state.residents.len()).unwrap_or(0));
         metrics.agenda(R::TOPIC, -state.agenda_reported);
-        metrics.lag(R::TOPIC, -state.lag_reported);
         Ok(())
     }
 
@@ -438,22 +437,6 @@ impl<R: Resident> Partition<R> {
             }
         }
         Ok(())
-    }
-
-    /// Tells how much of the log has not been taken yet; at most once a look, since it asks the log.
-    async fn look_at_lag(&self, state: &mut PartitionState<R>) {
-        let ports = &self.context.ports;
-        let now = ports.clock.now();
-        if state.lag_looked_at.is_some_and(|at| at <= now && now.since(at) < LOOK) {
-            return;
-        }
-        state.lag_looked_at = Some(now);
-        // A log that does not answer has its own metric, and the lag stays as it was last known.
-        if let Ok(end) = ports.log.end(self.fence.partition).await {
-            let lag = i64::try_from(end.saturating_sub(state.delivered)).unwrap_or(i64::MAX);
-            ports.metrics.lag(R::TOPIC, lag - state.lag_reported);
-            state.lag_reported = lag;
-        }
     }
 
     /// Lets the residents go that have had no work for a while.

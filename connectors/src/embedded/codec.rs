@@ -276,6 +276,7 @@ pub(super) fn topic_number(topic: Topic) -> u8 {
         Topic::Tenants => 3,
         Topic::Events => 4,
         Topic::Dlq => 5,
+        Topic::Ingress => 6,
     }
 }
 

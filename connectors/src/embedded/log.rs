@@ -100,7 +100,7 @@ impl Log for Embedded {
         if self.orders.is_closed() {
             return Err(StoreError::Closed);
         }
-        let partitions = [Topic::Inbound, Topic::Outbound]
+        let partitions = Topic::CONSUMED
             .into_iter()
             .flat_map(|topic| {
                 (0..self.partitions(topic)).map(move |partition| TopicPartition { topic, partition })

@@ -37,8 +37,9 @@ impl Tail {
     /// Takes the next record in.
     pub(super) fn push(&mut self, record: Record, most: usize) {
         self.end = record.offset + 1;
+        let topic = record.partition.topic;
         // Nobody follows the others closely.
-        if !matches!(record.partition.topic, Topic::Inbound | Topic::Outbound | Topic::Tenants) {
+        if topic != Topic::Tenants && !Topic::CONSUMED.contains(&topic) {
             return;
         }
         self.bytes += cost(&record);

@@ -126,10 +126,15 @@ impl View {
         self.seen.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many partitions a topic has: one for compacted ones, which every node reads whole.
+    /// How many partitions a topic has: one for compacted ones, which every node reads whole, and none of
+    /// ingress, since no other program can publish into these files.
     #[must_use]
     pub(super) fn partitions(&self, topic: Topic) -> u32 {
-        if topic.is_compacted() { 1 } else { self.partitions }
+        match topic {
+            Topic::Ingress => 0,
+            topic if topic.is_compacted() => 1,
+            _ => self.partitions,
+        }
     }
 
     /// Refuses a partition that is not there.
@@ -390,11 +395,9 @@ impl Seen {
     /// Whether every record in it that somebody has to work off has been.
     #[must_use]
     pub(super) fn is_settled(&self, segment: &SegmentInfo) -> bool {
-        segment.partitions.iter().all(|(partition, there)| match partition.topic {
-            Topic::Inbound | Topic::Outbound => {
-                self.tails.get(partition).is_none_or(|tail| there.end <= tail.position.next)
-            }
-            Topic::Tenants | Topic::Events | Topic::Dlq => true,
+        segment.partitions.iter().all(|(partition, there)| {
+            !Topic::CONSUMED.contains(&partition.topic)
+                || self.tails.get(partition).is_none_or(|tail| there.end <= tail.position.next)
         })
     }
 

@@ -25,7 +25,7 @@ impl Names {
 
     pub(super) fn partitions(&self, topic: Topic) -> u32 {
         match topic {
-            Topic::Inbound | Topic::Outbound | Topic::Events => self.partitions,
+            Topic::Ingress | Topic::Inbound | Topic::Outbound | Topic::Events => self.partitions,
             // One file of each is enough: tenants are read whole by every node, and letters are rare.
             Topic::Tenants | Topic::Dlq => 1,
         }

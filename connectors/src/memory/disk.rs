@@ -30,7 +30,7 @@ pub struct MemoryDisk {
 }
 
 impl MemoryDisk {
-    /// An empty disk whose log has this many partitions of inbound, outbound and events.
+    /// An empty disk whose log has this many partitions of ingress, inbound, outbound and events.
     #[must_use]
     pub fn new(partitions: NonZeroU32) -> Arc<Self> {
         Arc::new(Self { partitions, content: Mutex::default(), changed: Notify::new() })
@@ -40,7 +40,7 @@ impl MemoryDisk {
     #[must_use]
     pub fn partitions(&self, topic: Topic) -> u32 {
         match topic {
-            Topic::Inbound | Topic::Outbound | Topic::Events => self.partitions.get(),
+            Topic::Ingress | Topic::Inbound | Topic::Outbound | Topic::Events => self.partitions.get(),
             Topic::Tenants | Topic::Dlq => 1,
         }
     }
@@ -48,12 +48,19 @@ impl MemoryDisk {
     /// Every partition of the consumed topics.
     #[must_use]
     pub fn consumed_partitions(&self) -> BTreeSet<TopicPartition> {
-        [Topic::Inbound, Topic::Outbound]
+        Topic::CONSUMED
             .into_iter()
             .flat_map(|topic| {
-                (0..self.partitions.get()).map(move |partition| TopicPartition { topic, partition })
+                (0..self.partitions(topic)).map(move |partition| TopicPartition { topic, partition })
             })
             .collect()
+    }
+
+    /// Appends records as a producer outside of any node does, also while none runs; returns their offsets.
+    pub fn publish(&self, records: Vec<NewRecord>, now: Timestamp) -> Vec<Offset> {
+        let offsets = self.lock().append(records, now);
+        self.changed.notify_waiters();
+        offsets
     }
 
     /// Ends the current incarnation as a power cut would: its calls fail and change nothing more.

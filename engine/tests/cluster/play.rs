@@ -14,6 +14,7 @@ use heddle_engine::simulator::webhooks::{self, Webhooks};
 use heddle_schemas::id::AccountId;
 use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::sealed::Secret;
+use heddle_schemas::topic::Topic;
 use rustix::process::Signal;
 
 use crate::process::Running;
@@ -267,7 +268,7 @@ impl Play {
                     shares.push(running.metric("heddle_partition_owned").await as usize);
                 }
                 let busy = shares.iter().filter(|&&share| share > 0).count();
-                if shares.iter().sum::<usize>() == 2 * PARTITIONS && busy >= nodes {
+                if shares.iter().sum::<usize>() == Topic::CONSUMED.len() * PARTITIONS && busy >= nodes {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;

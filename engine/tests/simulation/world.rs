@@ -16,19 +16,22 @@ use heddle_schemas::content::{Address, Content, Context, MediaKind};
 use heddle_schemas::id::{AccountId, ChannelKind, ContactId, TurnId};
 use heddle_schemas::ports::channel::{Act, Channel, ChannelEvent, ReceivedMessage};
 use heddle_schemas::ports::clock::Clock;
-use heddle_schemas::ports::log::Log;
+use heddle_schemas::ports::keys::Keys;
+use heddle_schemas::ports::log::{Log, NewRecord};
 use heddle_schemas::ports::responder::Responder;
 use heddle_schemas::record::decode;
+use heddle_schemas::record::dlq::DeadLetter;
 use heddle_schemas::record::event::{Event, EventRecord};
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::table::{Key, Table};
 use heddle_schemas::tenant::Tenant;
-use heddle_schemas::time::Timestamp;
-use heddle_schemas::topic::{Topic, TopicPartition};
+use heddle_schemas::time::{Day, Timestamp};
+use heddle_schemas::topic::{Offset, Topic, TopicPartition};
 use prometheus::Registry;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
+use crate::connector;
 use crate::provider::{Faults, Provider, Taken};
 use crate::responder::{NoDocuments, Repeats};
 
@@ -74,6 +77,8 @@ struct Spoken {
 
 struct Customer {
     tenant: usize,
+    /// Whether what is said here comes by a third-party connector instead of by webhook.
+    by_connector: bool,
     /// Where the customer was reached before, and last where it is now.
     addresses: Mutex<Vec<Address>>,
     spoken: Mutex<Spoken>,
@@ -102,6 +107,8 @@ pub(crate) struct World {
     worst_moment: Arc<tokio::sync::Notify>,
     tenants: Vec<Tenant>,
     customers: Vec<Customer>,
+    /// What connectors published that cannot be taken in.
+    wrong: Mutex<BTreeMap<(TopicPartition, Offset), connector::Wrong>>,
     node: tokio::sync::RwLock<Option<Node>>,
     crashes: Mutex<u32>,
 }
@@ -139,7 +146,9 @@ impl World {
                     false => Address { phone, user_id, ..Address::default() },
                 };
                 let tenant = rng.random_range(0..tenants.len());
-                Customer { tenant, addresses: Mutex::new(vec![address]), spoken: Mutex::default() }
+                let by_connector = rng.random_bool(0.4);
+                let addresses = Mutex::new(vec![address]);
+                Customer { tenant, by_connector, addresses, spoken: Mutex::default() }
             })
             .collect();
         let outside = rng.random_bool(0.5);
@@ -167,6 +176,7 @@ impl World {
             worst_moment: Arc::default(),
             tenants,
             customers,
+            wrong: Mutex::default(),
             node: tokio::sync::RwLock::new(None),
             crashes: Mutex::new(0),
         })
@@ -217,12 +227,7 @@ impl World {
         };
         let store = Arc::new(MemoryStore::open_with(self.disk.clone(), self.clock.clone(), options));
         let registry = Registry::new();
-        let keys = EnvelopeKeys::new(
-            store.clone(),
-            self.clock.clone(),
-            &self.master,
-            heddle_connectors::keys::Options { entropy: self.entropy.clone(), ..Default::default() },
-        );
+        let keys = self.keys(&store);
         let responder: Arc<dyn Responder> = self.responder.clone();
         let provider: Arc<dyn Channel> = self.provider.clone();
         let random = Mutex::new(StdRng::seed_from_u64(self.dice(|rng| rng.next_u64())));
@@ -261,6 +266,15 @@ impl World {
         *self.node.write().await = Some(Node { store, system, registry });
     }
 
+    fn keys(&self, store: &Arc<MemoryStore>) -> EnvelopeKeys {
+        EnvelopeKeys::new(
+            store.clone(),
+            self.clock.clone(),
+            &self.master,
+            heddle_connectors::keys::Options { entropy: self.entropy.clone(), ..Default::default() },
+        )
+    }
+
     async fn crash(&self) {
         let node = self.node.write().await.take();
         if let Some(Node { store, system, .. }) = node {
@@ -269,6 +283,38 @@ impl World {
             self.disk.crash();
             system.kill().await;
             *self.crashes.lock().expect("no test panics while holding it") += 1;
+        }
+    }
+
+    /// Publishes into ingress, where a connector's partitioner puts it.
+    fn publish(&self, partition: usize, value: Vec<u8>) -> (TopicPartition, Offset) {
+        let partitions = self.disk.partitions(Topic::Ingress) as usize;
+        let partition = u32::try_from(partition % partitions).expect("there are few");
+        let partition = TopicPartition { topic: Topic::Ingress, partition };
+        let record = NewRecord { partition, key: connector::SECRET.into(), value: value.into() };
+        (partition, self.disk.publish(vec![record], self.clock.now())[0])
+    }
+
+    /// A customer's message comes in, by the customer's way.
+    async fn receive(&self, customer: usize, event: ChannelEvent) {
+        let Customer { tenant, by_connector, .. } = &self.customers[customer];
+        let tenant = &self.tenants[*tenant];
+        match by_connector {
+            // One sender, one partition; which one is the connector's business.
+            true => drop(self.publish(customer, connector::written(tenant, &event))),
+            false => self.webhook(tenant, vec![event]).await,
+        }
+    }
+
+    /// A connector with faults publishes what cannot be taken in.
+    async fn blunder(self: Arc<Self>) {
+        for _ in 0..self.dice(|rng| rng.random_range(0..8)) {
+            let pause = self.millis(0..6000);
+            tokio::time::sleep(pause).await;
+            let partition = self.dice(|rng| rng.random_range(0..PARTITIONS as usize));
+            let (value, wrong) = self.dice(|rng| connector::wrong(rng, &self.tenants, self.clock.now()));
+            let mut all = self.wrong.lock().expect("no test panics while holding it");
+            all.insert(self.publish(partition, value), wrong);
         }
     }
 
@@ -347,7 +393,7 @@ impl World {
                 context: Context::default(),
             };
             let event = ChannelEvent::Message(message);
-            self.webhook(tenant, vec![event.clone()]).await;
+            self.receive(index, event.clone()).await;
             {
                 let mut spoken = customer.spoken.lock().expect("no test panics while holding it");
                 match dice {
@@ -362,8 +408,7 @@ impl World {
                 tokio::spawn(async move {
                     let pause = again.millis(0..4000);
                     tokio::time::sleep(pause).await;
-                    let tenant = &again.tenants[again.customers[index].tenant];
-                    again.webhook(tenant, vec![event]).await;
+                    again.receive(index, event).await;
                 });
             }
         }
@@ -382,7 +427,12 @@ impl World {
                         .iter()
                         .find(|tenant| tenant.channels[0].account == status.account)
                         .expect("the provider knows only these accounts");
-                    world.webhook(tenant, vec![event.clone()]).await;
+                    if world.dice(|rng| rng.random_bool(0.3)) {
+                        let partition = world.dice(|rng| rng.random_range(0..PARTITIONS as usize));
+                        world.publish(partition, connector::written(tenant, &event));
+                    } else {
+                        world.webhook(tenant, vec![event.clone()]).await;
+                    }
                 });
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -426,6 +476,7 @@ impl World {
         let reports = tokio::spawn(self.clone().reports());
         let watch = tokio::spawn(self.clone().watch_bounds());
         let storms = tokio::spawn(self.clone().storms());
+        let blunders = tokio::spawn(self.clone().blunder());
         let token_dies = self.dice(|rng| rng.random_bool(0.25)).then(|| self.millis(0..20_000));
         let token = tokio::spawn(self.clone().lose_token(token_dies));
         let speaking: Vec<_> =
@@ -433,6 +484,7 @@ impl World {
         for customer in speaking {
             customer.await.expect("a customer speaks to the end");
         }
+        blunders.await.expect("a connector blunders to the end");
         self.stormy.store(false, std::sync::atomic::Ordering::Relaxed);
         storms.await.expect("storms end");
         self.provider.calm();
@@ -448,6 +500,7 @@ impl World {
         assert!(!watch.await.is_err_and(|error| error.is_panic()), "I9: a bound was passed");
         reports.abort();
         self.check();
+        self.check_dead_letters().await;
     }
 
     /// The first tenant's token dies after a while, where the seed says so.
@@ -484,7 +537,7 @@ impl World {
         let node = self.node.read().await;
         let node = node.as_ref().expect("the node runs");
         let mut left = Vec::new();
-        for topic in [Topic::Inbound, Topic::Outbound] {
+        for topic in Topic::CONSUMED {
             for partition in 0..PARTITIONS {
                 let partition = TopicPartition { topic, partition };
                 let end = node.store.end(partition).await.unwrap_or_default();
@@ -530,10 +583,43 @@ impl World {
             self.check_customer(customer, &taken, &covered);
         }
         self.check_calls();
+    }
+
+    /// I2: what cannot be taken in is in dlq with the reason, nothing else is, and nothing of it in the clear.
+    async fn check_dead_letters(&self) {
+        let seed = self.seed;
+        let keys = self.keys(&self.node.read().await.as_ref().expect("the node runs").store);
+        let mut wrong = self.wrong.lock().expect("no test panics while holding it").clone();
+        let mut seen = BTreeSet::new();
         for partition in 0..self.disk.partitions(Topic::Dlq) {
-            let dead = self.disk.records(TopicPartition { topic: Topic::Dlq, partition });
-            assert!(dead.is_empty(), "seed {}: {} records were dead-lettered", self.seed, dead.len());
+            for record in self.disk.records(TopicPartition { topic: Topic::Dlq, partition }) {
+                for shown in [&record.key, &record.value] {
+                    let shown = String::from_utf8_lossy(shown);
+                    assert!(!shown.contains(connector::SECRET), "seed {seed}: I4: {shown}");
+                }
+                let letter: DeadLetter = decode(&record.value).expect("a dead letter is readable");
+                let place = (letter.from, letter.offset);
+                // A crash may have it given up twice, never differently.
+                let Some(expected) = wrong.get(&place) else {
+                    panic!("seed {seed}: {letter:?} was given up");
+                };
+                seen.insert(place);
+                assert_eq!((letter.reason, letter.bytes), (expected.reason, expected.bytes), "seed {seed}");
+                assert_eq!(letter.tenant, expected.tenant, "seed {seed}: {letter:?}");
+                let (Some(tenant), Some(sealed)) = (&letter.tenant, &letter.original) else {
+                    assert_eq!(letter.original, None, "seed {seed}: nobody's key could end it");
+                    continue;
+                };
+                let day = Day(sealed.key_number().expect("a sealed text names its key"));
+                let cipher = keys.log(tenant, day).await.expect("a tenant has its keys");
+                let opened = cipher.open(&DeadLetter::aad(letter.from, letter.offset), sealed);
+                let originals = self.disk.records(letter.from);
+                let original = originals.iter().find(|record| record.offset == letter.offset);
+                assert_eq!(opened.ok().map(Into::into), original.map(|it| it.value.clone()), "seed {seed}");
+            }
         }
+        wrong.retain(|place, _| !seen.contains(place));
+        assert!(wrong.is_empty(), "seed {seed}: I2: lost without a word: {wrong:?}");
     }
 
     /// Which turns the events tell of, and how many messages each answers. An interrupted commit may

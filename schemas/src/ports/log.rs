@@ -49,7 +49,7 @@ pub struct FetchLimit {
     pub bytes: usize,
 }
 
-/// The partitions of the consumed topics (inbound, outbound) that this node owns.
+/// The partitions of the consumed topics ([`Topic::CONSUMED`]) that this node owns.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Assignment {
     /// Rises with every change.
@@ -111,7 +111,7 @@ impl StoreError {
 /// The log.
 #[async_trait]
 pub trait Log: Send + Sync + 'static {
-    /// How many partitions a topic has.
+    /// How many partitions a topic has; none where nobody can publish into it.
     fn partitions(&self, topic: Topic) -> u32;
 
     /// Appends records, all or none, and returns their offsets once they are durable.

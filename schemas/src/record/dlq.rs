@@ -3,12 +3,17 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::V;
+use super::{V, log_aad};
+use crate::id::TenantId;
 use crate::sealed::Sealed;
 use crate::time::Timestamp;
-use crate::topic::{Offset, TopicPartition};
+use crate::topic::{Offset, Topic, TopicPartition};
 
-/// A record of topic dlq. The original is kept as it was, base64: its sealed parts stay sealed.
+/// A record of topic dlq.
+///
+/// An original that the engine wrote is kept as it stood, base64: its sealed parts stay sealed. One of
+/// topic ingress is plaintext: it is sealed here for its tenant, and where none is known it is not kept,
+/// since nobody's key could end it. Its coordinates lead to it for as long as ingress keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeadLetter {
     /// Version.
@@ -25,8 +30,24 @@ pub struct DeadLetter {
     pub detail: String,
     /// How often it was tried.
     pub attempts: u32,
-    /// The original's bytes. What reaches the log is sealed already where it must be.
-    pub original: Sealed,
+    /// How many bytes the original has.
+    #[serde(default)]
+    pub bytes: u64,
+    /// The tenant under whose log key `original` is sealed, bound to its coordinates; none where the
+    /// original is as it stood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<TenantId>,
+    /// The original; none where it was not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<Sealed>,
+}
+
+impl DeadLetter {
+    /// Associated data of an original that is sealed here.
+    #[must_use]
+    pub fn aad(from: TopicPartition, offset: Offset) -> Vec<u8> {
+        log_aad(Topic::Dlq, &format_args!("{from}/{offset}"))
+    }
 }
 
 /// Why a record was given up. A label in metrics, so the list is short.
@@ -41,6 +62,14 @@ pub enum DeadReason {
     Unreadable,
     /// Its tenant is not known.
     UnknownTenant,
+    /// Its account is not one of its tenant's.
+    Account,
+    /// It does not say who it is from.
+    Nameless,
+    /// It is larger than a record of its topic may be.
+    TooLarge,
+    /// It claims to be from the future.
+    Future,
     /// It made its actor fail again and again.
     Poison,
 }
@@ -54,6 +83,10 @@ impl DeadReason {
             Self::Version => "version",
             Self::Unreadable => "unreadable",
             Self::UnknownTenant => "unknown_tenant",
+            Self::Account => "account",
+            Self::Nameless => "nameless",
+            Self::TooLarge => "too_large",
+            Self::Future => "future",
             Self::Poison => "poison",
         }
     }

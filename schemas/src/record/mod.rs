@@ -2,11 +2,13 @@
 //!
 //! A reader takes the versions it knows ([`VERSION`]) and dead-letters others with the reason.
 //! Message bodies and addresses are inside `sealed` fields, under the tenant's log key of the day,
-//! bound to their place by [`log_aad`].
+//! bound to their place by [`log_aad`]; only [`ingress`], which others write, has them in the clear.
 
+pub mod asyncapi;
 pub mod dlq;
 pub mod event;
 pub mod inbound;
+pub mod ingress;
 pub mod outbound;
 pub mod schema;
 pub mod tenants;

@@ -8,6 +8,7 @@ use schemars::{Schema, schema_for};
 use super::dlq::DeadLetter;
 use super::event::EventRecord;
 use super::inbound::InboundRecord;
+use super::ingress::IngressRecord;
 use super::outbound::OutboundRecord;
 use super::tenants::TenantRecord;
 use crate::topic::Topic;
@@ -16,6 +17,7 @@ use crate::topic::Topic;
 #[must_use]
 pub fn of(topic: Topic) -> Schema {
     match topic {
+        Topic::Ingress => schema_for!(IngressRecord),
         Topic::Inbound => schema_for!(InboundRecord),
         Topic::Outbound => schema_for!(OutboundRecord),
         Topic::Tenants => schema_for!(TenantRecord),

@@ -1,0 +1,235 @@
+//! What a record of ingress has to fulfil, and what it says then, in the words of a channel. Pure.
+//!
+//! A connector may write anything, for anybody: that the tenant named in a record has the account named
+//! beside it is the only thing that lets a record in (I4).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_schemas::id::{AccountId, ChannelKind, TenantId};
+use heddle_schemas::ports::channel::{Act, ChannelEvent, ReceivedMessage, ReceivedStatus};
+use heddle_schemas::record::RecordError;
+use heddle_schemas::record::dlq::DeadReason;
+use heddle_schemas::record::ingress::{IngressEvent, IngressRecord, MAX_BYTES, Sender, read, tenant_of};
+use heddle_schemas::tenant::Tenant;
+use heddle_schemas::time::Timestamp;
+
+/// How far ahead of the engine's clock a record may be: more than clocks differ by, and less than a time
+/// zone, which is what goes wrong in practice. The customer-service window is counted from this time.
+const AHEAD: Duration = Duration::from_secs(600);
+
+/// A record that is taken in.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) tenant: Arc<Tenant>,
+    pub(super) kind: ChannelKind,
+    pub(super) event: ChannelEvent,
+}
+
+/// Why a record is not taken in. It repeats nothing of the record.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) reason: DeadReason,
+    pub(super) detail: String,
+    /// The tenant it names, where there is such a one.
+    pub(super) tenant: Option<TenantId>,
+}
+
+impl Refused {
+    fn new(reason: DeadReason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into(), tenant: None }
+    }
+
+    /// The tenant's keys were erased.
+    pub(super) fn erased(tenant: TenantId) -> Self {
+        let refused = Self::new(DeadReason::UnknownTenant, "the tenant has been erased");
+        Self { tenant: Some(tenant), ..refused }
+    }
+}
+
+impl From<RecordError> for Refused {
+    fn from(error: RecordError) -> Self {
+        let reason = match error {
+            RecordError::Version { .. } => DeadReason::Version,
+            RecordError::Shape(_) => DeadReason::Shape,
+        };
+        Self::new(reason, error.to_string())
+    }
+}
+
+/// Who has an account.
+type Owner<'a> = &'a dyn Fn(ChannelKind, &AccountId) -> Option<Arc<Tenant>>;
+
+/// Decides on a record: `owner` tells who has an account, `known` whether there is such a tenant.
+pub(super) fn admit(
+    value: &[u8],
+    owner: Owner<'_>,
+    known: &dyn Fn(&TenantId) -> bool,
+    now: Timestamp,
+) -> Result<Admitted, Refused> {
+    if value.len() > MAX_BYTES {
+        let detail = format!("a record has at most {MAX_BYTES} bytes");
+        return Err(Refused::new(DeadReason::TooLarge, detail));
+    }
+    check(value, owner, known, now).map_err(|refused| {
+        let tenant = tenant_of(value).filter(|tenant| known(tenant));
+        Refused { tenant, ..refused }
+    })
+}
+
+fn check(
+    value: &[u8],
+    owner: Owner<'_>,
+    known: &dyn Fn(&TenantId) -> bool,
+    now: Timestamp,
+) -> Result<Admitted, Refused> {
+    let record = read(value)?;
+    if !known(&record.tenant) {
+        return Err(Refused::new(DeadReason::UnknownTenant, "there is no such tenant"));
+    }
+    let tenant = owner(record.channel, &record.account)
+        .ok_or_else(|| Refused::new(DeadReason::Account, "no tenant has this account"))?;
+    if tenant.id != record.tenant {
+        return Err(Refused::new(DeadReason::Account, "the account belongs to another tenant"));
+    }
+    if record.at.since(now) > AHEAD {
+        let detail = format!("it is from {:?} ahead", record.at.since(now));
+        return Err(Refused::new(DeadReason::Future, detail));
+    }
+    Ok(Admitted { tenant, kind: record.channel, event: event(record)? })
+}
+
+/// The record in the words of a channel.
+fn event(record: IngressRecord) -> Result<ChannelEvent, Refused> {
+    let IngressRecord { account, message_id, at, from, event, .. } = record;
+    let id = String::from(message_id);
+    let mut refers_to = Default::default();
+    let act = match event {
+        IngressEvent::Message { content, context } => {
+            refers_to = context;
+            Act::Say(content)
+        }
+        IngressEvent::Edit { target_message_id, content } => {
+            Act::Edit { target: target_message_id.into(), content }
+        }
+        IngressEvent::Delete { target_message_id } => Act::Delete { target: target_message_id.into() },
+        IngressEvent::Reaction { target_message_id, emoji } => {
+            // Taken back in either way, as channels do it.
+            let emoji = emoji.filter(|emoji| !emoji.is_empty());
+            Act::React { target: target_message_id.into(), emoji }
+        }
+        IngressEvent::Rename { to } => Act::Rename { to: somebody(Some(to))?.into(), body: None },
+        IngressEvent::Status { outbound_id, status, failure } => {
+            let outbound = Some(outbound_id);
+            return Ok(ChannelEvent::Status(ReceivedStatus {
+                account,
+                message_id: id,
+                outbound,
+                status,
+                at,
+                failure,
+            }));
+        }
+    };
+    let from = somebody(from)?.into();
+    Ok(ChannelEvent::Message(ReceivedMessage { account, id, from, sent_at: at, act, context: refers_to }))
+}
+
+fn somebody(sender: Option<Sender>) -> Result<Sender, Refused> {
+    sender
+        .filter(Sender::is_somebody)
+        .ok_or_else(|| Refused::new(DeadReason::Nameless, "neither a phone number nor a user id"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heddle_schemas::content::Content;
+    use serde_json::{Value, json};
+
+    const NOW: Timestamp = Timestamp::from_secs(1_767_225_600);
+
+    fn record() -> Value {
+        json!({
+            "v": 1, "tenant": "acme", "channel": "whatsapp", "account": "1", "message_id": "m-1",
+            "at": "2026-01-01T00:00:00Z", "from": { "phone": "+16505551234" },
+            "event": { "type": "message", "content": { "type": "text", "body": "hello" } },
+        })
+    }
+
+    fn with(path: &str, value: Value) -> Value {
+        let mut record = record();
+        *record.pointer_mut(path).unwrap() = value;
+        record
+    }
+
+    /// Acme has account 1, Globex account 2.
+    fn admitted(value: &[u8]) -> Result<Admitted, Refused> {
+        let tenant = |id: &str, account: &str| {
+            let text = format!(
+                "id = \"{id}\"\nname = \"N\"\n[agent]\nfallback = \"f\"\n[[channels]]\nkind = \"whatsapp\"\n\
+                 account = \"{account}\"\naccess_token = \"t\"\napp_secret = \"s\"\nverify_token = \"v\"\n"
+            );
+            Arc::new(Tenant::from_toml(&text).unwrap())
+        };
+        let tenants = [tenant("acme", "1"), tenant("globex", "2")];
+        let owner = |kind, account: &AccountId| {
+            let has = |tenant: &&Arc<Tenant>| {
+                tenant.channels.iter().any(|channel| channel.kind == kind && channel.account == *account)
+            };
+            tenants.iter().find(has).cloned()
+        };
+        admit(value, &owner, &|id| tenants.iter().any(|tenant| tenant.id == *id), NOW)
+    }
+
+    fn reason(record: &Value) -> Option<(DeadReason, Option<String>)> {
+        let refused = admitted(record.to_string().as_bytes()).err()?;
+        Some((refused.reason, refused.tenant.map(|tenant| tenant.to_string())))
+    }
+
+    #[test]
+    fn a_record_says_what_a_webhook_would() {
+        let Admitted { tenant, event, .. } = admitted(record().to_string().as_bytes()).unwrap();
+        assert_eq!(tenant.id.as_str(), "acme");
+        let ChannelEvent::Message(message) = event else { panic!("{event:?}") };
+        assert_eq!((message.id.as_str(), message.from.phone.as_deref()), ("m-1", Some("16505551234")));
+        assert_eq!((message.sent_at, message.act), (NOW, Act::Say(Content::Text { body: "hello".into() })));
+    }
+
+    #[test]
+    fn every_fault_has_its_reason_and_the_tenant_that_can_be_told() {
+        use DeadReason::{Account, Future, Nameless, Shape, UnknownTenant, Version};
+        let acme = || Some("acme".to_owned());
+        let cases = [
+            (with("/v", json!(2)), Version, acme()),
+            (with("/at", json!("soon")), Shape, acme()),
+            (with("/tenant", json!("Somebody Else")), Shape, None),
+            (with("/tenant", json!("initech")), UnknownTenant, None),
+            (with("/account", json!("2")), Account, acme()),
+            (with("/account", json!("3")), Account, acme()),
+            (with("/from", json!({ "name": "Ann" })), Nameless, acme()),
+            (with("/from", Value::Null), Nameless, acme()),
+            (with("/event", json!({ "type": "rename", "to": { "name": "Ann" } })), Nameless, acme()),
+            (with("/at", json!("2026-01-01T00:10:01Z")), Future, acme()),
+            (with("/at", json!("2026-01-01T01:00:00Z")), Future, acme()),
+        ];
+        for (record, expected, tenant) in cases {
+            assert_eq!(reason(&record), Some((expected, tenant)), "{record}");
+        }
+        // Clocks differ, and an offset is no future.
+        for at in ["2026-01-01T00:10:00Z", "2026-01-01T09:00:00+09:00", "2025-12-01T00:00:00Z"] {
+            assert_eq!(reason(&with("/at", json!(at))), None, "{at}");
+        }
+    }
+
+    #[test]
+    fn a_record_over_the_limit_is_not_even_read() {
+        let refused = |bytes| {
+            let mut value = record().to_string().into_bytes();
+            value.resize(bytes, b' ');
+            admitted(&value).err().map(|refused| (refused.reason, refused.tenant))
+        };
+        assert_eq!(refused(MAX_BYTES), None);
+        assert_eq!(refused(MAX_BYTES + 1), Some((DeadReason::TooLarge, None)));
+    }
+}
