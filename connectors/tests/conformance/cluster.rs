@@ -125,6 +125,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        crate::topics_of_tests::delete(std::mem::take(&mut self.prefix));
         free().lock().unwrap().extend(self.keyspace.take());
     }
 }

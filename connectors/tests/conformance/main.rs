@@ -14,6 +14,8 @@ mod log;
 mod services;
 mod state;
 mod stores;
+#[path = "../common/topics.rs"]
+mod topics_of_tests;
 
 use heddle_connectors::memory::{MemoryKnowledge, ScriptedChannel};
 

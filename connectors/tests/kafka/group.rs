@@ -8,7 +8,7 @@ use heddle_schemas::ports::log::NewRecord;
 use heddle_schemas::topic::TopicPartition;
 use tokio::sync::mpsc::Receiver;
 
-use super::{INBOUND, open, options, prefix};
+use super::{INBOUND, Prefix, open, options};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -21,7 +21,8 @@ async fn assigned(changes: &mut Receiver<Change>) -> Vec<TopicPartition> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_done_ahead_comes_back_with_the_committed_offset() {
-    let options = options("a", &prefix());
+    let prefix = Prefix::new();
+    let options = options("a", &prefix);
     topics::apply(&options).await.unwrap();
     let kafka = open(&options).await;
     let mut changes = kafka.join().unwrap();
@@ -42,7 +43,7 @@ async fn what_is_done_ahead_comes_back_with_the_committed_offset() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_node_gets_its_share_when_the_first_has_let_go() {
-    let prefix = prefix();
+    let prefix = Prefix::new();
     topics::apply(&options("a", &prefix)).await.unwrap();
     let a = open(&options("a", &prefix)).await;
     let mut of_a = a.join().unwrap();
@@ -77,7 +78,8 @@ async fn a_second_node_gets_its_share_when_the_first_has_let_go() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_comes_back_under_its_name_gets_what_it_had() {
-    let options = options("a", &prefix());
+    let prefix = Prefix::new();
+    let options = options("a", &prefix);
     topics::apply(&options).await.unwrap();
     let kafka = open(&options).await;
     let before = assigned(&mut kafka.join().unwrap()).await;

@@ -7,6 +7,8 @@ mod services;
 
 mod group;
 mod shape;
+#[path = "../common/topics.rs"]
+mod topics_of_tests;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -23,14 +25,14 @@ use self::services::Services;
 const INBOUND: TopicPartition = TopicPartition { topic: Topic::Inbound, partition: 0 };
 
 /// Options of an engine of its own on the broker.
-fn options(node: &str, prefix: &str) -> Options {
+fn options(node: &str, prefix: &Prefix) -> Options {
     Options {
         connection: Connection {
             brokers: vec![Services::get().kafka.clone()],
             node: node.into(),
             client: BTreeMap::new(),
         },
-        prefix: prefix.into(),
+        prefix: prefix.0.clone(),
         partitions: NonZeroU32::new(2).unwrap(),
         session_timeout: Duration::from_secs(6),
         handover: Duration::from_secs(5),
@@ -39,10 +41,20 @@ fn options(node: &str, prefix: &str) -> Options {
     }
 }
 
-/// A prefix that no other test uses.
-fn prefix() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!("test.{}.{}.", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+/// A prefix that no other test uses; its topics go when it does.
+struct Prefix(String);
+
+impl Prefix {
+    fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(format!("test.{}.{}.", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+impl Drop for Prefix {
+    fn drop(&mut self) {
+        topics_of_tests::delete(std::mem::take(&mut self.0));
+    }
 }
 
 async fn open(options: &Options) -> Kafka {

@@ -9,11 +9,12 @@ use heddle_connectors::kafka::topics::{self, Difference};
 use heddle_connectors::kafka::{Kafka, OpenError};
 use heddle_schemas::ports::log::{FetchLimit, NewRecord};
 
-use super::{INBOUND, open, options, prefix};
+use super::{INBOUND, Prefix, open, options};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_are_made_once_and_found_as_they_have_to_be() {
-    let options = options("a", &prefix());
+    let prefix = Prefix::new();
+    let options = options("a", &prefix);
     let missing = topics::diff(&options).await.unwrap();
     assert!(missing.iter().all(|one| matches!(one, Difference::Missing { .. })), "{missing:?}");
     let (one, other) = tokio::join!(topics::apply(&options), topics::apply(&options));
@@ -24,14 +25,15 @@ async fn topics_are_made_once_and_found_as_they_have_to_be() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_without_its_topics_does_not_open_and_says_what_to_do() {
-    let error = Kafka::open(&options("a", &prefix()), Arc::new(SystemClock)).await.err().unwrap();
+    let error = Kafka::open(&options("a", &Prefix::new()), Arc::new(SystemClock)).await.err().unwrap();
     assert!(matches!(error, OpenError::Topics(_)));
     assert!(error.to_string().contains("heddle topics apply"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_number_of_partitions_is_refused_in_words() {
-    let mut options = options("a", &prefix());
+    let prefix = Prefix::new();
+    let mut options = options("a", &prefix);
     topics::apply(&options).await.unwrap();
     options.partitions = NonZeroU32::new(3).unwrap();
     let error = Kafka::open(&options, Arc::new(SystemClock)).await.err().unwrap().to_string();
@@ -41,7 +43,8 @@ async fn another_number_of_partitions_is_refused_in_words() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retention_over_the_policy_is_refused_and_can_be_mended() {
-    let mut options = options("a", &prefix());
+    let prefix = Prefix::new();
+    let mut options = options("a", &prefix);
     options.policy.retention = Duration::from_secs(7_200);
     topics::apply(&options).await.unwrap();
     options.policy.retention = Duration::from_secs(3_600);
@@ -53,7 +56,8 @@ async fn a_retention_over_the_policy_is_refused_and_can_be_mended() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_at_the_address_is_told_with_the_key_that_names_it() {
-    let mut options = options("a", &prefix());
+    let prefix = Prefix::new();
+    let mut options = options("a", &prefix);
     options.connection.brokers = vec!["127.0.0.1:1".into()];
     let error = Kafka::open(&options, Arc::new(SystemClock)).await.err().unwrap().to_string();
     assert!(error.contains("127.0.0.1:1") && error.contains("log.brokers"), "{error}");
@@ -61,7 +65,8 @@ async fn nobody_at_the_address_is_told_with_the_key_that_names_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_is_read_from_any_offset_back_and_forth() {
-    let options = options("a", &prefix());
+    let prefix = Prefix::new();
+    let options = options("a", &prefix);
     topics::apply(&options).await.unwrap();
     let kafka = open(&options).await;
     let record =

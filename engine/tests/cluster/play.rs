@@ -179,10 +179,12 @@ impl Play {
         let webhooks = Webhooks::start(hooks, &graph, clock.clone()).unwrap();
         let scenes = scenes.max(1);
         let cast = customers::Options {
-            customers: NonZeroUsize::new(40 * scenes).unwrap(),
-            questions: NonZeroUsize::new(24).unwrap(),
-            patience: Some(Duration::from_secs(240)),
-            start: Duration::from_secs(15) * u32::try_from(scenes).unwrap(),
+            // A new owner of an account grants a person one message in six seconds and no burst, so that many
+            // people with few questions make more load than few with many.
+            customers: NonZeroUsize::new(120 * scenes).unwrap(),
+            questions: NonZeroUsize::new(6).unwrap(),
+            patience: Some(Duration::from_secs(400)),
+            start: Duration::from_secs(12) * u32::try_from(scenes).unwrap(),
             think: Duration::from_millis(100)..Duration::from_millis(1_000),
             extras: 0.0,
             ..customers::Options::new(accounts(), questions)
@@ -279,7 +281,13 @@ impl Play {
 
     /// Everybody is answered, everything is counted.
     pub(crate) async fn end(self) {
-        let done = tokio::time::timeout(Duration::from_secs(300), self.customers.done()).await;
+        let done = tokio::time::timeout(Duration::from_secs(180), self.customers.done()).await;
+        if done.is_err() {
+            for (name, running) in ('a'..).zip(&self.running) {
+                let Some(running) = running else { continue };
+                println!("node {name} after the last customer's patience:\n{}\n", running.waiting().await);
+            }
+        }
         let progress = self.customers.progress();
         assert!(done.is_ok(), "{progress:?}");
         assert!(

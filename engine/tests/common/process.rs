@@ -151,6 +151,19 @@ impl Running {
         text.lines().filter(of_it).filter_map(value).sum()
     }
 
+    /// What is in work and what waits, for a test that fails.
+    #[allow(dead_code, reason = "not every test tells")]
+    pub(crate) async fn waiting(&self) -> String {
+        let Ok(answer) = reqwest::get(format!("{}/metrics", self.url)).await else {
+            return "no answer".to_owned();
+        };
+        let text = answer.text().await.unwrap_or_default();
+        let of = ["heddle_partition", "heddle_agenda", "heddle_account", "heddle_dlq", "heddle_store"];
+        let lines = text.lines().filter(|line| of.iter().any(|name| line.starts_with(name)));
+        let lines = lines.filter(|line| !line.ends_with(" 0") && !line.contains("_seconds"));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
     /// Waits until nothing is in work and nothing waits in the agenda.
     pub(crate) async fn settled(&self) {
         let quiet = async {
