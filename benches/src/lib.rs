@@ -1,1 +1,7 @@
 //! Scenarios against peers and raw limits.
+//!
+//! # Layout
+//! - `bin`: the benchmarks, one program each.
+//! - [`turn`]: the whole engine's turn, on whatever store.
+
+pub mod turn;

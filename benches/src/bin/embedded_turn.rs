@@ -1,406 +1,44 @@
 //! Durable turns a second of the whole engine on the embedded default: record in the log, conversation's
-//! state, reply published.
-//!
-//! The way of a message is the real one: sealed records in inbound, partitions, conversation actors, one
-//! commit a turn, the reply sealed in outbound. Left out is what the figure does not ask for: the settle
-//! delay, retrieval (an echo responder), and the account, whose partitions nobody owns here. Three phases:
-//! - `cold`: each conversation speaks for the first time; actor, contact's key and head are made.
-//! - `warm`: the same conversations go on, from a log that is full: the throughput.
-//! - `half`: records arrive at half that rate; from the append's call to the reply being readable in
-//!   outbound: the latency, which holds two group commits.
+//! state, reply published; see [`heddle_benches::turn`]. The latency at half load holds two group commits.
 //!
 //! Prints one JSON object. `embedded_turn --help` says what can be set.
 
 #![expect(clippy::print_stdout, reason = "what it prints is what it is for")]
-#![expect(clippy::disallowed_methods, reason = "a measurement takes the time")]
 
-use std::collections::{BTreeMap, HashMap};
-use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use anyhow::Context as _;
-use async_trait::async_trait;
 use clap::Parser;
-use hdrhistogram::Histogram;
-use heddle_actors::metrics::Metrics;
-use heddle_actors::ports::{Options, Ports};
-use heddle_actors::reception::{Reception, WayIn};
-use heddle_actors::system::System;
-use heddle_actors::tenants::Tenants;
+use heddle_benches::turn::{Asked, Turns};
 use heddle_connectors::clock::SystemClock;
 use heddle_connectors::embedded::{self, Embedded};
-use heddle_connectors::keys::{Entropy as _, EnvelopeKeys, MasterKey, SystemEntropy};
-use heddle_connectors::memory::MemoryKnowledge;
-use heddle_schemas::content::{Address, Content, Context};
-use heddle_schemas::id::ChannelKind;
-use heddle_schemas::ledger::Position;
-use heddle_schemas::ports::channel::{Act, ChannelEvent, ReceivedMessage};
-use heddle_schemas::ports::clock::Clock;
-use heddle_schemas::ports::log::{Assignment, FetchLimit, Log, NewRecord, Record, StoreError};
-use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, Usage};
-use heddle_schemas::record::decode;
-use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
-use heddle_schemas::tenant::Tenant;
-use heddle_schemas::time::Timestamp;
-use heddle_schemas::topic::{Offset, Topic, TopicPartition};
-use serde_json::{Value, json};
 
 // As the binary has it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Webhooks that are filled in at once, and messages in one.
-const WEBHOOKS: usize = 64;
-const MESSAGES: usize = 50;
-const TEXT: &str =
-    "What are your opening hours on a public holiday that falls on a Monday? We would come by tram.";
-
-/// What is measured.
-#[derive(Debug, Clone, Parser)]
-struct Asked {
-    /// Conversations.
-    #[arg(long, default_value_t = 20_000)]
-    conversations: usize,
-    /// Turns of the warm phase.
-    #[arg(long, default_value_t = 300_000)]
-    turns: usize,
-    /// Seconds of the half-load phase.
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
-    /// Conversations that stay in memory; as many as there are, without it.
-    #[arg(long)]
-    residents: Option<std::num::NonZeroUsize>,
-    /// Partitions of the log.
-    #[arg(long, default_value = "8")]
-    partitions: NonZeroU32,
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(flatten)]
+    asked: Asked,
     /// Where the data goes; a temporary folder without it.
     #[arg(long)]
     dir: Option<PathBuf>,
 }
 
-/// Answers what was asked.
-struct Echo;
-
-#[async_trait]
-impl Responder for Echo {
-    fn calls_outside(&self) -> bool {
-        false
-    }
-
-    fn reads_passages(&self) -> bool {
-        false
-    }
-
-    async fn answer(&self, question: Question) -> Result<Answer, ResponderError> {
-        let text = Some(question.messages.join("\n"));
-        Ok(Answer { text, sources: Vec::new(), usage: Usage::default() })
-    }
-}
-
-/// The embedded log, of which this node owns inbound alone.
-struct InboundOnly(Arc<Embedded>);
-
-#[async_trait]
-impl Log for InboundOnly {
-    fn partitions(&self, topic: Topic) -> u32 {
-        self.0.partitions(topic)
-    }
-    async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Offset>, StoreError> {
-        self.0.append(records).await
-    }
-    async fn fetch(
-        &self,
-        partition: TopicPartition,
-        from: Offset,
-        limit: FetchLimit,
-        wait: Duration,
-    ) -> Result<Vec<Record>, StoreError> {
-        self.0.fetch(partition, from, limit, wait).await
-    }
-    async fn position(&self, partition: TopicPartition) -> Result<Position, StoreError> {
-        self.0.position(partition).await
-    }
-    async fn acknowledge(&self, partition: TopicPartition, offsets: &[Offset]) -> Result<(), StoreError> {
-        self.0.acknowledge(partition, offsets).await
-    }
-    async fn end(&self, partition: TopicPartition) -> Result<Offset, StoreError> {
-        self.0.end(partition).await
-    }
-    async fn assignment(&self, seen: u64) -> Result<Assignment, StoreError> {
-        let mut assignment = self.0.assignment(seen).await?;
-        assignment.partitions.retain(|(partition, _)| partition.topic == Topic::Inbound);
-        Ok(assignment)
-    }
-    async fn snapshot(&self, partition: TopicPartition) -> Result<(Vec<Record>, Offset), StoreError> {
-        self.0.snapshot(partition).await
-    }
-}
-
-struct Bench {
-    asked: Asked,
-    store: Arc<Embedded>,
-    ports: Ports,
-    tenant: Arc<Tenant>,
-    reception: Arc<Reception>,
-}
-
-impl Asked {
-    fn options(&self) -> Options {
-        let partitions = self.partitions.get() as usize;
-        let share =
-            self.residents.and_then(|all| std::num::NonZeroUsize::new(all.get().div_ceil(partitions)));
-        let residents_per_partition = share.unwrap_or(std::num::NonZeroUsize::MAX);
-        Options { residents_per_partition, ..Options::default() }
-    }
-}
-
-impl Bench {
-    async fn open(asked: Asked, dir: PathBuf) -> anyhow::Result<Self> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let store_options = embedded::Options { partitions: asked.partitions, ..embedded::Options::new(dir) };
-        let store = Embedded::open(store_options, clock.clone())?;
-        let keys = EnvelopeKeys::new(
-            store.clone(),
-            clock.clone(),
-            &MasterKey::generate(),
-            heddle_connectors::keys::Options::default(),
-        );
-        let echo: Arc<dyn Responder> = Arc::new(Echo);
-        let ports = Ports {
-            log: Arc::new(InboundOnly(store.clone())),
-            state: store.clone(),
-            keys: Arc::new(keys),
-            knowledge: Arc::new(MemoryKnowledge::default()),
-            responders: Arc::new(move |_| echo.clone()),
-            channels: Arc::new(BTreeMap::new()),
-            clock,
-            random: Arc::new(|| {
-                let mut bytes = [0; 16];
-                SystemEntropy.key(&mut bytes);
-                bytes
-            }),
-            metrics: Arc::new(Metrics::register(&prometheus::Registry::new())),
-        };
-        let (tenants, _) = Tenants::load(ports.log.clone(), ports.keys.clone(), ports.clock.clone()).await?;
-        let tenant = Tenant::from_toml(
-            "id = \"bench\"\nname = \"Bench\"\n[agent]\nsettle = \"0s\"\n[[channels]]\nkind = \"whatsapp\"\n\
-             account = \"1\"\naccess_token = \"a\"\napp_secret = \"b\"\nverify_token = \"c\"\n",
-        )?;
-        let tenant = tenants.apply(tenant).await?;
-        let reception = Arc::new(Reception::new(ports.clone(), WayIn::new(ports.clock.clone())));
-        Ok(Self { asked, store, ports, tenant, reception })
-    }
-
-    fn message(&self, number: usize) -> ChannelEvent {
-        let customer = number % self.asked.conversations;
-        ChannelEvent::Message(ReceivedMessage {
-            account: self.tenant.channels[0].account.clone(),
-            id: format!("wamid.{number}"),
-            from: Address { phone: Some(format!("1555{customer:08}")), ..Address::default() },
-            sent_at: Timestamp::from_secs(1_767_225_600),
-            act: Act::Say(Content::Text { body: TEXT.into() }),
-            context: Context::default(),
-        })
-    }
-
-    /// Takes messages in, as webhooks would bring them.
-    async fn fill(self: &Arc<Self>, numbers: std::ops::Range<usize>) -> anyhow::Result<()> {
-        let bodies: Vec<_> = numbers.clone().step_by(MESSAGES).collect();
-        let mut filling = tokio::task::JoinSet::new();
-        for body in bodies {
-            if filling.len() >= WEBHOOKS {
-                filling.join_next().await.expect("some are under way")??;
-            }
-            let (this, end) = (self.clone(), (body + MESSAGES).min(numbers.end));
-            filling.spawn(async move {
-                let events = (body..end).map(|number| this.message(number)).collect();
-                this.reception.accept(ChannelKind::Whatsapp, &this.tenant, events).await
-            });
-        }
-        while let Some(filled) = filling.join_next().await {
-            filled??;
-        }
-        Ok(())
-    }
-
-    fn inbound(&self) -> impl Iterator<Item = TopicPartition> {
-        (0..self.asked.partitions.get()).map(|partition| TopicPartition { topic: Topic::Inbound, partition })
-    }
-
-    async fn ends(&self, topic: Topic) -> anyhow::Result<u64> {
-        let mut ends = 0;
-        for partition in 0..self.store.partitions(topic) {
-            ends += self.store.end(TopicPartition { topic, partition }).await?;
-        }
-        Ok(ends)
-    }
-
-    /// Waits until everything in inbound is settled.
-    async fn drain(&self) -> anyhow::Result<()> {
-        for partition in self.inbound() {
-            loop {
-                let end = self.store.end(partition).await?;
-                if self.store.position(partition).await?.next >= end {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        }
-        Ok(())
-    }
-
-    /// Fills the log, then lets the engine work it off.
-    async fn work_off(self: &Arc<Self>, numbers: std::ops::Range<usize>) -> anyhow::Result<Value> {
-        let turns = numbers.len();
-        let began = Instant::now();
-        self.fill(numbers).await?;
-        let filling = began.elapsed();
-        let (outputs, syncs) = (self.ends(Topic::Outbound).await?, self.store.stats().frames());
-        let decided = self.ports.metrics.turns();
-        let (cpu, began) = (cpu_seconds(), Instant::now());
-        let system = System::start(self.ports.clone(), self.asked.options()).await?;
-        self.drain().await?;
-        let took = began.elapsed();
-        let cpu = cpu_seconds() - cpu;
-        let replies = self.ends(Topic::Outbound).await? - outputs;
-        let decided = self.ports.metrics.turns() - decided;
-        anyhow::ensure!(decided == turns as u64, "{turns} messages gave {decided} turns");
-        // No account tells a conversation that its last reply has left, so who takes it up again after a restart
-        // publishes that one once more, marked as such.
-        let again = replies.checked_sub(decided).context("there are fewer replies than turns")?;
-        let syncs = self.store.stats().frames() - syncs;
-        system.kill().await;
-        let a_second = |took: Duration| (turns as f64 / took.as_secs_f64()).round();
-        Ok(json!({
-            "turns": turns,
-            "seconds": took.as_secs_f64(),
-            "turns_per_second": a_second(took),
-            "cpu_us_per_turn": cpu / turns as f64 * 1e6,
-            "turns_per_sync": turns as f64 / syncs.max(1) as f64,
-            "published_again": again,
-            "resident_mib": resident_mib(),
-            "taken_in_per_second": a_second(filling),
-        }))
-    }
-
-    /// Lets messages arrive at a rate, and takes the time from each one's arrival to its reply.
-    async fn half_load(self: &Arc<Self>, first: usize, a_second: f64) -> anyhow::Result<Value> {
-        let system = System::start(self.ports.clone(), self.asked.options()).await?;
-        let seen: Arc<Mutex<HashMap<String, Instant>>> = Arc::default();
-        let mut tailing = tokio::task::JoinSet::new();
-        for partition in 0..self.store.partitions(Topic::Outbound) {
-            let partition = TopicPartition { topic: Topic::Outbound, partition };
-            let (this, seen) = (self.clone(), seen.clone());
-            let mut next = this.store.end(partition).await?;
-            tailing.spawn(async move {
-                let limit = FetchLimit { records: 1024, bytes: 4 << 20 };
-                while let Ok(records) = this.store.fetch(partition, next, limit, Duration::from_secs(1)).await
-                {
-                    let now = Instant::now();
-                    for record in records {
-                        next = record.offset + 1;
-                        if let Ok(OutboundRecord { command: OutboundCommand::Send(send), .. }) =
-                            decode(&record.value)
-                        {
-                            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-                            seen.insert(send.id.turn.to_string(), now);
-                        }
-                    }
-                }
-            });
-        }
-        // Bursts of a millisecond: a timer is no finer.
-        let burst = (a_second / 1000.0).max(1.0) as usize;
-        let pause = Duration::from_secs_f64(burst as f64 / a_second);
-        let cipher = self.ports.keys.tenant(&self.tenant.id).await?;
-        let account = format!("{}/whatsapp/1", self.tenant.id);
-        let (began, mut number, mut sent) = (Instant::now(), first, Vec::new());
-        let mut arriving = tokio::task::JoinSet::new();
-        let mut ticks = tokio::time::interval(pause);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
-        while began.elapsed() < Duration::from_secs(self.asked.seconds) {
-            ticks.tick().await;
-            let at = Instant::now();
-            let events = (number..number + burst).map(|number| self.message(number)).collect();
-            for number in number..number + burst {
-                let turn = cipher.hash("message", format!("{account}/wamid.{number}").as_bytes());
-                sent.push((turn.to_string(), at));
-            }
-            number += burst;
-            let this = self.clone();
-            arriving.spawn(async move {
-                this.reception.accept(ChannelKind::Whatsapp, &this.tenant, events).await
-            });
-            while let Some(arrived) = arriving.try_join_next() {
-                arrived??;
-            }
-        }
-        while let Some(arrived) = arriving.join_next().await {
-            arrived??;
-        }
-        let offered = sent.len() as f64 / began.elapsed().as_secs_f64();
-        self.drain().await?;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        tailing.abort_all();
-        let mut latency = Histogram::<u64>::new(3)?;
-        let seen = std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
-        for (turn, at) in &sent {
-            let replied = seen.get(turn).ok_or_else(|| anyhow::anyhow!("a turn has no reply"))?;
-            latency.record(u64::try_from(replied.saturating_duration_since(*at).as_micros())?)?;
-        }
-        system.kill().await;
-        let millis = |quantile: f64| latency.value_at_quantile(quantile) as f64 / 1000.0;
-        Ok(json!({
-            "turns": sent.len(),
-            "turns_per_second": offered.round(),
-            "p50_ms": millis(0.5),
-            "p99_ms": millis(0.99),
-            "p999_ms": millis(0.999),
-        }))
-    }
-}
-
-/// Processor time of this process so far (getrusage(2)).
-fn cpu_seconds() -> f64 {
-    let usage = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // Fields 14 and 15, counted from after the name, in ticks of 10 ms (proc(5)).
-    let fields: Vec<_> = usage.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / 100.0
-}
-
-/// What the process has in memory now (proc(5)).
-fn resident_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kib.unwrap_or(0) / 1024
-}
-
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let asked = Asked::parse();
+    let Arguments { asked, dir } = Arguments::parse();
     let folder = tempfile::tempdir()?;
-    let dir = asked.dir.clone().unwrap_or_else(|| folder.path().join("data"));
-    let bench = Arc::new(Bench::open(asked.clone(), dir).await?);
-    let cold = bench.work_off(0..asked.conversations).await?;
-    let warm = bench.work_off(asked.conversations..asked.conversations + asked.turns).await?;
-    let rate = warm["turns_per_second"].as_f64().unwrap_or(1.0) / 2.0;
-    let half = bench.half_load(asked.conversations + asked.turns, rate).await?;
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZeroUsize::get);
-    let result = json!({
-        "bench": "embedded_turn",
-        "cores": cores,
-        "conversations": asked.conversations,
-        "partitions": asked.partitions,
-        "profile": if cfg!(debug_assertions) { "dev" } else { "release" },
-        "cold": cold,
-        "warm": warm,
-        "half": half,
-    });
+    let dir = dir.unwrap_or_else(|| folder.path().join("data"));
+    let options = embedded::Options { partitions: asked.partitions, ..embedded::Options::new(dir) };
+    let store = Embedded::open(options, Arc::new(SystemClock))?;
+    let syncs = store.clone();
+    let syncs = Box::new(move || syncs.stats().frames());
+    let turns = Arc::new(Turns::open(asked, store.clone(), store.clone(), Some(syncs)).await?);
+    let mut result = turns.measure().await?;
+    result["bench"] = "embedded_turn".into();
     println!("{}", serde_json::to_string_pretty(&result)?);
-    bench.store.close().await;
+    store.close().await;
     Ok(())
 }

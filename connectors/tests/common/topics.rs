@@ -15,7 +15,8 @@ pub(crate) fn delete(prefix: String) {
         config.set("bootstrap.servers", &Services::get().kafka);
         let consumer: BaseConsumer = config.create().unwrap();
         let metadata = consumer.fetch_metadata(None, std::time::Duration::from_secs(10)).unwrap();
-        let names = metadata.topics().iter().map(|topic| topic.name()).filter(|name| name.starts_with(&prefix));
+        let names =
+            metadata.topics().iter().map(|topic| topic.name()).filter(|name| name.starts_with(&prefix));
         let names: Vec<_> = names.collect();
         let admin: AdminClient<DefaultClientContext> = config.create().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
