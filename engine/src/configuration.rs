@@ -36,7 +36,7 @@ pub enum ConfigurationError {
     #[error("the configuration is wrong:\n{0}")]
     Faults(#[from] Faults),
     /// A combination of stores that this build does not run on.
-    #[error("log.kind = {log:?} with state.kind = {state:?}: a node does not run on these two together")]
+    #[error("log.kind = \"{}\" with state.kind = \"{}\": a node does not run on these two together", .log.as_str(), .state.as_str())]
     Kinds {
         /// The log's.
         log: LogKind,
@@ -179,6 +179,7 @@ pub fn cql(state: &State) -> (cql::Options, Wanted) {
         datacenter: Some(state.datacenter.clone()).filter(|name| !name.is_empty()),
         user: state.user.clone(),
         password: state.password.clone(),
+        tls: Some(state.ca.clone()).filter(|ca| !ca.as_os_str().is_empty()).map(|ca| cql::Tls { ca }),
         timeout: state.timeout,
         in_flight: state.in_flight,
     };
