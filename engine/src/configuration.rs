@@ -201,6 +201,7 @@ pub fn cql(state: &State) -> (cql::Options, Wanted) {
         datacenter: Some(state.datacenter.clone()).filter(|name| !name.is_empty()),
         user: state.user.clone(),
         password: state.password.clone(),
+        tls: Some(state.ca.clone()).filter(|ca| !ca.as_os_str().is_empty()).map(|ca| cql::Tls { ca }),
         timeout: state.timeout,
         in_flight: state.in_flight,
     };

@@ -140,6 +140,17 @@ pub enum LogKind {
     Kafka,
 }
 
+impl LogKind {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Kafka => "kafka",
+        }
+    }
+}
+
 /// The log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -201,6 +212,17 @@ pub enum StateKind {
     Cql,
 }
 
+impl StateKind {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Cql => "cql",
+        }
+    }
+}
+
 /// The state store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -225,6 +247,9 @@ pub struct State {
     pub user: String,
     /// The user's password: a literal, `env:NAME` or `file:PATH`.
     pub password: Secret,
+    /// The certificates, PEM, that those of the nodes are signed with; the nodes' own name their addresses.
+    /// Empty: without TLS.
+    pub ca: PathBuf,
     /// How long a request may take, the wait for its turn included.
     #[serde(with = "human")]
     pub timeout: Duration,
@@ -245,6 +270,7 @@ impl Default for State {
             datacenter: String::new(),
             user: String::new(),
             password: Secret::default(),
+            ca: PathBuf::new(),
             timeout: Duration::from_secs(5),
             in_flight: const { NonZeroUsize::new(512).unwrap() },
         }

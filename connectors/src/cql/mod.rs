@@ -30,6 +30,7 @@ mod writes;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,10 +64,20 @@ pub struct Options {
     pub user: String,
     /// The user's password.
     pub password: Secret,
+    /// `None`: requests go over the network as they are.
+    pub tls: Option<Tls>,
     /// How long a request may take; the wait for its turn may take as long again.
     pub timeout: Duration,
     /// Requests on their way at once; more wait.
     pub in_flight: NonZeroUsize,
+}
+
+/// How a node is known for what it says it is.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// A file of certificates, PEM, one of which signed each node's. A node's own must name its address:
+    /// nodes are found by address, and that is what the driver compares.
+    pub ca: PathBuf,
 }
 
 /// Why a cluster cannot be used.
@@ -79,6 +90,14 @@ pub enum OpenError {
         nodes: String,
         /// What was seen.
         source: Box<NewSessionError>,
+    },
+    /// The certificates cannot be read.
+    #[error("the certificates in {} cannot be used: {why}", .path.display())]
+    Certificates {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
     },
     /// Quorums would be counted in whatever datacenter the node that is asked first is in.
     #[error(
@@ -206,10 +225,16 @@ impl Cql {
         what: &str,
         request: impl Future<Output = Result<T, ExecutionError>>,
     ) -> Result<T, StoreError> {
-        let turn = tokio::time::timeout(self.timeout, self.in_flight.acquire()).await;
-        let Ok(Ok(_turn)) = turn else {
-            let detail = format!("{what}: not sent within {:?}, the cluster is behind", self.timeout);
-            return Err(StoreError::Unavailable { detail });
+        // A timer only where there is something to wait for.
+        let _turn = match self.in_flight.try_acquire() {
+            Ok(turn) => turn,
+            Err(_) => match tokio::time::timeout(self.timeout, self.in_flight.acquire()).await {
+                Ok(Ok(turn)) => turn,
+                _ => {
+                    let detail = format!("{what}: not sent within {:?}, the cluster is behind", self.timeout);
+                    return Err(StoreError::Unavailable { detail });
+                }
+            },
         };
         request.await.map_err(|error| fault::unavailable(what, &error))
     }

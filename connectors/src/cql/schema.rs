@@ -235,10 +235,10 @@ impl Change {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Keyspace { .. } => f.write_str("the keyspace"),
-            Self::Replication { found, .. } => write!(f, "its replication (it is {found})"),
-            Self::Table { name, .. } => write!(f, "the table {name}"),
-            Self::Migration { number } => write!(f, "the mark that migration {number} is done"),
+            Self::Keyspace { .. } => f.write_str("create the keyspace"),
+            Self::Replication { found, .. } => write!(f, "change the replication, which is {found}"),
+            Self::Table { name, .. } => write!(f, "create the table {name}"),
+            Self::Migration { number } => write!(f, "write down that migration {number} is done"),
         }
     }
 }

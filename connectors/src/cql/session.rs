@@ -1,7 +1,12 @@
 //! How the cluster is reached.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 
@@ -18,12 +23,34 @@ pub(super) async fn connect(options: &Options, profiles: &Profiles) -> Result<Se
     if !options.user.is_empty() {
         builder = builder.user(&options.user, options.password.expose());
     }
+    if let Some(tls) = &options.tls {
+        builder = builder.tls_context(Some(context(&tls.ca)?));
+    }
     let session = builder
         .build()
         .await
         .map_err(|source| OpenError::Connect { nodes: options.nodes.join(", "), source: source.into() })?;
     check_datacenter(options.datacenter.as_deref(), datacenters(&session))?;
     Ok(session)
+}
+
+/// Trusts the certificates of a file, and no others.
+fn context(ca: &Path) -> Result<Arc<ClientConfig>, OpenError> {
+    let wrong = |why: String| OpenError::Certificates { path: ca.to_owned(), why };
+    let certificates = CertificateDer::pem_file_iter(ca).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let certificates = certificates.map_err(|error| wrong(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(wrong("it holds none".into()));
+    }
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong(error.to_string()))?;
+    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
 
 /// The datacenters of a cluster.
@@ -47,6 +74,16 @@ fn check_datacenter(asked: Option<&str>, there: BTreeSet<String>) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_without_certificates_is_told() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "nothing").unwrap();
+        let told = context(file.path()).unwrap_err().to_string();
+        assert!(told.contains(&file.path().display().to_string()) && told.contains("none"), "{told}");
+        let told = context(Path::new("/nowhere/ca.pem")).unwrap_err().to_string();
+        assert!(told.contains("/nowhere/ca.pem"), "{told}");
+    }
 
     #[test]
     fn of_several_datacenters_one_must_be_named() {

@@ -55,6 +55,7 @@ pub(crate) async fn options(keyspace: &str) -> Options {
         datacenter: None,
         user: String::new(),
         password: Secret::default(),
+        tls: None,
         timeout: Duration::from_secs(20),
         in_flight: const { NonZeroUsize::new(512).unwrap() },
     }

@@ -29,7 +29,7 @@ enum Action {
 #[derive(Serialize)]
 struct Told {
     keyspace: String,
-    /// What is missing, or was until it was applied.
+    /// What is to be done, or was.
     changes: Vec<ToldChange>,
 }
 
@@ -64,14 +64,12 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     match arguments.action {
         Action::Apply => {
             let told = Told::new(&options.keyspace, &schema.apply().await?);
-            output.result(&told, || {
-                told.shown("is made", "has all that this build works on; nothing was done")
-            });
+            output.result(&told, || told.shown("done", "has all that this build works on; nothing was done"));
             Ok(())
         }
         Action::Diff => {
             let told = Told::new(&options.keyspace, &schema.diff().await?);
-            output.result(&told, || told.shown("is missing", "has all that this build works on"));
+            output.result(&told, || told.shown("to do", "has all that this build works on"));
             match told.changes.len() {
                 0 => Ok(()),
                 _ => Err(Failure::Failed(anyhow::anyhow!("run `heddle schema apply`"))),
@@ -92,7 +90,7 @@ impl Told {
         if self.changes.is_empty() {
             return format!("the keyspace {} {none}", self.keyspace);
         }
-        let lines = self.changes.iter().map(|change| format!("{}: {} {each}", self.keyspace, change.what));
+        let lines = self.changes.iter().map(|change| format!("{each} in {}: {}", self.keyspace, change.what));
         lines.collect::<Vec<_>>().join("\n")
     }
 }
