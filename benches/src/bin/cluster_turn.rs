@@ -68,6 +68,7 @@ async fn main() -> anyhow::Result<()> {
         datacenter: None,
         user: String::new(),
         password: Secret::default(),
+        tls: None,
         timeout: Duration::from_secs(20),
         in_flight: const { NonZeroUsize::new(512).unwrap() },
     };

@@ -117,6 +117,7 @@ impl Place {
             datacenter: None,
             user: String::new(),
             password: Secret::default(),
+            tls: None,
             timeout: Duration::from_secs(10),
             in_flight: NonZeroUsize::new(128).unwrap(),
         }

@@ -10,8 +10,9 @@ mod measured;
 mod opening;
 mod ownership;
 mod rows;
-#[path = "../services/cql.rs"]
 mod server;
+#[path = "../common/services.rs"]
+mod services;
 
 use std::sync::Arc;
 

@@ -1,12 +1,10 @@
-//! A real server for tests: the one at `HEDDLE_TEST_CQL`, or on the port of `deploy/local/services`, which
-//! starts it where nobody answers.
+//! A keyspace on a real server.
 //!
 //! Each test process has a keyspace of its own. Nothing runs after the last test of a process, so what a
 //! process leaves is dropped by the next one that starts when it is gone.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use heddle_connectors::cql::Options;
@@ -16,35 +14,13 @@ use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use tokio::sync::OnceCell;
 
+use crate::services::Services;
+
 const PREFIX: &str = "heddle_test_";
 
 /// Where the server answers, `host:port`.
 pub(crate) async fn address() -> String {
-    static ADDRESS: OnceCell<String> = OnceCell::const_new();
-    ADDRESS.get_or_init(|| async { tokio::task::spawn_blocking(find).await.unwrap() }).await.clone()
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test has no configuration but its environment")]
-fn find() -> String {
-    if let Ok(address) = std::env::var("HEDDLE_TEST_CQL") {
-        return address;
-    }
-    let port = std::env::var("HEDDLE_CQL_PORT").unwrap_or_else(|_| "19042".into());
-    let address = format!("127.0.0.1:{port}");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    // Test processes that run at once start it once: the script is not made to be called by two.
-    std::fs::create_dir_all(root.join("target")).unwrap();
-    let lock = std::fs::File::create(root.join("target/services.lock")).unwrap();
-    lock.lock().unwrap();
-    // One that another checkout started will do.
-    if std::net::TcpStream::connect(&address).is_ok() {
-        return address;
-    }
-    let started =
-        Command::new(root.join("deploy/local/services")).args(["up", "cassandra"]).output().unwrap();
-    let said = String::from_utf8_lossy(&started.stderr);
-    assert!(started.status.success(), "no Cassandra to test with; set HEDDLE_TEST_CQL to one: {said}");
-    address
+    tokio::task::spawn_blocking(|| Services::get().cql.clone()).await.unwrap()
 }
 
 /// How this process's keyspace is reached; it need not be there.
