@@ -212,6 +212,15 @@ pub struct Partition<R> {
     pub fence: Fence,
 }
 
+/// The fetching of a partition; it ends with the state it is part of, also when its actor is killed.
+struct Fetching(JoinHandle<()>);
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// The state of a partition's actor.
 pub struct PartitionState<R: Resident> {
     residents: LruCache<R::Key, Inhabitant<R::Message>>,
@@ -224,7 +233,7 @@ pub struct PartitionState<R: Resident> {
     /// Where the log ended when the partition was taken over.
     taken_over_at: Offset,
     barriers: Vec<(Offset, R::Key)>,
-    fetch: JoinHandle<()>,
+    fetch: Fetching,
     tick: Option<(Timestamp, Timer<PartitionMessage<R::Key>>)>,
     draining: Option<oneshot::Sender<()>>,
     agenda_reported: i64,
@@ -268,7 +277,7 @@ impl<R: Resident> Actor for Partition<R> {
             delivered: next,
             barriers: Vec::new(),
             taken_over_at,
-            fetch: tokio::spawn(fetch.run()),
+            fetch: Fetching(tokio::spawn(fetch.run())),
             tick: None,
             draining: None,
             agenda_reported: 0,
@@ -314,7 +323,7 @@ impl<R: Resident> Actor for Partition<R> {
                 state.lag.look(state.delivered).await;
             }
             PartitionMessage::Drain(done) => {
-                state.fetch.abort();
+                state.fetch.0.abort();
                 state.draining = Some(done);
             }
             PartitionMessage::Over(why) => {
@@ -330,7 +339,6 @@ impl<R: Resident> Actor for Partition<R> {
         _: ActorRef<Self::Msg>,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        state.fetch.abort();
         if let Some((_, tick)) = state.tick.take() {
             tick.abort();
         }

@@ -21,6 +21,7 @@ use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::client::{Connection, Quiet, blocking, unavailable};
@@ -38,17 +39,42 @@ pub(super) struct Reader {
     names: Names,
     clock: Arc<dyn Clock>,
     consumer: Arc<Consumer>,
-    cursors: Mutex<HashMap<TopicPartition, Arc<tokio::sync::Mutex<Option<Cursor>>>>>,
+    slots: Mutex<HashMap<TopicPartition, Arc<Slot>>>,
     serving: JoinHandle<()>,
+}
+
+/// The place of a partition that is read.
+#[derive(Default)]
+struct Slot {
+    reading: tokio::sync::Mutex<Reading>,
+    /// Nobody is to wait here any more.
+    over: Notify,
+}
+
+#[derive(Default)]
+struct Reading {
+    cursor: Option<Cursor>,
+    /// Whether librdkafka may have it in its assignment, so that it has to be taken out first.
+    assigned: bool,
+    /// Whether the slot has been given up.
+    over: bool,
 }
 
 /// A partition that is being read.
 struct Cursor {
     queue: StreamPartitionQueue<Quiet>,
-    /// The offset that is read next.
+    /// What comes out of the queue next, this offset or a later one. It moves with each record, so that a fetch
+    /// that is dropped half-way leaves a cursor that is not taken for one before it.
     next: Offset,
     /// A record that was over the limit of the fetch it came with.
     held: Option<Record>,
+}
+
+impl Cursor {
+    /// From where on a fetch gets everything.
+    fn at(&self) -> Offset {
+        self.held.as_ref().map_or(self.next, |held| held.offset)
+    }
 }
 
 impl Reader {
@@ -74,7 +100,7 @@ impl Reader {
         config.set("fetch.wait.max.ms", "100");
         let consumer: Arc<Consumer> = Arc::new(config.create_with_context(Quiet)?);
         let serving = tokio::spawn(serve(consumer.clone()));
-        Ok(Self { names, clock, consumer, cursors: Mutex::default(), serving })
+        Ok(Self { names, clock, consumer, slots: Mutex::default(), serving })
     }
 
     /// Reads records from `from` on. Where none comes within `wait`, it makes sure that there is none.
@@ -85,13 +111,29 @@ impl Reader {
         limit: FetchLimit,
         wait: Duration,
     ) -> Result<Vec<Record>, StoreError> {
-        let cursor = self.cursor(partition);
-        let mut cursor = cursor.lock().await;
-        let cursor = self.at(&mut cursor, partition, from)?;
-        let first = match self.next(cursor, wait).await? {
+        let slot = self.lock().entry(partition).or_default().clone();
+        let mut reading = slot.reading.lock().await;
+        let given_up =
+            || StoreError::Unavailable { detail: format!("{partition} is not read here any more") };
+        if reading.over {
+            return Err(given_up());
+        }
+        let cursor = self.at(&mut reading, partition, from)?;
+        let over = slot.over.notified();
+        tokio::pin!(over);
+        // Whoever gives the slot up from here on is heard.
+        over.as_mut().enable();
+        let mut first_within = async |cursor: &mut Cursor, wait| {
+            tokio::select! {
+                biased;
+                () = &mut over => Err(given_up()),
+                first = self.next(cursor, wait) => first,
+            }
+        };
+        let first = match first_within(cursor, wait).await? {
             Some(first) => first,
             None if self.watermarks(partition).await?.1 <= from => return Ok(Vec::new()),
-            None => match self.next(cursor, PATIENCE).await? {
+            None => match first_within(cursor, PATIENCE).await? {
                 Some(first) => first,
                 None => {
                     let detail = format!("{partition} holds records from {from} on, but none comes");
@@ -116,8 +158,6 @@ impl Reader {
             }
             records.push(record);
         }
-        // Every record above has been taken; one that is held back comes again.
-        cursor.next = records.last().map_or(from, |last| last.offset + 1);
         Ok(records)
     }
 
@@ -132,40 +172,43 @@ impl Reader {
         Ok((Offset::try_from(low).unwrap_or_default(), Offset::try_from(high).unwrap_or_default()))
     }
 
-    /// Stops fetching a partition.
+    /// Stops fetching a partition. Who waits for its records is sent away, and who asks for them anew is
+    /// refused until librdkafka has let go of it.
     pub(super) fn forget(&self, partition: TopicPartition) {
-        let cursor = self.lock().remove(&partition);
-        if cursor.is_some() {
-            // It may not have been assigned yet; then there is nothing to take back.
-            drop(self.consumer.incremental_unassign(&self.list(partition, KafkaOffset::Invalid)));
-        }
+        let Some(slot) = self.lock().remove(&partition) else { return };
+        slot.over.notify_waiters();
+        let (consumer, list) = (self.consumer.clone(), self.list(partition, KafkaOffset::Invalid));
+        tokio::spawn(async move {
+            let mut reading = slot.reading.lock().await;
+            reading.over = true;
+            reading.cursor = None;
+            if std::mem::take(&mut reading.assigned)
+                && let Err(error) = consumer.incremental_unassign(&list)
+            {
+                tracing::warn!(%error, %partition, "kafka goes on fetching what nobody reads");
+            }
+        });
     }
 
-    fn cursor(&self, partition: TopicPartition) -> Arc<tokio::sync::Mutex<Option<Cursor>>> {
-        self.lock().entry(partition).or_default().clone()
-    }
-
-    fn lock(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<TopicPartition, Arc<tokio::sync::Mutex<Option<Cursor>>>>> {
-        self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<TopicPartition, Arc<Slot>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The cursor at this offset, moved there where it is not.
     fn at<'a>(
         &self,
-        cursor: &'a mut Option<Cursor>,
+        reading: &'a mut Reading,
         partition: TopicPartition,
         from: Offset,
     ) -> Result<&'a mut Cursor, StoreError> {
-        let failed = |error: KafkaError| unavailable(&format!("{partition} cannot be read"), &error);
-        if cursor.as_ref().is_none_or(|cursor| cursor.next != from) {
-            let unassigned = cursor.take().is_some();
+        if reading.cursor.as_ref().is_none_or(|cursor| cursor.at() != from) {
+            let failed = |error: KafkaError| unavailable(&format!("{partition} cannot be read"), &error);
+            reading.cursor = None;
             let offset = i64::try_from(from).unwrap_or(i64::MAX);
             let list = self.list(partition, KafkaOffset::Offset(offset));
-            if unassigned {
-                // Should it fail, so does what follows.
-                drop(self.consumer.incremental_unassign(&list));
+            if reading.assigned {
+                self.consumer.incremental_unassign(&list).map_err(failed)?;
+                reading.assigned = false;
             }
             // The queue is split off before anything can come, so that nothing goes to the common queue.
             let queue =
@@ -174,9 +217,10 @@ impl Reader {
                 return Err(StoreError::Unavailable { detail: format!("there is no {partition}") });
             };
             self.consumer.incremental_assign(&list).map_err(failed)?;
-            *cursor = Some(Cursor { queue, next: from, held: None });
+            reading.assigned = true;
+            reading.cursor = Some(Cursor { queue, next: from, held: None });
         }
-        Ok(cursor.as_mut().expect("it was just set"))
+        Ok(reading.cursor.as_mut().expect("it was just set"))
     }
 
     async fn next(&self, cursor: &mut Cursor, wait: Duration) -> Result<Option<Record>, StoreError> {
@@ -199,7 +243,9 @@ impl Reader {
             let message = received.map_err(|error| unavailable("records cannot be read", &error))?;
             // What librdkafka had fetched before the cursor was moved.
             if message.offset() >= i64::try_from(cursor.next).unwrap_or(i64::MAX) {
-                return Ok(Some(self.record(&message)));
+                let record = self.record(&message);
+                cursor.next = record.offset + 1;
+                return Ok(Some(record));
             }
         }
     }

@@ -80,3 +80,63 @@ async fn a_partition_is_read_from_any_offset_back_and_forth() {
     }
     kafka.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_is_dropped_half_way_loses_nothing() {
+    let prefix = Prefix::new();
+    let options = options("a", &prefix);
+    topics::apply(&options).await.unwrap();
+    let kafka = open(&options).await;
+    let record = NewRecord { partition: INBOUND, key: "k".into(), value: "v".into() };
+    kafka.append(vec![record; 2_000]).await.unwrap();
+    let limit = FetchLimit { records: 50, bytes: 1 << 20 };
+    let (mut next, mut dropped) = (0, 0);
+    while next < 2_000 {
+        let fetch = kafka.fetch(INBOUND, next, limit, Duration::from_secs(5));
+        // Polled once and dropped, every other time.
+        if next % 100 == 0 && dropped < 50 {
+            dropped += 1;
+            if let Some(records) = futures::FutureExt::now_or_never(fetch) {
+                next += records.unwrap().len() as u64;
+            }
+            continue;
+        }
+        let records = fetch.await.unwrap();
+        assert_eq!(records.first().map(|record| record.offset), Some(next));
+        assert!(records.windows(2).all(|pair| pair[0].offset + 1 == pair[1].offset));
+        next += records.len() as u64;
+    }
+    assert!(dropped > 10);
+    kafka.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_is_given_up_and_taken_again_is_read_on() {
+    let prefix = Prefix::new();
+    let options = options("a", &prefix);
+    topics::apply(&options).await.unwrap();
+    let kafka = Arc::new(open(&options).await);
+    let limit = FetchLimit { records: 10, bytes: 1 << 20 };
+    for round in 0..5 {
+        // Somebody waits for what comes next when the partition goes.
+        let waiting = tokio::spawn({
+            let kafka = kafka.clone();
+            async move { kafka.fetch(INBOUND, round, limit, Duration::from_secs(30)).await }
+        });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        kafka.pause(INBOUND);
+        let sent_away = tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap();
+        assert!(sent_away.is_err_and(|error| error.is_transient()));
+        let record = NewRecord { partition: INBOUND, key: "k".into(), value: "v".into() };
+        kafka.append(vec![record]).await.unwrap();
+        let records = loop {
+            match kafka.fetch(INBOUND, 0, limit, Duration::from_secs(5)).await {
+                Ok(records) => break records,
+                Err(error) => assert!(error.is_transient(), "{error}"),
+            }
+        };
+        assert_eq!(records.len() as u64, round + 1);
+        kafka.pause(INBOUND);
+    }
+    kafka.close().await;
+}

@@ -27,6 +27,8 @@ const NODES: usize = 3;
 const ASLEEP: Duration = Duration::from_secs(12);
 /// How long the nodes may take until every partition has its owner again.
 const OWNED: Duration = Duration::from_secs(60);
+/// How long it may take until people are answered again.
+const RECOVERED: Duration = Duration::from_secs(90);
 /// How long a scene goes on when its fault is over.
 const AFTER: Duration = Duration::from_secs(2);
 
@@ -207,11 +209,28 @@ impl Play {
             Some(fault) => self.fault(fault).await,
             None => self.owned(self.alive()).await,
         }
+        self.goes_on().await;
         tokio::time::sleep(AFTER).await;
         let answered = self.graph.counts().taken - before;
         let seconds = (SystemClock.elapsed() - began).as_secs_f64();
         println!("{what}: {answered} messages in {seconds:.1} s");
         self.lines.push(Line { what, seconds, answered });
+    }
+
+    /// Waits until people are answered again.
+    async fn goes_on(&self) {
+        let before = self.graph.counts().taken;
+        let more = async {
+            while self.graph.counts().taken < before + 20 && !self.is_over() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        assert!(tokio::time::timeout(RECOVERED, more).await.is_ok(), "nobody is answered any more");
+    }
+
+    fn is_over(&self) -> bool {
+        let (answered, questions) = self.customers.progress();
+        answered >= questions
     }
 
     /// The node whose turn it is to suffer.
