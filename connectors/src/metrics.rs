@@ -6,6 +6,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounter, IntGauge, Registry};
 
+use crate::cluster::Cluster;
 use crate::embedded::Embedded;
 
 /// Registers the embedded store's metrics. They end with the store.
@@ -15,6 +16,14 @@ use crate::embedded::Embedded;
 pub fn register_embedded(registry: &Registry, store: &Arc<Embedded>) {
     let collector = EmbeddedCollector::new(Arc::downgrade(store));
     registry.register(Box::new(collector)).expect("each name is registered once");
+}
+
+/// Registers the metrics of a shared log and state store.
+///
+/// # Panics
+/// When they are registered twice with one registry.
+pub fn register_cluster(registry: &Registry, store: &Cluster) {
+    store.stats().register(registry);
 }
 
 struct EmbeddedCollector {

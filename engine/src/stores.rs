@@ -64,7 +64,9 @@ impl Stores {
             longest_call: config.engine.send_timeout,
             handover: configuration::handover(config),
         };
-        Ok(Self::Cluster(Cluster::new(options, Arc::new(kafka), cql, clock)))
+        let store = Cluster::new(options, Arc::new(kafka), cql, clock);
+        heddle_connectors::metrics::register_cluster(registry, &store);
+        Ok(Self::Cluster(store))
     }
 
     /// The log.

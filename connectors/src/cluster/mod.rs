@@ -6,10 +6,12 @@
 //!
 //! # Layout
 //! - [`ownership`]: takes partitions over, renews their leases, lets them go.
+//! - `stats`: what operators watch of it.
 //! - `lease`: until when one holds, and its write timestamps; pure.
 
 mod lease;
 mod ownership;
+mod stats;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,6 +28,7 @@ use heddle_schemas::topic::{Epoch, Offset, Topic, TopicPartition};
 use tokio::task::JoinHandle;
 
 use self::ownership::Ownerships;
+use self::stats::Stats;
 use crate::cql::Cql;
 use crate::kafka::Kafka;
 
@@ -68,6 +71,10 @@ impl Cluster {
         if let Some(following) = following {
             following.abort();
         }
+    }
+
+    pub(crate) fn stats(&self) -> &Stats {
+        self.ownerships.stats()
     }
 
     fn join(&self) -> Result<(), StoreError> {

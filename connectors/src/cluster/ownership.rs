@@ -20,6 +20,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::Options;
 use super::lease::{Lease, Refusal, first_end};
+use super::stats::Stats;
 use crate::cql::Cql;
 use crate::cql::ownership::OwnershipRow;
 use crate::kafka::{Change, Kafka};
@@ -43,6 +44,7 @@ pub(super) struct Ownerships {
     leaving: Mutex<HashMap<TopicPartition, Leaving>>,
     assignment: watch::Sender<Assignment>,
     over: watch::Sender<bool>,
+    stats: Stats,
 }
 
 /// A partition that the group takes away and the node still works on.
@@ -72,7 +74,12 @@ impl Ownerships {
             leaving: Mutex::default(),
             assignment: watch::Sender::default(),
             over: watch::Sender::new(false),
+            stats: Stats::new(),
         }
+    }
+
+    pub(super) fn stats(&self) -> &Stats {
+        &self.stats
     }
 
     /// Waits for an assignment newer than `seen`.
@@ -208,6 +215,7 @@ impl Ownerships {
     /// Somebody else has the partition. The group may still say that it is ours; then it is taken over again.
     fn lose(self: &Arc<Self>, following: &mut Following, partition: TopicPartition) {
         tracing::error!(%partition, "another owner has taken the partition; what was in work here is dropped");
+        self.stats.lost.inc();
         lock(&self.held).remove(&partition);
         lock(&self.leaving).remove(&partition);
         self.kafka.give_up(partition);
@@ -227,6 +235,7 @@ impl Ownerships {
             .map(|(&partition, lease)| (partition, Epoch(lease.epoch)))
             .collect();
         partitions.sort_unstable();
+        self.stats.held.set(i64::try_from(held.len()).unwrap_or(i64::MAX));
         self.assignment.send_modify(|assignment| {
             assignment.generation += 1;
             assignment.partitions = partitions;
@@ -240,6 +249,7 @@ impl Ownerships {
             match self.try_take_over(partition).await {
                 Ok(Ok(lease)) => {
                     tracing::info!(%partition, epoch = lease.epoch, "owned");
+                    self.stats.taken.inc();
                     return lease;
                 }
                 Ok(Err(wait)) => {
@@ -317,6 +327,7 @@ impl Ownerships {
                 Ok(true) => None,
                 Ok(false) => Some(partition),
                 Err(error) => {
+                    self.stats.unrenewed.inc();
                     tracing::warn!(%error, %partition, "the lease could not be renewed; it is tried again");
                     None
                 }
@@ -367,6 +378,7 @@ impl Ownerships {
         };
         if let Some(lease) = lease {
             self.kafka.pause(partition);
+            self.stats.released.inc();
             let row = self.row(lease.epoch, Duration::ZERO, lease.last());
             // Should it fail, the lease runs out.
             if let Err(error) = self.cql.swap_ownership(partition, Some(lease.epoch), &row).await {
