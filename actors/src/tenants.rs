@@ -4,7 +4,7 @@
 //! [`Tenants::apply`] returns, and on others as soon as they have read it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +32,20 @@ pub enum TenantsError {
         kind: ChannelKind,
         /// Which account.
         account: AccountId,
+    },
+    /// The log keeps records for longer than the tenant was promised.
+    #[error(
+        "retention.messages of tenant {tenant} is {}, and the log keeps every record for {}: lower log.retention \
+         (on Kafka with `heddle topics apply`), or raise the tenant's", humantime::format_duration(*.messages),
+        humantime::format_duration(*.log)
+    )]
+    Retention {
+        /// Which.
+        tenant: TenantId,
+        /// What it was promised.
+        messages: Duration,
+        /// What the log does.
+        log: Duration,
     },
     /// The log.
     #[error(transparent)]
@@ -85,6 +99,8 @@ pub struct Tenants {
     // One change at a time, so that two cannot both take an account.
     applying: tokio::sync::Mutex<()>,
     changes: watch::Sender<u64>,
+    /// How long the log keeps records, once that is known.
+    log_retention: OnceLock<Duration>,
 }
 
 impl Tenants {
@@ -104,6 +120,7 @@ impl Tenants {
             directory: RwLock::default(),
             applying: tokio::sync::Mutex::default(),
             changes: watch::Sender::new(0),
+            log_retention: OnceLock::new(),
         });
         let mut followed = Vec::new();
         for partition in 0..this.log.partitions(Topic::Tenants) {
@@ -115,6 +132,26 @@ impl Tenants {
             followed.push((partition, next));
         }
         Ok((this, followed))
+    }
+
+    /// The log keeps records for so long, which must suit every tenant, and every one that is applied later.
+    ///
+    /// # Errors
+    /// [`TenantsError::Retention`].
+    pub fn limit_retention(&self, log: Duration) -> Result<(), TenantsError> {
+        // A second call would say the same: it comes from the configuration.
+        let _ = self.log_retention.set(log);
+        self.list().iter().try_for_each(|tenant| self.check_retention(tenant))
+    }
+
+    fn check_retention(&self, tenant: &Tenant) -> Result<(), TenantsError> {
+        let messages = tenant.retention.messages;
+        match self.log_retention.get() {
+            Some(&log) if log > messages => {
+                Err(TenantsError::Retention { tenant: tenant.id.clone(), messages, log })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Reads on from where [`Tenants::load`] stopped, for as long as it is polled.
@@ -176,6 +213,7 @@ impl Tenants {
     /// [`TenantsError`].
     pub async fn apply(&self, mut tenant: Tenant) -> Result<Arc<Tenant>, TenantsError> {
         tenant.validate()?;
+        self.check_retention(&tenant)?;
         let _one_at_a_time = self.applying.lock().await;
         for channel in &tenant.channels {
             let owner = self.by_account(channel.kind, &channel.account);

@@ -113,6 +113,7 @@ impl Node {
     pub async fn administration(&self) -> Result<Administration, NodeError> {
         let Ports { log, keys, clock, .. } = self.ports.clone();
         let (tenants, _) = Tenants::load(log, keys, clock).await?;
+        tenants.limit_retention(self.config.log.retention)?;
         Ok(Administration::new(tenants, self.ports.knowledge.clone()))
     }
 
@@ -121,7 +122,12 @@ impl Node {
     /// # Errors
     /// When the tenants cannot be read, such as under a wrong master key.
     pub async fn start(&self) -> Result<System, NodeError> {
-        Ok(System::start(self.ports.clone(), Options::of(&self.config)).await?)
+        let system = System::start(self.ports.clone(), Options::of(&self.config)).await?;
+        if let Err(error) = system.tenants.limit_retention(self.config.log.retention) {
+            system.kill().await;
+            return Err(error.into());
+        }
+        Ok(system)
     }
 
     /// Records of a topic that nobody has settled yet.

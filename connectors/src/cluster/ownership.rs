@@ -54,6 +54,11 @@ struct Leaving {
     _released: blocking_mpsc::Sender<()>,
 }
 
+/// An ownership that another one has ended.
+struct Lost {
+    epoch: u64,
+}
+
 /// What follows the group.
 #[derive(Default)]
 struct Following {
@@ -61,6 +66,9 @@ struct Following {
     taking: JoinSet<(TopicPartition, Lease)>,
     handles: BTreeMap<TopicPartition, AbortHandle>,
     taken: bool,
+    /// Renewals under way: a slow one holds up neither the others nor what the group says.
+    renewing: JoinSet<(TopicPartition, Option<Lost>)>,
+    in_renewal: BTreeSet<TopicPartition>,
 }
 
 impl Ownerships {
@@ -153,9 +161,12 @@ impl Ownerships {
                     }
                 }
                 () = together, if following.taken => self.tell(&mut following),
-                _ = renew.tick() => {
-                    for partition in self.renew_all().await {
-                        self.lose(&mut following, partition);
+                _ = renew.tick() => self.renew_all(&mut following),
+                Some(renewed) = following.renewing.join_next() => {
+                    let Ok((partition, lost)) = renewed else { continue };
+                    following.in_renewal.remove(&partition);
+                    if let Some(lost) = lost {
+                        self.lose(&mut following, partition, lost);
                     }
                 }
                 _ = sweep.tick() => self.sweep(),
@@ -213,7 +224,11 @@ impl Ownerships {
     }
 
     /// Somebody else has the partition. The group may still say that it is ours; then it is taken over again.
-    fn lose(self: &Arc<Self>, following: &mut Following, partition: TopicPartition) {
+    fn lose(self: &Arc<Self>, following: &mut Following, partition: TopicPartition, lost: Lost) {
+        // It may have been released, and taken again, while its renewal was under way.
+        if lock(&self.held).get(&partition).map(|lease| lease.epoch) != Some(lost.epoch) {
+            return;
+        }
         tracing::error!(%partition, "another owner has taken the partition; what was in work here is dropped");
         self.stats.lost.inc();
         lock(&self.held).remove(&partition);
@@ -319,21 +334,22 @@ impl Ownerships {
         OwnershipRow { epoch, owner: self.options.owner.clone(), lease, block_end }
     }
 
-    /// Renews every lease, and returns the partitions that have another owner.
-    async fn renew_all(&self) -> Vec<TopicPartition> {
-        let due = self.due();
-        let renewals = due.into_iter().map(|(partition, lease)| async move {
-            match self.renew(partition, lease).await {
-                Ok(true) => None,
-                Ok(false) => Some(partition),
-                Err(error) => {
-                    self.stats.unrenewed.inc();
-                    tracing::warn!(%error, %partition, "the lease could not be renewed; it is tried again");
-                    None
-                }
+    /// Begins to renew every lease whose last renewal is over.
+    fn renew_all(self: &Arc<Self>, following: &mut Following) {
+        for (partition, lease) in self.due() {
+            if !following.in_renewal.insert(partition) {
+                continue;
             }
-        });
-        futures::future::join_all(renewals).await.into_iter().flatten().collect()
+            let this = self.clone();
+            following.renewing.spawn(async move {
+                let renewed = this.renew(partition, lease).await;
+                if let Err(error) = &renewed {
+                    this.stats.unrenewed.inc();
+                    tracing::warn!(%error, %partition, "the lease could not be renewed; it is tried again");
+                }
+                (partition, matches!(renewed, Ok(false)).then_some(Lost { epoch: lease.epoch }))
+            });
+        }
     }
 
     fn due(&self) -> Vec<(TopicPartition, Lease)> {

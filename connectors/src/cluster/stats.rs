@@ -20,7 +20,8 @@ pub(crate) struct Stats {
 impl Stats {
     pub(super) fn new() -> Self {
         let counter = |name, help| IntCounter::new(name, help).expect("the name is valid");
-        let held = IntGauge::new("heddle_ownership_held_partitions", "Partitions whose lease this node holds.");
+        let held =
+            IntGauge::new("heddle_ownership_held_partitions", "Partitions whose lease this node holds.");
         Self {
             held: held.expect("the name is valid"),
             taken: counter("heddle_ownership_taken_total", "Partitions taken over."),

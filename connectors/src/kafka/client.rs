@@ -1,6 +1,8 @@
 //! How clients of the cluster are set up, and where what they say of themselves goes.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::sealed::Secret;
@@ -8,6 +10,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tokio::time::Instant;
 
 /// What every client is given.
 #[derive(Debug, Clone)]
@@ -43,18 +46,46 @@ pub(super) struct Quiet;
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
-            RDKafkaLogLevel::Emerg
-            | RDKafkaLogLevel::Alert
-            | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error
-            | RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, "{message}"),
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(target: "librdkafka", facility, "{message}");
+            }
+            // Each of a client's threads tells of each connection that fails; what it means is told once, by
+            // whoever waits for it.
             _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
         }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(target: "librdkafka", %error, reason, "kafka");
+        told("kafka", &error, reason);
     }
+}
+
+/// Tells of a fault of the connection to the brokers: one that passes when they are back at most once a second,
+/// whatever the number of clients and brokers.
+pub(super) fn told(who: &str, error: &KafkaError, reason: &str) {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    if !is_of_network(error) {
+        tracing::warn!(%error, reason, "{who}");
+        return;
+    }
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = Instant::now();
+    if last.is_none_or(|last| now.saturating_duration_since(last) >= Duration::from_secs(1)) {
+        *last = Some(now);
+        tracing::warn!(%error, reason, "kafka does not answer; it is tried again");
+    }
+}
+
+fn is_of_network(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::Resolve
+        )
+    )
 }
 
 impl ConsumerContext for Quiet {}

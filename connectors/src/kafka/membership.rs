@@ -23,7 +23,7 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::client::{Connection, Quiet, blocking, unavailable};
+use super::client::{Connection, Quiet, blocking, told, unavailable};
 use super::metadata;
 use super::names::Names;
 use super::offsets::Offsets;
@@ -258,7 +258,7 @@ fn serve(consumer: &Consumer) {
                 consumer.context().tell(Change::Over(why));
                 return;
             }
-            Some(Err(error)) => tracing::warn!(%error, "the consumer group"),
+            Some(Err(error)) => told("the consumer group", &error, ""),
         }
     }
 }

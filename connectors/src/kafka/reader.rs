@@ -24,7 +24,7 @@ use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::client::{Connection, Quiet, blocking, unavailable};
+use super::client::{Connection, Quiet, blocking, told, unavailable};
 use super::names::Names;
 
 /// How long a request about offsets may take.
@@ -293,7 +293,7 @@ async fn serve(consumer: Arc<Consumer>) {
                 tracing::error!(topic, partition, offset = message.offset(), "a record came to nobody");
             }
             Err(error) => {
-                tracing::warn!(%error, "kafka");
+                told("the reader", &error, "");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

@@ -48,7 +48,7 @@ impl From<AdministrationError> for Problem {
         let status = match &error {
             AdministrationError::UnknownTenant(_)
             | AdministrationError::Knowledge(KnowledgeError::Unknown { .. }) => StatusCode::NOT_FOUND,
-            AdministrationError::Tenants(TenantsError::Faults(_))
+            AdministrationError::Tenants(TenantsError::Faults(_) | TenantsError::Retention { .. })
             | AdministrationError::Knowledge(KnowledgeError::Refused { .. }) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }

@@ -183,8 +183,8 @@ impl Play {
         let cast = customers::Options {
             // A new owner of an account grants a person one message in six seconds and no burst, so that many
             // people with few questions make more load than few with many.
-            customers: NonZeroUsize::new(120 * scenes).unwrap(),
-            questions: NonZeroUsize::new(6).unwrap(),
+            customers: NonZeroUsize::new(48 * scenes).unwrap(),
+            questions: NonZeroUsize::new(4).unwrap(),
             patience: Some(Duration::from_secs(400)),
             start: Duration::from_secs(12) * u32::try_from(scenes).unwrap(),
             think: Duration::from_millis(100)..Duration::from_millis(1_000),
@@ -269,8 +269,8 @@ impl Play {
                 tokio::time::sleep(ASLEEP).await;
                 self.running[node].as_ref().unwrap().signal(Signal::CONT);
             }
-            Fault::Broker => services::restart("kafka"),
-            Fault::Database => services::restart("cassandra"),
+            Fault::Broker => tokio::task::block_in_place(|| services::restart("kafka")),
+            Fault::Database => tokio::task::block_in_place(|| services::restart("cassandra")),
         }
         self.owned(self.alive()).await;
     }

@@ -22,11 +22,11 @@ impl Site {
         // 32 bytes: the nodes of a cluster share one key.
         std::fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
         let config = format!(
-            "keys.master = \"file:{key}\"\nnode.lease = \"3s\"\n\
+            "keys.master = \"file:{key}\"\nnode.lease = \"5s\"\n\
              log.kind = \"kafka\"\nlog.brokers = [\"{kafka}\"]\nlog.topic_prefix = \"cluster.{id}.\"\n\
              log.partitions = {PARTITIONS}\nlog.session_timeout = \"6s\"\n\
              state.kind = \"cql\"\nstate.nodes = [\"{cql}\"]\nstate.keyspace = \"cluster_{id}\"\n\
-             engine.send_timeout = \"2s\"\nengine.unknown_wait = \"5s\"\nengine.drain = \"10s\"\n",
+             engine.send_timeout = \"2s\"\nengine.unknown_wait = \"5s\"\nengine.drain = \"30s\"\n",
             key = key.display(),
             kafka = services.kafka,
             cql = services.cql,

@@ -120,7 +120,8 @@ async fn what_a_connector_in_python_publishes_is_answered_once_and_what_is_wrong
     assert!(applied.unwrap().status().is_success());
 
     let python = tokio::task::spawn_blocking(python).await.unwrap();
-    let good = [record("m-1", "+4915112345678", "When are you open?"), record("m-2", "+4915112345679", "Where?")];
+    let good =
+        [record("m-1", "+4915112345678", "When are you open?"), record("m-2", "+4915112345679", "Where?")];
     let bad = [
         with(record("m-3", "+4915112345670", "?"), "tenant", json!("nobody")),
         with(record("m-4", "+4915112345670", "?"), "account", json!("2002")),

@@ -57,3 +57,26 @@ async fn documents_come_go_and_are_found() {
     let again = site.client.delete(&documents).query(&[("id", "faq.md")]).send().await.unwrap();
     assert_eq!(again.status(), 404);
 }
+
+#[tokio::test]
+async fn a_log_that_outlives_what_a_tenant_was_promised_is_refused() {
+    let site = Site::start(|config| config.log.retention = std::time::Duration::from_secs(2 * 86_400)).await;
+    let tenant = json!({ "id": "acme", "name": "Acme", "retention": { "messages": "1d" } });
+    let put = site.client.put(format!("{}/v1/tenants/acme", site.url)).json(&tenant);
+    let answer = put.send().await.unwrap();
+    assert_eq!(answer.status(), 422);
+    let told = answer.text().await.unwrap();
+    assert!(told.contains("is 1day, and the log keeps every record for 2days"), "{told}");
+
+    // A node whose log was configured otherwise since does not start on it.
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = heddle_schemas::config::Config { data_dir: folder.path().into(), ..Default::default() };
+    config.http.listen = "127.0.0.1:0".parse().unwrap();
+    let service = heddle_engine::service::Service::start(config.clone()).await.unwrap();
+    let url = format!("http://{}/v1/tenants/acme", service.address);
+    assert_eq!(site.client.put(url).json(&tenant).send().await.unwrap().status(), 200);
+    service.stop().await;
+    config.log.retention = std::time::Duration::from_secs(2 * 86_400);
+    let refused = heddle_engine::service::Service::start(config).await.err().unwrap().to_string();
+    assert!(refused.contains("tenant acme") && refused.contains("log.retention"), "{refused}");
+}
