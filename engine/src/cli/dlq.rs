@@ -15,7 +15,7 @@ use super::Failure;
 use super::admin::{Admin, Where};
 use super::output::{Output, table};
 use crate::dead_letters::{
-    Fate, Filters, LISTED, Letter, LetterId, MOST, OriginalState, Page, Replay, Replayed, Summary,
+    Fate, Filters, LISTED, Letter, LetterId, MOST, OriginalState, Page, Place, Replay, Replayed, Summary,
 };
 
 /// What to do with dead letters.
@@ -53,9 +53,9 @@ enum Action {
 
 #[derive(Debug, Args)]
 struct Which {
-    /// Only what is behind this letter: where the list before ended.
+    /// Only what was given up after this letter, or where the list before says that it ended.
     #[arg(long, value_name = "ID")]
-    after: Option<LetterId>,
+    after: Option<Place>,
     /// So many at most.
     #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     limit: Option<usize>,
@@ -96,9 +96,14 @@ fn duration(text: &str) -> Result<Duration, ValueError> {
 
 impl Which {
     /// The filters of a request, which are for so many at most.
-    fn filters(&self, after: Option<LetterId>, limit: usize) -> Filters {
+    fn filters(&self, after: Option<Place>, limit: usize) -> Filters {
         let (reason, tenant) = (self.reason, self.tenant.clone());
-        Filters { after: after.or(self.after), reason, tenant, limit: Some(limit.clamp(1, MOST)) }
+        Filters {
+            after: after.or_else(|| self.after.clone()),
+            reason,
+            tenant,
+            limit: Some(limit.clamp(1, MOST)),
+        }
     }
 }
 
@@ -122,7 +127,7 @@ async fn list(admin: &Admin, which: &Which, output: &mut Output) -> Result<(), F
     let limit = which.limit.unwrap_or(LISTED);
     let mut listed = Page { items: Vec::new(), next: None };
     loop {
-        let page = admin.letters(&which.filters(listed.next, limit - listed.items.len())).await?;
+        let page = admin.letters(&which.filters(listed.next.take(), limit - listed.items.len())).await?;
         listed.items.extend(page.items);
         listed.next = page.next;
         if listed.next.is_none() || listed.items.len() >= limit {
@@ -133,7 +138,7 @@ async fn list(admin: &Admin, which: &Which, output: &mut Output) -> Result<(), F
         let rows: Vec<_> = listed.items.iter().map(row).collect();
         table(["ID", "AT", "FROM", "REASON", "BYTES", "ATTEMPTS", "DETAIL"], &rows)
     });
-    if let Some(next) = listed.next {
+    if let Some(next) = &listed.next {
         output.say(&format!("there may be more: --after {next}"));
     }
     Ok(())
@@ -173,12 +178,12 @@ async fn replay_all(admin: &Admin, asked: &Asked, replayed: &mut Replayed) -> Re
     let limit = asked.which.limit.unwrap_or(usize::MAX);
     let mut until = None;
     loop {
-        let filters = asked.which.filters(replayed.next, limit - replayed.items.len());
+        let filters = asked.which.filters(replayed.next.take(), limit - replayed.items.len());
         let request = Replay { filters: Some(filters), until, ..asked.request() };
         let page = admin.replay(&request).await?;
         replayed.items.extend(page.items);
         replayed.next = page.next;
-        if page.next.is_none() || replayed.items.len() >= limit {
+        if replayed.next.is_none() || replayed.items.len() >= limit {
             return Ok(());
         }
         // Those that are given up again while this runs are not for it.
@@ -207,7 +212,8 @@ fn row(letter: &Summary) -> [String; 7] {
         letter.reason.map_or("", DeadReason::as_str).to_owned(),
         letter.bytes.to_string(),
         letter.attempts.to_string(),
-        letter.detail.clone(),
+        // It may quote a record of anybody's.
+        letter.detail.replace(char::is_control, " "),
     ]
 }
 

@@ -19,7 +19,7 @@ use serde_json::Value;
 #[error("a letter's id is its partition and offset in dlq, such as 0-17")]
 pub struct InvalidLetterId;
 
-/// A letter's place in dlq, written `PARTITION-OFFSET`. Ordered as letters are listed.
+/// A letter's place in dlq, written `PARTITION-OFFSET`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LetterId {
     /// The partition.
@@ -82,6 +82,69 @@ impl JsonSchema for LetterId {
             "type": "string",
             "pattern": "^[0-9]+-[0-9]+$",
             "description": "a letter's partition and offset in dlq"
+        })
+    }
+}
+
+/// How far a list has come: after a letter, or after one of each partition. Written as their ids with commas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place(Vec<LetterId>);
+
+impl Place {
+    /// After these letters; `None` when there are none.
+    #[must_use]
+    pub fn new(ids: Vec<LetterId>) -> Option<Self> {
+        (!ids.is_empty()).then_some(Self(ids))
+    }
+
+    pub(super) fn ids(&self) -> &[LetterId] {
+        &self.0
+    }
+
+    /// The offset that was taken last in a partition, where it is named.
+    pub(super) fn of(&self, partition: u32) -> Option<Offset> {
+        self.0.iter().filter(|id| id.partition == partition).map(|id| id.offset).max()
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, id) in self.0.iter().enumerate() {
+            write!(f, "{}{id}", if index == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Place {
+    type Err = InvalidLetterId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLetterId> {
+        text.split(',').map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Serialize for Place {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Place {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Place {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Place".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": "^[0-9]+-[0-9]+(,[0-9]+-[0-9]+)*$",
+            "description": "a letter's id, or those of one letter of each partition with commas between"
         })
     }
 }
@@ -168,6 +231,11 @@ impl Found {
     /// How many bytes it takes in memory, more or less.
     pub(super) fn weight(&self) -> usize {
         self.bytes
+    }
+
+    /// By when it was given up.
+    pub(super) fn order(&self) -> (Timestamp, LetterId) {
+        (self.letter.as_ref().map_or(self.at, |letter| letter.at), self.id)
     }
 
     /// What it is about: keys of the engine's own records are these, any other may be a phone number.

@@ -40,7 +40,7 @@ use heddle_actors::ports::{Options, Ports};
 use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::keys::{Keys, KeysError};
-use heddle_schemas::ports::log::{FetchLimit, Log, NewRecord, StoreError};
+use heddle_schemas::ports::log::{Log, NewRecord, StoreError};
 use heddle_schemas::record::dlq::{DeadLetter, DeadReason};
 use heddle_schemas::time::{Day, human};
 use heddle_schemas::topic::Offset;
@@ -48,7 +48,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::letter::Found;
-pub use self::letter::{InvalidLetterId, Letter, LetterId, OriginalState, Summary};
+pub use self::letter::{InvalidLetterId, Letter, LetterId, OriginalState, Place, Summary};
 use self::scan::Scan;
 use self::way::{Ages, Way, rough};
 use crate::metrics::Metrics;
@@ -83,9 +83,9 @@ pub enum DeadLettersError {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Filters {
-    /// Those behind this one.
+    /// Those that were given up after this one, or behind the `next` of an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<LetterId>,
+    pub after: Option<Place>,
     /// Those of this reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<DeadReason>,
@@ -97,14 +97,14 @@ pub struct Filters {
     pub limit: Option<usize>,
 }
 
-/// Letters in the order of their ids, so that in a partition the newest is last.
+/// Letters in the order they were given up, the newest last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Page {
     /// The letters.
     pub items: Vec<Summary>,
-    /// There may be more behind this one, the last that was looked at; ask again `after` it.
+    /// There may be more; ask again `after` this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<LetterId>,
+    pub next: Option<Place>,
 }
 
 /// What to put back on its way: either `ids` or `filters`.
@@ -140,14 +140,14 @@ impl Default for Replay {
     }
 }
 
-/// What became of each letter, in the order of their ids.
+/// What became of each letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Replayed {
     /// The letters.
     pub items: Vec<Fate>,
-    /// There may be more that match behind this one; ask again `after` it, with `until` as it is here.
+    /// There may be more that match; ask again `after` this, with `until` as it is here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<LetterId>,
+    pub next: Option<Place>,
     /// Where dlq ended at the first request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub until: Vec<LetterId>,
@@ -256,7 +256,7 @@ impl DeadLetters {
     /// # Errors
     /// [`DeadLettersError`].
     pub async fn show(&self, id: LetterId) -> Result<Letter, DeadLettersError> {
-        let found = self.find(id).await?.ok_or(DeadLettersError::Unknown(id))?;
+        let found = scan::find(&*self.log, id).await?.ok_or(DeadLettersError::Unknown(id))?;
         Ok(found.shown())
     }
 
@@ -294,7 +294,7 @@ impl DeadLetters {
                 && bytes < TOGETHER.1
                 && let Some(id) = ids.next()
             {
-                match self.find(id).await? {
+                match scan::find(&*self.log, id).await? {
                     Some(found) => {
                         bytes += found.weight();
                         together.push(found);
@@ -339,19 +339,6 @@ impl DeadLetters {
             items.extend(self.put_back(together, replay).await?);
         }
         Ok(Replayed { items, next: scan.rest(), until: scan.until() })
-    }
-
-    async fn find(&self, id: LetterId) -> Result<Option<Found>, StoreError> {
-        let partition = id.partition();
-        if id.partition >= self.log.partitions(partition.topic)
-            || id.offset >= self.log.end(partition).await?
-        {
-            return Ok(None);
-        }
-        let limit = FetchLimit { records: 1, bytes: 1 };
-        let records = self.log.fetch(partition, id.offset, limit, scan::WAIT).await?;
-        // Where it is gone, the first that is left comes instead.
-        Ok(records.iter().find(|record| record.offset == id.offset).map(Found::read))
     }
 
     async fn put_back(&self, letters: Vec<Found>, replay: &Replay) -> Result<Vec<Fate>, DeadLettersError> {
