@@ -109,7 +109,8 @@ impl Reception {
         tenant: &Arc<Tenant>,
         events: Vec<ChannelEvent>,
     ) -> Result<(), ReceptionError> {
-        let records: Vec<_> = self.write(kind, tenant, events).await?.into_iter().flatten().collect();
+        let records = self.write(kind, tenant, events, Duration::MAX).await?;
+        let records: Vec<_> = records.into_iter().flatten().collect();
         if !records.is_empty() {
             self.ports.log.append(records).await?;
         }
@@ -119,6 +120,9 @@ impl Reception {
     /// The records that take in what a channel says to a tenant, those of each event apart: for who makes
     /// them durable together with others. Doing it again, for the same events, does no harm.
     ///
+    /// A message that was sent longer than `fresh` ago counts as taken in when it was sent: somebody kept
+    /// it, and its conversation must see its age to leave it unanswered.
+    ///
     /// # Errors
     /// [`ReceptionError`].
     pub async fn write(
@@ -126,11 +130,12 @@ impl Reception {
         kind: ChannelKind,
         tenant: &Tenant,
         events: Vec<ChannelEvent>,
+        fresh: Duration,
     ) -> Result<Vec<Vec<NewRecord>>, ReceptionError> {
         let now = self.ports.clock.now();
         let own = self.ports.keys.tenant(&tenant.id).await?;
         let log = self.ports.keys.log(&tenant.id, now.day()).await?;
-        let desk = Desk { ports: &self.ports, kind, tenant: &tenant.id, now, own: &*own, log: &*log };
+        let desk = Desk { ports: &self.ports, kind, tenant: &tenant.id, now, fresh, own: &*own, log: &*log };
         let mut records = Vec::with_capacity(events.len());
         for event in events {
             records.push(self.write_one(&desk, event).await?);
@@ -178,6 +183,7 @@ struct Desk<'a> {
     kind: ChannelKind,
     tenant: &'a TenantId,
     now: Timestamp,
+    fresh: Duration,
     own: &'a dyn TenantCipher,
     log: &'a dyn Cipher,
 }
@@ -217,9 +223,11 @@ impl Desk<'_> {
             sealed: encode_for(&sealed, |plain| self.log.seal(&at, plain)),
         };
         let conversation = account.conversation(contact);
+        let kept = self.now.since(message.sent_at) > self.fresh;
+        let at = if kept { message.sent_at } else { self.now };
         publish::inbound(
             self.ports,
-            &InboundRecord { v: V, conversation, at: self.now, event: InboundEvent::Customer(act) },
+            &InboundRecord { v: V, conversation, at, event: InboundEvent::Customer(act) },
         )
     }
 

@@ -1,4 +1,4 @@
-//! What an operator may do with a node: tenants and their documents.
+//! What an operator may do with a node: tenants and their documents, dead letters.
 //!
 //! One set of operations behind the admin API and behind commands on a folder that no process has open, so
 //! that both answer alike.
@@ -10,6 +10,8 @@ use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Knowledge, KnowledgeError, Passage};
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::tenant::Tenant;
+
+use crate::dead_letters::{DeadLetters, DeadLettersError};
 
 /// Why an operation was not done.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +25,9 @@ pub enum AdministrationError {
     /// The tenant's documents.
     #[error(transparent)]
     Knowledge(#[from] KnowledgeError),
+    /// Dead letters.
+    #[error(transparent)]
+    DeadLetters(#[from] DeadLettersError),
 }
 
 impl AdministrationError {
@@ -30,7 +35,9 @@ impl AdministrationError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Tenants(TenantsError::Store(error)) | Self::Knowledge(KnowledgeError::Store(error)) => {
+            Self::Tenants(TenantsError::Store(error))
+            | Self::Knowledge(KnowledgeError::Store(error))
+            | Self::DeadLetters(DeadLettersError::Store(error)) => {
                 error.is_transient() || matches!(error, StoreError::Closed)
             }
             _ => false,
@@ -43,13 +50,15 @@ impl AdministrationError {
 pub struct Administration {
     tenants: Arc<Tenants>,
     knowledge: Arc<dyn Knowledge>,
+    /// What could not be processed.
+    pub dead_letters: DeadLetters,
 }
 
 impl Administration {
-    /// Over these tenants and their documents.
+    /// Over these tenants, their documents and these dead letters.
     #[must_use]
-    pub fn new(tenants: Arc<Tenants>, knowledge: Arc<dyn Knowledge>) -> Self {
-        Self { tenants, knowledge }
+    pub fn new(tenants: Arc<Tenants>, knowledge: Arc<dyn Knowledge>, dead_letters: DeadLetters) -> Self {
+        Self { tenants, knowledge, dead_letters }
     }
 
     /// Makes a configuration, secrets resolved, the tenant's own.

@@ -4,6 +4,7 @@
 //! - [`cli`]: the command line, one command a file.
 //! - [`configuration`]: `heddle.toml`, the environment, secrets; read once.
 //! - [`stores`]: log and state; [`node`]: the wiring; [`service`]: a node that serves; [`administration`]: what an operator may do.
+//! - [`dead_letters`]: what could not be processed, listed, shown and replayed.
 //! - [`http`]: webhooks, admin API, console, metrics, health.
 //! - [`metrics`], [`telemetry`]: what the process tells of itself.
 //! - [`simulator`]: a provider and its customers, for the demo, tests and load.
@@ -11,6 +12,7 @@
 pub mod administration;
 pub mod cli;
 pub mod configuration;
+pub mod dead_letters;
 pub mod http;
 pub mod metrics;
 pub mod node;

@@ -1,4 +1,4 @@
-//! What operators watch of the engine's own parts: webhooks, the admin API, readiness.
+//! What operators watch of the engine's own parts: webhooks, the admin API, replayed letters, readiness.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ pub struct Metrics {
     seconds: Histogram,
     in_work: IntGauge,
     admin: IntCounterVec,
+    replayed: IntCounterVec,
     ready: IntGauge,
 }
 
@@ -61,6 +62,11 @@ impl Metrics {
                 "Requests to the admin API, by status.",
                 &["status"],
             ),
+            replayed: counters(
+                "heddle_dlq_replayed_total",
+                "Dead letters that were to be replayed, by what became of them.",
+                &["outcome"],
+            ),
             ready: gauge("heddle_node_ready", "Whether this node takes webhooks in (1) or not (0)."),
         }
     }
@@ -84,6 +90,11 @@ impl Metrics {
     /// The admin API answered.
     pub fn admin(&self, status: u16) {
         self.admin.with_label_values(&[&status.to_string()]).inc();
+    }
+
+    /// A dead letter was to be replayed.
+    pub fn dead_letter_replayed(&self, outcome: &'static str) {
+        self.replayed.with_label_values(&[outcome]).inc();
     }
 
     /// Whether webhooks are taken in.

@@ -28,6 +28,7 @@ use prometheus::Registry;
 
 use crate::administration::Administration;
 use crate::configuration::{self, ConfigurationError};
+use crate::dead_letters::DeadLetters;
 use crate::metrics::Metrics;
 use crate::stores::{Stores, StoresError};
 
@@ -114,7 +115,15 @@ impl Node {
         let Ports { log, keys, clock, .. } = self.ports.clone();
         let (tenants, _) = Tenants::load(log, keys, clock).await?;
         tenants.limit_retention(self.config.log.retention)?;
-        Ok(Administration::new(tenants, self.ports.knowledge.clone()))
+        Ok(self.administration_of(tenants))
+    }
+
+    /// What can be administered, over tenants that are kept up to date by somebody else.
+    #[must_use]
+    pub fn administration_of(&self, tenants: Arc<Tenants>) -> Administration {
+        let options = Options::of(&self.config);
+        let letters = DeadLetters::new(&self.ports, &options, self.metrics.clone());
+        Administration::new(tenants, self.ports.knowledge.clone(), letters)
     }
 
     /// Starts the actors. Webhooks are not taken in before [`heddle_actors::reception::WayIn::set_open`].

@@ -148,7 +148,9 @@ impl Ingress {
         };
         let (indexes, events): (Vec<_>, Vec<_>) =
             group.into_iter().map(|(index, admitted)| (index, admitted.event)).unzip();
-        let written = self.insist(|| self.reception.write(kind, &tenant, events.clone())).await?;
+        // A connector, an outage or the dead-letter topic may have kept it for any time.
+        let fresh = self.context.options.answer_within;
+        let written = self.insist(|| self.reception.write(kind, &tenant, events.clone(), fresh)).await?;
         Ok(match written {
             Some(records) => Written::Records(indexes.into_iter().zip(records).collect()),
             None => {

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use crate::administration::{Administration, AdministrationError};
+use crate::dead_letters::{DeadLettersError, Filters, Letter, LetterId, Page, Replay, Replayed};
 use crate::http::admin::List;
 use crate::node::Node;
 
@@ -49,6 +50,15 @@ pub struct Remote {
 impl From<AdministrationError> for Failure {
     fn from(error: AdministrationError) -> Self {
         Self::Failed(error.into())
+    }
+}
+
+impl From<DeadLettersError> for Failure {
+    fn from(error: DeadLettersError) -> Self {
+        match error {
+            DeadLettersError::Request(_) => Self::Usage(error.into()),
+            error => Self::Failed(error.into()),
+        }
     }
 }
 
@@ -172,6 +182,51 @@ impl Admin {
                 remote.ask::<List<_>>(Method::POST, &path, &[], Some(body)).await.map(|list| list.items)
             }
             Self::Local(_, local) => Ok(local.search(id, query, limit).await?),
+        }
+    }
+
+    /// Dead letters that match.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn letters(&self, filters: &Filters) -> Result<Page, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let fields = serde_json::to_value(filters).expect("filters are always JSON");
+                let fields = fields.as_object().into_iter().flatten().map(|(name, value)| {
+                    let text = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+                    (name.as_str(), text)
+                });
+                let fields: Vec<_> = fields.collect();
+                let query: Vec<_> = fields.iter().map(|(name, text)| (*name, text.as_str())).collect();
+                remote.ask(Method::GET, "dlq", &query, None).await
+            }
+            Self::Local(_, local) => Ok(local.dead_letters.list(filters).await?),
+        }
+    }
+
+    /// A dead letter.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn letter(&self, id: LetterId) -> Result<Letter, Failure> {
+        match self {
+            Self::Remote(remote) => remote.ask(Method::GET, &format!("dlq/{id}"), &[], None).await,
+            Self::Local(_, local) => Ok(local.dead_letters.show(id).await?),
+        }
+    }
+
+    /// Puts originals of dead letters back on their way.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn replay(&self, replay: &Replay) -> Result<Replayed, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let body = serde_json::to_value(replay).expect("a replay is always JSON");
+                remote.ask(Method::POST, "dlq/replay", &[], Some(body)).await
+            }
+            Self::Local(_, local) => Ok(local.dead_letters.replay(replay).await?),
         }
     }
 }

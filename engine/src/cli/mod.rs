@@ -7,12 +7,13 @@
 //! # Layout
 //! - [`output`]: the one place that prints.
 //! - [`admin`]: where commands find a node: its admin API, or the folder when no process has it open.
-//! - One file a command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`]; [`demo`]
-//!   is a folder.
+//! - One file a command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`dlq`];
+//!   [`demo`] is a folder.
 
 pub mod admin;
 pub mod check_config;
 pub mod demo;
+pub mod dlq;
 pub mod kb;
 pub mod output;
 pub mod schema;
@@ -69,6 +70,8 @@ enum Command {
     Tenant(tenant::Arguments),
     /// A tenant's documents: add, list, remove, search.
     Kb(kb::Arguments),
+    /// Dead letters, what could not be processed: list, show, replay.
+    Dlq(dlq::Arguments),
     /// The main job, shown: an engine, a simulated WhatsApp Cloud API and its customers, counted at the end.
     Demo(demo::Arguments),
 }
@@ -160,6 +163,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
             Command::Schema(arguments) => schema::run(config, arguments, output).await,
             Command::Tenant(arguments) => tenant::run(config, arguments, output).await,
             Command::Kb(arguments) => kb::run(config, arguments, output).await,
+            Command::Dlq(arguments) => dlq::run(config, arguments, output).await,
             Command::Demo(arguments) => demo::run(config, arguments, output).await,
         }
     })

@@ -1,4 +1,4 @@
-//! The admin API, `/v1`: tenants and their documents, as JSON. Faults are problem details (RFC 9457).
+//! The admin API, `/v1`: tenants and their documents, dead letters, as JSON. Faults are problem details (RFC 9457).
 
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::Shared;
 use super::problem::Problem;
 use super::{guard, openapi};
+use crate::administration::AdministrationError;
+use crate::dead_letters::{Filters, Letter, LetterId, Page, Replay, Replayed};
 
 /// The largest body: a document of 4 MiB, escaped.
 const MAX_BODY: usize = 16 << 20;
@@ -32,6 +34,9 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/tenants/{tenant}", get(show).put(apply))
         .route("/tenants/{tenant}/documents", get(documents).post(add).delete(remove))
         .route("/tenants/{tenant}/search", post(search))
+        .route("/dlq", get(letters))
+        .route("/dlq/{id}", get(letter))
+        .route("/dlq/replay", post(replay))
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such path; see /v1/openapi.json"))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(axum::middleware::from_fn_with_state(shared, guard::guard))
@@ -134,4 +139,25 @@ async fn search(
 ) -> Answer<List<Passage>> {
     let limit = search.limit.unwrap_or(PASSAGES).clamp(1, MOST_PASSAGES);
     Ok(List { items: shared.administration.search(&id, &search.query, limit).await? })
+}
+
+async fn letters(
+    State(shared): State<Arc<Shared>>,
+    Query(filters): Query<Filters>,
+) -> Answer<axum::Json<Page>> {
+    let page = shared.administration.dead_letters.list(&filters).await;
+    Ok(axum::Json(page.map_err(AdministrationError::from)?))
+}
+
+async fn letter(State(shared): State<Arc<Shared>>, Path(id): Path<LetterId>) -> Answer<axum::Json<Letter>> {
+    let letter = shared.administration.dead_letters.show(id).await;
+    Ok(axum::Json(letter.map_err(AdministrationError::from)?))
+}
+
+async fn replay(
+    State(shared): State<Arc<Shared>>,
+    Json(asked): Json<Replay>,
+) -> Answer<axum::Json<Replayed>> {
+    let replayed = shared.administration.dead_letters.replay(&asked).await;
+    Ok(axum::Json(replayed.map_err(AdministrationError::from)?))
 }

@@ -66,7 +66,7 @@ impl Shared {
             tenants: system.tenants.clone(),
             reception: system.reception.clone(),
             way_in: system.way_in.clone(),
-            administration: Administration::new(system.tenants.clone(), node.ports.knowledge.clone()),
+            administration: node.administration_of(system.tenants.clone()),
             admin_token: http.admin_token.clone(),
             registry: node.registry.clone(),
             metrics: node.metrics.clone(),

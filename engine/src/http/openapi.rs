@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::admin::{List, Search};
 use super::problem::Problem;
+use crate::dead_letters::{Filters, Letter, LetterId, Page, Replay, Replayed};
 
 /// Answers with the description.
 pub(super) async fn document() -> Json<Value> {
@@ -47,6 +48,19 @@ pub fn describe() -> Value {
         "/v1/tenants/{tenant}/search": {
             "parameters": tenant_path,
             "post": operation("The passages that match best, the best first.", Some(body::<Search>(&mut schemas)), &answer::<List<Passage>>(&mut schemas, "200"), &mut schemas),
+        },
+        "/v1/dlq": {
+            "get": with_parameters(
+                operation("What could not be processed, in the order of the ids.", None, &answer::<Page>(&mut schemas, "200"), &mut schemas),
+                query::<Filters>(&mut schemas),
+            ),
+        },
+        "/v1/dlq/{id}": {
+            "parameters": [{ "name": "id", "in": "path", "required": true, "schema": schemas.subschema_for::<LetterId>() }],
+            "get": operation("One letter; of its original what may be shown, sealed parts left sealed.", None, &answer::<Letter>(&mut schemas, "200"), &mut schemas),
+        },
+        "/v1/dlq/replay": {
+            "post": operation("Puts originals back on their way, through the same checks as a first delivery. Doing it twice does no harm.", Some(body::<Replay>(&mut schemas)), &answer::<Replayed>(&mut schemas, "200"), &mut schemas),
         },
     });
     json!({
@@ -89,6 +103,18 @@ fn operation(summary: &str, body: Option<Value>, answers: &Value, schemas: &mut 
         operation["requestBody"] = body;
     }
     operation
+}
+
+/// The fields of a type as parameters of a query.
+fn query<T: schemars::JsonSchema>(schemas: &mut SchemaGenerator) -> Value {
+    let schema = schemas.root_schema_for::<T>();
+    let fields = schema.get("properties").and_then(Value::as_object);
+    let parameters = fields.into_iter().flatten().map(|(name, schema)| {
+        let mut schema = schema.clone();
+        let description = schema.as_object_mut().and_then(|schema| schema.remove("description"));
+        json!({ "name": name, "in": "query", "required": false, "description": description, "schema": schema })
+    });
+    parameters.collect()
 }
 
 fn with_parameters(mut operation: Value, parameters: Value) -> Value {

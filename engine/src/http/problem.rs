@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::administration::AdministrationError;
+use crate::dead_letters::DeadLettersError;
 
 /// What went wrong, as RFC 9457 writes it.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -47,9 +48,11 @@ impl From<AdministrationError> for Problem {
     fn from(error: AdministrationError) -> Self {
         let status = match &error {
             AdministrationError::UnknownTenant(_)
-            | AdministrationError::Knowledge(KnowledgeError::Unknown { .. }) => StatusCode::NOT_FOUND,
+            | AdministrationError::Knowledge(KnowledgeError::Unknown { .. })
+            | AdministrationError::DeadLetters(DeadLettersError::Unknown(_)) => StatusCode::NOT_FOUND,
             AdministrationError::Tenants(TenantsError::Faults(_) | TenantsError::Retention { .. })
-            | AdministrationError::Knowledge(KnowledgeError::Refused { .. }) => {
+            | AdministrationError::Knowledge(KnowledgeError::Refused { .. })
+            | AdministrationError::DeadLetters(DeadLettersError::Request(_)) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             AdministrationError::Tenants(TenantsError::Taken { .. }) => StatusCode::CONFLICT,

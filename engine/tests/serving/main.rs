@@ -4,5 +4,6 @@
 
 mod admin;
 mod conversations;
+mod dead_letters;
 mod site;
 mod webhooks;

@@ -26,6 +26,11 @@ impl Site {
         Self { service, client: Client::new(), url, _folder: folder }
     }
 
+    /// The node, to be stopped, and the folder that outlives it.
+    pub(crate) fn into_parts(self) -> (Service, tempfile::TempDir) {
+        (self.service, self._folder)
+    }
+
     pub(crate) async fn with_acme() -> Self {
         let site = Self::start(|_| ()).await;
         site.apply("acme", "1001", "s3cret").await;

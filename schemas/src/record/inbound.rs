@@ -16,7 +16,8 @@ pub struct InboundRecord {
     pub v: V,
     /// Who receives it.
     pub conversation: ConversationId,
-    /// When the engine took it in, microseconds since 1970.
+    /// When the engine took it in, microseconds since 1970; of what a connector published too late to be
+    /// answered, when it was sent.
     pub at: Timestamp,
     /// What.
     pub event: InboundEvent,

@@ -1,0 +1,255 @@
+//! `heddle dlq`: lists dead letters, shows one, replays them.
+
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use heddle_schemas::config::Config;
+use heddle_schemas::id::TenantId;
+use heddle_schemas::record::dlq::DeadReason;
+use heddle_schemas::time::human;
+use serde::Deserialize;
+use serde::de::value::{Error as ValueError, StrDeserializer};
+
+use super::Failure;
+use super::admin::{Admin, Where};
+use super::output::{Output, table};
+use crate::dead_letters::{
+    Fate, Filters, LISTED, Letter, LetterId, MOST, OriginalState, Page, Place, Replay, Replayed, Summary,
+};
+
+/// What to do with dead letters.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    place: Where,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List what could not be processed, the newest last.
+    List(Which),
+    /// Show a letter; of its original what may be shown, sealed parts left sealed.
+    Show {
+        /// The letter's id, as `dlq list` shows it: its partition and offset.
+        id: LetterId,
+    },
+    /// Put originals back on their way, through the same checks as a first delivery.
+    ///
+    /// Replaying twice does no harm: what was seen or sent before is recognised. A letter stays where it is,
+    /// and an original that is given up again becomes another letter.
+    ///
+    /// A message to send that was decided longer ago than --max-age is not sent any more, and told. A
+    /// customer's message is replayed whatever --max-age says: one older than engine.answer_within (24h by
+    /// default) is recorded in its conversation and not answered. What is older than ten days is not
+    /// replayed at all, since nobody could tell any more whether it was handled.
+    ///
+    /// The exit code is 1 when anything that was asked for was not replayed.
+    #[command(verbatim_doc_comment)]
+    Replay(Asked),
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// Only what was given up after this letter, or where the list before says that it ended.
+    #[arg(long, value_name = "ID")]
+    after: Option<Place>,
+    /// So many at most.
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    limit: Option<usize>,
+    /// Only those of this reason, such as poison.
+    #[arg(long, value_parser = parsed::<DeadReason>)]
+    reason: Option<DeadReason>,
+    /// Only those of this tenant, where a letter tells whose it is.
+    #[arg(long)]
+    tenant: Option<TenantId>,
+}
+
+#[derive(Debug, Args)]
+#[group(id = "which", required = true, multiple = true, args = ["ids", "all"])]
+struct Asked {
+    /// The letters' ids, as `dlq list` shows them.
+    #[arg(value_name = "ID", conflicts_with_all = ["all", "after", "limit", "reason", "tenant"])]
+    ids: Vec<LetterId>,
+    /// Every letter, or every one that matches the filters.
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    which: Which,
+    /// Up to which age a message to send is sent, at most 10d.
+    #[arg(long, value_name = "AGE", default_value = "24h", value_parser = duration)]
+    max_age: Duration,
+    /// Only tell what would happen.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn parsed<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, ValueError> {
+    T::deserialize(StrDeserializer::new(text))
+}
+
+fn duration(text: &str) -> Result<Duration, ValueError> {
+    human::deserialize(StrDeserializer::new(text))
+}
+
+impl Which {
+    /// The filters of a request, which are for so many at most.
+    fn filters(&self, after: Option<Place>, limit: usize) -> Filters {
+        let (reason, tenant) = (self.reason, self.tenant.clone());
+        Filters {
+            after: after.or_else(|| self.after.clone()),
+            reason,
+            tenant,
+            limit: Some(limit.clamp(1, MOST)),
+        }
+    }
+}
+
+/// Does it.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
+    let admin = Admin::find(config, &arguments.place).await?;
+    let done = match arguments.action {
+        Action::List(which) => list(&admin, &which, output).await,
+        Action::Show { id } => admin.letter(id).await.map(|letter| output.result(&letter, || shown(&letter))),
+        Action::Replay(asked) => replay(&admin, asked, output).await,
+    };
+    admin.close().await;
+    done
+}
+
+/// One list of what may take several requests.
+async fn list(admin: &Admin, which: &Which, output: &mut Output) -> Result<(), Failure> {
+    let limit = which.limit.unwrap_or(LISTED);
+    let mut listed = Page { items: Vec::new(), next: None };
+    loop {
+        let page = admin.letters(&which.filters(listed.next.take(), limit - listed.items.len())).await?;
+        listed.items.extend(page.items);
+        listed.next = page.next;
+        if listed.next.is_none() || listed.items.len() >= limit {
+            break;
+        }
+    }
+    output.result(&listed, || {
+        let rows: Vec<_> = listed.items.iter().map(row).collect();
+        table(["ID", "AT", "FROM", "REASON", "BYTES", "ATTEMPTS", "DETAIL"], &rows)
+    });
+    if let Some(next) = &listed.next {
+        output.say(&format!("there may be more: --after {next}"));
+    }
+    Ok(())
+}
+
+async fn replay(admin: &Admin, asked: Asked, output: &mut Output) -> Result<(), Failure> {
+    let mut replayed = Replayed { items: Vec::new(), next: None, until: Vec::new() };
+    let asking = match asked.all {
+        true => replay_all(admin, &asked, &mut replayed).await,
+        false => replay_these(admin, &asked, &mut replayed).await,
+    };
+    // What was done before a fault is told all the same.
+    output.result(&replayed, || {
+        let rows: Vec<_> = replayed.items.iter().map(fate).collect();
+        table(["ID", "OUTCOME", "TO", "DETAIL"], &rows)
+    });
+    asking?;
+    let left = replayed.items.iter().filter(|fate| !fate.outcome.is_done()).count();
+    match left {
+        0 => Ok(()),
+        _ if asked.dry_run => {
+            Err(Failure::Failed(anyhow!("{left} of {} letters would stay", replayed.items.len())))
+        }
+        _ => Err(Failure::Failed(anyhow!("{left} of {} letters were not replayed", replayed.items.len()))),
+    }
+}
+
+async fn replay_these(admin: &Admin, asked: &Asked, replayed: &mut Replayed) -> Result<(), Failure> {
+    for ids in asked.ids.chunks(MOST) {
+        let request = Replay { ids: Some(ids.to_vec()), ..asked.request() };
+        replayed.items.extend(admin.replay(&request).await?.items);
+    }
+    Ok(())
+}
+
+async fn replay_all(admin: &Admin, asked: &Asked, replayed: &mut Replayed) -> Result<(), Failure> {
+    let limit = asked.which.limit.unwrap_or(usize::MAX);
+    let mut until = None;
+    loop {
+        let filters = asked.which.filters(replayed.next.take(), limit - replayed.items.len());
+        let request = Replay { filters: Some(filters), until, ..asked.request() };
+        let page = admin.replay(&request).await?;
+        replayed.items.extend(page.items);
+        replayed.next = page.next;
+        if replayed.next.is_none() || replayed.items.len() >= limit {
+            return Ok(());
+        }
+        // Those that are given up again while this runs are not for it.
+        until = Some(page.until);
+    }
+}
+
+impl Asked {
+    fn request(&self) -> Replay {
+        Replay { max_age: self.max_age, dry_run: self.dry_run, ..Replay::default() }
+    }
+}
+
+fn origin(letter: &Summary) -> String {
+    match (letter.from, letter.offset) {
+        (Some(from), Some(offset)) => format!("{from}@{offset}"),
+        _ => String::new(),
+    }
+}
+
+fn row(letter: &Summary) -> [String; 7] {
+    [
+        letter.id.to_string(),
+        letter.at.to_string(),
+        origin(letter),
+        letter.reason.map_or("", DeadReason::as_str).to_owned(),
+        letter.bytes.to_string(),
+        letter.attempts.to_string(),
+        // It may quote a record of anybody's.
+        letter.detail.replace(char::is_control, " "),
+    ]
+}
+
+fn fate(fate: &Fate) -> [String; 4] {
+    let to = fate.to.clone().unwrap_or_default();
+    [fate.id.to_string(), fate.outcome.as_str().to_owned(), to, fate.detail.clone()]
+}
+
+fn shown(letter: &Letter) -> String {
+    let Letter { summary, state, original } = letter;
+    let [id, at, from, reason, bytes, attempts, detail] = row(summary);
+    let tenant = summary.tenant.as_ref().map(ToString::to_string).unwrap_or_default();
+    let kept = match state {
+        OriginalState::Shown => "as it stands, sealed parts left sealed",
+        OriginalState::Sealed => "kept, sealed under its tenant's key",
+        OriginalState::NoJson => "kept; it is no JSON",
+        OriginalState::NotKept => "not kept",
+    };
+    let about = summary.about.clone().unwrap_or_default();
+    let rows = [
+        ("id", id),
+        ("at", at),
+        ("from", from),
+        ("tenant", tenant),
+        ("about", about),
+        ("reason", reason),
+        ("detail", detail),
+        ("attempts", attempts),
+        ("bytes", bytes),
+        ("original", kept.to_owned()),
+    ];
+    let lines = rows.into_iter().filter(|(_, value)| !value.is_empty());
+    let mut text = lines.map(|(name, value)| format!("{name:<9} {value}")).collect::<Vec<_>>().join("\n");
+    if let Some(original) = original {
+        text.push('\n');
+        text.push_str(&serde_json::to_string_pretty(original).unwrap_or_default());
+    }
+    text
+}

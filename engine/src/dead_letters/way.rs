@@ -1,0 +1,177 @@
+//! The way back: where a letter's original goes, if it still may. Pure.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use heddle_schemas::ports::log::NewRecord;
+use heddle_schemas::record::dlq::DeadLetter;
+use heddle_schemas::record::inbound::{ActKind, InboundEvent, InboundRecord};
+use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
+use heddle_schemas::record::{decode, encode, ingress};
+use heddle_schemas::time::Timestamp;
+use heddle_schemas::topic::{Topic, TopicPartition, inbound_partition, outbound_partition};
+
+use super::Outcome;
+
+/// Up to which age of a record what is still done.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ages {
+    /// A message of ours is sent.
+    pub(super) sent: Duration,
+    /// A customer's message is answered.
+    pub(super) answered: Duration,
+    /// Markers and journals tell whether a message was seen or sent.
+    pub(super) remembered: Duration,
+}
+
+/// What becomes of a letter.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Its original is appended again.
+    Back { record: NewRecord, note: String },
+    /// It stays where it is.
+    Stays { outcome: Outcome, why: String },
+}
+
+fn stays(outcome: Outcome, why: impl Into<String>) -> Way {
+    Way::Stays { outcome, why: why.into() }
+}
+
+/// Decides about a letter with this key in dlq, whose original, opened, is this.
+pub(super) fn find(
+    letter: &DeadLetter,
+    key: &Bytes,
+    original: Bytes,
+    partitions: &dyn Fn(Topic) -> u32,
+    ages: Ages,
+    now: Timestamp,
+) -> Way {
+    match letter.from.topic {
+        Topic::Inbound => inbound(letter, key, original, partitions, ages, now),
+        Topic::Outbound => outbound(original, partitions, ages, now),
+        Topic::Ingress => ingress(letter, key, original, partitions, ages, now),
+        topic => stays(Outcome::Impossible, format!("records of {topic} are not replayed")),
+    }
+}
+
+fn inbound(
+    letter: &DeadLetter,
+    key: &Bytes,
+    value: Bytes,
+    partitions: &dyn Fn(Topic) -> u32,
+    ages: Ages,
+    now: Timestamp,
+) -> Way {
+    let Ok(read) = decode::<InboundRecord>(&value) else {
+        // A newer build may read it. It is at least as old as its letter.
+        return as_it_stood(letter, key, value, partitions, ages, now);
+    };
+    let age = now.since(read.at);
+    let note = match &read.event {
+        InboundEvent::Customer(_) if age > ages.remembered => return forgotten(ages),
+        InboundEvent::Customer(act) if act.kind == ActKind::Say => unanswered(age, ages),
+        _ => String::new(),
+    };
+    let partition = inbound_partition(&read.conversation, partitions(Topic::Inbound));
+    let key = Bytes::from(read.conversation.to_string());
+    Way::Back { record: NewRecord { partition, key, value }, note }
+}
+
+fn outbound(value: Bytes, partitions: &dyn Fn(Topic) -> u32, ages: Ages, now: Timestamp) -> Way {
+    let Ok(mut read) = decode::<OutboundRecord>(&value) else {
+        // Whoever can read it would send it, of any age, and each time anew.
+        return stays(
+            Outcome::Unreadable,
+            "this build cannot read it, so it can neither tell its age nor mark it as published again",
+        );
+    };
+    let age = now.since(read.at);
+    let value = match &mut read.command {
+        OutboundCommand::Send(_) if age > ages.sent => {
+            let why =
+                format!("it was decided {} ago, and is not sent after {}", rough(age), rough(ages.sent));
+            return stays(Outcome::TooOld, why);
+        }
+        OutboundCommand::Send(send) => {
+            // Without it an account looks into its journal only after a take-over.
+            send.again = true;
+            encode(&read)
+        }
+        OutboundCommand::Settle(_) => value,
+    };
+    let account = read.conversation.account();
+    let partition = outbound_partition(&account, partitions(Topic::Outbound));
+    Way::Back {
+        record: NewRecord { partition, key: Bytes::from(account.to_string()), value },
+        note: String::new(),
+    }
+}
+
+fn ingress(
+    letter: &DeadLetter,
+    key: &Bytes,
+    value: Bytes,
+    partitions: &dyn Fn(Topic) -> u32,
+    ages: Ages,
+    now: Timestamp,
+) -> Way {
+    if partitions(Topic::Ingress) == 0 {
+        return stays(Outcome::Impossible, "this log has no topic ingress");
+    }
+    let Ok(read) = ingress::read(&value) else {
+        return as_it_stood(letter, key, value, partitions, ages, now);
+    };
+    let age = now.since(read.at);
+    let note = match read.event {
+        ingress::IngressEvent::Status { .. } => String::new(),
+        _ if age > ages.remembered => return forgotten(ages),
+        ingress::IngressEvent::Message { .. } => unanswered(age, ages),
+        _ => String::new(),
+    };
+    match as_it_stood(letter, key, value, partitions, ages, now) {
+        Way::Back { record, .. } => Way::Back { record, note },
+        stays @ Way::Stays { .. } => stays,
+    }
+}
+
+/// Into the partition that it came from, unchanged.
+fn as_it_stood(
+    letter: &DeadLetter,
+    key: &Bytes,
+    value: Bytes,
+    partitions: &dyn Fn(Topic) -> u32,
+    ages: Ages,
+    now: Timestamp,
+) -> Way {
+    let TopicPartition { topic, partition } = letter.from;
+    if partition >= partitions(topic) {
+        return stays(Outcome::Impossible, format!("there is no {} any more", letter.from));
+    }
+    if now.since(letter.at) > ages.remembered {
+        return forgotten(ages);
+    }
+    let record = NewRecord { partition: letter.from, key: key.clone(), value };
+    Way::Back { record, note: String::new() }
+}
+
+fn forgotten(ages: Ages) -> Way {
+    let why = format!("after {} nobody can tell whether it was recorded", rough(ages.remembered));
+    stays(Outcome::TooOld, why)
+}
+
+fn unanswered(age: Duration, ages: Ages) -> String {
+    match age > ages.answered {
+        true => format!("recorded and not answered: it is {} old", rough(age)),
+        false => String::new(),
+    }
+}
+
+/// In the largest unit that it fills: `2d`, `90m` as `1h`.
+pub(super) fn rough(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
+    match units.into_iter().find(|(unit, _)| seconds >= *unit) {
+        Some((unit, name)) => format!("{}{name}", seconds / unit),
+        None => format!("{seconds}s"),
+    }
+}
