@@ -7,12 +7,13 @@
 //! # Layout
 //! - [`output`]: the one place that prints.
 //! - [`admin`]: where commands find a node: its admin API, or the folder when no process has it open.
-//! - One file a command: [`serve`], [`check_config`], [`tenant`], [`kb`]; [`demo`] is a folder.
+//! - One file a command: [`serve`], [`check_config`], [`tenant`], [`kb`]; [`demo`] and [`load`] are folders.
 
 pub mod admin;
 pub mod check_config;
 pub mod demo;
 pub mod kb;
+pub mod load;
 pub mod output;
 pub mod serve;
 pub mod tenant;
@@ -60,6 +61,8 @@ enum Command {
     Tenant(tenant::Arguments),
     /// A tenant's documents: add, list, remove, search.
     Kb(kb::Arguments),
+    /// Load a running node with simulated customers; count and measure what comes back.
+    Load(load::Arguments),
     /// The main job, shown: an engine, a simulated WhatsApp Cloud API and its customers, counted at the end.
     Demo(demo::Arguments),
 }
@@ -137,6 +140,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
             Command::CheckConfig(_) => Ok(()),
             Command::Tenant(arguments) => tenant::run(config, arguments, output).await,
             Command::Kb(arguments) => kb::run(config, arguments, output).await,
+            Command::Load(arguments) => load::run(config, arguments, output).await,
             Command::Demo(arguments) => demo::run(config, arguments, output).await,
         }
     })
