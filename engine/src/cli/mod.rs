@@ -8,13 +8,14 @@
 //! - [`output`]: the one place that prints.
 //! - [`admin`]: where commands find a node: its admin API, or the folder when no process has it open.
 //! - One file a command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`dlq`];
-//!   [`demo`] is a folder.
+//!   [`demo`] and [`load`] are folders.
 
 pub mod admin;
 pub mod check_config;
 pub mod demo;
 pub mod dlq;
 pub mod kb;
+pub mod load;
 pub mod output;
 pub mod schema;
 pub mod serve;
@@ -72,6 +73,8 @@ enum Command {
     Kb(kb::Arguments),
     /// Dead letters, what could not be processed: list, show, replay.
     Dlq(dlq::Arguments),
+    /// Load a running node with simulated customers; count and measure what comes back.
+    Load(load::Arguments),
     /// The main job, shown: an engine, a simulated WhatsApp Cloud API and its customers, counted at the end.
     Demo(demo::Arguments),
 }
@@ -164,6 +167,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
             Command::Tenant(arguments) => tenant::run(config, arguments, output).await,
             Command::Kb(arguments) => kb::run(config, arguments, output).await,
             Command::Dlq(arguments) => dlq::run(config, arguments, output).await,
+            Command::Load(arguments) => load::run(config, arguments, output).await,
             Command::Demo(arguments) => demo::run(config, arguments, output).await,
         }
     })

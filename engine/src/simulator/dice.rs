@@ -8,11 +8,11 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 /// One stream of draws.
-pub(super) struct Dice(Mutex<SmallRng>);
+pub(crate) struct Dice(Mutex<SmallRng>);
 
 impl Dice {
     /// The stream of this seed; `stream` tells the users of one seed apart.
-    pub(super) fn new(seed: u64, stream: u64) -> Self {
+    pub(crate) fn new(seed: u64, stream: u64) -> Self {
         // Any fixed odd factor spreads the streams over the seeds.
         Self(Mutex::new(SmallRng::seed_from_u64(seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15))))
     }
@@ -22,27 +22,27 @@ impl Dice {
     }
 
     /// True with probability `share`; below 0 is never, above 1 always.
-    pub(super) fn hits(&self, share: f64) -> bool {
+    pub(crate) fn hits(&self, share: f64) -> bool {
         share > 0.0 && self.unit() < share
     }
 
     /// A number of 0 to 1, 1 excluded.
-    pub(super) fn unit(&self) -> f64 {
+    pub(crate) fn unit(&self) -> f64 {
         self.with(|rng| rng.random())
     }
 
     /// A number below `end`, 0 where there is none.
-    pub(super) fn below(&self, end: usize) -> usize {
+    pub(crate) fn below(&self, end: usize) -> usize {
         if end == 0 { 0 } else { self.with(|rng| rng.random_range(0..end)) }
     }
 
     /// A time within the range; its start where it is empty.
-    pub(super) fn within(&self, range: &Range<Duration>) -> Duration {
+    pub(crate) fn within(&self, range: &Range<Duration>) -> Duration {
         if range.is_empty() { range.start } else { self.with(|rng| rng.random_range(range.clone())) }
     }
 
     /// This many random bytes.
-    pub(super) fn bytes<const N: usize>(&self) -> [u8; N] {
+    pub(crate) fn bytes<const N: usize>(&self) -> [u8; N] {
         self.with(|rng| rng.random())
     }
 }

@@ -51,6 +51,9 @@ pub struct Options {
     pub limits: Option<Limits>,
     /// What goes wrong. Default: nothing.
     pub faults: Faults,
+    /// Whether what was taken is kept (the default). A long run under load would only fill memory with
+    /// it: then hooks see each message once, and the API tells counts alone.
+    pub keeps_taken: bool,
     /// Seed of every random choice.
     pub seed: u64,
 }
@@ -62,6 +65,7 @@ impl Default for Options {
             numbers: HashMap::new(),
             limits: None,
             faults: Faults::default(),
+            keeps_taken: true,
             seed: 0,
         }
     }
@@ -99,7 +103,6 @@ struct Shared {
     state: Mutex<Inner>,
 }
 
-#[derive(Default)]
 struct Inner {
     numbers: HashMap<AccountId, Number>,
     faults: Faults,
@@ -129,7 +132,14 @@ impl GraphApi {
             clock,
             dice: Dice::new(options.seed, 1),
             limits: options.limits,
-            state: Mutex::new(Inner { numbers, faults: options.faults, ..Inner::default() }),
+            state: Mutex::new(Inner {
+                numbers,
+                faults: options.faults,
+                pace: Pace::default(),
+                ledger: Ledger::new(options.keeps_taken),
+                counts: Counts::default(),
+                hooks: Vec::new(),
+            }),
         });
         let app = Router::new()
             .route("/{version}/{phone_number_id}/messages", post(messages))

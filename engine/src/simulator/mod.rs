@@ -22,7 +22,7 @@
 use std::net::SocketAddr;
 
 pub mod customers;
-mod dice;
+pub(crate) mod dice;
 pub mod fault;
 pub mod graph;
 pub mod ledger;
@@ -31,7 +31,7 @@ pub mod record;
 pub mod report;
 #[cfg(test)]
 mod tests;
-mod wamid;
+pub(crate) mod wamid;
 pub mod webhooks;
 
 /// Why the simulator cannot start.

@@ -9,7 +9,7 @@ use super::dice::Dice;
 
 /// Who sent the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum From {
+pub(crate) enum From {
     /// The business, through the API.
     Business,
     /// The person.
@@ -17,7 +17,7 @@ pub(super) enum From {
 }
 
 /// A fresh id of a message to or from `person`.
-pub(super) fn new(person: &str, from: From, dice: &Dice) -> String {
+pub(crate) fn new(person: &str, from: From, dice: &Dice) -> String {
     let random = hex::encode_upper(dice.bytes::<9>());
     write(person, from, &random)
 }

@@ -406,7 +406,7 @@ fn status_of(taken: &Taken, status: &str, secs: i64) -> Value {
 }
 
 /// `sha256=` and the hexadecimal HMAC-SHA256 of the body.
-fn signature(secret: &str, body: &[u8]) -> String {
+pub(crate) fn signature(secret: &str, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
     mac.update(body);
     format!("sha256={}", hex::encode(mac.finalize().into_bytes()))

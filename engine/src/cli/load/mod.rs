@@ -1,0 +1,189 @@
+//! `heddle load`: drives a running node by signed webhooks, and counts and measures what comes back.
+//!
+//! The node may have any store behind it. The load brings its own provider, a simulated Graph API, and its own
+//! tenants, which it applies through the admin API; each message asks a question whose reply names it, so
+//! that lost, doubled and misordered replies are told from one another, outside the process under test.
+//!
+//! Two loops. At a rate (open) messages come when they are due, however the node does, and every latency
+//! counts from then: a stall is measured by all that were due in it. As fast as it goes (closed), a fixed
+//! number of customers ask, wait for the reply and ask again: that gives the throughput, and latencies at
+//! saturation.
+//!
+//! # Layout
+//! - [`options`]: what a run does, and which limit of the channel it would measure instead of the engine.
+//! - [`schedule`], [`choice`]: when a message is due, and in which conversation.
+//! - [`cast`]: tenants, customers, questions, and how a reply names its question.
+//! - [`way`]: the ways into the engine.
+//! - [`tally`]: the account of what was sent and came back; [`report`]: its sum.
+//! - [`drive`]: runs it; [`screen`]: the progress bar.
+
+mod cast;
+mod choice;
+mod drive;
+mod options;
+mod report;
+mod schedule;
+mod screen;
+mod tally;
+mod way;
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use heddle_connectors::clock::SystemClock;
+use heddle_schemas::config::Config;
+
+pub use self::drive::{Load, Progress};
+pub use self::options::{Options, Pace, Until};
+pub use self::report::{LatencyMs, Report};
+use self::screen::Screen;
+use super::Failure;
+use super::admin::{Admin, Where};
+use super::output::Output;
+
+/// How a node is loaded.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    place: Where,
+    #[command(flatten)]
+    pace: PaceArguments,
+    /// How long messages are sent, such as 30s or 5m. Default 30s.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "messages")]
+    duration: Option<Duration>,
+    /// How many messages are sent.
+    #[arg(long, value_name = "N")]
+    messages: Option<NonZeroU64>,
+    /// How many tenants, with one WhatsApp number each.
+    #[arg(long, value_name = "N", default_value = "20")]
+    tenants: NonZeroU32,
+    /// How many conversations, spread over the tenants.
+    #[arg(long, value_name = "M", default_value = "10000")]
+    conversations: NonZeroU32,
+    /// The exponent of Zipf's law by which conversations are chosen; 0: all alike.
+    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    skew: f64,
+    /// Messages in one webhook.
+    #[arg(long, value_name = "K", default_value = "1")]
+    webhook_batch: NonZeroU32,
+    /// The tenants' settle delay; above 0 one turn may answer several messages.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "0ms")]
+    settle: Duration,
+    /// The limit of each number: messages a second, in and out together.
+    #[arg(long, value_name = "N", default_value = "1000")]
+    per_number: NonZeroU32,
+    /// Let the simulated API refuse what is over the limits of a number and of a pair.
+    #[arg(long)]
+    enforce_limits: bool,
+    /// Where the simulated API listens; the engine must reach it there.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    graph_listen: SocketAddr,
+    /// Where webhooks go, several of them in turn. Default: the node whose admin API is used.
+    #[arg(long = "webhooks", value_name = "URL")]
+    webhooks: Vec<String>,
+    /// Webhooks under way at once.
+    #[arg(long, value_name = "N", default_value = "256")]
+    connections: NonZeroU32,
+    /// How long the answer to a webhook may take.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10s")]
+    timeout: Duration,
+    /// How long a reply is waited for: at the end, and by each customer of --max.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30s")]
+    wait: Duration,
+    /// Decides secrets and choices.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// One of the two loops.
+#[derive(Debug, Args)]
+struct PaceArguments {
+    /// Messages a second, however the engine does.
+    #[arg(long, value_name = "N", required_unless_present = "max")]
+    rate: Option<NonZeroU32>,
+    /// As fast as it goes: customers ask, wait for the reply and ask again.
+    #[arg(long, conflicts_with = "rate")]
+    max: bool,
+    /// With --max: how many customers.
+    #[arg(long, value_name = "N", default_value = "64", conflicts_with = "rate")]
+    in_flight: NonZeroU32,
+}
+
+impl Arguments {
+    fn options(&self) -> Options {
+        let PaceArguments { rate, in_flight, .. } = self.pace;
+        let until = match (self.messages, self.duration) {
+            (Some(messages), _) => Until::Messages(messages),
+            (None, Some(duration)) => Until::Duration(duration),
+            (None, None) => Options::default().until,
+        };
+        Options {
+            pace: rate.map_or(Pace::Max { in_flight }, Pace::Rate),
+            until,
+            tenants: self.tenants,
+            conversations: self.conversations,
+            skew: self.skew,
+            batch: self.webhook_batch,
+            settle: self.settle,
+            per_number: self.per_number,
+            enforce_limits: self.enforce_limits,
+            graph_listen: self.graph_listen,
+            webhooks: self.webhooks.clone(),
+            connections: self.connections,
+            timeout: self.timeout,
+            wait: self.wait,
+            seed: self.seed,
+        }
+    }
+}
+
+/// Loads a node.
+///
+/// # Errors
+/// When nobody answers there, or something was lost, doubled or misordered.
+pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
+    let options = arguments.options();
+    // A folder that no process has open cannot be loaded, so it is not looked for.
+    let base = arguments.place.url.unwrap_or_else(|| format!("http://{}", config.http.listen));
+    let admin = Admin::find(config, &Where { url: Some(base.clone()) }).await?;
+    let load = Load::prepare(&admin, &base, options.clone(), Arc::new(SystemClock)).await;
+    admin.close().await;
+    let load = Arc::new(load?);
+    output.say(&format!("heddle load: node {base}, simulated Graph API at {}", load.graph_api()));
+    for caution in load.cautions() {
+        output.say(&format!("  note: {caution}"));
+    }
+    let stopping = tokio::spawn({
+        let load = load.clone();
+        async move {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                load.stop();
+            }
+        }
+    });
+    let screen = Screen::start(output, load.clone(), &options);
+    let report = load.run().await;
+    screen.stop();
+    stopping.abort();
+    let report = report?;
+    output.result(&report, || report.to_string());
+    output.say(&format!(
+        "The tenants load-0001 to load-{:04} stay in the node, since none can be deleted yet; another run uses them again.",
+        options.tenants
+    ));
+    match report.is_clean() {
+        true => Ok(()),
+        false if report.messages_accepted == 0 => {
+            Err(Failure::Failed(anyhow::anyhow!("nothing was accepted")))
+        }
+        false => Err(Failure::Failed(anyhow::anyhow!(
+            "{} messages lost, {} doubled, {} out of order",
+            report.lost,
+            report.doubled,
+            report.out_of_order
+        ))),
+    }
+}

@@ -1,0 +1,110 @@
+//! `heddle load` against a serving node on the embedded store, and against one that loses and doubles replies.
+
+#![expect(clippy::unwrap_used, reason = "a fault of the harness is a fault of the test")]
+
+use std::num::{NonZeroU32, NonZeroU64};
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_connectors::clock::SystemClock;
+use heddle_engine::cli::admin::{Admin, Where};
+use heddle_engine::cli::load::{Load, Options, Pace, Report, Until};
+use heddle_engine::service::Service;
+use heddle_schemas::config::Config;
+
+/// A serving node of its own folder.
+struct Site {
+    service: Service,
+    config: Config,
+    url: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Site {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config { data_dir: folder.path().join("data"), ..Config::default() };
+        config.http.listen = "127.0.0.1:0".parse().unwrap();
+        let service = Service::start(config.clone()).await.unwrap();
+        let url = format!("http://{}", service.address);
+        Self { service, config, url, _folder: folder }
+    }
+
+    async fn load(&self, options: Options) -> Report {
+        let admin = Admin::find(self.config.clone(), &Where { url: Some(self.url.clone()) }).await.unwrap();
+        let load = Load::prepare(&admin, &self.url, options, Arc::new(SystemClock)).await.unwrap();
+        Arc::new(load).run().await.unwrap()
+    }
+}
+
+fn count(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).unwrap()
+}
+
+fn options() -> Options {
+    Options { tenants: count(3), conversations: count(300), ..Options::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_message_of_an_open_loop_is_answered_and_a_second_run_uses_the_tenants_again() {
+    let site = Site::start().await;
+    let pace = Pace::Rate(count(100));
+    let until = Until::Duration(Duration::from_secs(2));
+    let report = site.load(Options { pace, until, skew: 0.5, ..options() }).await;
+    assert!(report.is_clean(), "{report}");
+    // 100 a second for two seconds.
+    assert_eq!(report.messages_sent + report.messages_unsent, 200);
+    assert_eq!(report.messages_accepted, report.messages_sent);
+    assert_eq!((report.replied, report.wrong, report.strangers), (report.messages_accepted, 0, 0));
+    assert_eq!(report.webhook_statuses, [(200, report.webhooks)].into());
+    assert_eq!(report.reply_latency_ms.count, report.replied);
+    assert!(report.webhook_latency_ms.p50 > 0.0 && report.reply_latency_ms.p50 > 0.0);
+
+    // The same customers write again, many in one body, within the limits that the API now enforces.
+    let messages = NonZeroU64::new(205).unwrap();
+    let again = Options {
+        pace: Pace::Rate(count(100)),
+        until: Until::Messages(messages),
+        batch: count(10),
+        enforce_limits: true,
+        ..options()
+    };
+    let report = site.load(again).await;
+    assert!(report.is_clean(), "{report}");
+    assert_eq!((report.messages_accepted, report.webhooks, report.replied), (205, 21, 205));
+    assert!(report.graph_refused.is_empty(), "{report}");
+    assert_eq!(site.service.node.ports.metrics.duplicates(), 0, "ids of another run do not come again");
+    assert_eq!(site.service.node.ports.metrics.turns(), report.replied + 200 - report.messages_unsent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_loop_asks_only_what_is_waited_for_and_a_settle_delay_gathers() {
+    let site = Site::start().await;
+    let options = Options {
+        pace: Pace::Max { in_flight: count(8) },
+        until: Until::Messages(NonZeroU64::new(120).unwrap()),
+        settle: Duration::from_millis(50),
+        tenants: count(1),
+        // Four customers have three messages open at most: several are gathered in one turn.
+        conversations: count(4),
+        ..options()
+    };
+    let report = site.load(options).await;
+    assert!(report.is_clean(), "{report}");
+    assert_eq!((report.messages_sent, report.replied, report.wrong), (120, 120, 0));
+    let turns = site.service.node.ports.metrics.turns();
+    assert!(turns < 120, "{turns} turns gathered nothing");
+    assert!(report.reply_latency_ms.p50 >= 50.0, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_is_counted_and_owed_nothing() {
+    let site = Site::start().await;
+    // Nobody listens there.
+    let webhooks = vec!["http://127.0.0.1:9".to_owned()];
+    let until = Until::Messages(NonZeroU64::new(20).unwrap());
+    let report = site.load(Options { webhooks, until, ..options() }).await;
+    assert_eq!((report.messages_refused, report.messages_accepted, report.lost), (20, 0, 0));
+    assert_eq!(report.webhook_faults, [("no connection", 20)].into());
+    assert!(!report.is_clean(), "nothing accepted proves nothing");
+}
