@@ -78,11 +78,14 @@ async fn taken(graph: &GraphApi, to: &str, count: usize) -> Vec<Arc<Taken>> {
 
 async fn settled(site: &Site) {
     let quiet = async {
-        while site.service.node.unsettled(Topic::Inbound).await
-            + site.service.node.unsettled(Topic::Outbound).await
-            > 0
-            || site.sum("heddle_agenda_window_entries").await > 0.0
-        {
+        // Work moves from one to the other between two of these looks, so one round proves nothing.
+        let mut rounds = 0;
+        while rounds < 3 {
+            let node = &site.service.node;
+            let waits = site.sum("heddle_agenda_window_entries").await > 0.0
+                || node.unsettled(Topic::Inbound).await > 0
+                || node.unsettled(Topic::Outbound).await > 0;
+            rounds = if waits { 0 } else { rounds + 1 };
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
