@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a fault of the harness is a fault of the test")]
 
+mod stand_in;
+
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,10 +33,14 @@ impl Site {
     }
 
     async fn load(&self, options: Options) -> Report {
-        let admin = Admin::find(self.config.clone(), &Where { url: Some(self.url.clone()) }).await.unwrap();
-        let load = Load::prepare(&admin, &self.url, options, Arc::new(SystemClock)).await.unwrap();
-        Arc::new(load).run().await.unwrap()
+        load(&self.config, &self.url, options).await
     }
+}
+
+async fn load(config: &Config, url: &str, options: Options) -> Report {
+    let admin = Admin::find(config.clone(), &Where { url: Some(url.to_owned()) }).await.unwrap();
+    let load = Load::prepare(&admin, url, options, Arc::new(SystemClock)).await.unwrap();
+    Arc::new(load).run().await.unwrap()
 }
 
 fn count(number: u32) -> NonZeroU32 {
@@ -107,4 +113,78 @@ async fn what_is_refused_is_counted_and_owed_nothing() {
     assert_eq!((report.messages_refused, report.messages_accepted, report.lost), (20, 0, 0));
     assert_eq!(report.webhook_faults, [("no connection", 20)].into());
     assert!(!report.is_clean(), "nothing accepted proves nothing");
+}
+
+/// A hundred messages, in bodies of ten to one conversation, to a node that does something wrong.
+async fn wronged(wrong: stand_in::Wrong) -> Report {
+    let options = Options {
+        pace: Pace::Max { in_flight: count(10) },
+        until: Until::Messages(NonZeroU64::new(100).unwrap()),
+        tenants: count(1),
+        conversations: count(1),
+        batch: count(10),
+        wait: Duration::from_millis(500),
+        ..Options::default()
+    };
+    let url = stand_in::start(wrong).await;
+    load(&Config::default(), &url, options).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_does_nothing_wrong_is_told_nothing_is() {
+    let report = wronged(|replies| replies.into_iter().map(|(_, reply)| reply).collect()).await;
+    assert!(report.is_clean(), "{report}");
+    assert_eq!((report.messages_accepted, report.replied), (100, 100));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_replies_are_counted_and_hold_nobody_up_for_ever() {
+    let report = wronged(|replies| {
+        replies.into_iter().filter(|(number, _)| number % 10 != 3).map(|(_, reply)| reply).collect()
+    })
+    .await;
+    assert_eq!(
+        (report.lost, report.replied, report.doubled, report.out_of_order),
+        (10, 90, 0, 0),
+        "{report}"
+    );
+    assert_eq!(report.messages_accepted, 100);
+    assert!(!report.is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doubled_replies_are_counted() {
+    let report = wronged(|replies| {
+        let twice = |(number, reply): (usize, _)| vec![reply; if number % 10 == 3 { 2 } else { 1 }];
+        replies.into_iter().flat_map(twice).collect()
+    })
+    .await;
+    assert_eq!(
+        (report.doubled, report.replied, report.lost, report.out_of_order),
+        (10, 100, 0, 0),
+        "{report}"
+    );
+    assert!(!report.is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn swapped_replies_are_counted() {
+    let report = wronged(|mut replies| {
+        replies.swap(3, 4);
+        replies.into_iter().map(|(_, reply)| reply).collect()
+    })
+    .await;
+    assert_eq!(
+        (report.out_of_order, report.replied, report.lost, report.doubled),
+        (10, 100, 0, 0),
+        "{report}"
+    );
+    assert!(!report.is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_never_replies_does_not_hold_the_run_up_for_ever() {
+    let report = wronged(|_| Vec::new()).await;
+    assert!(report.messages_accepted >= 30 && report.replied == 0, "{report}");
+    assert_eq!(report.lost, report.messages_accepted);
 }

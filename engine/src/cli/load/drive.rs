@@ -244,8 +244,14 @@ impl Load {
                 break;
             }
             let Some((due, connection)) = self.next(handle, start, end, body, size) else { break };
-            let Some(parcel) = self.compose(&mut choice, due, size, end) else { break };
-            handle.spawn(self.clone().post(parcel, due, connection));
+            let parcel = self.compose(&mut choice, due, size, end);
+            let is_whole = parcel.letters.len() == size as usize;
+            if !parcel.letters.is_empty() {
+                handle.spawn(self.clone().post(parcel, due, connection));
+            }
+            if !is_whole {
+                break;
+            }
             left -= u64::from(size);
         }
         let sent = self.clock.elapsed();
@@ -325,10 +331,12 @@ impl Load {
         false
     }
 
-    /// A body of so many messages to one tenant; `None` when there is no more time and no conversation is free.
-    fn compose(&self, choice: &mut Choice, due: Duration, size: u32, end: Duration) -> Option<Parcel> {
+    /// A body of so many messages to one tenant; of fewer when no conversation is free, and there is no more time
+    /// or none has become free for as long as a reply is waited for.
+    fn compose(&self, choice: &mut Choice, due: Duration, size: u32, end: Duration) -> Parcel {
         let waited_for = matches!(self.options.pace, Pace::Max { .. });
         let written_at = (self.clock.now().as_micros() / 1_000_000).to_string();
+        let patience = self.clock.elapsed() + self.options.wait;
         let first = choice.any();
         let tenant = self.cast.tenant_of(first);
         let mut letters = Vec::with_capacity(size as usize);
@@ -345,7 +353,7 @@ impl Load {
                     letters.push(Letter { sent, id, written_at: written_at.clone() });
                 }
                 // Every one that was tried waits for as many replies as it may.
-                None if self.goes_on(end) => std::thread::sleep(NAP / 100),
+                None if self.goes_on(end) && self.clock.elapsed() < patience => std::thread::sleep(NAP / 100),
                 None => break,
             }
         }
@@ -353,7 +361,7 @@ impl Load {
             let account = Cast::account(tenant);
             letters.iter().for_each(|_| self.graph.count_in(&account));
         }
-        (!letters.is_empty()).then_some(Parcel { tenant, letters })
+        Parcel { tenant, letters }
     }
 
     async fn post(self: Arc<Self>, parcel: Parcel, due: Duration, connection: OwnedSemaphorePermit) {

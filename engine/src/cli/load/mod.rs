@@ -44,8 +44,25 @@ use super::Failure;
 use super::admin::{Admin, Where};
 use super::output::Output;
 
+/// What `--json` prints, for `--help`; [`Report`] says it in full.
+const FIELDS: &str = "\
+With --json one object:
+  rate_per_second, in_flight                what was asked for; the other is null
+  tenants, conversations, skew, webhook_batch, settle_ms, per_number_per_second, seed
+  send_seconds, webhooks, messages_sent     the sending
+  messages_accepted, accepted_per_second    messages whose webhook got its 200: each is owed a reply
+  messages_refused, messages_unsent         no 200; due but not sent in time, and in no percentile
+  replied, replied_per_second               messages whose reply came
+  lost, doubled, out_of_order               broken promises: exit code 1
+  wrong, strangers, unowed                  replies to nothing asked, to nobody here, to messages without a 200
+  webhook_latency_ms, reply_latency_ms      count, mean, p50, p99, p99_9, max; from when it was due
+  webhook_statuses, webhook_faults          webhooks by status, and without an answer by what happened
+  graph_refused                             calls the simulated API refused, by error code
+  cautions                                  what limits the meaning of the numbers";
+
 /// How a node is loaded.
 #[derive(Debug, Args)]
+#[command(after_long_help = FIELDS)]
 pub struct Arguments {
     #[command(flatten)]
     place: Where,

@@ -1,8 +1,9 @@
 //! What was sent and what came back: a pure account, in the order of events. Its memory is bounded by the
 //! conversations and by how many messages of one may wait for their replies.
 //!
-//! Each message of a conversation has a number; replies name it modulo [`THINGS`], so no more than half as
-//! many are open at once, and what is named is always one of the last [`THINGS`]. A message is
+//! Each message of a conversation has a number; replies name it modulo [`THINGS`]. No more than half as many
+//! are open at once, and a number whose name is still open is left out, so a name is never that of two. A
+//! message is
 //! - *answered* by the first reply that names it,
 //! - *lost* if it was accepted and no reply has named it at the end,
 //! - *doubled* by each further reply that names it,
@@ -136,8 +137,11 @@ impl Tally {
     /// A message leaves in the body that has begun. `waited_for`: who sends waits for the reply.
     pub(super) fn send(&mut self, conversation: u32, due: Duration, waited_for: bool) -> Sent {
         let talk = &mut self.conversations[conversation as usize];
-        let sent = Sent { conversation, number: talk.next };
-        talk.next += 1;
+        let mut sent = Sent { conversation, number: talk.next };
+        while talk.open.iter().any(|open| open.number % THINGS == sent.thing()) {
+            sent.number += 1;
+        }
+        talk.next = sent.number + 1;
         talk.answered &= !(1 << sent.thing());
         talk.open.push(Open {
             number: sent.number,
@@ -421,6 +425,18 @@ mod tests {
             assert_eq!(tally.hear(&[number % 64], 1), 1, "{number}");
         }
         assert_eq!((tally.counts().answered, tally.counts().doubled), (200, 0));
+    }
+
+    #[test]
+    fn the_name_of_a_lost_message_is_given_to_no_other() {
+        let mut tally = tally();
+        tally.one(0);
+        for _ in 0..200 {
+            let sent = tally.one(0);
+            assert_ne!(sent.thing(), 0);
+            assert_eq!(tally.hear(&[sent.thing()], 1), 1);
+        }
+        assert_eq!((tally.open(), tally.counts().answered), (1, 200));
     }
 
     #[test]
