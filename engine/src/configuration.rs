@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn a_cluster_is_reached_as_its_section_says() {
         let file = written(
-            "[state]\nkind = \"cql\"\nnodes = [\"db1:9042\", \"db2:9042\"]\ndatacenter = \"eu\"\n\
+            "[log]\nkind = \"kafka\"\n[state]\nkind = \"cql\"\nnodes = [\"db1:9042\", \"db2:9042\"]\ndatacenter = \"eu\"\n\
              user = \"heddle\"\npassword = \"literal\"\n[state.datacenters]\neu = 3\nus = 2\n",
         );
         let (options, replication) = cql(&load(Some(file.path())).unwrap().state);

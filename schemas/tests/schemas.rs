@@ -1,5 +1,7 @@
 //! The checked-in JSON Schemas and the AsyncAPI document are those of the types.
 
+#![expect(clippy::unwrap_used, reason = "a schema that cannot be read is the fault")]
+
 use std::path::PathBuf;
 
 use heddle_schemas::record::{asyncapi, schema};

@@ -132,7 +132,10 @@ impl Reader {
         };
         let first = match first_within(cursor, wait).await? {
             Some(first) => first,
-            None if self.watermarks(partition).await?.1 <= from => return Ok(Vec::new()),
+            // Nothing is there, or nothing any more: retention has ended it.
+            None if matches!(self.watermarks(partition).await?, (low, high) if high <= from || low >= high) => {
+                return Ok(Vec::new());
+            }
             None => match first_within(cursor, PATIENCE).await? {
                 Some(first) => first,
                 None => {

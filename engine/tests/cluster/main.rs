@@ -8,6 +8,7 @@
 //! `HEDDLE_FAULTS=100` plays so many scenes instead of each one once.
 
 #![expect(clippy::unwrap_used, reason = "a fault of the harness is a fault of the test")]
+#![expect(clippy::print_stdout, reason = "the table of the play is a result")]
 
 mod play;
 #[path = "../common/process.rs"]
