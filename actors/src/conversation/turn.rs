@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use heddle_schemas::id::{ConversationId, MessageKey, TurnId};
-use heddle_schemas::ports::knowledge::Passage;
+use heddle_schemas::ports::keys::KeysError;
+use heddle_schemas::ports::knowledge::{KnowledgeError, Passage};
 use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, Said};
 use heddle_schemas::ports::state::{StoreError, Swap};
 use heddle_schemas::table::Key;
@@ -100,14 +101,23 @@ impl Turn {
             }
             attempts = attempt;
         }
-        Ok(self.decide(attempts).await)
+        self.decide(attempts).await
     }
 
     /// Asks the responder, without permit or claim: the whole turn where nothing outside is called.
-    pub async fn decide(self, attempts: u32) -> Ended {
+    ///
+    /// # Errors
+    /// As [`Turn::run`].
+    pub async fn decide(self, attempts: u32) -> Result<Ended, StoreError> {
         let covered = self.asked.iter().map(|asked| asked.key).collect();
-        let answer = if self.has_text() { self.ask(attempts.max(1)).await } else { None };
-        Ended { covered, answer: answer.filter(|answer| answer.text.is_some()), attempts }
+        let answer = match self.has_text() {
+            true => {
+                let passages = self.passages().await?;
+                self.ask(attempts.max(1), passages).await
+            }
+            false => None,
+        };
+        Ok(Ended { covered, answer: answer.filter(|answer| answer.text.is_some()), attempts })
     }
 
     fn has_text(&self) -> bool {
@@ -160,10 +170,9 @@ impl Turn {
         }
     }
 
-    async fn ask(&self, attempt: u32) -> Option<Answer> {
+    async fn ask(&self, attempt: u32, passages: Vec<Passage>) -> Option<Answer> {
         let options = &self.context.options;
         let asking = async {
-            let passages = self.passages().await;
             loop {
                 match self.responder.answer(self.question(attempt, passages.clone())).await {
                     Ok(answer) => return Some(answer),
@@ -200,15 +209,26 @@ impl Turn {
         }
     }
 
-    async fn passages(&self) -> Vec<Passage> {
+    /// What the tenant's documents say to it. A store that is away is waited for: a turn fails only by what
+    /// is asked outside.
+    async fn passages(&self) -> Result<Vec<Passage>, StoreError> {
         if !self.responder.reads_passages() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let texts: Vec<_> = self.asked.iter().filter_map(|asked| asked.text.as_deref()).collect();
-        let found = self.context.ports.knowledge.search(&self.tenant.id, &texts.join("\n"), PASSAGES).await;
-        found.unwrap_or_else(|error| {
-            tracing::error!(tenant = %self.tenant.id, %error, "documents cannot be searched");
-            Vec::new()
+        let (ports, query) = (&self.context.ports, texts.join("\n"));
+        read(&ports.metrics, || async {
+            match ports.knowledge.search(&self.tenant.id, &query, PASSAGES).await {
+                Ok(found) => Ok(found),
+                Err(KnowledgeError::Store(error) | KnowledgeError::Keys(KeysError::Store(error))) => {
+                    Err(error)
+                }
+                Err(error) => {
+                    tracing::error!(tenant = %self.tenant.id, %error, "documents cannot be searched");
+                    Ok(Vec::new())
+                }
+            }
         })
+        .await
     }
 }

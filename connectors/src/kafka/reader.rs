@@ -133,7 +133,8 @@ impl Reader {
         let first = match first_within(cursor, wait).await? {
             Some(first) => first,
             // Nothing is there, or nothing any more: retention has ended it.
-            None if matches!(self.watermarks(partition).await?, (low, high) if high <= from || low >= high) => {
+            None if matches!(self.watermarks(partition).await?, (low, high) if high <= from || low >= high) =>
+            {
                 return Ok(Vec::new());
             }
             None => match first_within(cursor, PATIENCE).await? {
