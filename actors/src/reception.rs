@@ -6,7 +6,7 @@
 //! account, which may be waiting for it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use heddle_schemas::content::Content;
@@ -41,10 +41,29 @@ pub enum ReceptionError {
 }
 
 /// For how long, all in all, webhooks have been taken in: the time that counts when a status is waited for.
+///
+/// A webhook that could not be taken in comes again later, and may be the very status that is waited for: a
+/// wait begins anew with each of them.
 pub struct WayIn {
     clock: Arc<dyn Clock>,
-    open: Mutex<(Duration, Option<Duration>)>,
+    open: Mutex<Opened>,
     counts: Mutex<HashMap<AccountKey, u64>>,
+}
+
+#[derive(Default)]
+struct Opened {
+    /// For how long it has been open before it was opened last.
+    before: Duration,
+    /// Since when it is open.
+    since: Option<Duration>,
+    /// For how long it had been open when something was sent away last.
+    refused_at: Duration,
+}
+
+impl Opened {
+    fn time(&self, now: Duration) -> Duration {
+        self.before + self.since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
 }
 
 impl WayIn {
@@ -57,10 +76,13 @@ impl WayIn {
     /// Webhooks are being taken in from now on, or no more.
     pub fn set_open(&self, open: bool) {
         let now = self.clock.elapsed();
-        let mut state = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        match (state.1, open) {
-            (None, true) => state.1 = Some(now),
-            (Some(since), false) => *state = (state.0 + now.saturating_sub(since), None),
+        let mut state = self.lock();
+        match (state.since, open) {
+            (None, true) => state.since = Some(now),
+            (Some(_), false) => {
+                state.before = state.time(now);
+                state.since = None;
+            }
             _ => {}
         }
     }
@@ -68,8 +90,26 @@ impl WayIn {
     /// For how long it has been open.
     #[must_use]
     pub fn open_for(&self) -> Duration {
-        let state = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        state.0 + state.1.map_or(Duration::ZERO, |since| self.clock.elapsed().saturating_sub(since))
+        self.lock().time(self.clock.elapsed())
+    }
+
+    /// For how long something has been waited for in vain that could have come in: since `since`, a value of
+    /// [`WayIn::open_for`], or since the last time that anything was sent away.
+    #[must_use]
+    pub fn waited(&self, since: Duration) -> Duration {
+        let state = self.lock();
+        state.time(self.clock.elapsed()).saturating_sub(since.max(state.refused_at))
+    }
+
+    /// Something was sent away; it comes again.
+    fn refused(&self) {
+        let now = self.clock.elapsed();
+        let mut state = self.lock();
+        state.refused_at = state.time(now);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Opened> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn received(&self, account: &AccountKey) {
@@ -109,12 +149,15 @@ impl Reception {
         tenant: &Arc<Tenant>,
         events: Vec<ChannelEvent>,
     ) -> Result<(), ReceptionError> {
-        let records = self.write(kind, tenant, events, Duration::MAX).await?;
-        let records: Vec<_> = records.into_iter().flatten().collect();
-        if !records.is_empty() {
-            self.ports.log.append(records).await?;
-        }
-        Ok(())
+        let accepted = async {
+            let records = self.write(kind, tenant, events, Duration::MAX).await?;
+            let records: Vec<_> = records.into_iter().flatten().collect();
+            if !records.is_empty() {
+                self.ports.log.append(records).await?;
+            }
+            Ok(())
+        };
+        accepted.await.inspect_err(|_| self.way_in.refused())
     }
 
     /// The records that take in what a channel says to a tenant, those of each event apart: for who makes
@@ -269,5 +312,50 @@ impl Desk<'_> {
                 event: Event::ChannelNotice { channel: self.kind, account, field, sealed },
             },
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    /// A clock that stands at so many seconds.
+    #[derive(Default)]
+    struct Seconds(AtomicU64);
+
+    impl Clock for Seconds {
+        fn now(&self) -> Timestamp {
+            Timestamp::EPOCH
+        }
+
+        fn elapsed(&self) -> Duration {
+            Duration::from_secs(self.0.load(Ordering::Relaxed))
+        }
+    }
+
+    #[test]
+    fn only_time_in_which_everything_got_in_is_waited() {
+        let clock = Arc::<Seconds>::default();
+        let way_in = WayIn::new(clock.clone());
+        let at = |seconds| clock.0.store(seconds, Ordering::Relaxed);
+        let waited = |since| way_in.waited(since).as_secs();
+        at(10);
+        way_in.set_open(true);
+        let since = way_in.open_for();
+        at(14);
+        assert_eq!(waited(since), 4);
+        way_in.set_open(false);
+        at(100);
+        assert_eq!(waited(since), 4, "nothing could come in");
+        way_in.set_open(true);
+        at(103);
+        assert_eq!(waited(since), 7);
+        way_in.refused();
+        assert_eq!(waited(since), 0, "what was sent away may be what is waited for");
+        at(105);
+        assert_eq!(waited(since), 2);
+        assert_eq!(waited(way_in.open_for()), 0);
     }
 }

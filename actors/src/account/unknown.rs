@@ -92,9 +92,8 @@ impl Account {
         if !state.overdue.is_empty() {
             return Ok(());
         }
-        let open_for = self.context.way_in.open_for();
         let wait = self.context.options.unknown_wait;
-        let over = |unknown: &Unknown| open_for.saturating_sub(unknown.since) >= wait;
+        let over = |unknown: &Unknown| self.context.way_in.waited(unknown.since) >= wait;
         state.overdue =
             state.unknown.iter().filter(|(_, unknown)| over(unknown)).map(|(id, _)| *id).collect();
         if !state.overdue.is_empty() {
