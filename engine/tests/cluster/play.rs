@@ -51,7 +51,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     pub(crate) const ALL: [Self; 6] =
-        [Self::Joins, Self::Killed, Self::Sleeps, Self::Broker, Self::Database, Self::Leaves];
+        [Self::Joins, Self::Killed, Self::Sleeps, Self::Leaves, Self::Broker, Self::Database];
 }
 
 impl fmt::Display for Fault {
@@ -112,11 +112,9 @@ fn script() -> (String, Vec<Question>) {
     for (number, thing) in things.iter().enumerate() {
         let price = format!("{}{number} crowns", number + 3);
         document += &format!("\n## {thing}\n\nA {thing} costs {price}.\n");
-        let question = match number % 2 {
-            0 => Question::new([&*format!("What does a {thing} cost?")]),
-            _ => Question::new([&*format!("a {thing}"), "what does it cost?"]),
-        };
-        questions.push(question.expecting(&price));
+        // One line each: while webhooks are refused and come again, a burst falls apart into turns, and its
+        // second half asks for nothing that could be counted.
+        questions.push(Question::new([&*format!("What does a {thing} cost?")]).expecting(&price));
     }
     (document, questions)
 }
