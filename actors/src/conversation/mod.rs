@@ -433,7 +433,7 @@ impl Conversation {
         if at_once {
             let asked = vec![Asked { key: act.key, text: text.take() }];
             let owed = Box::pin(self.owed(state)).await?;
-            let ended = self.turn(tenant, responder, asked, Vec::new()).decide(0).await?;
+            let ended = Box::pin(self.turn(tenant, responder, asked, Vec::new()).decide(0)).await?;
             draft.decide(tenant, ended, owed);
             log = Some(ports.keys.log(&self.id.tenant, draft.now.day()).await?);
         } else {
