@@ -1,5 +1,7 @@
 //! What every state store must do: writes on a condition.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::ports::state::{State, Swap};
@@ -82,12 +84,12 @@ pub(crate) async fn of_racing_inserts_exactly_one_wins(fixture: Fixture) {
 }
 
 pub(crate) async fn racing_updates_lose_none(fixture: Fixture) {
-    let racers: Vec<_> = (0..8)
-        .map(|_| {
+    let racers: Vec<_> = (0..8_u8)
+        .map(|racer| {
             let state = fixture.state();
             tokio::spawn(async move {
-                for _ in 0..16 {
-                    count_one(&*state).await;
+                for number in 0..16_u8 {
+                    add_one(&*state, [racer, number]).await;
                 }
             })
         })
@@ -95,19 +97,28 @@ pub(crate) async fn racing_updates_lose_none(fixture: Fixture) {
     for racer in racers {
         racer.await.unwrap();
     }
-    assert_eq!(get(&*fixture.state(), &claim()).await.as_deref(), Some("128"));
+    let stored = fixture.state().get(&claim()).await.unwrap().unwrap();
+    let added: BTreeSet<_> = stored.chunks(2).collect();
+    assert_eq!((stored.len(), added.len()), (2 * 128, 128), "each once");
 }
 
-async fn count_one(state: &dyn State) {
+/// Adds an entry to the row. Where the store cannot say whether it did, the row does.
+async fn add_one(state: &dyn State, entry: [u8; 2]) {
     let mut expected = state.get(&claim()).await.unwrap();
     loop {
-        let count: u32 =
-            expected.as_deref().map_or(0, |text| std::str::from_utf8(text).unwrap().parse().unwrap());
-        let new = Some(Bytes::from((count + 1).to_string()));
-        match state.compare_and_set(&claim(), expected, new, None).await.unwrap() {
-            Swap::Done => return,
-            Swap::Found(found) => expected = found,
+        let before = expected.clone().unwrap_or_default();
+        if before.chunks(2).any(|one| one == entry) {
+            return;
         }
+        let new = Bytes::from([&before[..], &entry].concat());
+        expected = match state.compare_and_set(&claim(), expected, Some(new), None).await {
+            Ok(Swap::Done) => return,
+            Ok(Swap::Found(found)) => found,
+            Err(error) => {
+                assert!(error.is_transient(), "{error}");
+                state.get(&claim()).await.unwrap()
+            }
+        };
     }
 }
 
