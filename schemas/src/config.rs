@@ -389,10 +389,12 @@ impl Config {
         }
         match (self.log.kind, self.state.kind) {
             (LogKind::Embedded, StateKind::Embedded) | (LogKind::Kafka, StateKind::Cql) => {}
-            _ => faults.push(
-                "log.kind and state.kind: go together as embedded and embedded, or as kafka and cql"
-                    .to_owned(),
-            ),
+            (log, state) => faults.push(format!(
+                "state.kind: \"{}\" does not go with log.kind = \"{}\"; take embedded with embedded, or cql with \
+                 kafka",
+                state.as_str(),
+                log.as_str()
+            )),
         }
         if self.log.kind == LogKind::Kafka {
             self.log.validate_kafka(&mut faults);
@@ -486,7 +488,18 @@ mod tests {
         }
         assert!(!faults.contains("db2"), "{faults}");
         let state = State { kind: StateKind::Cql, ..State::default() };
-        Config { state, ..Config::default() }.validate().unwrap();
+        let log = Log { kind: LogKind::Kafka, ..Log::default() };
+        Config { log, state, ..Config::default() }.validate().unwrap();
+    }
+
+    #[test]
+    fn files_of_a_process_and_shared_services_do_not_mix() {
+        let state = State { kind: StateKind::Cql, ..State::default() };
+        let faults = Config { state, ..Config::default() }.validate().unwrap_err().to_string();
+        assert!(faults.contains("\"cql\" does not go with log.kind = \"embedded\""), "{faults}");
+        let log = Log { kind: LogKind::Kafka, ..Log::default() };
+        let faults = Config { log, ..Config::default() }.validate().unwrap_err().to_string();
+        assert!(faults.contains("\"embedded\" does not go with log.kind = \"kafka\""), "{faults}");
     }
 
     #[test]
