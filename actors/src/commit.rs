@@ -4,12 +4,10 @@
 //! unanswered write happened is not known, so the batch is built anew for each attempt and told that
 //! its outputs may have been published before.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use heddle_schemas::ports::state::{Batch, State, StoreError};
-
-use tokio::time::Instant;
+use heddle_schemas::time::Seldom;
 
 use crate::metrics::Metrics;
 
@@ -42,7 +40,9 @@ async fn commit_again(
     let mut pause = PAUSES.0;
     loop {
         metrics.store_retried(&error);
-        if is_first_of_second() {
+        // A store that is away fails thousands of commits at once.
+        static TOLD: Seldom = Seldom::new();
+        if TOLD.lets_through() {
             tracing::warn!(%error, "commits are tried again");
         } else {
             tracing::debug!(%error, pause_ms = pause.as_millis(), "a commit is tried again");
@@ -54,18 +54,6 @@ async fn commit_again(
             done => return done,
         }
     }
-}
-
-/// A store that is away fails thousands of commits at once; one line a second says as much.
-fn is_first_of_second() -> bool {
-    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    let now = Instant::now();
-    let first = last.is_none_or(|last| now.saturating_duration_since(last) >= Duration::from_secs(1));
-    if first {
-        *last = Some(now);
-    }
-    first
 }
 
 /// Repeats a read until the store answers.

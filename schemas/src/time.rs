@@ -1,7 +1,8 @@
 //! Timestamps and durations as they are written in records and files.
 
 use std::fmt;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,32 @@ impl fmt::Display for Timestamp {
 /// Whole days since the Unix epoch, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Day(pub u32);
+
+/// Lets one of many through each second: for log lines of what fails everywhere at once.
+///
+/// It goes by real time, also where the engine's clock is another.
+#[derive(Debug, Default)]
+pub struct Seldom(Mutex<Option<Instant>>);
+
+impl Seldom {
+    /// Nothing has been let through.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    /// Whether this is the first for a second.
+    #[expect(clippy::disallowed_methods, reason = "what people read comes in real time")]
+    pub fn lets_through(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let first = last.is_none_or(|last| now.saturating_duration_since(last) >= Duration::from_secs(1));
+        if first {
+            *last = Some(now);
+        }
+        first
+    }
+}
 
 /// Points in time as other programs write them (RFC 3339): `"2026-01-01T12:00:00Z"`.
 pub mod rfc3339 {

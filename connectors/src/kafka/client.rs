@@ -1,16 +1,14 @@
 //! How clients of the cluster are set up, and where what they say of themselves goes.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::sealed::Secret;
+use heddle_schemas::time::Seldom;
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use tokio::time::Instant;
 
 /// What every client is given.
 #[derive(Debug, Clone)]
@@ -63,15 +61,10 @@ impl ClientContext for Quiet {
 /// Tells of a fault of the connection to the brokers: one that passes when they are back at most once a second,
 /// whatever the number of clients and brokers.
 pub(super) fn told(who: &str, error: &KafkaError, reason: &str) {
-    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    static OUTAGE: Seldom = Seldom::new();
     if !is_of_network(error) {
         tracing::warn!(%error, reason, "{who}");
-        return;
-    }
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    let now = Instant::now();
-    if last.is_none_or(|last| now.saturating_duration_since(last) >= Duration::from_secs(1)) {
-        *last = Some(now);
+    } else if OUTAGE.lets_through() {
         tracing::warn!(%error, reason, "kafka does not answer; it is tried again");
     }
 }
