@@ -79,6 +79,8 @@ pub struct Options {
     pub drain: Duration,
     /// Up to which age a message is answered.
     pub answer_within: Duration,
+    /// How long the log keeps records; zero where no tenant is to be held against it.
+    pub log_retention: Duration,
     /// How long markers of seen messages and journals of sends are kept: longer than any redelivery.
     pub marker_ttl: Duration,
 }
@@ -99,6 +101,7 @@ impl Options {
             turns_per_tenant: engine.turns_per_tenant,
             drain: engine.drain,
             answer_within: engine.answer_within,
+            log_retention: config.log.retention,
             ..Self::default()
         }
     }
@@ -121,6 +124,7 @@ impl Default for Options {
             account_calls: const { NonZeroUsize::new(64).unwrap() },
             drain: engine.drain,
             answer_within: engine.answer_within,
+            log_retention: Duration::ZERO,
             // Ten days: WhatsApp retries webhooks for seven, and a day each for the log and the dlq.
             marker_ttl: Duration::from_secs(10 * 86_400),
         }

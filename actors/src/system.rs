@@ -65,10 +65,11 @@ impl System {
     /// Reads the tenants and starts following the assignment. Webhooks are not taken in yet.
     ///
     /// # Errors
-    /// When the tenants cannot be read.
+    /// When the tenants cannot be read, or the log keeps records longer than one of them was promised.
     pub async fn start(ports: Ports, options: Options) -> Result<Self, TenantsError> {
         let (tenants, followed) =
             Tenants::load(ports.log.clone(), ports.keys.clone(), ports.clock.clone()).await?;
+        tenants.limit_retention(options.log_retention)?;
         let mut following = JoinSet::new();
         for (partition, next) in followed {
             following.spawn(tenants.clone().follow(partition, next));

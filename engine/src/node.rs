@@ -131,12 +131,7 @@ impl Node {
     /// # Errors
     /// When the tenants cannot be read, such as under a wrong master key.
     pub async fn start(&self) -> Result<System, NodeError> {
-        let system = System::start(self.ports.clone(), Options::of(&self.config)).await?;
-        if let Err(error) = system.tenants.limit_retention(self.config.log.retention) {
-            system.kill().await;
-            return Err(error.into());
-        }
-        Ok(system)
+        Ok(System::start(self.ports.clone(), Options::of(&self.config)).await?)
     }
 
     /// Records of a topic that nobody has settled yet.
