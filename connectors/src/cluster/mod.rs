@@ -113,8 +113,9 @@ impl State for Cluster {
         let Batch { fence, writes, outputs, after, consumed } = batch;
         self.still(fence)?;
         self.kafka.check(&outputs)?;
+        // The first rows are refused by their own write, before anything is there; those after them would not be.
         let limit = self.cql.max_value_bytes();
-        for write in writes.iter().chain(&after) {
+        for write in &after {
             let bytes = write.value.as_ref().map_or(0, Bytes::len);
             if bytes > limit {
                 return Err(StoreError::TooLarge { bytes, limit });
