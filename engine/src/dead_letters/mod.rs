@@ -50,7 +50,7 @@ use serde::{Deserialize, Serialize};
 use self::letter::Found;
 pub use self::letter::{InvalidLetterId, Letter, LetterId, OriginalState, Place, Summary};
 use self::scan::Scan;
-use self::way::{Ages, Way, rough};
+use self::way::{Ages, Desk, Way, rough};
 use crate::metrics::Metrics;
 
 /// Letters of a list, where the request does not say.
@@ -400,7 +400,8 @@ impl DeadLetters {
         };
         let ages = Ages { sent: max_age, answered: self.answer_within, remembered: self.marker_ttl };
         let partitions = |topic| self.log.partitions(topic);
-        Ok(way::find(letter, &found.key, original, &partitions, ages, self.clock.now()))
+        let desk = Desk { partitions: &partitions, ages, now: self.clock.now() };
+        Ok(desk.find(letter, &found.key, original))
     }
 
     /// The original, or why it stays.

@@ -522,8 +522,9 @@ fn a_log_without_ingress_takes_nothing_back_into_it() {
     let ages = Ages { sent: HOUR, answered: HOUR, remembered: HOUR };
     let original = Bytes::from(published("m1", "1", "acme"));
     let now = Timestamp::from_secs(NOW);
-    let way =
-        |partitions: u32| way::find(&letter, &Bytes::new(), original.clone(), &|_| partitions, ages, now);
+    let way = |partitions: u32| {
+        Desk { partitions: &|_| partitions, ages, now }.find(&letter, &Bytes::new(), original.clone())
+    };
     assert!(matches!(way(0), Way::Stays { outcome: Outcome::Impossible, .. }));
     assert!(matches!(way(1), Way::Back { .. }));
 }

@@ -37,121 +37,106 @@ fn stays(outcome: Outcome, why: impl Into<String>) -> Way {
     Way::Stays { outcome, why: why.into() }
 }
 
-/// Decides about a letter with this key in dlq, whose original, opened, is this.
-pub(super) fn find(
-    letter: &DeadLetter,
-    key: &Bytes,
-    original: Bytes,
-    partitions: &dyn Fn(Topic) -> u32,
-    ages: Ages,
-    now: Timestamp,
-) -> Way {
-    match letter.from.topic {
-        Topic::Inbound => inbound(letter, key, original, partitions, ages, now),
-        Topic::Outbound => outbound(original, partitions, ages, now),
-        Topic::Ingress => ingress(letter, key, original, partitions, ages, now),
-        topic => stays(Outcome::Impossible, format!("records of {topic} are not replayed")),
-    }
+/// What every decision goes by.
+pub(super) struct Desk<'a> {
+    /// How many partitions a topic has.
+    pub(super) partitions: &'a dyn Fn(Topic) -> u32,
+    pub(super) ages: Ages,
+    pub(super) now: Timestamp,
 }
 
-fn inbound(
-    letter: &DeadLetter,
-    key: &Bytes,
-    value: Bytes,
-    partitions: &dyn Fn(Topic) -> u32,
-    ages: Ages,
-    now: Timestamp,
-) -> Way {
-    let Ok(read) = decode::<InboundRecord>(&value) else {
-        // A newer build may read it. It is at least as old as its letter.
-        return as_it_stood(letter, key, value, partitions, ages, now);
-    };
-    let age = now.since(read.at);
-    let note = match &read.event {
-        InboundEvent::Customer(_) if age > ages.remembered => return forgotten(ages),
-        InboundEvent::Customer(act) if act.kind == ActKind::Say => unanswered(age, ages),
-        _ => String::new(),
-    };
-    let partition = inbound_partition(&read.conversation, partitions(Topic::Inbound));
-    let key = Bytes::from(read.conversation.to_string());
-    Way::Back { record: NewRecord { partition, key, value }, note }
-}
-
-fn outbound(value: Bytes, partitions: &dyn Fn(Topic) -> u32, ages: Ages, now: Timestamp) -> Way {
-    let Ok(mut read) = decode::<OutboundRecord>(&value) else {
-        // Whoever can read it would send it, of any age, and each time anew.
-        return stays(
-            Outcome::Unreadable,
-            "this build cannot read it, so it can neither tell its age nor mark it as published again",
-        );
-    };
-    let age = now.since(read.at);
-    let value = match &mut read.command {
-        OutboundCommand::Send(_) if age > ages.sent => {
-            let why =
-                format!("it was decided {} ago, and is not sent after {}", rough(age), rough(ages.sent));
-            return stays(Outcome::TooOld, why);
+impl Desk<'_> {
+    /// Decides about a letter with this key in dlq, whose original, opened, is this.
+    pub(super) fn find(&self, letter: &DeadLetter, key: &Bytes, original: Bytes) -> Way {
+        match letter.from.topic {
+            Topic::Inbound => self.inbound(letter, key, original),
+            Topic::Outbound => self.outbound(original),
+            Topic::Ingress => self.ingress(letter, key, original),
+            topic => stays(Outcome::Impossible, format!("records of {topic} are not replayed")),
         }
-        OutboundCommand::Send(send) => {
-            // Without it an account looks into its journal only after a take-over.
-            send.again = true;
-            encode(&read)
+    }
+
+    fn inbound(&self, letter: &DeadLetter, key: &Bytes, value: Bytes) -> Way {
+        let Ok(read) = decode::<InboundRecord>(&value) else {
+            // A newer build may read it. It is at least as old as its letter.
+            return self.as_it_stood(letter, key, value);
+        };
+        let age = self.now.since(read.at);
+        let note = match &read.event {
+            InboundEvent::Customer(_) if age > self.ages.remembered => return forgotten(self.ages),
+            InboundEvent::Customer(act) if act.kind == ActKind::Say => unanswered(age, self.ages),
+            _ => String::new(),
+        };
+        let partition = inbound_partition(&read.conversation, (self.partitions)(Topic::Inbound));
+        let key = Bytes::from(read.conversation.to_string());
+        Way::Back { record: NewRecord { partition, key, value }, note }
+    }
+
+    fn outbound(&self, value: Bytes) -> Way {
+        let Ok(mut read) = decode::<OutboundRecord>(&value) else {
+            // Whoever can read it would send it, of any age, and each time anew.
+            return stays(
+                Outcome::Unreadable,
+                "this build cannot read it, so it can neither tell its age nor mark it as published again",
+            );
+        };
+        let age = self.now.since(read.at);
+        let value = match &mut read.command {
+            OutboundCommand::Send(_) if age > self.ages.sent => {
+                let why = format!(
+                    "it was decided {} ago, and is not sent after {}",
+                    rough(age),
+                    rough(self.ages.sent)
+                );
+                return stays(Outcome::TooOld, why);
+            }
+            OutboundCommand::Send(send) => {
+                // Without it an account looks into its journal only after a take-over.
+                send.again = true;
+                encode(&read)
+            }
+            OutboundCommand::Settle(_) => value,
+        };
+        let account = read.conversation.account();
+        let partition = outbound_partition(&account, (self.partitions)(Topic::Outbound));
+        Way::Back {
+            record: NewRecord { partition, key: Bytes::from(account.to_string()), value },
+            note: String::new(),
         }
-        OutboundCommand::Settle(_) => value,
-    };
-    let account = read.conversation.account();
-    let partition = outbound_partition(&account, partitions(Topic::Outbound));
-    Way::Back {
-        record: NewRecord { partition, key: Bytes::from(account.to_string()), value },
-        note: String::new(),
     }
-}
 
-fn ingress(
-    letter: &DeadLetter,
-    key: &Bytes,
-    value: Bytes,
-    partitions: &dyn Fn(Topic) -> u32,
-    ages: Ages,
-    now: Timestamp,
-) -> Way {
-    if partitions(Topic::Ingress) == 0 {
-        return stays(Outcome::Impossible, "this log has no topic ingress");
+    fn ingress(&self, letter: &DeadLetter, key: &Bytes, value: Bytes) -> Way {
+        if (self.partitions)(Topic::Ingress) == 0 {
+            return stays(Outcome::Impossible, "this log has no topic ingress");
+        }
+        let Ok(read) = ingress::read(&value) else {
+            return self.as_it_stood(letter, key, value);
+        };
+        let age = self.now.since(read.at);
+        let note = match read.event {
+            ingress::IngressEvent::Status { .. } => String::new(),
+            _ if age > self.ages.remembered => return forgotten(self.ages),
+            ingress::IngressEvent::Message { .. } => unanswered(age, self.ages),
+            _ => String::new(),
+        };
+        match self.as_it_stood(letter, key, value) {
+            Way::Back { record, .. } => Way::Back { record, note },
+            stays @ Way::Stays { .. } => stays,
+        }
     }
-    let Ok(read) = ingress::read(&value) else {
-        return as_it_stood(letter, key, value, partitions, ages, now);
-    };
-    let age = now.since(read.at);
-    let note = match read.event {
-        ingress::IngressEvent::Status { .. } => String::new(),
-        _ if age > ages.remembered => return forgotten(ages),
-        ingress::IngressEvent::Message { .. } => unanswered(age, ages),
-        _ => String::new(),
-    };
-    match as_it_stood(letter, key, value, partitions, ages, now) {
-        Way::Back { record, .. } => Way::Back { record, note },
-        stays @ Way::Stays { .. } => stays,
-    }
-}
 
-/// Into the partition that it came from, unchanged.
-fn as_it_stood(
-    letter: &DeadLetter,
-    key: &Bytes,
-    value: Bytes,
-    partitions: &dyn Fn(Topic) -> u32,
-    ages: Ages,
-    now: Timestamp,
-) -> Way {
-    let TopicPartition { topic, partition } = letter.from;
-    if partition >= partitions(topic) {
-        return stays(Outcome::Impossible, format!("there is no {} any more", letter.from));
+    /// Into the partition that it came from, unchanged.
+    fn as_it_stood(&self, letter: &DeadLetter, key: &Bytes, value: Bytes) -> Way {
+        let TopicPartition { topic, partition } = letter.from;
+        if partition >= (self.partitions)(topic) {
+            return stays(Outcome::Impossible, format!("there is no {} any more", letter.from));
+        }
+        if self.now.since(letter.at) > self.ages.remembered {
+            return forgotten(self.ages);
+        }
+        let record = NewRecord { partition: letter.from, key: key.clone(), value };
+        Way::Back { record, note: String::new() }
     }
-    if now.since(letter.at) > ages.remembered {
-        return forgotten(ages);
-    }
-    let record = NewRecord { partition: letter.from, key: key.clone(), value };
-    Way::Back { record, note: String::new() }
 }
 
 fn forgotten(ages: Ages) -> Way {
