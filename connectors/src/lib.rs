@@ -19,6 +19,8 @@ pub mod clock;
 pub mod cluster;
 pub mod cql;
 pub mod embedded;
+#[cfg(test)]
+mod fixtures;
 pub mod kafka;
 pub mod keys;
 pub mod knowledge;

@@ -262,22 +262,12 @@ struct OtherValues;
 
 #[cfg(test)]
 mod tests {
-    use heddle_schemas::id::{
-        AccountKey, ChannelKind, ContactId, ConversationId, MessageKey, OutboundId, TurnId,
-    };
+    use heddle_schemas::id::{AccountKey, ChannelKind, ContactId, MessageKey, OutboundId, TurnId};
     use heddle_schemas::time::Timestamp;
     use heddle_schemas::topic::{Topic, TopicPartition};
 
     use super::*;
-
-    fn conversation(contact: u8) -> ConversationId {
-        ConversationId {
-            tenant: "acme".parse().unwrap(),
-            channel: ChannelKind::Whatsapp,
-            account: "1122".parse().unwrap(),
-            contact: ContactId::from_bytes([contact; 16]),
-        }
-    }
+    use crate::fixtures::conversation;
 
     #[test]
     fn a_turn_is_in_one_partition_and_another_conversation_in_another() {

@@ -203,23 +203,15 @@ impl Cql {
 
 #[cfg(test)]
 mod tests {
-    use heddle_schemas::id::{ChannelKind, ContactId, ConversationId, MessageKey};
+    use heddle_schemas::id::MessageKey;
     use heddle_schemas::table::Partition;
     use heddle_schemas::topic::{Topic, TopicPartition};
 
     use super::*;
+    use crate::fixtures::conversation;
 
     const NOW: Timestamp = Timestamp::from_secs(1_767_225_600);
     const PARTITION: TopicPartition = TopicPartition { topic: Topic::Inbound, partition: 0 };
-
-    fn conversation(contact: u8) -> ConversationId {
-        ConversationId {
-            tenant: "acme".parse().unwrap(),
-            channel: ChannelKind::Whatsapp,
-            account: "1122".parse().unwrap(),
-            contact: ContactId::from_bytes([contact; 16]),
-        }
-    }
 
     fn planned(writes: &[Write]) -> [usize; 3] {
         let rows: Vec<_> = last_of_each(writes).into_iter().map(|write| Row::new(write, NOW)).collect();

@@ -213,19 +213,11 @@ pub(super) fn partition_len(key: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use heddle_schemas::id::{ChannelKind, ContactId, ConversationId, MessageKey};
+    use crate::fixtures::conversation;
+    use heddle_schemas::id::MessageKey;
     use heddle_schemas::table::{Key, Partition};
     use rand::rngs::StdRng;
     use rand::{RngExt as _, SeedableRng as _};
-
-    fn conversation(contact: u8) -> ConversationId {
-        ConversationId {
-            tenant: "acme".parse().unwrap(),
-            channel: ChannelKind::Whatsapp,
-            account: "1122".parse().unwrap(),
-            contact: ContactId::from_bytes([contact; 16]),
-        }
-    }
 
     #[test]
     fn the_partition_of_a_key_is_the_one_it_was_made_in() {
