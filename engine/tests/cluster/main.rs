@@ -17,6 +17,8 @@ mod process;
 #[path = "../../../connectors/tests/common/services.rs"]
 mod services;
 mod site;
+#[path = "../common/stage.rs"]
+mod stage;
 
 use self::play::{Fault, Play};
 

@@ -8,18 +8,17 @@ use std::time::Duration;
 
 use heddle_connectors::clock::SystemClock;
 use heddle_engine::simulator::customers::{self, Customers, Question};
-use heddle_engine::simulator::fault::Faults;
-use heddle_engine::simulator::graph::{self, GraphApi};
+use heddle_engine::simulator::graph::GraphApi;
 use heddle_engine::simulator::webhooks::{self, Webhooks};
 use heddle_schemas::id::AccountId;
 use heddle_schemas::ports::clock::Clock as _;
-use heddle_schemas::sealed::Secret;
 use heddle_schemas::topic::Topic;
 use rustix::process::Signal;
 
 use crate::process::Running;
 use crate::services;
 use crate::site::{PARTITIONS, Site};
+use crate::stage::{self, Stage};
 
 /// Nodes that there are.
 const NODES: usize = 3;
@@ -103,35 +102,8 @@ fn accounts() -> Vec<AccountId> {
     (0..6).map(|number| format!("30{number:02}").parse().unwrap()).collect()
 }
 
-/// Questions that each have their own answer, and the document that holds them.
-fn script() -> (String, Vec<Question>) {
-    let things =
-        ["lamp", "ladder", "kettle", "violin", "anchor", "basket", "hammer", "pillow", "mirror", "candle"];
-    let mut document = String::from("# Catalogue\n");
-    let mut questions = Vec::new();
-    for (number, thing) in things.iter().enumerate() {
-        let price = format!("{}{number} crowns", number + 3);
-        document += &format!("\n## {thing}\n\nA {thing} costs {price}.\n");
-        // One line each: while webhooks are refused and come again, a burst falls apart into turns, and its
-        // second half asks for nothing that could be counted.
-        questions.push(Question::new([&*format!("What does a {thing} cost?")]).expecting(&price));
-    }
-    (document, questions)
-}
-
-fn tenant(api_base: &str) -> String {
-    let mut tenant = String::from(
-        "id = \"cluster\"\nname = \"Cluster\"\n[agent]\nfallback = \"A colleague will get back to you.\"\n\
-         settle = \"100ms\"\n",
-    );
-    for account in accounts() {
-        tenant += &format!(
-            "[[channels]]\nkind = \"whatsapp\"\naccount = \"{account}\"\napi_base = \"{api_base}\"\n\
-             access_token = \"token\"\napp_secret = \"secret\"\nverify_token = \"verify\"\n\
-             messages_per_second = 1000\n"
-        );
-    }
-    tenant
+fn stage() -> Stage {
+    Stage { tenant: "cluster", accounts: accounts(), word: "sesame" }
 }
 
 impl Play {
@@ -139,27 +111,19 @@ impl Play {
     pub(crate) async fn begin(scenes: usize) -> Self {
         let folder = Folder(tempfile::tempdir().unwrap());
         let clock = Arc::new(SystemClock);
-        let graph = GraphApi::start(
-            graph::Options {
-                numbers: accounts().into_iter().map(|account| (account, Secret::new("token"))).collect(),
-                faults: Faults {
-                    latency: Duration::from_millis(1)..Duration::from_millis(60),
-                    server_error: 0.01,
-                    taken_then_dropped: 0.01,
-                    dropped: 0.01,
-                    ..Faults::default()
-                },
-                ..graph::Options::default()
-            },
-            clock.clone(),
-        )
-        .await
-        .unwrap();
+        let stage = stage();
+        let graph = GraphApi::start(stage.provider(), clock.clone()).await.unwrap();
         let site = Site::new(folder.0.path(), NODES);
-        let (document, questions) = script();
+        let (document, things) = stage::catalogue();
+        // One line each: while webhooks are refused and come again, a burst falls apart into turns, and its
+        // second half asks for nothing that could be counted.
+        let question = |(thing, price): &(&str, String)| {
+            Question::new([&*format!("What does a {thing} cost?")]).expecting(price)
+        };
+        let questions = things.iter().map(question).collect();
         let (of_tenant, of_document) =
             (folder.0.path().join("tenant.toml"), folder.0.path().join("catalogue.md"));
-        std::fs::write(&of_tenant, tenant(&graph.api_base())).unwrap();
+        std::fs::write(&of_tenant, stage.file(&graph.api_base())).unwrap();
         std::fs::write(&of_document, document).unwrap();
         let first = site.nodes[0].start().await;
         site.nodes[0].command(&["tenant", "apply", of_tenant.to_str().unwrap()]);
@@ -169,7 +133,7 @@ impl Play {
         running[0] = Some(first);
 
         let secrets: HashMap<_, _> =
-            accounts().into_iter().map(|account| (account, Secret::new("secret"))).collect();
+            accounts().into_iter().map(|account| (account, stage.app_secret())).collect();
         let hooks = webhooks::Options {
             targets: site.urls(),
             longest_pause: Duration::from_millis(500),

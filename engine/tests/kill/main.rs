@@ -11,28 +11,27 @@
 
 #[path = "../common/process.rs"]
 mod process;
+#[path = "../common/stage.rs"]
+mod stage;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_connectors::clock::SystemClock;
 use heddle_engine::simulator::customers::{self, Customers, Question};
-use heddle_engine::simulator::fault::Faults;
-use heddle_engine::simulator::graph::{self, GraphApi};
+use heddle_engine::simulator::graph::GraphApi;
 use heddle_engine::simulator::webhooks::{self, Webhooks};
 use heddle_schemas::id::AccountId;
-use heddle_schemas::sealed::Secret;
 use process::Node;
 use rand::RngExt;
+use stage::Stage;
 
 /// Kills of an ordinary run.
 const KILLS: usize = 12;
 /// In every customer's text: nobody else writes it.
 const WORD: &str = "zanzibar";
-const FALLBACK: &str = "A colleague will get back to you.";
 
 /// Segments and checkpoints so small that many are met, and short waits.
 const SMALL: &str = "log.segment_bytes = 1048576\nstate.checkpoint_bytes = 1048576\n\
@@ -47,69 +46,40 @@ fn accounts() -> Vec<AccountId> {
     ["2001", "2002"].map(|account| account.parse().unwrap()).into()
 }
 
-fn tenant_file(folder: &Path, api_base: &str) -> std::path::PathBuf {
-    let mut text =
-        format!("id = \"kill\"\nname = \"Kill\"\n[agent]\nfallback = \"{FALLBACK}\"\nsettle = \"100ms\"\n");
-    for account in accounts() {
-        text += &format!(
-            "[[channels]]\nkind = \"whatsapp\"\naccount = \"{account}\"\napi_base = \"{api_base}\"\n\
-             access_token = \"sesame-token\"\napp_secret = \"sesame-secret\"\nverify_token = \"sesame-verify\"\n\
-             messages_per_second = 1000\n"
-        );
-    }
-    let path = folder.join("tenant.toml");
-    std::fs::write(&path, text).unwrap();
-    path
+fn stage() -> Stage {
+    Stage { tenant: "kill", accounts: accounts(), word: "sesame" }
 }
 
-/// Questions that each have their own answer, in a document for all of them.
-fn script() -> (String, Vec<Question>) {
-    let things =
-        ["lamp", "ladder", "kettle", "violin", "anchor", "basket", "hammer", "pillow", "mirror", "candle"];
-    let mut document = String::from("# Catalogue\n");
-    let mut questions = Vec::new();
-    for (number, thing) in things.iter().enumerate() {
-        let price = format!("{}{number} crowns", number + 3);
-        document += &format!("\n## {thing}\n\nA {thing} costs {price}.\n");
+/// Questions that each have their own answer.
+fn questions(things: &[(&str, String)]) -> Vec<Question> {
+    let of_thing = |(number, (thing, price)): (usize, &(&str, String))| {
         let lines = match number % 3 {
             0 => Question::new([&*format!("What does a {thing} cost {WORD}?")]),
             1 => Question::new([WORD, &*format!("What does a {thing} cost?")]),
             _ => Question::new([&*format!("a {thing}"), WORD, "what does it cost?"]),
         };
-        questions.push(lines.expecting(&price));
-    }
-    (document, questions)
+        lines.expecting(price)
+    };
+    things.iter().enumerate().map(of_thing).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_killed_again_and_again_loses_nothing_and_sends_nothing_twice() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Arc::new(SystemClock);
-    let graph = GraphApi::start(
-        graph::Options {
-            numbers: accounts().into_iter().map(|account| (account, Secret::new("sesame-token"))).collect(),
-            faults: Faults {
-                latency: Duration::from_millis(1)..Duration::from_millis(60),
-                server_error: 0.01,
-                taken_then_dropped: 0.01,
-                dropped: 0.01,
-                ..Faults::default()
-            },
-            ..graph::Options::default()
-        },
-        clock.clone(),
-    )
-    .await
-    .unwrap();
-    let (document, questions) = script();
+    let stage = stage();
+    let graph = GraphApi::start(stage.provider(), clock.clone()).await.unwrap();
+    let (document, things) = stage::catalogue();
     std::fs::write(folder.path().join("catalogue.md"), document).unwrap();
     let node = Node::new(folder.path(), "a", SMALL);
     // On the folder itself: nothing runs yet.
-    node.command(&["tenant", "apply", tenant_file(folder.path(), &graph.api_base()).to_str().unwrap()]);
+    let tenant = folder.path().join("tenant.toml");
+    std::fs::write(&tenant, stage.file(&graph.api_base())).unwrap();
+    node.command(&["tenant", "apply", tenant.to_str().unwrap()]);
     node.command(&["kb", "add", "kill", folder.path().join("catalogue.md").to_str().unwrap()]);
 
     let secrets: HashMap<_, _> =
-        accounts().into_iter().map(|account| (account, Secret::new("sesame-secret"))).collect();
+        accounts().into_iter().map(|account| (account, stage.app_secret())).collect();
     let hooks = webhooks::Options {
         longest_pause: Duration::from_millis(500),
         ..webhooks::Options::new(node.url(), secrets)
@@ -124,7 +94,7 @@ async fn a_process_killed_again_and_again_loses_nothing_and_sends_nothing_twice(
         start: Duration::from_secs(1) * u32::try_from(kills()).unwrap(),
         think: Duration::from_millis(10)..Duration::from_millis(300),
         extras: 0.0,
-        ..customers::Options::new(accounts(), questions)
+        ..customers::Options::new(accounts(), questions(&things))
     };
     let customers = Customers::start(cast, &graph, &webhooks, clock, None).unwrap();
 
