@@ -300,6 +300,8 @@ impl Turns {
         // publishes that one once more, marked as such.
         let again = replies.checked_sub(decided).context("there are fewer replies than turns")?;
         let syncs = self.syncs() - syncs;
+        // Only a store that counts its syncs has a figure of them.
+        let a_sync = self.syncs.as_ref().map(|_| turns as f64 / syncs.max(1) as f64);
         system.kill().await;
         let a_second = |took: Duration| (turns as f64 / took.as_secs_f64()).round();
         Ok(json!({
@@ -307,7 +309,7 @@ impl Turns {
             "seconds": took.as_secs_f64(),
             "turns_per_second": a_second(took),
             "cpu_us_per_turn": cpu / turns as f64 * 1e6,
-            "turns_per_sync": turns as f64 / syncs.max(1) as f64,
+            "turns_per_sync": a_sync,
             "published_again": again,
             "resident_mib": resident_mib(),
             "taken_in_per_second": a_second(filling),
