@@ -1,13 +1,45 @@
-//! The durable timer's window in memory: what of a partition's agenda is due next.
+//! The durable timer's window in memory: what of a partition's agenda is due next, shared out between tenants.
 //!
-//! The agenda itself is rows of the state store, one for each resident (conversation or account) that
-//! waits. This window holds the earliest of them, at most [`Agenda::capacity`]; entries at or after its
-//! horizon are only in the store and come by [`Agenda::refill`]. Every entry below the horizon is in
-//! the window or has been taken out by [`Agenda::take_due`], so none fires twice and none is missed.
+//! The agenda itself is rows of the state store, one for each resident (conversation or account) that waits,
+//! in the order of their due times. This window holds the earliest of them in lanes, one for each tenant. A
+//! tenant with more waiting than all others is what gives way when the window is full: from some place on
+//! (where it has *spilled*) its rows are only in the store, and those of others are read on past them. So a
+//! hundred thousand waiting turns of one tenant are passed over once, and hold nobody else up. How many
+//! entries are in work at once is shared out in the same way.
+//!
+//! Contract: each row below the place from which on its lane's rows are only in the store is in the window, in
+//! work or granted more time, so that none fires twice and none is missed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 
+use heddle_schemas::id::{AccountKey, ConversationId, TenantId};
 use heddle_schemas::time::Timestamp;
+
+/// A resident, which is in some lane. Its text is its name in agenda rows.
+pub trait Laned: Ord + Clone + Display {
+    /// What names a lane.
+    type Lane: Ord + Clone;
+
+    /// In which lane it is.
+    fn lane(&self) -> Self::Lane;
+}
+
+impl Laned for ConversationId {
+    type Lane = TenantId;
+
+    fn lane(&self) -> TenantId {
+        self.tenant.clone()
+    }
+}
+
+impl Laned for AccountKey {
+    type Lane = TenantId;
+
+    fn lane(&self) -> TenantId {
+        self.tenant.clone()
+    }
+}
 
 /// One entry: a resident to wake.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,23 +52,129 @@ pub struct Entry<K> {
     pub key: K,
 }
 
-/// The window.
-#[derive(Debug)]
-pub struct Agenda<K> {
-    window: BTreeSet<Entry<K>>,
-    /// Rows due from here on are only in the store; `None` when every row is in the window.
-    horizon: Option<Timestamp>,
-    capacity: usize,
+impl<K> Entry<K> {
+    fn is_granted(&self) -> bool {
+        self.fire != self.due
+    }
 }
 
-impl<K: Ord + Clone> Agenda<K> {
-    /// A window that knows nothing of the store yet: everything is beyond its horizon.
-    #[must_use]
-    pub fn new(capacity: usize) -> Self {
-        Self { window: BTreeSet::new(), horizon: Some(Timestamp::EPOCH), capacity: capacity.max(1) }
+/// A place in the order of rows: at the row of this name, or before the first one that would be behind it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The row's due time.
+    pub due: Timestamp,
+    /// The resident's name; empty before all of that due time.
+    pub name: String,
+}
+
+impl Place {
+    /// Before every row.
+    pub const FIRST: Self = Self { due: Timestamp::EPOCH, name: String::new() };
+
+    fn is_at_or_before<K: Display>(&self, due: Timestamp, key: &K) -> bool {
+        // The name is made only where the times do not tell.
+        self.due < due || (self.due == due && (self.name.is_empty() || self.name <= key.to_string()))
+    }
+}
+
+/// Rows that should be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted<L> {
+    /// From where on.
+    pub from: Place,
+    /// Of which lane; of all that have not spilled where there is none.
+    pub lane: Option<L>,
+    /// How many rows at once; where more follow, more are asked for.
+    pub rows: usize,
+}
+
+#[derive(Debug)]
+struct Lane<K> {
+    entries: BTreeSet<Entry<K>>,
+    /// Rows in work, and those granted more time: what the store still has, and must not come again.
+    held: BTreeSet<(Timestamp, K)>,
+    /// How many entries are of rows granted more time: they stay whatever the capacity.
+    granted: usize,
+    /// How many are in work.
+    in_work: usize,
+    /// From here on its rows are only in the store.
+    spilled: Option<Place>,
+}
+
+impl<K: Laned> Lane<K> {
+    fn new() -> Self {
+        Self { entries: BTreeSet::new(), held: BTreeSet::new(), granted: 0, in_work: 0, spilled: None }
     }
 
-    /// How many entries the window holds at most.
+    fn first(&self) -> Option<Timestamp> {
+        self.entries.first().map(|entry| entry.fire)
+    }
+
+    /// How many entries are as their rows say.
+    fn stored(&self) -> usize {
+        self.entries.len() - self.granted
+    }
+
+    fn insert(&mut self, entry: Entry<K>) {
+        let is_granted = entry.is_granted();
+        if self.entries.insert(entry) {
+            self.granted += usize::from(is_granted);
+        }
+    }
+
+    fn take_first(&mut self) -> Option<Entry<K>> {
+        let entry = self.entries.pop_first()?;
+        self.granted -= usize::from(entry.is_granted());
+        self.held.insert((entry.due, entry.key.clone()));
+        self.in_work += 1;
+        Some(entry)
+    }
+
+    fn is_over(&self) -> bool {
+        self.entries.is_empty() && self.held.is_empty() && self.spilled.is_none()
+    }
+}
+
+/// The window.
+#[derive(Debug)]
+pub struct Agenda<K: Laned> {
+    lanes: BTreeMap<K::Lane, Lane<K>>,
+    /// The lanes with entries, by when the first of them fires.
+    firing: BTreeSet<(Timestamp, K::Lane)>,
+    spilled: BTreeSet<K::Lane>,
+    /// Lanes with entries in work.
+    working: usize,
+    /// Entries in work.
+    in_work: usize,
+    /// Entries that are as their rows say.
+    stored: usize,
+    granted: usize,
+    /// From here on all rows are only in the store; `None` when every row has been read.
+    horizon: Option<Place>,
+    capacity: usize,
+    /// How many entries of one lane may be in work, however few other lanes there are.
+    at_once: usize,
+}
+
+impl<K: Laned> Agenda<K> {
+    /// A window that knows nothing of the store yet: everything is beyond its horizon.
+    #[must_use]
+    pub fn new(capacity: usize, at_once: usize) -> Self {
+        Self {
+            lanes: BTreeMap::new(),
+            firing: BTreeSet::new(),
+            spilled: BTreeSet::new(),
+            working: 0,
+            in_work: 0,
+            stored: 0,
+            granted: 0,
+            horizon: Some(Place::FIRST),
+            capacity: capacity.max(1),
+            at_once: at_once.max(1),
+        }
+    }
+
+    /// How many entries the window holds at most, but for those that are granted more time.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.capacity
@@ -45,169 +183,424 @@ impl<K: Ord + Clone> Agenda<K> {
     /// How many it holds.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.window.len()
+        self.stored + self.granted
     }
 
     /// Whether it holds none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.window.is_empty()
+        self.len() == 0
+    }
+
+    /// How many are in work.
+    #[must_use]
+    pub fn in_work(&self) -> usize {
+        self.in_work
     }
 
     /// Takes in an entry whose row has just been written.
     pub fn insert(&mut self, entry: Entry<K>) {
-        if self.horizon.is_some_and(|horizon| entry.due >= horizon) {
+        if self.is_beyond(entry.due, &entry.key) {
             return;
         }
-        self.window.insert(entry);
+        self.put(entry);
         self.shrink();
     }
 
-    /// Puts back an entry that was taken out and asked for more time; its row is unchanged.
-    ///
-    /// It stays whatever the capacity, since its row lies below the horizon.
-    pub fn put_back(&mut self, entry: Entry<K>) {
-        self.window.insert(entry);
+    fn is_beyond(&self, due: Timestamp, key: &K) -> bool {
+        let beyond =
+            |place: &Option<Place>| place.as_ref().is_some_and(|place| place.is_at_or_before(due, key));
+        beyond(&self.horizon) || self.lanes.get(&key.lane()).is_some_and(|lane| beyond(&lane.spilled))
     }
 
-    /// Gives up the latest rows when there are too many, and lowers the horizon to them.
-    fn shrink(&mut self) {
-        if self.window.len() <= self.capacity {
-            return;
+    /// An entry has been dealt with: its row is deleted, or it is to fire again at this time for the same row.
+    pub fn answered(&mut self, entry: Entry<K>, again: Option<Timestamp>) {
+        let name = entry.key.lane();
+        let Some(lane) = self.lanes.get_mut(&name) else { return };
+        if lane.in_work > 0 {
+            lane.in_work -= 1;
+            self.in_work -= 1;
+            self.working -= usize::from(lane.in_work == 0);
         }
-        // By row time, since the horizon is one of rows; entries with more time granted stay.
-        let Some(latest) = self.window.iter().filter(|entry| entry.fire == entry.due).map(|e| e.due).max()
-        else {
-            return;
-        };
-        self.window.retain(|entry| entry.fire != entry.due || entry.due < latest);
-        self.horizon = Some(self.horizon.map_or(latest, |horizon| horizon.min(latest)));
+        match again {
+            Some(fire) if fire != entry.due => self.put(Entry { fire, ..entry }),
+            again => {
+                lane.held.remove(&(entry.due, entry.key.clone()));
+                if again.is_some() {
+                    self.insert(entry);
+                }
+                self.tidy(&name);
+            }
+        }
     }
 
-    /// Takes out at most `limit` entries that are due, the earliest first.
+    fn put(&mut self, entry: Entry<K>) {
+        self.change(&entry.key.lane(), |lane| lane.insert(entry));
+    }
+
+    /// Changes a lane's entries, and keeps up what is counted of them.
+    fn change<T>(&mut self, name: &K::Lane, change: impl FnOnce(&mut Lane<K>) -> T) -> T {
+        let lane = self.lanes.entry(name.clone()).or_insert_with(Lane::new);
+        let (first, stored, granted) = (lane.first(), lane.stored(), lane.granted);
+        let changed = change(lane);
+        let now = lane.first();
+        self.stored = self.stored - stored + lane.stored();
+        self.granted = self.granted - granted + lane.granted;
+        if first != now {
+            if let Some(first) = first {
+                self.firing.remove(&(first, name.clone()));
+            }
+            if let Some(now) = now {
+                self.firing.insert((now, name.clone()));
+            }
+        }
+        changed
+    }
+
+    fn spill(&mut self, name: &K::Lane, place: Option<Place>) {
+        match &place {
+            Some(_) => self.spilled.insert(name.clone()),
+            None => self.spilled.remove(name),
+        };
+        if let Some(lane) = self.lanes.get_mut(name) {
+            lane.spilled = place;
+        }
+        self.tidy(name);
+    }
+
+    fn tidy(&mut self, name: &K::Lane) {
+        if self.lanes.get(name).is_some_and(Lane::is_over) {
+            self.lanes.remove(name);
+        }
+    }
+
+    /// Gives up the latest rows of the longest lane as long as there are too many.
+    fn shrink(&mut self) {
+        while self.stored > self.capacity {
+            let longest = self.lanes.iter().max_by_key(|(_, lane)| lane.stored());
+            let Some((name, lane)) = longest else { return };
+            // Only what is as its row says: that another was granted more time is known nowhere else.
+            let latest = lane.entries.iter().rev().find(|entry| !entry.is_granted());
+            let Some(due) = latest.map(|entry| entry.due) else { return };
+            let name = name.clone();
+            self.change(&name, |lane| lane.entries.retain(|entry| entry.is_granted() || entry.due < due));
+            self.spill(&name, Some(Place { due, name: String::new() }));
+        }
+    }
+
+    /// How many of a lane may be in work now, so that there is room for others.
+    fn share(&self) -> usize {
+        (self.capacity / self.working.max(1)).clamp(1, self.at_once)
+    }
+
+    /// Takes out at most `limit` entries that are due, the earliest first, but none of a lane that has its share
+    /// in work.
     pub fn take_due(&mut self, now: Timestamp, limit: usize) -> Vec<Entry<K>> {
         let mut due = Vec::new();
-        while due.len() < limit && self.window.first().is_some_and(|entry| entry.fire <= now) {
-            due.extend(self.window.pop_first());
+        while due.len() < limit {
+            let share = self.share();
+            let has_room = |name: &K::Lane| self.lanes.get(name).is_some_and(|lane| lane.in_work < share);
+            let next =
+                self.firing.iter().take_while(|(fire, _)| *fire <= now).find(|(_, name)| has_room(name));
+            let Some(name) = next.map(|(_, name)| name.clone()) else { break };
+            let taken = self.change(&name, |lane| lane.take_first().map(|entry| (entry, lane.in_work)));
+            let Some((entry, of_lane)) = taken else { break };
+            self.in_work += 1;
+            self.working += usize::from(of_lane == 1);
+            due.push(entry);
         }
         due
     }
 
-    /// When the next entry is due; the horizon where the window is empty.
+    /// When the next entry that may be taken out is due, or when rows have to be read.
     #[must_use]
     pub fn next(&self) -> Option<Timestamp> {
-        match (self.window.first(), self.horizon) {
-            (Some(entry), Some(horizon)) => Some(entry.fire.min(horizon)),
-            (Some(entry), None) => Some(entry.fire),
-            (None, horizon) => horizon,
-        }
+        let share = self.share();
+        let lane = |name: &K::Lane| self.lanes.get(name).filter(|lane| lane.in_work < share);
+        let entry = self.firing.iter().find(|(_, name)| lane(name).is_some()).map(|(fire, _)| *fire);
+        let spilled = self.spilled.iter().filter_map(|name| Some(lane(name)?.spilled.as_ref()?.due)).min();
+        let horizon = self.horizon.as_ref().map(|horizon| horizon.due);
+        [entry, spilled, horizon].into_iter().flatten().min()
     }
 
-    /// From which due time rows should be read, when it is time to read some.
+    /// How many entries each lane has when all have as many.
+    fn fair(&self) -> usize {
+        (self.capacity / self.lanes.len().max(1)).max(1)
+    }
+
+    /// How many rows of a lane are taken in at once.
+    fn room(&self, lane: &Lane<K>) -> usize {
+        self.fair().saturating_sub(lane.stored()).max(1)
+    }
+
+    /// Which rows should be read now, for [`Agenda::refill`].
     #[must_use]
-    pub fn wants(&self, now: Timestamp) -> Option<Timestamp> {
-        let horizon = self.horizon?;
-        (self.window.len() <= self.capacity / 2 || horizon <= now).then_some(horizon)
+    pub fn wants(&self, now: Timestamp) -> Option<Wanted<K::Lane>> {
+        if let Some(horizon) = &self.horizon
+            && (self.stored <= self.capacity / 2 || horizon.due <= now)
+        {
+            return Some(Wanted { from: horizon.clone(), lane: None, rows: self.capacity });
+        }
+        let (share, few) = (self.share(), self.fair() / 2);
+        self.spilled.iter().find_map(|name| {
+            let lane = self.lanes.get(name)?;
+            let from = lane.spilled.clone()?;
+            let waits = from.due <= now && lane.first().is_none_or(|first| first > now);
+            let wants = lane.in_work < share && (lane.stored() <= few || waits);
+            // One more shows where the lane goes on.
+            let rows = self.room(lane) + 1;
+            wants.then(|| Wanted { from, lane: Some(name.clone()), rows })
+        })
     }
 
-    /// Takes in the rows that were read from [`Agenda::wants`] on, in order, fewer than asked for when
-    /// there are no more.
-    pub fn refill(&mut self, rows: Vec<(Timestamp, K)>, complete: bool) {
-        let from = self.horizon.unwrap_or(Timestamp::EPOCH);
-        self.horizon = if complete {
-            None
-        } else {
-            // The last due time may go on beyond what was read, so it is read again, unless it is all
-            // there was: then the window has to grow by it.
-            rows.last().map(|(due, _)| *due).filter(|last| *last > from).or(Some(from))
-        };
-        let horizon = self.horizon;
-        for (due, key) in rows {
-            if horizon.is_none_or(|horizon| due < horizon) {
-                self.window.insert(Entry { fire: due, due, key });
+    /// Takes in the rows that were read as [`Agenda::wants`] said, in their order; `next` is the place behind
+    /// the last of them, and there is none when no more rows follow.
+    pub fn refill(&mut self, wanted: &Wanted<K::Lane>, rows: Vec<(Timestamp, K)>, next: Option<Place>) {
+        match &wanted.lane {
+            None => {
+                self.horizon = next;
+                for (due, key) in rows {
+                    let lane = self.lanes.get(&key.lane());
+                    if lane.is_none_or(|lane| lane.spilled.is_none()) {
+                        self.take_in(due, key);
+                        self.shrink();
+                    }
+                }
             }
+            Some(name) => self.refill_lane(name, rows, next),
         }
+    }
+
+    fn refill_lane(&mut self, name: &K::Lane, rows: Vec<(Timestamp, K)>, next: Option<Place>) {
+        let mut room = self.lanes.get(name).map_or(1, |lane| self.room(lane));
+        let mut from = next;
+        for (due, key) in rows {
+            if self.horizon.as_ref().is_some_and(|horizon| horizon.is_at_or_before(due, &key)) {
+                break;
+            }
+            if key.lane() != *name {
+                continue;
+            }
+            if room == 0 {
+                from = Some(Place { due, name: key.to_string() });
+                break;
+            }
+            self.take_in(due, key);
+            room -= 1;
+        }
+        // What is beyond the horizon comes with the rows of all.
+        let is_inside = |place: &Place| self.horizon.as_ref().is_none_or(|horizon| place < horizon);
+        self.spill(name, from.filter(is_inside));
+    }
+
+    fn take_in(&mut self, due: Timestamp, key: K) {
+        self.change(&key.lane(), |lane| {
+            if !lane.held.contains(&(due, key.clone())) {
+                lane.insert(Entry { fire: due, due, key });
+            }
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fmt;
+
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// A resident of one of three lanes.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    struct Key(u32);
+
+    impl fmt::Display for Key {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            // Not in the order of the numbers.
+            write!(f, "{}", self.0)
+        }
+    }
+
+    impl Laned for Key {
+        type Lane = u32;
+
+        fn lane(&self) -> u32 {
+            self.0 % 3
+        }
+    }
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_secs(seconds)
     }
 
-    fn entry(due: i64, key: u32) -> Entry<u32> {
-        Entry { fire: at(due), due: at(due), key }
+    fn entry(due: i64, key: u32) -> Entry<Key> {
+        Entry { fire: at(due), due: at(due), key: Key(key) }
+    }
+
+    /// The rows of a store, and the window over them.
+    struct World {
+        agenda: Agenda<Key>,
+        rows: BTreeMap<(Timestamp, String), Key>,
+        /// Rows at a time.
+        page: usize,
+        read: usize,
+    }
+
+    impl World {
+        fn new(capacity: usize, at_once: usize, page: usize) -> Self {
+            Self { agenda: Agenda::new(capacity, at_once), rows: BTreeMap::new(), page, read: 0 }
+        }
+
+        fn write(&mut self, due: i64, key: u32) {
+            self.rows.insert((at(due), key.to_string()), Key(key));
+            self.agenda.insert(entry(due, key));
+        }
+
+        fn look(&mut self, now: i64) -> Vec<Entry<Key>> {
+            let mut taken = Vec::new();
+            loop {
+                while let Some(wanted) = self.agenda.wants(at(now)) {
+                    let from = (wanted.from.due, wanted.from.name.clone());
+                    let page = self.page.min(wanted.rows);
+                    let rows: Vec<_> =
+                        self.rows.range(from..).take(page).map(|((due, _), key)| (*due, *key)).collect();
+                    self.read += rows.len();
+                    let last = rows.last().filter(|_| rows.len() == page);
+                    let next = last.map(|(due, key)| Place { due: *due, name: format!("{key}\0") });
+                    self.agenda.refill(&wanted, rows, next);
+                }
+                let due = self.agenda.take_due(at(now), 3);
+                if due.is_empty() {
+                    return taken;
+                }
+                taken.extend(due);
+            }
+        }
+
+        fn done(&mut self, entry: Entry<Key>) {
+            self.rows.remove(&(entry.due, entry.key.to_string()));
+            self.agenda.answered(entry, None);
+        }
     }
 
     #[test]
     fn a_window_that_has_not_read_the_store_asks_for_it() {
-        let agenda = Agenda::<u32>::new(8);
-        assert_eq!(agenda.wants(at(0)), Some(Timestamp::EPOCH));
+        let agenda = Agenda::<Key>::new(8, 8);
+        assert_eq!(agenda.wants(at(0)), Some(Wanted { from: Place::FIRST, lane: None, rows: 8 }));
         assert_eq!(agenda.next(), Some(Timestamp::EPOCH));
     }
 
     #[test]
     fn what_asks_for_more_time_fires_later_once() {
-        let mut agenda = Agenda::new(8);
-        agenda.refill(vec![], true);
-        agenda.insert(entry(10, 1));
-        let taken = agenda.take_due(at(10), 9).remove(0);
-        agenda.put_back(Entry { fire: at(12), ..taken });
-        assert!(agenda.take_due(at(11), 9).is_empty());
-        assert_eq!(agenda.take_due(at(12), 9).len(), 1);
-        assert!(agenda.take_due(at(99), 9).is_empty());
+        let mut world = World::new(8, 8, 8);
+        world.write(10, 1);
+        let taken = world.look(10).remove(0);
+        world.agenda.answered(taken, Some(at(12)));
+        assert!(world.look(11).is_empty());
+        let again = world.look(12);
+        assert_eq!((again.len(), again[0].due), (1, at(10)));
+        world.done(again[0].clone());
+        assert!(world.look(99).is_empty() && world.agenda.is_empty());
+        assert!(world.agenda.lanes.is_empty(), "nothing is kept of a lane without rows");
+    }
+
+    #[test]
+    fn a_tenant_with_a_hundred_thousand_entries_holds_up_nobody() {
+        let mut world = World::new(1_024, 64, 2_048);
+        // All of lane 0, all of one moment, before anything was read: as after a take-over.
+        for number in 0..100_000 {
+            world.rows.insert((at(5), (number * 3).to_string()), Key(number * 3));
+        }
+        world.rows.insert((at(6), "1".into()), Key(1));
+        let taken = world.look(7);
+        assert_eq!(taken.iter().filter(|entry| entry.key.lane() == 0).count(), 64, "its share");
+        assert_eq!(taken.iter().filter(|entry| entry.key == Key(1)).count(), 1);
+        // While its turns wait, others come and go at once.
+        for number in 0..500 {
+            world.write(8 + i64::from(number), 4 + number * 3);
+            let one = world.look(8 + i64::from(number));
+            assert_eq!(one, [entry(8 + i64::from(number), 4 + number * 3)]);
+            world.done(one[0].clone());
+        }
+        assert!(world.agenda.len() <= 1_024 && world.read <= 110_000, "{} rows read", world.read);
+        // And they end, each once.
+        let mut fired = BTreeSet::new();
+        let mut open = taken;
+        while let Some(entry) = open.pop() {
+            assert!(fired.insert(entry.key), "{entry:?} twice");
+            world.done(entry);
+            if open.len() < 32 {
+                open.extend(world.look(1_000));
+            }
+        }
+        assert_eq!((fired.len(), world.rows.len()), (100_001, 0));
+        assert!(world.read <= 310_000, "{} rows read", world.read);
     }
 
     proptest! {
-        /// Rows are written at random and time goes on; whatever the capacity, each row fires exactly
-        /// once, not before it is due, and at the first look after it is due.
+        /// Rows are written at random, take their time when they fire, and some ask for more of it. Whatever the
+        /// capacity, the shares and the pages: each row fires exactly once and once more for each such wish, not
+        /// before it is due, and at the first look at which its lane has room.
         #[test]
         fn every_row_fires_once_and_in_time(
             capacity in 1_usize..6,
-            rows in proptest::collection::vec((0_i64..40, 0_i64..40), 0..60),
+            at_once in 1_usize..6,
+            page in 1_usize..6,
+            rows in proptest::collection::vec((0_i64..40, 0_i64..20, 0_i64..4, any::<bool>()), 0..60),
         ) {
-            let mut agenda = Agenda::new(capacity);
-            let mut store: BTreeMap<(i64, u32), ()> = BTreeMap::new();
-            let mut fired = Vec::new();
-            for now in 0..90 {
-                for (key, (written, delay)) in rows.iter().enumerate() {
+            let mut world = World::new(capacity, at_once, page);
+            let mut fired = BTreeMap::<Key, u32>::new();
+            let mut granted = BTreeMap::<Key, i64>::new();
+            let mut in_work: Vec<(i64, Entry<Key>)> = Vec::new();
+            for now in 0..400 {
+                for (key, (written, delay, ..)) in rows.iter().enumerate() {
                     if *written == now {
-                        let key = u32::try_from(key).unwrap();
-                        store.insert((now + delay, key), ());
-                        agenda.insert(entry(now + delay, key));
+                        world.write(now + delay, u32::try_from(key).unwrap());
                     }
                 }
-                loop {
-                    while let Some(from) = agenda.wants(at(now)) {
-                        let limit = capacity + rows.len();
-                        let read: Vec<_> = store
-                            .keys()
-                            .filter(|(due, _)| at(*due) >= from)
-                            .take(limit)
-                            .map(|(due, key)| (at(*due), *key))
-                            .collect();
-                        let complete = read.len() < limit;
-                        agenda.refill(read, complete);
-                    }
-                    let due = agenda.take_due(at(now), 3);
-                    if due.is_empty() {
-                        break;
-                    }
-                    for entry in due {
-                        let due = entry.due.as_micros() / 1_000_000;
-                        prop_assert_eq!(due.max(0), now, "fires at the look at which it is due");
-                        store.remove(&(due, entry.key));
-                        fired.push(entry.key);
+                let done: Vec<_> = in_work.extract_if(.., |(until, _)| *until <= now).collect();
+                for (_, entry) in done {
+                    let asks = rows[entry.key.0 as usize].3 && !granted.contains_key(&entry.key);
+                    if asks {
+                        granted.insert(entry.key, now + 5);
+                        world.agenda.answered(entry, Some(at(now + 5)));
+                    } else {
+                        world.done(entry);
                     }
                 }
+                for entry in world.look(now) {
+                    let due = granted.get(&entry.key).copied().unwrap_or(entry.due.as_micros() / 1_000_000);
+                    prop_assert!(due <= now, "{entry:?} at {now}");
+                    prop_assert_eq!(entry.fire, at(due));
+                    *fired.entry(entry.key).or_default() += 1;
+                    let takes = rows[entry.key.0 as usize].2;
+                    in_work.push((now + takes, entry));
+                }
+                let of_lane = |lane| in_work.iter().filter(|(_, entry)| entry.key.lane() == lane).count();
+                let share = world.agenda.share();
+                for ((due, _), key) in &world.rows {
+                    let due = granted.get(key).map_or(*due, |until| at(*until));
+                    let works = in_work.iter().any(|(_, entry)| entry.key == *key);
+                    prop_assert!(
+                        due > at(now) || works || of_lane(key.lane()) >= share,
+                        "{key:?} is due and does not fire at {now}"
+                    );
+                }
+                // Who looks again when it says so misses nothing, and does not look in vain all the time.
+                let next = world.agenda.next();
+                prop_assert!(next.is_none_or(|next| next > at(now)), "{next:?} at {now}");
+                for ((due, _), key) in &world.rows {
+                    let due = granted.get(key).map_or(*due, |until| at(*until));
+                    let waits = due > at(now) && of_lane(key.lane()) < share;
+                    prop_assert!(!waits || next.is_some_and(|next| next <= due), "{key:?} is missed");
+                }
+                prop_assert_eq!(world.agenda.in_work(), in_work.len());
             }
-            fired.sort_unstable();
-            prop_assert_eq!(fired, (0..u32::try_from(rows.len()).unwrap()).collect::<Vec<_>>());
+            prop_assert!(world.rows.is_empty() && world.agenda.is_empty() && world.agenda.lanes.is_empty());
+            for (key, (.., asks)) in rows.iter().enumerate() {
+                let times = fired.get(&Key(u32::try_from(key).unwrap())).copied();
+                prop_assert_eq!(times, Some(1 + u32::from(*asks)));
+            }
         }
     }
 }

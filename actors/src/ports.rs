@@ -57,8 +57,10 @@ pub struct Options {
     pub permits_per_partition: NonZeroUsize,
     /// Residents of a partition in memory.
     pub residents_per_partition: NonZeroUsize,
-    /// Agenda entries of a partition in memory, and turns of it in work.
+    /// Agenda entries of a partition in memory.
     pub agenda_window: NonZeroUsize,
+    /// Of those, how many of one tenant are in work at once; fewer where many tenants have some.
+    pub woken_per_tenant: NonZeroUsize,
     /// After how long without work a resident leaves memory.
     pub passivate_after: Duration,
     /// The longest call to a channel.
@@ -114,6 +116,7 @@ impl Default for Options {
             permits_per_partition: engine.permits_per_partition,
             residents_per_partition: engine.max_conversations,
             agenda_window: const { NonZeroUsize::new(16_384).unwrap() },
+            woken_per_tenant: const { NonZeroUsize::new(1_024).unwrap() },
             passivate_after: engine.passivate_after,
             send_timeout: engine.send_timeout,
             answer_timeout: Duration::from_secs(60),

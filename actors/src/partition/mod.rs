@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use heddle_schemas::ports::log::{Record, StoreError};
 use heddle_schemas::ports::state::{Batch, Fence, Scan};
 use heddle_schemas::record::RecordError;
@@ -32,7 +31,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 use self::lag::Lag;
-use crate::agenda::{Agenda, Entry};
+use crate::agenda::{Agenda, Entry, Laned, Place, Wanted};
 use crate::commit::{commit, read};
 use crate::metrics::Metrics;
 use crate::ports::Context;
@@ -40,13 +39,17 @@ use crate::publish;
 
 /// How often a partition looks after what nobody asked for: passivation, a wall clock that jumped.
 const LOOK: Duration = Duration::from_secs(1);
+/// How many times one look may read the agenda; the next look follows at once.
+const READS_AT_ONCE: usize = 8;
+/// Rows of the agenda that are read at once at most.
+const AGENDA_READ: usize = 4096;
 /// How many residents one look may retire.
 const RETIRED_AT_ONCE: usize = 4096;
 
 /// A kind of resident: conversations of inbound, accounts of outbound.
 pub trait Resident: Clone + Send + Sync + 'static {
     /// Its name, also in the agenda's rows.
-    type Key: fmt::Display + FromStr + fmt::Debug + Ord + Hash + Clone + Send + Sync + 'static;
+    type Key: Laned<Lane: fmt::Debug + Send + Sync> + FromStr + fmt::Debug + Hash + Send + Sync + 'static;
     /// A record, read.
     type Item: Send + 'static;
     /// What its actor is sent.
@@ -225,8 +228,6 @@ impl Drop for Fetching {
 pub struct PartitionState<R: Resident> {
     residents: LruCache<R::Key, Inhabitant<R::Message>>,
     agenda: Agenda<R::Key>,
-    /// Entries that residents are dealing with.
-    woken: usize,
     work: Arc<Work>,
     /// Every record below it has been given to its resident.
     delivered: Offset,
@@ -251,11 +252,11 @@ impl<R: Resident> Actor for Partition<R> {
         (): (),
     ) -> Result<Self::State, ActorProcessingErr> {
         let partition = self.fence.partition;
-        let ports = &self.context.ports;
+        let Context { ports, options, .. } = &self.context;
         let position = read(&ports.metrics, || ports.log.position(partition)).await?;
         let taken_over_at = read(&ports.metrics, || ports.log.end(partition)).await?;
         let work = Arc::new(Work {
-            permits: Semaphore::new(self.context.options.permits_per_partition.get()),
+            permits: Semaphore::new(options.permits_per_partition.get()),
             records: AtomicUsize::new(0),
             metrics: ports.metrics.clone(),
         });
@@ -271,8 +272,7 @@ impl<R: Resident> Actor for Partition<R> {
         drop(myself.send_message(PartitionMessage::Tick));
         Ok(PartitionState {
             residents: LruCache::unbounded(),
-            agenda: Agenda::new(self.context.options.agenda_window.get()),
-            woken: 0,
+            agenda: Agenda::new(options.agenda_window.get(), options.woken_per_tenant.get()),
             work,
             delivered: next,
             barriers: Vec::new(),
@@ -306,12 +306,7 @@ impl<R: Resident> Actor for Partition<R> {
                 return Ok(());
             }
             PartitionMessage::Armed { due, key } => state.agenda.insert(Entry { fire: due, due, key }),
-            PartitionMessage::Woken { entry, again } => {
-                state.woken = state.woken.saturating_sub(1);
-                if let Some(fire) = again {
-                    state.agenda.put_back(Entry { fire, ..entry });
-                }
-            }
+            PartitionMessage::Woken { entry, again } => state.agenda.answered(entry, again),
             PartitionMessage::Barrier { below, key } => {
                 state.barriers.push((below, key));
                 return self.pass_barriers(&myself, state);
@@ -487,7 +482,7 @@ impl<R: Resident> Partition<R> {
     ) -> Result<(), ActorProcessingErr> {
         let now = self.context.ports.clock.now();
         if state.draining.is_some() {
-            if state.work.records.load(Ordering::Acquire) == 0 && state.woken == 0 {
+            if state.work.records.load(Ordering::Acquire) == 0 && state.agenda.in_work() == 0 {
                 state.draining.take().map(|done| done.send(()));
                 myself.stop(None);
                 return Ok(());
@@ -500,21 +495,19 @@ impl<R: Resident> Partition<R> {
             self.tick_at(myself, state, now, now.after(LOOK));
             return Ok(());
         }
-        while let Some(from) = state.agenda.wants(now) {
-            self.read_agenda(state, from).await?;
+        for _ in 0..READS_AT_ONCE {
+            let Some(wanted) = state.agenda.wants(now) else { break };
+            self.read_agenda(state, &wanted).await?;
         }
-        let room = state.agenda.capacity().saturating_sub(state.woken);
-        for entry in state.agenda.take_due(now, room) {
-            state.woken += 1;
+        for entry in state.agenda.take_due(now, usize::MAX) {
             self.give(myself, state, entry.key.clone(), R::wake(entry))?;
         }
         let held = i64::try_from(state.agenda.len()).unwrap_or(i64::MAX);
         self.context.ports.metrics.agenda(R::TOPIC, held - state.agenda_reported);
         state.agenda_reported = held;
         // Where there is no room, what frees some looks again.
-        let next = state.agenda.next().filter(|&next| next > now || state.woken < state.agenda.capacity());
         let latest = now.after(LOOK);
-        self.tick_at(myself, state, now, next.map_or(latest, |next| next.min(latest)));
+        self.tick_at(myself, state, now, state.agenda.next().map_or(latest, |next| next.min(latest)));
         Ok(())
     }
 
@@ -536,27 +529,40 @@ impl<R: Resident> Partition<R> {
         state.tick = Some((at, myself.send_after(wait, || PartitionMessage::Tick)));
     }
 
-    async fn read_agenda(&self, state: &mut PartitionState<R>, from: Timestamp) -> Result<(), StoreError> {
-        // More than the window holds, so that rows of one due time cannot hide those behind them
-        // until they are that many.
-        let limit = state.agenda.capacity() * 2;
-        let scan = Scan {
-            from: Bytes::copy_from_slice(&agenda_bound(from)),
-            ..Scan::first(Rows::agenda(self.fence.partition), limit)
-        };
+    async fn read_agenda(
+        &self,
+        state: &mut PartitionState<R>,
+        wanted: &Wanted<<R::Key as Laned>::Lane>,
+    ) -> Result<(), StoreError> {
+        let limit = wanted.rows.min(AGENDA_READ);
+        let mut from = agenda_bound(wanted.from.due).to_vec();
+        from.extend_from_slice(wanted.from.name.as_bytes());
+        let scan = Scan { from: from.into(), ..Scan::first(Rows::agenda(self.fence.partition), limit) };
         let ports = &self.context.ports;
         let rows = read(&ports.metrics, || ports.state.scan(&scan)).await?;
-        let complete = rows.len() < limit;
-        let rows: Vec<_> = rows.iter().filter_map(|(key, _)| agenda_row(key.row())).collect();
-        state.agenda.refill(rows, complete);
+        let is_complete = rows.len() < limit;
+        let next = rows.iter().rev().find_map(|(key, _)| place_behind(key.row())).filter(|_| !is_complete);
+        let rows = rows.iter().filter_map(|(key, _)| agenda_row(key.row())).collect();
+        state.agenda.refill(wanted, rows, next);
         Ok(())
     }
 }
 
+/// The place right behind an agenda row.
+fn place_behind(row: &[u8]) -> Option<Place> {
+    let (due, key) = row_parts(row)?;
+    // No name has this byte, and every longer name that begins alike is behind it.
+    Some(Place { due, name: format!("{key}\0") })
+}
+
 /// Reads an agenda row's name: eight bytes of due time, then the resident's key as text.
-fn agenda_row<K: FromStr>(row: &[u8]) -> Option<(Timestamp, K)> {
+fn row_parts(row: &[u8]) -> Option<(Timestamp, &str)> {
     let (due, key) = row.split_first_chunk::<8>()?;
     let due = Timestamp::from_micros(i64::try_from(u64::from_be_bytes(*due)).ok()?);
-    let key = std::str::from_utf8(key).ok()?.parse().ok()?;
-    Some((due, key))
+    Some((due, std::str::from_utf8(key).ok()?))
+}
+
+fn agenda_row<K: FromStr>(row: &[u8]) -> Option<(Timestamp, K)> {
+    let (due, key) = row_parts(row)?;
+    Some((due, key.parse().ok()?))
 }

@@ -246,6 +246,7 @@ impl World {
             permits_per_partition: NonZeroUsize::new(PERMITS).expect("not zero"),
             residents_per_partition: NonZeroUsize::new(RESIDENTS).expect("not zero"),
             agenda_window: NonZeroUsize::new(4).expect("not zero"),
+            woken_per_tenant: NonZeroUsize::new(4).expect("not zero"),
             passivate_after: Duration::from_secs(3),
             send_timeout: Duration::from_secs(2),
             answer_timeout: Duration::from_secs(3),
