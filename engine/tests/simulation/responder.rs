@@ -1,4 +1,5 @@
-//! The responder: repeats what it is asked, sometimes late, sometimes never, and counts its calls.
+//! The responder: repeats what it is asked, sometimes late, sometimes never, and counts its calls; and the
+//! documents it reads, which cannot always be searched.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -7,28 +8,50 @@ use std::time::Duration;
 use async_trait::async_trait;
 use heddle_schemas::id::{TenantId, TurnId};
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Knowledge, KnowledgeError, Passage};
+use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, Usage};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 pub(crate) struct Repeats {
     outside: bool,
-    inner: Mutex<(StdRng, BTreeMap<TurnId, u32>, u32)>,
+    reads: bool,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    rng: StdRng,
+    calls: BTreeMap<TurnId, u32>,
+    /// Of a hundred answers and searches.
+    fails: u32,
+    /// Questions that came without what the documents say.
+    blind: u32,
 }
 
 impl Repeats {
     pub(crate) fn new(seed: u64, outside: bool, fails: u32) -> Arc<Self> {
-        let rng = StdRng::seed_from_u64(seed ^ 0x72_65_73_70);
-        Arc::new(Self { outside, inner: Mutex::new((rng, BTreeMap::new(), fails)) })
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x72_65_73_70);
+        let reads = rng.random_bool(0.5);
+        let inner = Inner { rng, calls: BTreeMap::new(), fails, blind: 0 };
+        Arc::new(Self { outside, reads, inner: Mutex::new(inner) })
+    }
+
+    fn with<T>(&self, with: impl FnOnce(&mut Inner) -> T) -> T {
+        with(&mut self.inner.lock().expect("no test panics while holding it"))
     }
 
     pub(crate) fn calm(&self) {
-        self.inner.lock().expect("no test panics while holding it").2 = 0;
+        self.with(|inner| inner.fails = 0);
+    }
+
+    /// Questions that came without what the documents say, though they have something to say about all.
+    pub(crate) fn blind(&self) -> u32 {
+        self.with(|inner| inner.blind)
     }
 
     /// How often each turn was asked about.
     pub(crate) fn calls(&self) -> BTreeMap<TurnId, u32> {
-        self.inner.lock().expect("no test panics while holding it").1.clone()
+        self.with(|inner| inner.calls.clone())
     }
 }
 
@@ -39,17 +62,17 @@ impl Responder for Repeats {
     }
 
     fn reads_passages(&self) -> bool {
-        false
+        self.reads
     }
 
     async fn answer(&self, question: Question) -> Result<Answer, ResponderError> {
-        let (latency, dice) = {
-            let (rng, calls, fails) = &mut *self.inner.lock().expect("no test panics while holding it");
+        let (latency, dice) = self.with(|Inner { rng, calls, fails, blind }| {
             *calls.entry(question.turn).or_default() += 1;
+            *blind += u32::from(self.reads && question.passages.is_empty());
             let dice = rng.random_range(0..100);
             let latency = if self.outside { rng.random_range(0..800) } else { 0 };
             (Duration::from_millis(latency), if dice < *fails { dice % 3 } else { 9 })
-        };
+        });
         tokio::time::sleep(latency).await;
         match dice {
             0 => return Err(ResponderError::Failed { detail: "simulated".into() }),
@@ -62,11 +85,11 @@ impl Responder for Repeats {
     }
 }
 
-/// Knowledge of nothing: these responders never ask.
-pub(crate) struct NoDocuments;
+/// Documents that say the same about everything, where their store can be read.
+pub(crate) struct OnePassage(pub(crate) Arc<Repeats>);
 
 #[async_trait]
-impl Knowledge for NoDocuments {
+impl Knowledge for OnePassage {
     async fn put(&self, _: &TenantId, _: Document) -> Result<DocumentSummary, KnowledgeError> {
         unreachable!("the simulation keeps no documents")
     }
@@ -80,7 +103,20 @@ impl Knowledge for NoDocuments {
     }
 
     async fn search(&self, _: &TenantId, _: &str, _: usize) -> Result<Vec<Passage>, KnowledgeError> {
-        Ok(Vec::new())
+        let (takes, fails) = self
+            .0
+            .with(|Inner { rng, fails, .. }| (rng.random_range(0..20), rng.random_range(0..100) < *fails));
+        tokio::time::sleep(Duration::from_millis(takes)).await;
+        if fails {
+            return Err(StoreError::Unavailable { detail: "simulated".into() }.into());
+        }
+        Ok(vec![Passage {
+            document: "all".into(),
+            title: "All".into(),
+            headings: Vec::new(),
+            text: "It is so.".into(),
+            score: 1.0,
+        }])
     }
 
     async fn erase(&self, _: &TenantId) -> Result<(), KnowledgeError> {

@@ -33,7 +33,7 @@ use rand::{Rng, RngExt, SeedableRng};
 
 use crate::connector;
 use crate::provider::{Faults, Provider, Taken};
-use crate::responder::{NoDocuments, Repeats};
+use crate::responder::{OnePassage, Repeats};
 
 const FALLBACK: &str = "fallback";
 const PERMITS: usize = 8;
@@ -235,7 +235,7 @@ impl World {
             log: store.clone(),
             state: store.clone(),
             keys: Arc::new(keys),
-            knowledge: Arc::new(NoDocuments),
+            knowledge: Arc::new(OnePassage(self.responder.clone())),
             responders: Arc::new(move |_| responder.clone()),
             channels: Arc::new([(ChannelKind::Whatsapp, provider)].into()),
             clock: self.clock.clone(),
@@ -708,5 +708,6 @@ impl World {
         for (id, calls) in self.provider.calls() {
             assert!(calls >= 1, "seed {}: {id}", self.seed);
         }
+        assert_eq!(self.responder.blind(), 0, "seed {}: asked without what the documents say", self.seed);
     }
 }
