@@ -19,6 +19,9 @@ use heddle_schemas::tenant::{Faults, Tenant};
 use heddle_schemas::topic::{Offset, Topic, TopicPartition, tenant_partition};
 use tokio::sync::watch;
 
+/// How long it may take to read what has been applied until now.
+const CATCH_UP: Duration = Duration::from_secs(10);
+
 /// Why a tenant could not be applied or read.
 #[derive(Debug, thiserror::Error)]
 pub enum TenantsError {
@@ -99,6 +102,8 @@ pub struct Tenants {
     // One change at a time, so that two cannot both take an account.
     applying: tokio::sync::Mutex<()>,
     changes: watch::Sender<u64>,
+    /// Up to where each partition of the topic has been read.
+    read_to: watch::Sender<BTreeMap<TopicPartition, Offset>>,
     /// How long the log keeps records, once that is known.
     log_retention: OnceLock<Duration>,
 }
@@ -120,6 +125,7 @@ impl Tenants {
             directory: RwLock::default(),
             applying: tokio::sync::Mutex::default(),
             changes: watch::Sender::new(0),
+            read_to: watch::Sender::default(),
             log_retention: OnceLock::new(),
         });
         let mut followed = Vec::new();
@@ -131,6 +137,7 @@ impl Tenants {
             }
             followed.push((partition, next));
         }
+        this.read_to.send_replace(followed.iter().copied().collect());
         Ok((this, followed))
     }
 
@@ -167,6 +174,9 @@ impl Tenants {
                             tracing::error!(%error, %partition, offset = record.offset, "a tenant was not taken over");
                         }
                     }
+                    self.read_to.send_modify(|read_to| {
+                        read_to.insert(partition, next);
+                    });
                 }
                 Err(StoreError::Closed) => return,
                 Err(error) => {
@@ -260,6 +270,38 @@ impl Tenants {
     #[must_use]
     pub fn get(&self, id: &TenantId) -> Option<Arc<Tenant>> {
         self.read(|directory| directory.tenants.get(id).cloned())
+    }
+
+    /// Waits until everything has been read that is in the topic now. Whoever applies a tenant on one node may
+    /// use it on another one at once, which may not have read of it by then: what is not known is not known
+    /// only after this.
+    ///
+    /// # Errors
+    /// [`StoreError`]: when it takes long, as unavailable.
+    pub async fn catch_up(&self) -> Result<(), StoreError> {
+        let mut read_to = self.read_to.subscribe();
+        for partition in 0..self.log.partitions(Topic::Tenants) {
+            let partition = TopicPartition { topic: Topic::Tenants, partition };
+            let end = self.log.end(partition).await?;
+            let read = read_to.wait_for(|read_to| read_to.get(&partition).is_some_and(|next| *next >= end));
+            // It fails only without a sender, and that is in `self`.
+            tokio::time::timeout(CATCH_UP, read).await.map(drop).map_err(|_| StoreError::Unavailable {
+                detail: format!("{partition} could not be read up to offset {end} yet"),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The tenant of this id, also if it was applied on another node a moment ago.
+    ///
+    /// # Errors
+    /// As [`Tenants::catch_up`].
+    pub async fn find(&self, id: &TenantId) -> Result<Option<Arc<Tenant>>, StoreError> {
+        if let Some(tenant) = self.get(id) {
+            return Ok(Some(tenant));
+        }
+        self.catch_up().await?;
+        Ok(self.get(id))
     }
 
     /// The tenant that owns an account.

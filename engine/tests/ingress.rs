@@ -12,6 +12,7 @@ use std::time::Duration;
 use heddle_actors::metrics::Metrics;
 use heddle_actors::ports::{Options, Ports};
 use heddle_actors::system::System;
+use heddle_actors::tenants::Tenants;
 use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
 use heddle_connectors::memory::{
     Fault, MemoryDisk, MemoryKnowledge, MemoryStore, Options as StoreOptions, Outcome, ScriptedChannel,
@@ -52,9 +53,15 @@ struct Node {
 }
 
 fn tenant() -> Tenant {
-    let text = "id = \"acme\"\nname = \"Acme\"\n[agent]\nfallback = \"f\"\n[[channels]]\nkind = \"whatsapp\"\n\
-                account = \"1\"\naccess_token = \"t\"\napp_secret = \"s\"\nverify_token = \"v\"\n";
-    Tenant::from_toml(text).unwrap()
+    named("acme", "1")
+}
+
+fn named(id: &str, account: &str) -> Tenant {
+    let text = format!(
+        "id = \"{id}\"\nname = \"N\"\n[agent]\nfallback = \"f\"\n[[channels]]\nkind = \"whatsapp\"\n\
+         account = \"{account}\"\naccess_token = \"t\"\napp_secret = \"s\"\nverify_token = \"v\"\n"
+    );
+    Tenant::from_toml(&text).unwrap()
 }
 
 /// A text of a person known by some of these ids, so many seconds after [`NOW`].
@@ -75,10 +82,13 @@ impl Site {
         }
     }
 
+    fn keys(&self, store: &Arc<MemoryStore>) -> EnvelopeKeys {
+        EnvelopeKeys::new(store.clone(), self.clock.clone(), &self.master, keys::Options::default())
+    }
+
     async fn start(&self, options: StoreOptions) -> Node {
         let store = Arc::new(MemoryStore::open_with(self.disk.clone(), self.clock.clone(), options));
-        let keys =
-            EnvelopeKeys::new(store.clone(), self.clock.clone(), &self.master, keys::Options::default());
+        let keys = self.keys(&store);
         let channel: Arc<dyn Channel> = Arc::new(ScriptedChannel::default());
         let responder: Arc<dyn Responder> = Arc::new(Extractive);
         let random = Mutex::new(StdRng::seed_from_u64(1));
@@ -269,4 +279,29 @@ async fn an_erased_tenants_records_are_put_aside_without_what_they_say() {
     assert_eq!(site.received(), BTreeMap::new());
     let dead: Vec<_> = site.dead().iter().map(|letter| (letter.reason, letter.original.is_some())).collect();
     assert_eq!(dead, [(DeadReason::UnknownTenant, false), (DeadReason::Nameless, false)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_overtakes_its_tenants_configuration_waits_for_it() {
+    let site = Site::new();
+    let slow = |_| Fault::delay(Duration::from_millis(10));
+    let node = site.start(StoreOptions { faults: Arc::new(slow), ..StoreOptions::default() }).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // As on another node, which answers the administrator before this one has read of it.
+    let keys = Arc::new(site.keys(&node.store));
+    let (tenants, _) = Tenants::load(node.store.clone(), keys, site.clock.clone()).await.unwrap();
+    tenants.apply(named("globex", "2")).await.unwrap();
+    let of_globex = |id, seconds| {
+        let mut record = record(id, seconds, json!({ "user_id": "U" }));
+        record["tenant"] = json!("globex");
+        record["account"] = json!("2");
+        record
+    };
+    let mut of_nobody = of_globex("m1", 1);
+    of_nobody["tenant"] = json!("initech");
+    site.publish(FIRST, [of_globex("m0", 0), of_nobody, of_globex("m2", 2)]);
+    site.settled().await;
+    assert_eq!(site.received().into_values().collect::<Vec<_>>(), [[0, 2]]);
+    let dead: Vec<_> = site.dead().iter().map(|letter| (letter.reason, letter.offset)).collect();
+    assert_eq!(dead, [(DeadReason::UnknownTenant, 1)]);
 }

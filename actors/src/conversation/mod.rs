@@ -295,7 +295,7 @@ impl Conversation {
         record: &InboundRecord,
         receipt: &Receipt,
     ) -> Result<(), Fault> {
-        let Some(tenant) = self.context.tenants.get(&self.id.tenant) else {
+        let Some(tenant) = self.context.tenants.find(&self.id.tenant).await? else {
             let detail = format!("tenant {} is not known", self.id.tenant);
             return Err(Fault::Dead { reason: DeadReason::UnknownTenant, detail });
         };

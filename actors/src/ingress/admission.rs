@@ -40,6 +40,11 @@ impl Refused {
         Self { reason, detail: detail.into(), tenant: None }
     }
 
+    /// Whether it names a tenant or an account that is not there, or not the tenant's.
+    pub(super) fn names_nobody(&self) -> bool {
+        matches!(self.reason, DeadReason::UnknownTenant | DeadReason::Account)
+    }
+
     /// The tenant's keys were erased.
     pub(super) fn erased(tenant: TenantId) -> Self {
         let refused = Self::new(DeadReason::UnknownTenant, "the tenant has been erased");

@@ -111,18 +111,23 @@ impl Ingress {
         let Context { ports, tenants, .. } = &self.context;
         ports.metrics.taken(self.fence.partition.topic, records.len());
         let _in_work = ports.metrics.while_in_work(self.fence.partition.topic, records.len());
-        let now = ports.clock.now();
-        let owner = |kind, account: &_| tenants.by_account(kind, account);
-        let known = |tenant: &_| tenants.get(tenant).is_some();
-        let mut taken = Vec::with_capacity(records.len());
         let (mut admitted, mut refused) = (Vec::new(), Vec::new());
-        for (index, record) in records.into_iter().enumerate() {
-            match admit(&record.value, &owner, &known, now) {
+        let mut has_caught_up = false;
+        for (index, record) in records.iter().enumerate() {
+            let mut decided = self.admit(record);
+            // The tenant, or its account, may have been applied on another node just before.
+            if matches!(&decided, Err(why) if why.names_nobody()) && !has_caught_up {
+                self.insist(|| async { Ok(tenants.catch_up().await?) }).await?;
+                has_caught_up = true;
+                decided = self.admit(record);
+            }
+            match decided {
                 Ok(record) => admitted.push((index, record)),
                 Err(why) => refused.push((index, why)),
             }
-            taken.push(Taken { record, outputs: Vec::new() });
         }
+        let mut taken: Vec<_> =
+            records.into_iter().map(|record| Taken { record, outputs: Vec::new() }).collect();
         // Who shares no id is looked up at once; who does one after the other, so that an id that is new to
         // both leads both to the same contact.
         let groups = senders::apart(admitted);
@@ -139,6 +144,13 @@ impl Ingress {
         drop(lookups);
         self.bury(refused, &mut taken).await?;
         self.settle(taken).await
+    }
+
+    fn admit(&self, record: &Record) -> Result<Admitted, Refused> {
+        let Context { ports, tenants, .. } = &self.context;
+        let owner = |kind, account: &_| tenants.by_account(kind, account);
+        let known = |tenant: &_| tenants.get(tenant).is_some();
+        admit(&record.value, &owner, &known, ports.clock.now())
     }
 
     /// Writes the records of a group, whose tenant is one and the same.
