@@ -12,7 +12,7 @@ use heddle_schemas::ports::log::{Assignment, StoreError};
 use heddle_schemas::ports::state::Fence;
 use heddle_schemas::topic::{Epoch, Topic, TopicPartition};
 use ractor::{ActorRuntime, SpawnErr};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::account::Accounts;
@@ -38,6 +38,8 @@ pub struct System {
     orders: mpsc::Sender<Order>,
     running: JoinHandle<()>,
     following: JoinSet<()>,
+    // Closed when the supervisor ends.
+    over: watch::Receiver<()>,
 }
 
 #[derive(Debug)]
@@ -90,8 +92,19 @@ impl System {
             running: BTreeMap::new(),
             owned: BTreeMap::new(),
         };
-        let running = tokio::spawn(supervisor.run(receiver));
-        Ok(Self { tenants, reception, way_in, orders, running, following })
+        let (running_on, over) = watch::channel(());
+        let running = tokio::spawn(async move {
+            supervisor.run(receiver).await;
+            drop(running_on);
+        });
+        Ok(Self { tenants, reception, way_in, orders, running, following, over })
+    }
+
+    /// Waits until nothing can be worked off any more though nobody has asked for that: the log has closed to
+    /// this node. What was in work is another owner's, and the process had better end.
+    pub async fn over(&self) {
+        // Nothing is ever sent.
+        let _ = self.over.clone().changed().await;
     }
 
     /// Takes no more records, waits for what is in work, and stops. Returns whether all of it was finished
@@ -147,6 +160,8 @@ impl Supervisor {
                         self.assign(assignment).await;
                     }
                     Err(StoreError::Closed) => {
+                        tracing::error!("the log has closed to this node; it works off nothing any more");
+                        self.context.way_in.set_open(false);
                         self.kill().await;
                         return;
                     }

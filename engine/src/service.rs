@@ -61,6 +61,12 @@ impl Service {
         Ok(Self { node, address, shared, system, server })
     }
 
+    /// Waits until the node cannot go on; then [`Service::stop`] it.
+    pub async fn over(&self) {
+        self.system.over().await;
+        self.shared.set_ready(false);
+    }
+
     /// Stops everything in order. Returns whether all that was taken up was finished in time.
     pub async fn stop(self) -> bool {
         let Self { node, shared, system, server, .. } = self;

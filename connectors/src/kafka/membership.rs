@@ -12,12 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use heddle_schemas::ledger::Position;
+use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::log::StoreError;
-use heddle_schemas::topic::{Offset, TopicPartition};
+use heddle_schemas::topic::{Offset, Topic, TopicPartition};
 use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::mpsc;
@@ -33,6 +34,13 @@ use super::reader::{REQUEST, number};
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
 /// How long the thread waits for events at once: how late it notices that it is to end.
 const POLL: Duration = Duration::from_millis(100);
+/// How often within [`LATELY`] the group may put the node out before it stays out. Of two processes of one name
+/// that put each other out in turn, the one that was there first comes to this first.
+const OUT_OFTEN: usize = 3;
+/// What counts as often.
+const LATELY: Duration = Duration::from_secs(600);
+/// The pause before the node joins again; it doubles with each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
 
 /// What the group says.
 #[derive(Debug)]
@@ -48,7 +56,7 @@ pub enum Change {
         /// Told when the node has let go.
         released: blocking_mpsc::Sender<()>,
     },
-    /// The node is no member any more and will not be again.
+    /// The group has put the node out too often: it is no member any more and will not be again.
     Over(String),
 }
 
@@ -65,9 +73,7 @@ type Consumer = BaseConsumer<Group>;
 
 /// The node's membership.
 pub(super) struct Membership {
-    consumer: Arc<Consumer>,
-    names: Names,
-    offsets: Arc<Offsets>,
+    member: Arc<Member>,
     running: Mutex<Option<Running>>,
 }
 
@@ -76,13 +82,40 @@ struct Running {
     committing: JoinHandle<()>,
 }
 
+/// What joins the group, and joins it again.
+struct Member {
+    config: ClientConfig,
+    names: Names,
+    offsets: Arc<Offsets>,
+    handover: Duration,
+    clock: Arc<dyn Clock>,
+    changes: mpsc::Sender<Change>,
+    consumer: Mutex<Arc<Consumer>>,
+    closing: AtomicBool,
+}
+
 /// What librdkafka calls back.
 struct Group {
     names: Names,
     offsets: Arc<Offsets>,
     handover: Duration,
     changes: mpsc::Sender<Change>,
-    closing: AtomicBool,
+    /// What it says does not count any more.
+    retired: AtomicBool,
+}
+
+/// When the group has put the node out lately.
+#[derive(Debug, Default)]
+struct TimesOut(Vec<Duration>);
+
+impl TimesOut {
+    /// It has happened again: the pause before the node joins again, or none when it is to stay out.
+    fn again(&mut self, now: Duration) -> Option<Duration> {
+        self.0.retain(|before| now.saturating_sub(*before) < LATELY);
+        self.0.push(now);
+        let times = self.0.len();
+        (times <= OUT_OFTEN).then(|| FIRST_PAUSE * (1 << (times - 1)))
+    }
 }
 
 impl ClientContext for Group {
@@ -110,7 +143,7 @@ impl ConsumerContext for Group {
                 assigned
             }
             _ => {
-                if !self.closing.load(Ordering::Acquire) {
+                if !self.retired.load(Ordering::Acquire) {
                     self.let_go(consumer, partitions);
                 }
                 consumer.incremental_unassign(list)
@@ -123,6 +156,10 @@ impl ConsumerContext for Group {
 }
 
 impl Group {
+    fn new(names: Names, offsets: Arc<Offsets>, handover: Duration, changes: mpsc::Sender<Change>) -> Self {
+        Self { names, offsets, handover, changes, retired: AtomicBool::new(false) }
+    }
+
     fn let_go(&self, consumer: &BaseConsumer<Self>, partitions: Vec<TopicPartition>) {
         let lost = consumer.assignment_lost();
         tracing::info!(partitions = %listed(&partitions), lost, "the group takes partitions away");
@@ -163,6 +200,7 @@ impl Membership {
         connection: &Connection,
         names: Names,
         options: &Options,
+        clock: Arc<dyn Clock>,
     ) -> Result<(Self, mpsc::Receiver<Change>), KafkaError> {
         let mut config = connection.config();
         config.set("group.id", &options.group);
@@ -175,37 +213,34 @@ impl Membership {
         config.set("auto.offset.reset", "latest");
         let (changes, followed) = mpsc::channel(64);
         let offsets = Arc::<Offsets>::default();
-        let group = Group {
-            names: names.clone(),
-            offsets: offsets.clone(),
-            handover: options.handover,
-            changes,
-            closing: AtomicBool::new(false),
-        };
-        let consumer: Arc<Consumer> = Arc::new(config.create_with_context(group)?);
-        Ok((Self { consumer, names, offsets, running: Mutex::default() }, followed))
+        let handover = options.handover;
+        let group = Group::new(names.clone(), offsets.clone(), handover, changes.clone());
+        let consumer = Mutex::new(Arc::new(config.create_with_context(group)?));
+        let closing = AtomicBool::new(false);
+        let member = Member { config, names, offsets, handover, clock, changes, consumer, closing };
+        Ok((Self { member: Arc::new(member), running: Mutex::default() }, followed))
     }
 
     pub(super) fn offsets(&self) -> &Offsets {
-        &self.offsets
+        &self.member.offsets
     }
 
-    /// Joins the group for these topics.
-    pub(super) fn join(&self, topics: &[&str]) -> Result<(), StoreError> {
+    /// Joins the group for the consumed topics.
+    pub(super) fn join(&self) -> Result<(), StoreError> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if running.is_some() {
             return Ok(());
         }
         let failed = |error: KafkaError| unavailable("the consumer group cannot be joined", &error);
-        self.consumer.subscribe(topics).map_err(failed)?;
-        let consumer = self.consumer.clone();
-        let thread = std::thread::Builder::new().name("kafka-group".into()).spawn(move || serve(&consumer));
+        self.member.subscribe(&self.member.consumer()).map_err(failed)?;
+        let member = self.member.clone();
+        let thread = std::thread::Builder::new().name("kafka-group".into()).spawn(move || member.serve());
         let thread = thread.map_err(|error| StoreError::Unavailable { detail: error.to_string() })?;
-        let (consumer, names, offsets) = (self.consumer.clone(), self.names.clone(), self.offsets.clone());
+        let member = self.member.clone();
         let committing = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(COMMIT_EVERY).await;
-                commit_changed(&consumer, &names, &offsets).await;
+                member.commit_changed().await;
             }
         });
         *running = Some(Running { thread, committing });
@@ -214,9 +249,9 @@ impl Membership {
 
     /// What is committed for a partition; `None` when nothing ever was.
     pub(super) async fn committed(&self, partition: TopicPartition) -> Result<Option<Position>, StoreError> {
-        let consumer = self.consumer.clone();
+        let consumer = self.member.consumer();
         let mut list = TopicPartitionList::with_capacity(1);
-        list.add_partition(self.names.of(partition.topic), number(partition));
+        list.add_partition(self.member.names.of(partition.topic), number(partition));
         let found = blocking(move || consumer.committed_offsets(list, REQUEST)).await?;
         let failed =
             |error: KafkaError| unavailable(&format!("the position of {partition} is not known"), &error);
@@ -235,45 +270,121 @@ impl Membership {
     /// Commits what has been acknowledged, and stops being served. As a static member the node stays in the
     /// group until its session times out.
     pub(super) async fn close(&self) {
-        self.consumer.context().closing.store(true, Ordering::Release);
+        self.member.closing.store(true, Ordering::Release);
+        self.member.consumer().context().retired.store(true, Ordering::Release);
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Running { thread, committing }) = running {
             committing.abort();
-            commit_changed(&self.consumer, &self.names, &self.offsets).await;
+            self.member.commit_changed().await;
             drop(blocking(move || thread.join()).await);
         }
     }
 }
 
-fn serve(consumer: &Consumer) {
-    while !consumer.context().closing.load(Ordering::Acquire) {
-        match consumer.poll(POLL) {
-            // What had been on its way before the pause.
-            None | Some(Ok(_)) => {}
-            Some(Err(KafkaError::MessageConsumptionFatal(error))) => {
-                let why = format!(
-                    "the consumer group has put this node out: {error}; is node.name used by another process?"
-                );
-                tracing::error!("{why}");
-                consumer.context().tell(Change::Over(why));
+impl Member {
+    fn consumer(&self) -> Arc<Consumer> {
+        self.consumer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn subscribe(&self, consumer: &Consumer) -> Result<(), KafkaError> {
+        let topics: Vec<_> = Topic::CONSUMED.into_iter().map(|topic| self.names.of(topic)).collect();
+        consumer.subscribe(&topics)
+    }
+
+    /// Serves the group until the node closes or is out for good.
+    fn serve(&self) {
+        let mut times = TimesOut::default();
+        while let Some(error) = self.serve_until_out() {
+            self.lose_everything();
+            let Some(pause) = times.again(self.clock.elapsed()) else {
+                let why = format!("the consumer group keeps putting this node out: {error}");
+                tracing::error!("{why}; another process uses its node.name: give each its own");
+                drop(self.changes.blocking_send(Change::Over(why)));
+                return;
+            };
+            tracing::error!(
+                ?pause,
+                "the consumer group has put this node out: {error}; it joins again after a pause. If it comes \
+                 again, another process uses its node.name"
+            );
+            if !self.rejoin(pause) {
                 return;
             }
-            Some(Err(error)) => told("the consumer group", &error, ""),
         }
     }
-}
 
-async fn commit_changed(consumer: &Arc<Consumer>, names: &Names, offsets: &Offsets) {
-    let changed = offsets.changed(None);
-    if changed.is_empty() {
-        return;
+    /// Returns with the reason when the group has put the node out.
+    fn serve_until_out(&self) -> Option<RDKafkaErrorCode> {
+        let consumer = self.consumer();
+        while !self.closing.load(Ordering::Acquire) {
+            match consumer.poll(POLL) {
+                // What had been on its way before the pause.
+                None | Some(Ok(_)) => {}
+                Some(Err(KafkaError::MessageConsumptionFatal(error))) => return Some(error),
+                Some(Err(error)) => told("the consumer group", &error, ""),
+            }
+        }
+        None
     }
-    let (consumer, names) = (consumer.clone(), names.clone());
-    let committed = blocking(move || commit(&consumer, &names, &changed).map(|()| changed)).await;
-    match committed {
-        Ok(Ok(changed)) => offsets.committed(changed),
-        Ok(Err(error)) => tracing::warn!(%error, "offsets could not be committed; they are tried again"),
-        Err(_) => {}
+
+    /// Others may have everything already.
+    fn lose_everything(&self) {
+        self.consumer().context().retired.store(true, Ordering::Release);
+        let partitions = Topic::CONSUMED.into_iter().flat_map(|topic| {
+            (0..self.names.partitions(topic)).map(move |partition| TopicPartition { topic, partition })
+        });
+        let partitions: Vec<_> = partitions.collect();
+        for partition in &partitions {
+            self.offsets.close(*partition);
+        }
+        // Nothing is waited for.
+        let (released, _) = blocking_mpsc::channel();
+        drop(self.changes.blocking_send(Change::Revoked { partitions, lost: true, released }));
+    }
+
+    /// Joins the group again after a pause, or returns false when the node closes.
+    fn rejoin(&self, mut pause: Duration) -> bool {
+        loop {
+            let until = self.clock.elapsed() + pause;
+            while self.clock.elapsed() < until {
+                if self.closing.load(Ordering::Acquire) {
+                    return false;
+                }
+                std::thread::sleep(POLL);
+            }
+            let group =
+                Group::new(self.names.clone(), self.offsets.clone(), self.handover, self.changes.clone());
+            let joined = self.config.create_with_context(group).and_then(|consumer: Consumer| {
+                self.subscribe(&consumer)?;
+                Ok(Arc::new(consumer))
+            });
+            match joined {
+                Ok(consumer) => {
+                    *self.consumer.lock().unwrap_or_else(PoisonError::into_inner) = consumer;
+                    return true;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the consumer group cannot be joined; it is tried again")
+                }
+            }
+            pause = FIRST_PAUSE;
+        }
+    }
+
+    async fn commit_changed(&self) {
+        let changed = self.offsets.changed(None);
+        if changed.is_empty() {
+            return;
+        }
+        let (consumer, names) = (self.consumer(), self.names.clone());
+        let committed = blocking(move || commit(&consumer, &names, &changed).map(|()| changed)).await;
+        match committed {
+            Ok(Ok(changed)) => self.offsets.committed(changed),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "offsets could not be committed; they are tried again");
+            }
+            Err(_) => {}
+        }
     }
 }
 
@@ -299,4 +410,23 @@ fn commit(
 
 fn listed(partitions: &[TopicPartition]) -> String {
     partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_put_out_now_and_then_joins_again_and_who_is_put_out_often_stays_out() {
+        let mut times = TimesOut::default();
+        let mut now = Duration::from_secs(5);
+        for _ in 0..20 {
+            assert_eq!(times.again(now), Some(FIRST_PAUSE));
+            now += LATELY;
+        }
+        assert_eq!(times.again(now), Some(FIRST_PAUSE));
+        assert_eq!(times.again(now + Duration::from_secs(3)), Some(FIRST_PAUSE * 2));
+        assert_eq!(times.again(now + Duration::from_secs(8)), Some(FIRST_PAUSE * 4));
+        assert_eq!(times.again(now + Duration::from_secs(17)), None);
+    }
 }

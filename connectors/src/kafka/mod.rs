@@ -95,14 +95,14 @@ impl Kafka {
         let group = format!("{}engine", options.prefix);
         let producer =
             Producer::new(connection.clone(), names.clone(), clock.clone(), options.max_record_bytes)?;
-        let reader = Reader::new(connection, names.clone(), &group, clock)?;
+        let reader = Reader::new(connection, names.clone(), &group, clock.clone())?;
         let member = membership::Options {
             member: format!("{group}.{}", connection.node),
             group,
             session_timeout: options.session_timeout,
             handover: options.handover,
         };
-        let (membership, changes) = Membership::new(connection, names.clone(), &member)?;
+        let (membership, changes) = Membership::new(connection, names.clone(), &member, clock)?;
         Ok(Self { names, producer, reader, membership, changes: Mutex::new(Some(changes)) })
     }
 
@@ -113,8 +113,7 @@ impl Kafka {
     pub fn join(&self) -> Result<mpsc::Receiver<Change>, StoreError> {
         let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner).take();
         let changes = changes.ok_or(StoreError::Closed)?;
-        let topics: Vec<_> = Topic::CONSUMED.into_iter().map(|topic| self.names.of(topic)).collect();
-        self.membership.join(&topics)?;
+        self.membership.join()?;
         Ok(changes)
     }
 

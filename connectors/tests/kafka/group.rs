@@ -89,3 +89,32 @@ async fn a_node_that_comes_back_under_its_name_gets_what_it_had() {
     assert_eq!(assigned(&mut again.join().unwrap()).await, before);
     again.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_put_out_joins_again() {
+    let prefix = Prefix::new();
+    let options = options("a", &prefix);
+    topics::apply(&options).await.unwrap();
+    let kafka = open(&options).await;
+    let mut changes = kafka.join().unwrap();
+    let before = assigned(&mut changes).await;
+    kafka.take_over(INBOUND).await.unwrap();
+    // Another process of its name, and a short one: what a broker may make of one that it did not see go.
+    let double = open(&options).await;
+    assert_eq!(assigned(&mut double.join().unwrap()).await, before);
+    let out = tokio::time::timeout(SOON, changes.recv()).await.unwrap();
+    let Some(Change::Revoked { partitions, lost: true, .. }) = out else { panic!("{out:?}") };
+    assert!(before.iter().all(|partition| partitions.contains(partition)), "{partitions:?}");
+    double.close().await;
+    drop(double);
+    assert_eq!(assigned(&mut changes).await, before);
+    // What the first membership had open was lost with it.
+    kafka.acknowledge(INBOUND, [0]);
+    assert_eq!(kafka.position(INBOUND).await.unwrap(), Position::default());
+    kafka.take_over(INBOUND).await.unwrap();
+    kafka.acknowledge(INBOUND, [0]);
+    kafka.close().await;
+    let again = open(&options).await;
+    assert_eq!(again.position(INBOUND).await.unwrap(), Position::at(1));
+    again.close().await;
+}
