@@ -4,7 +4,7 @@
 //! - [`membership`]: the consumer group: which partitions the node is given, and its commits.
 //! - [`offsets`], [`metadata`]: what has been acknowledged, and how it is written into a commit.
 //! - [`reader`]: reads partitions from any offset on.
-//! - [`producer`]: appends records.
+//! - [`producer`]: appends records; [`publisher`]: publishes as a connector does.
 //! - [`topics`]: what the topics have to be like, and how they are made so.
 //! - `names`, `client`: what topics are called, how clients are set up.
 
@@ -14,6 +14,7 @@ mod metadata;
 mod names;
 mod offsets;
 mod producer;
+mod publisher;
 mod reader;
 pub mod topics;
 
@@ -34,6 +35,7 @@ pub use self::membership::Change;
 use self::membership::Membership;
 use self::names::Names;
 use self::producer::Producer;
+pub use self::publisher::Publisher;
 use self::reader::Reader;
 
 /// How the log is reached.

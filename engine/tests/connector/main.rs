@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a fault of the harness is a fault of the test")]
 
+#[path = "../common/on_services.rs"]
+mod on_services;
 #[path = "../../../connectors/tests/common/services.rs"]
 mod services;
 
@@ -13,12 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_connectors::clock::SystemClock;
-use heddle_connectors::cql::schema::Schema;
-use heddle_connectors::kafka::topics;
-use heddle_engine::configuration;
 use heddle_engine::service::Service;
 use heddle_engine::simulator::graph::{self, GraphApi};
-use heddle_schemas::config::{Config, LogKind, StateKind};
 use heddle_schemas::sealed::Secret;
 use serde_json::{Value, json};
 
@@ -88,22 +86,9 @@ async fn soon(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_connector_in_python_publishes_is_answered_once_and_what_is_wrong_is_put_aside() {
     let folder = tempfile::tempdir().unwrap();
-    let id = std::process::id();
-    let mut config = Config { data_dir: folder.path().join("data"), ..Config::default() };
-    config.http.listen = "127.0.0.1:0".parse().unwrap();
-    config.log.kind = LogKind::Kafka;
-    config.log.brokers = vec![Services::get().kafka.clone()];
-    config.log.topic_prefix = format!("connector.{id}.");
-    config.log.partitions = 2.try_into().unwrap();
-    config.state.kind = StateKind::Cql;
-    config.state.nodes = vec![Services::get().cql.clone()];
-    config.state.keyspace = format!("connector_{id}");
+    let mut config = on_services::prepared("connector", folder.path()).await;
     // The examples' messages are from the beginning of a year.
     config.engine.answer_within = Duration::from_secs(20 * 365 * 86_400);
-    config.validate().unwrap();
-    topics::apply(&configuration::kafka(&config)).await.unwrap();
-    let (cql, replication) = configuration::cql(&config.state);
-    Schema::connect(&cql, replication).await.unwrap().apply().await.unwrap();
 
     let numbers = [("1001".parse().unwrap(), Secret::new("token"))].into();
     let options = graph::Options { numbers, ..graph::Options::default() };

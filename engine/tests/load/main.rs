@@ -1,7 +1,12 @@
-//! `heddle load` against a serving node on the embedded store, and against one that loses and doubles replies.
+//! `heddle load` against a serving node on the embedded store, on Kafka and CQL by both ways, and against
+//! one that loses and doubles replies.
 
 #![expect(clippy::unwrap_used, reason = "a fault of the harness is a fault of the test")]
 
+#[path = "../common/on_services.rs"]
+mod on_services;
+#[path = "../../../connectors/tests/common/services.rs"]
+mod services;
 mod stand_in;
 
 use std::num::{NonZeroU32, NonZeroU64};
@@ -10,7 +15,8 @@ use std::time::Duration;
 
 use heddle_connectors::clock::SystemClock;
 use heddle_engine::cli::admin::{Admin, Where};
-use heddle_engine::cli::load::{Load, Options, Pace, Report, Until};
+use heddle_engine::cli::load::{Load, Options, Pace, Report, Until, Way};
+use heddle_engine::configuration;
 use heddle_engine::service::Service;
 use heddle_schemas::config::Config;
 
@@ -27,6 +33,10 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config { data_dir: folder.path().join("data"), ..Config::default() };
         config.http.listen = "127.0.0.1:0".parse().unwrap();
+        Self::of(config, folder).await
+    }
+
+    async fn of(config: Config, folder: tempfile::TempDir) -> Self {
         let service = Service::start(config.clone()).await.unwrap();
         let url = format!("http://{}", service.address);
         Self { service, config, url, _folder: folder }
@@ -62,9 +72,9 @@ async fn every_message_of_an_open_loop_is_answered_and_a_second_run_uses_the_ten
     assert_eq!(report.messages_sent + report.messages_unsent, 200);
     assert_eq!(report.messages_accepted, report.messages_sent);
     assert_eq!((report.replied, report.wrong, report.strangers), (report.messages_accepted, 0, 0));
-    assert_eq!(report.webhook_statuses, [(200, report.webhooks)].into());
+    assert_eq!(report.answers, [("200".into(), report.bodies)].into());
     assert_eq!(report.reply_latency_ms.count, report.replied);
-    assert!(report.webhook_latency_ms.p50 > 0.0 && report.reply_latency_ms.p50 > 0.0);
+    assert!(report.accept_latency_ms.p50 > 0.0 && report.reply_latency_ms.p50 > 0.0);
 
     // The same customers write again, many in one body, within the limits that the API now enforces.
     let messages = NonZeroU64::new(205).unwrap();
@@ -77,7 +87,7 @@ async fn every_message_of_an_open_loop_is_answered_and_a_second_run_uses_the_ten
     };
     let report = site.load(again).await;
     assert!(report.is_clean(), "{report}");
-    assert_eq!((report.messages_accepted, report.webhooks, report.replied), (205, 21, 205));
+    assert_eq!((report.messages_accepted, report.bodies, report.replied), (205, 21, 205));
     assert!(report.graph_refused.is_empty(), "{report}");
     assert_eq!(site.service.node.ports.metrics.duplicates(), 0, "ids of another run do not come again");
     assert_eq!(site.service.node.ports.metrics.turns(), report.replied + 200 - report.messages_unsent);
@@ -107,12 +117,29 @@ async fn a_closed_loop_asks_only_what_is_waited_for_and_a_settle_delay_gathers()
 async fn what_is_refused_is_counted_and_owed_nothing() {
     let site = Site::start().await;
     // Nobody listens there.
-    let webhooks = vec!["http://127.0.0.1:9".to_owned()];
+    let way = Way::Webhooks { nodes: vec!["http://127.0.0.1:9".to_owned()] };
     let until = Until::Messages(NonZeroU64::new(20).unwrap());
-    let report = site.load(Options { webhooks, until, ..options() }).await;
+    let report = site.load(Options { way, until, ..options() }).await;
     assert_eq!((report.messages_refused, report.messages_accepted, report.lost), (20, 0, 0));
-    assert_eq!(report.webhook_faults, [("no connection", 20)].into());
+    assert_eq!(report.answers, [("no connection".into(), 20)].into());
     assert!(!report.is_clean(), "nothing accepted proves nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_on_kafka_and_cql_answers_what_comes_by_either_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let site = Site::of(on_services::prepared("load", folder.path()).await, folder).await;
+    let kafka = configuration::kafka(&site.config);
+    let published = Way::Kafka { connection: kafka.connection, prefix: kafka.prefix };
+    for (way, answer) in [(Options::default().way, "200"), (published, "confirmed")] {
+        let pace = Pace::Rate(count(20));
+        let until = Until::Messages(NonZeroU64::new(60).unwrap());
+        let report = site.load(Options { way, pace, until, batch: count(2), ..options() }).await;
+        assert!(report.is_clean(), "{report}");
+        assert_eq!((report.messages_accepted, report.replied, report.wrong), (60, 60, 0), "{report}");
+        assert_eq!(report.answers, [(answer.into(), 30)].into());
+    }
+    assert!(site.service.stop().await);
 }
 
 /// A hundred messages, in bodies of ten to one conversation, to a node that does something wrong.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::time::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -19,7 +20,7 @@ use super::options::{Options, Pace, Until};
 use super::report::{Report, Times};
 use super::schedule::Schedule;
 use super::tally::Tally;
-use super::way::{Letter, Parcel, WayIn, Webhooks};
+use super::way::{Letter, Parcel, WayIn};
 use crate::cli::Failure;
 use crate::cli::admin::Admin;
 use crate::simulator::dice::Dice;
@@ -99,7 +100,7 @@ impl Account {
 
 impl Load {
     /// Starts the simulated API, and applies the tenants with their document to the node. `base` is the node's
-    /// address; webhooks go there unless the options name others.
+    /// address; messages go there unless the options name another way.
     ///
     /// # Errors
     /// When the options are wrong, the API cannot listen, or the node does not take the tenants.
@@ -114,14 +115,8 @@ impl Load {
         let moment = clock.now().as_micros().unsigned_abs();
         let cast = Cast::new(&options, moment);
         let graph = provider(&options, &cast, clock.clone()).await?;
-        let nodes = match options.webhooks.is_empty() {
-            true => vec![base.to_owned()],
-            false => options.webhooks.clone(),
-        };
         let connections = options.connections.get() as usize;
-        let way = Webhooks::new(&nodes, &cast, options.tenants.get(), connections, options.timeout)
-            .context("the addresses that webhooks go to")
-            .map_err(Failure::Usage)?;
+        let way = WayIn::new(&options, &cast, base).map_err(Failure::Usage)?;
         apply(admin, &cast, &graph, &options).await?;
 
         let customers = match options.pace {
@@ -139,7 +134,7 @@ impl Load {
             connections: Arc::new(Semaphore::new(connections)),
             phase: watch::Sender::new(Phase::Whole),
             start: AtomicU64::new(0),
-            way: WayIn::Webhooks(way),
+            way,
             options,
             cast,
             clock,
@@ -216,7 +211,7 @@ impl Load {
         Choice::new(conversations.get(), tenants.get(), *skew, *seed)
     }
 
-    /// Waits until every webhook is answered, and every reply has come or is waited for long enough.
+    /// Waits until every body is answered, and every reply has come or is waited for long enough.
     async fn settle(&self) {
         // Fails only when closed, and it never is.
         let _ = self.connections.acquire_many(self.options.connections.get()).await;
@@ -335,7 +330,7 @@ impl Load {
     /// or none has become free for as long as a reply is waited for.
     fn compose(&self, choice: &mut Choice, due: Duration, size: u32, end: Duration) -> Parcel {
         let waited_for = matches!(self.options.pace, Pace::Max { .. });
-        let written_at = (self.clock.now().as_micros() / 1_000_000).to_string();
+        let written_at = Timestamp::from_secs(self.clock.now().as_micros() / 1_000_000);
         let patience = self.clock.elapsed() + self.options.wait;
         let first = choice.any();
         let tenant = self.cast.tenant_of(first);
@@ -350,7 +345,7 @@ impl Load {
             match sent {
                 Some(sent) => {
                     let id = wamid::new(&Cast::phone(sent.conversation), wamid::From::Customer, &self.ids);
-                    letters.push(Letter { sent, id, written_at: written_at.clone() });
+                    letters.push(Letter { sent, id, written_at });
                 }
                 // Every one that was tried waits for as many replies as it may.
                 None if self.goes_on(end) && self.clock.elapsed() < patience => std::thread::sleep(NAP / 100),
@@ -368,8 +363,8 @@ impl Load {
         let result = self.way.send(&parcel).await;
         let latency = self.clock.elapsed().saturating_sub(due);
         let freed = match result {
-            Ok(()) => {
-                self.account.tally().accepted(parcel.sent(), latency);
+            Ok(answer) => {
+                self.account.tally().accepted(parcel.sent(), answer, latency);
                 0
             }
             Err(why) => self.account.tally().refused(parcel.sent(), why),

@@ -1,4 +1,5 @@
-//! `heddle load`: drives a running node by signed webhooks, and counts and measures what comes back.
+//! `heddle load`: drives a running node, by signed webhooks or by records of topic ingress, and counts and
+//! measures what comes back.
 //!
 //! The node may have any store behind it. The load brings its own provider, a simulated Graph API, and its own
 //! tenants, which it applies through the admin API; each message asks a question whose reply names it, so
@@ -34,29 +35,31 @@ use std::time::Duration;
 
 use clap::Args;
 use heddle_connectors::clock::SystemClock;
-use heddle_schemas::config::Config;
+use heddle_connectors::kafka::Connection;
+use heddle_schemas::config::{Config, LogKind};
 
 pub use self::drive::{Load, Progress};
-pub use self::options::{Options, Pace, Until};
+pub use self::options::{Options, Pace, Until, Way};
 pub use self::report::{LatencyMs, Report};
 use self::screen::Screen;
 use super::Failure;
 use super::admin::{Admin, Where};
 use super::output::Output;
+use crate::configuration;
 
 /// What `--json` prints, for `--help`; [`Report`] says it in full.
 const FIELDS: &str = "\
 With --json one object:
   rate_per_second, in_flight                what was asked for; the other is null
-  tenants, conversations, skew, webhook_batch, settle_ms, per_number_per_second, seed
-  send_seconds, webhooks, messages_sent     the sending
-  messages_accepted, accepted_per_second    messages whose webhook got its 200: each is owed a reply
-  messages_refused, messages_unsent         no 200; due but not sent in time, and in no percentile
+  way, tenants, conversations, skew, batch, settle_ms, per_number_per_second, seed
+  send_seconds, bodies, messages_sent       the sending
+  messages_accepted, accepted_per_second    a 200, or Kafka's confirmation: each is owed a reply
+  messages_refused, messages_unsent         not accepted; due but not sent in time, and in no percentile
   replied, replied_per_second               messages whose reply came
   lost, doubled, out_of_order               broken promises: exit code 1
-  wrong, strangers, unowed                  replies to nothing asked, to nobody here, to messages without a 200
-  webhook_latency_ms, reply_latency_ms      count, mean, p50, p99, p99_9, max; from when it was due
-  webhook_statuses, webhook_faults          webhooks by status, and without an answer by what happened
+  wrong, strangers, unowed                  replies to nothing asked, to nobody here, to what was not accepted
+  accept_latency_ms, reply_latency_ms       count, mean, p50, p99, p99_9, max; from when it was due
+  answers                                   bodies by what became of them, such as a webhook's status
   graph_refused                             calls the simulated API refused, by error code
   cautions                                  what limits the meaning of the numbers";
 
@@ -83,9 +86,9 @@ pub struct Arguments {
     /// The exponent of Zipf's law by which conversations are chosen; 0: all alike.
     #[arg(long, value_name = "S", default_value_t = 0.0)]
     skew: f64,
-    /// Messages in one webhook.
+    /// Messages in one webhook, or published at once.
     #[arg(long, value_name = "K", default_value = "1")]
-    webhook_batch: NonZeroU32,
+    batch: NonZeroU32,
     /// The tenants' settle delay; above 0 one turn may answer several messages.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "0ms")]
     settle: Duration,
@@ -101,10 +104,13 @@ pub struct Arguments {
     /// Where webhooks go, several of them in turn. Default: the node whose admin API is used.
     #[arg(long = "webhooks", value_name = "URL")]
     webhooks: Vec<String>,
-    /// Webhooks under way at once.
+    /// Publish into topic ingress instead, as a connector does; brokers are those of log.brokers.
+    #[arg(long, conflicts_with = "webhooks")]
+    kafka: bool,
+    /// Webhooks, or records published together, under way at once.
     #[arg(long, value_name = "N", default_value = "256")]
     connections: NonZeroU32,
-    /// How long the answer to a webhook may take.
+    /// How long the answer to a webhook, or Kafka's confirmation, may take.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10s")]
     timeout: Duration,
     /// How long a reply is waited for: at the end, and by each customer of --max.
@@ -130,30 +136,43 @@ struct PaceArguments {
 }
 
 impl Arguments {
-    fn options(&self) -> Options {
+    fn options(&self, config: &Config) -> Result<Options, Failure> {
+        let way = match (self.kafka, config.log.kind) {
+            (false, _) => Way::Webhooks { nodes: self.webhooks.clone() },
+            (true, LogKind::Kafka) => {
+                let kafka = configuration::kafka(config);
+                let connection = Connection { node: "load".into(), ..kafka.connection };
+                Way::Kafka { connection, prefix: kafka.prefix }
+            }
+            (true, LogKind::Embedded) => {
+                return Err(Failure::Usage(anyhow::anyhow!(
+                    "--kafka needs the brokers: name a configuration with log.kind = \"kafka\" by --config"
+                )));
+            }
+        };
         let PaceArguments { rate, in_flight, .. } = self.pace;
         let until = match (self.messages, self.duration) {
             (Some(messages), _) => Until::Messages(messages),
             (None, Some(duration)) => Until::Duration(duration),
             (None, None) => Options::default().until,
         };
-        Options {
+        Ok(Options {
             pace: rate.map_or(Pace::Max { in_flight }, Pace::Rate),
             until,
             tenants: self.tenants,
             conversations: self.conversations,
             skew: self.skew,
-            batch: self.webhook_batch,
+            batch: self.batch,
             settle: self.settle,
             per_number: self.per_number,
             enforce_limits: self.enforce_limits,
             graph_listen: self.graph_listen,
-            webhooks: self.webhooks.clone(),
+            way,
             connections: self.connections,
             timeout: self.timeout,
             wait: self.wait,
             seed: self.seed,
-        }
+        })
     }
 }
 
@@ -162,7 +181,7 @@ impl Arguments {
 /// # Errors
 /// When nobody answers there, or something was lost, doubled or misordered.
 pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
-    let options = arguments.options();
+    let options = arguments.options(&config)?;
     // A folder that no process has open cannot be loaded, so it is not looked for.
     let base = arguments.place.url.unwrap_or_else(|| format!("http://{}", config.http.listen));
     let admin = Admin::find(config, &Where { url: Some(base.clone()) }).await?;

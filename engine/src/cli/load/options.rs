@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
+use heddle_connectors::kafka::Connection;
+
 use super::choice::Choice;
 
 /// WhatsApp lets a pair of number and user borrow so many messages, and pay back one in [`PAIR_INTERVAL`]
@@ -38,8 +40,25 @@ pub enum Until {
     Messages(NonZeroU64),
 }
 
+/// The way that messages take into the engine.
+#[derive(Debug, Clone)]
+pub enum Way {
+    /// Signed webhooks, as WhatsApp sends them.
+    Webhooks {
+        /// The nodes that they go to, in turn, as base addresses; empty: the node whose admin API is used.
+        nodes: Vec<String>,
+    },
+    /// Records of topic ingress, as a connector publishes them.
+    Kafka {
+        /// How brokers are reached.
+        connection: Connection,
+        /// What the topics' names begin with.
+        prefix: String,
+    },
+}
+
 /// What a run does.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// How fast messages come. Default: as fast as it goes, 64 customers.
     pub pace: Pace,
@@ -62,12 +81,11 @@ pub struct Options {
     pub enforce_limits: bool,
     /// Where the simulated API listens; it must be an address that the engine reaches. Default loopback.
     pub graph_listen: SocketAddr,
-    /// The nodes that webhooks go to, in turn, as base addresses. Empty, the default: the node whose admin
-    /// API is used.
-    pub webhooks: Vec<String>,
-    /// Webhooks under way at once. Default 256, as many as a node reads at once by default.
+    /// The way in. Default: webhooks to the node whose admin API is used.
+    pub way: Way,
+    /// Bodies under way at once. Default 256, as many webhooks as a node reads at once by default.
     pub connections: NonZeroU32,
-    /// How long the answer to a webhook may take. Default 10 s.
+    /// How long it may take until a body is accepted. Default 10 s.
     pub timeout: Duration,
     /// How long a reply is waited for: at the end, and by a customer of a closed loop. Default 30 s.
     pub wait: Duration,
@@ -88,7 +106,7 @@ impl Default for Options {
             per_number: const { NonZeroU32::new(1000).unwrap() },
             enforce_limits: false,
             graph_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            webhooks: Vec::new(),
+            way: Way::Webhooks { nodes: Vec::new() },
             connections: const { NonZeroU32::new(256).unwrap() },
             timeout: Duration::from_secs(10),
             wait: Duration::from_secs(30),
@@ -119,7 +137,7 @@ impl Options {
         if let Pace::Max { in_flight } = self.pace
             && in_flight < self.batch
         {
-            faults.push(format!("--in-flight {in_flight} is below --webhook-batch {}", self.batch));
+            faults.push(format!("--in-flight {in_flight} is below --batch {}", self.batch));
         }
         if self.graph_listen.ip().is_unspecified() {
             faults.push(

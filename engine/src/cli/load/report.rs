@@ -1,5 +1,6 @@
 //! What a run came to: numbers with their units in their names, as JSON or as a table.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::options::{Options, Pace};
+use super::options::{Options, Pace, Way};
 use super::tally::Tally;
 use crate::simulator::graph;
 
@@ -52,14 +53,16 @@ pub struct Report {
     pub rate_per_second: Option<u32>,
     /// The customers that asked and waited, when it was as fast as it goes; else null.
     pub in_flight: Option<u32>,
+    /// The way in: `webhooks` or `kafka`.
+    pub way: &'static str,
     /// Tenants, with one WhatsApp number each.
     pub tenants: u32,
     /// Conversations to choose from.
     pub conversations: u32,
     /// The exponent of Zipf's law by which they were chosen.
     pub skew: f64,
-    /// Messages in one webhook.
-    pub webhook_batch: u32,
+    /// Messages in one webhook, or published at once.
+    pub batch: u32,
     /// The tenants' settle delay.
     pub settle_ms: u128,
     /// The limit of a number.
@@ -68,13 +71,13 @@ pub struct Report {
     pub seed: u64,
     /// From the first message to the last.
     pub send_seconds: f64,
-    /// Webhooks sent.
-    pub webhooks: u64,
+    /// Webhooks sent, or groups of records published.
+    pub bodies: u64,
     /// Messages in them.
     pub messages_sent: u64,
-    /// Messages whose webhook got its 200: each is owed a reply.
+    /// Messages whose webhook got its 200, or that Kafka has confirmed: each is owed a reply.
     pub messages_accepted: u64,
-    /// Messages whose webhook got another answer or none.
+    /// Messages that got another answer or none.
     pub messages_refused: u64,
     /// Messages that were due and not sent when the time was over, since all connections were busy. Their
     /// latency is in no percentile.
@@ -95,16 +98,14 @@ pub struct Report {
     pub wrong: u64,
     /// Replies to somebody else, or to what an earlier run asked.
     pub strangers: u64,
-    /// Replies to messages whose webhook got no 200: it had been taken in nevertheless.
+    /// Replies to messages that were not accepted: they had been taken in nevertheless.
     pub unowed: u64,
-    /// From when a webhook was due to its 200.
-    pub webhook_latency_ms: LatencyMs,
+    /// From when a body was due until it was accepted.
+    pub accept_latency_ms: LatencyMs,
     /// From when a message was due to its reply's arrival at the simulated API.
     pub reply_latency_ms: LatencyMs,
-    /// Webhooks by the status they got.
-    pub webhook_statuses: BTreeMap<u16, u64>,
-    /// Webhooks without an answer, by what happened.
-    pub webhook_faults: BTreeMap<&'static str, u64>,
+    /// Bodies by what they were answered: a status, or what happened instead.
+    pub answers: BTreeMap<Cow<'static, str>, u64>,
     /// Calls that the simulated API refused, by Graph's error code.
     pub graph_refused: BTreeMap<i64, u64>,
     /// What limits the meaning of these numbers.
@@ -140,15 +141,19 @@ impl Report {
         Self {
             rate_per_second,
             in_flight,
+            way: match options.way {
+                Way::Webhooks { .. } => "webhooks",
+                Way::Kafka { .. } => "kafka",
+            },
             tenants: options.tenants.get(),
             conversations: options.conversations.get(),
             skew: options.skew,
-            webhook_batch: options.batch.get(),
+            batch: options.batch.get(),
             settle_ms: options.settle.as_millis(),
             per_number_per_second: options.per_number.get(),
             seed: options.seed,
             send_seconds: (sending.as_secs_f64() * 1000.0).round() / 1000.0,
-            webhooks: counts.webhooks,
+            bodies: counts.bodies,
             messages_sent: counts.sent,
             messages_accepted: counts.accepted,
             messages_refused: counts.refused,
@@ -162,10 +167,9 @@ impl Report {
             wrong: counts.nameless,
             strangers: counts.strangers,
             unowed: counts.unowed,
-            webhook_latency_ms: LatencyMs::of(tally.webhook_latency()),
+            accept_latency_ms: LatencyMs::of(tally.accept_latency()),
             reply_latency_ms: LatencyMs::of(tally.reply_latency()),
-            webhook_statuses: counts.statuses.clone(),
-            webhook_faults: counts.faults.clone(),
+            answers: counts.answers.clone(),
             graph_refused: graph.refused,
             cautions,
         }
@@ -189,11 +193,11 @@ impl fmt::Display for Report {
             (Some(rate), _) => format!("{rate} messages a second"),
             (_, customers) => format!("as fast as it goes, {} in flight", customers.unwrap_or_default()),
         };
-        writeln!(f, "Load: {asked}, {:.1} s", self.send_seconds)?;
+        writeln!(f, "Load by {}: {asked}, {:.1} s", self.way, self.send_seconds)?;
         writeln!(
             f,
-            "  {} tenants, {} conversations, skew {}, {} in a webhook, settle {} ms",
-            self.tenants, self.conversations, self.skew, self.webhook_batch, self.settle_ms
+            "  {} tenants, {} conversations, skew {}, {} at once, settle {} ms",
+            self.tenants, self.conversations, self.skew, self.batch, self.settle_ms
         )?;
         let line = |f: &mut fmt::Formatter<'_>, name: &str, count: u64, beside: String| {
             writeln!(f, "  {name:<22} {count:>10}  {beside}").map(drop)
@@ -208,11 +212,11 @@ impl fmt::Display for Report {
             line(f, name, count, meaning.into())?;
         }
         for (name, count, meaning) in [
-            ("refused", self.messages_refused, "no 200: owed no reply"),
+            ("refused", self.messages_refused, "not accepted: owed no reply"),
             ("unsent", self.messages_unsent, "due, but all connections were busy; in no percentile"),
             ("wrong replies", self.wrong, "answer nothing that was asked"),
             ("strangers", self.strangers, "replies to nobody here, or of an earlier run"),
-            ("unowed", self.unowed, "replies to messages without a 200"),
+            ("unowed", self.unowed, "replies to messages that were not accepted"),
         ] {
             if count > 0 {
                 line(f, name, count, meaning.into())?;
@@ -220,14 +224,13 @@ impl fmt::Display for Report {
         }
         writeln!(f, "  {:<22} {:>10} {:>10} {:>10} {:>10}", "latency, ms", "p50", "p99", "p99.9", "max")?;
         for (name, latency) in
-            [("due to webhook's 200", self.webhook_latency_ms), ("due to reply", self.reply_latency_ms)]
+            [("due to accepted", self.accept_latency_ms), ("due to reply", self.reply_latency_ms)]
         {
             let LatencyMs { p50, p99, p99_9, max, .. } = latency;
             writeln!(f, "  {name:<22} {p50:>10.2} {p99:>10.2} {p99_9:>10.2} {max:>10.2}")?;
         }
-        let statuses = self.webhook_statuses.iter().map(|(status, times)| format!("{status}: {times}"));
-        let faults = self.webhook_faults.iter().map(|(fault, times)| format!("{fault}: {times}"));
-        write!(f, "  webhooks by answer     {}", statuses.chain(faults).collect::<Vec<_>>().join(", "))?;
+        let answers = self.answers.iter().map(|(answer, times)| format!("{answer}: {times}"));
+        write!(f, "  {:<22} {}", format!("{} by answer", self.way), answers.collect::<Vec<_>>().join(", "))?;
         if !self.graph_refused.is_empty() {
             let refused = self.graph_refused.iter().map(|(code, times)| format!("{code}: {times}"));
             write!(f, "\n  calls refused          {}", refused.collect::<Vec<_>>().join(", "))?;

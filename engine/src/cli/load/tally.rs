@@ -10,7 +10,7 @@
 //! - *out of order* if its reply comes after that of a message that was sent when this one had been accepted.
 //!   Two that were under way at the same time have no order, and none is asked for.
 //!
-//! A message that was not accepted is owed nothing. Where the answer to a webhook was lost, nobody knows; so a
+//! A message that was not accepted is owed nothing. Where the answer was lost, nobody knows; so a
 //! reply to such a message is counted, and is no fault.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,7 +19,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::cast::THINGS;
-use super::way::Refusal;
+use super::way::Answer;
 
 /// Latencies over this are counted as this.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -69,10 +69,10 @@ struct Conversation {
 /// The totals.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Counts {
-    pub(super) webhooks: u64,
+    pub(super) bodies: u64,
     pub(super) sent: u64,
     pub(super) accepted: u64,
-    /// Messages whose webhook got another answer than 200, or none.
+    /// Messages that were not accepted.
     pub(super) refused: u64,
     pub(super) answered: u64,
     pub(super) doubled: u64,
@@ -81,12 +81,10 @@ pub(super) struct Counts {
     pub(super) nameless: u64,
     /// Replies to who is none of the customers, or to what was not asked in this run.
     pub(super) strangers: u64,
-    /// Replies to messages whose webhook was not answered with 200.
+    /// Replies to messages that were not accepted.
     pub(super) unowed: u64,
-    /// Webhooks by the status they got.
-    pub(super) statuses: BTreeMap<u16, u64>,
-    /// Webhooks without an answer, by what happened.
-    pub(super) faults: BTreeMap<&'static str, u64>,
+    /// Bodies by what they were answered.
+    pub(super) answers: BTreeMap<Answer, u64>,
 }
 
 /// The account of a run.
@@ -100,7 +98,7 @@ pub(super) struct Tally {
     /// Messages somebody waits for, the oldest first; kept only where somebody does.
     waits: VecDeque<(Sent, Duration)>,
     counts: Counts,
-    webhook_latency: Histogram<u64>,
+    accept_latency: Histogram<u64>,
     reply_latency: Histogram<u64>,
     last_reply: Duration,
 }
@@ -117,7 +115,7 @@ impl Tally {
             open: 0,
             waits: VecDeque::new(),
             counts: Counts::default(),
-            webhook_latency: latencies(),
+            accept_latency: latencies(),
             reply_latency: latencies(),
             last_reply: Duration::ZERO,
         }
@@ -131,7 +129,7 @@ impl Tally {
     /// A body begins: messages of one body keep the order they have in it.
     pub(super) fn begin_body(&mut self) {
         self.step += 1;
-        self.counts.webhooks += 1;
+        self.counts.bodies += 1;
     }
 
     /// A message leaves in the body that has begun. `waited_for`: who sends waits for the reply.
@@ -159,15 +157,20 @@ impl Tally {
         sent
     }
 
-    /// A body got its 200, which took so long.
-    pub(super) fn accepted(&mut self, body: impl ExactSizeIterator<Item = Sent>, latency: Duration) {
+    /// A body was accepted, which took so long.
+    pub(super) fn accepted(
+        &mut self,
+        body: impl ExactSizeIterator<Item = Sent>,
+        answer: Answer,
+        latency: Duration,
+    ) {
         self.step += 1;
         self.counts.accepted += body.len() as u64;
-        *self.counts.statuses.entry(200).or_default() += 1;
-        record(&mut self.webhook_latency, latency);
+        *self.counts.answers.entry(answer).or_default() += 1;
+        record(&mut self.accept_latency, latency);
         for sent in body {
             let talk = &mut self.conversations[sent.conversation as usize];
-            // Its reply may have come before the 200.
+            // Its reply may have come before.
             if let Some(open) = talk.open.iter_mut().find(|open| open.number == sent.number) {
                 open.accepted = self.step;
             }
@@ -175,12 +178,9 @@ impl Tally {
     }
 
     /// A body was not accepted. Returns how many of its messages were waited for.
-    pub(super) fn refused(&mut self, body: impl ExactSizeIterator<Item = Sent>, why: Refusal) -> usize {
+    pub(super) fn refused(&mut self, body: impl ExactSizeIterator<Item = Sent>, answer: Answer) -> usize {
         self.counts.refused += body.len() as u64;
-        match why {
-            Refusal::Status(status) => *self.counts.statuses.entry(status).or_default() += 1,
-            Refusal::Fault(fault) => *self.counts.faults.entry(fault).or_default() += 1,
-        }
+        *self.counts.answers.entry(answer).or_default() += 1;
         let mut freed = 0;
         for sent in body {
             let talk = &mut self.conversations[sent.conversation as usize];
@@ -268,9 +268,9 @@ impl Tally {
         &self.counts
     }
 
-    /// How long a 200 took, in microseconds.
-    pub(super) fn webhook_latency(&self) -> &Histogram<u64> {
-        &self.webhook_latency
+    /// How long it took until a body was accepted, in microseconds.
+    pub(super) fn accept_latency(&self) -> &Histogram<u64> {
+        &self.accept_latency
     }
 
     /// How long a reply took, in microseconds.
@@ -311,7 +311,7 @@ mod tests {
         }
 
         fn take(&mut self, number: u32) {
-            self.accepted([sent(number)].into_iter(), at(1));
+            self.accepted([sent(number)].into_iter(), "200".into(), at(1));
         }
 
         fn hear(&mut self, things: &[u32], millis: u64) -> usize {
@@ -350,11 +350,11 @@ mod tests {
         tally.one(0);
         tally.one(0);
         tally.take(0);
-        assert_eq!(tally.refused([sent(1)].into_iter(), Refusal::Status(503)), 1);
-        assert_eq!(tally.refused([sent(2)].into_iter(), Refusal::Fault("timeout")), 1);
+        assert_eq!(tally.refused([sent(1)].into_iter(), "503".into()), 1);
+        assert_eq!(tally.refused([sent(2)].into_iter(), "timeout".into()), 1);
         assert_eq!((tally.open(), tally.counts().refused), (1, 2));
-        assert_eq!(tally.counts().statuses, BTreeMap::from([(200, 1), (503, 1)]));
-        assert_eq!(tally.counts().faults["timeout"], 1);
+        let answers = [("200", 1), ("503", 1), ("timeout", 1)].map(|(answer, times)| (answer.into(), times));
+        assert_eq!(tally.counts().answers, BTreeMap::from(answers));
         // It had been taken in after all: nobody could know, and once is right.
         tally.hear(&[2], 9);
         assert_eq!((tally.counts().unowed, tally.counts().doubled), (1, 0));
@@ -384,7 +384,7 @@ mod tests {
         // One body has an order.
         tally.begin_body();
         let body = [tally.send(0, at(6), false), tally.send(0, at(6), false)];
-        tally.accepted(body.into_iter(), at(1));
+        tally.accepted(body.into_iter(), "200".into(), at(1));
         tally.hear(&[5], 7);
         tally.hear(&[4], 8);
         assert_eq!((tally.counts().out_of_order, tally.counts().answered), (2, 6));

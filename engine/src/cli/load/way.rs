@@ -1,15 +1,25 @@
 //! The ways into the engine. A way takes a parcel of messages for one account and says whether it was accepted:
-//! durable, and so owed a reply.
+//! durable, and so owed a reply. What it was answered is a short text, such as `200`.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
+use anyhow::Context as _;
 use bytes::Bytes;
+use futures::future::join_all;
+use heddle_connectors::kafka::Publisher;
+use heddle_schemas::content::{Content, Context};
+use heddle_schemas::id::ChannelKind;
+use heddle_schemas::ports::log::StoreError;
+use heddle_schemas::record::ingress::{IngressEvent, IngressRecord, Label, Phone, Sender};
+use heddle_schemas::record::{V, encode};
+use heddle_schemas::time::Timestamp;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Url};
 use serde::Serialize;
 
 use super::cast::Cast;
+use super::options::{Options, Way};
 use super::tally::Sent;
 use crate::simulator::webhooks::signature;
 
@@ -24,8 +34,8 @@ pub(super) struct Letter {
     pub(super) sent: Sent,
     /// The channel's id of it, unlike any other's.
     pub(super) id: String,
-    /// Whole seconds since the epoch.
-    pub(super) written_at: String,
+    /// In whole seconds.
+    pub(super) written_at: Timestamp,
 }
 
 impl Parcel {
@@ -35,31 +45,92 @@ impl Parcel {
     }
 }
 
-/// Why a parcel was not accepted, or is not known to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// It was answered with this status.
-    Status(u16),
-    /// It was not answered.
-    Fault(&'static str),
-}
+/// What a parcel was answered.
+pub(super) type Answer = Cow<'static, str>;
 
 /// A way in.
 pub(super) enum WayIn {
     /// Signed webhooks, as WhatsApp sends them.
     Webhooks(Webhooks),
+    /// Records of topic ingress.
+    Kafka(Kafka),
 }
 
 impl WayIn {
+    /// The way that the options name; webhooks go to `base` where they name no other node.
+    ///
+    /// # Errors
+    /// What is wrong with an address or a client.
+    pub(super) fn new(options: &Options, cast: &Cast, base: &str) -> anyhow::Result<Self> {
+        Ok(match &options.way {
+            Way::Webhooks { nodes } => {
+                let alone = [base.to_owned()];
+                let nodes = if nodes.is_empty() { &alone[..] } else { nodes };
+                Self::Webhooks(Webhooks::new(nodes, cast, options)?)
+            }
+            Way::Kafka { connection, prefix } => {
+                let publisher = Publisher::new(connection, prefix, options.timeout);
+                Self::Kafka(Kafka { publisher: publisher.context("the producer of --kafka")? })
+            }
+        })
+    }
+
     /// Hands a parcel in.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub(super) async fn send(&self, parcel: &Parcel) -> Result<(), Refusal> {
+    /// When it was not accepted, or is not known to be.
+    pub(super) async fn send(&self, parcel: &Parcel) -> Result<Answer, Answer> {
         match self {
             Self::Webhooks(webhooks) => webhooks.send(parcel).await,
+            Self::Kafka(kafka) => kafka.send(parcel).await,
         }
     }
+}
+
+/// A connector's producer.
+pub(super) struct Kafka {
+    publisher: Publisher,
+}
+
+impl Kafka {
+    async fn send(&self, parcel: &Parcel) -> Result<Answer, Answer> {
+        let published = parcel.letters.iter().map(|letter| async {
+            let phone = Cast::phone(letter.sent.conversation);
+            self.publisher.publish(&phone, &record(parcel.tenant, letter, &phone)).await
+        });
+        match join_all(published).await.into_iter().collect() {
+            Ok(()) => Ok("confirmed".into()),
+            Err(StoreError::Full { .. }) => Err("the producer's buffer is full".into()),
+            Err(_) => Err("not confirmed".into()),
+        }
+    }
+}
+
+/// The record that a connector would write of it.
+fn record(tenant: u32, letter: &Letter, phone: &str) -> Vec<u8> {
+    let label = |text: String| Label::new(text).expect("it is short and not empty");
+    encode(&IngressRecord {
+        v: V,
+        tenant: Cast::tenant_id(tenant),
+        channel: ChannelKind::Whatsapp,
+        account: Cast::account(tenant),
+        message_id: label(letter.id.clone()),
+        at: letter.written_at,
+        from: Some(Sender {
+            phone: Phone::new(format!("+{phone}")),
+            name: Some(label(name(letter))),
+            ..Sender::default()
+        }),
+        event: IngressEvent::Message {
+            content: Content::Text { body: Cast::question(letter.sent.thing()) },
+            context: Context::default(),
+        },
+    })
+    .into()
+}
+
+fn name(letter: &Letter) -> String {
+    format!("Customer {}", letter.sent.conversation + 1)
 }
 
 /// Webhooks to the nodes, in turn.
@@ -77,26 +148,17 @@ struct Account {
 }
 
 impl Webhooks {
-    /// To the nodes at these addresses, at least one; `connections` of them at once.
-    ///
-    /// # Errors
-    /// What is wrong with an address or the HTTP client.
-    pub(super) fn new(
-        nodes: &[String],
-        cast: &Cast,
-        tenants: u32,
-        connections: usize,
-        timeout: Duration,
-    ) -> anyhow::Result<Self> {
+    /// To the nodes at these addresses, at least one.
+    fn new(nodes: &[String], cast: &Cast, options: &Options) -> anyhow::Result<Self> {
         let client = Client::builder()
-            .timeout(timeout)
+            .timeout(options.timeout)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .tcp_nodelay(true)
             .user_agent("facebookexternalua")
-            .pool_max_idle_per_host(connections)
+            .pool_max_idle_per_host(options.connections.get() as usize)
             .build()?;
-        let accounts: Vec<_> = (0..tenants)
+        let accounts: Vec<_> = (0..options.tenants.get())
             .map(|tenant| Account {
                 id: Cast::account(tenant).to_string(),
                 secret: cast.secret("secret", tenant).expose().to_owned(),
@@ -106,11 +168,12 @@ impl Webhooks {
             let base = node.trim_end_matches('/');
             accounts.iter().map(|one| format!("{base}/webhooks/whatsapp/{}", one.id).parse()).collect()
         };
-        let nodes = nodes.iter().map(urls).collect::<Result<_, _>>()?;
+        let nodes = nodes.iter().map(urls).collect::<Result<_, _>>();
+        let nodes = nodes.context("the addresses that webhooks go to")?;
         Ok(Self { client, nodes, turn: AtomicUsize::new(0), accounts })
     }
 
-    async fn send(&self, parcel: &Parcel) -> Result<(), Refusal> {
+    async fn send(&self, parcel: &Parcel) -> Result<Answer, Answer> {
         let account = &self.accounts[parcel.tenant as usize];
         let body = body(&account.id, &parcel.letters);
         let signature = signature(&account.secret, &body);
@@ -121,11 +184,12 @@ impl Webhooks {
             .header(CONTENT_TYPE, "application/json")
             .header("x-hub-signature-256", signature)
             .body(body);
-        let response = request.send().await.map_err(|error| Refusal::Fault(fault(&error)))?;
+        let response = request.send().await.map_err(|error| Answer::from(fault(&error)))?;
         let status = response.status().as_u16();
         // Read, so that the connection can be used again.
-        response.bytes().await.map_err(|error| Refusal::Fault(fault(&error)))?;
-        if status == 200 { Ok(()) } else { Err(Refusal::Status(status)) }
+        response.bytes().await.map_err(|error| Answer::from(fault(&error)))?;
+        let answer = Answer::from(status.to_string());
+        if status == 200 { Ok(answer) } else { Err(answer) }
     }
 }
 
@@ -184,7 +248,7 @@ struct Profile {
 struct Message<'a> {
     from: String,
     id: &'a str,
-    timestamp: &'a str,
+    timestamp: String,
     #[serde(rename = "type")]
     kind: &'static str,
     text: Text,
@@ -197,11 +261,7 @@ struct Text {
 
 impl Contact {
     fn of(letter: &Letter) -> Self {
-        let conversation = letter.sent.conversation;
-        Self {
-            profile: Profile { name: format!("Customer {}", conversation + 1) },
-            wa_id: Cast::phone(conversation),
-        }
+        Self { profile: Profile { name: name(letter) }, wa_id: Cast::phone(letter.sent.conversation) }
     }
 }
 
@@ -210,7 +270,7 @@ impl<'a> Message<'a> {
         Self {
             from: Cast::phone(letter.sent.conversation),
             id: &letter.id,
-            timestamp: &letter.written_at,
+            timestamp: (letter.written_at.as_micros() / 1_000_000).to_string(),
             kind: "text",
             text: Text { body: Cast::question(letter.sent.thing()) },
         }
