@@ -118,6 +118,12 @@ impl Partition {
         Self::conversation(Table::History, conversation)
     }
 
+    /// What a conversation has seen, rows by message.
+    #[must_use]
+    pub fn markers(conversation: &ConversationId) -> Self {
+        Self::conversation(Table::Marker, conversation)
+    }
+
     /// The deliveries of a conversation, rows by outbound id.
     #[must_use]
     pub fn deliveries(conversation: &ConversationId) -> Self {

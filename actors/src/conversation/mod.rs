@@ -11,6 +11,7 @@
 
 mod draft;
 pub mod head;
+mod seen;
 pub mod thread;
 pub mod turn;
 
@@ -40,6 +41,7 @@ use tokio::task::JoinSet;
 
 use self::draft::Draft;
 use self::head::{Head, Open, Wake};
+use self::seen::Seen;
 use self::thread::{EntrySaid, Thread, ThreadError};
 use self::turn::{Asked, Ended, Turn};
 use crate::agenda::Entry;
@@ -145,8 +147,7 @@ struct ConversationState {
 
 struct Loaded {
     head: Head,
-    /// Whether the conversation was there before; a new one has seen nothing.
-    stored: bool,
+    seen: Seen,
     thread: Thread,
     address: Address,
     routes: Routes,
@@ -321,7 +322,16 @@ impl Conversation {
         let ports = &self.context.ports;
         let key = Key::head(&self.id);
         let stored = ports.state.get(&key).await?;
-        let cipher = ports.keys.contact(&self.id.tenant, self.id.contact, Missing::Create).await?;
+        let seen = async {
+            match stored {
+                Some(_) => Ok(Seen::load(&*ports.state, &self.id).await?),
+                None => Ok(Seen::none()),
+            }
+        };
+        let cipher = async {
+            ports.keys.contact(&self.id.tenant, self.id.contact, Missing::Create).await.map_err(Fault::from)
+        };
+        let (seen, cipher) = tokio::try_join!(seen, cipher)?;
         let unreadable = |detail: String| Fault::Dead { reason: DeadReason::Unreadable, detail };
         let head: Head = match &stored {
             Some(stored) => serde_json::from_slice(stored)
@@ -336,7 +346,7 @@ impl Conversation {
         let thread = Thread::new(self.id.clone(), cipher);
         let routes = Routes::of(ports, &self.id);
         let published = head.last.is_none();
-        state.loaded = Some(Loaded { head, stored: stored.is_some(), thread, address, routes, published });
+        state.loaded = Some(Loaded { head, seen, thread, address, routes, published });
         Ok(())
     }
 
@@ -346,7 +356,7 @@ impl Conversation {
         state: &ConversationState,
         message: MessageKey,
     ) -> Result<Option<Option<TurnId>>, StoreError> {
-        if state.loaded.as_ref().is_some_and(|loaded| !loaded.stored) {
+        if state.loaded.as_ref().is_some_and(|loaded| loaded.seen.lacks(message)) {
             return Ok(None);
         }
         let marker = self.context.ports.state.get(&Key::marker(&self.id, message)).await?;
@@ -452,6 +462,9 @@ impl Conversation {
             state.texts.insert(act.key, text);
         }
         self.take_over(state, *draft);
+        if let Some(loaded) = &mut state.loaded {
+            loaded.seen.add(act.key);
+        }
         Ok(())
     }
 
@@ -517,7 +530,6 @@ impl Conversation {
     fn take_over(&self, state: &mut ConversationState, draft: Draft) {
         if let Some(loaded) = &mut state.loaded {
             loaded.head = draft.head;
-            loaded.stored = true;
             loaded.published |= draft.decided.is_some();
             if let Some(address) = draft.address {
                 loaded.address = address;
