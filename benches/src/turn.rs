@@ -5,8 +5,8 @@
 //! delay, retrieval (an echo responder), and the account, whose partitions nobody works on here. Phases:
 //! - `cold`: each conversation speaks for the first time; actor, contact's key and head are made.
 //! - `warm`: the same conversations go on, from a log that is full: the throughput.
-//! - `half`: records arrive at half that rate; from the append's call to the reply being readable in
-//!   outbound: the latency.
+//! - `half`: records arrive at half that rate, in conversations that are in memory; from the append's call to the
+//!   reply being readable in outbound: the latency.
 
 #![expect(clippy::disallowed_methods, reason = "a measurement takes the time")]
 
@@ -259,16 +259,28 @@ impl Turns {
         Ok(())
     }
 
+    /// So many turns, a message each, in conversations that speak for the first time: to see what a turn writes.
+    ///
+    /// # Errors
+    /// As [`Turns::measure`].
+    pub async fn try_out(self: &Arc<Self>, turns: usize) -> anyhow::Result<()> {
+        anyhow::ensure!(turns <= self.asked.conversations, "there are fewer conversations than that");
+        self.work_off(0..turns).await.map(drop)
+    }
+
     /// All phases.
     ///
     /// # Errors
     /// When a message gives no turn, or a store fails.
     pub async fn measure(self: &Arc<Self>) -> anyhow::Result<Value> {
         let Asked { conversations, turns, partitions, .. } = self.asked;
-        let cold = self.work_off(0..conversations).await?;
-        let warm = self.work_off(conversations..conversations + turns).await?;
+        // What was tried out before has other numbers.
+        let first = conversations;
+        let warm_from = first + conversations;
+        let cold = self.work_off(first..warm_from).await?;
+        let warm = self.work_off(warm_from..warm_from + turns).await?;
         let rate = warm["turns_per_second"].as_f64().unwrap_or(1.0) / 2.0;
-        let half = self.half_load(conversations + turns, rate).await?;
+        let half = self.half_load(warm_from + turns, rate).await?;
         Ok(json!({
             "cores": std::thread::available_parallelism().map_or(0, std::num::NonZeroUsize::get),
             "profile": if cfg!(debug_assertions) { "dev" } else { "release" },
@@ -319,6 +331,12 @@ impl Turns {
     /// Lets messages arrive at a rate, and takes the time from each one's arrival to its reply.
     async fn half_load(self: &Arc<Self>, first: usize, a_second: f64) -> anyhow::Result<Value> {
         let system = System::start(self.ports.clone(), self.asked.options()).await?;
+        // Every conversation is in memory before the time counts: what is asked for is a node that goes on, not
+        // one that has just started.
+        let loaded = first + self.asked.conversations;
+        self.fill(first..loaded).await?;
+        self.drain().await?;
+        let first = loaded;
         let seen: Arc<Mutex<HashMap<String, Instant>>> = Arc::default();
         let mut tailing = tokio::task::JoinSet::new();
         for partition in 0..self.log.partitions(Topic::Outbound) {

@@ -1,6 +1,7 @@
 //! Durable turns a second of the whole engine on Kafka and CQL, see [`heddle_benches::turn`], and beside them,
 //! in the same run, what the two drivers do alone: a write of as many rows and bytes in one batch, then one
-//! record produced, as many at once as the engine may have in work.
+//! record produced, as many at once as the engine may have in work. What a turn writes is read back from a few
+//! that are tried out before.
 //!
 //! It runs against real servers and makes topics and a keyspace of its own, which it leaves: for servers that
 //! serve nothing else. Prints one JSON object. `cluster_turn --help` says what can be set.
@@ -22,11 +23,14 @@ use heddle_connectors::cluster::{self, Cluster};
 use heddle_connectors::cql::schema::{Schema, Wanted};
 use heddle_connectors::cql::{self, Cql};
 use heddle_connectors::kafka::{self, Connection, Kafka, topics};
-use heddle_schemas::ports::log::Log as _;
+use heddle_schemas::ports::log::{FetchLimit, Log as _};
 use heddle_schemas::sealed::Secret;
+use heddle_schemas::topic::{Topic, TopicPartition};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use scylla::client::session_builder::SessionBuilder;
 use scylla::statement::batch::{Batch, BatchType};
+use scylla::value::CqlValue;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 // As the binary has it.
@@ -51,12 +55,76 @@ struct Arguments {
     at_once: usize,
 }
 
-/// Bytes of what one turn writes, as the engine's rows of this benchmark are: head, history row, marker, and
-/// the record of a reply.
-const HEAD: usize = 450;
-const HISTORY: usize = 620;
-const MARKER: usize = 16;
-const REPLY: usize = 760;
+/// Turns that are tried out to see what they write.
+const TRIED: usize = 100;
+
+/// What one turn writes: the mean of some.
+#[derive(Debug, Clone, Serialize)]
+struct Shape {
+    /// Bytes of a conversation's name.
+    id: usize,
+    history: Rows,
+    /// Rows of table conversation, by kind.
+    conversation: BTreeMap<i8, Rows>,
+    /// Bytes of the reply's record in outbound.
+    record: usize,
+}
+
+/// Rows of one kind in one turn.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Rows {
+    rows: usize,
+    name: usize,
+    value: usize,
+}
+
+impl Rows {
+    fn of(rows: &[(&[u8], &[u8])]) -> Self {
+        let mean = |bytes: usize| bytes.div_ceil(rows.len().max(1));
+        Self {
+            rows: (rows.len() as f64 / TRIED as f64).round() as usize,
+            name: mean(rows.iter().map(|(name, _)| name.len()).sum()),
+            value: mean(rows.iter().map(|(_, value)| value.len()).sum()),
+        }
+    }
+}
+
+impl Shape {
+    async fn read(arguments: &Arguments, keyspace: &str, store: &Cluster) -> anyhow::Result<Self> {
+        let session = SessionBuilder::new().known_node(&arguments.cql).build().await?;
+        let query = format!("SELECT id, row, value FROM {keyspace}.history");
+        let history = session.query_unpaged(query, ()).await?.into_rows_result()?;
+        let history: Vec<_> = history.rows::<(Vec<u8>, Vec<u8>, Vec<u8>)>()?.collect::<Result<_, _>>()?;
+        let query = format!("SELECT kind, row, value FROM {keyspace}.conversation");
+        let rows = session.query_unpaged(query, ()).await?.into_rows_result()?;
+        let rows: Vec<_> = rows.rows::<(i8, Vec<u8>, Vec<u8>)>()?.collect::<Result<_, _>>()?;
+        let mut kinds: BTreeMap<i8, Vec<(&[u8], &[u8])>> = BTreeMap::new();
+        for (kind, name, value) in &rows {
+            kinds.entry(*kind).or_default().push((name, value));
+        }
+        let (mut records, mut bytes) = (0, 0);
+        for partition in 0..arguments.asked.partitions.get() {
+            let partition = TopicPartition { topic: Topic::Outbound, partition };
+            let limit = FetchLimit { records: TRIED, bytes: 1 << 20 };
+            // From the beginning: as much as there is is enough.
+            let (from, end) = (0, store.end(partition).await?);
+            if from < end {
+                for record in store.fetch(partition, from, limit, Duration::from_secs(5)).await? {
+                    records += 1;
+                    bytes += record.value.len();
+                }
+            }
+        }
+        anyhow::ensure!(records > 0 && !history.is_empty(), "the turns that were tried out wrote nothing");
+        let of_history: Vec<_> = history.iter().map(|(_, name, value)| (&name[..], &value[..])).collect();
+        Ok(Self {
+            id: history.iter().map(|(id, ..)| id.len()).sum::<usize>().div_ceil(history.len()),
+            history: Rows::of(&of_history),
+            conversation: kinds.iter().map(|(kind, rows)| (*kind, Rows::of(rows))).collect(),
+            record: bytes.div_ceil(records),
+        })
+    }
+}
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -88,7 +156,6 @@ async fn main() -> anyhow::Result<()> {
     Schema::connect(&of_cql, Wanted::Everywhere(NonZeroU32::MIN)).await?.apply().await?;
     topics::apply(&of_kafka).await?;
 
-    let before = raw(&arguments, &of_kafka.prefix, &of_cql.keyspace).await?;
     let clock = Arc::new(SystemClock);
     let kafka = Kafka::open(&of_kafka, clock.clone()).await?;
     let options = cluster::Options {
@@ -106,14 +173,18 @@ async fn main() -> anyhow::Result<()> {
             break;
         }
     }
-    let turns = Turns::open(arguments.asked.clone(), store.clone(), store.clone(), None).await?;
-    let mut result = Arc::new(turns).measure().await?;
+    let turns = Arc::new(Turns::open(arguments.asked.clone(), store.clone(), store.clone(), None).await?);
+    turns.try_out(TRIED).await?;
+    let shape = Shape::read(&arguments, &of_cql.keyspace, &store).await?;
+    let before = raw(&arguments, &of_kafka.prefix, &of_cql.keyspace, &shape).await?;
+    let mut result = turns.measure().await?;
     store.close().await;
-    let after = raw(&arguments, &of_kafka.prefix, &of_cql.keyspace).await?;
+    let after = raw(&arguments, &of_kafka.prefix, &of_cql.keyspace, &shape).await?;
     let a_second = |raw: &Value| raw["a_second"].as_f64().unwrap_or(f64::NAN);
     let drivers = f64::midpoint(a_second(&before), a_second(&after));
     let warm = result["warm"]["turns_per_second"].as_f64().unwrap_or(f64::NAN);
     result["bench"] = "cluster_turn".into();
+    result["a_turn_writes"] = serde_json::to_value(&shape)?;
     result["drivers_before"] = before;
     result["drivers_after"] = after;
     result["drivers_by_warm_turns"] = json!(drivers / warm);
@@ -122,7 +193,7 @@ async fn main() -> anyhow::Result<()> {
 }
 
 /// One batch written and then one record produced, again and again, by the drivers alone.
-async fn raw(arguments: &Arguments, prefix: &str, keyspace: &str) -> anyhow::Result<Value> {
+async fn raw(arguments: &Arguments, prefix: &str, keyspace: &str, shape: &Shape) -> anyhow::Result<Value> {
     let session = Arc::new(SessionBuilder::new().known_node(&arguments.cql).build().await?);
     let producer: FutureProducer = rdkafka::ClientConfig::new()
         .set("bootstrap.servers", &arguments.kafka)
@@ -132,18 +203,24 @@ async fn raw(arguments: &Arguments, prefix: &str, keyspace: &str) -> anyhow::Res
     let conversation = session
         .prepare(format!(
             "INSERT INTO {keyspace}.conversation (tenant, id, kind, row, value, expires) \
-             VALUES (?, ?, ?, ?, ?, ?) USING TTL ?"
+             VALUES ('raw', ?, ?, ?, ?, ?) USING TTL 864000"
         ))
         .await?;
     let history = session
         .prepare(format!(
-            "INSERT INTO {keyspace}.history (tenant, id, row, value, expires) VALUES (?, ?, ?, ?, ?) USING TTL ?"
+            "INSERT INTO {keyspace}.history (tenant, id, row, value, expires) VALUES ('raw', ?, ?, ?, ?) \
+             USING TTL 2592000"
         ))
         .await?;
     let mut batch = Batch::new(BatchType::Unlogged);
-    batch.append_statement(history);
-    batch.append_statement(conversation.clone());
-    batch.append_statement(conversation);
+    for _ in 0..shape.history.rows {
+        batch.append_statement(history.clone());
+    }
+    for rows in shape.conversation.values() {
+        for _ in 0..rows.rows {
+            batch.append_statement(conversation.clone());
+        }
+    }
     let (batch, topic) = (Arc::new(batch), format!("{prefix}events"));
     let next = Arc::new(AtomicUsize::new(0));
     let began = Instant::now();
@@ -152,7 +229,7 @@ async fn raw(arguments: &Arguments, prefix: &str, keyspace: &str) -> anyhow::Res
         let (session, producer, batch) = (session.clone(), producer.clone(), batch.clone());
         let (topic, next, raw) = (topic.clone(), next.clone(), arguments.raw);
         let partitions = i32::try_from(arguments.asked.partitions.get())?;
-        let conversations = arguments.asked.conversations;
+        let (conversations, shape) = (arguments.asked.conversations, shape.clone());
         workers.spawn(async move {
             let mut took = Vec::new();
             loop {
@@ -161,15 +238,34 @@ async fn raw(arguments: &Arguments, prefix: &str, keyspace: &str) -> anyhow::Res
                     return anyhow::Ok(took);
                 }
                 let began = Instant::now();
-                let id = format!("raw/{}", number % conversations).into_bytes();
-                let row = number.to_be_bytes().to_vec();
-                let values = (
-                    ("raw", &id, &row, vec![7_u8; HISTORY], i64::MAX, 2_592_000_i32),
-                    ("raw", &id, 3_i8, &row, vec![7_u8; MARKER], i64::MAX, 864_000_i32),
-                    ("raw", &id, 1_i8, Vec::<u8>::new(), vec![7_u8; HEAD], i64::MAX, 0_i32),
-                );
+                let id = format!("{:0width$}", number % conversations, width = shape.id).into_bytes();
+                let named = |rows: &Rows, row: usize| {
+                    format!("{number:0width$}{row}", width = rows.name).into_bytes()
+                };
+                let mut values: Vec<Vec<CqlValue>> = Vec::new();
+                for row in 0..shape.history.rows {
+                    values.push(vec![
+                        CqlValue::Blob(id.clone()),
+                        CqlValue::Blob(named(&shape.history, row)),
+                        CqlValue::Blob(vec![7; shape.history.value]),
+                        CqlValue::BigInt(i64::MAX),
+                    ]);
+                }
+                for (kind, rows) in &shape.conversation {
+                    for row in 0..rows.rows {
+                        // The head is the one row without a name: written again and again.
+                        let name = if rows.name == 0 { Vec::new() } else { named(rows, row) };
+                        values.push(vec![
+                            CqlValue::Blob(id.clone()),
+                            CqlValue::TinyInt(*kind),
+                            CqlValue::Blob(name),
+                            CqlValue::Blob(vec![7; rows.value]),
+                            CqlValue::BigInt(i64::MAX),
+                        ]);
+                    }
+                }
                 session.batch(&batch, values).await?;
-                let payload = vec![7_u8; REPLY];
+                let payload = vec![7_u8; shape.record];
                 let record = FutureRecord::to(&topic)
                     .partition(i32::try_from(number)? % partitions)
                     .key(&id)
