@@ -42,7 +42,7 @@ fn hold() {
 
 fn run(arguments: &[&str]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/local/services");
-    let done = Command::new(&script).args(arguments).output();
+    let done = Command::new(&script).args(arguments).env("HEDDLE_HELD", "1").output();
     let done = done.unwrap_or_else(|error| panic!("{} cannot be run: {error}", script.display()));
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     assert!(done.status.success(), "{arguments:?}: {said}");
