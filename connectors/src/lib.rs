@@ -6,6 +6,7 @@
 //! - [`cluster`]: log and state of many nodes: Kafka, CQL and the ownership that binds them.
 //! - [`cql`]: rows in ScyllaDB or Apache Cassandra.
 //! - [`embedded`]: log and state of one process, in files.
+//! - `http`: what calls to others' HTTP APIs share.
 //! - [`kafka`]: the log on Apache Kafka.
 //! - [`keys`]: envelope encryption over any state store.
 //! - [`knowledge`]: tenants' documents, searched with Tantivy.
@@ -21,6 +22,7 @@ pub mod cql;
 pub mod embedded;
 #[cfg(test)]
 mod fixtures;
+mod http;
 pub mod kafka;
 pub mod keys;
 pub mod knowledge;

@@ -32,7 +32,8 @@ use heddle_schemas::ports::channel::{
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::sealed::Secret;
 use reqwest::Client;
-use reqwest::redirect::Policy;
+
+use crate::http;
 
 pub use failure::classify;
 pub use send::MAX_TEXT_CHARS;
@@ -88,18 +89,13 @@ impl WhatsApp {
     /// # Errors
     /// When the HTTP client cannot be built, such as without TLS root certificates.
     pub fn new(options: &Options, clock: Arc<dyn Clock>) -> Result<Self, SetupError> {
-        // No proxy from the environment and no redirects: the bearer token goes to the configured
-        // address and nowhere else. The client's own retries stay at their default, requests that
-        // HTTP/2 itself calls unprocessed (RFC 9113, 8.7): those were never taken.
-        let client = Client::builder()
+        // The client's own retries stay at their default, requests that HTTP/2 itself calls unprocessed
+        // (RFC 9113, 8.7): those were never taken.
+        let client = http::client()
             .connect_timeout(options.connect_timeout)
             .timeout(options.timeout)
             .pool_idle_timeout(options.idle)
             .pool_max_idle_per_host(options.idle_connections.get())
-            .redirect(Policy::none())
-            .no_proxy()
-            .tcp_nodelay(true)
-            .user_agent(concat!("heddle/", env!("CARGO_PKG_VERSION")))
             .build()?;
         Ok(Self { client, clock })
     }

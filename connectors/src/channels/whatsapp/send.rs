@@ -6,19 +6,19 @@
 //! [`FailureClass::Unknown`]. No error holds the token, the text or an address.
 //! <https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/text-messages>.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use heddle_schemas::content::{Address, Content};
 use heddle_schemas::ports::channel::{Accepted, Access, FailureClass, OutboundMessage, SendError};
 use heddle_schemas::ports::clock::Clock;
-use heddle_schemas::time::Timestamp;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Client, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::failure::{classify, redact};
 use super::field;
+use crate::http;
 
 /// The longest text of one message, in characters; the caller splits what is longer.
 pub const MAX_TEXT_CHARS: usize = 4096;
@@ -65,7 +65,7 @@ pub(super) async fn send(
         .await
         .map_err(|error| not_answered(&error))?;
     let status = response.status();
-    let retry_after = retry_after(response.headers(), clock.now());
+    let retry_after = http::retry_after(response.headers(), clock.now());
     let body = read(response).await;
     if status.is_success() {
         return accepted(body);
@@ -142,14 +142,8 @@ fn root_cause(failure: &reqwest::Error) -> Option<String> {
     Some(cause.to_string())
 }
 
-async fn read(mut response: Response) -> Result<Value, &'static str> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|_| "the answer broke off")? {
-        if body.len() + chunk.len() > MAX_ANSWER {
-            return Err("the answer is longer than any of this API");
-        }
-        body.extend_from_slice(&chunk);
-    }
+async fn read(response: Response) -> Result<Value, &'static str> {
+    let body = http::read(response, MAX_ANSWER).await?;
     serde_json::from_slice(&body).map_err(|_| "the answer is no JSON")
 }
 
@@ -196,37 +190,4 @@ fn without_address(text: &str, to: &Address) -> String {
         }
     }
     redact(&text)
-}
-
-/// `Retry-After`: seconds or a date (RFC 9110, 10.2.3); a date that is past asks for no wait.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(secs) = value.parse::<u64>() {
-        return Some(Duration::from_secs(secs));
-    }
-    let date = httpdate::parse_http_date(value).ok()?;
-    let at = date.duration_since(UNIX_EPOCH).ok()?;
-    Some(Timestamp::EPOCH.after(at).since(now))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn header(value: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))])
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        // RFC 9110, 10.2.3: "Fri, 31 Dec 1999 23:59:59 GMT" and "120".
-        // The date is 946,684,799 s after the epoch, one second before 2000.
-        let now = Timestamp::from_secs(946_684_769);
-        assert_eq!(retry_after(&header("120"), now), Some(Duration::from_secs(120)));
-        assert_eq!(retry_after(&header("Fri, 31 Dec 1999 23:59:59 GMT"), now), Some(Duration::from_secs(30)));
-        let later = Timestamp::from_secs(946_684_800);
-        assert_eq!(retry_after(&header("Fri, 31 Dec 1999 23:59:59 GMT"), later), Some(Duration::ZERO));
-        assert_eq!(retry_after(&header("soon"), now), None);
-        assert_eq!(retry_after(&HeaderMap::new(), now), None);
-    }
 }

@@ -1,0 +1,66 @@
+//! What every call to somebody else's HTTP API needs: a client that goes nowhere else, bounded answers, and when
+//! to try again.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use heddle_schemas::time::Timestamp;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::redirect::Policy;
+use reqwest::{Client, ClientBuilder, Response};
+
+/// A client that calls the configured address and nothing else: no redirect and no proxy from the environment,
+/// since its requests carry secrets.
+pub(crate) fn client() -> ClientBuilder {
+    Client::builder()
+        .redirect(Policy::none())
+        .no_proxy()
+        .tcp_nodelay(true)
+        .user_agent(concat!("heddle/", env!("CARGO_PKG_VERSION")))
+}
+
+/// Reads an answer of at most so many bytes.
+pub(crate) async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, &'static str> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|_| "the answer broke off")? {
+        if body.len() + chunk.len() > most {
+            return Err("the answer is longer than any of this API");
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// `Retry-After`: seconds or a date (RFC 9110, 10.2.3); a date that is past asks for no wait.
+pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(secs) = value.parse::<u64>() {
+        return Some(Duration::from_secs(secs));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    let at = date.duration_since(UNIX_EPOCH).ok()?;
+    Some(Timestamp::EPOCH.after(at).since(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    fn header(value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))])
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        // RFC 9110, 10.2.3: "Fri, 31 Dec 1999 23:59:59 GMT" and "120".
+        // The date is 946,684,799 s after the epoch, one second before 2000.
+        let now = Timestamp::from_secs(946_684_769);
+        assert_eq!(retry_after(&header("120"), now), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after(&header("Fri, 31 Dec 1999 23:59:59 GMT"), now), Some(Duration::from_secs(30)));
+        let later = Timestamp::from_secs(946_684_800);
+        assert_eq!(retry_after(&header("Fri, 31 Dec 1999 23:59:59 GMT"), later), Some(Duration::ZERO));
+        assert_eq!(retry_after(&header("soon"), now), None);
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+}
