@@ -107,6 +107,7 @@ impl Clinic {
             messages: vec![message.to_owned()],
             history: Vec::new(),
             passages,
+            name: None,
         };
         Extractive.answer(question).await.unwrap().text
     }

@@ -16,7 +16,7 @@ use heddle_connectors::channels::whatsapp::{self, WhatsApp};
 use heddle_connectors::clock::SystemClock;
 use heddle_connectors::keys::{self, Entropy, EnvelopeKeys, SystemEntropy};
 use heddle_connectors::knowledge::{self, TantivyKnowledge};
-use heddle_connectors::responders::Extractive;
+use heddle_connectors::responders::{Extractive, Llm, llm};
 use heddle_schemas::config::Config;
 use heddle_schemas::id::ChannelKind;
 use heddle_schemas::ports::channel::Channel;
@@ -44,6 +44,9 @@ pub enum NodeError {
     /// A channel.
     #[error(transparent)]
     Channel(#[from] whatsapp::SetupError),
+    /// Who answers.
+    #[error(transparent)]
+    Responder(#[from] llm::SetupError),
     /// The tenants.
     #[error("the tenants cannot be read: {0}")]
     Tenants(#[from] TenantsError),
@@ -90,6 +93,7 @@ impl Node {
             whatsapp::Options { timeout: config.engine.send_timeout, ..whatsapp::Options::default() };
         let whatsapp: Arc<dyn Channel> = Arc::new(WhatsApp::new(&whatsapp, clock.clone())?);
         let extractive: Arc<dyn Responder> = Arc::new(Extractive);
+        let llm: Arc<dyn Responder> = Arc::new(Llm::new(&llm::Options::default(), clock.clone())?);
         let ports = Ports {
             log: stores.log(),
             state,
@@ -97,6 +101,7 @@ impl Node {
             knowledge: Arc::new(documents),
             responders: Arc::new(move |tenant: &Tenant| match tenant.llm.provider {
                 Provider::Extractive => extractive.clone(),
+                Provider::Openai | Provider::Deepseek | Provider::Gemini => llm.clone(),
             }),
             channels: Arc::new(BTreeMap::from([(ChannelKind::Whatsapp, whatsapp)])),
             clock,

@@ -116,17 +116,79 @@ pub struct Llm {
     pub provider: Provider,
     /// The provider's name of the model.
     pub model: String,
-    /// The base address of the API; empty: the provider's own.
+    /// The base address of the API, up to what stands before `/chat/completions` or `/models`; empty: the
+    /// provider's own.
     pub api_base: String,
     /// The key to call it with.
     pub api_key: Secret,
     /// Requests a minute.
     pub requests_per_minute: NonZeroU32,
-    /// Tokens a minute.
+    /// Tokens a minute, sent and received.
     pub tokens_per_minute: NonZeroU32,
+    /// What of customers a provider is shown.
+    pub personal_data: PersonalData,
+    /// The longest answer, in the provider's tokens.
+    pub answer_tokens: NonZeroU32,
+    /// The most tokens of what was said before that are sent along.
+    pub history_tokens: u32,
+    /// Who is asked, in this order, when the one before does not answer. After the last the agent's fallback is
+    /// said.
+    pub fallbacks: Vec<Alternative>,
 }
 
 impl Default for Llm {
+    fn default() -> Self {
+        let Alternative { provider, model, api_base, api_key, requests_per_minute, tokens_per_minute } =
+            Alternative::default();
+        Self {
+            provider,
+            model,
+            api_base,
+            api_key,
+            requests_per_minute,
+            tokens_per_minute,
+            personal_data: PersonalData::Replaced,
+            answer_tokens: const { NonZeroU32::new(500).unwrap() },
+            history_tokens: 2_000,
+            fallbacks: Vec::new(),
+        }
+    }
+}
+
+impl Llm {
+    /// Who is asked, in this order; nobody where passages answer by themselves.
+    pub fn models(&self) -> impl Iterator<Item = Model<'_>> {
+        let first = Model {
+            provider: self.provider,
+            model: &self.model,
+            api_base: &self.api_base,
+            api_key: &self.api_key,
+            requests_per_minute: self.requests_per_minute,
+            tokens_per_minute: self.tokens_per_minute,
+        };
+        std::iter::once(first).chain(self.fallbacks.iter().map(Alternative::model))
+    }
+}
+
+/// Another model to ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Alternative {
+    /// Whose it is.
+    pub provider: Provider,
+    /// As `llm.model`.
+    pub model: String,
+    /// As `llm.api_base`.
+    pub api_base: String,
+    /// As `llm.api_key`.
+    pub api_key: Secret,
+    /// As `llm.requests_per_minute`.
+    pub requests_per_minute: NonZeroU32,
+    /// As `llm.tokens_per_minute`.
+    pub tokens_per_minute: NonZeroU32,
+}
+
+impl Default for Alternative {
     fn default() -> Self {
         Self {
             provider: Provider::Extractive,
@@ -139,12 +201,106 @@ impl Default for Llm {
     }
 }
 
+impl Alternative {
+    fn model(&self) -> Model<'_> {
+        Model {
+            provider: self.provider,
+            model: &self.model,
+            api_base: &self.api_base,
+            api_key: &self.api_key,
+            requests_per_minute: self.requests_per_minute,
+            tokens_per_minute: self.tokens_per_minute,
+        }
+    }
+}
+
+/// A model that may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Model<'a> {
+    /// Whose it is.
+    pub provider: Provider,
+    /// Its name.
+    pub model: &'a str,
+    /// The configured base address; empty: the provider's own.
+    pub api_base: &'a str,
+    /// The key to call it with.
+    pub api_key: &'a Secret,
+    /// Requests a minute.
+    pub requests_per_minute: NonZeroU32,
+    /// Tokens a minute.
+    pub tokens_per_minute: NonZeroU32,
+}
+
+impl<'a> Model<'a> {
+    /// The address that it is called at.
+    #[must_use]
+    pub fn base(&self) -> &'a str {
+        match (self.api_base, self.provider) {
+            ("", Provider::Openai) => "https://api.openai.com/v1",
+            ("", Provider::Deepseek) => "https://api.deepseek.com",
+            ("", Provider::Gemini) => "https://generativelanguage.googleapis.com/v1beta",
+            (base, _) => base,
+        }
+    }
+
+    fn faults(&self, at: &str) -> Vec<String> {
+        let mut faults = Vec::new();
+        let base = self.api_base;
+        if self.provider == Provider::Extractive {
+            return faults;
+        }
+        if self.model.trim().is_empty() {
+            faults.push(format!("{at}.model: is empty; name the provider's model"));
+        }
+        if !base.is_empty() && !(base.starts_with("https://") || base.starts_with("http://")) {
+            faults.push(format!("{at}.api_base: {base:?} is no http(s) address"));
+        }
+        if base.ends_with('/') {
+            faults.push(format!("{at}.api_base: {base:?} ends with a slash"));
+        }
+        // A model on one's own machines may ask for none.
+        if base.is_empty() && self.api_key.is_empty() {
+            faults.push(format!("{at}.api_key: is empty"));
+        }
+        faults
+    }
+}
+
 /// A kind of responder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
     /// The best passage of the tenant's documents.
     Extractive,
+    /// OpenAI, or with `api_base` whoever has the same API.
+    Openai,
+    /// DeepSeek.
+    Deepseek,
+    /// Google's Gemini.
+    Gemini,
+}
+
+impl Provider {
+    /// Its name, as it is configured.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Extractive => "extractive",
+            Self::Openai => "openai",
+            Self::Deepseek => "deepseek",
+            Self::Gemini => "gemini",
+        }
+    }
+}
+
+/// What of customers a provider is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PersonalData {
+    /// Phone numbers, e-mail addresses and the customer's name are replaced before, and put back into the answer.
+    Replaced,
+    /// Everything as it was written.
+    Sent,
 }
 
 /// What a tenant may use in a month.
@@ -221,6 +377,21 @@ impl Tenant {
         check(self.agent.settle <= Duration::from_secs(60), &|| {
             "agent.settle: is over 60s; customers wait that long for every answer".into()
         });
+        for (index, model) in self.llm.models().enumerate() {
+            let at = match index {
+                0 => "llm".to_owned(),
+                index => format!("llm.fallbacks[{}]", index - 1),
+            };
+            model.faults(&at).into_iter().for_each(|fault| check(false, &|| fault.clone()));
+            check(index == 0 || model.provider != Provider::Extractive, &|| {
+                format!(
+                    "{at}.provider: extractive is no fallback; what stands behind the last is agent.fallback"
+                )
+            });
+        }
+        check(self.llm.provider != Provider::Extractive || self.llm.fallbacks.is_empty(), &|| {
+            "llm.fallbacks: extractive asks nobody, and needs none".into()
+        });
         check(self.retention.messages >= DAY, &|| "retention.messages: is under one day (\"1d\")".into());
         check(self.retention.campaigns >= DAY, &|| "retention.campaigns: is under one day (\"1d\")".into());
         let mut seen = BTreeSet::new();
@@ -246,6 +417,9 @@ impl Tenant {
     /// Every secret with its place, for resolving, sealing and opening.
     pub fn secrets_mut(&mut self) -> BTreeMap<String, &mut Secret> {
         let mut secrets = BTreeMap::from([("llm.api_key".to_owned(), &mut self.llm.api_key)]);
+        for (index, fallback) in self.llm.fallbacks.iter_mut().enumerate() {
+            secrets.insert(format!("llm.fallbacks.{index}.api_key"), &mut fallback.api_key);
+        }
         for channel in &mut self.channels {
             let at = |field| format!("channels.{}.{}.{field}", channel.kind, channel.account);
             secrets.extend([
@@ -265,6 +439,9 @@ impl Tenant {
     pub fn to_json_exposed(&self) -> serde_json::Value {
         let mut json = serde_json::to_value(self).expect("a configuration is always JSON");
         json["llm"]["api_key"] = self.llm.api_key.expose().into();
+        for (index, fallback) in self.llm.fallbacks.iter().enumerate() {
+            json["llm"]["fallbacks"][index]["api_key"] = fallback.api_key.expose().into();
+        }
         for (index, channel) in self.channels.iter().enumerate() {
             let json = &mut json["channels"][index];
             json["access_token"] = channel.access_token.expose().into();
@@ -322,6 +499,27 @@ mod tests {
         let text = ACME.replace("300ms", "2h").replace("\"s\"", "\"\"").replace("30d", "1h");
         let faults = Tenant::from_toml(&text).unwrap_err().0;
         assert_eq!(faults.len(), 3, "{faults:?}");
+    }
+
+    #[test]
+    fn models_are_asked_in_order_and_each_is_checked() {
+        let text = format!(
+            "{ACME}[llm]\nprovider = \"openai\"\nmodel = \"m\"\napi_key = \"k\"\n\
+             [[llm.fallbacks]]\nprovider = \"gemini\"\nmodel = \"g\"\napi_key = \"env:G\"\n\
+             [[llm.fallbacks]]\nprovider = \"openai\"\nmodel = \"own\"\napi_base = \"http://127.0.0.1:8000/v1\"\n"
+        );
+        let mut tenant = Tenant::from_toml(&text).unwrap();
+        assert_eq!(tenant.secrets_mut()["llm.fallbacks.0.api_key"].expose(), "env:G");
+        let bases: Vec<_> = tenant.llm.models().map(|model| model.base()).collect();
+        let google = "https://generativelanguage.googleapis.com/v1beta";
+        assert_eq!(bases, ["https://api.openai.com/v1", google, "http://127.0.0.1:8000/v1"]);
+        let wrong = text.replace("model = \"m\"", "").replace("\"env:G\"", "\"\"").replace("/v1\"", "/v1/\"");
+        let faults = Tenant::from_toml(&wrong).unwrap_err().0;
+        let places: Vec<_> =
+            faults.iter().filter_map(|fault| fault.split_once(':')).map(|(at, _)| at).collect();
+        assert_eq!(places, ["llm.model", "llm.fallbacks[0].api_key", "llm.fallbacks[1].api_base"]);
+        let extractive = text.replace("\"openai\"\nmodel = \"m\"", "\"extractive\"");
+        assert!(Tenant::from_toml(&extractive).unwrap_err().to_string().contains("llm.fallbacks"));
     }
 
     #[test]

@@ -443,7 +443,8 @@ impl Conversation {
         if at_once {
             let asked = vec![Asked { key: act.key, text: text.take() }];
             let owed = Box::pin(self.owed(state)).await?;
-            let ended = Box::pin(self.turn(tenant, responder, asked, Vec::new()).decide(0)).await?;
+            let turn = self.turn(state, tenant, responder, asked, Vec::new());
+            let ended = Box::pin(turn.decide(0)).await?;
             draft.decide(tenant, ended, owed);
             log = Some(ports.keys.log(&self.id.tenant, draft.now.day()).await?);
         } else {
@@ -546,6 +547,7 @@ impl Conversation {
 
     fn turn(
         &self,
+        state: &ConversationState,
         tenant: &Arc<Tenant>,
         responder: Arc<dyn heddle_schemas::ports::responder::Responder>,
         asked: Vec<Asked>,
@@ -559,6 +561,7 @@ impl Conversation {
             epoch: self.home.fence.epoch,
             asked,
             history,
+            name: state.loaded.as_ref().and_then(|loaded| loaded.address.name.clone()),
         }
     }
 
@@ -665,7 +668,7 @@ impl Conversation {
             Vec::new()
         };
         let covered: Vec<_> = asked.iter().map(|asked| asked.key).collect();
-        let turn = self.turn(tenant, responder, asked, history);
+        let turn = self.turn(state, tenant, responder, asked, history);
         state.running = Some(Running { entry, covers: covered.len() });
         let myself = myself.clone();
         state.tasks.spawn(async move {

@@ -66,6 +66,8 @@ pub struct Turn {
     pub asked: Vec<Asked>,
     /// What was said before.
     pub history: Vec<Said>,
+    /// What the customer is called, where that is known.
+    pub name: Option<String>,
 }
 
 /// A turn that has run.
@@ -206,6 +208,7 @@ impl Turn {
             messages: self.asked.iter().filter_map(|asked| asked.text.clone()).collect(),
             history: self.history.clone(),
             passages,
+            name: self.name.clone(),
         }
     }
 

@@ -121,6 +121,7 @@ mod tests {
             messages: vec!["one two".into(), "three".into()],
             history: Vec::new(),
             passages: Vec::new(),
+            name: None,
         }
     }
 

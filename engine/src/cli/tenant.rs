@@ -78,15 +78,12 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
 fn row(tenant: &Tenant) -> [String; 5] {
     let accounts: Vec<_> =
         tenant.channels.iter().map(|one| format!("{}/{}", one.kind, one.account)).collect();
-    let provider = match tenant.llm.provider {
-        heddle_schemas::tenant::Provider::Extractive => "extractive",
-    };
     [
         tenant.id.to_string(),
         tenant.name.clone(),
         tenant.region.clone(),
         accounts.join(", "),
-        provider.to_owned(),
+        tenant.llm.provider.as_str().to_owned(),
     ]
 }
 

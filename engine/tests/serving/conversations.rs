@@ -42,7 +42,7 @@ async fn apply(site: &Site, graph: &GraphApi, accounts: &[&str], token: &str) {
 }
 
 /// What a person who may have changed the number says.
-fn said(account: &str, from: &str, id: &str, message: Value) -> String {
+pub(crate) fn said(account: &str, from: &str, id: &str, message: Value) -> String {
     let mut message = message;
     message["from"] = json!(from);
     message["id"] = json!(id);
@@ -55,7 +55,7 @@ fn said(account: &str, from: &str, id: &str, message: Value) -> String {
     }})])
 }
 
-fn text(body: &str) -> Value {
+pub(crate) fn text(body: &str) -> Value {
     json!({ "type": "text", "text": { "body": body } })
 }
 
@@ -65,7 +65,7 @@ async fn post(site: &Site, account: &str, body: String) {
 }
 
 /// What was taken for somebody, once it is so many.
-async fn taken(graph: &GraphApi, to: &str, count: usize) -> Vec<Arc<Taken>> {
+pub(crate) async fn taken(graph: &GraphApi, to: &str, count: usize) -> Vec<Arc<Taken>> {
     let all = async {
         while graph.taken_for(to).len() < count {
             tokio::time::sleep(Duration::from_millis(10)).await;

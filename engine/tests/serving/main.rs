@@ -5,5 +5,6 @@
 mod admin;
 mod conversations;
 mod dead_letters;
+mod llm;
 mod site;
 mod webhooks;

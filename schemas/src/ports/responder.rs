@@ -42,6 +42,8 @@ pub struct Question {
     pub history: Vec<Said>,
     /// What the tenant's documents say about it, the best first.
     pub passages: Vec<Passage>,
+    /// What the customer is called, where that is known.
+    pub name: Option<String>,
 }
 
 /// What was used up by a call.

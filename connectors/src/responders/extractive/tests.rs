@@ -167,6 +167,7 @@ async fn it_calls_nobody_and_uses_nothing() {
         messages: vec!["Where is the parking?".into()],
         history: Vec::new(),
         passages: clinic(),
+        name: None,
     };
     assert!(!Extractive.calls_outside() && Extractive.reads_passages());
     let answer = Extractive.answer(question).await.unwrap();

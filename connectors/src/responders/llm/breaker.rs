@@ -1,0 +1,71 @@
+//! When a provider is not asked for a while: it has failed several times in a row. After the pause one call goes
+//! through; its success lets all through again.
+
+use std::time::Duration;
+
+/// Failures in a row that are taken as bad luck.
+const TOLERATED: u32 = 3;
+/// The first pause, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+
+/// The breaker of a provider key.
+#[derive(Debug, Default)]
+pub(super) struct Breaker {
+    failures: u32,
+    open_until: Duration,
+    probing: bool,
+}
+
+impl Breaker {
+    /// Whether a call could be made now.
+    pub(super) fn would_admit(&self, now: Duration) -> bool {
+        self.failures <= TOLERATED || (now >= self.open_until && !self.probing)
+    }
+
+    /// Whether a call may be made now. Its outcome has to be told.
+    pub(super) fn admits(&mut self, now: Duration) -> bool {
+        let admits = self.would_admit(now);
+        self.probing |= admits && self.failures > TOLERATED;
+        admits
+    }
+
+    /// A call was answered, if only by a limit.
+    pub(super) fn answered(&mut self) {
+        *self = Self::default();
+    }
+
+    /// A call was not.
+    pub(super) fn failed(&mut self, now: Duration) {
+        self.probing = false;
+        self.failures = self.failures.saturating_add(1);
+        if self.failures > TOLERATED {
+            let pause = PAUSES.0 * 2_u32.saturating_pow((self.failures - TOLERATED - 1).min(8));
+            self.open_until = now + pause.min(PAUSES.1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_fails_again_and_again_is_left_alone_and_asked_once_after_a_pause() {
+        let mut breaker = Breaker::default();
+        let mut now = Duration::from_secs(100);
+        for _ in 0..4 {
+            assert!(breaker.admits(now));
+            breaker.failed(now);
+        }
+        for pause in [2, 4, 8, 16, 32, 60, 60] {
+            assert!(!breaker.admits(now + Duration::from_secs(pause) - Duration::from_millis(1)));
+            now += Duration::from_secs(pause);
+            assert!(breaker.admits(now) && !breaker.admits(now), "one call finds out");
+            breaker.failed(now);
+        }
+        now += PAUSES.1;
+        assert!(breaker.admits(now));
+        breaker.answered();
+        assert!(breaker.admits(now) && breaker.admits(now));
+    }
+}

@@ -1,0 +1,435 @@
+//! Answers by a language model: OpenAI's, DeepSeek's, Gemini's, or whoever has one of their APIs.
+//!
+//! The tenant's models are asked in their order until one answers. One that is at its own limit is waited for, and
+//! one that fails, hangs or says that it is too busy is left for the next. No call is made again where it may have
+//! been answered already: only what never arrived, or was refused, is repeated, once and after a random pause.
+//!
+//! # Layout
+//! - [`prompt`]: what is sent; [`privacy`]: what of a person is not.
+//! - [`openai`], [`gemini`]: the APIs, a file each, behind [`Api`].
+//! - [`allowance`], [`breaker`]: when a key may be used.
+
+mod allowance;
+mod breaker;
+mod gemini;
+mod openai;
+mod privacy;
+mod prompt;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, Usage};
+use heddle_schemas::tenant::{Model, PersonalData, Provider};
+use rand::RngExt as _;
+use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::{Client, RequestBuilder, StatusCode};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use self::allowance::{Allowance, Denied, Limits, Reservation};
+use self::breaker::Breaker;
+use self::privacy::Cloak;
+use self::prompt::{NO_ANSWER, Prompt};
+use crate::http;
+
+/// What is read of an answer, in bytes.
+const MAX_ANSWER: usize = 1 << 20;
+/// The pause before what surely was not answered is sent once more, in milliseconds.
+const RETRY_PAUSE: std::ops::Range<u64> = 200..800;
+/// Keys that are remembered before those without use are looked for.
+const KEYS: usize = 1_024;
+
+/// How providers are called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// How long a connection may take. Default 5 s.
+    pub connect_timeout: Duration,
+    /// How long an answer may take; then the next model is asked. Default 25 s.
+    pub timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { connect_timeout: Duration::from_secs(5), timeout: Duration::from_secs(25) }
+    }
+}
+
+/// Why the responder cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP client of the LLM providers cannot be set up")]
+pub struct SetupError(#[from] reqwest::Error);
+
+/// An API of providers.
+trait Api: Send + Sync {
+    /// The call.
+    fn request(
+        &self,
+        client: &Client,
+        model: &Model<'_>,
+        key: HeaderValue,
+        prompt: &Prompt,
+    ) -> RequestBuilder;
+
+    /// Reads the answer of a call that went well.
+    fn read(&self, body: &[u8]) -> Option<Reply>;
+
+    /// When to try again, where the body of a refusal says so.
+    fn retry_after(&self, body: &[u8]) -> Option<Duration>;
+}
+
+/// What a model said.
+#[derive(Debug, PartialEq, Eq)]
+struct Reply {
+    text: String,
+    usage: Option<Usage>,
+}
+
+/// Why a model gave no answer.
+#[derive(Debug, PartialEq, Eq)]
+enum Refusal {
+    /// It is too busy, or its limit is reached.
+    Busy(Option<Duration>),
+    /// The call did not arrive, or was answered with a fault of the provider's: it may be made again.
+    Passing(String),
+    /// It cannot be made again, or need not be.
+    Final(String),
+}
+
+/// A provider key.
+#[derive(Default)]
+struct Line {
+    allowance: Mutex<Allowance>,
+    breaker: Mutex<Breaker>,
+    /// Who waits for room waits in order.
+    queue: tokio::sync::Mutex<()>,
+}
+
+/// Answers by language models. Cheap to share; holds connections, and what is known of each key.
+pub struct Llm {
+    client: Client,
+    clock: Arc<dyn Clock>,
+    lines: Mutex<HashMap<[u8; 32], Arc<Line>>>,
+}
+
+impl Llm {
+    /// # Errors
+    /// When the HTTP client cannot be built, such as without TLS root certificates.
+    pub fn new(options: &Options, clock: Arc<dyn Clock>) -> Result<Self, SetupError> {
+        let client =
+            http::client().connect_timeout(options.connect_timeout).timeout(options.timeout).build()?;
+        Ok(Self { client, clock, lines: Mutex::default() })
+    }
+
+    fn line(&self, model: &Model<'_>) -> Arc<Line> {
+        let mut hash = Sha256::new();
+        hash.update(model.base());
+        hash.update([0]);
+        hash.update(model.api_key.expose());
+        let mut lines = lock(&self.lines);
+        if lines.len() >= KEYS {
+            let now = self.clock.elapsed();
+            lines.retain(|_, line| Arc::strong_count(line) > 1 || !lock(&line.allowance).is_idle(now));
+        }
+        lines.entry(hash.finalize().into()).or_default().clone()
+    }
+
+    /// Asks one model, and once more where that is safe.
+    async fn ask(&self, model: &Model<'_>, prompt: &Prompt) -> Result<(Reply, Usage), Refusal> {
+        let line = self.line(model);
+        match self.call(&line, model, prompt).await {
+            Err(Refusal::Passing(_)) => {
+                let pause = rand::rng().random_range(RETRY_PAUSE);
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                self.call(&line, model, prompt).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn call(&self, line: &Line, model: &Model<'_>, prompt: &Prompt) -> Result<(Reply, Usage), Refusal> {
+        let api: &dyn Api = match model.provider {
+            Provider::Openai | Provider::Deepseek => &openai::OpenAi,
+            Provider::Gemini => &gemini::Gemini,
+            Provider::Extractive => return Err(Refusal::Final("extractive is no model".into())),
+        };
+        let mut key = HeaderValue::from_str(model.api_key.expose())
+            .map_err(|_| Refusal::Final("the key has characters that no header takes".into()))?;
+        key.set_sensitive(true);
+        let left_alone =
+            || Refusal::Final("it has failed several times and is left alone for a while".into());
+        // Nobody waits for room with a provider that is not asked.
+        if !lock(&line.breaker).would_admit(self.clock.elapsed()) {
+            return Err(left_alone());
+        }
+        let mut reserved = self.reserve(line, model, prompt).await?;
+        if !lock(&line.breaker).admits(self.clock.elapsed()) {
+            reserved.used = Some(0);
+            return Err(left_alone());
+        }
+        // Whoever is dropped on the way has told nothing: then it failed.
+        let mut outcome = Outcome { line, clock: &*self.clock, told: false };
+        let answered = self.exchange(api, model, key, prompt).await;
+        match &answered {
+            Ok((reply, headers)) => {
+                outcome.answered();
+                let usage =
+                    reply.usage.unwrap_or(Usage { input_tokens: prompt.tokens().into(), output_tokens: 0 });
+                reserved.used = Some(usage.input_tokens + usage.output_tokens);
+                if let Some(wait) = exhausted(headers) {
+                    lock(&line.allowance).hold(self.clock.elapsed() + wait);
+                }
+            }
+            Err(Refusal::Busy(wait)) => {
+                outcome.answered();
+                reserved.used = Some(0);
+                if let Some(wait) = wait {
+                    lock(&line.allowance).hold(self.clock.elapsed() + *wait);
+                }
+            }
+            // What may have been answered may have been counted.
+            Err(Refusal::Passing(_)) => reserved.used = Some(0),
+            Err(Refusal::Final(_)) => {}
+        }
+        let (reply, _) = answered?;
+        let usage = reply.usage.unwrap_or_default();
+        Ok((reply, usage))
+    }
+
+    /// Waits for room, in the order of those who wait.
+    async fn reserve<'a>(
+        &self,
+        line: &'a Line,
+        model: &Model<'_>,
+        prompt: &Prompt,
+    ) -> Result<Reserved<'a>, Refusal> {
+        let limits = Limits { requests: model.requests_per_minute, tokens: model.tokens_per_minute };
+        let _in_order = line.queue.lock().await;
+        loop {
+            let denied = {
+                let now = self.clock.elapsed();
+                match lock(&line.allowance).reserve(limits, prompt.tokens().into(), now) {
+                    Ok(reservation) => return Ok(Reserved { line, reservation, used: None }),
+                    Err(denied) => denied,
+                }
+            };
+            match denied {
+                Denied::For(wait) => tokio::time::sleep(wait).await,
+                Denied::Never => {
+                    return Err(Refusal::Final("the question has more tokens than tokens_per_minute".into()));
+                }
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        api: &dyn Api,
+        model: &Model<'_>,
+        key: HeaderValue,
+        prompt: &Prompt,
+    ) -> Result<(Reply, HeaderMap), Refusal> {
+        let sent = api.request(&self.client, model, key, prompt).send().await;
+        let response = sent.map_err(|error| match () {
+            () if error.is_connect() => Refusal::Passing("no connection came about".into()),
+            () if error.is_timeout() => Refusal::Final("no answer came in time".into()),
+            () => Refusal::Final("the connection was lost".into()),
+        })?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = http::read(response, MAX_ANSWER).await;
+        if status.is_success() {
+            let body = body.map_err(|detail| Refusal::Final(detail.into()))?;
+            let reply = api.read(&body).ok_or_else(|| Refusal::Final("the answer cannot be read".into()))?;
+            return Ok((reply, headers));
+        }
+        // The status has come, so the answer is known even where its body broke off.
+        let body = body.unwrap_or_default();
+        let wait = http::retry_after(&headers, self.clock.now()).or_else(|| api.retry_after(&body));
+        Err(refused(status, &body, wait))
+    }
+}
+
+/// A call whose outcome the breaker has to hear of.
+struct Outcome<'a> {
+    line: &'a Line,
+    clock: &'a dyn Clock,
+    told: bool,
+}
+
+impl Outcome<'_> {
+    fn answered(&mut self) {
+        self.told = true;
+        lock(&self.line.breaker).answered();
+    }
+}
+
+impl Drop for Outcome<'_> {
+    fn drop(&mut self) {
+        if !self.told {
+            lock(&self.line.breaker).failed(self.clock.elapsed());
+        }
+    }
+}
+
+/// A reservation, settled when it goes: with what is known to be used, or whole.
+struct Reserved<'a> {
+    line: &'a Line,
+    reservation: Reservation,
+    used: Option<u64>,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if let Some(used) = self.used {
+            lock(&self.line.allowance).settle(self.reservation, used);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a refusal means. It repeats a code and nothing else of the answer, which may hold what was sent.
+fn refused(status: StatusCode, body: &[u8], wait: Option<Duration>) -> Refusal {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let code =
+        ["/error/code", "/error/status", "/error/type"].iter().find_map(|at| body.pointer(at)?.as_str());
+    let code = code.filter(|code| {
+        code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    });
+    let detail = format!("{}{}", status.as_u16(), code.map(|code| format!(", {code}")).unwrap_or_default());
+    match status.as_u16() {
+        // Nothing left to pay with, which no waiting mends.
+        429 if code == Some("insufficient_quota") => Refusal::Final(detail),
+        429 => Refusal::Busy(wait),
+        408 | 500..=599 => match wait {
+            Some(wait) => Refusal::Busy(Some(wait)),
+            None => Refusal::Passing(detail),
+        },
+        _ => Refusal::Final(detail),
+    }
+}
+
+/// How long nothing more is taken, where the headers of an answer say that nothing is left: OpenAI's, and whoever has
+/// them from there.
+fn exhausted(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: String| headers.get(name)?.to_str().ok().map(str::to_owned);
+    ["requests", "tokens"]
+        .iter()
+        .filter_map(|what| {
+            let left = text(format!("x-ratelimit-remaining-{what}"))?;
+            let reset = text(format!("x-ratelimit-reset-{what}"))?;
+            (left.trim() == "0").then(|| reset_in(reset.trim())).flatten()
+        })
+        .max()
+}
+
+/// Such as `1s`, `6m0s`, `12ms` or `1m30.951s`.
+fn reset_in(text: &str) -> Option<Duration> {
+    let mut sum = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, after) = rest.split_at(digits);
+        let unit = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let seconds = match &after[..unit] {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3_600.0,
+            "d" => 86_400.0,
+            _ => return None,
+        };
+        sum += Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
+        rest = &after[unit..];
+    }
+    (!text.is_empty()).then_some(sum)
+}
+
+#[async_trait]
+impl Responder for Llm {
+    fn calls_outside(&self) -> bool {
+        true
+    }
+
+    async fn answer(&self, question: Question) -> Result<Answer, ResponderError> {
+        let llm = &question.tenant.llm;
+        let hides = llm.personal_data == PersonalData::Replaced;
+        let mut cloak = hides.then(|| Cloak::new(question.name.as_deref()));
+        let prompt = Prompt::of(&question, &mut cloak);
+        let mut failed = Vec::new();
+        let mut busy: Option<Option<Duration>> = None;
+        for model in llm.models() {
+            match self.ask(&model, &prompt).await {
+                Ok((reply, usage)) => return Ok(answer(&reply, usage, cloak.as_ref(), &question)),
+                Err(Refusal::Busy(wait)) => {
+                    // The first of those that can be asked again.
+                    busy = Some(match (busy.flatten(), wait) {
+                        (Some(one), Some(other)) => Some(one.min(other)),
+                        (one, other) => one.or(other),
+                    });
+                    failed.push(format!("{}: busy", model.provider.as_str()));
+                }
+                Err(Refusal::Passing(detail) | Refusal::Final(detail)) => {
+                    failed.push(format!("{}: {detail}", model.provider.as_str()));
+                }
+            }
+        }
+        let detail = failed.join("; ");
+        match busy {
+            Some(retry_after) => Err(ResponderError::Busy { detail, retry_after }),
+            None => Err(ResponderError::Failed { detail }),
+        }
+    }
+}
+
+fn answer(reply: &Reply, usage: Usage, cloak: Option<&Cloak>, question: &Question) -> Answer {
+    let text = reply.text.trim();
+    if text.is_empty() || text.contains(NO_ANSWER) {
+        return Answer { text: None, sources: Vec::new(), usage };
+    }
+    let text = cloak.map_or_else(|| text.to_owned(), |cloak| cloak.restore(text));
+    let mut sources: Vec<_> = question.passages.iter().map(|passage| passage.document.clone()).collect();
+    sources.dedup();
+    Answer { text: Some(text), sources, usage }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_to_do() {
+        let status = |status| StatusCode::from_u16(status).unwrap();
+        let second = Some(Duration::from_secs(1));
+        assert_eq!(refused(status(429), b"", second), Refusal::Busy(second));
+        assert_eq!(refused(status(503), b"", second), Refusal::Busy(second));
+        assert_eq!(refused(status(500), b"oops", None), Refusal::Passing("500".into()));
+        let quota =
+            br#"{"error":{"message":"secret","type":"insufficient_quota","code":"insufficient_quota"}}"#;
+        assert_eq!(refused(status(429), quota, None), Refusal::Final("429, insufficient_quota".into()));
+        let key = br#"{"error":{"message":"Incorrect API key: sk-1","code":"invalid_api_key"}}"#;
+        assert_eq!(refused(status(401), key, None), Refusal::Final("401, invalid_api_key".into()));
+        let odd = br#"{"error":{"code":"What the customer said"}}"#;
+        assert_eq!(refused(status(400), odd, None), Refusal::Final("400".into()));
+    }
+
+    #[test]
+    fn headers_tell_that_nothing_is_left() {
+        let headers = |remaining: &'static str, reset: &'static str| {
+            HeaderMap::from_iter([
+                ("x-ratelimit-remaining-requests".parse().unwrap(), HeaderValue::from_static(remaining)),
+                ("x-ratelimit-reset-requests".parse().unwrap(), HeaderValue::from_static(reset)),
+            ])
+        };
+        assert_eq!(exhausted(&headers("0", "6m0s")), Some(Duration::from_secs(360)));
+        assert_eq!(exhausted(&headers("0", "1m30.5s")), Some(Duration::from_millis(90_500)));
+        assert_eq!(exhausted(&headers("0", "12ms")), Some(Duration::from_millis(12)));
+        assert_eq!(exhausted(&headers("1", "6m0s")), None);
+        assert_eq!(exhausted(&headers("0", "soon")), None);
+    }
+}

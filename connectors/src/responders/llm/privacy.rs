@@ -1,0 +1,149 @@
+//! What of a person a provider is not shown: phone numbers, e-mail addresses and the customer's name are replaced
+//! by placeholders before a text leaves, and put back into the answer.
+//!
+//! It errs on the side of replacing: whatever looks like a number of seven digits or more is one, as it comes back
+//! as it was. Dates are left alone, since a provider that is asked about appointments has to read them. Names are
+//! those that the channel tells; a name in the middle of a text that nobody told of is not found.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use regex::{Captures, Regex};
+
+/// Name parts shorter than this are words of a language as often as names.
+const NAME_CHARS: usize = 3;
+
+static EMAIL: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"[\p{L}\p{N}._%+\-]+@[\p{L}\p{N}\-]+(?:\.[\p{L}\p{N}\-]+)+").expect("it is a valid pattern")
+});
+/// Seven digits or more, with what people put between them.
+static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"[+(]{0,2}[0-9](?:[ ()/.\-\u{a0}]{0,3}[0-9]){6,}").expect("it is a valid pattern")
+});
+/// A date at the beginning, such as 2026-01-31, 31.1.2026 or 1/31/26, and a time behind it.
+static DATE: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(
+        r"^(?:[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|[0-9]{1,2}([./\-])[0-9]{1,2}[./\-][0-9]{2,4})(?:$|[^0-9])",
+    )
+    .expect("it is a valid pattern")
+});
+static PLACEHOLDER: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"\[(?:EMAIL|PHONE|NAME)_[0-9]+\]").expect("it is a valid pattern"));
+
+/// What has been replaced in the texts of one turn.
+#[derive(Debug, Default)]
+pub(super) struct Cloak {
+    name: Option<Regex>,
+    originals: BTreeMap<String, String>,
+    placeholders: BTreeMap<String, String>,
+}
+
+impl Cloak {
+    /// For the texts of a turn with a customer of this name.
+    pub(super) fn new(name: Option<&str>) -> Self {
+        let name = name.unwrap_or_default().trim();
+        let mut parts: Vec<_> = name
+            .split_whitespace()
+            .filter(|part| part.chars().count() >= NAME_CHARS)
+            .map(regex::escape)
+            .collect();
+        // The whole name before its parts.
+        if parts.len() > 1 {
+            parts.insert(0, name.split_whitespace().map(regex::escape).collect::<Vec<_>>().join(r"\s+"));
+        }
+        let pattern = (!parts.is_empty()).then(|| format!(r"(?i)\b(?:{})\b", parts.join("|")));
+        // Every part is escaped; one too long for a pattern is left alone.
+        Self { name: pattern.and_then(|pattern| Regex::new(&pattern).ok()), ..Self::default() }
+    }
+
+    /// The text without what is personal.
+    pub(super) fn hide(&mut self, text: &str) -> String {
+        let text = EMAIL.replace_all(text, |found: &Captures<'_>| self.placeholder("EMAIL", &found[0]));
+        let text = NUMBER.replace_all(&text, |found: &Captures<'_>| match DATE.is_match(&found[0]) {
+            true => found[0].to_owned(),
+            false => self.placeholder("PHONE", &found[0]),
+        });
+        match self.name.clone() {
+            Some(name) => name
+                .replace_all(&text, |found: &Captures<'_>| self.placeholder("NAME", &found[0]))
+                .into_owned(),
+            None => text.into_owned(),
+        }
+    }
+
+    fn placeholder(&mut self, kind: &str, original: &str) -> String {
+        if let Some(known) = self.placeholders.get(original) {
+            return known.clone();
+        }
+        let placeholder = format!("[{kind}_{}]", self.placeholders.len() + 1);
+        self.originals.insert(placeholder.clone(), original.to_owned());
+        self.placeholders.insert(original.to_owned(), placeholder.clone());
+        placeholder
+    }
+
+    /// The answer with what was replaced put back.
+    pub(super) fn restore(&self, answer: &str) -> String {
+        let original = |found: &Captures<'_>| {
+            self.originals.get(&found[0]).cloned().unwrap_or_else(|| found[0].to_owned())
+        };
+        PLACEHOLDER.replace_all(answer, original).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_personal_is_replaced_and_comes_back() {
+        let said = "I am Ann-Marie Example, call +49 (151) 1234-5678 or 0301234567, or write to ann.ex+1@mail.example.org. \
+                    ANN-MARIE again: ann.ex+1@mail.example.org.";
+        let mut cloak = Cloak::new(Some("Ann-Marie Example"));
+        let shown = cloak.hide(said);
+        assert_eq!(
+            shown,
+            "I am [NAME_4], call [PHONE_2] or [PHONE_3], or write to [EMAIL_1]. [NAME_5] again: [EMAIL_1]."
+        );
+        assert_eq!(cloak.restore(&shown), said);
+        assert_eq!(cloak.restore("Dear [NAME_4], [PHONE_99]"), "Dear Ann-Marie Example, [PHONE_99]");
+    }
+
+    #[test]
+    fn dates_times_and_prices_stay() {
+        let mut cloak = Cloak::new(Some("Jo"));
+        for text in [
+            "on 2026-11-26 at 10:30",
+            "am 26.11.2026 um 9 Uhr",
+            "1/31/26",
+            "2026-11-26 10",
+            "it costs 1,299.00",
+            "room 4711",
+            "Jo is too short a name",
+            "12 34",
+        ] {
+            assert_eq!(cloak.hide(text), text);
+        }
+        assert_eq!(cloak.hide("ticket 12345678"), "ticket [PHONE_1]", "it comes back");
+    }
+
+    #[test]
+    fn names_are_words_of_their_own_and_no_patterns() {
+        let mut cloak = Cloak::new(Some("Max (.*) Power"));
+        assert_eq!(cloak.hide("maximum power to Max"), "maximum [NAME_1] to [NAME_2]");
+        assert_eq!(Cloak::new(Some("  ")).hide("text"), "text");
+        assert_eq!(Cloak::new(None).hide("text"), "text");
+    }
+
+    proptest::proptest! {
+        /// Whatever a text holds, nothing is lost and no address or number is shown.
+        #[test]
+        fn hiding_is_undone(text in "[a-z0-9@. +()\\[\\]_A-Z-]{0,80}", name in "[A-Za-z ]{0,12}") {
+            let mut cloak = Cloak::new(Some(&name));
+            // What looks like a placeholder already was written by nobody who could be put back.
+            proptest::prop_assume!(!PLACEHOLDER.is_match(&text));
+            let shown = cloak.hide(&text);
+            proptest::prop_assert!(!EMAIL.is_match(&shown), "{shown:?}");
+            proptest::prop_assert_eq!(cloak.restore(&shown), text);
+        }
+    }
+}
