@@ -4,7 +4,6 @@
 //! `HEDDLE_WAITING=100000` makes the crowd larger.
 
 #![expect(clippy::unwrap_used, reason = "a fault of the harness is a fault of the test")]
-#![expect(clippy::print_stdout, reason = "the figures are a result")]
 
 use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroUsize};

@@ -252,7 +252,7 @@ impl<'a> Model<'a> {
         if self.model.trim().is_empty() {
             faults.push(format!("{at}.model: is empty; name the provider's model"));
         }
-        if !base.is_empty() && !(base.starts_with("https://") || base.starts_with("http://")) {
+        if !(base.is_empty() || base.starts_with("https://") || base.starts_with("http://")) {
             faults.push(format!("{at}.api_base: {base:?} is no http(s) address"));
         }
         if base.ends_with('/') {

@@ -70,6 +70,9 @@ struct Shape {
     record: usize,
 }
 
+/// The name and the value of a row.
+type Stored<'a> = (&'a [u8], &'a [u8]);
+
 /// Rows of one kind in one turn.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Rows {
@@ -79,7 +82,7 @@ struct Rows {
 }
 
 impl Rows {
-    fn of(rows: &[(&[u8], &[u8])]) -> Self {
+    fn of(rows: &[Stored<'_>]) -> Self {
         let mean = |bytes: usize| bytes.div_ceil(rows.len().max(1));
         Self {
             rows: (rows.len() as f64 / TRIED as f64).round() as usize,
@@ -98,7 +101,7 @@ impl Shape {
         let query = format!("SELECT kind, row, value FROM {keyspace}.conversation");
         let rows = session.query_unpaged(query, ()).await?.into_rows_result()?;
         let rows: Vec<_> = rows.rows::<(i8, Vec<u8>, Vec<u8>)>()?.collect::<Result<_, _>>()?;
-        let mut kinds: BTreeMap<i8, Vec<(&[u8], &[u8])>> = BTreeMap::new();
+        let mut kinds: BTreeMap<i8, Vec<Stored<'_>>> = BTreeMap::new();
         for (kind, name, value) in &rows {
             kinds.entry(*kind).or_default().push((name, value));
         }

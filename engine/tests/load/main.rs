@@ -2,7 +2,6 @@
 //! one that loses and doubles replies.
 
 #![expect(clippy::unwrap_used, reason = "a fault of the harness is a fault of the test")]
-#![expect(clippy::print_stdout, reason = "the figures are a result")]
 
 mod long;
 #[path = "../common/on_services.rs"]
