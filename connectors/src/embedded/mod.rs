@@ -396,6 +396,11 @@ fn io(path: &Path, source: std::io::Error) -> OpenError {
     OpenError::Io { path: path.into(), source }
 }
 
+/// How often a folder is tried that somebody has open.
+const LOCK_TRIES: u32 = 50;
+/// The pause between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
 fn lock(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join("lock");
     let file = File::options()
@@ -404,9 +409,14 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
         .write(true)
         .open(&path)
         .map_err(|source| io(&path, source))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(dir.into())),
-        Err(std::fs::TryLockError::Error(source)) => Err(io(&path, source)),
+    // Who has just closed it may have left a copy of the handle to a process that is being started, which drops it
+    // within moments; a service manager may start the next process while the last one ends.
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(std::fs::TryLockError::Error(source)) => return Err(io(&path, source)),
+        }
     }
+    Err(OpenError::InUse(dir.into()))
 }

@@ -24,6 +24,21 @@ async fn a_folder_is_opened_once_at_a_time() {
 }
 
 #[tokio::test]
+async fn a_folder_that_is_being_left_is_waited_for() {
+    let site = Site::new();
+    site.open().close().await;
+    // As a process does that has inherited the handle and is about to drop it.
+    let handle = std::fs::File::options().write(true).open(site.options.dir.join("lock")).unwrap();
+    handle.lock().unwrap();
+    let leaving = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        drop(handle);
+    });
+    site.open().close().await;
+    leaving.join().unwrap();
+}
+
+#[tokio::test]
 async fn another_number_of_partitions_is_refused() {
     for close in [false, true] {
         let mut site = Site::new();
