@@ -2,8 +2,9 @@
 //! restart, and I1, I2 and I3 hold, counted outside them all.
 //!
 //! The simulated Graph API, its customers and the balancer in front of the nodes live in this process. Every
-//! scene of the play is one fault in the middle of the load; in the end every message has its 200, every
-//! question its answer, nothing came twice or out of order, and nothing is left in work.
+//! scene of the play is one fault in the middle of the load, after which nothing may have come twice; in the end
+//! every message has its 200, every question its answer, nothing came twice or out of order, and the database,
+//! read beside the engine, says the same: each message seen, each reply sent, nothing left in work.
 //!
 //! An ordinary run plays each fault once; `HEDDLE_FAULTS=60` plays everything ten times.
 

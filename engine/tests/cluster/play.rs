@@ -17,7 +17,7 @@ use rustix::process::Signal;
 
 use crate::process::Running;
 use crate::services;
-use crate::site::{PARTITIONS, Site};
+use crate::site::{PARTITIONS, Site, Stored};
 use crate::stage::{self, Stage};
 
 /// Nodes that there are.
@@ -145,10 +145,11 @@ impl Play {
         let cast = customers::Options {
             // A new owner of an account grants a person one message in six seconds and no burst, so that many
             // people with few questions make more load than few with many.
-            customers: NonZeroUsize::new(48 * scenes).unwrap(),
+            customers: NonZeroUsize::new(60 * scenes).unwrap(),
             questions: NonZeroUsize::new(4).unwrap(),
             patience: Some(Duration::from_secs(400)),
-            start: Duration::from_secs(12) * u32::try_from(scenes).unwrap(),
+            // About as long as the scenes last: a fault that nobody asks anything through shows nothing.
+            start: Duration::from_secs(18) * u32::try_from(scenes).unwrap(),
             think: Duration::from_millis(100)..Duration::from_millis(1_000),
             extras: 0.0,
             ..customers::Options::new(accounts(), questions)
@@ -173,6 +174,7 @@ impl Play {
         }
         self.goes_on().await;
         tokio::time::sleep(AFTER).await;
+        assert!(self.graph.times_taken().into_values().all(|times| times == 1), "{what}: sent twice");
         let answered = self.graph.counts().taken - before;
         let seconds = (SystemClock.elapsed() - began).as_secs_f64();
         println!("{what}: {answered} messages in {seconds:.1} s");
@@ -261,7 +263,7 @@ impl Play {
     }
 
     /// Everybody is answered, everything is counted.
-    pub(crate) async fn end(self) {
+    pub(crate) async fn end(mut self) {
         let done = tokio::time::timeout(Duration::from_secs(180), self.customers.done()).await;
         if done.is_err() {
             for (name, running) in ('a'..).zip(&self.running) {
@@ -280,7 +282,7 @@ impl Play {
             running.settled().await;
             assert_eq!(running.metric("heddle_dlq_records_total").await, 0.0);
         }
-        for running in self.running.into_iter().flatten() {
+        for running in std::mem::take(&mut self.running).into_iter().flatten() {
             running.terminate();
         }
         let report = self.customers.report();
@@ -306,5 +308,9 @@ impl Play {
         );
         assert!(report.is_clean(), "{report:#?}");
         assert_eq!(twice, 0);
+        // And so it is in the database: each message seen, each reply sent and reported, nothing left.
+        let (messages, replies) = (report.messages.cast_signed(), report.replies.cast_signed());
+        let expected = Stored { markers: messages, sends: replies, deliveries: replies, waiting: 0 };
+        assert_eq!(self.site.stored().await, expected);
     }
 }
