@@ -1,4 +1,4 @@
-//! What operators watch of the stores: read from their own counters when Prometheus asks.
+//! What operators watch of the stores and of providers: read from their own counters when Prometheus asks.
 
 use std::sync::{Arc, Weak};
 
@@ -8,6 +8,7 @@ use prometheus::{IntCounter, IntGauge, Registry};
 
 use crate::cluster::Cluster;
 use crate::embedded::Embedded;
+use crate::responders::Llm;
 
 /// Registers the embedded store's metrics. They end with the store.
 ///
@@ -24,6 +25,14 @@ pub fn register_embedded(registry: &Registry, store: &Arc<Embedded>) {
 /// When they are registered twice with one registry.
 pub fn register_cluster(registry: &Registry, store: &Cluster) {
     store.stats().register(registry);
+}
+
+/// Registers the metrics of calls to language models.
+///
+/// # Panics
+/// When they are registered twice with one registry.
+pub fn register_llm(registry: &Registry, llm: &Llm) {
+    llm.stats().register(registry);
 }
 
 struct EmbeddedCollector {

@@ -187,6 +187,17 @@ async fn a_limit_is_told_with_its_time_or_another_model_answers() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_closed_for_long_is_not_waited_for() {
+    let (provider, base) = StandIn::start([Does::Limits("3600")]).await;
+    let (other, second) = StandIn::start([]).await;
+    let (llm, models) = (llm(), [("openai", base.as_str()), ("deepseek", second.as_str())]);
+    for _ in 0..3 {
+        assert_eq!(text(llm.answer(question(&models, "")).await), "yes");
+    }
+    assert_eq!((provider.calls().len(), other.calls().len()), (1, 3));
+}
+
+#[tokio::test]
 async fn only_what_was_surely_not_answered_is_sent_again() {
     let cases = [
         (vec![Does::Answers(500, json!({})), Does::Answers(200, completion("yes"))], 2, 0),

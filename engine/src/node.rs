@@ -93,7 +93,9 @@ impl Node {
             whatsapp::Options { timeout: config.engine.send_timeout, ..whatsapp::Options::default() };
         let whatsapp: Arc<dyn Channel> = Arc::new(WhatsApp::new(&whatsapp, clock.clone())?);
         let extractive: Arc<dyn Responder> = Arc::new(Extractive);
-        let llm: Arc<dyn Responder> = Arc::new(Llm::new(&llm::Options::default(), clock.clone())?);
+        let llm = Llm::new(&llm::Options::default(), clock.clone())?;
+        heddle_connectors::metrics::register_llm(&registry, &llm);
+        let llm: Arc<dyn Responder> = Arc::new(llm);
         let ports = Ports {
             log: stores.log(),
             state,

@@ -33,6 +33,8 @@ pub(super) struct Reservation(u64);
 pub(super) enum Denied {
     /// There is room after so long, if nobody else takes it.
     For(Duration),
+    /// The provider takes nothing for so long.
+    Held(Duration),
     /// More tokens than a minute ever has.
     Never,
 }
@@ -60,7 +62,7 @@ impl Allowance {
         }
         self.forget(now);
         if let Some(wait) = self.held_until.checked_sub(now).filter(|wait| !wait.is_zero()) {
-            return Err(Denied::For(wait));
+            return Err(Denied::Held(wait));
         }
         let requests = limits.requests.get() as usize;
         // The oldest whose end makes room for both.
@@ -136,7 +138,7 @@ mod tests {
         allowance.reserve(limits(10, 100), 40, at(20)).unwrap();
         assert_eq!(allowance.reserve(limits(10, 100), 101, at(20)), Err(Denied::Never));
         allowance.hold(at(90_000));
-        assert_eq!(allowance.reserve(limits(10, 100), 1, at(80_000)), Err(Denied::For(at(10_000))));
+        assert_eq!(allowance.reserve(limits(10, 100), 1, at(80_000)), Err(Denied::Held(at(10_000))));
         assert!(!allowance.is_idle(at(89_999)) && allowance.is_idle(at(90_000)));
     }
 
@@ -159,7 +161,7 @@ mod tests {
                     match allowance.reserve(limits, reserved, at(now)) {
                         Ok(reservation) => break reservation,
                         Err(Denied::For(wait)) => now += u64::try_from(wait.as_millis()).unwrap(),
-                        Err(Denied::Never) => prop_assert!(false),
+                        Err(Denied::Held(_) | Denied::Never) => prop_assert!(false),
                     }
                 };
                 let used = used.min(reserved);
@@ -182,7 +184,7 @@ mod tests {
             match allowance.reserve(limits, 10, now) {
                 Ok(_) => made += 1,
                 Err(Denied::For(wait)) => now += wait,
-                Err(Denied::Never) => unreachable!(),
+                Err(Denied::Held(_) | Denied::Never) => unreachable!(),
             }
         }
         assert!(made >= 582, "{made} of 600");

@@ -7,7 +7,7 @@
 //! # Layout
 //! - [`prompt`]: what is sent; [`privacy`]: what of a person is not.
 //! - [`openai`], [`gemini`]: the APIs, a file each, behind [`Api`].
-//! - [`allowance`], [`breaker`]: when a key may be used.
+//! - [`allowance`], [`breaker`]: when a key may be used; `stats`: what operators watch.
 
 mod allowance;
 mod breaker;
@@ -15,6 +15,7 @@ mod gemini;
 mod openai;
 mod privacy;
 mod prompt;
+mod stats;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,13 +35,16 @@ use self::allowance::{Allowance, Denied, Limits, Reservation};
 use self::breaker::Breaker;
 use self::privacy::Cloak;
 use self::prompt::{NO_ANSWER, Prompt};
+use self::stats::Stats;
 use crate::http;
 
 /// What is read of an answer, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
 /// The pause before what surely was not answered is sent once more, in milliseconds.
 const RETRY_PAUSE: std::ops::Range<u64> = 200..800;
-/// Keys that are remembered before those without use are looked for.
+/// How long a key is waited for that its provider has closed for a while.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Keys that are remembered before those without use are looked for; from then on when they are twice as many.
 const KEYS: usize = 1_024;
 
 /// How providers are called.
@@ -95,6 +99,8 @@ enum Refusal {
     Busy(Option<Duration>),
     /// The call did not arrive, or was answered with a fault of the provider's: it may be made again.
     Passing(String),
+    /// It has failed several times and is not asked for a while.
+    LeftAlone,
     /// It cannot be made again, or need not be.
     Final(String),
 }
@@ -112,7 +118,14 @@ struct Line {
 pub struct Llm {
     client: Client,
     clock: Arc<dyn Clock>,
-    lines: Mutex<HashMap<[u8; 32], Arc<Line>>>,
+    lines: Mutex<Lines>,
+    stats: Stats,
+}
+
+/// What is known of each key.
+struct Lines {
+    known: HashMap<[u8; 32], Arc<Line>>,
+    sweep_at: usize,
 }
 
 impl Llm {
@@ -121,7 +134,12 @@ impl Llm {
     pub fn new(options: &Options, clock: Arc<dyn Clock>) -> Result<Self, SetupError> {
         let client =
             http::client().connect_timeout(options.connect_timeout).timeout(options.timeout).build()?;
-        Ok(Self { client, clock, lines: Mutex::default() })
+        let lines = Mutex::new(Lines { known: HashMap::new(), sweep_at: KEYS });
+        Ok(Self { client, clock, lines, stats: Stats::new() })
+    }
+
+    pub(crate) fn stats(&self) -> &Stats {
+        &self.stats
     }
 
     fn line(&self, model: &Model<'_>) -> Arc<Line> {
@@ -129,12 +147,13 @@ impl Llm {
         hash.update(model.base());
         hash.update([0]);
         hash.update(model.api_key.expose());
-        let mut lines = lock(&self.lines);
-        if lines.len() >= KEYS {
+        let Lines { known, sweep_at } = &mut *lock(&self.lines);
+        if known.len() >= *sweep_at {
             let now = self.clock.elapsed();
-            lines.retain(|_, line| Arc::strong_count(line) > 1 || !lock(&line.allowance).is_idle(now));
+            known.retain(|_, line| Arc::strong_count(line) > 1 || !lock(&line.allowance).is_idle(now));
+            *sweep_at = (known.len() * 2).max(KEYS);
         }
-        lines.entry(hash.finalize().into()).or_default().clone()
+        known.entry(hash.finalize().into()).or_default().clone()
     }
 
     /// Asks one model, and once more where that is safe.
@@ -151,6 +170,23 @@ impl Llm {
     }
 
     async fn call(&self, line: &Line, model: &Model<'_>, prompt: &Prompt) -> Result<(Reply, Usage), Refusal> {
+        let outcome = self.call_once(line, model, prompt).await;
+        match &outcome {
+            Ok(_) => {}
+            Err(Refusal::Busy(_)) => self.stats.call(model.provider, "busy"),
+            Err(Refusal::Passing(_)) => self.stats.call(model.provider, "passing"),
+            Err(Refusal::LeftAlone) => self.stats.call(model.provider, "left_alone"),
+            Err(Refusal::Final(_)) => self.stats.call(model.provider, "failed"),
+        }
+        outcome
+    }
+
+    async fn call_once(
+        &self,
+        line: &Line,
+        model: &Model<'_>,
+        prompt: &Prompt,
+    ) -> Result<(Reply, Usage), Refusal> {
         let api: &dyn Api = match model.provider {
             Provider::Openai | Provider::Deepseek => &openai::OpenAi,
             Provider::Gemini => &gemini::Gemini,
@@ -159,16 +195,17 @@ impl Llm {
         let mut key = HeaderValue::from_str(model.api_key.expose())
             .map_err(|_| Refusal::Final("the key has characters that no header takes".into()))?;
         key.set_sensitive(true);
-        let left_alone =
-            || Refusal::Final("it has failed several times and is left alone for a while".into());
         // Nobody waits for room with a provider that is not asked.
         if !lock(&line.breaker).would_admit(self.clock.elapsed()) {
-            return Err(left_alone());
+            return Err(Refusal::LeftAlone);
         }
+        let began = self.clock.elapsed();
         let mut reserved = self.reserve(line, model, prompt).await?;
+        let asked = self.clock.elapsed();
+        self.stats.waited(model.provider, asked.saturating_sub(began));
         if !lock(&line.breaker).admits(self.clock.elapsed()) {
             reserved.used = Some(0);
-            return Err(left_alone());
+            return Err(Refusal::LeftAlone);
         }
         // Whoever is dropped on the way has told nothing: then it failed.
         let mut outcome = Outcome { line, clock: &*self.clock, told: false };
@@ -176,6 +213,8 @@ impl Llm {
         match &answered {
             Ok((reply, headers)) => {
                 outcome.answered();
+                let took = self.clock.elapsed().saturating_sub(asked);
+                self.stats.answered(model.provider, took, reply.usage.unwrap_or_default());
                 let usage =
                     reply.usage.unwrap_or(Usage { input_tokens: prompt.tokens().into(), output_tokens: 0 });
                 reserved.used = Some(usage.input_tokens + usage.output_tokens);
@@ -192,7 +231,7 @@ impl Llm {
             }
             // What may have been answered may have been counted.
             Err(Refusal::Passing(_)) => reserved.used = Some(0),
-            Err(Refusal::Final(_)) => {}
+            Err(Refusal::Final(_) | Refusal::LeftAlone) => {}
         }
         let (reply, _) = answered?;
         let usage = reply.usage.unwrap_or_default();
@@ -217,7 +256,9 @@ impl Llm {
                 }
             };
             match denied {
-                Denied::For(wait) => tokio::time::sleep(wait).await,
+                // Another model may answer meanwhile.
+                Denied::Held(wait) if wait > PATIENCE => return Err(Refusal::Busy(Some(wait))),
+                Denied::For(wait) | Denied::Held(wait) => tokio::time::sleep(wait).await,
                 Denied::Never => {
                     return Err(Refusal::Final("the question has more tokens than tokens_per_minute".into()));
                 }
@@ -374,6 +415,9 @@ impl Responder for Llm {
                     });
                     failed.push(format!("{}: busy", model.provider.as_str()));
                 }
+                Err(Refusal::LeftAlone) => {
+                    failed.push(format!("{}: left alone after several failures", model.provider.as_str()));
+                }
                 Err(Refusal::Passing(detail) | Refusal::Final(detail)) => {
                     failed.push(format!("{}: {detail}", model.provider.as_str()));
                 }
@@ -393,8 +437,12 @@ fn answer(reply: &Reply, usage: Usage, cloak: Option<&Cloak>, question: &Questio
         return Answer { text: None, sources: Vec::new(), usage };
     }
     let text = cloak.map_or_else(|| text.to_owned(), |cloak| cloak.restore(text));
-    let mut sources: Vec<_> = question.passages.iter().map(|passage| passage.document.clone()).collect();
-    sources.dedup();
+    let mut sources: Vec<String> = Vec::new();
+    for passage in &question.passages {
+        if !sources.contains(&passage.document) {
+            sources.push(passage.document.clone());
+        }
+    }
     Answer { text: Some(text), sources, usage }
 }
 

@@ -42,14 +42,13 @@ impl Cloak {
     /// For the texts of a turn with a customer of this name.
     pub(super) fn new(name: Option<&str>) -> Self {
         let name = name.unwrap_or_default().trim();
-        let mut parts: Vec<_> = name
-            .split_whitespace()
-            .filter(|part| part.chars().count() >= NAME_CHARS)
-            .map(regex::escape)
-            .collect();
-        // The whole name before its parts.
-        if parts.len() > 1 {
-            parts.insert(0, name.split_whitespace().map(regex::escape).collect::<Vec<_>>().join(r"\s+"));
+        let words: Vec<_> = name.split_whitespace().collect();
+        let long = |word: &&&str| word.chars().count() >= NAME_CHARS;
+        let mut parts: Vec<_> = words.iter().filter(long).map(|word| regex::escape(word)).collect();
+        if words.len() > 1 {
+            // The whole name before its parts, short ones too.
+            let whole: Vec<_> = words.iter().map(|word| regex::escape(word)).collect();
+            parts.insert(0, whole.join(r"\s+"));
         }
         let pattern = (!parts.is_empty()).then(|| format!(r"(?i)\b(?:{})\b", parts.join("|")));
         // Every part is escaped; one too long for a pattern is left alone.
@@ -130,6 +129,7 @@ mod tests {
     fn names_are_words_of_their_own_and_no_patterns() {
         let mut cloak = Cloak::new(Some("Max (.*) Power"));
         assert_eq!(cloak.hide("maximum power to Max"), "maximum [NAME_1] to [NAME_2]");
+        assert_eq!(Cloak::new(Some("Li Wu")).hide("li wu, Li"), "[NAME_1], Li");
         assert_eq!(Cloak::new(Some("  ")).hide("text"), "text");
         assert_eq!(Cloak::new(None).hide("text"), "text");
     }
