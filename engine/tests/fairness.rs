@@ -5,51 +5,37 @@
 
 #![expect(clippy::unwrap_used, reason = "a fault of the harness is a fault of the test")]
 
+#[path = "common/in_memory.rs"]
+mod in_memory;
+
 use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use heddle_actors::metrics::Metrics;
-use heddle_actors::ports::{Options, Ports};
+use heddle_actors::ports::Options;
 use heddle_actors::system::System;
 use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
 use heddle_connectors::memory::channel::Sending;
+use heddle_connectors::memory::responder::Response;
 use heddle_connectors::memory::{
-    Fault, MemoryDisk, MemoryKnowledge, MemoryStore, Options as StoreOptions, ScriptedChannel, TokioClock,
+    Fault, MemoryDisk, MemoryStore, Options as StoreOptions, ScriptedChannel, ScriptedResponder, TokioClock,
 };
 use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::id::ChannelKind;
 use heddle_schemas::ports::channel::{Act, Channel, ChannelEvent, ReceivedMessage};
 use heddle_schemas::ports::clock::Clock;
-use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, Usage};
+use heddle_schemas::ports::responder::Responder;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Topic, TopicPartition};
-use prometheus::Registry;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
 /// Calls to the outside that take their time: that of the crowded tenant is never heard of again.
-struct Outside;
-
-#[async_trait]
-impl Responder for Outside {
-    fn calls_outside(&self) -> bool {
-        true
-    }
-
-    fn reads_passages(&self) -> bool {
-        false
-    }
-
-    async fn answer(&self, question: Question) -> Result<Answer, ResponderError> {
-        let takes = if question.tenant.id.as_str() == "crowded" { 3_600_000 } else { 50 };
-        tokio::time::sleep(Duration::from_millis(takes)).await;
-        let text = Some(question.messages.join("\n"));
-        Ok(Answer { text, sources: Vec::new(), usage: Usage::default() })
-    }
+fn outside() -> ScriptedResponder {
+    ScriptedResponder::new(true, |question| match question.tenant.id.as_str() {
+        "crowded" => Response { after: Duration::ZERO, result: None },
+        _ => Response::text(question, question.messages.join("\n")).after(Duration::from_millis(50)),
+    })
 }
 
 fn tenant(id: &str, account: &str) -> Tenant {
@@ -89,19 +75,8 @@ async fn beside(waiting: usize) -> Vec<Duration> {
             Sending::default()
         }
     }));
-    let responder: Arc<dyn Responder> = Arc::new(Outside);
-    let random = Mutex::new(StdRng::seed_from_u64(1));
-    let ports = Ports {
-        log: store.clone(),
-        state: store.clone(),
-        keys: Arc::new(keys),
-        knowledge: Arc::new(MemoryKnowledge::default()),
-        responders: Arc::new(move |_| responder.clone()),
-        channels: Arc::new([(ChannelKind::Whatsapp, channel)].into()),
-        clock: clock.clone(),
-        random: Arc::new(move || random.lock().unwrap().random()),
-        metrics: Arc::new(Metrics::register(&Registry::new())),
-    };
+    let responder: Arc<dyn Responder> = Arc::new(outside());
+    let ports = in_memory::ports(store, keys, clock.clone(), channel, responder);
     let options = Options {
         // The crowd is many times of what is held in memory, as it is in a run of a hundred thousand.
         agenda_window: NonZeroUsize::new(512).unwrap(),
@@ -109,7 +84,7 @@ async fn beside(waiting: usize) -> Vec<Duration> {
         turns_per_tenant: NonZeroUsize::new(4).unwrap(),
         ..Options::default()
     };
-    let system = System::start(ports.clone(), options).await.unwrap();
+    let system = System::start(ports, options).await.unwrap();
     let crowded = system.tenants.apply(tenant("crowded", "1")).await.unwrap();
     let calm = system.tenants.apply(tenant("calm", "2")).await.unwrap();
 

@@ -3,20 +3,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a fault of the harness is a fault of the test")]
 
+#[path = "common/in_memory.rs"]
+mod in_memory;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use heddle_actors::metrics::Metrics;
 use heddle_actors::ports::{Options, Ports};
 use heddle_actors::system::System;
 use heddle_actors::tenants::Tenants;
 use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
 use heddle_connectors::memory::{
-    Fault, MemoryDisk, MemoryKnowledge, MemoryStore, Options as StoreOptions, Outcome, ScriptedChannel,
-    TokioClock,
+    Fault, MemoryDisk, MemoryStore, Options as StoreOptions, Outcome, ScriptedChannel, TokioClock,
 };
 use heddle_connectors::responders::Extractive;
 use heddle_schemas::content::{Address, Content, Context};
@@ -31,7 +32,6 @@ use heddle_schemas::record::inbound::{InboundEvent, InboundRecord};
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Topic, TopicPartition};
-use prometheus::Registry;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
@@ -91,18 +91,7 @@ impl Site {
         let keys = self.keys(&store);
         let channel: Arc<dyn Channel> = Arc::new(ScriptedChannel::default());
         let responder: Arc<dyn Responder> = Arc::new(Extractive);
-        let random = Mutex::new(StdRng::seed_from_u64(1));
-        let ports = Ports {
-            log: store.clone(),
-            state: store.clone(),
-            keys: Arc::new(keys),
-            knowledge: Arc::new(MemoryKnowledge::default()),
-            responders: Arc::new(move |_| responder.clone()),
-            channels: Arc::new([(ChannelKind::Whatsapp, channel)].into()),
-            clock: self.clock.clone(),
-            random: Arc::new(move || random.lock().unwrap().random()),
-            metrics: Arc::new(Metrics::register(&Registry::new())),
-        };
+        let ports = in_memory::ports(store.clone(), keys, self.clock.clone(), channel, responder);
         let system = System::start(ports.clone(), Options::default()).await.unwrap();
         system.tenants.apply(tenant()).await.unwrap();
         Node { store, ports, system }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
 use heddle_actors::conversation::head::Head;
 use heddle_actors::conversation::thread::{EntrySaid, Row, Thread};
 use heddle_connectors::clock::SystemClock;
+use heddle_connectors::memory::ScriptedResponder;
+use heddle_connectors::memory::responder::Response;
 use heddle_engine::node::{Node, shut_down};
 use heddle_engine::simulator::graph::{self, GraphApi};
 use heddle_schemas::content::{Address, Content, Context};
@@ -17,7 +18,7 @@ use heddle_schemas::ports::channel::{Act, ChannelEvent, ReceivedMessage};
 use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::ports::keys::Missing;
 use heddle_schemas::ports::log::FetchLimit;
-use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, Usage};
+use heddle_schemas::ports::responder::Responder;
 use heddle_schemas::ports::state::{Batch, Write};
 use heddle_schemas::record::inbound::{ActKind, InboundRecord, SealedAct};
 use heddle_schemas::record::{decode, encode};
@@ -28,31 +29,11 @@ use heddle_schemas::topic::{Topic, TopicPartition};
 
 use crate::on_services;
 
-/// Reads what was said before, as who asks an LLM does.
-#[derive(Default)]
-struct Reads(AtomicUsize);
-
-#[async_trait]
-impl Responder for Reads {
-    fn calls_outside(&self) -> bool {
-        true
-    }
-
-    fn reads_passages(&self) -> bool {
-        false
-    }
-
-    async fn answer(&self, question: Question) -> Result<Answer, ResponderError> {
-        self.0.store(question.history.len(), Ordering::Release);
-        let text = Some(question.messages.join("\n"));
-        Ok(Answer { text, sources: Vec::new(), usage: Usage::default() })
-    }
-}
-
 struct Site {
     node: Node,
     graph: GraphApi,
-    read: Arc<Reads>,
+    /// How many things said before the responder was told last.
+    read: Arc<AtomicUsize>,
     sent: AtomicUsize,
 }
 
@@ -140,8 +121,13 @@ impl Site {
 async fn a_conversation_of_a_hundred_thousand_messages_answers_as_fast_as_one_of_a_hundred() {
     let folder = tempfile::tempdir().unwrap();
     let mut node = Node::open(on_services::prepared("long", folder.path()).await).await.unwrap();
-    let read = Arc::<Reads>::default();
-    let responder: Arc<dyn Responder> = read.clone();
+    let read = Arc::<AtomicUsize>::default();
+    let told = read.clone();
+    // As who asks an LLM.
+    let responder: Arc<dyn Responder> = Arc::new(ScriptedResponder::new(true, move |question| {
+        told.store(question.history.len(), Ordering::Release);
+        Response::text(question, question.messages.join("\n"))
+    }));
     node.ports.responders = Arc::new(move |_| responder.clone());
     let numbers = [("1001".parse().unwrap(), Secret::new("token"))].into();
     let options = graph::Options { numbers, ..graph::Options::default() };
@@ -171,7 +157,7 @@ async fn a_conversation_of_a_hundred_thousand_messages_answers_as_fast_as_one_of
         for (place, who) in ["4915112345601", "4915112345602"].into_iter().enumerate() {
             let took = site.ask(&system, &tenant, who).await;
             times[place].push(took);
-            assert!(site.read.0.load(Ordering::Acquire) >= 10, "what was said before is read");
+            assert!(site.read.load(Ordering::Acquire) >= 10, "what was said before is read");
         }
     }
     times.iter_mut().for_each(|times| times.sort());
