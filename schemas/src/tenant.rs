@@ -133,13 +133,13 @@ pub struct Llm {
     pub history_tokens: u32,
     /// Who is asked, in this order, when the one before does not answer. After the last the agent's fallback is
     /// said.
-    pub fallbacks: Vec<Alternative>,
+    pub fallbacks: Vec<Model>,
 }
 
 impl Default for Llm {
     fn default() -> Self {
-        let Alternative { provider, model, api_base, api_key, requests_per_minute, tokens_per_minute } =
-            Alternative::default();
+        let Model { provider, model, api_base, api_key, requests_per_minute, tokens_per_minute } =
+            Model::default();
         Self {
             provider,
             model,
@@ -156,24 +156,24 @@ impl Default for Llm {
 }
 
 impl Llm {
-    /// Who is asked, in this order; nobody where passages answer by themselves.
-    pub fn models(&self) -> impl Iterator<Item = Model<'_>> {
+    /// Who is asked, in this order: what stands in `llm` itself, then the fallbacks.
+    pub fn models(&self) -> impl Iterator<Item = Model> + '_ {
         let first = Model {
             provider: self.provider,
-            model: &self.model,
-            api_base: &self.api_base,
-            api_key: &self.api_key,
+            model: self.model.clone(),
+            api_base: self.api_base.clone(),
+            api_key: self.api_key.clone(),
             requests_per_minute: self.requests_per_minute,
             tokens_per_minute: self.tokens_per_minute,
         };
-        std::iter::once(first).chain(self.fallbacks.iter().map(Alternative::model))
+        std::iter::once(first).chain(self.fallbacks.iter().cloned())
     }
 }
 
-/// Another model to ask.
+/// A model that may be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Alternative {
+pub struct Model {
     /// Whose it is.
     pub provider: Provider,
     /// As `llm.model`.
@@ -188,7 +188,7 @@ pub struct Alternative {
     pub tokens_per_minute: NonZeroU32,
 }
 
-impl Default for Alternative {
+impl Default for Model {
     fn default() -> Self {
         Self {
             provider: Provider::Extractive,
@@ -201,41 +201,11 @@ impl Default for Alternative {
     }
 }
 
-impl Alternative {
-    fn model(&self) -> Model<'_> {
-        Model {
-            provider: self.provider,
-            model: &self.model,
-            api_base: &self.api_base,
-            api_key: &self.api_key,
-            requests_per_minute: self.requests_per_minute,
-            tokens_per_minute: self.tokens_per_minute,
-        }
-    }
-}
-
-/// A model that may be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Model<'a> {
-    /// Whose it is.
-    pub provider: Provider,
-    /// Its name.
-    pub model: &'a str,
-    /// The configured base address; empty: the provider's own.
-    pub api_base: &'a str,
-    /// The key to call it with.
-    pub api_key: &'a Secret,
-    /// Requests a minute.
-    pub requests_per_minute: NonZeroU32,
-    /// Tokens a minute.
-    pub tokens_per_minute: NonZeroU32,
-}
-
-impl<'a> Model<'a> {
+impl Model {
     /// The address that it is called at.
     #[must_use]
-    pub fn base(&self) -> &'a str {
-        match (self.api_base, self.provider) {
+    pub fn base(&self) -> &str {
+        match (self.api_base.as_str(), self.provider) {
             ("", Provider::Openai) => "https://api.openai.com/v1",
             ("", Provider::Deepseek) => "https://api.deepseek.com",
             ("", Provider::Gemini) => "https://generativelanguage.googleapis.com/v1beta",
@@ -245,7 +215,7 @@ impl<'a> Model<'a> {
 
     fn faults(&self, at: &str) -> Vec<String> {
         let mut faults = Vec::new();
-        let base = self.api_base;
+        let base = &self.api_base;
         if self.provider == Provider::Extractive {
             return faults;
         }
@@ -510,7 +480,7 @@ mod tests {
         );
         let mut tenant = Tenant::from_toml(&text).unwrap();
         assert_eq!(tenant.secrets_mut()["llm.fallbacks.0.api_key"].expose(), "env:G");
-        let bases: Vec<_> = tenant.llm.models().map(|model| model.base()).collect();
+        let bases: Vec<_> = tenant.llm.models().map(|model| model.base().to_owned()).collect();
         let google = "https://generativelanguage.googleapis.com/v1beta";
         assert_eq!(bases, ["https://api.openai.com/v1", google, "http://127.0.0.1:8000/v1"]);
         let wrong = text.replace("model = \"m\"", "").replace("\"env:G\"", "\"\"").replace("/v1\"", "/v1/\"");

@@ -85,13 +85,7 @@ struct Tokens {
 }
 
 impl Api for Gemini {
-    fn request(
-        &self,
-        client: &Client,
-        model: &Model<'_>,
-        key: HeaderValue,
-        prompt: &Prompt,
-    ) -> RequestBuilder {
+    fn request(&self, client: &Client, model: &Model, key: HeaderValue, prompt: &Prompt) -> RequestBuilder {
         let part = |role, text| Part { role, parts: [Text { text }] };
         let contents = prompt.said.iter().map(|said| {
             let role = match said.by {

@@ -70,13 +70,7 @@ pub struct SetupError(#[from] reqwest::Error);
 /// An API of providers.
 trait Api: Send + Sync {
     /// The call.
-    fn request(
-        &self,
-        client: &Client,
-        model: &Model<'_>,
-        key: HeaderValue,
-        prompt: &Prompt,
-    ) -> RequestBuilder;
+    fn request(&self, client: &Client, model: &Model, key: HeaderValue, prompt: &Prompt) -> RequestBuilder;
 
     /// Reads the answer of a call that went well.
     fn read(&self, body: &[u8]) -> Option<Reply>;
@@ -142,7 +136,7 @@ impl Llm {
         &self.stats
     }
 
-    fn line(&self, model: &Model<'_>) -> Arc<Line> {
+    fn line(&self, model: &Model) -> Arc<Line> {
         let mut hash = Sha256::new();
         hash.update(model.base());
         hash.update([0]);
@@ -157,7 +151,7 @@ impl Llm {
     }
 
     /// Asks one model, and once more where that is safe.
-    async fn ask(&self, model: &Model<'_>, prompt: &Prompt) -> Result<(Reply, Usage), Refusal> {
+    async fn ask(&self, model: &Model, prompt: &Prompt) -> Result<Reply, Refusal> {
         let line = self.line(model);
         match self.call(&line, model, prompt).await {
             Err(Refusal::Passing(_)) => {
@@ -169,7 +163,7 @@ impl Llm {
         }
     }
 
-    async fn call(&self, line: &Line, model: &Model<'_>, prompt: &Prompt) -> Result<(Reply, Usage), Refusal> {
+    async fn call(&self, line: &Line, model: &Model, prompt: &Prompt) -> Result<Reply, Refusal> {
         let outcome = self.call_once(line, model, prompt).await;
         match &outcome {
             Ok(_) => {}
@@ -181,12 +175,7 @@ impl Llm {
         outcome
     }
 
-    async fn call_once(
-        &self,
-        line: &Line,
-        model: &Model<'_>,
-        prompt: &Prompt,
-    ) -> Result<(Reply, Usage), Refusal> {
+    async fn call_once(&self, line: &Line, model: &Model, prompt: &Prompt) -> Result<Reply, Refusal> {
         let api: &dyn Api = match model.provider {
             Provider::Openai | Provider::Deepseek => &openai::OpenAi,
             Provider::Gemini => &gemini::Gemini,
@@ -215,9 +204,8 @@ impl Llm {
                 outcome.answered();
                 let took = self.clock.elapsed().saturating_sub(asked);
                 self.stats.answered(model.provider, took, reply.usage.unwrap_or_default());
-                let usage =
-                    reply.usage.unwrap_or(Usage { input_tokens: prompt.tokens().into(), output_tokens: 0 });
-                reserved.used = Some(usage.input_tokens + usage.output_tokens);
+                // Without a report what was reserved counts.
+                reserved.used = reply.usage.map(|usage| usage.input_tokens + usage.output_tokens);
                 if let Some(wait) = exhausted(headers) {
                     lock(&line.allowance).hold(self.clock.elapsed() + wait);
                 }
@@ -233,16 +221,14 @@ impl Llm {
             Err(Refusal::Passing(_)) => reserved.used = Some(0),
             Err(Refusal::Final(_) | Refusal::LeftAlone) => {}
         }
-        let (reply, _) = answered?;
-        let usage = reply.usage.unwrap_or_default();
-        Ok((reply, usage))
+        answered.map(|(reply, _)| reply)
     }
 
     /// Waits for room, in the order of those who wait.
     async fn reserve<'a>(
         &self,
         line: &'a Line,
-        model: &Model<'_>,
+        model: &Model,
         prompt: &Prompt,
     ) -> Result<Reserved<'a>, Refusal> {
         let limits = Limits { requests: model.requests_per_minute, tokens: model.tokens_per_minute };
@@ -269,7 +255,7 @@ impl Llm {
     async fn exchange(
         &self,
         api: &dyn Api,
-        model: &Model<'_>,
+        model: &Model,
         key: HeaderValue,
         prompt: &Prompt,
     ) -> Result<(Reply, HeaderMap), Refusal> {
@@ -406,7 +392,7 @@ impl Responder for Llm {
         let mut busy: Option<Option<Duration>> = None;
         for model in llm.models() {
             match self.ask(&model, &prompt).await {
-                Ok((reply, usage)) => return Ok(answer(&reply, usage, cloak.as_ref(), &question)),
+                Ok(reply) => return Ok(answer(&reply, cloak.as_ref(), &question)),
                 Err(Refusal::Busy(wait)) => {
                     // The first of those that can be asked again.
                     busy = Some(match (busy.flatten(), wait) {
@@ -431,7 +417,8 @@ impl Responder for Llm {
     }
 }
 
-fn answer(reply: &Reply, usage: Usage, cloak: Option<&Cloak>, question: &Question) -> Answer {
+fn answer(reply: &Reply, cloak: Option<&Cloak>, question: &Question) -> Answer {
+    let usage = reply.usage.unwrap_or_default();
     let text = reply.text.trim();
     if text.is_empty() || text.contains(NO_ANSWER) {
         return Answer { text: None, sources: Vec::new(), usage };

@@ -63,13 +63,7 @@ struct Tokens {
 }
 
 impl Api for OpenAi {
-    fn request(
-        &self,
-        client: &Client,
-        model: &Model<'_>,
-        key: HeaderValue,
-        prompt: &Prompt,
-    ) -> RequestBuilder {
+    fn request(&self, client: &Client, model: &Model, key: HeaderValue, prompt: &Prompt) -> RequestBuilder {
         let system = Message { role: "system", content: &prompt.system };
         let said = prompt.said.iter().map(|said| {
             let role = match said.by {
@@ -80,7 +74,7 @@ impl Api for OpenAi {
         });
         let is_openais = model.provider == Provider::Openai && model.api_base.is_empty();
         let request = Request {
-            model: model.model,
+            model: &model.model,
             messages: std::iter::once(system).chain(said).collect(),
             max_completion_tokens: is_openais.then_some(prompt.answer_tokens),
             max_tokens: (!is_openais).then_some(prompt.answer_tokens),
