@@ -151,6 +151,7 @@ pub struct Agenda<K: Laned> {
     granted: usize,
     /// From here on all rows are only in the store; `None` when every row has been read.
     horizon: Option<Place>,
+    /// How many entries the window holds at most, but for those that are granted more time.
     capacity: usize,
     /// How many entries of one lane may be in work, however few other lanes there are.
     at_once: usize,
@@ -172,12 +173,6 @@ impl<K: Laned> Agenda<K> {
             capacity: capacity.max(1),
             at_once: at_once.max(1),
         }
-    }
-
-    /// How many entries the window holds at most, but for those that are granted more time.
-    #[must_use]
-    pub fn capacity(&self) -> usize {
-        self.capacity
     }
 
     /// How many it holds.
@@ -293,23 +288,21 @@ impl<K: Laned> Agenda<K> {
         (self.capacity / self.working.max(1)).clamp(1, self.at_once)
     }
 
-    /// Takes out at most `limit` entries that are due, the earliest first, but none of a lane that has its share
-    /// in work.
-    pub fn take_due(&mut self, now: Timestamp, limit: usize) -> Vec<Entry<K>> {
+    /// Takes out the entries that are due, the earliest first, but none of a lane that has its share in work.
+    pub fn take_due(&mut self, now: Timestamp) -> Vec<Entry<K>> {
         let mut due = Vec::new();
-        while due.len() < limit {
+        loop {
             let share = self.share();
             let has_room = |name: &K::Lane| self.lanes.get(name).is_some_and(|lane| lane.in_work < share);
             let next =
                 self.firing.iter().take_while(|(fire, _)| *fire <= now).find(|(_, name)| has_room(name));
-            let Some(name) = next.map(|(_, name)| name.clone()) else { break };
+            let Some(name) = next.map(|(_, name)| name.clone()) else { return due };
             let taken = self.change(&name, |lane| lane.take_first().map(|entry| (entry, lane.in_work)));
-            let Some((entry, of_lane)) = taken else { break };
+            let Some((entry, of_lane)) = taken else { return due };
             self.in_work += 1;
             self.working += usize::from(of_lane == 1);
             due.push(entry);
         }
-        due
     }
 
     /// When the next entry that may be taken out is due, or when rows have to be read.
@@ -469,7 +462,7 @@ mod tests {
                     let next = last.map(|(due, key)| Place { due: *due, name: format!("{key}\0") });
                     self.agenda.refill(&wanted, rows, next);
                 }
-                let due = self.agenda.take_due(at(now), 3);
+                let due = self.agenda.take_due(at(now));
                 if due.is_empty() {
                     return taken;
                 }

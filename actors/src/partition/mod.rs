@@ -499,7 +499,7 @@ impl<R: Resident> Partition<R> {
             let Some(wanted) = state.agenda.wants(now) else { break };
             self.read_agenda(state, &wanted).await?;
         }
-        for entry in state.agenda.take_due(now, usize::MAX) {
+        for entry in state.agenda.take_due(now) {
             self.give(myself, state, entry.key.clone(), R::wake(entry))?;
         }
         let held = i64::try_from(state.agenda.len()).unwrap_or(i64::MAX);
