@@ -34,8 +34,7 @@ use super::reader::{REQUEST, number};
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
 /// How long the thread waits for events at once: how late it notices that it is to end.
 const POLL: Duration = Duration::from_millis(100);
-/// How often within [`LATELY`] the group may put the node out before it stays out. Of two processes of one name
-/// that put each other out in turn, the one that was there first comes to this first.
+/// How often within [`LATELY`] the group may put the node out before it stays out.
 const OUT_OFTEN: usize = 3;
 /// What counts as often.
 const LATELY: Duration = Duration::from_secs(600);
