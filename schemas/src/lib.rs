@@ -3,6 +3,7 @@
 //! This crate does no IO and needs no runtime: everything here is a type, a pure function or a trait.
 //!
 //! # Layout
+//! - [`hours`]: opening hours, and what is open when.
 //! - [`id`]: tenants, contacts, conversations, turns, outbound messages.
 //! - [`time`]: timestamps and durations as they are written in records and files.
 //! - [`content`]: what a customer or an agent says, whatever the channel.
@@ -12,10 +13,12 @@
 //! - [`table`]: the tables of the state store and the keys of their rows.
 //! - [`sealed`]: ciphertext as it is stored, and secrets that never print.
 //! - [`tenant`], [`config`]: what an operator writes.
+//! - [`zone`]: a tenant's time zone, its dates and months.
 //! - [`ports`]: what the engine needs of the outside, as traits.
 
 pub mod config;
 pub mod content;
+pub mod hours;
 pub mod id;
 pub mod ledger;
 pub mod ports;
@@ -25,3 +28,4 @@ pub mod table;
 pub mod tenant;
 pub mod time;
 pub mod topic;
+pub mod zone;

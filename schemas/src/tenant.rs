@@ -12,6 +12,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::hours::Hours;
 use crate::id::{AccountId, AccountKey, ChannelKind, TenantId};
 use crate::sealed::Secret;
 use crate::time::human;
@@ -36,6 +37,9 @@ pub struct Tenant {
     /// Who answers.
     #[serde(default)]
     pub llm: Llm,
+    /// When it is open, and its time zone.
+    #[serde(default)]
+    pub hours: Hours,
     /// What it may use.
     #[serde(default)]
     pub quota: Quota,
@@ -362,6 +366,7 @@ impl Tenant {
         check(self.llm.provider != Provider::Extractive || self.llm.fallbacks.is_empty(), &|| {
             "llm.fallbacks: extractive asks nobody, and needs none".into()
         });
+        self.hours.faults().into_iter().for_each(|fault| check(false, &|| fault.clone()));
         check(self.retention.messages >= DAY, &|| "retention.messages: is under one day (\"1d\")".into());
         check(self.retention.campaigns >= DAY, &|| "retention.campaigns: is under one day (\"1d\")".into());
         let mut seen = BTreeSet::new();
