@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hours::Hours;
 use crate::id::{AccountId, AccountKey, ChannelKind, TenantId};
+use crate::ports::calendar::CalendarAccess;
 use crate::sealed::Secret;
 use crate::time::human;
 
@@ -40,6 +41,9 @@ pub struct Tenant {
     /// When it is open, and its time zone.
     #[serde(default)]
     pub hours: Hours,
+    /// Where appointments are booked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calendar: Option<CalendarAccess>,
     /// What it may use.
     #[serde(default)]
     pub quota: Quota,
@@ -367,6 +371,12 @@ impl Tenant {
             "llm.fallbacks: extractive asks nobody, and needs none".into()
         });
         self.hours.faults().into_iter().for_each(|fault| check(false, &|| fault.clone()));
+        let faults_of_calendar = self.calendar.iter().flat_map(CalendarAccess::faults);
+        faults_of_calendar.for_each(|fault| check(false, &|| fault.clone()));
+        check(self.calendar.is_none() || self.hours.are_set(), &|| {
+            "calendar: nothing is ever free without opening hours; write when you are open under [hours]"
+                .into()
+        });
         check(self.retention.messages >= DAY, &|| "retention.messages: is under one day (\"1d\")".into());
         check(self.retention.campaigns >= DAY, &|| "retention.campaigns: is under one day (\"1d\")".into());
         let mut seen = BTreeSet::new();
@@ -395,6 +405,10 @@ impl Tenant {
         for (index, fallback) in self.llm.fallbacks.iter_mut().enumerate() {
             secrets.insert(format!("llm.fallbacks.{index}.api_key"), &mut fallback.api_key);
         }
+        if let Some(calendar) = &mut self.calendar {
+            secrets.insert("calendar.client_secret".to_owned(), &mut calendar.client_secret);
+            secrets.insert("calendar.refresh_token".to_owned(), &mut calendar.refresh_token);
+        }
         for channel in &mut self.channels {
             let at = |field| format!("channels.{}.{}.{field}", channel.kind, channel.account);
             secrets.extend([
@@ -416,6 +430,10 @@ impl Tenant {
         json["llm"]["api_key"] = self.llm.api_key.expose().into();
         for (index, fallback) in self.llm.fallbacks.iter().enumerate() {
             json["llm"]["fallbacks"][index]["api_key"] = fallback.api_key.expose().into();
+        }
+        if let Some(calendar) = &self.calendar {
+            json["calendar"]["client_secret"] = calendar.client_secret.expose().into();
+            json["calendar"]["refresh_token"] = calendar.refresh_token.expose().into();
         }
         for (index, channel) in self.channels.iter().enumerate() {
             let json = &mut json["channels"][index];
@@ -495,6 +513,43 @@ mod tests {
         assert_eq!(places, ["llm.model", "llm.fallbacks[0].api_key", "llm.fallbacks[1].api_base"]);
         let extractive = text.replace("\"openai\"\nmodel = \"m\"", "\"extractive\"");
         assert!(Tenant::from_toml(&extractive).unwrap_err().to_string().contains("llm.fallbacks"));
+    }
+
+    #[test]
+    fn a_calendar_is_read_with_its_defaults_and_every_fault_of_it_told() {
+        let calendar = "[calendar]\nkind = \"google\"\nclient_id = \"c\"\n\
+                        client_secret = \"env:S\"\nrefresh_token = \"env:R\"\n";
+        let hours = "[hours]\ntime_zone = \"Europe/Berlin\"\nmonday = [\"09:00-12:00\"]\n";
+        let mut tenant = Tenant::from_toml(&format!("{ACME}{hours}{calendar}")).unwrap();
+        let access = tenant.calendar.clone().unwrap();
+        let minutes = [access.slot, access.notice, access.horizon].map(|time| time.as_secs() / 60);
+        assert_eq!((&*access.calendar, minutes), ("primary", [30, 120, 43_200]));
+        assert_eq!(tenant.secrets_mut()["calendar.refresh_token"].expose(), "env:R");
+        let back: Tenant = serde_json::from_value(tenant.to_json_exposed()).unwrap();
+        assert_eq!(back, tenant);
+        assert!(!format!("{:?}{}", tenant, serde_json::to_string(&tenant).unwrap()).contains("env:R"));
+
+        let wrong = calendar
+            .replace("env:R", "")
+            .replace("\"c\"", "\"\"\napi_base = \"ftp://x/\"\nslot = \"1m\"\nhorizon = \"90d\"");
+        let hours = hours.replace("09:00-12:00", "12:00-09:00");
+        let faults = Tenant::from_toml(&format!("{ACME}{hours}{wrong}")).unwrap_err().0;
+        let places: Vec<_> =
+            faults.iter().filter_map(|fault| fault.split_once(": ")).map(|(at, _)| at).collect();
+        assert_eq!(
+            places,
+            [
+                "hours.monday[0]",
+                "calendar.api_base",
+                "calendar.api_base",
+                "calendar.client_id",
+                "calendar.refresh_token",
+                "calendar.slot",
+                "calendar.horizon"
+            ]
+        );
+        let fault = Tenant::from_toml(&format!("{ACME}{calendar}")).unwrap_err().to_string();
+        assert!(fault.contains("[hours]"), "{fault}");
     }
 
     #[test]

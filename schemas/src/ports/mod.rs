@@ -1,8 +1,9 @@
 //! What the engine needs of the outside, one trait a file.
 //!
 //! Each has several implementations that one conformance suite holds to the same contract:
-//! [`log`], [`state`], [`keys`], [`knowledge`], [`responder`], [`channel`], [`clock`].
+//! [`log`], [`state`], [`keys`], [`knowledge`], [`responder`], [`channel`], [`calendar`], [`clock`].
 
+pub mod calendar;
 pub mod channel;
 pub mod clock;
 pub mod keys;
