@@ -1,6 +1,7 @@
-//! How Heddle reaches the outside: logs, state stores, keys, knowledge, responders and channels.
+//! How Heddle reaches the outside: logs, state stores, keys, knowledge, responders, calendars and channels.
 //!
 //! # Layout
+//! - [`calendar`]: calendars that appointments are booked into.
 //! - [`channels`]: messaging channels, a folder each.
 //! - [`clock`]: the machine's clock.
 //! - [`cluster`]: log and state of many nodes: Kafka, CQL and the ownership that binds them.
@@ -15,6 +16,7 @@
 //! - [`responders`]: what answers a turn, a file each.
 //! - `words`: the words of a text, for the index and the responders.
 
+pub mod calendar;
 pub mod channels;
 pub mod clock;
 pub mod cluster;

@@ -10,8 +10,9 @@
 //! - [`store`]: log and state over a disk, one incarnation at a time.
 //! - [`entropy`]: keys and nonces from a seed.
 //! - [`knowledge`]: documents, searched by shared words.
-//! - [`responder`], [`channel`]: what a test scripts, with counts of what was called and taken.
+//! - [`responder`], [`channel`], [`calendar`]: what a test scripts, with counts of what was called and taken.
 
+pub mod calendar;
 pub mod channel;
 pub mod clock;
 pub mod disk;
@@ -23,6 +24,7 @@ pub mod responder;
 mod state;
 pub mod store;
 
+pub use calendar::MemoryCalendar;
 pub use channel::ScriptedChannel;
 pub use clock::{ManualClock, TokioClock};
 pub use disk::MemoryDisk;

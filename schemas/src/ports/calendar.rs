@@ -216,7 +216,8 @@ pub enum CalendarError {
         /// What to do.
         detail: String,
     },
-    /// Not now, and this call surely has done nothing: it may be made again.
+    /// Not now, and this call surely has done nothing: it may be made again. What an earlier call under the same
+    /// id did is another matter.
     #[error("the calendar is not available: {detail}")]
     Unavailable {
         /// What happened.
@@ -249,7 +250,8 @@ pub trait Calendar: Send + Sync + 'static {
     ) -> Result<Vec<Busy>, CalendarError>;
 
     /// Books an appointment, or gives what was booked under its id before. Whether the time is within hours and
-    /// free of notice is the caller's to decide; that it is not taken is looked at once more here.
+    /// free of notice is the caller's to decide; that it is not taken is looked at once more here. Of a call that is
+    /// dropped no more is known than of one that ends with [`CalendarError::Unknown`].
     ///
     /// # Errors
     /// [`CalendarError`].
