@@ -112,7 +112,7 @@ impl Hours {
     /// Whether a moment is in an opening.
     #[must_use]
     pub fn is_open(&self, at: Timestamp) -> bool {
-        self.days_from(at).take(3).flat_map(|date| self.of(date)).any(|opening| opening.contains(at))
+        self.days_from(at).take(2).flat_map(|date| self.of(date)).any(|opening| opening.contains(at))
     }
 
     /// The first opening that begins after a moment, having been closed before it; none when it is never or always
@@ -120,9 +120,10 @@ impl Hours {
     #[must_use]
     pub fn next_opening(&self, at: Timestamp) -> Option<Timestamp> {
         let mut open_until = None;
-        // Whoever opens at all opens on one of seven days that are not closed; around them lie the day before,
-        // which may reach into this one, and a date that a zone skips.
-        for opening in self.days_from(at).take(self.closed.len() + 10).flat_map(|date| self.of(date)) {
+        // A weekday comes every seventh day; each that is closed may put the opening off by that, and so may a date
+        // that a zone skips.
+        let days = 7 * (self.closed.len() + 2) + 1;
+        for opening in self.days_from(at).take(days).flat_map(|date| self.of(date)) {
             if opening.from > at && open_until.is_none_or(|until| until < opening.from) {
                 return Some(opening.from);
             }
@@ -206,11 +207,10 @@ impl Hours {
         intervals
     }
 
-    /// The dates whose openings may hold a moment or lie after it: from the day before on, since a clock that
-    /// goes back at midnight shows a date again that has ended.
+    /// The dates whose openings may hold a moment or lie after it. The one after may hold it as well: where a clock
+    /// goes back over midnight, it has begun and the clock shows the one before again.
     fn days_from(&self, at: Timestamp) -> impl Iterator<Item = Date> + use<> {
-        let today = self.time_zone.date(at);
-        std::iter::successors(Some(today.previous().unwrap_or(today)), |date| date.next())
+        std::iter::successors(Some(self.time_zone.date(at)), |date| date.next())
     }
 }
 
@@ -392,6 +392,25 @@ pub(crate) mod tests {
         let skipped: Hours =
             toml::from_str("time_zone = \"Europe/Berlin\"\nsunday = [\"02:00-03:00\"]").unwrap();
         assert!(skipped.of("2026-03-29".parse().unwrap()).is_empty());
+    }
+
+    #[test]
+    fn an_opening_is_found_behind_any_number_of_closed_dates() {
+        let mut hours: Hours =
+            toml::from_str("time_zone = \"Pacific/Apia\"\nfriday = [\"09:00-12:00\"]").unwrap();
+        hours.closed = ["2012-01-06", "2012-01-13", "2012-01-20"].map(|date| date.parse().unwrap()).into();
+        // Samoa skipped Friday 30 December 2011, and is 14 hours before UTC in its summer since.
+        assert_eq!(hours.next_opening(utc("2011-12-24T00:00:00Z")), Some(utc("2012-01-26T19:00:00Z")));
+    }
+
+    #[test]
+    fn an_opening_from_midnight_holds_while_the_clock_shows_the_day_before_again() {
+        // Goose Bay went from 00:01 on Sunday, 1 November 2009, back to 23:01: 03:01 UTC.
+        let hours: Hours =
+            toml::from_str("time_zone = \"America/Goose_Bay\"\nsunday = [\"00:00-01:00\"]").unwrap();
+        let times = ["02:59:59", "03:00:00", "03:30:00", "04:59:59", "05:00:00"];
+        let open = times.map(|time| hours.is_open(utc(&format!("2009-11-01T{time}Z"))));
+        assert_eq!(open, [false, true, true, true, false]);
     }
 
     #[test]

@@ -278,9 +278,7 @@ pub fn free_slots(
     }
     let taken = joined(busy);
     let zone = &hours.time_zone;
-    // From the day before on: where a clock goes back at midnight, its openings reach into this one.
-    let first = zone.date(earliest);
-    let days = std::iter::successors(Some(first.previous().unwrap_or(first)), |date| date.next())
+    let days = std::iter::successors(Some(zone.date(earliest)), |date| date.next())
         .take_while(|date| zone.starts(*date) < latest);
     let pieces = days.flat_map(|date| hours.of(date)).flat_map(|opening| {
         std::iter::successors(Some(opening.from), move |from| Some(from.after(slot)))
@@ -364,6 +362,12 @@ mod tests {
                 "2026-12-21 09:00"
             ]
         );
+        // What only touches is not met.
+        let touching = [
+            busy("2026-12-14T08:00:00Z", "2026-12-14T08:30:00Z"),
+            busy("2026-12-14T09:00:00Z", "2026-12-14T09:30:00Z"),
+        ];
+        assert_eq!(starts(&touching, now, 2), ["2026-12-14 09:30", "2026-12-14 10:30"]);
         assert_eq!(starts(&[], now, 2), ["2026-12-14 09:30", "2026-12-14 10:00"]);
         assert!(starts(&[busy("2026-12-01T00:00:00Z", "2027-12-01T00:00:00Z")], now, 9).is_empty());
         assert!(starts(&[], now, 0).is_empty());
