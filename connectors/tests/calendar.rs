@@ -65,6 +65,7 @@ macro_rules! promises {
 promises!(
     an_appointment_booked_again_is_the_same_one,
     at_once_under_one_id_it_is_booked_once,
+    at_once_for_one_time_one_appointment_is_booked,
     a_time_of_somebody_elses_is_taken_and_one_that_touches_it_is_not,
     a_cancelled_appointment_is_told_and_its_time_is_free,
     a_moved_appointment_is_told_with_its_time,
@@ -94,6 +95,14 @@ async fn at_once_under_one_id_it_is_booked_once(site: &impl Site) {
     let all = futures::future::join_all((0..8).map(|_| book(site, &booking))).await;
     assert!(all.iter().all(|one| *one == Ok(time(0, 30))), "{all:?}");
     assert_eq!(site.held().len(), 1);
+}
+
+async fn at_once_for_one_time_one_appointment_is_booked(site: &impl Site) {
+    let bookings: Vec<_> = (0..8).map(|id| booking(id, 0, 30)).collect();
+    let all = futures::future::join_all(bookings.iter().map(|booking| book(site, booking))).await;
+    let booked = all.iter().filter(|one| **one == Ok(time(0, 30))).count();
+    let taken = all.iter().filter(|one| **one == Err(CalendarError::Taken)).count();
+    assert_eq!((booked, taken, site.held().len()), (1, 7, 1), "{all:?}");
 }
 
 async fn a_time_of_somebody_elses_is_taken_and_one_that_touches_it_is_not(site: &impl Site) {

@@ -6,7 +6,8 @@
 //! booked two or three.
 //!
 //! Two things Google does not promise. It has no insert on condition: who writes into the calendar between the
-//! look and the insert is not noticed. And it does not guarantee that an id is found taken when both inserts come
+//! look and the insert is not noticed. Appointments of one process therefore go into a calendar one after the
+//! other; those of other nodes, and of people, may still come in between. And it does not guarantee that an id is found taken when both inserts come
 //! at nearly the same time (events resource, `id`); the look at `freeBusy` before catches those that are seen.
 //!
 //! Sources, below <https://developers.google.com/workspace/calendar/api/v3/reference>: `freebusy/query` (request,
@@ -29,10 +30,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::failure::{Call, refused, unavailable};
+use super::lines::Lines;
 use super::token::Tokens;
 use crate::http;
 
-/// What is read of an answer, in bytes. Two months of a full calendar are some hundred kilobytes.
+/// What is read of an answer, in bytes. Two months of a hundred times a day, at 70 bytes each, are 420,000.
 const MAX_ANSWER: usize = 1 << 20;
 
 /// How Google is called.
@@ -40,8 +42,8 @@ const MAX_ANSWER: usize = 1 << 20;
 pub struct Options {
     /// How long a connection may take. Default 5 s.
     pub connect_timeout: Duration,
-    /// How long each call may take; a booking is three of them at most, besides those for access tokens. Default
-    /// 10 s.
+    /// How long each call may take, and how long a booking waits for those before it. A booking is three calls at
+    /// most, besides those for access tokens. Default 10 s.
     pub timeout: Duration,
 }
 
@@ -61,6 +63,8 @@ pub struct GoogleCalendar {
     client: Client,
     clock: Arc<dyn Clock>,
     tokens: Tokens,
+    /// Who books into a calendar.
+    bookings: Lines<()>,
 }
 
 #[derive(Serialize)]
@@ -155,7 +159,12 @@ impl GoogleCalendar {
     pub fn new(options: &Options, clock: Arc<dyn Clock>) -> Result<Self, SetupError> {
         let client =
             http::client().connect_timeout(options.connect_timeout).timeout(options.timeout).build()?;
-        Ok(Self { client, clock, tokens: Tokens::new(options.timeout) })
+        Ok(Self {
+            client,
+            clock,
+            tokens: Tokens::new(options.timeout),
+            bookings: Lines::new(options.timeout),
+        })
     }
 
     /// Makes a call, and once more with a new access token where the one that is kept is refused: that call was
@@ -305,6 +314,8 @@ impl Calendar for GoogleCalendar {
         if booking.from >= booking.to {
             return Err(refused("an appointment ends after it begins; correct its times"));
         }
+        let calendar = [&*access.api_base, &*access.calendar, access.refresh_token.expose()];
+        let _turn = self.bookings.turn(&calendar).await?;
         if self.busy(access, booking.from, booking.to).await?.is_empty() {
             return self.insert(access, booking).await;
         }

@@ -5,24 +5,19 @@
 //! <https://developers.google.com/identity/protocols/oauth2/web-server#offline> and RFC 6749, 5 and 6: a form with
 //! `grant_type=refresh_token`; `access_token` and `expires_in` come back, or a status 400 or 401 with an `error`.
 
-use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use heddle_schemas::ports::calendar::{CalendarAccess, CalendarError};
 use heddle_schemas::ports::clock::Clock;
-use lru::LruCache;
 use reqwest::header::HeaderValue;
 use reqwest::{Client, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use super::failure::{Call, described, is_code, refused, unavailable};
+use super::lines::Lines;
 use crate::http;
 
-/// Keys whose tokens are kept; one that is left out is fetched again.
-const KEYS: NonZeroUsize = const { NonZeroUsize::new(4_096).unwrap() };
 /// How long before its end a token is not used any more: a call may be under way that long.
 const MARGIN: Duration = Duration::from_secs(60);
 /// For how long a token is good whose answer does not say; RFC 6749, 5.1 leaves that open.
@@ -32,20 +27,13 @@ const MAX_ANSWER: usize = 64 * 1024;
 
 /// A token, and the moment on [`Clock::elapsed`] from which it is not used.
 #[derive(Clone)]
-struct Token {
+pub(super) struct Token {
     bearer: HeaderValue,
     until: Duration,
 }
 
-/// A key's token. The lock is held while it is fetched.
-type Line = tokio::sync::Mutex<Option<Token>>;
-
-/// The tokens that are known, by key.
-pub(super) struct Tokens {
-    lines: Mutex<LruCache<[u8; 32], Arc<Line>>>,
-    /// How long a token is waited for that another call fetches.
-    patience: Duration,
-}
+/// The tokens that are known, by key. A key's turn is held while its token is fetched.
+pub(super) struct Tokens(Lines<Option<Token>>);
 
 #[derive(Deserialize)]
 struct Granted {
@@ -54,8 +42,9 @@ struct Granted {
 }
 
 impl Tokens {
+    /// Waits at most this long for a token that another call fetches.
     pub(super) fn new(patience: Duration) -> Self {
-        Self { lines: Mutex::new(LruCache::new(KEYS)), patience }
+        Self(Lines::new(patience))
     }
 
     /// The `Authorization` for a calendar; not the one that is `spent`, which was refused.
@@ -66,9 +55,13 @@ impl Tokens {
         access: &CalendarAccess,
         spent: Option<&HeaderValue>,
     ) -> Result<HeaderValue, CalendarError> {
-        let line = self.line(access);
-        let waited = tokio::time::timeout(self.patience, line.lock()).await;
-        let mut held = waited.map_err(|_| unavailable("others wait for the access token as well", None))?;
+        let key = [
+            &*access.token_base,
+            &*access.client_id,
+            access.client_secret.expose(),
+            access.refresh_token.expose(),
+        ];
+        let mut held = self.0.turn(&key).await?;
         if let Some(token) = &*held
             && clock.elapsed() < token.until
             && spent != Some(&token.bearer)
@@ -79,22 +72,6 @@ impl Tokens {
         *held = None;
         let token = fetch(client, clock, access).await?;
         Ok(held.insert(token).bearer.clone())
-    }
-
-    fn line(&self, access: &CalendarAccess) -> Arc<Line> {
-        let mut hash = Sha256::new();
-        let parts = [
-            &*access.token_base,
-            &*access.client_id,
-            access.client_secret.expose(),
-            access.refresh_token.expose(),
-        ];
-        for part in parts {
-            hash.update(part);
-            hash.update([0]);
-        }
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.get_or_insert(hash.finalize().into(), Arc::default).clone()
     }
 }
 
