@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod partition;
 pub mod ports;
 pub mod publish;
+pub mod quota;
 pub mod reception;
 pub mod system;
 pub mod tenant;

@@ -6,6 +6,7 @@ use heddle_schemas::ports::channel::FailureClass;
 use heddle_schemas::ports::state::StoreError;
 use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::record::event::{Outcome, Resolution};
+use heddle_schemas::tenant::Resource;
 use heddle_schemas::topic::Topic;
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -62,6 +63,11 @@ pub struct Metrics {
     republished: IntCounter,
     answered: IntCounter,
     fallback: IntCounter,
+    silent: IntCounter,
+    quota_refused: IntCounterVec,
+    quota_warned: IntCounterVec,
+    quota_lost: IntCounter,
+    quota_interrupted: IntCounter,
     turn_seconds: Histogram,
     repeated_calls: IntCounter,
     sends: IntCounterVec,
@@ -131,6 +137,25 @@ impl Metrics {
             ),
             answered: turns.with_label_values(&["answered"]),
             fallback: turns.with_label_values(&["fallback"]),
+            silent: turns.with_label_values(&["silent"]),
+            quota_refused: vec(
+                "heddle_quota_refused_turns_total",
+                "Turns that were not answered since a tenant's quota is spent, by what of it.",
+                "resource",
+            ),
+            quota_warned: vec(
+                "heddle_quota_warnings_total",
+                "Warnings of quotas nearly spent, one for each tenant, month and resource.",
+                "resource",
+            ),
+            quota_lost: counter(
+                "heddle_quota_lost_messages_total",
+                "Messages of quotas that count as spent though nobody knows of them: a node died, or lost a partition.",
+            ),
+            quota_interrupted: counter(
+                "heddle_quota_interrupted_calls_total",
+                "Outside calls that count with the most they may have cost, since a crash hid what they did.",
+            ),
             turn_seconds: histogram(
                 "heddle_conversation_turn_seconds",
                 "From the first message of a turn taken in to its reply being durable.",
@@ -221,6 +246,7 @@ impl Metrics {
     pub fn turn(&self, outcome: Outcome, seconds: f64) {
         match outcome {
             Outcome::Answered => self.answered.inc(),
+            Outcome::Silent => self.silent.inc(),
             Outcome::Fallback => self.fallback.inc(),
         }
         self.turn_seconds.observe(seconds);
@@ -229,7 +255,23 @@ impl Metrics {
     /// Turns so far, of either outcome.
     #[must_use]
     pub fn turns(&self) -> u64 {
-        self.answered.get() + self.fallback.get()
+        self.answered.get() + self.fallback.get() + self.silent.get()
+    }
+
+    /// A turn was not answered as it would have been: this is spent.
+    pub fn quota_refused(&self, resource: Resource) {
+        self.quota_refused.with_label_values(&[resource.as_str()]).inc();
+    }
+
+    /// A tenant was warned.
+    pub fn quota_warned(&self, resource: Resource) {
+        self.quota_warned.with_label_values(&[resource.as_str()]).inc();
+    }
+
+    /// A chunk was closed, in which so many messages and calls count though nobody knows of them.
+    pub fn quota_closed(&self, lost_messages: u64, interrupted: u64) {
+        self.quota_lost.inc_by(lost_messages);
+        self.quota_interrupted.inc_by(interrupted);
     }
 
     /// An outside call was made once more, by policy.

@@ -17,6 +17,7 @@ use heddle_schemas::ports::state::State;
 use heddle_schemas::tenant::Tenant;
 
 use crate::metrics::Metrics;
+use crate::quota::Quotas;
 use crate::reception::WayIn;
 use crate::tenant::TenantActors;
 use crate::tenants::Tenants;
@@ -145,6 +146,8 @@ pub struct Context {
     pub tenants: Arc<Tenants>,
     /// Who shares out the tenants' turns.
     pub turns: Arc<TenantActors>,
+    /// What the tenants may use.
+    pub quotas: Arc<Quotas>,
     /// How long webhooks have been taken in.
     pub way_in: Arc<WayIn>,
 }

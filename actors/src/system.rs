@@ -20,6 +20,7 @@ use crate::conversation::Conversations;
 use crate::ingress::Ingress;
 use crate::partition::{Partition, PartitionMessage, Resident};
 use crate::ports::{Context, Options, Ports};
+use crate::quota::Quotas;
 use crate::reception::{Reception, WayIn};
 use crate::tenant::TenantActors;
 use crate::tenants::{Tenants, TenantsError};
@@ -78,8 +79,11 @@ impl System {
         }
         let way_in = WayIn::new(ports.clock.clone());
         let reception = Arc::new(Reception::new(ports.clone(), way_in.clone()));
+        let quotas = Quotas::new(ports.clone());
+        following.spawn(quotas.clone().tidy(tenants.clone()));
         let context = Context {
             turns: TenantActors::new(options.turns_per_tenant),
+            quotas: quotas.clone(),
             options: Arc::new(options),
             tenants: tenants.clone(),
             way_in: way_in.clone(),
@@ -250,6 +254,8 @@ impl Supervisor {
             finished &= all.await.unwrap_or(false);
         }
         self.kill().await;
+        // What is left of the quotas is for others; where that does not work they take it back themselves.
+        finished &= tokio::time::timeout(limit, self.context.quotas.give_back()).await.is_ok();
         finished
     }
 

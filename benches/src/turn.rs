@@ -83,7 +83,7 @@ impl Responder for Echo {
 
     async fn answer(&self, question: Question) -> Result<Answer, ResponderError> {
         let text = Some(question.messages.join("\n"));
-        Ok(Answer { text, sources: Vec::new(), usage: Usage::default() })
+        Ok(Answer { text, ..Answer::none(Usage::default()) })
     }
 }
 

@@ -101,6 +101,9 @@ impl Clinic {
     async fn ask(&self, message: &str) -> Option<String> {
         let passages = self.knowledge.search(&self.id, message, 5).await.unwrap();
         let question = Question {
+            at: Timestamp::EPOCH,
+            tools: Vec::new(),
+            steps: Vec::new(),
             tenant: self.tenant.clone(),
             turn: TurnId(MessageKey::from_bytes([1; 16])),
             attempt: 1,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Response, Uri};
 use heddle_connectors::clock::SystemClock;
+use heddle_connectors::memory::{MemoryDisk, MemoryStore};
 use heddle_connectors::responders::Llm;
 use heddle_connectors::responders::llm::Options;
 use heddle_schemas::id::{MessageKey, TurnId};
@@ -18,6 +20,7 @@ use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::ports::knowledge::Passage;
 use heddle_schemas::ports::responder::{Answer, Question, Responder as _, ResponderError, Said, Speaker};
 use heddle_schemas::tenant::Tenant;
+use heddle_schemas::time::Timestamp;
 use serde_json::{Value, json};
 
 /// What the stand-in does with one call.
@@ -98,6 +101,9 @@ fn question(models: &[(&str, &str)], more: &str) -> Question {
         text += &format!("[[llm.fallbacks]]\n{}", model(one));
     }
     Question {
+        at: Timestamp::EPOCH,
+        tools: Vec::new(),
+        steps: Vec::new(),
         tenant: Arc::new(Tenant::from_toml(&text).unwrap()),
         turn: TurnId(MessageKey::from_bytes([1; 16])),
         attempt: 1,
@@ -115,8 +121,17 @@ fn question(models: &[(&str, &str)], more: &str) -> Question {
 }
 
 fn llm() -> Llm {
+    node(&store(), "a/1")
+}
+
+fn store() -> Arc<MemoryStore> {
+    Arc::new(MemoryStore::open(MemoryDisk::new(NonZeroU32::MIN), Arc::new(SystemClock)))
+}
+
+/// A node of those that share a store.
+fn node(store: &Arc<MemoryStore>, name: &str) -> Llm {
     let options = Options { timeout: Duration::from_millis(500), ..Options::default() };
-    Llm::new(&options, Arc::new(SystemClock)).unwrap()
+    Llm::new(&options, store.clone(), Arc::new(SystemClock), name.to_owned()).unwrap()
 }
 
 async fn ask(models: &[(&str, &str)]) -> Result<Answer, ResponderError> {
@@ -178,7 +193,9 @@ async fn who_knows_no_answer_gives_none() {
 #[tokio::test]
 async fn a_limit_is_told_with_its_time_or_another_model_answers() {
     let (_provider, base) = StandIn::start([Does::Limits("7")]).await;
-    let Err(ResponderError::Busy { retry_after, detail }) = ask(&[("openai", &base)]).await else { panic!() };
+    let Err(ResponderError::Busy { retry_after, detail, .. }) = ask(&[("openai", &base)]).await else {
+        panic!()
+    };
     assert_eq!((retry_after, detail.as_str()), (Some(Duration::from_secs(7)), "openai: busy"));
     let (limited, base) = StandIn::start([Does::Limits("7")]).await;
     let (other, second) = StandIn::start([]).await;
@@ -221,7 +238,9 @@ async fn a_failure_says_what_was_seen_and_no_secret() {
         json!({ "error": { "message": "Incorrect API key provided: sk-openai", "code": "invalid_api_key" } });
     let (_provider, base) = StandIn::start([Does::Answers(401, refusal)]).await;
     let nobody = ("gemini", "http://127.0.0.1:9");
-    let Err(ResponderError::Failed { detail }) = ask(&[("openai", &base), nobody]).await else { panic!() };
+    let Err(ResponderError::Failed { detail, .. }) = ask(&[("openai", &base), nobody]).await else {
+        panic!()
+    };
     assert_eq!(detail, "openai: 401, invalid_api_key; gemini: no connection came about");
 }
 
@@ -252,4 +271,65 @@ async fn requests_wait_for_their_minute_in_order() {
     let more = tokio::time::timeout(Duration::from_secs(1), asking.join_next()).await;
     assert!(more.is_err() && provider.calls().len() == 3, "the others wait");
     assert!(SystemClock.elapsed() - began < Duration::from_secs(30));
+}
+
+#[tokio::test]
+async fn nodes_share_a_limit() {
+    let (provider, base) = StandIn::start([]).await;
+    let store = store();
+    let mut asking = tokio::task::JoinSet::new();
+    for name in ["a/1", "b/2", "c/3"] {
+        let llm = Arc::new(node(&store, name));
+        for _ in 0..5 {
+            let (llm, question) = (llm.clone(), question(&[("openai", &base)], "requests_per_minute = 4\n"));
+            asking.spawn(async move { llm.answer(question).await });
+        }
+    }
+    // Two rounds of renewals: whoever came first lets the others have their part.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(provider.calls().len(), 4, "all that a minute has, and no more");
+    asking.shutdown().await;
+}
+
+#[tokio::test]
+async fn without_a_store_nothing_is_asked_beyond_the_lease() {
+    let (provider, base) = StandIn::start([]).await;
+    let disk = MemoryDisk::new(NonZeroU32::MIN);
+    let store = Arc::new(MemoryStore::open(disk, Arc::new(SystemClock)));
+    let llm = node(&store, "a/1");
+    text(llm.answer(question(&[("openai", &base)], "")).await);
+    store.close();
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let asked = llm.answer(question(&[("openai", &base)], ""));
+    assert!(tokio::time::timeout(Duration::from_secs(1), asked).await.is_err());
+    assert_eq!(provider.calls().len(), 1);
+}
+
+/// A key's queue is a ring of tenants: one that asks once is not behind all of one that asks a lot.
+#[tokio::test]
+async fn a_tenant_waits_for_one_call_of_another_and_not_for_all() {
+    let (provider, base) = StandIn::start([]).await;
+    let llm = Arc::new(llm());
+    let of = |tenant: &str| {
+        let mut question = question(&[("openai", &base)], "requests_per_minute = 3\n");
+        let mut changed = (*question.tenant).clone();
+        changed.id = tenant.parse().unwrap();
+        question.tenant = Arc::new(changed);
+        question.messages = vec![tenant.to_owned()];
+        question
+    };
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let (llm, question) = (llm.clone(), of("crowd"));
+        crowd.spawn(async move { llm.answer(question).await });
+    }
+    let single = tokio::spawn({
+        let (llm, question) = (llm.clone(), of("single"));
+        async move { llm.answer(question).await }
+    });
+    text(tokio::time::timeout(Duration::from_secs(5), single).await.unwrap().unwrap());
+    let calls = provider.calls();
+    let by_single = |call: &Call| call.body.to_string().contains("single");
+    assert!(calls.len() <= 3 && calls.iter().any(by_single), "{} calls", calls.len());
+    crowd.shutdown().await;
 }

@@ -84,7 +84,7 @@ impl Node {
             bytes
         });
         let owner = format!("{}/{}", config.node.name, hex::encode(random()));
-        let stores = Stores::open(&config, clock.clone(), owner, &registry).await?;
+        let stores = Stores::open(&config, clock.clone(), owner.clone(), &registry).await?;
         let state = stores.state();
         let keys: Arc<EnvelopeKeys> =
             Arc::new(EnvelopeKeys::new(state.clone(), clock.clone(), &master, keys::Options::default()));
@@ -93,7 +93,7 @@ impl Node {
             whatsapp::Options { timeout: config.engine.send_timeout, ..whatsapp::Options::default() };
         let whatsapp: Arc<dyn Channel> = Arc::new(WhatsApp::new(&whatsapp, clock.clone())?);
         let extractive: Arc<dyn Responder> = Arc::new(Extractive);
-        let llm = Llm::new(&llm::Options::default(), clock.clone())?;
+        let llm = Llm::new(&llm::Options::default(), state.clone(), clock.clone(), owner.clone())?;
         heddle_connectors::metrics::register_llm(&registry, &llm);
         let llm: Arc<dyn Responder> = Arc::new(llm);
         let ports = Ports {

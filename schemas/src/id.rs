@@ -270,6 +270,11 @@ id128! {
 }
 
 id128! {
+    /// A piece of a tenant's quota that a node has taken: random.
+    ChunkId, "ChunkId"
+}
+
+id128! {
     /// The keyed hash of a channel's message id under the tenant's key.
     MessageKey, "MessageKey"
 }

@@ -9,6 +9,7 @@
 //! - [`content`]: what a customer or an agent says, whatever the channel.
 //! - [`record`]: what is in each topic, as JSON with a version; JSON Schema in [`record::schema`].
 //! - [`topic`]: topics, partitions, offsets, and which partition a conversation or an account lives in.
+//! - [`money`]: amounts and prices.
 //! - [`ledger`]: which offsets of a partition are done.
 //! - [`table`]: the tables of the state store and the keys of their rows.
 //! - [`sealed`]: ciphertext as it is stored, and secrets that never print.
@@ -21,6 +22,7 @@ pub mod content;
 pub mod hours;
 pub mod id;
 pub mod ledger;
+pub mod money;
 pub mod ports;
 pub mod record;
 pub mod sealed;

@@ -18,12 +18,16 @@
 //! | contact | tenant | contact | its details, sealed | as the contact |
 //! | key | tenant | `t` or contact | a wrapped key | until erased |
 //! | document | tenant | document, or none | a document, sealed; without one, the version of all of them | until removed |
+//! | quota | tenant | month | what was spent, and which chunks are out | as the tenant |
+//! | spend | chunk of a quota | turn, attempt | what a call may cost, then what the turn cost | until its month is long over |
+//! | tool | conversation | turn, step | which tools were called, and what they gave, sealed | as markers |
+//! | limit | none | keyed hash of a provider key | which node may use how much of its limits | until it is idle |
 
 use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::id::{AccountKey, ContactId, ConversationId, MessageKey, OutboundId, TenantId, TurnId};
+use crate::id::{AccountKey, ChunkId, ContactId, ConversationId, MessageKey, OutboundId, TenantId, TurnId};
 use crate::time::Timestamp;
 use crate::topic::{Topic, TopicPartition};
 
@@ -44,11 +48,15 @@ pub enum Table {
     Contact = 10,
     Key = 11,
     Document = 12,
+    Quota = 13,
+    Spend = 14,
+    Tool = 15,
+    Limit = 16,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::Head,
         Self::History,
         Self::Marker,
@@ -61,6 +69,10 @@ impl Table {
         Self::Contact,
         Self::Key,
         Self::Document,
+        Self::Quota,
+        Self::Spend,
+        Self::Tool,
+        Self::Limit,
     ];
 
     /// The table with this stored number.
@@ -85,6 +97,10 @@ impl Table {
             Self::Contact => "contact",
             Self::Key => "key",
             Self::Document => "document",
+            Self::Quota => "quota",
+            Self::Spend => "spend",
+            Self::Tool => "tool",
+            Self::Limit => "limit",
         }
     }
 }
@@ -92,7 +108,7 @@ impl Table {
 /// One partition of one table, from which rows are named or scanned.
 ///
 /// Encoded as: table (1), length of the tenant (1) and tenant, length of the partition (2) and
-/// partition. The agenda belongs to the engine, not to a tenant: its tenant is empty.
+/// partition. Agenda and limits belong to the engine, not to a tenant: their tenant is empty.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition(Bytes);
 
@@ -147,6 +163,18 @@ impl Partition {
     #[must_use]
     pub fn documents(tenant: &TenantId) -> Self {
         Self::new(Table::Document, tenant.as_str(), &[])
+    }
+
+    /// What was spent of a chunk of a tenant's quota, rows by turn and attempt.
+    #[must_use]
+    pub fn spends(tenant: &TenantId, chunk: ChunkId) -> Self {
+        Self::new(Table::Spend, tenant.as_str(), &[&chunk.to_bytes()])
+    }
+
+    /// The tools of a conversation's turns, rows by turn and step.
+    #[must_use]
+    pub fn tools(conversation: &ConversationId) -> Self {
+        Self::conversation(Table::Tool, conversation)
     }
 
     /// The row of this name.
@@ -376,6 +404,33 @@ impl Key {
         Self::new(Table::Document, tenant.as_str(), &[], document.as_bytes())
     }
 
+    /// What a tenant has spent of a month's quota; `month` as its zone has it, such as `2026-11`.
+    #[must_use]
+    pub fn quota(tenant: &TenantId, month: &str) -> Self {
+        Self::new(Table::Quota, tenant.as_str(), &[month.as_bytes()], &[])
+    }
+
+    /// What a turn has spent of a chunk; attempts are those at calls to the outside, 0 where none was made.
+    #[must_use]
+    pub fn spend(tenant: &TenantId, chunk: ChunkId, turn: &SpentBy) -> Self {
+        Self::new(Table::Spend, tenant.as_str(), &[&chunk.to_bytes()], &turn.to_bytes())
+    }
+
+    /// A step of a turn that called tools.
+    #[must_use]
+    pub fn tool(conversation: &ConversationId, turn: TurnId, step: u8) -> Self {
+        let mut row = [0_u8; 17];
+        row[..16].copy_from_slice(&turn.0.to_bytes());
+        row[16] = step;
+        Self::of_conversation(Table::Tool, conversation, &row)
+    }
+
+    /// How the limits of a provider key are shared out.
+    #[must_use]
+    pub fn limit(key: &[u8; 32]) -> Self {
+        Self::new(Table::Limit, "", &[key], &[])
+    }
+
     /// Reads back what [`Key::as_bytes`] wrote; `None` when the bytes are no key.
     #[must_use]
     pub fn from_bytes(bytes: Bytes) -> Option<Self> {
@@ -441,6 +496,29 @@ impl Key {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}/{}", self.partition(), hex::encode(self.row()))
+    }
+}
+
+/// Who has spent: an attempt at a turn of a conversation.
+///
+/// A turn is named after a message, whose key is of its conversation; the contact tells apart what is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SpentBy {
+    /// With whom.
+    pub contact: ContactId,
+    /// Which turn.
+    pub turn: TurnId,
+    /// Which attempt at calling the outside, from 1; 0 where none was made.
+    pub attempt: u8,
+}
+
+impl SpentBy {
+    fn to_bytes(self) -> [u8; 33] {
+        let mut row = [0_u8; 33];
+        row[..16].copy_from_slice(&self.contact.to_bytes());
+        row[16..32].copy_from_slice(&self.turn.0.to_bytes());
+        row[32] = self.attempt;
+        row
     }
 }
 

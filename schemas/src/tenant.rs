@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hours::Hours;
 use crate::id::{AccountId, AccountKey, ChannelKind, TenantId};
+use crate::money::{Money, Price};
 use crate::ports::calendar::CalendarAccess;
 use crate::sealed::Secret;
 use crate::time::human;
@@ -133,6 +135,8 @@ pub struct Llm {
     pub requests_per_minute: NonZeroU32,
     /// Tokens a minute, sent and received.
     pub tokens_per_minute: NonZeroU32,
+    /// What a million tokens cost.
+    pub price: Price,
     /// What of customers a provider is shown.
     pub personal_data: PersonalData,
     /// The longest answer, in the provider's tokens.
@@ -146,7 +150,7 @@ pub struct Llm {
 
 impl Default for Llm {
     fn default() -> Self {
-        let Model { provider, model, api_base, api_key, requests_per_minute, tokens_per_minute } =
+        let Model { provider, model, api_base, api_key, requests_per_minute, tokens_per_minute, price } =
             Model::default();
         Self {
             provider,
@@ -155,6 +159,7 @@ impl Default for Llm {
             api_key,
             requests_per_minute,
             tokens_per_minute,
+            price,
             personal_data: PersonalData::Replaced,
             answer_tokens: const { NonZeroU32::new(500).unwrap() },
             history_tokens: 2_000,
@@ -173,6 +178,7 @@ impl Llm {
             api_key: self.api_key.clone(),
             requests_per_minute: self.requests_per_minute,
             tokens_per_minute: self.tokens_per_minute,
+            price: self.price,
         };
         std::iter::once(first).chain(self.fallbacks.iter().cloned())
     }
@@ -194,6 +200,8 @@ pub struct Model {
     pub requests_per_minute: NonZeroU32,
     /// As `llm.tokens_per_minute`.
     pub tokens_per_minute: NonZeroU32,
+    /// As `llm.price`.
+    pub price: Price,
 }
 
 impl Default for Model {
@@ -205,6 +213,7 @@ impl Default for Model {
             api_key: Secret::default(),
             requests_per_minute: const { NonZeroU32::new(600).unwrap() },
             tokens_per_minute: const { NonZeroU32::new(200_000).unwrap() },
+            price: Price::default(),
         }
     }
 }
@@ -285,15 +294,74 @@ pub enum PersonalData {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Quota {
-    /// Messages.
+    /// Messages sent to customers.
     pub messages_per_month: u64,
-    /// Tokens.
+    /// Tokens, sent to language models and received.
     pub tokens_per_month: u64,
+    /// What language models cost, by the prices of `llm`, in whatever currency these are; no limit where none is
+    /// said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub money_per_month: Option<Money>,
+    /// At how many of a hundred the tenant is warned: an event, once a month for each of the three.
+    pub warn_percent: u8,
+    /// What happens where something is spent.
+    pub when_spent: WhenSpent,
+}
+
+/// Something a tenant has so much of in a month.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Resource {
+    /// Messages sent to customers.
+    Messages,
+    /// Tokens of language models.
+    Tokens,
+    /// What these cost.
+    Money,
+}
+
+impl Resource {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Messages, Self::Tokens, Self::Money];
+
+    /// Its name, as it stands in events and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Messages => "messages",
+            Self::Tokens => "tokens",
+            Self::Money => "money",
+        }
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What becomes of turns when a tenant's quota is spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenSpent {
+    /// The agent's fallback is said. That is a message too: where messages are spent, nothing is said.
+    Fallback,
+    /// Nothing is said.
+    Silence,
+    /// Nothing is said, and the conversation is a human's from then on.
+    HandOver,
 }
 
 impl Default for Quota {
     fn default() -> Self {
-        Self { messages_per_month: 100_000, tokens_per_month: 50_000_000 }
+        Self {
+            messages_per_month: 100_000,
+            tokens_per_month: 50_000_000,
+            money_per_month: None,
+            warn_percent: 80,
+            when_spent: WhenSpent::Fallback,
+        }
     }
 }
 
@@ -311,6 +379,8 @@ pub struct Retention {
     pub campaigns: Duration,
 }
 
+/// What a message holds at most: WhatsApp's limit of a text's body.
+pub const MESSAGE_CHARACTERS: usize = 4096;
 /// One day.
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -352,6 +422,22 @@ impl Tenant {
         check(!self.agent.fallback.trim().is_empty(), &|| {
             "agent.fallback: is empty; it is said when no answer is known".into()
         });
+        check(self.agent.fallback.chars().count() <= MESSAGE_CHARACTERS, &|| {
+            format!("agent.fallback: is over {MESSAGE_CHARACTERS} characters; it has to fit into one message")
+        });
+        check((1..=100).contains(&self.quota.warn_percent), &|| {
+            "quota.warn_percent: is not between 1 and 100".into()
+        });
+        check(
+            self.quota.money_per_month.is_none()
+                || self
+                    .llm
+                    .models()
+                    .all(|model| model.provider == Provider::Extractive || model.price != Price::default()),
+            &|| {
+                "quota.money_per_month: needs the price of every model of llm; without, nothing would be counted".into()
+            },
+        );
         check(self.agent.settle <= Duration::from_secs(60), &|| {
             "agent.settle: is over 60s; customers wait that long for every answer".into()
         });

@@ -9,26 +9,23 @@ use heddle_schemas::content::{Address, Content};
 use heddle_schemas::id::{MessageKey, OutboundId, TurnId};
 use heddle_schemas::ports::keys::Cipher;
 use heddle_schemas::ports::log::NewRecord;
-use heddle_schemas::ports::responder::{Answer, Usage};
 use heddle_schemas::ports::state::{Batch, Write};
-use heddle_schemas::record::event::{Event, EventRecord, Outcome};
+use heddle_schemas::record::event::{Event, EventRecord, HandOver};
 use heddle_schemas::record::outbound::{
     OutboundCommand, OutboundRecord, Purpose, SealedMessage, SendCommand,
 };
 use heddle_schemas::record::{V, encode, encode_for, log_aad};
-use heddle_schemas::table::Key;
+use heddle_schemas::table::{Key, SpentBy};
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Offset, Topic, TopicPartition};
 
 use super::head::Head;
-use super::thread::{EntrySaid, Row, Tally};
+use super::thread::{EntrySaid, Row, Spent, Tally};
 use super::turn::Ended;
 use super::{Conversation, Loaded};
-
-/// Characters that one message of a channel takes at most (WhatsApp: 4,096 in a text body,
-/// <https://developers.facebook.com/docs/whatsapp/cloud-api/messages/text-messages>).
-const MESSAGE_CHARACTERS: usize = 4096;
+use crate::quota::Hold;
+use crate::quota::amounts::Amounts;
 
 /// What changes.
 pub(super) struct Draft {
@@ -53,7 +50,22 @@ pub(super) struct Draft {
     /// The turn that is decided with it; its replies are in the row.
     pub(super) decided: Option<(TurnId, Tally)>,
     /// What the turn before it may still owe, published before its own replies.
-    pub(super) owed: Vec<NewRecord>,
+    pub(super) owed: Owed,
+    /// What the turn has taken of the quota, until it is durable.
+    pub(super) hold: Option<Hold>,
+    /// Why the conversation is a human's from now on.
+    pub(super) hand_over: Option<HandOver>,
+}
+
+/// What a turn that was decided before may still owe: a crash came before it was published.
+#[derive(Default)]
+pub(super) struct Owed {
+    /// Its replies, and what is told of it.
+    pub(super) outputs: Vec<NewRecord>,
+    /// What it has spent.
+    pub(super) spent: Option<Write>,
+    /// What is held until that is written.
+    pub(super) hold: Option<Hold>,
 }
 
 impl Draft {
@@ -63,30 +75,48 @@ impl Draft {
         let number = head.take_row();
         let expires = now.after(tenant.retention.messages);
         let (row, address, seen, due, done, decided) = (Row::default(), None, None, None, None, None);
-        let owed = Vec::new();
-        Self { now, expires, number, row, head, address, seen, due, done, decided, owed }
+        let (owed, hold, hand_over) = (Owed::default(), None, None);
+        Self { now, expires, number, row, head, address, seen, due, done, decided, owed, hold, hand_over }
     }
 
     /// Takes in how a turn has ended. What the turn before it owes ([`Conversation::owed`]) goes first: the
     /// head remembers the last turn only.
-    pub(super) fn decide(&mut self, tenant: &Tenant, ended: Ended, owed: Vec<NewRecord>) {
+    pub(super) fn decide(&mut self, ended: Ended, owed: Owed) {
         self.owed = owed;
         let turn = TurnId(ended.covered[0]);
         self.head.decide(turn, &ended.covered, self.number);
-        let outcome = if ended.answer.is_some() { Outcome::Answered } else { Outcome::Fallback };
-        let nothing = Answer { text: None, sources: Vec::new(), usage: Usage::default() };
-        let answer = ended.answer.unwrap_or(nothing);
+        let spent = ended.hold.as_ref().map(|hold| Spent { chunk: hold.chunk(), number: ended.number });
         let tally = Tally {
             messages: u32::try_from(ended.covered.len()).unwrap_or(u32::MAX),
-            outcome,
+            outcome: ended.outcome,
             attempts: ended.attempts,
-            input_tokens: answer.usage.input_tokens,
-            output_tokens: answer.usage.output_tokens,
+            input_tokens: ended.usage.input_tokens,
+            output_tokens: ended.usage.output_tokens,
+            money: ended.usage.money,
+            spent,
         };
-        let text = answer.text.unwrap_or_else(|| tenant.agent.fallback.clone());
-        let texts = split(text, MESSAGE_CHARACTERS);
-        self.row.entries.push(EntrySaid::Agent { turn, at: self.now, texts, sources: answer.sources, tally });
+        let Ended { texts, sources, hold, hand_over, .. } = ended;
+        self.row.entries.push(EntrySaid::Agent { turn, at: self.now, texts, sources, tally });
         self.decided = Some((turn, tally));
+        self.hold = hold;
+        if let Some(because) = hand_over {
+            self.head.hand_over(self.now);
+            self.hand_over = Some(because);
+        }
+    }
+
+    /// It is durable: what was not spent of what it took is free again.
+    pub(super) fn settle(&mut self) {
+        if let (Some(hold), Some((_, tally))) = (self.hold.take(), self.decided) {
+            hold.settle(tally.totals(self.texts()).amounts());
+        }
+        if let Some(hold) = self.owed.hold.take() {
+            hold.settle(Amounts::NONE);
+        }
+    }
+
+    fn texts(&self) -> usize {
+        self.decided.and_then(|(turn, _)| self.row.replies_of(turn)).map_or(0, |decided| decided.texts.len())
     }
 }
 
@@ -94,6 +124,7 @@ impl Conversation {
     /// The batch of a draft. `log` seals replies, `again` says that they may have been published before.
     pub(super) fn batch(
         &self,
+        tenant: &Tenant,
         loaded: &Loaded,
         draft: &Draft,
         log: Option<&dyn Cipher>,
@@ -111,18 +142,28 @@ impl Conversation {
         }
         writes.push(loaded.thread.write(draft.number, &draft.row, draft.expires));
         writes.push(Write::put(Key::head(&self.id), encode(&draft.head)));
-        let mut outputs = draft.owed.clone();
+        let mut outputs = draft.owed.outputs.clone();
+        let mut after: Vec<_> = draft.owed.spent.iter().cloned().collect();
         if let (Some((turn, tally)), Some(log)) = (draft.decided, log) {
-            let texts = draft.row.replies_of(turn).map_or(&[][..], |(texts, _)| texts);
+            let texts = draft.row.replies_of(turn).map_or(&[][..], |decided| decided.texts);
             let address = draft.address.as_ref().unwrap_or(&loaded.address);
             outputs.extend(self.replies(loaded, turn, texts, address, log, draft.now, again));
             outputs.push(self.told(loaded, turn, tally, draft.now));
+            after.extend(tally.spent.map(|spent| {
+                let by = self.spent_by(turn, spent.number);
+                let quotas = &self.context.quotas;
+                quotas.settled(tenant, spent.chunk, &by, draft.now, tally.totals(texts.len()))
+            }));
         }
+        outputs.extend(draft.hand_over.map(|because| {
+            self.event(loaded, draft.now, Event::HandedOver { conversation: self.id.clone(), because })
+        }));
+        after.extend(draft.done.map(|done| Write::delete(self.agenda(done))));
         Batch {
             fence: Some(self.home.fence),
             writes,
             outputs,
-            after: draft.done.map(|done| Write::delete(self.agenda(done))).into_iter().collect(),
+            after,
             consumed: consumed.into_iter().collect(),
         }
     }
@@ -156,44 +197,27 @@ impl Conversation {
 
     /// The event that tells of a turn.
     pub(super) fn told(&self, loaded: &Loaded, turn: TurnId, tally: Tally, now: Timestamp) -> NewRecord {
-        let Tally { messages, outcome, attempts, input_tokens, output_tokens } = tally;
+        let Tally { messages, outcome, attempts, input_tokens, output_tokens, money, .. } = tally;
         let conversation = self.id.clone();
-        let event =
-            Event::Turn { conversation, turn, messages, outcome, attempts, input_tokens, output_tokens };
-        loaded.routes.event(&EventRecord { v: V, tenant: self.id.tenant.clone(), at: now, event })
+        let event = Event::Turn {
+            conversation,
+            turn,
+            messages,
+            outcome,
+            attempts,
+            input_tokens,
+            output_tokens,
+            money,
+        };
+        self.event(loaded, now, event)
     }
-}
 
-/// Cuts a text into pieces of at most `limit` characters, at white space where there is some.
-fn split(text: String, limit: usize) -> Vec<String> {
-    if !text.is_empty() && text.len() <= limit && text.trim().len() == text.len() {
-        return vec![text];
+    fn event(&self, loaded: &Loaded, at: Timestamp, event: Event) -> NewRecord {
+        loaded.routes.event(&EventRecord { v: V, tenant: self.id.tenant.clone(), at, event })
     }
-    let mut pieces = Vec::new();
-    let mut rest = text.trim();
-    while let Some((over, _)) = rest.char_indices().nth(limit) {
-        let cut = rest[..over].rfind(char::is_whitespace).filter(|&cut| cut > over / 2).unwrap_or(over);
-        pieces.push(rest[..cut].trim_end().to_owned());
-        rest = rest[cut..].trim_start();
-    }
-    if !rest.is_empty() {
-        pieces.push(rest.to_owned());
-    }
-    pieces
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn pieces_fit_and_lose_only_white_space(text in "[a-zé ]{0,400}", limit in 1_usize..50) {
-            let pieces = split(text.clone(), limit);
-            prop_assert!(pieces.iter().all(|piece| piece.chars().count() <= limit && !piece.is_empty()));
-            let dense = |text: &str| text.split_whitespace().collect::<String>();
-            prop_assert_eq!(dense(&pieces.join(" ")), dense(&text));
-        }
+    /// Under which name a turn of it is written down in the journal of a chunk.
+    pub(super) fn spent_by(&self, turn: TurnId, number: u32) -> SpentBy {
+        SpentBy { contact: self.id.contact, turn, attempt: u8::try_from(number).unwrap_or(u8::MAX) }
     }
 }

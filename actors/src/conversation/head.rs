@@ -65,6 +65,9 @@ pub struct Head {
     /// The turn decided last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Decided>,
+    /// Since when a human answers and the agent does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub human_since: Option<Timestamp>,
 }
 
 /// What a woken conversation does.
@@ -128,6 +131,20 @@ impl Head {
             }
             None => false,
         }
+    }
+
+    /// A human answers from now on: nothing waits for the agent. What it was about to answer stays recorded.
+    /// Returns whether that is new.
+    pub fn hand_over(&mut self, now: Timestamp) -> bool {
+        self.open.clear();
+        let is_new = self.human_since.is_none();
+        self.human_since.get_or_insert(now);
+        is_new
+    }
+
+    /// The agent answers what comes from now on. Returns whether that is new.
+    pub fn give_back(&mut self) -> bool {
+        self.human_since.take().is_some()
     }
 
     /// Whether an agenda row must be written for the open messages; if so, its due time.

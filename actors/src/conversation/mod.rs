@@ -12,6 +12,7 @@
 mod draft;
 pub mod head;
 mod seen;
+mod split;
 pub mod thread;
 pub mod turn;
 
@@ -23,7 +24,8 @@ use futures::FutureExt;
 use heddle_schemas::content::{Address, Asks, Content};
 use heddle_schemas::id::{ConversationId, MessageKey, OutboundId, TurnId};
 use heddle_schemas::ports::keys::{Cipher, KeysError, Missing, aad};
-use heddle_schemas::ports::log::{NewRecord, Record};
+use heddle_schemas::ports::log::Record;
+use heddle_schemas::ports::responder::Usage;
 use heddle_schemas::ports::state::{Batch, StoreError, Write};
 use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::record::inbound::{
@@ -39,7 +41,7 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime, Spawn
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use self::draft::Draft;
+use self::draft::{Draft, Owed};
 use self::head::{Head, Open, Wake};
 use self::seen::Seen;
 use self::thread::{EntrySaid, Thread, ThreadError};
@@ -49,6 +51,7 @@ use crate::commit::{commit, read};
 use crate::partition::{Home, PartitionMessage, Receipt, Resident};
 use crate::ports::Context;
 use crate::publish::{self, Routes};
+use crate::quota::amounts::Amounts;
 
 /// How often a record that makes the conversation panic is tried.
 const TRIES: u32 = 3;
@@ -307,7 +310,7 @@ impl Conversation {
                     Box::pin(self.load(state)).await?;
                 }
                 match self.seen(state, act.key).await? {
-                    Some(turn) => Box::pin(self.duplicate(state, turn, receipt)).await,
+                    Some(turn) => Box::pin(self.duplicate(state, &tenant, turn, receipt)).await,
                     None => self.customer(state, &tenant, record.at, act, receipt).await,
                 }
             }
@@ -369,51 +372,72 @@ impl Conversation {
     async fn duplicate(
         &self,
         state: &mut ConversationState,
+        tenant: &Tenant,
         turn: Option<TurnId>,
         receipt: &Receipt,
     ) -> Result<(), Fault> {
         self.context.ports.metrics.duplicate();
-        let outputs = self.unpublished(state, turn).await?;
-        self.commit(Batch { outputs, consumed: vec![receipt.consumed()], ..Batch::default() }).await?;
+        let Owed { outputs, spent, hold } = self.unpublished(state, tenant, turn).await?;
+        let after = spent.into_iter().collect();
+        self.commit(Batch { outputs, after, consumed: vec![receipt.consumed()], ..Batch::default() }).await?;
+        if let Some(hold) = hold {
+            hold.settle(Amounts::NONE);
+        }
         Ok(())
     }
 
-    /// The replies of the turn decided last, if it is this one (or any, for `None`) and no report says
-    /// that they have left: to be published again, marked as such.
+    /// What the turn decided last may still owe, if it is this one (or any, for `None`): what it has spent, and,
+    /// where no report says that they have left, its replies, to be published again, marked as such.
     async fn unpublished(
         &self,
         state: &ConversationState,
+        tenant: &Tenant,
         turn: Option<TurnId>,
-    ) -> Result<Vec<NewRecord>, Fault> {
-        let Some(loaded) = &state.loaded else { return Ok(Vec::new()) };
+    ) -> Result<Owed, Fault> {
+        let mut owed = Owed::default();
+        let Some(loaded) = &state.loaded else { return Ok(owed) };
         let Some(last) = loaded.head.last.as_ref().filter(|last| Some(last.turn) == turn) else {
-            return Ok(Vec::new());
+            return Ok(owed);
         };
         let first = OutboundId { contact: self.id.contact, turn: last.turn, index: 0 };
         let ports = &self.context.ports;
-        if ports.state.get(&Key::delivery(&self.id, &first)).await?.is_some() {
-            return Ok(Vec::new());
+        let has_left = ports.state.get(&Key::delivery(&self.id, &first)).await?.is_some();
+        if has_left && loaded.published {
+            return Ok(owed);
         }
         let row = loaded.thread.read(&*ports.state, last.row).await?;
-        let Some((texts, tally)) = row.as_ref().and_then(|row| row.replies_of(last.turn)) else {
-            return Ok(Vec::new());
+        let Some(decision) = row.as_ref().and_then(|row| row.replies_of(last.turn)) else {
+            return Ok(owed);
         };
+        if let Some(spent) = decision.tally.spent.filter(|_| !loaded.published) {
+            let (by, totals) =
+                (self.spent_by(last.turn, spent.number), decision.tally.totals(decision.texts.len()));
+            let (quotas, fence) = (&self.context.quotas, self.home.fence);
+            let again = quotas.again(tenant, fence, spent.chunk, &by, decision.at, totals).await?;
+            if let Some((write, hold)) = again {
+                owed.spent = Some(write);
+                owed.hold = hold;
+            }
+        }
+        if has_left {
+            return Ok(owed);
+        }
         ports.metrics.republished();
         let now = ports.clock.now();
         let log = ports.keys.log(&self.id.tenant, now.day()).await?;
-        let mut outputs = self.replies(loaded, last.turn, texts, &loaded.address, &*log, now, true);
-        outputs.push(self.told(loaded, last.turn, tally, now));
-        Ok(outputs)
+        owed.outputs = self.replies(loaded, last.turn, decision.texts, &loaded.address, &*log, now, true);
+        owed.outputs.push(self.told(loaded, last.turn, decision.tally, now));
+        Ok(owed)
     }
 
     /// What the turn decided last may still owe, when another is decided on top of it: from then on nobody
     /// would look for it.
-    async fn owed(&self, state: &ConversationState) -> Result<Vec<NewRecord>, Fault> {
+    async fn owed(&self, state: &ConversationState, tenant: &Tenant) -> Result<Owed, Fault> {
         match &state.loaded {
             Some(Loaded { published: false, head, .. }) => {
-                self.unpublished(state, head.last.as_ref().map(|last| last.turn)).await
+                self.unpublished(state, tenant, head.last.as_ref().map(|last| last.turn)).await
             }
-            _ => Ok(Vec::new()),
+            _ => Ok(Owed::default()),
         }
     }
 
@@ -442,10 +466,10 @@ impl Conversation {
             && !responder.calls_outside();
         if at_once {
             let asked = vec![Asked { key: act.key, text: text.take() }];
-            let owed = Box::pin(self.owed(state)).await?;
+            let owed = Box::pin(self.owed(state, tenant)).await?;
             let turn = self.turn(state, tenant, responder, asked, Vec::new());
-            let ended = Box::pin(turn.decide(0)).await?;
-            draft.decide(tenant, ended, owed);
+            let ended = Box::pin(turn.decide()).await?;
+            draft.decide(ended, owed);
             log = Some(ports.keys.log(&self.id.tenant, draft.now.day()).await?);
         } else {
             drop(responder);
@@ -453,9 +477,10 @@ impl Conversation {
         }
         let loaded = state.loaded.as_ref().expect("a record is applied after loading");
         commit(&*ports.state, &ports.metrics, |again| {
-            self.batch(loaded, &draft, log.as_deref(), Some(receipt.consumed()), again)
+            self.batch(tenant, loaded, &draft, log.as_deref(), Some(receipt.consumed()), again)
         })
         .await?;
+        draft.settle();
 
         if let Some((_, tally)) = draft.decided {
             ports.metrics.turn(tally.outcome, ports.clock.now().since(taken_in).as_secs_f64());
@@ -502,6 +527,8 @@ impl Conversation {
         // surprise, and outside the customer-service window a channel refuses it.
         let late = now.since(taken_in) > self.context.options.answer_within;
         match (act.kind, act.target, asks) {
+            // A human answers, who reads it in the thread.
+            (ActKind::Say, _, _) if head.human_since.is_some() => {}
             (ActKind::Say, _, Asks::Answer(_) | Asks::Fallback) if late => self.context.ports.metrics.late(),
             (ActKind::Say, _, Asks::Answer(_) | Asks::Fallback) => {
                 let open = Open { key: act.key, row: number, text: text.is_some(), at: taken_in };
@@ -558,7 +585,7 @@ impl Conversation {
             conversation: self.id.clone(),
             tenant: tenant.clone(),
             responder,
-            epoch: self.home.fence.epoch,
+            fence: self.home.fence,
             asked,
             history,
             name: state.loaded.as_ref().and_then(|loaded| loaded.address.name.clone()),
@@ -590,7 +617,7 @@ impl Conversation {
         let Some(loaded) = &state.loaded else { return Ok(()) };
         match loaded.head.wake(entry.due, now) {
             Wake::NotBefore(at) => self.home.tell(later(at)),
-            Wake::Nothing => match self.clear(state, &entry).await {
+            Wake::Nothing => match self.clear(state, &tenant, &entry).await {
                 Ok(()) => self.home.tell(PartitionMessage::Woken { entry, again: None }),
                 Err(fault) => {
                     return self.postpone(fault, later(now.after(std::time::Duration::from_secs(1))));
@@ -624,9 +651,14 @@ impl Conversation {
 
     /// Deletes an agenda row that has nothing to do any more; a crash may have left it there between a
     /// decision and its publication.
-    async fn clear(&self, state: &mut ConversationState, entry: &Entry<ConversationId>) -> Result<(), Fault> {
+    async fn clear(
+        &self,
+        state: &mut ConversationState,
+        tenant: &Tenant,
+        entry: &Entry<ConversationId>,
+    ) -> Result<(), Fault> {
         let last = state.loaded.as_ref().and_then(|loaded| loaded.head.last.as_ref()).map(|last| last.turn);
-        let outputs = self.unpublished(state, last).await?;
+        let Owed { outputs, spent, hold } = self.unpublished(state, tenant, last).await?;
         let mut writes = Vec::new();
         if let Some(loaded) = &mut state.loaded
             && loaded.head.agenda == Some(entry.due)
@@ -635,8 +667,11 @@ impl Conversation {
             writes.push(Write::put(Key::head(&self.id), encode(&head)));
             loaded.head = head;
         }
-        let after = vec![Write::delete(self.agenda(entry.due))];
+        let after = spent.into_iter().chain([Write::delete(self.agenda(entry.due))]).collect();
         self.commit(Batch { writes, outputs, after, ..Batch::default() }).await?;
+        if let Some(hold) = hold {
+            hold.settle(Amounts::NONE);
+        }
         Ok(())
     }
 
@@ -667,14 +702,17 @@ impl Conversation {
         } else {
             Vec::new()
         };
-        let covered: Vec<_> = asked.iter().map(|asked| asked.key).collect();
+        let covers = asked.len();
+        let spare = self.turn(state, tenant, responder.clone(), asked.clone(), Vec::new());
         let turn = self.turn(state, tenant, responder, asked, history);
-        state.running = Some(Running { entry, covers: covered.len() });
+        state.running = Some(Running { entry, covers });
         let myself = myself.clone();
         state.tasks.spawn(async move {
             // A panic in a responder or an index is this turn's, not the conversation's.
-            let ended = AssertUnwindSafe(turn.run()).catch_unwind().await;
-            let ended = ended.unwrap_or(Ok(Ended { covered, answer: None, attempts: 0 }));
+            let ended = match AssertUnwindSafe(turn.run()).catch_unwind().await {
+                Ok(ended) => ended,
+                Err(_) => spare.fallback(Usage::default()).await,
+            };
             drop(myself.send_message(ConversationMessage::Ended(ended)));
         });
         Ok(())
@@ -695,8 +733,8 @@ impl Conversation {
         let mut draft = Draft::new(&loaded.head, &tenant, now);
         let began = draft.head.open.first().map_or(now, |first| first.at);
         let covered = ended.covered.clone();
-        match self.owed(state).await {
-            Ok(owed) => draft.decide(&tenant, ended, owed),
+        match self.owed(state, &tenant).await {
+            Ok(owed) => draft.decide(ended, owed),
             Err(fault) => {
                 let again = Some(now.after(std::time::Duration::from_secs(1)));
                 return self.postpone(fault, PartitionMessage::Woken { entry, again });
@@ -706,13 +744,14 @@ impl Conversation {
         draft.done = Some(entry.due);
         let committed = async {
             let log = ports.keys.log(&self.id.tenant, now.day()).await?;
-            let build = |again| self.batch(loaded, &draft, Some(&*log), None, again);
+            let build = |again| self.batch(&tenant, loaded, &draft, Some(&*log), None, again);
             commit(&*ports.state, &ports.metrics, build).await.map_err(Fault::from)
         };
         if let Err(fault) = committed.await {
             let again = Some(now.after(std::time::Duration::from_secs(1)));
             return self.postpone(fault, PartitionMessage::Woken { entry, again });
         }
+        draft.settle();
         if let Some((_, tally)) = draft.decided {
             ports.metrics.turn(tally.outcome, ports.clock.now().since(began).as_secs_f64());
         }

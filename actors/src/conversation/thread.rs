@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use heddle_schemas::content::{Asks, Content};
 use heddle_schemas::id::{ConversationId, MessageKey, TurnId};
+use heddle_schemas::money::Money;
 use heddle_schemas::ports::keys::{Cipher, KeysError, aad};
 use heddle_schemas::ports::responder::{Said, Speaker};
 use heddle_schemas::ports::state::{Scan, State, StoreError, Write};
@@ -19,6 +20,9 @@ use heddle_schemas::sealed::Sealed;
 use heddle_schemas::table::{Key, Partition};
 use heddle_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::quota::ChunkOf;
+use crate::quota::amounts::Totals;
 
 /// The column of a history row.
 const COLUMN: &str = "entries";
@@ -80,6 +84,47 @@ pub struct Tally {
     /// Tokens received.
     #[serde(default)]
     pub output_tokens: u64,
+    /// What they cost.
+    #[serde(default)]
+    pub money: Money,
+    /// Where in the quota's journal it is written down; nowhere where the quota was spent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent: Option<Spent>,
+}
+
+/// Where a turn is written down that has spent something of a quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// The chunk that it spent of.
+    pub chunk: ChunkOf,
+    /// Its number among the attempts at the turn.
+    pub number: u32,
+}
+
+impl Tally {
+    /// What it counts in the tenant's usage, with so many messages said.
+    #[must_use]
+    pub fn totals(&self, texts: usize) -> Totals {
+        Totals {
+            turns: 1,
+            messages: texts as u64,
+            input_tokens: self.input_tokens,
+            output_tokens: self.output_tokens,
+            money: self.money.as_micros(),
+            ..Totals::default()
+        }
+    }
+}
+
+/// A turn's decision, as its row holds it.
+#[derive(Debug, Clone, Copy)]
+pub struct Decision<'a> {
+    /// When.
+    pub at: Timestamp,
+    /// What is said.
+    pub texts: &'a [String],
+    /// What is told of it.
+    pub tally: Tally,
 }
 
 impl Row {
@@ -99,9 +144,11 @@ impl Row {
 
     /// The replies of a turn in this row, and what is told of it.
     #[must_use]
-    pub fn replies_of(&self, decided: TurnId) -> Option<(&[String], Tally)> {
+    pub fn replies_of(&self, decided: TurnId) -> Option<Decision<'_>> {
         self.entries.iter().find_map(|entry| match entry {
-            EntrySaid::Agent { turn, texts, tally, .. } if *turn == decided => Some((&texts[..], *tally)),
+            EntrySaid::Agent { turn, at, texts, tally, .. } if *turn == decided => {
+                Some(Decision { at: *at, texts, tally: *tally })
+            }
             _ => None,
         })
     }

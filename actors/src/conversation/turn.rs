@@ -1,9 +1,9 @@
-//! One turn on its way: the tenant's permit, the claim of an outside call, retrieval, the responder.
+//! One turn on its way: the tenant's permit and quota, the claim of an outside call, retrieval, the responder.
 //!
 //! A turn runs beside its conversation, which goes on recording. It ends in an [`Ended`], whatever
-//! happens: a responder that fails, hangs or panics ends it with the fallback. A call to the outside is
-//! claimed before ([`Claim`]): an owner that finds a claim without a decision adopts it whole, and makes
-//! one more attempt or says the fallback.
+//! happens: a responder that fails, hangs or panics ends it with the fallback, and a quota that is spent as the
+//! tenant's configuration says. A call to the outside is claimed before ([`Claim`]): an owner that finds a claim
+//! without a decision adopts it whole, and makes one more attempt or says the fallback.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,15 +13,18 @@ use futures::FutureExt as _;
 use heddle_schemas::id::{ConversationId, MessageKey, TurnId};
 use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::knowledge::{KnowledgeError, Passage};
-use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, Said};
-use heddle_schemas::ports::state::{StoreError, Swap};
-use heddle_schemas::table::Key;
-use heddle_schemas::tenant::Tenant;
-use heddle_schemas::topic::Epoch;
+use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, Said, Usage};
+use heddle_schemas::ports::state::{Batch, Fence, StoreError, Swap};
+use heddle_schemas::record::event::{HandOver, Outcome};
+use heddle_schemas::table::{Key, SpentBy};
+use heddle_schemas::tenant::{MESSAGE_CHARACTERS, Resource, Tenant, WhenSpent};
 use serde::{Deserialize, Serialize};
 
-use crate::commit::read;
+use super::split::split;
+use crate::commit::{commit, read};
 use crate::ports::Context;
+use crate::quota::amounts::Amounts;
+use crate::quota::{Hold, QuotaError};
 
 /// How often the outside is called for one turn, crashes included.
 pub const ATTEMPTS: u32 = 2;
@@ -29,12 +32,14 @@ pub const ATTEMPTS: u32 = 2;
 const PASSAGES: usize = 5;
 /// The pause before a busy responder is asked again, where it names none.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
+/// Characters of an answer for each of its tokens, more than any model has.
+const TOKEN_CHARACTERS: usize = 8;
 
 /// Who calls the outside for a turn, and which messages the turn covers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// Under which ownership.
-    pub epoch: Epoch,
+    pub epoch: heddle_schemas::topic::Epoch,
     /// Which call it is, from 1.
     pub attempt: u32,
     /// What the turn answers.
@@ -61,7 +66,7 @@ pub struct Turn {
     /// Who answers.
     pub responder: Arc<dyn Responder>,
     /// Under which ownership.
-    pub epoch: Epoch,
+    pub fence: Fence,
     /// The messages it covers, in order; at least one.
     pub asked: Vec<Asked>,
     /// What was said before.
@@ -71,14 +76,26 @@ pub struct Turn {
 }
 
 /// A turn that has run.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct Ended {
     /// The messages it answers.
     pub covered: Vec<MessageKey>,
-    /// The answer; `None` for the fallback.
-    pub answer: Option<Answer>,
+    /// What is said, a text a message; nothing where the quota is spent.
+    pub texts: Vec<String>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The documents that what is said rests on.
+    pub sources: Vec<String>,
+    /// What its calls to the outside used.
+    pub usage: Usage,
     /// Calls to the outside that were made for it.
     pub attempts: u32,
+    /// The number that it is written down under in the journal of its chunk.
+    pub number: u32,
+    /// What it has taken of the quota; nothing where that is spent.
+    pub hold: Option<Hold>,
+    /// Why the conversation is a human's from now on.
+    pub hand_over: Option<HandOver>,
 }
 
 impl Turn {
@@ -94,32 +111,130 @@ impl Turn {
     /// When the store is closed or has another owner: then nobody waits for the outcome.
     pub async fn run(mut self) -> Result<Ended, StoreError> {
         let _permit = self.context.turns.admit(&self.tenant.id).await.ok_or(StoreError::Closed)?;
-        let mut attempts = 0;
-        if self.responder.calls_outside() && self.has_text() {
-            let (attempt, covered) = self.claim().await?;
-            self.asked.retain(|asked| covered.contains(&asked.key));
-            if attempt > ATTEMPTS {
-                return Ok(Ended { covered, answer: None, attempts: ATTEMPTS });
-            }
-            attempts = attempt;
+        if !(self.responder.calls_outside() && self.has_text()) {
+            return self.decide().await;
         }
-        self.decide(attempts).await
+        let (attempt, covered) = self.claim().await?;
+        self.asked.retain(|asked| covered.contains(&asked.key));
+        if attempt > ATTEMPTS {
+            let ended = self.fallback(Usage::default()).await?;
+            return Ok(Ended { covered, attempts: ATTEMPTS, number: attempt, ..ended });
+        }
+        let ended = self.call(attempt).await?;
+        Ok(Ended { covered, attempts: attempt, number: attempt, ..ended })
     }
 
-    /// Asks the responder, without permit or claim: the whole turn where nothing outside is called.
+    /// Asks a responder that asks nobody outside, without permit or claim: the whole turn.
     ///
     /// # Errors
     /// As [`Turn::run`].
-    pub async fn decide(self, attempts: u32) -> Result<Ended, StoreError> {
-        let covered = self.asked.iter().map(|asked| asked.key).collect();
+    pub async fn decide(self) -> Result<Ended, StoreError> {
         let answer = match self.has_text() {
             true => {
-                let passages = self.passages().await?;
-                self.ask(attempts.max(1), passages).await
+                let question = self.question(1, self.passages().await?);
+                let mut asking = pin!(self.ask(question));
+                // Who asks nobody outside mostly answers at once, and needs no timer.
+                match asking.as_mut().now_or_never() {
+                    Some(answer) => answer.ok(),
+                    None => self.in_time(asking).await.and_then(Result::ok),
+                }
             }
             false => None,
         };
-        Ok(Ended { covered, answer: answer.filter(|answer| answer.text.is_some()), attempts })
+        match answer.and_then(|answer| Some((answer.text?, answer.sources, answer.usage))) {
+            Some((text, sources, usage)) => {
+                let texts = split(text, MESSAGE_CHARACTERS);
+                let need = Amounts { messages: texts.len() as u64, ..Amounts::NONE };
+                match self.take(need).await? {
+                    Ok(hold) => Ok(self.said(texts, Outcome::Answered, sources, usage, Some(hold))),
+                    Err(resource) => self.spent(resource).await,
+                }
+            }
+            None => self.fallback(Usage::default()).await,
+        }
+    }
+
+    /// Asks a responder that calls the outside, of which an attempt is claimed.
+    async fn call(&self, attempt: u32) -> Result<Ended, StoreError> {
+        let question = self.question(attempt, self.passages().await?);
+        let most = self.responder.most(&question);
+        let characters = self.tenant.llm.answer_tokens.get() as usize * TOKEN_CHARACTERS;
+        let pieces = characters.div_ceil(MESSAGE_CHARACTERS).max(1);
+        let need = Amounts { messages: pieces as u64, tokens: most.tokens(), money: most.money.as_micros() };
+        let hold = match self.take(need).await? {
+            Ok(hold) => hold,
+            Err(resource) => return self.spent(resource).await,
+        };
+        let by = self.spent_by(attempt);
+        let reserved = self.context.quotas.reserved(&self.tenant, &hold, &by);
+        let ports = &self.context.ports;
+        let batch = Batch { fence: Some(self.fence), writes: vec![reserved], ..Batch::default() };
+        commit(&*ports.state, &ports.metrics, |_| batch.clone()).await?;
+
+        let asked = self.in_time(pin!(self.ask(question))).await;
+        // Who did not answer in time may have used all of it.
+        let asked = asked.unwrap_or(Err(most));
+        let (text, sources, usage, outcome) = match asked {
+            Ok(Answer { text: Some(text), sources, usage, .. }) => (text, sources, usage, Outcome::Answered),
+            Ok(Answer { usage, .. }) | Err(usage) => {
+                (self.tenant.agent.fallback.clone(), Vec::new(), usage, Outcome::Fallback)
+            }
+        };
+        let mut texts = split(text, MESSAGE_CHARACTERS);
+        texts.truncate(pieces);
+        Ok(self.said(texts, outcome, sources, usage, Some(hold)))
+    }
+
+    /// Says the fallback, where there is a message left for it.
+    ///
+    /// # Errors
+    /// As [`Turn::run`].
+    pub async fn fallback(&self, usage: Usage) -> Result<Ended, StoreError> {
+        let texts = split(self.tenant.agent.fallback.clone(), MESSAGE_CHARACTERS);
+        match self.take(Amounts { messages: 1, ..Amounts::NONE }).await? {
+            Ok(hold) => Ok(self.said(texts, Outcome::Fallback, Vec::new(), usage, Some(hold))),
+            Err(_) => Ok(self.silent()),
+        }
+    }
+
+    /// What becomes of it where a quota is spent.
+    async fn spent(&self, resource: Resource) -> Result<Ended, StoreError> {
+        match (self.tenant.quota.when_spent, resource) {
+            (WhenSpent::HandOver, _) => Ok(Ended { hand_over: Some(HandOver::Quota), ..self.silent() }),
+            (WhenSpent::Silence, _) | (WhenSpent::Fallback, Resource::Messages) => Ok(self.silent()),
+            (WhenSpent::Fallback, Resource::Tokens | Resource::Money) => {
+                Box::pin(self.fallback(Usage::default())).await
+            }
+        }
+    }
+
+    fn silent(&self) -> Ended {
+        self.said(Vec::new(), Outcome::Silent, Vec::new(), Usage::default(), None)
+    }
+
+    fn said(
+        &self,
+        texts: Vec<String>,
+        outcome: Outcome,
+        sources: Vec<String>,
+        usage: Usage,
+        hold: Option<Hold>,
+    ) -> Ended {
+        let covered = self.asked.iter().map(|asked| asked.key).collect();
+        Ended { covered, texts, outcome, sources, usage, attempts: 0, number: 0, hold, hand_over: None }
+    }
+
+    fn spent_by(&self, attempt: u32) -> SpentBy {
+        let attempt = u8::try_from(attempt).unwrap_or(u8::MAX);
+        SpentBy { contact: self.conversation.contact, turn: self.id(), attempt }
+    }
+
+    async fn take(&self, need: Amounts) -> Result<Result<Hold, Resource>, StoreError> {
+        match self.context.quotas.take(&self.tenant, need).await {
+            Ok(hold) => Ok(Ok(hold)),
+            Err(QuotaError::Spent(resource)) => Ok(Err(resource)),
+            Err(QuotaError::Store(error)) => Err(error),
+        }
     }
 
     fn has_text(&self) -> bool {
@@ -163,45 +278,57 @@ impl Turn {
     fn next_claim(&self, found: Option<&[u8]>) -> Claim {
         let found = found.and_then(|found| serde_json::from_slice::<Claim>(found).ok());
         match found {
-            Some(earlier) => Claim { epoch: self.epoch, attempt: earlier.attempt + 1, ..earlier },
+            Some(earlier) => Claim { epoch: self.fence.epoch, attempt: earlier.attempt + 1, ..earlier },
             None => Claim {
-                epoch: self.epoch,
+                epoch: self.fence.epoch,
                 attempt: 1,
                 covered: self.asked.iter().map(|asked| asked.key).collect(),
             },
         }
     }
 
-    async fn ask(&self, attempt: u32, passages: Vec<Passage>) -> Option<Answer> {
-        let options = &self.context.options;
-        let asking = async {
-            loop {
-                match self.responder.answer(self.question(attempt, passages.clone())).await {
-                    Ok(answer) => return Some(answer),
-                    Err(ResponderError::Busy { detail, retry_after }) => {
-                        tracing::debug!(tenant = %self.tenant.id, detail, "the responder is busy");
-                        tokio::time::sleep(retry_after.unwrap_or(BUSY_PAUSE)).await;
+    /// Asks until there is an answer. Of a failure, what it used.
+    async fn ask(&self, question: Question) -> Result<Answer, Usage> {
+        let mut used = Usage::default();
+        loop {
+            match self.responder.answer(question.clone()).await {
+                Ok(mut answer) => {
+                    answer.usage += used;
+                    return Ok(answer);
+                }
+                Err(ResponderError::Busy { detail, retry_after, usage }) => {
+                    used += usage;
+                    if used != Usage::default() {
+                        // No more was taken than one round of calls may use.
+                        tracing::warn!(tenant = %self.tenant.id, detail, "a responder is busy after a call that may count; the fallback is said");
+                        return Err(used);
                     }
-                    Err(ResponderError::Failed { detail }) => {
-                        tracing::warn!(tenant = %self.tenant.id, detail, "the responder failed; the fallback is said");
-                        return None;
-                    }
+                    tracing::debug!(tenant = %self.tenant.id, detail, "the responder is busy");
+                    tokio::time::sleep(retry_after.unwrap_or(BUSY_PAUSE)).await;
+                }
+                Err(ResponderError::Failed { detail, usage }) => {
+                    used += usage;
+                    tracing::warn!(tenant = %self.tenant.id, detail, "the responder failed; the fallback is said");
+                    return Err(used);
                 }
             }
-        };
-        let mut asking = pin!(asking);
-        // Who asks nobody outside mostly answers at once, and needs no timer.
-        if let Some(answer) = asking.as_mut().now_or_never() {
-            return answer;
         }
-        tokio::time::timeout(options.answer_timeout, asking).await.unwrap_or_else(|_| {
+    }
+
+    /// What it gives, unless that takes too long.
+    async fn in_time<T>(&self, asking: impl Future<Output = T>) -> Option<T> {
+        let answered = tokio::time::timeout(self.context.options.answer_timeout, asking).await.ok();
+        if answered.is_none() {
             tracing::warn!(tenant = %self.tenant.id, "no answer in time; the fallback is said");
-            None
-        })
+        }
+        answered
     }
 
     fn question(&self, attempt: u32, passages: Vec<Passage>) -> Question {
         Question {
+            at: self.context.ports.clock.now(),
+            tools: Vec::new(),
+            steps: Vec::new(),
             tenant: self.tenant.clone(),
             turn: self.id(),
             attempt,

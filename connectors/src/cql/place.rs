@@ -2,12 +2,13 @@
 //!
 //! | CQL table | partition | rows | holds |
 //! |---|---|---|---|
-//! | conversation | tenant, id | kind, row | head, marker, claim, delivery |
+//! | conversation | tenant, id | kind, row | head, marker, claim, delivery, tool |
 //! | history | tenant, id | row, newest first | history |
 //! | account | tenant, id | row | backlog |
 //! | send | tenant, id, row | none | send |
-//! | record | tenant, id, kind | none | alias, contact, key |
+//! | record | tenant, id, kind | none | alias, contact, key, quota, limit |
 //! | document | tenant, id | row | document |
+//! | spend | tenant, id | row | spend |
 //! | agenda | topic, partition, bucket | row | agenda |
 //!
 //! Conversation and history have the same partition key, so that a turn is one batch of one partition.
@@ -34,29 +35,32 @@ pub(super) enum Stored {
     Send,
     Record,
     Document,
+    Spend,
     Agenda,
 }
 
 impl Stored {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Conversation,
         Self::History,
         Self::Account,
         Self::Send,
         Self::Record,
         Self::Document,
+        Self::Spend,
         Self::Agenda,
     ];
 
     pub(super) fn of(table: Table) -> Self {
         match table {
-            Table::Head | Table::Marker | Table::Claim | Table::Delivery => Self::Conversation,
+            Table::Head | Table::Marker | Table::Claim | Table::Delivery | Table::Tool => Self::Conversation,
             Table::History => Self::History,
             Table::Agenda => Self::Agenda,
             Table::Send => Self::Send,
             Table::Backlog => Self::Account,
-            Table::Alias | Table::Contact | Table::Key => Self::Record,
+            Table::Alias | Table::Contact | Table::Key | Table::Quota | Table::Limit => Self::Record,
             Table::Document => Self::Document,
+            Table::Spend => Self::Spend,
         }
     }
 
@@ -68,6 +72,7 @@ impl Stored {
             Self::Send => "send",
             Self::Record => "record",
             Self::Document => "document",
+            Self::Spend => "spend",
             Self::Agenda => "agenda",
         }
     }
@@ -76,7 +81,9 @@ impl Stored {
     pub(super) fn columns(self) -> &'static [&'static str] {
         match self {
             Self::Conversation => &["tenant", "id", "kind", "row"],
-            Self::History | Self::Account | Self::Send | Self::Document => &["tenant", "id", "row"],
+            Self::History | Self::Account | Self::Send | Self::Document | Self::Spend => {
+                &["tenant", "id", "row"]
+            }
             Self::Record => &["tenant", "id", "kind"],
             Self::Agenda => &["topic", "partition", "bucket", "row"],
         }

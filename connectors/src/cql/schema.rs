@@ -59,7 +59,9 @@ const VERSIONS: Table = Table {
 /// time windows drop whole files. Deletes are kept for ten days (the default of both databases), so a node
 /// may be away for that long before it must be repaired; where rows come and go by the second, for an
 /// hour: an entry that comes back from a node that was away longer is looked at once more and deleted.
-const MIGRATIONS: [Migration; 1] = [Migration {
+const MIGRATIONS: [Migration; 2] = [FIRST, SPENDS];
+
+const FIRST: Migration = Migration {
     number: 1,
     tables: &[
         Table {
@@ -118,7 +120,18 @@ const MIGRATIONS: [Migration; 1] = [Migration {
             with: "compaction = {'class': 'LeveledCompactionStrategy'} AND gc_grace_seconds = 864000",
         },
     ],
-}];
+};
+
+/// What was spent of quotas: written twice within minutes, and kept until its month is long over.
+const SPENDS: Migration = Migration {
+    number: 2,
+    tables: &[Table {
+        name: "spend",
+        columns: "tenant text, id blob, row blob, value blob, expires bigint, PRIMARY KEY ((tenant, id), row)",
+        with: "compaction = {'class': 'TimeWindowCompactionStrategy', 'compaction_window_unit': 'DAYS', \
+               'compaction_window_size': '1'} AND gc_grace_seconds = 864000",
+    }],
+};
 
 /// The newest version.
 const NEWEST: u32 = MIGRATIONS[MIGRATIONS.len() - 1].number;

@@ -28,9 +28,13 @@ impl Response {
         let usage = Usage {
             input_tokens: question.messages.iter().map(|message| words(message)).sum(),
             output_tokens: words(&text),
+            ..Usage::default()
         };
         let sources = question.passages.iter().map(|passage| passage.document.clone()).collect();
-        Self { after: Duration::ZERO, result: Some(Ok(Answer { text: Some(text), sources, usage })) }
+        Self {
+            after: Duration::ZERO,
+            result: Some(Ok(Answer { text: Some(text), sources, ..Answer::none(usage) })),
+        }
     }
 
     /// Fails at once.
@@ -110,11 +114,15 @@ impl std::fmt::Debug for ScriptedResponder {
 mod tests {
     use heddle_schemas::id::MessageKey;
     use heddle_schemas::tenant::Tenant;
+    use heddle_schemas::time::Timestamp;
 
     use super::*;
 
     fn question(attempt: u32) -> Question {
         Question {
+            at: Timestamp::EPOCH,
+            tools: Vec::new(),
+            steps: Vec::new(),
             tenant: Arc::new(Tenant::from_toml("id = \"acme\"\nname = \"Acme\"").unwrap()),
             turn: TurnId(MessageKey::from_bytes([1; 16])),
             attempt,
@@ -141,6 +149,6 @@ mod tests {
     async fn by_default_it_repeats_what_was_said() {
         let answer = ScriptedResponder::default().answer(question(1)).await.unwrap();
         assert_eq!(answer.text.as_deref(), Some("one two\nthree"));
-        assert_eq!(answer.usage, Usage { input_tokens: 3, output_tokens: 3 });
+        assert_eq!(answer.usage, Usage { input_tokens: 3, output_tokens: 3, ..Usage::default() });
     }
 }

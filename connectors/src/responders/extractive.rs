@@ -76,7 +76,7 @@ fn answer(messages: &[String], passages: &[Passage]) -> Answer {
         }
     }
     let text = (!texts.is_empty()).then(|| cut(&texts.join("\n\n")));
-    Answer { text, sources, usage: Usage::default() }
+    Answer { text, sources, ..Answer::none(Usage::default()) }
 }
 
 /// The sentences that ask.

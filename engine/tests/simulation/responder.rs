@@ -75,13 +75,13 @@ impl Responder for Repeats {
         });
         tokio::time::sleep(latency).await;
         match dice {
-            0 => return Err(ResponderError::Failed { detail: "simulated".into() }),
+            0 => return Err(ResponderError::Failed { detail: "simulated".into(), usage: Usage::default() }),
             1 => panic!("a simulated panic of a responder"),
             2 if self.outside => std::future::pending().await,
             _ => {}
         }
         let text = Some(question.messages.join("|"));
-        Ok(Answer { text, sources: Vec::new(), usage: Usage::default() })
+        Ok(Answer { text, ..Answer::none(Usage::default()) })
     }
 }
 

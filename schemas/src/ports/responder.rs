@@ -4,10 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::knowledge::Passage;
 use crate::id::TurnId;
+use crate::money::Money;
 use crate::tenant::Tenant;
+use crate::time::Timestamp;
 
 /// Who said something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,9 +31,45 @@ pub struct Said {
     pub text: String,
 }
 
+/// A tool that a responder may have called before it answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tool {
+    /// Its name: letters, digits and underscores.
+    pub name: &'static str,
+    /// What it does and when to call it, for the responder to read.
+    pub description: String,
+    /// JSON Schema of its arguments, an object.
+    pub parameters: Value,
+}
+
+/// A call of a tool that a responder asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolCall {
+    /// The responder's name of the call.
+    pub id: String,
+    /// Which tool, as the responder names it; there may be none of this name.
+    pub name: String,
+    /// Its arguments, as JSON.
+    pub arguments: Value,
+    /// What the responder wants to see again beside the call; nobody else reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<String>,
+}
+
+/// Tools that were called on the way to an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// The calls, in order.
+    pub calls: Vec<ToolCall>,
+    /// What they gave, as JSON, in the order of the calls; fewer while some are still to be made.
+    pub results: Vec<Value>,
+}
+
 /// A turn to answer.
 #[derive(Debug, Clone)]
 pub struct Question {
+    /// When it is answered.
+    pub at: Timestamp,
     /// For whom.
     pub tenant: Arc<Tenant>,
     /// Which turn.
@@ -44,6 +84,10 @@ pub struct Question {
     pub passages: Vec<Passage>,
     /// What the customer is called, where that is known.
     pub name: Option<String>,
+    /// Tools that may be called.
+    pub tools: Vec<Tool>,
+    /// Those that have been, in this turn.
+    pub steps: Vec<Step>,
 }
 
 /// What was used up by a call.
@@ -53,6 +97,24 @@ pub struct Usage {
     pub input_tokens: u64,
     /// Tokens received.
     pub output_tokens: u64,
+    /// What they cost.
+    pub money: Money,
+}
+
+impl Usage {
+    /// Tokens sent and received.
+    #[must_use]
+    pub fn tokens(self) -> u64 {
+        self.input_tokens.saturating_add(self.output_tokens)
+    }
+}
+
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.input_tokens = self.input_tokens.saturating_add(other.input_tokens);
+        self.output_tokens = self.output_tokens.saturating_add(other.output_tokens);
+        self.money = Money::from_micros(self.money.as_micros().saturating_add(other.money.as_micros()));
+    }
 }
 
 /// What to answer.
@@ -64,6 +126,22 @@ pub struct Answer {
     pub sources: Vec<String>,
     /// What it used.
     pub usage: Usage,
+    /// Tools to call first: then it is no answer yet, and its text is not said.
+    pub calls: Vec<ToolCall>,
+}
+
+impl Answer {
+    /// One that says nothing, as when nothing is known.
+    #[must_use]
+    pub fn none(usage: Usage) -> Self {
+        Self { text: None, sources: Vec::new(), usage, calls: Vec::new() }
+    }
+
+    /// One that says this, resting on no document.
+    #[must_use]
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { text: Some(text.into()), ..Self::none(Usage::default()) }
+    }
 }
 
 /// Why there is no answer.
@@ -76,12 +154,16 @@ pub enum ResponderError {
         detail: String,
         /// When to try again, where it said so.
         retry_after: Option<Duration>,
+        /// What it may have used all the same.
+        usage: Usage,
     },
     /// Not at all; the fallback is said.
     #[error("the responder failed: {detail}")]
     Failed {
         /// What it said.
         detail: String,
+        /// What it may have used all the same.
+        usage: Usage,
     },
 }
 
@@ -97,7 +179,17 @@ pub trait Responder: Send + Sync + 'static {
         true
     }
 
-    /// Answers a turn.
+    /// Whether it has tools called; where it does not, it is offered none.
+    fn calls_tools(&self) -> bool {
+        false
+    }
+
+    /// The most that answering once may use, whatever becomes of the calls.
+    fn most(&self, _: &Question) -> Usage {
+        Usage::default()
+    }
+
+    /// Answers a turn, or asks for tools to be called first.
     ///
     /// # Errors
     /// [`ResponderError`].

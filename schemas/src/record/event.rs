@@ -5,8 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use super::V;
 use crate::id::{AccountId, ChannelKind, ConversationId, OutboundId, TenantId, TurnId};
+use crate::money::Money;
 use crate::sealed::Sealed;
+use crate::tenant::Resource;
 use crate::time::Timestamp;
+use crate::zone::Month;
 
 /// A record of topic events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +32,8 @@ pub enum Outcome {
     Answered,
     /// The fallback was said: nothing known, no text, or the responder failed.
     Fallback,
+    /// Nothing was said: the tenant's quota is spent.
+    Silent,
 }
 
 /// What happened.
@@ -51,6 +56,9 @@ pub enum Event {
         input_tokens: u64,
         /// Tokens received.
         output_tokens: u64,
+        /// What they cost.
+        #[serde(default)]
+        money: Money,
     },
     /// A send was interrupted, and nobody knows whether the channel took it.
     SendUnknown {
@@ -67,6 +75,38 @@ pub enum Event {
         outbound: OutboundId,
         /// How.
         by: Resolution,
+    },
+    /// A tenant comes near what it may use in a month.
+    QuotaWarning {
+        /// Of which month, as its time zone has it.
+        month: Month,
+        /// What.
+        resource: Resource,
+        /// How much of it is spent, or set aside for turns to come; of money, millionths.
+        taken: u64,
+        /// How much it may use.
+        limit: u64,
+    },
+    /// A tenant has used what it may use in a month; turns are dealt with as its `quota.when_spent` says.
+    QuotaSpent {
+        /// Of which month.
+        month: Month,
+        /// What.
+        resource: Resource,
+        /// How much it may use; of money, millionths.
+        limit: u64,
+    },
+    /// A conversation is a human's: the agent says nothing in it until it is given back.
+    HandedOver {
+        /// Which conversation.
+        conversation: ConversationId,
+        /// Why.
+        because: HandOver,
+    },
+    /// The agent answers in a conversation again.
+    GivenBack {
+        /// Which conversation.
+        conversation: ConversationId,
     },
     /// An account does not send until an operator has acted.
     AccountStopped {
@@ -97,6 +137,18 @@ pub enum Event {
         /// What it says, sealed, since some notices name people.
         sealed: Sealed,
     },
+}
+
+/// Why a conversation was handed over to a human.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HandOver {
+    /// The agent thought it better, or the customer asked for it.
+    Agent,
+    /// The tenant's quota is spent.
+    Quota,
+    /// Somebody of the tenant took it over.
+    Human,
 }
 
 /// How an unknown send was settled.

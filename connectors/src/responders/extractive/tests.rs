@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use heddle_schemas::id::{MessageKey, TurnId};
 use heddle_schemas::tenant::Tenant;
+use heddle_schemas::time::Timestamp;
 
 use super::*;
 
@@ -161,6 +162,9 @@ fn an_answer_is_cut_at_the_end_of_a_sentence() {
 #[tokio::test]
 async fn it_calls_nobody_and_uses_nothing() {
     let question = Question {
+        at: Timestamp::EPOCH,
+        tools: Vec::new(),
+        steps: Vec::new(),
         tenant: Arc::new(Tenant::from_toml("id = \"acme\"\nname = \"Acme\"").unwrap()),
         turn: TurnId(MessageKey::from_bytes([1; 16])),
         attempt: 1,

@@ -4,17 +4,23 @@
 //! this process makes them. What is reserved counts until it is settled, and from then on with what it used.
 
 use std::collections::VecDeque;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// How long what was used counts: a minute, and a little more, since a provider counts from a call's arrival.
-const WINDOW: Duration = Duration::from_millis(60_500);
+pub(super) const WINDOW: Duration = Duration::from_millis(60_500);
 
 /// The limits of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
-    pub(super) requests: NonZeroU32,
-    pub(super) tokens: NonZeroU32,
+    pub(super) requests: u64,
+    pub(super) tokens: u64,
+}
+
+impl Limits {
+    /// The smaller of each.
+    pub(super) fn least(self, other: Self) -> Self {
+        Self { requests: self.requests.min(other.requests), tokens: self.tokens.min(other.tokens) }
+    }
 }
 
 #[derive(Debug)]
@@ -35,7 +41,7 @@ pub(super) enum Denied {
     For(Duration),
     /// The provider takes nothing for so long.
     Held(Duration),
-    /// More tokens than a minute ever has.
+    /// More than a minute ever has.
     Never,
 }
 
@@ -56,15 +62,15 @@ impl Allowance {
         tokens: u64,
         now: Duration,
     ) -> Result<Reservation, Denied> {
-        let most = u64::from(limits.tokens.get());
-        if tokens > most {
+        let most = limits.tokens;
+        if tokens > most || limits.requests == 0 {
             return Err(Denied::Never);
         }
         self.forget(now);
         if let Some(wait) = self.held_until.checked_sub(now).filter(|wait| !wait.is_zero()) {
             return Err(Denied::Held(wait));
         }
-        let requests = limits.requests.get() as usize;
+        let requests = usize::try_from(limits.requests).unwrap_or(usize::MAX);
         // The oldest whose end makes room for both.
         let (mut left, mut held) = (self.used.len(), self.tokens);
         let mut until = None;
@@ -96,6 +102,12 @@ impl Allowance {
         }
     }
 
+    /// Requests and tokens that count now.
+    pub(super) fn used(&mut self, now: Duration) -> (u64, u64) {
+        self.forget(now);
+        (self.used.len() as u64, self.tokens)
+    }
+
     /// The provider says that nothing more is taken until then.
     pub(super) fn hold(&mut self, until: Duration) {
         self.held_until = self.held_until.max(until);
@@ -122,7 +134,7 @@ mod tests {
     use super::*;
 
     fn limits(requests: u32, tokens: u32) -> Limits {
-        Limits { requests: NonZeroU32::new(requests).unwrap(), tokens: NonZeroU32::new(tokens).unwrap() }
+        Limits { requests: requests.into(), tokens: tokens.into() }
     }
 
     fn at(millis: u64) -> Duration {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use heddle_schemas::money::Money;
 use heddle_schemas::ports::responder::{Speaker, Usage};
 use heddle_schemas::tenant::Model;
 use reqwest::header::HeaderValue;
@@ -113,6 +114,7 @@ impl Api for Gemini {
         let parts = candidate.map(|candidate| candidate.content.parts).unwrap_or_default();
         let text = parts.into_iter().filter(|part| !part.thought).map(|part| part.text).collect();
         let usage = usage_metadata.map(|tokens| Usage {
+            money: Money::ZERO,
             input_tokens: tokens.prompt_token_count,
             output_tokens: tokens.candidates_token_count + tokens.thoughts_token_count,
         });
@@ -139,7 +141,7 @@ mod tests {
             "usageMetadata":{"promptTokenCount":8,"candidatesTokenCount":4,"totalTokenCount":12}}"#;
         let reply = Gemini.read(body).unwrap();
         assert_eq!(reply.text, "We are open.");
-        assert_eq!(reply.usage, Some(Usage { input_tokens: 8, output_tokens: 4 }));
+        assert_eq!(reply.usage, Some(Usage { input_tokens: 8, output_tokens: 4, ..Usage::default() }));
         let blocked = Gemini.read(br#"{"promptFeedback":{"blockReason":"SAFETY"}}"#).unwrap();
         assert_eq!(blocked.text, "");
         assert!(Gemini.read(b"{}").is_none() && Gemini.read(b"{\"candidates\":[{\"content\"").is_none());

@@ -7,14 +7,19 @@
 //! # Layout
 //! - [`prompt`]: what is sent; [`privacy`]: what of a person is not.
 //! - [`openai`], [`gemini`]: the APIs, a file each, behind [`Api`].
-//! - [`allowance`], [`breaker`]: when a key may be used; `stats`: what operators watch.
+//! - [`line`]: when a key may be used: in turn ([`queue`]), within this node's part of its limits ([`shares`]) and
+//!   what it has used of them ([`allowance`]), and not while its provider fails ([`breaker`]).
+//! - `stats`: what operators watch.
 
 mod allowance;
 mod breaker;
 mod gemini;
+mod line;
 mod openai;
 mod privacy;
 mod prompt;
+mod queue;
+mod shares;
 mod stats;
 
 use std::collections::HashMap;
@@ -22,8 +27,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, Usage};
+use heddle_schemas::ports::state::State;
 use heddle_schemas::tenant::{Model, PersonalData, Provider};
 use rand::RngExt as _;
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -31,8 +38,8 @@ use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use self::allowance::{Allowance, Denied, Limits, Reservation};
-use self::breaker::Breaker;
+use self::allowance::{Limits, Reservation};
+use self::line::{Line, Sharing};
 use self::privacy::Cloak;
 use self::prompt::{NO_ANSWER, Prompt};
 use self::stats::Stats;
@@ -42,8 +49,6 @@ use crate::http;
 const MAX_ANSWER: usize = 1 << 20;
 /// The pause before what surely was not answered is sent once more, in milliseconds.
 const RETRY_PAUSE: std::ops::Range<u64> = 200..800;
-/// How long a key is waited for that its provider has closed for a while.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Keys that are remembered before those without use are looked for; from then on when they are twice as many.
 const KEYS: usize = 1_024;
 
@@ -95,23 +100,17 @@ enum Refusal {
     Passing(String),
     /// It has failed several times and is not asked for a while.
     LeftAlone,
+    /// It was sent, and no answer came that can be read: it may have been made, and paid for.
+    Lost(String),
     /// It cannot be made again, or need not be.
     Final(String),
-}
-
-/// A provider key.
-#[derive(Default)]
-struct Line {
-    allowance: Mutex<Allowance>,
-    breaker: Mutex<Breaker>,
-    /// Who waits for room waits in order.
-    queue: tokio::sync::Mutex<()>,
 }
 
 /// Answers by language models. Cheap to share; holds connections, and what is known of each key.
 pub struct Llm {
     client: Client,
     clock: Arc<dyn Clock>,
+    sharing: Arc<Sharing>,
     lines: Mutex<Lines>,
     stats: Stats,
 }
@@ -123,13 +122,22 @@ struct Lines {
 }
 
 impl Llm {
+    /// Shares the limits of keys with the other nodes through `state`; `node` is the name of this one and of its
+    /// process, with a slash between them.
+    ///
     /// # Errors
     /// When the HTTP client cannot be built, such as without TLS root certificates.
-    pub fn new(options: &Options, clock: Arc<dyn Clock>) -> Result<Self, SetupError> {
+    pub fn new(
+        options: &Options,
+        state: Arc<dyn State>,
+        clock: Arc<dyn Clock>,
+        node: String,
+    ) -> Result<Self, SetupError> {
         let client =
             http::client().connect_timeout(options.connect_timeout).timeout(options.timeout).build()?;
         let lines = Mutex::new(Lines { known: HashMap::new(), sweep_at: KEYS });
-        Ok(Self { client, clock, lines, stats: Stats::new() })
+        let sharing = Arc::new(Sharing { state, clock: clock.clone(), node });
+        Ok(Self { client, clock, sharing, lines, stats: Stats::new() })
     }
 
     pub(crate) fn stats(&self) -> &Stats {
@@ -144,38 +152,52 @@ impl Llm {
         let Lines { known, sweep_at } = &mut *lock(&self.lines);
         if known.len() >= *sweep_at {
             let now = self.clock.elapsed();
-            known.retain(|_, line| Arc::strong_count(line) > 1 || !lock(&line.allowance).is_idle(now));
+            known.retain(|_, line| Arc::strong_count(line) > 1 || !line.is_idle(now));
             *sweep_at = (known.len() * 2).max(KEYS);
         }
-        known.entry(hash.finalize().into()).or_default().clone()
+        let hash: [u8; 32] = hash.finalize().into();
+        known.entry(hash).or_insert_with(|| Arc::new(Line::new(&hash))).clone()
     }
 
     /// Asks one model, and once more where that is safe.
-    async fn ask(&self, model: &Model, prompt: &Prompt) -> Result<Reply, Refusal> {
+    async fn ask(&self, tenant: &TenantId, model: &Model, prompt: &Prompt) -> Result<Reply, Refusal> {
         let line = self.line(model);
-        match self.call(&line, model, prompt).await {
+        match self.call(&line, tenant, model, prompt).await {
             Err(Refusal::Passing(_)) => {
                 let pause = rand::rng().random_range(RETRY_PAUSE);
                 tokio::time::sleep(Duration::from_millis(pause)).await;
-                self.call(&line, model, prompt).await
+                self.call(&line, tenant, model, prompt).await
             }
             outcome => outcome,
         }
     }
 
-    async fn call(&self, line: &Line, model: &Model, prompt: &Prompt) -> Result<Reply, Refusal> {
-        let outcome = self.call_once(line, model, prompt).await;
+    async fn call(
+        &self,
+        line: &Arc<Line>,
+        tenant: &TenantId,
+        model: &Model,
+        prompt: &Prompt,
+    ) -> Result<Reply, Refusal> {
+        let outcome = self.call_once(line, tenant, model, prompt).await;
         match &outcome {
             Ok(_) => {}
             Err(Refusal::Busy(_)) => self.stats.call(model.provider, "busy"),
             Err(Refusal::Passing(_)) => self.stats.call(model.provider, "passing"),
             Err(Refusal::LeftAlone) => self.stats.call(model.provider, "left_alone"),
+            Err(Refusal::Lost(_)) => self.stats.call(model.provider, "lost"),
             Err(Refusal::Final(_)) => self.stats.call(model.provider, "failed"),
         }
         outcome
     }
 
-    async fn call_once(&self, line: &Line, model: &Model, prompt: &Prompt) -> Result<Reply, Refusal> {
+    async fn call_once(
+        &self,
+        line: &Arc<Line>,
+        tenant: &TenantId,
+        model: &Model,
+        prompt: &Prompt,
+    ) -> Result<Reply, Refusal> {
         let api: &dyn Api = match model.provider {
             Provider::Openai | Provider::Deepseek => &openai::OpenAi,
             Provider::Gemini => &gemini::Gemini,
@@ -189,7 +211,12 @@ impl Llm {
             return Err(Refusal::LeftAlone);
         }
         let began = self.clock.elapsed();
-        let mut reserved = self.reserve(line, model, prompt).await?;
+        let limits = Limits {
+            requests: model.requests_per_minute.get().into(),
+            tokens: model.tokens_per_minute.get().into(),
+        };
+        let reservation = line.reserve(&self.sharing, tenant, limits, prompt.tokens().into()).await?;
+        let mut reserved = Reserved { line, reservation, used: None };
         let asked = self.clock.elapsed();
         self.stats.waited(model.provider, asked.saturating_sub(began));
         if !lock(&line.breaker).admits(self.clock.elapsed()) {
@@ -205,51 +232,23 @@ impl Llm {
                 let took = self.clock.elapsed().saturating_sub(asked);
                 self.stats.answered(model.provider, took, reply.usage.unwrap_or_default());
                 // Without a report what was reserved counts.
-                reserved.used = reply.usage.map(|usage| usage.input_tokens + usage.output_tokens);
+                reserved.used = reply.usage.map(Usage::tokens);
                 if let Some(wait) = exhausted(headers) {
-                    lock(&line.allowance).hold(self.clock.elapsed() + wait);
+                    line.hold(self.clock.elapsed() + wait);
                 }
             }
             Err(Refusal::Busy(wait)) => {
                 outcome.answered();
                 reserved.used = Some(0);
                 if let Some(wait) = wait {
-                    lock(&line.allowance).hold(self.clock.elapsed() + *wait);
+                    line.hold(self.clock.elapsed() + *wait);
                 }
             }
-            // What may have been answered may have been counted.
             Err(Refusal::Passing(_)) => reserved.used = Some(0),
-            Err(Refusal::Final(_) | Refusal::LeftAlone) => {}
+            // What may have been answered may have been counted.
+            Err(Refusal::Lost(_) | Refusal::Final(_) | Refusal::LeftAlone) => {}
         }
         answered.map(|(reply, _)| reply)
-    }
-
-    /// Waits for room, in the order of those who wait.
-    async fn reserve<'a>(
-        &self,
-        line: &'a Line,
-        model: &Model,
-        prompt: &Prompt,
-    ) -> Result<Reserved<'a>, Refusal> {
-        let limits = Limits { requests: model.requests_per_minute, tokens: model.tokens_per_minute };
-        let _in_order = line.queue.lock().await;
-        loop {
-            let denied = {
-                let now = self.clock.elapsed();
-                match lock(&line.allowance).reserve(limits, prompt.tokens().into(), now) {
-                    Ok(reservation) => return Ok(Reserved { line, reservation, used: None }),
-                    Err(denied) => denied,
-                }
-            };
-            match denied {
-                // Another model may answer meanwhile.
-                Denied::Held(wait) if wait > PATIENCE => return Err(Refusal::Busy(Some(wait))),
-                Denied::For(wait) | Denied::Held(wait) => tokio::time::sleep(wait).await,
-                Denied::Never => {
-                    return Err(Refusal::Final("the question has more tokens than tokens_per_minute".into()));
-                }
-            }
-        }
     }
 
     async fn exchange(
@@ -262,14 +261,14 @@ impl Llm {
         let sent = api.request(&self.client, model, key, prompt).send().await;
         let response = sent.map_err(|error| match () {
             () if error.is_connect() => Refusal::Passing("no connection came about".into()),
-            () if error.is_timeout() => Refusal::Final("no answer came in time".into()),
-            () => Refusal::Final("the connection was lost".into()),
+            () if error.is_timeout() => Refusal::Lost("no answer came in time".into()),
+            () => Refusal::Lost("the connection was lost".into()),
         })?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = http::read(response, MAX_ANSWER).await;
         if status.is_success() {
-            let body = body.map_err(|detail| Refusal::Final(detail.into()))?;
-            let reply = api.read(&body).ok_or_else(|| Refusal::Final("the answer cannot be read".into()))?;
+            let body = body.map_err(|detail| Refusal::Lost(detail.into()))?;
+            let reply = api.read(&body).ok_or_else(|| Refusal::Lost("the answer cannot be read".into()))?;
             return Ok((reply, headers));
         }
         // The status has come, so the answer is known even where its body broke off.
@@ -311,7 +310,7 @@ struct Reserved<'a> {
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         if let Some(used) = self.used {
-            lock(&self.line.allowance).settle(self.reservation, used);
+            self.line.settle(self.reservation, used);
         }
     }
 }
@@ -383,16 +382,27 @@ impl Responder for Llm {
         true
     }
 
+    fn most(&self, question: &Question) -> Usage {
+        let (prompt, _) = prompt(question);
+        let mut most = Usage::default();
+        // Each may be paid for without an answer that can be used.
+        question.tenant.llm.models().for_each(|model| most += prompt.most(&model));
+        most
+    }
+
     async fn answer(&self, question: Question) -> Result<Answer, ResponderError> {
         let llm = &question.tenant.llm;
-        let hides = llm.personal_data == PersonalData::Replaced;
-        let mut cloak = hides.then(|| Cloak::new(question.name.as_deref()));
-        let prompt = Prompt::of(&question, &mut cloak);
+        let (prompt, cloak) = prompt(&question);
         let mut failed = Vec::new();
         let mut busy: Option<Option<Duration>> = None;
+        let mut used = Usage::default();
         for model in llm.models() {
-            match self.ask(&model, &prompt).await {
-                Ok(reply) => return Ok(answer(&reply, cloak.as_ref(), &question)),
+            match self.ask(&question.tenant.id, &model, &prompt).await {
+                Ok(reply) => {
+                    // Without a report it counts with the most that it may have used.
+                    used += reply.usage.map_or(prompt.most(&model), |usage| priced(usage, &model));
+                    return Ok(Answer { usage: used, ..answer(&reply, cloak.as_ref(), &question) });
+                }
                 Err(Refusal::Busy(wait)) => {
                     // The first of those that can be asked again.
                     busy = Some(match (busy.flatten(), wait) {
@@ -404,6 +414,10 @@ impl Responder for Llm {
                 Err(Refusal::LeftAlone) => {
                     failed.push(format!("{}: left alone after several failures", model.provider.as_str()));
                 }
+                Err(Refusal::Lost(detail)) => {
+                    used += prompt.most(&model);
+                    failed.push(format!("{}: {detail}", model.provider.as_str()));
+                }
                 Err(Refusal::Passing(detail) | Refusal::Final(detail)) => {
                     failed.push(format!("{}: {detail}", model.provider.as_str()));
                 }
@@ -411,17 +425,27 @@ impl Responder for Llm {
         }
         let detail = failed.join("; ");
         match busy {
-            Some(retry_after) => Err(ResponderError::Busy { detail, retry_after }),
-            None => Err(ResponderError::Failed { detail }),
+            Some(retry_after) => Err(ResponderError::Busy { detail, retry_after, usage: used }),
+            None => Err(ResponderError::Failed { detail, usage: used }),
         }
     }
 }
 
+/// What is sent, and what to put back into the answer.
+fn prompt(question: &Question) -> (Prompt, Option<Cloak>) {
+    let hides = question.tenant.llm.personal_data == PersonalData::Replaced;
+    let mut cloak = hides.then(|| Cloak::new(question.name.as_deref()));
+    (Prompt::of(question, &mut cloak), cloak)
+}
+
+fn priced(usage: Usage, model: &Model) -> Usage {
+    Usage { money: model.price.of(usage.input_tokens, usage.output_tokens), ..usage }
+}
+
 fn answer(reply: &Reply, cloak: Option<&Cloak>, question: &Question) -> Answer {
-    let usage = reply.usage.unwrap_or_default();
     let text = reply.text.trim();
     if text.is_empty() || text.contains(NO_ANSWER) {
-        return Answer { text: None, sources: Vec::new(), usage };
+        return Answer::none(Usage::default());
     }
     let text = cloak.map_or_else(|| text.to_owned(), |cloak| cloak.restore(text));
     let mut sources: Vec<String> = Vec::new();
@@ -430,7 +454,7 @@ fn answer(reply: &Reply, cloak: Option<&Cloak>, question: &Question) -> Answer {
             sources.push(passage.document.clone());
         }
     }
-    Answer { text: Some(text), sources, usage }
+    Answer { sources, ..Answer::text(text) }
 }
 
 #[cfg(test)]

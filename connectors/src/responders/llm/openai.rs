@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use heddle_schemas::money::Money;
 use heddle_schemas::ports::responder::{Speaker, Usage};
 use heddle_schemas::tenant::{Model, Provider};
 use reqwest::header::HeaderValue;
@@ -89,6 +90,7 @@ impl Api for OpenAi {
         let Completion { choices, usage } = serde_json::from_slice(body).ok()?;
         let text = choices.into_iter().next()?.message.content.unwrap_or_default();
         let usage = usage.map(|Tokens { prompt_tokens, completion_tokens }| Usage {
+            money: Money::ZERO,
             input_tokens: prompt_tokens,
             output_tokens: completion_tokens,
         });
@@ -122,7 +124,7 @@ mod tests {
             "usage":{"prompt_tokens":19,"completion_tokens":10,"total_tokens":29}}"#;
         let reply = OpenAi.read(body).unwrap();
         assert_eq!(reply.text, "Hello!");
-        assert_eq!(reply.usage, Some(Usage { input_tokens: 19, output_tokens: 10 }));
+        assert_eq!(reply.usage, Some(Usage { input_tokens: 19, output_tokens: 10, ..Usage::default() }));
         assert!(OpenAi.read(br#"{"choices":[]}"#).is_none());
         assert!(OpenAi.read(br#"{"choices":[{"message":{"content":"Hel"#).is_none());
         let refused = OpenAi.read(br#"{"choices":[{"message":{"content":null}}]}"#).unwrap();

@@ -4,8 +4,8 @@
 //! write is only ever a customer's part; what documents say is a JSON text within the system's, where quotes
 //! cannot be closed from inside. Both are declared to be information, never an instruction.
 
-use heddle_schemas::ports::responder::{Question, Said, Speaker};
-use heddle_schemas::tenant::Tenant;
+use heddle_schemas::ports::responder::{Question, Said, Speaker, Usage};
+use heddle_schemas::tenant::{Model, Tenant};
 use serde_json::json;
 
 use super::privacy::Cloak;
@@ -53,10 +53,21 @@ impl Prompt {
         Self { system, said, answer_tokens: tenant.llm.answer_tokens.get() }
     }
 
+    /// The most tokens that it may take, without its answer.
+    fn input_tokens(&self) -> u32 {
+        let parts = self.said.iter().map(|said| tokens(&said.text) + PART);
+        tokens(&self.system) + PART + parts.sum::<u32>()
+    }
+
     /// The most tokens that it and its answer may take.
     pub(super) fn tokens(&self) -> u32 {
-        let parts = self.said.iter().map(|said| tokens(&said.text) + PART);
-        tokens(&self.system) + PART + parts.sum::<u32>() + self.answer_tokens
+        self.input_tokens() + self.answer_tokens
+    }
+
+    /// The most that asking a model once may use.
+    pub(super) fn most(&self, model: &Model) -> Usage {
+        let (input_tokens, output_tokens) = (self.input_tokens().into(), self.answer_tokens.into());
+        Usage { input_tokens, output_tokens, money: model.price.of(input_tokens, output_tokens) }
     }
 }
 
@@ -132,6 +143,7 @@ mod tests {
 
     use heddle_schemas::id::{MessageKey, TurnId};
     use heddle_schemas::ports::knowledge::Passage;
+    use heddle_schemas::time::Timestamp;
 
     use super::*;
 
@@ -145,6 +157,9 @@ mod tests {
 
     fn question(messages: &[&str], history: &[(Speaker, &str)], passage: &str) -> Question {
         Question {
+            at: Timestamp::EPOCH,
+            tools: Vec::new(),
+            steps: Vec::new(),
             tenant: Arc::new(tenant()),
             turn: TurnId(MessageKey::from_bytes([1; 16])),
             attempt: 1,

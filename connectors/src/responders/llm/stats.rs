@@ -31,7 +31,7 @@ impl Stats {
             calls: counter(
                 "heddle_llm_calls_total",
                 "Calls to providers by what became of them: answered, busy, passing (tried once more), failed, \
-                 left_alone (not made, after several failures).",
+                 lost (sent, and no answer came that can be read), left_alone (not made, after several failures).",
                 &["provider", "result"],
             ),
             seconds: histogram("heddle_llm_call_seconds", "How long a provider took to answer."),

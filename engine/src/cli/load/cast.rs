@@ -6,6 +6,7 @@
 //! of the document about that thing bears its mark. The mark also names the run: a reply that was decided
 //! in an earlier one is told from this one's.
 
+use heddle_schemas::hours::Hours;
 use heddle_schemas::id::{AccountId, ChannelKind, TenantId};
 use heddle_schemas::ports::knowledge::{Document, DocumentFormat};
 use heddle_schemas::sealed::Secret;
@@ -80,7 +81,13 @@ impl Cast {
             }],
             llm: Llm::default(),
             // Load is not what a quota is for.
-            quota: Quota { messages_per_month: 1_000_000_000_000, tokens_per_month: 1_000_000_000_000 },
+            hours: Hours::default(),
+            calendar: None,
+            quota: Quota {
+                messages_per_month: 1_000_000_000_000,
+                tokens_per_month: 1_000_000_000_000,
+                ..Quota::default()
+            },
             retention: Retention::default(),
         }
     }

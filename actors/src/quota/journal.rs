@@ -1,0 +1,117 @@
+//! The journal of a chunk: what each attempt at a turn may cost, written before the outside is called, and what the
+//! turn cost, written once it is decided.
+//!
+//! A row is named after chunk, turn and attempt, so that writing it again changes nothing. Rows outlive their chunk:
+//! who finds a decided turn that may not have been written down can still tell.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use heddle_schemas::id::{ChunkId, TenantId};
+use heddle_schemas::ports::state::{Scan, State, StoreError, Write};
+use heddle_schemas::record::encode;
+use heddle_schemas::table::{Key, Partition, SpentBy};
+use heddle_schemas::time::Timestamp;
+use heddle_schemas::zone::{Date, Month};
+use serde::{Deserialize, Serialize};
+
+use super::amounts::Totals;
+
+/// How long rows are kept: until their month is over for longer than anything is delivered again.
+pub(super) const KEPT: Duration = Duration::from_secs(45 * 86_400);
+/// Rows read at once.
+const PAGE: usize = 1_000;
+
+/// A row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Spend {
+    /// The outside is about to be called for it. While nothing else is written, it counts as an interrupted attempt.
+    Reserved {
+        /// The tenant's date.
+        day: Date,
+        /// The most tokens.
+        tokens: u64,
+        /// The most money, in millionths.
+        money: u64,
+    },
+    /// It is decided.
+    Settled {
+        /// The tenant's date.
+        day: Date,
+        /// What it used.
+        totals: Totals,
+    },
+    /// The chunk was closed before: it is written down in this one.
+    Moved {
+        /// Which.
+        chunk: ChunkId,
+        /// Of which month.
+        month: Month,
+    },
+}
+
+impl Spend {
+    /// What it adds, and to which day.
+    fn counts(&self) -> Option<(Date, Totals)> {
+        match *self {
+            Self::Reserved { day, tokens, money } => {
+                let (interrupted_tokens, interrupted_money) = (tokens, money);
+                let totals =
+                    Totals { interrupted: 1, interrupted_tokens, interrupted_money, ..Totals::default() };
+                Some((day, totals))
+            }
+            Self::Settled { day, totals } => Some((day, totals)),
+            // What it was reserved with, where the chunk was closed, has been counted there.
+            Self::Moved { .. } => None,
+        }
+    }
+
+    /// The write of it.
+    pub(super) fn write(&self, tenant: &TenantId, chunk: ChunkId, by: &SpentBy, now: Timestamp) -> Write {
+        Write::put_until(Key::spend(tenant, chunk, by), encode(self), now.after(KEPT))
+    }
+
+    fn read(key: &Key, stored: &[u8]) -> Result<Self, StoreError> {
+        serde_json::from_slice(stored).map_err(|error| StoreError::Corrupt {
+            detail: format!("{key:?}: no row of a chunk's journal: {error}"),
+        })
+    }
+
+    /// The row, where there is one.
+    pub(super) async fn get(
+        state: &dyn State,
+        tenant: &TenantId,
+        chunk: ChunkId,
+        by: &SpentBy,
+    ) -> Result<Option<Self>, StoreError> {
+        let key = Key::spend(tenant, chunk, by);
+        state.get(&key).await?.map(|stored| Self::read(&key, &stored)).transpose()
+    }
+}
+
+/// What the journal of a chunk shows, by day.
+pub(super) async fn sum(
+    state: &dyn State,
+    tenant: &TenantId,
+    chunk: ChunkId,
+) -> Result<BTreeMap<Date, Totals>, StoreError> {
+    let mut days = BTreeMap::<Date, Totals>::new();
+    let mut scan = Scan::first(Partition::spends(tenant, chunk), PAGE);
+    loop {
+        let rows = state.scan(&scan).await?;
+        for (key, stored) in &rows {
+            if let Some((day, totals)) = Spend::read(key, stored)?.counts() {
+                let sum = days.entry(day).or_default();
+                *sum = sum.plus(totals);
+            }
+        }
+        match rows.last() {
+            Some((last, _)) if rows.len() == PAGE => {
+                scan.from = Bytes::from([last.row(), &[0]].concat());
+            }
+            _ => return Ok(days),
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The ledger of a tenant's month: what is spent, which chunks nodes have taken, and what was used on which day.
+//!
+//! It is one row, changed by conditional update only. Contract: what is spent and what is out in chunks are together
+//! never more than the limit that a chunk was granted under. A chunk is closed once, and what its journal shows
+//! is added in the same step that takes it off the list.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use heddle_schemas::id::ChunkId;
+use heddle_schemas::tenant::Resource;
+use heddle_schemas::time::Timestamp;
+use heddle_schemas::zone::Date;
+use serde::{Deserialize, Serialize};
+
+use super::amounts::{Amounts, Totals};
+
+/// The largest part of what is left that one chunk takes.
+const PART: u64 = 8;
+/// How long after its end a chunk that nobody closed is closed by others: clocks differ, and what was under way lands.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// A chunk that is out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Open {
+    /// Which.
+    pub(super) id: ChunkId,
+    /// How much of each.
+    pub(super) size: Amounts,
+    /// Until when something may be taken from it.
+    pub(super) until: Timestamp,
+    /// Somebody counts what was spent; nothing more is written down for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) closing: bool,
+}
+
+impl Open {
+    /// Whether its node must be dead: it has closed it neither in time nor a while after.
+    #[must_use]
+    pub(super) fn is_overdue(&self, now: Timestamp) -> bool {
+        self.until.after(GRACE) < now
+    }
+}
+
+/// The ledger.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ledger {
+    /// Version of this form.
+    pub(super) v: u16,
+    /// What is spent for good.
+    pub(super) spent: Amounts,
+    /// Messages of chunks whose node died: nobody knows of each whether it was sent, so they count as spent.
+    #[serde(default)]
+    pub(super) lost: u64,
+    /// Chunks that are out.
+    #[serde(default)]
+    pub(super) open: Vec<Open>,
+    /// What was used, by the tenant's date.
+    #[serde(default)]
+    pub(super) days: BTreeMap<Date, Totals>,
+    /// Of what the tenant has been warned.
+    #[serde(default)]
+    pub(super) warned: BTreeSet<Resource>,
+    /// What the tenant has been told to be spent.
+    #[serde(default)]
+    pub(super) told: BTreeSet<Resource>,
+}
+
+impl Ledger {
+    /// The version that this build writes.
+    pub(super) const VERSION: u16 = 1;
+
+    /// Of a month in which nothing was used.
+    #[must_use]
+    pub(super) fn new() -> Self {
+        Self { v: Self::VERSION, ..Self::default() }
+    }
+
+    /// What is spent, and what is out.
+    #[must_use]
+    pub(super) fn taken(&self) -> Amounts {
+        self.open.iter().fold(self.spent, |sum, open| sum.plus(open.size))
+    }
+
+    /// Gives a chunk out: at least `need`, and `wanted` where there is plenty. The less is left, the smaller
+    /// it is, down to the need of a single turn.
+    ///
+    /// # Errors
+    /// The resource of which not even the need is left.
+    pub(super) fn grant(
+        &mut self,
+        limit: Amounts,
+        need: Amounts,
+        wanted: Amounts,
+        id: ChunkId,
+        until: Timestamp,
+    ) -> Result<Amounts, Resource> {
+        let free = limit.minus(self.taken());
+        if let Some(short) = free.short_of(need) {
+            return Err(short);
+        }
+        let size = need.most(wanted.least(free.part(PART)));
+        self.open.push(Open { id, size, until, closing: false });
+        Ok(size)
+    }
+
+    /// The chunk, while it is out.
+    #[must_use]
+    pub(super) fn find(&self, id: ChunkId) -> Option<&Open> {
+        self.open.iter().find(|open| open.id == id)
+    }
+
+    /// Nothing more is to be written down for a chunk. Returns whether it is out.
+    pub(super) fn begin_closing(&mut self, id: ChunkId) -> bool {
+        let found = self.open.iter_mut().find(|open| open.id == id);
+        found.map(|open| open.closing = true).is_some()
+    }
+
+    /// Takes a chunk back of which so much is spent. Returns whether it was out.
+    pub(super) fn close(&mut self, id: ChunkId, spent: Amounts, days: &BTreeMap<Date, Totals>) -> bool {
+        let Some(at) = self.open.iter().position(|open| open.id == id) else { return false };
+        self.open.remove(at);
+        self.spent = self.spent.plus(spent);
+        for (day, totals) in days {
+            let sum = self.days.entry(*day).or_default();
+            *sum = sum.plus(*totals);
+        }
+        true
+    }
+
+    /// A chunk whose node must be dead.
+    #[must_use]
+    pub(super) fn overdue(&self, now: Timestamp) -> Option<&Open> {
+        self.open.iter().find(|open| open.is_overdue(now))
+    }
+
+    /// The resources of which so many of a hundred are taken and the tenant has not been warned.
+    pub(super) fn warnings(&self, limit: Amounts, percent: u8) -> impl Iterator<Item = Resource> + use<> {
+        let taken = self.taken();
+        let over = move |resource: &Resource| {
+            let (taken, limit) = (u128::from(taken.of(*resource)), u128::from(limit.of(*resource)));
+            limit != u128::from(u64::MAX) && taken * 100 >= limit * u128::from(percent)
+        };
+        let warned = self.warned.clone();
+        Resource::ALL.into_iter().filter(move |resource| !warned.contains(resource) && over(resource))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn messages(messages: u64) -> Amounts {
+        Amounts { messages, ..Amounts::NONE }
+    }
+
+    fn id(number: u8) -> ChunkId {
+        ChunkId::from_bytes([number; 16])
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_secs(seconds)
+    }
+
+    #[test]
+    fn chunks_shrink_to_one_near_the_limit() {
+        let mut ledger = Ledger::new();
+        let mut sizes = Vec::new();
+        for number in 0.. {
+            match ledger.grant(messages(100), messages(1), messages(32), id(number), at(60)) {
+                Ok(size) => sizes.push(size.messages),
+                Err(short) => {
+                    assert_eq!(short, Resource::Messages);
+                    break;
+                }
+            }
+        }
+        assert_eq!(sizes.iter().sum::<u64>(), 100, "all of it can be had");
+        assert_eq!(sizes[..3], [12, 11, 9]);
+        assert_eq!(sizes[sizes.len() - 8..], [1; 8]);
+    }
+
+    #[test]
+    fn a_chunk_is_closed_once() {
+        let mut ledger = Ledger::new();
+        ledger.grant(messages(100), messages(1), messages(8), id(1), at(60)).unwrap();
+        let day = "2026-11-26".parse().unwrap();
+        let used = BTreeMap::from([(day, Totals { turns: 3, messages: 3, ..Totals::default() })]);
+        assert!(ledger.close(id(1), messages(3), &used));
+        assert!(!ledger.close(id(1), messages(3), &used));
+        assert_eq!((ledger.spent, ledger.days[&day].turns), (messages(3), 3));
+    }
+
+    #[test]
+    fn a_chunk_is_overdue_a_while_after_its_end() {
+        let mut ledger = Ledger::new();
+        ledger.grant(messages(100), messages(1), messages(8), id(1), at(60)).unwrap();
+        assert_eq!(ledger.overdue(at(90)), None);
+        assert_eq!(ledger.overdue(at(91)).map(|open| open.id), Some(id(1)));
+    }
+
+    #[test]
+    fn who_is_near_the_limit_is_warned_once_and_who_has_none_never() {
+        let mut ledger =
+            Ledger { spent: Amounts { messages: 80, tokens: 79, money: 1_000 }, ..Ledger::new() };
+        let limit = Amounts { messages: 100, tokens: 100, money: u64::MAX };
+        assert_eq!(ledger.warnings(limit, 80).collect::<Vec<_>>(), [Resource::Messages]);
+        ledger.warned.insert(Resource::Messages);
+        assert_eq!(ledger.warnings(limit, 80).count(), 0);
+    }
+
+    proptest! {
+        /// Whatever is granted and closed in whatever order, what is taken stays within the limit, and what was spent
+        /// of each chunk is counted once.
+        #[test]
+        fn no_more_is_taken_than_the_limit(
+            limit in 0_u64..400,
+            steps in proptest::collection::vec((any::<bool>(), 0_u64..20, 0_u64..64, any::<prop::sample::Index>()), 1..120),
+        ) {
+            let mut ledger = Ledger::new();
+            let mut spent = 0;
+            for (number, (grants, need, wanted, which)) in (0_u8..).zip(steps) {
+                if grants {
+                    let free = limit - ledger.taken().messages;
+                    let granted = ledger.grant(messages(limit), messages(need), messages(wanted), id(number), at(0));
+                    prop_assert_eq!(granted.is_ok(), need <= free);
+                } else if !ledger.open.is_empty() {
+                    let open = which.get(&ledger.open).clone();
+                    let used = need.min(open.size.messages);
+                    prop_assert!(ledger.close(open.id, messages(used), &BTreeMap::new()));
+                    spent += used;
+                }
+                prop_assert!(ledger.taken().messages <= limit);
+                prop_assert_eq!(ledger.spent.messages, spent);
+            }
+        }
+    }
+}

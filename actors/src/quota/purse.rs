@@ -1,0 +1,245 @@
+//! What a node holds of a tenant's quota: one chunk to take from, and those it takes nothing from any more.
+//!
+//! Pure. What is taken is held until its turn is settled. What is never settled counts as spent: its turn may have
+//! been decided all the same.
+
+use std::time::Duration;
+
+use heddle_schemas::id::ChunkId;
+use heddle_schemas::time::Timestamp;
+use heddle_schemas::zone::Month;
+use serde::{Deserialize, Serialize};
+
+use super::amounts::Amounts;
+
+/// How long a chunk lasts.
+pub(super) const LIFE: Duration = Duration::from_secs(600);
+/// How long before its end nothing more is taken from it: longer than any turn under way takes.
+pub(super) const LAST_CALL: Duration = Duration::from_secs(120);
+/// After how long without use a chunk is given back.
+const IDLE: Duration = Duration::from_secs(60);
+/// The same where little is left, which others may wait for.
+const IDLE_WHERE_SCARCE: Duration = Duration::from_secs(1);
+/// So many turns a chunk is for at first, and at most.
+const STRIDES: (u64, u64) = (32, 4_096);
+/// A chunk that is used up faster makes the next one larger, one that lasts longer than its half life smaller.
+const FAST: Duration = Duration::from_secs(30);
+
+/// A chunk, and the month whose ledger it is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkOf {
+    /// Which.
+    pub id: ChunkId,
+    /// Of which month.
+    pub month: Month,
+}
+
+/// A chunk in the purse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) of: ChunkOf,
+    left: Amounts,
+    until: Timestamp,
+    since: Timestamp,
+    used_at: Timestamp,
+    scarce: bool,
+    in_work: u64,
+    /// Messages that were taken and never settled.
+    pub(super) unsettled: u64,
+}
+
+/// A purse.
+#[derive(Debug, Default)]
+pub(super) struct Purse {
+    current: Option<Held>,
+    retired: Vec<Held>,
+    stride: u64,
+}
+
+impl Purse {
+    /// Takes so much, if the chunk of this month has it.
+    pub(super) fn take(&mut self, need: Amounts, month: Month, now: Timestamp) -> Option<ChunkOf> {
+        let held = self.current.as_mut()?;
+        if held.of.month != month || held.left.short_of(need).is_some() || held.until <= now.after(LAST_CALL)
+        {
+            self.retire();
+            return None;
+        }
+        held.left = held.left.minus(need);
+        held.in_work += 1;
+        held.used_at = now;
+        Some(held.of)
+    }
+
+    /// How much a new chunk should hold for turns that need so much.
+    pub(super) fn wanted(&self, need: Amounts) -> Amounts {
+        need.times(self.stride.clamp(STRIDES.0, STRIDES.1))
+    }
+
+    /// Puts a new chunk in. The one before is retired.
+    pub(super) fn put(&mut self, of: ChunkOf, size: Amounts, wanted: Amounts, now: Timestamp) {
+        if let Some(before) = &self.current {
+            let lasted = now.since(before.since);
+            let stride = self.stride.clamp(STRIDES.0, STRIDES.1);
+            self.stride = match () {
+                () if lasted < FAST => stride * 2,
+                () if lasted > LIFE / 2 => stride / 2,
+                () => stride,
+            };
+        }
+        self.retire();
+        self.current = Some(Held {
+            of,
+            left: size,
+            until: now.after(LIFE),
+            since: now,
+            used_at: now,
+            scarce: size.short_of(wanted).is_some(),
+            in_work: 0,
+            unsettled: 0,
+        });
+    }
+
+    /// A turn is settled: of what it took so much comes back.
+    pub(super) fn settle(&mut self, of: ChunkOf, back: Amounts) {
+        if let Some(held) = self.held(of) {
+            held.in_work = held.in_work.saturating_sub(1);
+            held.left = held.left.plus(back);
+        }
+    }
+
+    /// A turn is gone unsettled.
+    pub(super) fn abandon(&mut self, of: ChunkOf, messages: u64) {
+        if let Some(held) = self.held(of) {
+            held.in_work = held.in_work.saturating_sub(1);
+            held.unsettled += messages;
+        }
+    }
+
+    fn held(&mut self, of: ChunkOf) -> Option<&mut Held> {
+        self.current.iter_mut().chain(&mut self.retired).find(|held| held.of == of)
+    }
+
+    /// Takes nothing more from the chunk.
+    pub(super) fn retire(&mut self) {
+        self.retired.extend(self.current.take());
+    }
+
+    /// Retires the chunk where it is idle, near its end, or of another month.
+    pub(super) fn tidy(&mut self, month: Month, now: Timestamp) {
+        let Some(held) = &self.current else { return };
+        let idle = if held.scarce { IDLE_WHERE_SCARCE } else { IDLE };
+        let is_idle = held.in_work == 0 && now.since(held.used_at) >= idle;
+        if is_idle || held.of.month != month || held.until <= now.after(LAST_CALL) {
+            self.retire();
+        }
+    }
+
+    /// Takes out what can be closed: nothing of it is in work.
+    pub(super) fn closable(&mut self) -> Vec<Held> {
+        self.retired.extract_if(.., |held| held.in_work == 0).collect()
+    }
+
+    /// What could not be closed goes back.
+    pub(super) fn put_back(&mut self, held: Held) {
+        self.retired.push(held);
+    }
+
+    /// Whether nothing is in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.current.is_none() && self.retired.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn messages(messages: u64) -> Amounts {
+        Amounts { messages, ..Amounts::NONE }
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::EPOCH.after(Duration::from_secs(seconds))
+    }
+
+    fn month(text: &str) -> Month {
+        text.parse().unwrap()
+    }
+
+    fn chunk(number: u8) -> ChunkOf {
+        ChunkOf { id: ChunkId::from_bytes([number; 16]), month: month("1970-01") }
+    }
+
+    #[test]
+    fn nothing_is_taken_near_the_end_or_in_another_month() {
+        for (wrong_month, seconds) in [("1970-01", 480), ("1970-02", 1)] {
+            let mut purse = Purse::default();
+            purse.put(chunk(1), messages(5), messages(5), at(0));
+            assert_eq!(purse.take(messages(1), month("1970-01"), at(1)), Some(chunk(1)));
+            assert_eq!(purse.take(messages(1), month(wrong_month), at(seconds)), None);
+            assert!(purse.closable().is_empty(), "a turn of it is in work");
+            purse.settle(chunk(1), messages(0));
+            assert_eq!(purse.closable().len(), 1);
+            assert!(purse.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_idle_chunk_goes_back_and_soon_where_little_is_left() {
+        for (wanted, seconds) in [(5, 60), (32, 1)] {
+            let mut purse = Purse::default();
+            purse.put(chunk(1), messages(5), messages(wanted), at(0));
+            purse.tidy(month("1970-01"), at(seconds - 1));
+            assert!(purse.closable().is_empty());
+            purse.tidy(month("1970-01"), at(seconds));
+            assert_eq!(purse.closable().len(), 1);
+        }
+    }
+
+    #[test]
+    fn who_uses_chunks_up_fast_gets_larger_ones() {
+        let mut purse = Purse::default();
+        assert_eq!(purse.wanted(messages(1)), messages(32));
+        purse.put(chunk(1), messages(32), messages(32), at(0));
+        purse.put(chunk(2), messages(32), messages(32), at(1));
+        assert_eq!(purse.wanted(messages(2)), messages(128));
+        purse.put(chunk(3), messages(64), messages(64), at(450));
+        assert_eq!(purse.wanted(messages(1)), messages(32));
+    }
+
+    proptest! {
+        /// What is out of a chunk, settled or not, is never more than its size.
+        #[test]
+        fn no_more_is_out_than_the_chunk_has(
+            size in 0_u64..50,
+            steps in proptest::collection::vec((0_u64..8, 0_u64..8, 0_u8..3), 1..80),
+        ) {
+            let mut purse = Purse::default();
+            purse.put(chunk(1), messages(size), messages(size), at(0));
+            let mut holds: Vec<u64> = Vec::new();
+            let mut spent = 0;
+            for (need, used, step) in steps {
+                match step {
+                    0 => {
+                        if purse.take(messages(need), month("1970-01"), at(1)).is_some() {
+                            holds.push(need);
+                        }
+                    }
+                    1 => if let Some(need) = holds.pop() {
+                        let used = used.min(need);
+                        purse.settle(chunk(1), messages(need - used));
+                        spent += used;
+                    },
+                    _ => if let Some(need) = holds.pop() {
+                        purse.abandon(chunk(1), need);
+                        spent += need;
+                    },
+                }
+                prop_assert!(spent + holds.iter().sum::<u64>() <= size);
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! A provider key on this node: who may use it next, and when.
+//!
+//! Those who wait for room in its limits wait in a queue, of each tenant one after the other, so that no tenant waits
+//! for more than one call of each other one. The limits are this node's share of them ([`super::shares`]), which
+//! a task renews while there is something to ask, in a row that all nodes change by conditional update. Without
+//! a lease nothing is asked.
+
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use heddle_schemas::id::TenantId;
+use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::ports::state::{State, StoreError, Swap};
+use heddle_schemas::record::encode;
+use heddle_schemas::table::Key;
+use heddle_schemas::time::Seldom;
+use tokio::sync::{Notify, watch};
+
+use super::allowance::{Allowance, Denied, Limits, Reservation};
+use super::breaker::Breaker;
+use super::queue::Queue;
+use super::shares::{LEASE, RENEWAL, Shares, Use};
+use super::{Refusal, lock};
+
+/// How long a key is waited for that its provider has closed for a while.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long before the end of a lease nothing more is asked under it: so long a call may take to arrive.
+const ARRIVAL: Duration = Duration::from_secs(1);
+/// The shortest time between two renewals, where more is wanted than the share has.
+const EAGER: Duration = Duration::from_millis(250);
+
+/// What the lines of a node share.
+pub(super) struct Sharing {
+    pub(super) state: Arc<dyn State>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// The node's name and process, such as `a/0011…`.
+    pub(super) node: String,
+}
+
+/// What this node has used, what it may use in a minute, and until when that holds: under one lock, so that a share
+/// that shrinks is never stored beside a use that it does not cover.
+#[derive(Debug)]
+struct Room {
+    allowance: Allowance,
+    may: Limits,
+    until: Duration,
+}
+
+const NOTHING: Limits = Limits { requests: 0, tokens: 0 };
+
+/// A provider key.
+pub(super) struct Line {
+    key: Key,
+    room: Mutex<Room>,
+    pub(super) breaker: Mutex<Breaker>,
+    queue: Queue,
+    /// Counts the changes of what may be done.
+    changed: watch::Sender<u64>,
+    /// The limits that those who ask have configured, and what the next of them needs.
+    asked: Mutex<Asked>,
+    more: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    limits: Option<Limits>,
+    need: u64,
+    /// Somebody renews the lease.
+    kept: bool,
+}
+
+impl Line {
+    pub(super) fn new(hash: &[u8; 32]) -> Self {
+        Self {
+            key: Key::limit(hash),
+            room: Mutex::new(Room { allowance: Allowance::default(), may: NOTHING, until: Duration::ZERO }),
+            breaker: Mutex::default(),
+            queue: Queue::default(),
+            changed: watch::Sender::default(),
+            asked: Mutex::default(),
+            more: Notify::new(),
+        }
+    }
+
+    /// Whether nothing of it counts or waits any more.
+    pub(super) fn is_idle(&self, now: Duration) -> bool {
+        !lock(&self.asked).kept && lock(&self.room).allowance.is_idle(now)
+    }
+
+    /// Waits for room for a call of so many tokens.
+    pub(super) async fn reserve(
+        self: &Arc<Self>,
+        sharing: &Arc<Sharing>,
+        tenant: &TenantId,
+        limits: Limits,
+        tokens: u64,
+    ) -> Result<Reservation, Refusal> {
+        if tokens > limits.tokens {
+            return Err(Refusal::Final("the question has more tokens than tokens_per_minute".into()));
+        }
+        let _turn = self.queue.turn(tenant).await;
+        self.ask(sharing, limits, tokens);
+        let mut changes = self.changed.subscribe();
+        loop {
+            changes.mark_unchanged();
+            let now = sharing.clock.elapsed();
+            let denied = {
+                let mut room = lock(&self.room);
+                let may = limits.least(room.may);
+                match room.until > now {
+                    true => match room.allowance.reserve(may, tokens, now) {
+                        Ok(reservation) => return Ok(reservation),
+                        Err(denied) => Some(denied),
+                    },
+                    false => None,
+                }
+            };
+            let wait = match denied {
+                // Another model may answer meanwhile.
+                Some(Denied::Held(wait)) if wait > PATIENCE => return Err(Refusal::Busy(Some(wait))),
+                Some(Denied::For(wait) | Denied::Held(wait)) => wait,
+                Some(Denied::Never) | None => LEASE,
+            };
+            if !matches!(denied, Some(Denied::Held(_))) {
+                self.more.notify_one();
+            }
+            // Either of the two is a reason to look again.
+            let _ = tokio::time::timeout(wait, changes.changed()).await;
+        }
+    }
+
+    fn ask(self: &Arc<Self>, sharing: &Arc<Sharing>, limits: Limits, tokens: u64) {
+        let mut asked = lock(&self.asked);
+        // Whoever has configured less is held to that beside.
+        let most = asked.limits.unwrap_or(limits);
+        asked.limits = Some(Limits {
+            requests: most.requests.max(limits.requests),
+            tokens: most.tokens.max(limits.tokens),
+        });
+        asked.need = tokens;
+        if !asked.kept {
+            asked.kept = true;
+            tokio::spawn(keep(self.clone(), Arc::downgrade(sharing)));
+        }
+    }
+
+    /// A call has used so many tokens in fact.
+    pub(super) fn settle(&self, reservation: Reservation, tokens: u64) {
+        lock(&self.room).allowance.settle(reservation, tokens);
+    }
+
+    /// The provider says that nothing more is taken until then.
+    pub(super) fn hold(&self, until: Duration) {
+        lock(&self.room).allowance.hold(until);
+    }
+
+    fn used(&self, room: &mut Room, now: Duration) -> Use {
+        let (requests, tokens) = room.allowance.used(now);
+        let waiting = self.queue.len() as u64;
+        let need = if waiting == 0 { 0 } else { lock(&self.asked).need };
+        Use { requests, tokens, waiting, need }
+    }
+
+    /// Renews the share, or gives it up where nothing is asked any more. Returns whether it is kept.
+    async fn renew(&self, sharing: &Sharing) -> Result<bool, StoreError> {
+        loop {
+            let stored = sharing.state.get(&self.key).await?;
+            let mut shares = match &stored {
+                Some(stored) => serde_json::from_slice(stored).map_err(|error| StoreError::Corrupt {
+                    detail: format!("{:?}: no shares of a limit: {error}", self.key),
+                })?,
+                None => Shares::new(),
+            };
+            let began = sharing.clock.elapsed();
+            let may = {
+                let mut room = lock(&self.room);
+                let used = self.used(&mut room, began);
+                let limits = lock(&self.asked).limits.filter(|_| used != Use::default());
+                let may = match limits {
+                    Some(limits) => Some(shares.renew(&sharing.node, limits, used, sharing.clock.now())),
+                    None => {
+                        shares.leave(&sharing.node);
+                        None
+                    }
+                };
+                // Less holds at once, more when it is stored.
+                room.may = room.may.least(may.unwrap_or(NOTHING));
+                may
+            };
+            let new = (!shares.is_empty()).then(|| encode(&shares));
+            if new == stored {
+                return Ok(may.is_some());
+            }
+            if sharing.state.compare_and_set(&self.key, stored, new, None).await? == Swap::Done {
+                if let Some(may) = may {
+                    let mut room = lock(&self.room);
+                    (room.may, room.until) = (may, began + LEASE.saturating_sub(ARRIVAL));
+                    drop(room);
+                    self.changed.send_modify(|changes| *changes += 1);
+                }
+                return Ok(may.is_some());
+            }
+        }
+    }
+}
+
+/// Keeps a line's share for as long as something is asked.
+async fn keep(line: Arc<Line>, sharing: Weak<Sharing>) {
+    while let Some(sharing) = sharing.upgrade() {
+        match line.renew(&sharing).await {
+            Ok(true) => {}
+            Ok(false) => {
+                let mut asked = lock(&line.asked);
+                if line.queue.len() == 0 {
+                    *asked = Asked::default();
+                    return;
+                }
+            }
+            Err(error) => {
+                static TOLD: Seldom = Seldom::new();
+                if TOLD.lets_through() {
+                    tracing::warn!(%error, "the share of a provider's limits cannot be renewed; without one nothing is asked");
+                }
+            }
+        }
+        drop(sharing);
+        tokio::time::sleep(EAGER).await;
+        let _ = tokio::time::timeout(RENEWAL.saturating_sub(EAGER), line.more.notified()).await;
+    }
+}
