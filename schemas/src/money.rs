@@ -108,7 +108,8 @@ impl Price {
     #[must_use]
     pub fn of(self, input_tokens: u64, output_tokens: u64) -> Money {
         let part = |tokens: u64, price: Money| u128::from(tokens) * u128::from(price.0);
-        let micros = (part(input_tokens, self.input) + part(output_tokens, self.output)).div_ceil(1_000_000);
+        let both = part(input_tokens, self.input).saturating_add(part(output_tokens, self.output));
+        let micros = both.div_ceil(1_000_000);
         Money(u64::try_from(micros).unwrap_or(u64::MAX))
     }
 }
