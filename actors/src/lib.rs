@@ -13,6 +13,7 @@
 //! - [`partition`]: one partition of inbound or outbound: fetches, delivers in order, wakes what is due.
 //! - [`agenda`]: the durable timer's window in memory.
 //! - [`conversation`]: applies what a conversation receives and decides its turns.
+//! - [`tools`]: what an agent may do beside talking; [`quota`]: what a tenant may use in a month.
 //! - [`account`]: the only sender: paces, journals, settles.
 //! - [`publish`]: records on their way out; [`commit`]: writes a batch until it is written;
 //!   [`metrics`]: what operators watch.
@@ -32,3 +33,4 @@ pub mod reception;
 pub mod system;
 pub mod tenant;
 pub mod tenants;
+pub mod tools;

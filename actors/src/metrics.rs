@@ -64,6 +64,7 @@ pub struct Metrics {
     answered: IntCounter,
     fallback: IntCounter,
     silent: IntCounter,
+    tools: IntCounterVec,
     quota_refused: IntCounterVec,
     quota_warned: IntCounterVec,
     quota_lost: IntCounter,
@@ -138,6 +139,15 @@ impl Metrics {
             answered: turns.with_label_values(&["answered"]),
             fallback: turns.with_label_values(&["fallback"]),
             silent: turns.with_label_values(&["silent"]),
+            tools: {
+                let options = Opts::new(
+                    "heddle_tool_calls_total",
+                    "Calls of the agent's tools, by result: done, refused.",
+                );
+                let counter = IntCounterVec::new(options, &["tool", "result"]).expect("the name is valid");
+                registry.register(Box::new(counter.clone())).expect("each name is registered once");
+                counter
+            },
             quota_refused: vec(
                 "heddle_quota_refused_turns_total",
                 "Turns that were not answered since a tenant's quota is spent, by what of it.",
@@ -256,6 +266,11 @@ impl Metrics {
     #[must_use]
     pub fn turns(&self) -> u64 {
         self.answered.get() + self.fallback.get() + self.silent.get()
+    }
+
+    /// A tool was called, and did what it is for or said why not.
+    pub fn tool_called(&self, tool: &'static str, done: bool) {
+        self.tools.with_label_values(&[tool, if done { "done" } else { "refused" }]).inc();
     }
 
     /// A turn was not answered as it would have been: this is spent.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use heddle_schemas::config;
 use heddle_schemas::id::ChannelKind;
+use heddle_schemas::ports::calendar::Calendar;
 use heddle_schemas::ports::channel::Channel;
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::keys::Keys;
@@ -41,6 +42,8 @@ pub struct Ports {
     pub knowledge: Arc<dyn Knowledge>,
     /// Who answers.
     pub responders: Responders,
+    /// Appointments.
+    pub calendar: Arc<dyn Calendar>,
     /// How channels are reached.
     pub channels: Arc<BTreeMap<ChannelKind, Arc<dyn Channel>>>,
     /// The time.

@@ -26,7 +26,7 @@ use heddle_actors::system::System;
 use heddle_actors::tenants::Tenants;
 use heddle_connectors::clock::SystemClock;
 use heddle_connectors::keys::{Entropy as _, EnvelopeKeys, MasterKey, SystemEntropy};
-use heddle_connectors::memory::MemoryKnowledge;
+use heddle_connectors::memory::{MemoryCalendar, MemoryKnowledge};
 use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::id::ChannelKind;
 use heddle_schemas::ledger::Position;
@@ -176,6 +176,7 @@ impl Turns {
             log: Arc::new(InboundOnly(log.clone())),
             state,
             keys: Arc::new(keys),
+            calendar: Arc::new(MemoryCalendar::default()),
             knowledge: Arc::new(MemoryKnowledge::default()),
             responders: Arc::new(move |_| echo.clone()),
             channels: Arc::new(BTreeMap::new()),

@@ -5,13 +5,19 @@
 
 use std::sync::Arc;
 
+use heddle_actors::ports::Ports;
 use heddle_actors::tenants::{Tenants, TenantsError};
-use heddle_schemas::id::TenantId;
-use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Knowledge, KnowledgeError, Passage};
+use heddle_actors::{publish, quota};
+use heddle_schemas::id::{ConversationId, MessageKey, TenantId};
+use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError, Passage};
 use heddle_schemas::ports::log::StoreError;
+use heddle_schemas::record::V;
+use heddle_schemas::record::inbound::{Handler, Handling, InboundEvent, InboundRecord};
 use heddle_schemas::tenant::Tenant;
+use heddle_schemas::zone::Month;
 
 use crate::dead_letters::{DeadLetters, DeadLettersError};
+use crate::usage::Usage;
 
 /// Why an operation was not done.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +34,9 @@ pub enum AdministrationError {
     /// Dead letters.
     #[error(transparent)]
     DeadLetters(#[from] DeadLettersError),
+    /// Log or state.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl AdministrationError {
@@ -37,9 +46,8 @@ impl AdministrationError {
         match self {
             Self::Tenants(TenantsError::Store(error))
             | Self::Knowledge(KnowledgeError::Store(error))
-            | Self::DeadLetters(DeadLettersError::Store(error)) => {
-                error.is_transient() || matches!(error, StoreError::Closed)
-            }
+            | Self::DeadLetters(DeadLettersError::Store(error))
+            | Self::Store(error) => error.is_transient() || matches!(error, StoreError::Closed),
             _ => false,
         }
     }
@@ -49,7 +57,7 @@ impl AdministrationError {
 #[derive(Clone)]
 pub struct Administration {
     tenants: Arc<Tenants>,
-    knowledge: Arc<dyn Knowledge>,
+    ports: Ports,
     /// What could not be processed.
     pub dead_letters: DeadLetters,
 }
@@ -57,8 +65,33 @@ pub struct Administration {
 impl Administration {
     /// Over these tenants, their documents and these dead letters.
     #[must_use]
-    pub fn new(tenants: Arc<Tenants>, knowledge: Arc<dyn Knowledge>, dead_letters: DeadLetters) -> Self {
-        Self { tenants, knowledge, dead_letters }
+    pub fn new(tenants: Arc<Tenants>, ports: Ports, dead_letters: DeadLetters) -> Self {
+        Self { tenants, ports, dead_letters }
+    }
+
+    /// What a tenant has used in a month; without one, in the one that it is in the tenant's time zone.
+    ///
+    /// # Errors
+    /// [`AdministrationError`].
+    pub async fn usage(&self, id: &TenantId, month: Option<Month>) -> Result<Usage, AdministrationError> {
+        let tenant = self.tenant(id)?;
+        let now = self.ports.clock.now();
+        let month = month.unwrap_or_else(|| tenant.hours.time_zone.month(now));
+        Ok(Usage::of(&quota::usage(&self.ports, &tenant, month).await?))
+    }
+
+    /// Says who answers in a conversation from now on. It is in force once what the conversation received before
+    /// is worked off.
+    ///
+    /// # Errors
+    /// [`AdministrationError`].
+    pub async fn handle(&self, conversation: ConversationId, by: Handler) -> Result<(), AdministrationError> {
+        self.tenant(&conversation.tenant)?;
+        let key = MessageKey::from_bytes((self.ports.random)());
+        let event = InboundEvent::Handling(Handling { key, by });
+        let record = InboundRecord { v: V, conversation, at: self.ports.clock.now(), event };
+        self.ports.log.append(vec![publish::inbound(&self.ports, &record)]).await?;
+        Ok(())
     }
 
     /// Makes a configuration, secrets resolved, the tenant's own.
@@ -93,7 +126,7 @@ impl Administration {
         document: Document,
     ) -> Result<DocumentSummary, AdministrationError> {
         self.tenant(id)?;
-        Ok(self.knowledge.put(id, document).await?)
+        Ok(self.ports.knowledge.put(id, document).await?)
     }
 
     /// Removes a document.
@@ -102,7 +135,7 @@ impl Administration {
     /// [`AdministrationError`].
     pub async fn remove(&self, id: &TenantId, document: &str) -> Result<(), AdministrationError> {
         self.tenant(id)?;
-        Ok(self.knowledge.remove(id, document).await?)
+        Ok(self.ports.knowledge.remove(id, document).await?)
     }
 
     /// A tenant's documents, by id.
@@ -111,7 +144,7 @@ impl Administration {
     /// [`AdministrationError`].
     pub async fn documents(&self, id: &TenantId) -> Result<Vec<DocumentSummary>, AdministrationError> {
         self.tenant(id)?;
-        Ok(self.knowledge.list(id).await?)
+        Ok(self.ports.knowledge.list(id).await?)
     }
 
     /// The passages that match best.
@@ -125,6 +158,6 @@ impl Administration {
         limit: usize,
     ) -> Result<Vec<Passage>, AdministrationError> {
         self.tenant(id)?;
-        Ok(self.knowledge.search(id, query, limit).await?)
+        Ok(self.ports.knowledge.search(id, query, limit).await?)
     }
 }

@@ -4,6 +4,7 @@
 //! - [`cli`]: the command line, one command a file.
 //! - [`configuration`]: `heddle.toml`, the environment, secrets; read once.
 //! - [`stores`]: log and state; [`node`]: the wiring; [`service`]: a node that serves; [`administration`]: what an operator may do.
+//! - [`usage`]: what a tenant has used in a month, as it is shown.
 //! - [`dead_letters`]: what could not be processed, listed, shown and replayed.
 //! - [`http`]: webhooks, admin API, console, metrics, health.
 //! - [`metrics`], [`telemetry`]: what the process tells of itself.
@@ -20,3 +21,4 @@ pub mod service;
 pub mod simulator;
 pub mod stores;
 pub mod telemetry;
+pub mod usage;

@@ -12,6 +12,7 @@ use heddle_actors::metrics::Metrics as ActorMetrics;
 use heddle_actors::ports::{Options, Ports, Random};
 use heddle_actors::system::System;
 use heddle_actors::tenants::{Tenants, TenantsError};
+use heddle_connectors::calendar::{GoogleCalendar, google};
 use heddle_connectors::channels::whatsapp::{self, WhatsApp};
 use heddle_connectors::clock::SystemClock;
 use heddle_connectors::keys::{self, Entropy, EnvelopeKeys, SystemEntropy};
@@ -47,6 +48,9 @@ pub enum NodeError {
     /// Who answers.
     #[error(transparent)]
     Responder(#[from] llm::SetupError),
+    /// Appointments.
+    #[error(transparent)]
+    Calendar(#[from] google::SetupError),
     /// The tenants.
     #[error("the tenants cannot be read: {0}")]
     Tenants(#[from] TenantsError),
@@ -100,6 +104,7 @@ impl Node {
             log: stores.log(),
             state,
             keys,
+            calendar: Arc::new(GoogleCalendar::new(&google::Options::default(), clock.clone())?),
             knowledge: Arc::new(documents),
             responders: Arc::new(move |tenant: &Tenant| match tenant.llm.provider {
                 Provider::Extractive => extractive.clone(),
@@ -130,7 +135,7 @@ impl Node {
     pub fn administration_of(&self, tenants: Arc<Tenants>) -> Administration {
         let options = Options::of(&self.config);
         let letters = DeadLetters::new(&self.ports, &options, self.metrics.clone());
-        Administration::new(tenants, self.ports.knowledge.clone(), letters)
+        Administration::new(tenants, self.ports.clone(), letters)
     }
 
     /// Starts the actors. Webhooks are not taken in before [`heddle_actors::reception::WayIn::set_open`].

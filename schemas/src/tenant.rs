@@ -46,6 +46,9 @@ pub struct Tenant {
     /// Where appointments are booked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calendar: Option<CalendarAccess>,
+    /// What the agent may do beside talking, where a language model answers.
+    #[serde(default)]
+    pub tools: Tools,
     /// What it may use.
     #[serde(default)]
     pub quota: Quota,
@@ -86,6 +89,41 @@ impl Default for Agent {
             settle: Duration::from_millis(300),
         }
     }
+}
+
+/// What the agent may do beside talking, where a language model answers. Opening hours are told where `hours` are set,
+/// appointments looked up and booked where there is a `calendar`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tools {
+    /// Whether it may hand a conversation over to a human. It says nothing in it then until that is given back.
+    pub hand_over: bool,
+    /// What it says when it does so. Not empty.
+    pub hand_over_text: String,
+    /// What it may ask to be paid for.
+    pub payments: Vec<PaymentLink>,
+}
+
+impl Default for Tools {
+    fn default() -> Self {
+        Self {
+            hand_over: true,
+            hand_over_text: "A colleague will take over from here.".into(),
+            payments: Vec::new(),
+        }
+    }
+}
+
+/// Something that may be paid for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PaymentLink {
+    /// What the agent calls it.
+    pub name: String,
+    /// What it is for, so that the agent knows when to offer it.
+    pub description: String,
+    /// Where it is paid.
+    pub url: String,
 }
 
 /// A channel account of a tenant.
@@ -425,6 +463,19 @@ impl Tenant {
         check(self.agent.fallback.chars().count() <= MESSAGE_CHARACTERS, &|| {
             format!("agent.fallback: is over {MESSAGE_CHARACTERS} characters; it has to fit into one message")
         });
+        let handed_over = self.tools.hand_over_text.trim();
+        check(!handed_over.is_empty() && handed_over.chars().count() <= MESSAGE_CHARACTERS, &|| {
+            format!("tools.hand_over_text: is empty, or over {MESSAGE_CHARACTERS} characters")
+        });
+        let mut names = BTreeSet::new();
+        for (index, link) in self.tools.payments.iter().enumerate() {
+            let at = |field: &str| format!("tools.payments[{index}].{field}");
+            check(!link.name.trim().is_empty(), &|| format!("{}: is empty", at("name")));
+            check(names.insert(&link.name), &|| format!("{}: {:?} appears twice", at("name"), link.name));
+            check(link.url.starts_with("https://"), &|| {
+                format!("{}: {:?} is no https address", at("url"), link.url)
+            });
+        }
         check((1..=100).contains(&self.quota.warn_percent), &|| {
             "quota.warn_percent: is not between 1 and 100".into()
         });

@@ -6,11 +6,12 @@
 
 use bytes::Bytes;
 use heddle_schemas::content::{Address, Content};
-use heddle_schemas::id::{MessageKey, OutboundId, TurnId};
+use heddle_schemas::id::{ConversationId, MessageKey, OutboundId, TurnId};
 use heddle_schemas::ports::keys::Cipher;
 use heddle_schemas::ports::log::NewRecord;
 use heddle_schemas::ports::state::{Batch, Write};
 use heddle_schemas::record::event::{Event, EventRecord, HandOver};
+use heddle_schemas::record::inbound::Handler;
 use heddle_schemas::record::outbound::{
     OutboundCommand, OutboundRecord, Purpose, SealedMessage, SendCommand,
 };
@@ -29,6 +30,8 @@ use crate::quota::amounts::Amounts;
 
 /// What changes.
 pub(super) struct Draft {
+    /// Of which conversation.
+    conversation: ConversationId,
     /// When it is applied.
     pub(super) now: Timestamp,
     /// When the history row ends.
@@ -53,8 +56,8 @@ pub(super) struct Draft {
     pub(super) owed: Owed,
     /// What the turn has taken of the quota, until it is durable.
     pub(super) hold: Option<Hold>,
-    /// Why the conversation is a human's from now on.
-    pub(super) hand_over: Option<HandOver>,
+    /// Who answers from now on, where that changes.
+    pub(super) handled: Option<Event>,
 }
 
 /// What a turn that was decided before may still owe: a crash came before it was published.
@@ -70,13 +73,29 @@ pub(super) struct Owed {
 
 impl Draft {
     /// A row on top of this head.
-    pub(super) fn new(head: &Head, tenant: &Tenant, now: Timestamp) -> Self {
+    pub(super) fn new(conversation: &ConversationId, head: &Head, tenant: &Tenant, now: Timestamp) -> Self {
+        let conversation = conversation.clone();
         let mut head = head.clone();
         let number = head.take_row();
         let expires = now.after(tenant.retention.messages);
         let (row, address, seen, due, done, decided) = (Row::default(), None, None, None, None, None);
-        let (owed, hold, hand_over) = (Owed::default(), None, None);
-        Self { now, expires, number, row, head, address, seen, due, done, decided, owed, hold, hand_over }
+        let (owed, hold, handled) = (Owed::default(), None, None);
+        Self {
+            conversation,
+            now,
+            expires,
+            number,
+            row,
+            head,
+            address,
+            seen,
+            due,
+            done,
+            decided,
+            owed,
+            hold,
+            handled,
+        }
     }
 
     /// Takes in how a turn has ended. What the turn before it owes ([`Conversation::owed`]) goes first: the
@@ -100,8 +119,26 @@ impl Draft {
         self.decided = Some((turn, tally));
         self.hold = hold;
         if let Some(because) = hand_over {
-            self.head.hand_over(self.now);
-            self.hand_over = Some(because);
+            self.hand_over(because);
+        }
+    }
+
+    /// A human answers from now on.
+    fn hand_over(&mut self, because: HandOver) {
+        if self.head.hand_over(self.now) {
+            self.handled = Some(Event::HandedOver { conversation: self.conversation.clone(), because });
+        }
+    }
+
+    /// Somebody of the tenant says who answers.
+    pub(super) fn handle(&mut self, by: Handler) {
+        self.row.entries.push(EntrySaid::Tenant { at: self.now, handler: by });
+        match by {
+            Handler::Human => self.hand_over(HandOver::Human),
+            Handler::Agent if self.head.give_back() => {
+                self.handled = Some(Event::GivenBack { conversation: self.conversation.clone() });
+            }
+            Handler::Agent => {}
         }
     }
 
@@ -155,9 +192,7 @@ impl Conversation {
                 quotas.settled(tenant, spent.chunk, &by, draft.now, tally.totals(texts.len()))
             }));
         }
-        outputs.extend(draft.hand_over.map(|because| {
-            self.event(loaded, draft.now, Event::HandedOver { conversation: self.id.clone(), because })
-        }));
+        outputs.extend(draft.handled.clone().map(|handled| self.event(loaded, draft.now, handled)));
         after.extend(draft.done.map(|done| Write::delete(self.agenda(done))));
         Batch {
             fence: Some(self.home.fence),

@@ -28,9 +28,10 @@ use heddle_schemas::ports::log::Record;
 use heddle_schemas::ports::responder::Usage;
 use heddle_schemas::ports::state::{Batch, StoreError, Write};
 use heddle_schemas::record::dlq::DeadReason;
+use heddle_schemas::record::event::Outcome;
 use heddle_schemas::record::inbound::{
-    ActKind, CustomerAct, DeliveryFailure, DeliveryReport, DeliveryStatus, InboundEvent, InboundRecord,
-    SealedAct,
+    ActKind, CustomerAct, DeliveryFailure, DeliveryReport, DeliveryStatus, Handling, InboundEvent,
+    InboundRecord, SealedAct,
 };
 use heddle_schemas::record::{RecordError, decode, encode, encode_for, log_aad};
 use heddle_schemas::table::Key;
@@ -305,6 +306,9 @@ impl Conversation {
         };
         match &record.event {
             InboundEvent::Delivery(report) => Box::pin(self.report(&tenant, report, receipt)).await,
+            InboundEvent::Handling(handling) => {
+                Box::pin(self.handling(state, &tenant, handling, receipt)).await
+            }
             InboundEvent::Customer(act) => {
                 if state.loaded.is_none() {
                     Box::pin(self.load(state)).await?;
@@ -494,6 +498,35 @@ impl Conversation {
         Ok(())
     }
 
+    /// Somebody of the tenant says who answers from now on.
+    async fn handling(
+        &self,
+        state: &mut ConversationState,
+        tenant: &Tenant,
+        handling: &Handling,
+        receipt: &Receipt,
+    ) -> Result<(), Fault> {
+        self.load(state).await?;
+        if self.seen(state, handling.key).await?.is_some() {
+            let consumed = vec![receipt.consumed()];
+            return Ok(self.commit(Batch { consumed, ..Batch::default() }).await?);
+        }
+        let ports = &self.context.ports;
+        let loaded = state.loaded.as_ref().expect("a record is applied after loading");
+        let mut draft = Draft::new(&self.id, &loaded.head, tenant, ports.clock.now());
+        draft.handle(handling.by);
+        draft.seen = Some((handling.key, None));
+        commit(&*ports.state, &ports.metrics, |again| {
+            self.batch(tenant, loaded, &draft, None, Some(receipt.consumed()), again)
+        })
+        .await?;
+        self.take_over(state, draft);
+        if let Some(loaded) = &mut state.loaded {
+            loaded.seen.add(handling.key);
+        }
+        Ok(())
+    }
+
     /// What an act of the customer changes.
     fn draft(
         &self,
@@ -506,7 +539,7 @@ impl Conversation {
         let said = open(act, log)?;
         let covers = state.running.as_ref().map_or(0, |running| running.covers);
         let loaded = state.loaded.as_ref().expect("a record is applied after loading");
-        let mut draft = Box::new(Draft::new(&loaded.head, tenant, self.context.ports.clock.now()));
+        let mut draft = Box::new(Draft::new(&self.id, &loaded.head, tenant, self.context.ports.clock.now()));
         let (now, number) = (draft.now, draft.number);
         let Draft { head, row, address: changed, .. } = &mut *draft;
         head.customer_at = head.customer_at.max(act.sent_at);
@@ -580,15 +613,17 @@ impl Conversation {
         asked: Vec<Asked>,
         history: Vec<heddle_schemas::ports::responder::Said>,
     ) -> Turn {
+        let loaded = state.loaded.as_ref().expect("a turn begins after loading");
         Turn {
             context: self.context.clone(),
             conversation: self.id.clone(),
             tenant: tenant.clone(),
             responder,
             fence: self.home.fence,
+            cipher: loaded.thread.shared_cipher(),
             asked,
             history,
-            name: state.loaded.as_ref().and_then(|loaded| loaded.address.name.clone()),
+            name: loaded.address.name.clone(),
         }
     }
 
@@ -730,9 +765,15 @@ impl Conversation {
             self.home.tell(PartitionMessage::Woken { entry, again });
             return Ok(());
         };
-        let mut draft = Draft::new(&loaded.head, &tenant, now);
+        let mut draft = Draft::new(&self.id, &loaded.head, &tenant, now);
         let began = draft.head.open.first().map_or(now, |first| first.at);
         let covered = ended.covered.clone();
+        let mut ended = ended;
+        if loaded.head.human_since.is_some() {
+            // Somebody took the conversation over meanwhile, and has the word.
+            ended.texts.clear();
+            ended.outcome = Outcome::Silent;
+        }
         match self.owed(state, &tenant).await {
             Ok(owed) => draft.decide(ended, owed),
             Err(fault) => {

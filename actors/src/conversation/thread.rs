@@ -15,7 +15,7 @@ use heddle_schemas::ports::responder::{Said, Speaker};
 use heddle_schemas::ports::state::{Scan, State, StoreError, Write};
 use heddle_schemas::record::encode_for;
 use heddle_schemas::record::event::Outcome;
-use heddle_schemas::record::inbound::{ActKind, SealedAct};
+use heddle_schemas::record::inbound::{ActKind, Handler, SealedAct};
 use heddle_schemas::sealed::Sealed;
 use heddle_schemas::table::{Key, Partition};
 use heddle_schemas::time::Timestamp;
@@ -51,6 +51,13 @@ pub enum EntrySaid {
         target: Option<MessageKey>,
         /// What the channel brought.
         act: Box<SealedAct>,
+    },
+    /// By somebody of the tenant, about who answers.
+    Tenant {
+        /// When.
+        at: Timestamp,
+        /// Who answers from then on.
+        handler: Handler,
     },
     /// By the agent.
     Agent {
@@ -162,7 +169,7 @@ impl Row {
                     _ => vec![],
                 }
             }
-            EntrySaid::Customer { .. } => vec![],
+            EntrySaid::Customer { .. } | EntrySaid::Tenant { .. } => vec![],
             EntrySaid::Agent { texts, .. } => {
                 texts.iter().map(|text| Said { by: Speaker::Agent, text: text.clone() }).collect()
             }
@@ -207,6 +214,12 @@ impl Thread {
     #[must_use]
     pub fn cipher(&self) -> &dyn Cipher {
         &*self.cipher
+    }
+
+    /// The same, to be kept.
+    #[must_use]
+    pub fn shared_cipher(&self) -> Arc<dyn Cipher> {
+        self.cipher.clone()
     }
 
     /// The write of a row.

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use heddle_schemas::id::{ConversationId, MessageKey, TurnId};
-use heddle_schemas::ports::keys::KeysError;
+use heddle_schemas::ports::keys::{Cipher, KeysError};
 use heddle_schemas::ports::knowledge::{KnowledgeError, Passage};
-use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, Said, Usage};
+use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, Said, Step, Usage};
 use heddle_schemas::ports::state::{Batch, Fence, StoreError, Swap};
 use heddle_schemas::record::event::{HandOver, Outcome};
 use heddle_schemas::table::{Key, SpentBy};
@@ -25,9 +25,14 @@ use crate::commit::{commit, read};
 use crate::ports::Context;
 use crate::quota::amounts::Amounts;
 use crate::quota::{Hold, QuotaError};
+use crate::tools;
+use crate::tools::journal::Journal;
 
 /// How often the outside is called for one turn, crashes included.
 pub const ATTEMPTS: u32 = 2;
+/// How often tools are called on the way to an answer, and how many at once.
+const STEPS: usize = 3;
+const CALLS: usize = 4;
 /// How many passages a responder is given.
 const PASSAGES: usize = 5;
 /// The pause before a busy responder is asked again, where it names none.
@@ -67,6 +72,8 @@ pub struct Turn {
     pub responder: Arc<dyn Responder>,
     /// Under which ownership.
     pub fence: Fence,
+    /// The contact's key.
+    pub cipher: Arc<dyn Cipher>,
     /// The messages it covers, in order; at least one.
     pub asked: Vec<Asked>,
     /// What was said before.
@@ -136,7 +143,9 @@ impl Turn {
                 // Who asks nobody outside mostly answers at once, and needs no timer.
                 match asking.as_mut().now_or_never() {
                     Some(answer) => answer.ok(),
-                    None => self.in_time(asking).await.and_then(Result::ok),
+                    None => {
+                        self.in_time(self.context.options.answer_timeout, asking).await.and_then(Result::ok)
+                    }
                 }
             }
             false => None,
@@ -154,14 +163,26 @@ impl Turn {
         }
     }
 
-    /// Asks a responder that calls the outside, of which an attempt is claimed.
+    /// Asks a responder that calls the outside, of which an attempt is claimed, and calls the tools that it asks for.
     async fn call(&self, attempt: u32) -> Result<Ended, StoreError> {
-        let question = self.question(attempt, self.passages().await?);
-        let most = self.responder.most(&question);
+        let mut question = self.question(attempt, self.passages().await?);
+        let journal = self.journal();
+        let mut rounds = 1;
+        if self.responder.calls_tools() {
+            question.tools = tools::offered(&self.tenant, question.at);
+            rounds += if question.tools.is_empty() { 0 } else { STEPS as u64 };
+        }
+        if attempt > 1 && rounds > 1 {
+            question.steps = journal.steps(STEPS).await?;
+        }
+        let most = Amounts::of_usage(self.responder.most(&question));
         let characters = self.tenant.llm.answer_tokens.get() as usize * TOKEN_CHARACTERS;
         let pieces = characters.div_ceil(MESSAGE_CHARACTERS).max(1);
-        let need = Amounts { messages: pieces as u64, tokens: most.tokens(), money: most.money.as_micros() };
-        let hold = match self.take(need).await? {
+        let need = Amounts { messages: pieces as u64, ..most };
+        // With tools it may take several calls; where little is left, the first may have to do.
+        let liked = Amounts { messages: need.messages, ..most.times(rounds) };
+        let taken = self.context.quotas.take_at_least(&self.tenant, liked, need).await;
+        let hold = match told(taken)? {
             Ok(hold) => hold,
             Err(resource) => return self.spent(resource).await,
         };
@@ -171,18 +192,98 @@ impl Turn {
         let batch = Batch { fence: Some(self.fence), writes: vec![reserved], ..Batch::default() };
         commit(&*ports.state, &ports.metrics, |_| batch.clone()).await?;
 
-        let asked = self.in_time(pin!(self.ask(question))).await;
-        // Who did not answer in time may have used all of it.
-        let asked = asked.unwrap_or(Err(most));
-        let (text, sources, usage, outcome) = match asked {
-            Ok(Answer { text: Some(text), sources, usage, .. }) => (text, sources, usage, Outcome::Answered),
-            Ok(Answer { usage, .. }) | Err(usage) => {
-                (self.tenant.agent.fallback.clone(), Vec::new(), usage, Outcome::Fallback)
-            }
+        let mut ended = self.converse(question, &journal, hold.taken()).await?;
+        ended.texts.truncate(pieces);
+        Ok(Ended { hold: Some(hold), ..ended })
+    }
+
+    /// Asks, calls tools and asks again, until there is an answer or what it may use does not suffice.
+    async fn converse(
+        &self,
+        mut question: Question,
+        journal: &Journal,
+        allowed: Amounts,
+    ) -> Result<Ended, StoreError> {
+        let clock = &self.context.ports.clock;
+        let deadline = clock.elapsed() + self.context.options.answer_timeout;
+        let fallback = |usage| {
+            let texts = split(self.tenant.agent.fallback.clone(), MESSAGE_CHARACTERS);
+            self.said(texts, Outcome::Fallback, Vec::new(), usage, None)
         };
-        let mut texts = split(text, MESSAGE_CHARACTERS);
-        texts.truncate(pieces);
-        Ok(self.said(texts, outcome, sources, usage, Some(hold)))
+        let mut used = Usage::default();
+        loop {
+            if let Some(text) = self.work_off(&mut question.steps, journal).await? {
+                let texts = split(text, MESSAGE_CHARACTERS);
+                let ended = self.said(texts, Outcome::Answered, Vec::new(), used, None);
+                return Ok(Ended { hand_over: Some(HandOver::Agent), ..ended });
+            }
+            let most = self.responder.most(&question);
+            let needed = Amounts::of_usage(used).plus(Amounts::of_usage(most));
+            if question.steps.len() > STEPS || allowed.short_of(needed).is_some() {
+                tracing::warn!(tenant = %self.tenant.id, "too many tools were called for a turn; the fallback is said");
+                return Ok(fallback(used));
+            }
+            let left = deadline.saturating_sub(clock.elapsed());
+            // Who did not answer in time may have used all of it.
+            let asked = self.in_time(left, self.ask(question.clone())).await.unwrap_or(Err(most));
+            match asked {
+                Ok(answer) if !answer.calls.is_empty() => {
+                    used += answer.usage;
+                    let mut calls = answer.calls;
+                    calls.truncate(CALLS);
+                    let at = clock.now();
+                    question.steps.push(Step { at, text: answer.text, calls, results: Vec::new() });
+                }
+                Ok(Answer { text: Some(text), sources, usage, .. }) => {
+                    used += usage;
+                    let texts = split(text, MESSAGE_CHARACTERS);
+                    return Ok(self.said(texts, Outcome::Answered, sources, used, None));
+                }
+                Ok(Answer { usage, .. }) | Err(usage) => {
+                    used += usage;
+                    return Ok(fallback(used));
+                }
+            }
+        }
+    }
+
+    /// Makes the calls of the last step that have no result. Returns what is said where one of them hands the
+    /// conversation over.
+    async fn work_off(&self, steps: &mut [Step], journal: &Journal) -> Result<Option<String>, StoreError> {
+        let Some((last, before)) = steps.split_last_mut() else { return Ok(None) };
+        let number = u8::try_from(before.len()).unwrap_or(u8::MAX);
+        if last.results.len() < last.calls.len() {
+            journal.write(number, last).await?;
+            for (index, call) in (0_u8..).zip(&last.calls).skip(last.results.len()) {
+                let at = tools::At {
+                    ports: &self.context.ports,
+                    tenant: &self.tenant,
+                    conversation: &self.conversation,
+                    turn: self.id(),
+                    place: (number, index),
+                    name: self.name.as_deref(),
+                    now: last.at,
+                };
+                last.results.push(tools::call(&at, call).await?);
+            }
+            journal.write(number, last).await?;
+        }
+        let mut done = last.calls.iter().zip(&last.results);
+        let hands_over = done.any(|(call, result)| tools::hands_over(call, result));
+        let text = last.text.as_deref().unwrap_or(&self.tenant.tools.hand_over_text);
+        Ok(hands_over.then(|| text.to_owned()))
+    }
+
+    fn journal(&self) -> Journal {
+        let context = &self.context;
+        Journal {
+            ports: context.ports.clone(),
+            conversation: self.conversation.clone(),
+            turn: self.id(),
+            fence: self.fence,
+            cipher: self.cipher.clone(),
+            expires: context.ports.clock.now().after(context.options.marker_ttl),
+        }
     }
 
     /// Says the fallback, where there is a message left for it.
@@ -230,11 +331,7 @@ impl Turn {
     }
 
     async fn take(&self, need: Amounts) -> Result<Result<Hold, Resource>, StoreError> {
-        match self.context.quotas.take(&self.tenant, need).await {
-            Ok(hold) => Ok(Ok(hold)),
-            Err(QuotaError::Spent(resource)) => Ok(Err(resource)),
-            Err(QuotaError::Store(error)) => Err(error),
-        }
+        told(self.context.quotas.take(&self.tenant, need).await)
     }
 
     fn has_text(&self) -> bool {
@@ -316,8 +413,8 @@ impl Turn {
     }
 
     /// What it gives, unless that takes too long.
-    async fn in_time<T>(&self, asking: impl Future<Output = T>) -> Option<T> {
-        let answered = tokio::time::timeout(self.context.options.answer_timeout, asking).await.ok();
+    async fn in_time<T>(&self, left: Duration, asking: impl Future<Output = T>) -> Option<T> {
+        let answered = tokio::time::timeout(left, asking).await.ok();
         if answered.is_none() {
             tracing::warn!(tenant = %self.tenant.id, "no answer in time; the fallback is said");
         }
@@ -360,5 +457,14 @@ impl Turn {
             }
         })
         .await
+    }
+}
+
+/// What was taken, or which resource is spent.
+fn told(taken: Result<Hold, QuotaError>) -> Result<Result<Hold, Resource>, StoreError> {
+    match taken {
+        Ok(hold) => Ok(Ok(hold)),
+        Err(QuotaError::Spent(resource)) => Ok(Err(resource)),
+        Err(QuotaError::Store(error)) => Err(error),
     }
 }

@@ -1,6 +1,7 @@
 //! What a quota is made of, and what is counted of turns.
 
 use heddle_schemas::money::Money;
+use heddle_schemas::ports::responder::Usage;
 use heddle_schemas::tenant::{Quota, Resource};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,12 @@ impl Amounts {
             tokens: quota.tokens_per_month,
             money: quota.money_per_month.map_or(u64::MAX, Money::as_micros),
         }
+    }
+
+    /// What calls to a provider used.
+    #[must_use]
+    pub fn of_usage(usage: Usage) -> Self {
+        Self { messages: 0, tokens: usage.tokens(), money: usage.money.as_micros() }
     }
 
     /// How much of one resource.

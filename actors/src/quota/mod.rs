@@ -75,8 +75,8 @@ struct Account {
     purse: Mutex<Purse>,
     /// One asks the ledger; the others wait for what it gets.
     asking: tokio::sync::Mutex<()>,
-    /// Until when what was refused is not asked for again.
-    refused: Mutex<BTreeMap<Resource, Timestamp>>,
+    /// Until when so much, which was refused, is not asked for again.
+    refused: Mutex<BTreeMap<Resource, (u64, Timestamp)>>,
 }
 
 /// What a turn has taken. Dropped unsettled, it counts as spent.
@@ -187,7 +187,27 @@ impl Quotas {
         match self.take_held(&account, tenant, need) {
             Some(hold) => Ok(hold),
             // Rare, so that who takes from a chunk waits in little space.
-            None => Box::pin(self.ask(&account, tenant, need)).await,
+            None => Box::pin(self.ask(&account, tenant, need, PATIENCE)).await,
+        }
+    }
+
+    /// Takes what a turn would like to have, or, where that is not there, what it needs at least.
+    ///
+    /// # Errors
+    /// As [`Quotas::take`].
+    pub async fn take_at_least(
+        &self,
+        tenant: &Tenant,
+        liked: Amounts,
+        need: Amounts,
+    ) -> Result<Hold, QuotaError> {
+        let account = self.account(&tenant.id);
+        if let Some(hold) = self.take_held(&account, tenant, liked) {
+            return Ok(hold);
+        }
+        match Box::pin(self.ask(&account, tenant, liked, Duration::ZERO)).await {
+            Err(QuotaError::Spent(_)) if need != liked => self.take(tenant, need).await,
+            taken => taken,
         }
     }
 
@@ -197,7 +217,13 @@ impl Quotas {
         Some(Hold { account: account.clone(), of, taken: need, settled: false })
     }
 
-    async fn ask(&self, account: &Arc<Account>, tenant: &Tenant, need: Amounts) -> Result<Hold, QuotaError> {
+    async fn ask(
+        &self,
+        account: &Arc<Account>,
+        tenant: &Tenant,
+        need: Amounts,
+        patience: Duration,
+    ) -> Result<Hold, QuotaError> {
         let _one = account.asking.lock().await;
         let began = self.ports.clock.elapsed();
         loop {
@@ -206,19 +232,21 @@ impl Quotas {
             }
             let now = self.ports.clock.now();
             let refused = lock(&account.refused).clone();
-            let still = |resource: &Resource| refused.get(resource).is_some_and(|until| *until > now);
-            if let Some(resource) =
-                Resource::ALL.into_iter().find(|resource| need.of(*resource) > 0 && still(resource))
-            {
+            let still = |resource: &Resource| {
+                let refused = refused.get(resource).filter(|(_, until)| *until > now);
+                refused.is_some_and(|(amount, _)| need.of(*resource) >= *amount)
+            };
+            if let Some(resource) = Resource::ALL.into_iter().find(still) {
                 return Err(self.refuse(tenant, resource));
             }
             match self.refill(account, tenant, need).await? {
                 Ok(()) => {}
-                Err(_) if self.ports.clock.elapsed().saturating_sub(began) < PATIENCE => {
+                Err(resource) if patience.is_zero() => return Err(QuotaError::Spent(resource)),
+                Err(_) if self.ports.clock.elapsed().saturating_sub(began) < patience => {
                     tokio::time::sleep(LOOK).await;
                 }
                 Err(resource) => {
-                    lock(&account.refused).insert(resource, now.after(REFUSED));
+                    lock(&account.refused).insert(resource, (need.of(resource), now.after(REFUSED)));
                     self.tell_spent(tenant, resource).await?;
                     return Err(self.refuse(tenant, resource));
                 }

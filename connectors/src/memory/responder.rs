@@ -50,6 +50,9 @@ impl Response {
     }
 }
 
+/// More words than a script says at once.
+const MOST_WORDS: u64 = 1_000;
+
 type Script = dyn Fn(&Question) -> Response + Send + Sync;
 
 /// A scripted responder. By default it answers the messages of the turn, a line each, at once and
@@ -89,6 +92,15 @@ impl ScriptedResponder {
 impl Responder for ScriptedResponder {
     fn calls_outside(&self) -> bool {
         self.calls_outside
+    }
+
+    fn calls_tools(&self) -> bool {
+        self.calls_outside
+    }
+
+    fn most(&self, question: &Question) -> Usage {
+        let words = question.messages.iter().map(|message| message.split_whitespace().count() as u64);
+        Usage { input_tokens: words.sum(), output_tokens: MOST_WORDS, ..Usage::default() }
     }
 
     async fn answer(&self, question: Question) -> Result<Answer, ResponderError> {

@@ -6,10 +6,12 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::Args;
 use heddle_schemas::config::Config;
-use heddle_schemas::id::TenantId;
+use heddle_schemas::id::{ConversationId, TenantId};
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
+use heddle_schemas::record::inbound::Handler;
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::tenant::Tenant;
+use heddle_schemas::zone::Month;
 use reqwest::{Client, Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -17,8 +19,9 @@ use serde_json::{Value, json};
 use super::Failure;
 use crate::administration::{Administration, AdministrationError};
 use crate::dead_letters::{DeadLettersError, Filters, Letter, LetterId, Page, Replay, Replayed};
-use crate::http::admin::List;
+use crate::http::admin::{Handles, List};
 use crate::node::Node;
+use crate::usage::Usage;
 
 /// How long the admin API may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -125,6 +128,37 @@ impl Admin {
         match self {
             Self::Remote(remote) => remote.ask(Method::GET, &format!("tenants/{id}"), &[], None).await,
             Self::Local(_, local) => Ok((*local.tenant(id)?).clone()),
+        }
+    }
+
+    /// What a tenant has used in a month.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn usage(&self, id: &TenantId, month: Option<Month>) -> Result<Usage, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let month = month.map(|month| month.to_string());
+                let query: Vec<_> = month.iter().map(|month| ("month", month.as_str())).collect();
+                remote.ask(Method::GET, &format!("tenants/{id}/usage"), &query, None).await
+            }
+            Self::Local(_, local) => Ok(local.usage(id, month).await?),
+        }
+    }
+
+    /// Says who answers in a conversation from now on.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn handle(&self, conversation: ConversationId, by: Handler) -> Result<(), Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let ConversationId { tenant, channel, account, contact } = conversation;
+                let path = format!("tenants/{tenant}/conversations/{channel}/{account}/{contact}/handling");
+                let body = serde_json::to_value(Handles { by }).expect("it is always JSON");
+                remote.ask::<()>(Method::PUT, &path, &[], Some(body)).await
+            }
+            Self::Local(_, local) => Ok(local.handle(conversation, by).await?),
         }
     }
 
@@ -261,7 +295,7 @@ impl Remote {
         let status = response.status();
         let bytes = response.bytes().await.map_err(failed)?;
         if status.is_success() {
-            let bytes: &[u8] = if status == StatusCode::NO_CONTENT { b"null" } else { &bytes };
+            let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
             return serde_json::from_slice(bytes)
                 .map_err(|error| Failure::Failed(anyhow!("the admin API's answer cannot be read: {error}")));
         }

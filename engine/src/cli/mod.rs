@@ -7,11 +7,12 @@
 //! # Layout
 //! - [`output`]: the one place that prints.
 //! - [`admin`]: where commands find a node: its admin API, or the folder when no process has it open.
-//! - One file a command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`dlq`];
+//! - One file a command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`contact`], [`dlq`];
 //!   [`demo`] and [`load`] are folders.
 
 pub mod admin;
 pub mod check_config;
+pub mod contact;
 pub mod demo;
 pub mod dlq;
 pub mod kb;
@@ -67,10 +68,12 @@ enum Command {
     Topics(topics::Arguments),
     /// The tables of a CQL state store: apply what is missing, or list it.
     Schema(schema::Arguments),
-    /// Tenants: apply a file, list, show.
+    /// Tenants: apply a file, list, show, what they have used.
     Tenant(tenant::Arguments),
     /// A tenant's documents: add, list, remove, search.
     Kb(kb::Arguments),
+    /// Who answers a contact: hand a conversation over to a human, give it back to the agent.
+    Contact(contact::Arguments),
     /// Dead letters, what could not be processed: list, show, replay.
     Dlq(dlq::Arguments),
     /// Load a running node with simulated customers; count and measure what comes back.
@@ -166,6 +169,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
             Command::Schema(arguments) => schema::run(config, arguments, output).await,
             Command::Tenant(arguments) => tenant::run(config, arguments, output).await,
             Command::Kb(arguments) => kb::run(config, arguments, output).await,
+            Command::Contact(arguments) => contact::run(config, arguments, output).await,
             Command::Dlq(arguments) => dlq::run(config, arguments, output).await,
             Command::Load(arguments) => load::run(config, arguments, output).await,
             Command::Demo(arguments) => demo::run(config, arguments, output).await,

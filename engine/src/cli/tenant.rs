@@ -1,4 +1,4 @@
-//! `heddle tenant`: applies a tenant's file, lists tenants, shows one.
+//! `heddle tenant`: applies a tenant's file, lists tenants, shows one and what it has used.
 
 use std::path::PathBuf;
 
@@ -6,11 +6,13 @@ use clap::{Args, Subcommand};
 use heddle_schemas::config::Config;
 use heddle_schemas::id::TenantId;
 use heddle_schemas::tenant::Tenant;
+use heddle_schemas::zone::Month;
 
 use super::Failure;
 use super::admin::{Admin, Where};
 use super::output::{Output, table};
 use crate::configuration;
+use crate::usage::{Day, Of, Usage};
 
 /// What to do with tenants.
 #[derive(Debug, Args)]
@@ -35,6 +37,14 @@ enum Action {
         /// The tenant's id.
         tenant: TenantId,
     },
+    /// Show what a tenant has used in a month, and what is left of its quota.
+    Usage {
+        /// The tenant's id.
+        tenant: TenantId,
+        /// Such as 2026-11; the one that it is in the tenant's time zone where none is said.
+        #[arg(long)]
+        month: Option<Month>,
+    },
 }
 
 /// Does it.
@@ -52,6 +62,9 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     let done = match (arguments.action, tenant) {
         (Action::Show { tenant }, _) => admin.tenant(&tenant).await.map(|tenant| {
             output.result(&tenant, || shown(&tenant));
+        }),
+        (Action::Usage { tenant, month }, _) => admin.usage(&tenant, month).await.map(|usage| {
+            output.result(&usage, || used(&usage));
         }),
         (_, Some(tenant)) => admin.apply(tenant).await.map(|tenant| {
             output.result(&tenant, || {
@@ -85,6 +98,41 @@ fn row(tenant: &Tenant) -> [String; 5] {
         accounts.join(", "),
         tenant.llm.provider.as_str().to_owned(),
     ]
+}
+
+/// A line a date, and what the month has of its quota.
+fn used(usage: &Usage) -> String {
+    let line = |name: String, day: &Day| {
+        [
+            name,
+            day.turns.to_string(),
+            day.messages.to_string(),
+            (day.input_tokens + day.output_tokens).to_string(),
+            day.money.to_string(),
+            day.interrupted.to_string(),
+        ]
+    };
+    let mut rows: Vec<_> = usage.days.iter().map(|(date, day)| line(date.to_string(), day)).collect();
+    rows.push(line(usage.month.to_string(), &usage.total));
+    let days = table(["DATE", "TURNS", "MESSAGES", "TOKENS", "MONEY", "INTERRUPTED"], &rows);
+    let of = |name: &str, of: &Of| {
+        let money = of.money.map_or_else(|| "no limit".to_owned(), |money| money.to_string());
+        [name.to_owned(), of.messages.to_string(), of.tokens.to_string(), money]
+    };
+    let rows = [
+        of("quota", &usage.quota),
+        of("spent", &usage.spent),
+        of("set aside for turns to come", &usage.set_aside),
+    ];
+    let quota = table(["", "MESSAGES", "TOKENS", "MONEY"], &rows);
+    let mut text = format!("{days}\n\n{quota}");
+    if usage.lost_messages > 0 {
+        text += &format!(
+            "\n\nOf the messages spent, {} are of nodes that died; nobody knows whether they were sent.",
+            usage.lost_messages
+        );
+    }
+    text
 }
 
 /// As its file would be written, secrets left out.

@@ -8,8 +8,8 @@ use heddle_actors::system::System;
 use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
 use heddle_connectors::memory::responder::Response;
 use heddle_connectors::memory::{
-    MemoryDisk, MemoryKnowledge, MemoryStore, Options as StoreOptions, ScriptedChannel, ScriptedResponder,
-    TokioClock,
+    MemoryCalendar, MemoryDisk, MemoryKnowledge, MemoryStore, Options as StoreOptions, ScriptedChannel,
+    ScriptedResponder, TokioClock,
 };
 use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::id::{ChannelKind, ContactId, ConversationId, MessageKey, OutboundId, TurnId};
@@ -75,6 +75,7 @@ impl Site {
             log: store.clone(),
             state: store.clone(),
             keys: Arc::new(keys),
+            calendar: Arc::new(MemoryCalendar::default()),
             knowledge: Arc::new(MemoryKnowledge::default()),
             responders: Arc::new(move |_| responder.clone()),
             channels: Arc::new([(ChannelKind::Whatsapp, sender)].into()),

@@ -6,10 +6,12 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use heddle_schemas::id::TenantId;
+use axum::routing::{get, post, put};
+use heddle_schemas::id::{AccountId, ChannelKind, ContactId, ConversationId, TenantId};
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
+use heddle_schemas::record::inbound::Handler;
 use heddle_schemas::tenant::Tenant;
+use heddle_schemas::zone::Month;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +20,7 @@ use super::problem::Problem;
 use super::{guard, openapi};
 use crate::administration::AdministrationError;
 use crate::dead_letters::{Filters, Letter, LetterId, Page, Replay, Replayed};
+use crate::usage::Usage;
 
 /// The largest body: a document of 4 MiB, escaped.
 const MAX_BODY: usize = 16 << 20;
@@ -32,6 +35,8 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/openapi.json", get(openapi::document))
         .route("/tenants", get(list))
         .route("/tenants/{tenant}", get(show).put(apply))
+        .route("/tenants/{tenant}/usage", get(usage))
+        .route("/tenants/{tenant}/conversations/{channel}/{account}/{contact}/handling", put(handle))
         .route("/tenants/{tenant}/documents", get(documents).post(add).delete(remove))
         .route("/tenants/{tenant}/search", post(search))
         .route("/dlq", get(letters))
@@ -86,6 +91,22 @@ pub struct Search {
     pub limit: Option<usize>,
 }
 
+/// Of which month.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct OfMonth {
+    /// Such as `2026-11`; the one that it is where none is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub month: Option<Month>,
+}
+
+/// Who answers in a conversation.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Handles {
+    /// Who.
+    pub by: Handler,
+}
+
 type Answer<T> = Result<T, Problem>;
 
 async fn list(State(shared): State<Arc<Shared>>) -> List<Tenant> {
@@ -106,6 +127,24 @@ async fn apply(
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     Ok(axum::Json((*shared.administration.apply(tenant).await?).clone()))
+}
+
+async fn usage(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<TenantId>,
+    Query(of): Query<OfMonth>,
+) -> Answer<axum::Json<Usage>> {
+    Ok(axum::Json(shared.administration.usage(&id, of.month).await?))
+}
+
+async fn handle(
+    State(shared): State<Arc<Shared>>,
+    Path((tenant, channel, account, contact)): Path<(TenantId, ChannelKind, AccountId, ContactId)>,
+    Json(handles): Json<Handles>,
+) -> Answer<StatusCode> {
+    let conversation = ConversationId { tenant, channel, account, contact };
+    shared.administration.handle(conversation, handles.by).await?;
+    Ok(StatusCode::ACCEPTED)
 }
 
 async fn documents(

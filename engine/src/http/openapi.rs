@@ -7,9 +7,10 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-use super::admin::{List, Search};
+use super::admin::{Handles, List, OfMonth, Search};
 use super::problem::Problem;
 use crate::dead_letters::{Filters, Letter, LetterId, Page, Replay, Replayed};
+use crate::usage::Usage;
 
 /// Answers with the description.
 pub(super) async fn document() -> Json<Value> {
@@ -27,6 +28,8 @@ pub fn describe() -> Value {
     let mut schemas = settings.into_generator();
     let tenant_path =
         json!([{ "name": "tenant", "in": "path", "required": true, "schema": { "type": "string" } }]);
+    let conversation_path = ["tenant", "channel", "account", "contact"]
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
     let paths = json!({
         "/v1/tenants": {
             "get": operation("Every tenant, by id; secrets read [redacted].", None, &answer::<List<Tenant>>(&mut schemas, "200"), &mut schemas),
@@ -35,6 +38,17 @@ pub fn describe() -> Value {
             "parameters": tenant_path,
             "get": operation("One tenant; secrets read [redacted].", None, &answer::<Tenant>(&mut schemas, "200"), &mut schemas),
             "put": operation("Makes a configuration the tenant's own. Secrets are literals here.", Some(body::<Tenant>(&mut schemas)), &answer::<Tenant>(&mut schemas, "200"), &mut schemas),
+        },
+        "/v1/tenants/{tenant}/usage": {
+            "parameters": tenant_path,
+            "get": with_parameters(
+                operation("What the tenant has used in a month.", None, &answer::<Usage>(&mut schemas, "200"), &mut schemas),
+                query::<OfMonth>(&mut schemas),
+            ),
+        },
+        "/v1/tenants/{tenant}/conversations/{channel}/{account}/{contact}/handling": {
+            "parameters": conversation_path,
+            "put": operation("Says who answers in a conversation from now on: the agent, or a human.", Some(body::<Handles>(&mut schemas)), &json!({ "202": { "description": "taken; in force after what the conversation received before" } }), &mut schemas),
         },
         "/v1/tenants/{tenant}/documents": {
             "parameters": tenant_path,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use heddle_actors::metrics::Metrics;
 use heddle_actors::ports::Ports;
 use heddle_connectors::keys::EnvelopeKeys;
-use heddle_connectors::memory::{MemoryKnowledge, MemoryStore, TokioClock};
+use heddle_connectors::memory::{MemoryCalendar, MemoryKnowledge, MemoryStore, TokioClock};
 use heddle_schemas::id::ChannelKind;
 use heddle_schemas::ports::channel::Channel;
 use heddle_schemas::ports::responder::Responder;
@@ -25,6 +25,7 @@ pub(crate) fn ports(
         log: store.clone(),
         state: store,
         keys: Arc::new(keys),
+        calendar: Arc::new(MemoryCalendar::default()),
         knowledge: Arc::new(MemoryKnowledge::default()),
         responders: Arc::new(move |_| responder.clone()),
         channels: Arc::new([(ChannelKind::Whatsapp, channel)].into()),

@@ -10,7 +10,8 @@ use heddle_actors::ports::{Options, Ports};
 use heddle_actors::system::System;
 use heddle_connectors::keys::{EnvelopeKeys, MasterKey};
 use heddle_connectors::memory::{
-    Fault, MemoryDisk, MemoryStore, Operation, Options as StoreOptions, Outcome, SeededEntropy, TokioClock,
+    Fault, MemoryCalendar, MemoryDisk, MemoryStore, Operation, Options as StoreOptions, Outcome,
+    SeededEntropy, TokioClock,
 };
 use heddle_schemas::content::{Address, Content, Context, MediaKind};
 use heddle_schemas::id::{AccountId, ChannelKind, ContactId, TurnId};
@@ -235,6 +236,7 @@ impl World {
             log: store.clone(),
             state: store.clone(),
             keys: Arc::new(keys),
+            calendar: Arc::new(MemoryCalendar::default()),
             knowledge: Arc::new(OnePassage(self.responder.clone())),
             responders: Arc::new(move |_| responder.clone()),
             channels: Arc::new([(ChannelKind::Whatsapp, provider)].into()),

@@ -59,6 +59,11 @@ pub struct ToolCall {
 /// Tools that were called on the way to an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
+    /// When they were asked for.
+    pub at: Timestamp,
+    /// What the responder said with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
     /// The calls, in order.
     pub calls: Vec<ToolCall>,
     /// What they gave, as JSON, in the order of the calls; fewer while some are still to be made.

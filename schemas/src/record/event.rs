@@ -32,7 +32,7 @@ pub enum Outcome {
     Answered,
     /// The fallback was said: nothing known, no text, or the responder failed.
     Fallback,
-    /// Nothing was said: the tenant's quota is spent.
+    /// Nothing was said: the tenant's quota is spent, or somebody of the tenant took over meanwhile.
     Silent,
 }
 

@@ -31,6 +31,27 @@ pub enum InboundEvent {
     Customer(CustomerAct),
     /// The channel or the account reports about a message of ours.
     Delivery(DeliveryReport),
+    /// Somebody of the tenant takes the conversation over, or gives it back to the agent.
+    Handling(Handling),
+}
+
+/// Who answers in a conversation from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Handling {
+    /// Two records with the same one are one.
+    pub key: MessageKey,
+    /// Who.
+    pub by: Handler,
+}
+
+/// Who answers in a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Handler {
+    /// The agent.
+    Agent,
+    /// Somebody of the tenant; the agent says nothing.
+    Human,
 }
 
 /// An act of the customer: a message, an edit, a deletion, a reaction, a new number.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use heddle_schemas::money::Money;
-use heddle_schemas::ports::responder::{Speaker, Usage};
+use heddle_schemas::ports::responder::{Speaker, Step, Tool, ToolCall, Usage};
 use heddle_schemas::tenant::Model;
 use reqwest::header::HeaderValue;
 use reqwest::{Client, RequestBuilder};
@@ -21,6 +21,8 @@ pub(super) struct Gemini;
 struct Request<'a> {
     system_instruction: Part<'a>,
     contents: Vec<Part<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tools: Vec<Tools<'a>>,
     generation_config: Config,
 }
 
@@ -28,12 +30,55 @@ struct Request<'a> {
 struct Part<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
-    parts: [Text<'a>; 1],
+    parts: Vec<Piece<'a>>,
 }
 
 #[derive(Serialize)]
-struct Text<'a> {
-    text: &'a str,
+#[serde(untagged)]
+enum Piece<'a> {
+    Text {
+        text: &'a str,
+    },
+    #[serde(rename_all = "camelCase")]
+    Call {
+        function_call: Called<'a>,
+        /// What the model thought: newer models refuse a call that comes back without.
+        /// <https://ai.google.dev/gemini-api/docs/thought-signatures>
+        #[serde(skip_serializing_if = "Option::is_none")]
+        thought_signature: Option<&'a str>,
+    },
+    #[serde(rename_all = "camelCase")]
+    Result {
+        function_response: Gave<'a>,
+    },
+}
+
+#[derive(Serialize)]
+struct Called<'a> {
+    name: &'a str,
+    args: &'a Value,
+}
+
+#[derive(Serialize)]
+struct Gave<'a> {
+    name: &'a str,
+    /// An object.
+    response: &'a Value,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Tools<'a> {
+    function_declarations: Vec<Function<'a>>,
+}
+
+#[derive(Serialize)]
+struct Function<'a> {
+    name: &'a str,
+    description: &'a str,
+    /// Not there where a tool takes none: an object without properties is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<&'a Value>,
 }
 
 #[derive(Serialize)]
@@ -66,12 +111,24 @@ struct Content {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Said {
     #[serde(default)]
     text: String,
+    #[serde(default)]
+    function_call: Option<Asked>,
+    #[serde(default)]
+    thought_signature: Option<String>,
     /// What the model thought is no answer.
     #[serde(default)]
     thought: bool,
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    name: String,
+    #[serde(default)]
+    args: Value,
 }
 
 #[derive(Deserialize)]
@@ -87,7 +144,7 @@ struct Tokens {
 
 impl Api for Gemini {
     fn request(&self, client: &Client, model: &Model, key: HeaderValue, prompt: &Prompt) -> RequestBuilder {
-        let part = |role, text| Part { role, parts: [Text { text }] };
+        let part = |role, text| Part { role, parts: vec![Piece::Text { text }] };
         let contents = prompt.said.iter().map(|said| {
             let role = match said.by {
                 Speaker::Customer => "user",
@@ -97,7 +154,8 @@ impl Api for Gemini {
         });
         let request = Request {
             system_instruction: part(None, &prompt.system),
-            contents: contents.collect(),
+            contents: contents.chain(prompt.steps.iter().flat_map(step)).collect(),
+            tools: tools(&prompt.tools),
             generation_config: Config { max_output_tokens: prompt.answer_tokens },
         };
         let call =
@@ -112,13 +170,22 @@ impl Api for Gemini {
             return None;
         }
         let parts = candidate.map(|candidate| candidate.content.parts).unwrap_or_default();
-        let text = parts.into_iter().filter(|part| !part.thought).map(|part| part.text).collect();
-        let usage = usage_metadata.map(|tokens| Usage {
+        let mut reply = Reply { text: String::new(), calls: Vec::new(), usage: None };
+        for Said { text, function_call, thought_signature, thought } in parts {
+            if !thought {
+                reply.text += &text;
+            }
+            if let Some(Asked { name, args }) = function_call {
+                let id = format!("{name}_{}", reply.calls.len());
+                reply.calls.push(ToolCall { id, name, arguments: args, mark: thought_signature });
+            }
+        }
+        reply.usage = usage_metadata.map(|tokens| Usage {
             money: Money::ZERO,
             input_tokens: tokens.prompt_token_count,
             output_tokens: tokens.candidates_token_count + tokens.thoughts_token_count,
         });
-        Some(Reply { text, usage })
+        Some(reply)
     }
 
     /// `google.rpc.RetryInfo` among the error's details: seconds with an `s` behind them.
@@ -128,6 +195,37 @@ impl Api for Gemini {
         let delay = details.iter().find_map(|detail| detail.get("retryDelay")?.as_str())?;
         Duration::try_from_secs_f64(delay.strip_suffix('s')?.parse().ok()?).ok()
     }
+}
+
+/// A step: what the model asked for, then the results of all calls.
+fn step(step: &Step) -> [Part<'_>; 2] {
+    let text = step.text.iter().map(|text| Piece::Text { text });
+    let calls = step.calls.iter().map(|call| Piece::Call {
+        function_call: Called { name: &call.name, args: &call.arguments },
+        thought_signature: call.mark.as_deref(),
+    });
+    let results = step
+        .calls
+        .iter()
+        .zip(&step.results)
+        .map(|(call, response)| Piece::Result { function_response: Gave { name: &call.name, response } });
+    [
+        Part { role: Some("model"), parts: text.chain(calls).collect() },
+        Part { role: Some("user"), parts: results.collect() },
+    ]
+}
+
+fn tools(tools: &[Tool]) -> Vec<Tools<'_>> {
+    let declared = tools.iter().map(|Tool { name, description, parameters }| Function {
+        name,
+        description,
+        parameters: parameters["properties"]
+            .as_object()
+            .filter(|fields| !fields.is_empty())
+            .map(|_| parameters),
+    });
+    let function_declarations: Vec<_> = declared.collect();
+    if function_declarations.is_empty() { Vec::new() } else { vec![Tools { function_declarations }] }
 }
 
 #[cfg(test)]
@@ -142,6 +240,11 @@ mod tests {
         let reply = Gemini.read(body).unwrap();
         assert_eq!(reply.text, "We are open.");
         assert_eq!(reply.usage, Some(Usage { input_tokens: 8, output_tokens: 4, ..Usage::default() }));
+        let asks = br#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"opening_hours","args":{"date":"2026-01-31"}},
+            "thoughtSignature":"c2ln"}],"role":"model"}}]}"#;
+        let [call] = &Gemini.read(asks).unwrap().calls[..] else { panic!() };
+        assert_eq!((call.name.as_str(), call.mark.as_deref()), ("opening_hours", Some("c2ln")));
+        assert_eq!(call.arguments["date"], "2026-01-31");
         let blocked = Gemini.read(br#"{"promptFeedback":{"blockReason":"SAFETY"}}"#).unwrap();
         assert_eq!(blocked.text, "");
         assert!(Gemini.read(b"{}").is_none() && Gemini.read(b"{\"candidates\":[{\"content\"").is_none());

@@ -29,7 +29,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::clock::Clock;
-use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, Usage};
+use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, ToolCall, Usage};
 use heddle_schemas::ports::state::State;
 use heddle_schemas::tenant::{Model, PersonalData, Provider};
 use rand::RngExt as _;
@@ -88,6 +88,8 @@ trait Api: Send + Sync {
 #[derive(Debug, PartialEq, Eq)]
 struct Reply {
     text: String,
+    /// Tools that it asks for.
+    calls: Vec<ToolCall>,
     usage: Option<Usage>,
 }
 
@@ -382,6 +384,10 @@ impl Responder for Llm {
         true
     }
 
+    fn calls_tools(&self) -> bool {
+        true
+    }
+
     fn most(&self, question: &Question) -> Usage {
         let (prompt, _) = prompt(question);
         let mut most = Usage::default();
@@ -444,6 +450,15 @@ fn priced(usage: Usage, model: &Model) -> Usage {
 
 fn answer(reply: &Reply, cloak: Option<&Cloak>, question: &Question) -> Answer {
     let text = reply.text.trim();
+    if !reply.calls.is_empty() {
+        let text = Some(cloak.map_or_else(|| text.to_owned(), |cloak| cloak.restore(text)));
+        let calls = reply.calls.iter().map(|call| {
+            // What a placeholder stands for is what a tool has to know.
+            ToolCall { arguments: prompt::restored(&call.arguments, cloak), ..call.clone() }
+        });
+        let text = text.filter(|text| !text.is_empty());
+        return Answer { text, calls: calls.collect(), ..Answer::none(Usage::default()) };
+    }
     if text.is_empty() || text.contains(NO_ANSWER) {
         return Answer::none(Usage::default());
     }

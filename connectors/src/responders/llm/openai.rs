@@ -1,14 +1,16 @@
 //! Chat completions, as OpenAI, DeepSeek and many others have them:
 //! <https://platform.openai.com/docs/api-reference/chat/create>, <https://api-docs.deepseek.com>.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use heddle_schemas::money::Money;
-use heddle_schemas::ports::responder::{Speaker, Usage};
+use heddle_schemas::ports::responder::{Speaker, Step, Tool, ToolCall, Usage};
 use heddle_schemas::tenant::{Model, Provider};
 use reqwest::header::HeaderValue;
 use reqwest::{Client, RequestBuilder};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::prompt::Prompt;
 use super::{Api, Reply};
@@ -20,6 +22,8 @@ pub(super) struct OpenAi;
 struct Request<'a> {
     model: &'a str,
     messages: Vec<Message<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tools: Vec<Offered<'a>>,
     /// Of OpenAI's own: the newer name, which its newer models ask for. Others know the older one.
     #[serde(skip_serializing_if = "Option::is_none")]
     max_completion_tokens: Option<u32>,
@@ -34,8 +38,50 @@ struct Request<'a> {
 #[derive(Serialize)]
 struct Message<'a> {
     role: &'static str,
-    content: &'a str,
+    /// Nothing beside calls of tools.
+    content: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<Call<'a>>,
+    /// Whose result it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_call_id: Option<&'a str>,
 }
+
+impl<'a> Message<'a> {
+    fn text(role: &'static str, text: impl Into<Cow<'a, str>>) -> Self {
+        Self { role, content: Some(text.into()), tool_calls: Vec::new(), tool_call_id: None }
+    }
+}
+
+/// A tool, or the call of one.
+#[derive(Serialize)]
+struct Call<'a> {
+    id: &'a str,
+    r#type: &'static str,
+    function: Called<'a>,
+}
+
+#[derive(Serialize)]
+struct Called<'a> {
+    name: &'a str,
+    /// JSON as text.
+    arguments: String,
+}
+
+#[derive(Serialize)]
+struct Offered<'a> {
+    r#type: &'static str,
+    function: Function<'a>,
+}
+
+#[derive(Serialize)]
+struct Function<'a> {
+    name: &'a str,
+    description: &'a str,
+    parameters: &'a Value,
+}
+
+const FUNCTION: &str = "function";
 
 #[derive(Deserialize)]
 struct Completion {
@@ -53,6 +99,23 @@ struct Choice {
 struct Content {
     #[serde(default)]
     content: Option<String>,
+    #[serde(default)]
+    tool_calls: Option<Vec<Asked>>,
+}
+
+/// A call that the model asks for. Its arguments are JSON as text, which the model may get wrong.
+#[derive(Deserialize)]
+struct Asked {
+    #[serde(default)]
+    id: String,
+    function: AskedFunction,
+}
+
+#[derive(Deserialize)]
+struct AskedFunction {
+    name: String,
+    #[serde(default)]
+    arguments: String,
 }
 
 #[derive(Deserialize)]
@@ -65,18 +128,24 @@ struct Tokens {
 
 impl Api for OpenAi {
     fn request(&self, client: &Client, model: &Model, key: HeaderValue, prompt: &Prompt) -> RequestBuilder {
-        let system = Message { role: "system", content: &prompt.system };
+        let system = Message::text("system", &prompt.system);
         let said = prompt.said.iter().map(|said| {
             let role = match said.by {
                 Speaker::Customer => "user",
                 Speaker::Agent => "assistant",
             };
-            Message { role, content: &said.text }
+            Message::text(role, &said.text)
+        });
+        let steps = prompt.steps.iter().flat_map(step);
+        let tools = prompt.tools.iter().map(|Tool { name, description, parameters }| Offered {
+            r#type: FUNCTION,
+            function: Function { name, description, parameters },
         });
         let is_openais = model.provider == Provider::Openai && model.api_base.is_empty();
         let request = Request {
             model: &model.model,
-            messages: std::iter::once(system).chain(said).collect(),
+            messages: std::iter::once(system).chain(said).chain(steps).collect(),
+            tools: tools.collect(),
             max_completion_tokens: is_openais.then_some(prompt.answer_tokens),
             max_tokens: (!is_openais).then_some(prompt.answer_tokens),
             store: is_openais.then_some(false),
@@ -88,19 +157,43 @@ impl Api for OpenAi {
 
     fn read(&self, body: &[u8]) -> Option<Reply> {
         let Completion { choices, usage } = serde_json::from_slice(body).ok()?;
-        let text = choices.into_iter().next()?.message.content.unwrap_or_default();
+        let Content { content, tool_calls } = choices.into_iter().next()?.message;
+        let calls = tool_calls.unwrap_or_default().into_iter().map(|Asked { id, function }| ToolCall {
+            id,
+            name: function.name,
+            // A tool says what is wrong with them.
+            arguments: serde_json::from_str(&function.arguments).unwrap_or_default(),
+            mark: None,
+        });
+        let (text, calls) = (content.unwrap_or_default(), calls.collect());
         let usage = usage.map(|Tokens { prompt_tokens, completion_tokens }| Usage {
             money: Money::ZERO,
             input_tokens: prompt_tokens,
             output_tokens: completion_tokens,
         });
-        Some(Reply { text, usage })
+        Some(Reply { text, calls, usage })
     }
 
     fn retry_after(&self, _: &[u8]) -> Option<Duration> {
         // Only its header says so.
         None
     }
+}
+
+/// A step: what the model asked for, then a result for each call.
+fn step(step: &Step) -> Vec<Message<'_>> {
+    let calls = step.calls.iter().map(|call| Call {
+        id: &call.id,
+        r#type: FUNCTION,
+        function: Called { name: &call.name, arguments: call.arguments.to_string() },
+    });
+    let content = step.text.as_deref().map(Cow::from);
+    let asked = Message { role: "assistant", content, tool_calls: calls.collect(), tool_call_id: None };
+    let results = step.calls.iter().zip(&step.results).map(|(call, result)| Message {
+        tool_call_id: Some(&call.id),
+        ..Message::text("tool", result.to_string())
+    });
+    std::iter::once(asked).chain(results).collect()
 }
 
 fn bearer(key: &HeaderValue) -> HeaderValue {
@@ -125,6 +218,11 @@ mod tests {
         let reply = OpenAi.read(body).unwrap();
         assert_eq!(reply.text, "Hello!");
         assert_eq!(reply.usage, Some(Usage { input_tokens: 19, output_tokens: 10, ..Usage::default() }));
+        let asks = br#"{"choices":[{"message":{"content":null,"tool_calls":[{"id":"call_1","type":"function",
+            "function":{"name":"opening_hours","arguments":"{\"date\":\"2026-01-31\"}"}}]},"finish_reason":"tool_calls"}]}"#;
+        let [call] = &OpenAi.read(asks).unwrap().calls[..] else { panic!() };
+        assert_eq!((call.id.as_str(), call.name.as_str()), ("call_1", "opening_hours"));
+        assert_eq!(call.arguments["date"], "2026-01-31");
         assert!(OpenAi.read(br#"{"choices":[]}"#).is_none());
         assert!(OpenAi.read(br#"{"choices":[{"message":{"content":"Hel"#).is_none());
         let refused = OpenAi.read(br#"{"choices":[{"message":{"content":null}}]}"#).unwrap();

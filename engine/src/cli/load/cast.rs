@@ -10,7 +10,7 @@ use heddle_schemas::hours::Hours;
 use heddle_schemas::id::{AccountId, ChannelKind, TenantId};
 use heddle_schemas::ports::knowledge::{Document, DocumentFormat};
 use heddle_schemas::sealed::Secret;
-use heddle_schemas::tenant::{Agent, ChannelAccount, Llm, Quota, Retention, Tenant};
+use heddle_schemas::tenant::{Agent, ChannelAccount, Llm, Quota, Retention, Tenant, Tools};
 use sha2::{Digest, Sha256};
 
 use super::options::Options;
@@ -83,6 +83,7 @@ impl Cast {
             // Load is not what a quota is for.
             hours: Hours::default(),
             calendar: None,
+            tools: Tools::default(),
             quota: Quota {
                 messages_per_month: 1_000_000_000_000,
                 tokens_per_month: 1_000_000_000_000,

@@ -1,0 +1,73 @@
+//! The journal of a turn's tools: a row a step, sealed under the contact's key, written before its calls are made and
+//! again with their results.
+
+use std::sync::Arc;
+
+use heddle_schemas::id::{ConversationId, TurnId};
+use heddle_schemas::ports::keys::{Cipher, aad};
+use heddle_schemas::ports::responder::Step;
+use heddle_schemas::ports::state::{Batch, Fence, Scan, StoreError, Write};
+use heddle_schemas::record::encode_for;
+use heddle_schemas::sealed::Sealed;
+use heddle_schemas::table::{Key, Partition};
+use heddle_schemas::time::Timestamp;
+
+use crate::commit::{commit, read};
+use crate::ports::Ports;
+
+/// The column of a row.
+const COLUMN: &str = "step";
+
+/// The journal of one turn.
+pub struct Journal {
+    /// Where it is kept.
+    pub ports: Ports,
+    /// Of which conversation.
+    pub conversation: ConversationId,
+    /// Of which turn.
+    pub turn: TurnId,
+    /// Under which ownership.
+    pub fence: Fence,
+    /// The contact's key.
+    pub cipher: Arc<dyn Cipher>,
+    /// When its rows end.
+    pub expires: Timestamp,
+}
+
+impl Journal {
+    /// The steps that an earlier attempt has made.
+    ///
+    /// # Errors
+    /// [`StoreError`]; as corrupt where a row does not open.
+    pub async fn steps(&self, most: usize) -> Result<Vec<Step>, StoreError> {
+        let scan = Scan {
+            from: self.key(0).row().to_vec().into(),
+            to: Some(self.key(u8::MAX).row().to_vec().into()),
+            ..Scan::first(Partition::tools(&self.conversation), most)
+        };
+        let rows = read(&self.ports.metrics, || self.ports.state.scan(&scan)).await?;
+        let opened = rows.into_iter().map(|(key, stored)| {
+            let plain = self.cipher.open(&aad(&key, COLUMN), &Sealed::from_bytes(stored)).ok();
+            plain
+                .and_then(|plain| serde_json::from_slice(&plain).ok())
+                .ok_or_else(|| StoreError::Corrupt { detail: format!("{key:?}: no step of a turn") })
+        });
+        opened.collect()
+    }
+
+    /// Writes a step down.
+    ///
+    /// # Errors
+    /// [`StoreError`]: what no repetition mends.
+    pub async fn write(&self, number: u8, step: &Step) -> Result<(), StoreError> {
+        let key = self.key(number);
+        let sealed = encode_for(step, |plain| self.cipher.seal(&aad(&key, COLUMN), plain));
+        let writes = vec![Write::put_until(key, sealed.into_bytes(), self.expires)];
+        let batch = Batch { fence: Some(self.fence), writes, ..Batch::default() };
+        commit(&*self.ports.state, &self.ports.metrics, |_| batch.clone()).await
+    }
+
+    fn key(&self, number: u8) -> Key {
+        Key::tool(&self.conversation, self.turn, number)
+    }
+}
