@@ -11,7 +11,7 @@ use heddle_connectors::memory::{ManualClock, MemoryDisk, MemoryStore};
 use heddle_connectors::responders::Extractive;
 use heddle_schemas::id::{MessageKey, TenantId, TurnId};
 use heddle_schemas::ports::knowledge::Knowledge;
-use heddle_schemas::ports::responder::{Question, Responder};
+use heddle_schemas::ports::responder::{Outgoing, Question, Responder};
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::Timestamp;
 
@@ -104,6 +104,7 @@ impl Clinic {
             at: Timestamp::EPOCH,
             tools: Vec::new(),
             steps: Vec::new(),
+            outgoing: Outgoing::default(),
             tenant: self.tenant.clone(),
             turn: TurnId(MessageKey::from_bytes([1; 16])),
             attempt: 1,

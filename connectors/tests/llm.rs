@@ -18,7 +18,9 @@ use heddle_connectors::responders::llm::Options;
 use heddle_schemas::id::{MessageKey, TurnId};
 use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::ports::knowledge::Passage;
-use heddle_schemas::ports::responder::{Answer, Question, Responder as _, ResponderError, Said, Speaker};
+use heddle_schemas::ports::responder::{
+    Answer, Outgoing, Question, Responder as _, ResponderError, Said, Speaker,
+};
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::Timestamp;
 use serde_json::{Value, json};
@@ -104,6 +106,7 @@ fn question(models: &[(&str, &str)], more: &str) -> Question {
         at: Timestamp::EPOCH,
         tools: Vec::new(),
         steps: Vec::new(),
+        outgoing: Outgoing::default(),
         tenant: Arc::new(Tenant::from_toml(&text).unwrap()),
         turn: TurnId(MessageKey::from_bytes([1; 16])),
         attempt: 1,

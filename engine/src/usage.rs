@@ -15,11 +15,11 @@ pub struct Usage {
     /// The month.
     pub month: Month,
     /// What it may use; no money where that has no limit.
-    pub quota: Of,
+    pub quota: Resources,
     /// What counts as spent of it.
-    pub spent: Of,
+    pub spent: Resources,
     /// What nodes have set aside beside that, for turns to come.
-    pub set_aside: Of,
+    pub set_aside: Resources,
     /// Messages that count as spent though nobody knows of them: their node died.
     pub lost_messages: u64,
     /// All of the month.
@@ -30,7 +30,7 @@ pub struct Usage {
 
 /// So much of each resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Of {
+pub struct Resources {
     /// Messages sent to customers.
     pub messages: u64,
     /// Tokens of language models.
@@ -61,7 +61,7 @@ pub struct Day {
     pub interrupted_money: Money,
 }
 
-impl Of {
+impl Resources {
     fn of(amounts: Amounts) -> Self {
         let Amounts { messages, tokens, money } = amounts;
         Self { messages, tokens, money: (money != u64::MAX).then(|| Money::from_micros(money)) }
@@ -89,9 +89,9 @@ impl Usage {
     pub fn of(usage: &quota::Usage) -> Self {
         Self {
             month: usage.month,
-            quota: Of::of(usage.limit),
-            spent: Of::of(usage.spent),
-            set_aside: Of::of(usage.set_aside),
+            quota: Resources::of(usage.limit),
+            spent: Resources::of(usage.spent),
+            set_aside: Resources::of(usage.set_aside),
             lost_messages: usage.lost_messages,
             total: Day::of(usage.total()),
             days: usage.days.iter().map(|(date, totals)| (*date, Day::of(*totals))).collect(),

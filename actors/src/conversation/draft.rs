@@ -114,8 +114,8 @@ impl Draft {
             money: ended.usage.money,
             spent,
         };
-        let Ended { texts, sources, hold, hand_over, .. } = ended;
-        self.row.entries.push(EntrySaid::Agent { turn, at: self.now, texts, sources, tally });
+        let Ended { texts, sources, sent, hold, hand_over, .. } = ended;
+        self.row.entries.push(EntrySaid::Agent { turn, at: self.now, texts, sources, sent, tally });
         self.decided = Some((turn, tally));
         self.hold = hold;
         if let Some(because) = hand_over {

@@ -11,7 +11,7 @@ use heddle_schemas::content::{Asks, Content};
 use heddle_schemas::id::{ConversationId, MessageKey, TurnId};
 use heddle_schemas::money::Money;
 use heddle_schemas::ports::keys::{Cipher, KeysError, aad};
-use heddle_schemas::ports::responder::{Said, Speaker};
+use heddle_schemas::ports::responder::{Said, Sent, Speaker};
 use heddle_schemas::ports::state::{Scan, State, StoreError, Write};
 use heddle_schemas::record::encode_for;
 use heddle_schemas::record::event::Outcome;
@@ -70,6 +70,9 @@ pub enum EntrySaid {
         /// The documents it rests on.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         sources: Vec<String>,
+        /// What left for providers before.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        sent: Vec<Sent>,
         /// What is told of the turn.
         tally: Tally,
     },

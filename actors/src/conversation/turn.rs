@@ -13,7 +13,9 @@ use futures::FutureExt as _;
 use heddle_schemas::id::{ConversationId, MessageKey, TurnId};
 use heddle_schemas::ports::keys::{Cipher, KeysError};
 use heddle_schemas::ports::knowledge::{KnowledgeError, Passage};
-use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, Said, Step, Usage};
+use heddle_schemas::ports::responder::{
+    Answer, Outgoing, Question, Responder, ResponderError, Said, Sent, Step, Usage,
+};
 use heddle_schemas::ports::state::{Batch, Fence, StoreError, Swap};
 use heddle_schemas::record::event::{HandOver, Outcome};
 use heddle_schemas::table::{Key, SpentBy};
@@ -93,6 +95,8 @@ pub struct Ended {
     pub outcome: Outcome,
     /// The documents that what is said rests on.
     pub sources: Vec<String>,
+    /// What left for providers.
+    pub sent: Vec<Sent>,
     /// What its calls to the outside used.
     pub usage: Usage,
     /// Calls to the outside that were made for it.
@@ -192,9 +196,10 @@ impl Turn {
         let batch = Batch { fence: Some(self.fence), writes: vec![reserved], ..Batch::default() };
         commit(&*ports.state, &ports.metrics, |_| batch.clone()).await?;
 
+        let outgoing = question.outgoing.clone();
         let mut ended = self.converse(question, &journal, hold.taken()).await?;
         ended.texts.truncate(pieces);
-        Ok(Ended { hold: Some(hold), ..ended })
+        Ok(Ended { sent: outgoing.take(), hold: Some(hold), ..ended })
     }
 
     /// Asks, calls tools and asks again, until there is an answer or what it may use does not suffice.
@@ -322,7 +327,18 @@ impl Turn {
         hold: Option<Hold>,
     ) -> Ended {
         let covered = self.asked.iter().map(|asked| asked.key).collect();
-        Ended { covered, texts, outcome, sources, usage, attempts: 0, number: 0, hold, hand_over: None }
+        Ended {
+            covered,
+            texts,
+            outcome,
+            sources,
+            sent: Vec::new(),
+            usage,
+            attempts: 0,
+            number: 0,
+            hold,
+            hand_over: None,
+        }
     }
 
     fn spent_by(&self, attempt: u32) -> SpentBy {
@@ -426,6 +442,7 @@ impl Turn {
             at: self.context.ports.clock.now(),
             tools: Vec::new(),
             steps: Vec::new(),
+            outgoing: Outgoing::default(),
             tenant: self.tenant.clone(),
             turn: self.id(),
             attempt,

@@ -125,6 +125,7 @@ impl std::fmt::Debug for ScriptedResponder {
 #[cfg(test)]
 mod tests {
     use heddle_schemas::id::MessageKey;
+    use heddle_schemas::ports::responder::Outgoing;
     use heddle_schemas::tenant::Tenant;
     use heddle_schemas::time::Timestamp;
 
@@ -135,6 +136,7 @@ mod tests {
             at: Timestamp::EPOCH,
             tools: Vec::new(),
             steps: Vec::new(),
+            outgoing: Outgoing::default(),
             tenant: Arc::new(Tenant::from_toml("id = \"acme\"\nname = \"Acme\"").unwrap()),
             turn: TurnId(MessageKey::from_bytes([1; 16])),
             attempt,

@@ -12,7 +12,7 @@ use super::Failure;
 use super::admin::{Admin, Where};
 use super::output::{Output, table};
 use crate::configuration;
-use crate::usage::{Day, Of, Usage};
+use crate::usage::{Day, Resources, Usage};
 
 /// What to do with tenants.
 #[derive(Debug, Args)]
@@ -115,7 +115,7 @@ fn used(usage: &Usage) -> String {
     let mut rows: Vec<_> = usage.days.iter().map(|(date, day)| line(date.to_string(), day)).collect();
     rows.push(line(usage.month.to_string(), &usage.total));
     let days = table(["DATE", "TURNS", "MESSAGES", "TOKENS", "MONEY", "INTERRUPTED"], &rows);
-    let of = |name: &str, of: &Of| {
+    let of = |name: &str, of: &Resources| {
         let money = of.money.map_or_else(|| "no limit".to_owned(), |money| money.to_string());
         [name.to_owned(), of.messages.to_string(), of.tokens.to_string(), money]
     };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use heddle_actors::metrics::Metrics;
 use heddle_actors::ports::{Options, Ports};
+use heddle_actors::quota;
 use heddle_actors::system::System;
 use heddle_connectors::keys::{EnvelopeKeys, MasterKey};
 use heddle_connectors::memory::{
@@ -28,6 +29,7 @@ use heddle_schemas::table::{Key, Table};
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::{Day, Timestamp};
 use heddle_schemas::topic::{Offset, Topic, TopicPartition};
+use heddle_schemas::zone::Month;
 use prometheus::Registry;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
@@ -50,6 +52,7 @@ type Covered = BTreeMap<ContactId, BTreeMap<TurnId, u32>>;
 
 struct Node {
     store: Arc<MemoryStore>,
+    ports: Ports,
     system: System,
     registry: Registry,
 }
@@ -266,7 +269,7 @@ impl World {
             }
         };
         system.way_in.set_open(true);
-        *self.node.write().await = Some(Node { store, system, registry });
+        *self.node.write().await = Some(Node { store, ports, system, registry });
     }
 
     fn keys(&self, store: &Arc<MemoryStore>) -> EnvelopeKeys {
@@ -504,6 +507,40 @@ impl World {
         reports.abort();
         self.check();
         self.check_dead_letters().await;
+        self.check_usage().await;
+    }
+
+    /// I5: each turn and each message is counted once, whoever has decided it and whatever died meanwhile.
+    async fn check_usage(&self) {
+        let node = self.node.read().await;
+        let ports = &node.as_ref().expect("the node runs").ports;
+        let (mut turns, mut messages) = (BTreeMap::new(), BTreeMap::new());
+        for partition in 0..self.disk.partitions(Topic::Events) {
+            for record in self.disk.records(TopicPartition { topic: Topic::Events, partition }) {
+                let record: EventRecord = decode(&record.value).expect("an event is readable");
+                if let Event::Turn { conversation, turn, .. } = record.event {
+                    let of_tenant: &mut BTreeSet<_> = turns.entry(record.tenant).or_default();
+                    of_tenant.insert((conversation.contact, turn));
+                }
+            }
+        }
+        for taken in self.provider.taken() {
+            *messages.entry(taken.account).or_insert(0) += 1;
+        }
+        for tenant in &self.tenants {
+            let (mut counted, mut said) = (0, 0);
+            // It all begins with a year, and the clock jumps back and forth.
+            let mut month: Month = "2025-12".parse().expect("it is a month");
+            for _ in 0..3 {
+                let usage = quota::usage(ports, tenant, month).await.expect("the store is calm");
+                (counted, said) = (counted + usage.total().turns, said + usage.total().messages);
+                month = month.next();
+            }
+            let turns = turns.get(&tenant.id).map_or(0, BTreeSet::len) as u64;
+            let messages = messages.get(tenant.channels[0].account.as_str()).copied().unwrap_or(0);
+            assert_eq!(counted, turns, "seed {}: I5: turns of {}", self.seed, tenant.id);
+            assert_eq!(said, messages, "seed {}: I5: messages of {}", self.seed, tenant.id);
+        }
     }
 
     /// The first tenant's token dies after a while, where the seed says so.

@@ -1,6 +1,6 @@
 //! The responder: what to answer in a turn.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -70,6 +70,38 @@ pub struct Step {
     pub results: Vec<Value>,
 }
 
+/// One thing that left for a provider: what can be compared with what the provider has, and no text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// When.
+    pub at: Timestamp,
+    /// To which provider, as it is configured.
+    pub provider: String,
+    /// To which of its models.
+    pub model: String,
+    /// How many bytes.
+    pub bytes: u64,
+    /// Their SHA-256, in hexadecimal.
+    pub sha256: String,
+}
+
+/// What has left in a turn, written down before it does. Clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Outgoing(Arc<Mutex<Vec<Sent>>>);
+
+impl Outgoing {
+    /// This is about to leave.
+    pub fn add(&self, sent: Sent) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(sent);
+    }
+
+    /// What has left.
+    #[must_use]
+    pub fn take(&self) -> Vec<Sent> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// A turn to answer.
 #[derive(Debug, Clone)]
 pub struct Question {
@@ -93,6 +125,8 @@ pub struct Question {
     pub tools: Vec<Tool>,
     /// Those that have been, in this turn.
     pub steps: Vec<Step>,
+    /// Where is written down what leaves.
+    pub outgoing: Outgoing,
 }
 
 /// What was used up by a call.

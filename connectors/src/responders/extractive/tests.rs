@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use heddle_schemas::id::{MessageKey, TurnId};
+use heddle_schemas::ports::responder::Outgoing;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::Timestamp;
 
@@ -165,6 +166,7 @@ async fn it_calls_nobody_and_uses_nothing() {
         at: Timestamp::EPOCH,
         tools: Vec::new(),
         steps: Vec::new(),
+        outgoing: Outgoing::default(),
         tenant: Arc::new(Tenant::from_toml("id = \"acme\"\nname = \"Acme\"").unwrap()),
         turn: TurnId(MessageKey::from_bytes([1; 16])),
         attempt: 1,

@@ -27,9 +27,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::clock::Clock;
-use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, ToolCall, Usage};
+use heddle_schemas::ports::responder::{
+    Answer, Outgoing, Question, Responder, ResponderError, Sent, ToolCall, Usage,
+};
 use heddle_schemas::ports::state::State;
 use heddle_schemas::tenant::{Model, PersonalData, Provider};
 use rand::RngExt as _;
@@ -162,13 +163,13 @@ impl Llm {
     }
 
     /// Asks one model, and once more where that is safe.
-    async fn ask(&self, tenant: &TenantId, model: &Model, prompt: &Prompt) -> Result<Reply, Refusal> {
+    async fn ask(&self, question: &Question, model: &Model, prompt: &Prompt) -> Result<Reply, Refusal> {
         let line = self.line(model);
-        match self.call(&line, tenant, model, prompt).await {
+        match self.call(&line, question, model, prompt).await {
             Err(Refusal::Passing(_)) => {
                 let pause = rand::rng().random_range(RETRY_PAUSE);
                 tokio::time::sleep(Duration::from_millis(pause)).await;
-                self.call(&line, tenant, model, prompt).await
+                self.call(&line, question, model, prompt).await
             }
             outcome => outcome,
         }
@@ -177,11 +178,11 @@ impl Llm {
     async fn call(
         &self,
         line: &Arc<Line>,
-        tenant: &TenantId,
+        question: &Question,
         model: &Model,
         prompt: &Prompt,
     ) -> Result<Reply, Refusal> {
-        let outcome = self.call_once(line, tenant, model, prompt).await;
+        let outcome = self.call_once(line, question, model, prompt).await;
         match &outcome {
             Ok(_) => {}
             Err(Refusal::Busy(_)) => self.stats.call(model.provider, "busy"),
@@ -196,7 +197,7 @@ impl Llm {
     async fn call_once(
         &self,
         line: &Arc<Line>,
-        tenant: &TenantId,
+        question: &Question,
         model: &Model,
         prompt: &Prompt,
     ) -> Result<Reply, Refusal> {
@@ -217,7 +218,8 @@ impl Llm {
             requests: model.requests_per_minute.get().into(),
             tokens: model.tokens_per_minute.get().into(),
         };
-        let reservation = line.reserve(&self.sharing, tenant, limits, prompt.tokens().into()).await?;
+        let reservation =
+            line.reserve(&self.sharing, &question.tenant.id, limits, prompt.tokens().into()).await?;
         let mut reserved = Reserved { line, reservation, used: None };
         let asked = self.clock.elapsed();
         self.stats.waited(model.provider, asked.saturating_sub(began));
@@ -227,7 +229,7 @@ impl Llm {
         }
         // Whoever is dropped on the way has told nothing: then it failed.
         let mut outcome = Outcome { line, clock: &*self.clock, told: false };
-        let answered = self.exchange(api, model, key, prompt).await;
+        let answered = self.exchange(api, model, key, prompt, &question.outgoing).await;
         match &answered {
             Ok((reply, headers)) => {
                 outcome.answered();
@@ -259,9 +261,19 @@ impl Llm {
         model: &Model,
         key: HeaderValue,
         prompt: &Prompt,
+        outgoing: &Outgoing,
     ) -> Result<(Reply, HeaderMap), Refusal> {
-        let sent = api.request(&self.client, model, key, prompt).send().await;
-        let response = sent.map_err(|error| match () {
+        let request = api.request(&self.client, model, key, prompt).build();
+        let request = request.map_err(|_| Refusal::Final("the address is none that can be called".into()))?;
+        let body = request.body().and_then(|body| body.as_bytes()).unwrap_or_default();
+        outgoing.add(Sent {
+            at: self.clock.now(),
+            provider: model.provider.as_str().to_owned(),
+            model: model.model.clone(),
+            bytes: body.len() as u64,
+            sha256: hex::encode(Sha256::digest(body)),
+        });
+        let response = self.client.execute(request).await.map_err(|error| match () {
             () if error.is_connect() => Refusal::Passing("no connection came about".into()),
             () if error.is_timeout() => Refusal::Lost("no answer came in time".into()),
             () => Refusal::Lost("the connection was lost".into()),
@@ -403,7 +415,7 @@ impl Responder for Llm {
         let mut busy: Option<Option<Duration>> = None;
         let mut used = Usage::default();
         for model in llm.models() {
-            match self.ask(&question.tenant.id, &model, &prompt).await {
+            match self.ask(&question, &model, &prompt).await {
                 Ok(reply) => {
                     // Without a report it counts with the most that it may have used.
                     used += reply.usage.map_or(prompt.most(&model), |usage| priced(usage, &model));

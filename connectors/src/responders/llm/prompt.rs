@@ -209,6 +209,7 @@ mod tests {
 
     use heddle_schemas::id::{MessageKey, TurnId};
     use heddle_schemas::ports::knowledge::Passage;
+    use heddle_schemas::ports::responder::Outgoing;
     use heddle_schemas::tenant::Tenant;
     use heddle_schemas::time::Timestamp;
 
@@ -227,6 +228,7 @@ mod tests {
             at: Timestamp::EPOCH,
             tools: Vec::new(),
             steps: Vec::new(),
+            outgoing: Outgoing::default(),
             tenant: Arc::new(tenant()),
             turn: TurnId(MessageKey::from_bytes([1; 16])),
             attempt: 1,
