@@ -65,6 +65,7 @@ pub struct Metrics {
     fallback: IntCounter,
     silent: IntCounter,
     tools: IntCounterVec,
+    overdue: IntCounter,
     quota_refused: IntCounterVec,
     quota_warned: IntCounterVec,
     quota_lost: IntCounter,
@@ -148,6 +149,10 @@ impl Metrics {
                 registry.register(Box::new(counter.clone())).expect("each name is registered once");
                 counter
             },
+            overdue: counter(
+                "heddle_conversation_overdue_total",
+                "Turns that got the fallback since they waited for their tenant's share longer than engine.answer_deadline.",
+            ),
             quota_refused: vec(
                 "heddle_quota_refused_turns_total",
                 "Turns that were not answered since a tenant's quota is spent, by what of it.",
@@ -276,6 +281,11 @@ impl Metrics {
     /// A turn was not answered as it would have been: this is spent.
     pub fn quota_refused(&self, resource: Resource) {
         self.quota_refused.with_label_values(&[resource.as_str()]).inc();
+    }
+
+    /// A turn has waited too long.
+    pub fn turn_overdue(&self) {
+        self.overdue.inc();
     }
 
     /// A tenant was warned.

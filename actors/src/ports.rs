@@ -16,6 +16,7 @@ use heddle_schemas::ports::log::Log;
 use heddle_schemas::ports::responder::Responder;
 use heddle_schemas::ports::state::State;
 use heddle_schemas::tenant::Tenant;
+use heddle_schemas::time::Timestamp;
 
 use crate::metrics::Metrics;
 use crate::quota::Quotas;
@@ -71,6 +72,8 @@ pub struct Options {
     pub send_timeout: Duration,
     /// The longest wait for a responder.
     pub answer_timeout: Duration,
+    /// How long a turn may wait for its tenant's share before the fallback is said.
+    pub answer_deadline: Duration,
     /// How long a status is waited for after an interrupted send.
     pub unknown_wait: Duration,
     /// How long a stopped account waits before it tries one message.
@@ -106,6 +109,7 @@ impl Options {
             unknown_wait: engine.unknown_wait,
             turns_per_tenant: engine.turns_per_tenant,
             drain: engine.drain,
+            answer_deadline: engine.answer_deadline,
             answer_within: engine.answer_within,
             log_retention: config.log.retention,
             ..Self::default()
@@ -124,6 +128,7 @@ impl Default for Options {
             passivate_after: engine.passivate_after,
             send_timeout: engine.send_timeout,
             answer_timeout: Duration::from_secs(60),
+            answer_deadline: engine.answer_deadline,
             unknown_wait: engine.unknown_wait,
             stopped_probe: Duration::from_secs(300),
             turns_per_tenant: engine.turns_per_tenant,
@@ -149,6 +154,8 @@ pub struct Context {
     pub tenants: Arc<Tenants>,
     /// Who shares out the tenants' turns.
     pub turns: Arc<TenantActors>,
+    /// Since when the node runs.
+    pub started: Timestamp,
     /// What the tenants may use.
     pub quotas: Arc<Quotas>,
     /// How long webhooks have been taken in.

@@ -83,6 +83,7 @@ impl System {
         following.spawn(quotas.clone().tidy(tenants.clone()));
         let context = Context {
             turns: TenantActors::new(options.turns_per_tenant),
+            started: ports.clock.now(),
             quotas: quotas.clone(),
             options: Arc::new(options),
             tenants: tenants.clone(),

@@ -128,6 +128,34 @@ async fn a_crowd_of_one_tenants_turns_holds_nobody_else_up() {
     assert!(p99(&crowded) * 2 <= p99(&alone) * 3, "{:?} {:?}", p99(&alone), p99(&crowded));
 }
 
+/// The crowded tenant's one permit is with a call that nobody ever answers.
+#[tokio::test(start_paused = true)]
+async fn who_waits_too_long_for_the_tenants_share_gets_the_fallback() {
+    let disk = MemoryDisk::new(NonZeroU32::MIN);
+    let clock = Arc::new(TokioClock::starting_at(Timestamp::from_secs(1_767_225_600)));
+    let store = Arc::new(MemoryStore::open(disk, clock.clone()));
+    let master = MasterKey::generate();
+    let keys = EnvelopeKeys::new(store.clone(), clock.clone(), &master, keys::Options::default());
+    let (channel, responder) = (Arc::new(ScriptedChannel::default()), Arc::new(outside()));
+    let ports = in_memory::ports(store, keys, clock.clone(), channel.clone(), responder.clone());
+    let options = Options {
+        turns_per_tenant: NonZeroUsize::MIN,
+        answer_deadline: Duration::from_secs(20),
+        ..Options::default()
+    };
+    let system = System::start(ports, options).await.unwrap();
+    let crowded = system.tenants.apply(tenant("crowded", "1")).await.unwrap();
+    let events = (0..4).map(|number| message("1", number, clock.now())).collect();
+    system.reception.accept(ChannelKind::Whatsapp, &crowded, events).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(19)).await;
+    assert_eq!(channel.accepted().len(), 0);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(channel.accepted().len(), 3, "those that wait for the one");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!((channel.accepted().len(), responder.calls().len()), (4, 1), "and the one, which alone was asked");
+    system.kill().await;
+}
+
 #[expect(clippy::disallowed_methods, reason = "a switch of this test alone")]
 fn waiting() -> usize {
     std::env::var("HEDDLE_WAITING").ok().and_then(|waiting| waiting.parse().ok()).unwrap_or(4_000)

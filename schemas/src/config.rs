@@ -305,6 +305,10 @@ pub struct Engine {
     pub unknown_wait: Duration,
     /// Turns of one tenant that may be in retrieval or with the responder at once.
     pub turns_per_tenant: NonZeroUsize,
+    /// How long a turn may wait for its tenant's share of this node before the agent's fallback is said. What waited
+    /// while the node was down does not count.
+    #[serde(with = "human")]
+    pub answer_deadline: Duration,
     /// How long a shutdown waits for what is in work.
     #[serde(with = "human")]
     pub drain: Duration,
@@ -323,6 +327,7 @@ impl Default for Engine {
             send_timeout: Duration::from_secs(15),
             unknown_wait: Duration::from_secs(60),
             turns_per_tenant: const { NonZeroUsize::new(64).unwrap() },
+            answer_deadline: Duration::from_secs(600),
             drain: Duration::from_secs(20),
             answer_within: Duration::from_secs(86_400),
         }

@@ -620,6 +620,11 @@ impl Conversation {
             tenant: tenant.clone(),
             responder,
             fence: self.home.fence,
+            since: loaded
+                .head
+                .open
+                .first()
+                .map_or(self.context.started, |open| open.at.max(self.context.started)),
             cipher: loaded.thread.shared_cipher(),
             asked,
             history,

@@ -20,6 +20,7 @@ use heddle_schemas::ports::state::{Batch, Fence, StoreError, Swap};
 use heddle_schemas::record::event::{HandOver, Outcome};
 use heddle_schemas::table::{Key, SpentBy};
 use heddle_schemas::tenant::{MESSAGE_CHARACTERS, Resource, Tenant, WhenSpent};
+use heddle_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::split::split;
@@ -76,6 +77,8 @@ pub struct Turn {
     pub fence: Fence,
     /// The contact's key.
     pub cipher: Arc<dyn Cipher>,
+    /// Since when it waits, as far as this process has made it wait.
+    pub since: Timestamp,
     /// The messages it covers, in order; at least one.
     pub asked: Vec<Asked>,
     /// What was said before.
@@ -121,7 +124,15 @@ impl Turn {
     /// # Errors
     /// When the store is closed or has another owner: then nobody waits for the outcome.
     pub async fn run(mut self) -> Result<Ended, StoreError> {
-        let _permit = self.context.turns.admit(&self.tenant.id).await.ok_or(StoreError::Closed)?;
+        let waited = self.context.ports.clock.now().since(self.since);
+        let left = self.context.options.answer_deadline.saturating_sub(waited);
+        let admitted = tokio::time::timeout(left, self.context.turns.admit(&self.tenant.id)).await;
+        let Ok(admitted) = admitted else {
+            // It asks nobody, so it needs neither permit nor claim; one that was claimed before keeps what it covers.
+            self.context.ports.metrics.turn_overdue();
+            return self.fallback(Usage::default()).await;
+        };
+        let _permit = admitted.ok_or(StoreError::Closed)?;
         if !(self.responder.calls_outside() && self.has_text()) {
             return self.decide().await;
         }

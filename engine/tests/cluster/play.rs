@@ -282,6 +282,7 @@ impl Play {
             running.settled().await;
             assert_eq!(running.metric("heddle_dlq_records_total").await, 0.0);
         }
+        let used = self.site.nodes[0].usage(stage().tenant);
         for running in std::mem::take(&mut self.running).into_iter().flatten() {
             running.terminate();
         }
@@ -308,6 +309,8 @@ impl Play {
         );
         assert!(report.is_clean(), "{report:#?}");
         assert_eq!(twice, 0);
+        // I5: whoever decided it, and whatever died meanwhile.
+        assert_eq!(used, (report.replies, report.replies), "turns and messages used");
         // And so it is in the database: each message seen, each reply sent and reported, nothing left.
         let (messages, replies) = (report.messages.cast_signed(), report.replies.cast_signed());
         let expected = Stored { markers: messages, sends: replies, deliveries: replies, waiting: 0 };

@@ -68,6 +68,15 @@ impl Node {
         assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
     }
 
+    /// The turns and messages that a tenant is told to have used this month.
+    #[allow(dead_code, reason = "not every test of a process has a tenant of its own")]
+    pub(crate) fn usage(&self, tenant: &str) -> (u64, u64) {
+        let asked = self.heddle().args(["tenant", "usage", tenant, "--json"]).output().unwrap();
+        let usage: serde_json::Value = serde_json::from_slice(&asked.stdout).unwrap();
+        let total = |what: &str| usage["total"][what].as_u64().unwrap();
+        (total("turns"), total("messages"))
+    }
+
     /// Starts a node and waits until it is ready.
     pub(crate) async fn start(&self) -> Running {
         let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();

@@ -122,6 +122,7 @@ async fn a_process_killed_again_and_again_loses_nothing_and_sends_nothing_twice(
     running.settled().await;
     let unknown = running.metric("heddle_account_unknown_total").await;
     assert_eq!(running.metric("heddle_dlq_records_total").await, 0.0);
+    let used = node.usage(stage.tenant);
     running.terminate();
 
     let report = customers.report();
@@ -143,6 +144,7 @@ async fn a_process_killed_again_and_again_loses_nothing_and_sends_nothing_twice(
     assert!(killed >= kills().min(3), "the customers were done before the node was killed at all");
     assert!(report.is_clean(), "{report:#?}");
     assert!(twice.is_empty(), "{twice:?}");
+    assert_eq!(used, (report.replies, report.replies), "I5: turns and messages used");
 
     // As much of a number as no time of day holds by chance.
     let numbers = ["15550000", "sesame", WORD, "wamid", "crowns"];
