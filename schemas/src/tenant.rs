@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hours::Hours;
 use crate::id::{AccountId, AccountKey, ChannelKind, TenantId};
+use crate::language::Language;
 use crate::money::{Money, Price};
 use crate::ports::calendar::CalendarAccess;
 use crate::sealed::Secret;
@@ -55,10 +56,22 @@ pub struct Tenant {
     /// How long its data is kept.
     #[serde(default)]
     pub retention: Retention,
+    /// How its documents are searched.
+    #[serde(default)]
+    pub knowledge: KnowledgeBase,
 }
 
 fn default_region() -> String {
     "eu".into()
+}
+
+/// How a tenant's documents are searched.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct KnowledgeBase {
+    /// The language of most of them, whose word forms find each other. Another one is searched by its words as
+    /// they are. A change rebuilds the index at the next search.
+    pub language: Language,
 }
 
 /// How a tenant's agent speaks.
@@ -705,6 +718,15 @@ mod tests {
         let back: Tenant = serde_json::from_value(tenant.to_json_exposed()).unwrap();
         assert_eq!(back, tenant);
         assert!(!serde_json::to_string(&tenant).unwrap().contains("value of"));
+    }
+
+    #[test]
+    fn a_language_without_word_forms_is_refused_with_those_there_are() {
+        let text = |language| format!("{ACME}[knowledge]\nlanguage = \"{language}\"\n");
+        assert_eq!(Tenant::from_toml(&text("de")).unwrap().knowledge.language, Language::German);
+        assert_eq!(Tenant::from_toml(ACME).unwrap().knowledge.language, Language::English);
+        let fault = Tenant::from_toml(&text("xx")).unwrap_err().to_string();
+        assert!(fault.contains("`xx`") && fault.contains("`de`") && fault.contains("`none`"), "{fault}");
     }
 
     #[test]

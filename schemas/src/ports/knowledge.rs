@@ -23,11 +23,12 @@ pub enum DocumentFormat {
 /// A document to keep.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Document {
-    /// Its name among the tenant's documents: the same name replaces. 1 to 512 bytes.
+    /// Its name among the tenant's documents: the same name replaces. A file's name, or a page's address, so
+    /// that it can be cited. 1 to 512 bytes.
     pub id: String,
     /// What people call it.
     pub title: String,
-    /// How it is written.
+    /// How the text is written; a file of another format was read into one of these.
     pub format: DocumentFormat,
     /// The text.
     pub text: String,
@@ -51,7 +52,7 @@ pub struct DocumentSummary {
 /// A piece of a document that matched.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Passage {
-    /// The document.
+    /// The document: with the title and the headings, where the passage is from.
     pub document: String,
     /// Its title.
     pub title: String,
@@ -117,7 +118,8 @@ pub trait Knowledge: Send + Sync + 'static {
     /// Store failures.
     async fn list(&self, tenant: &TenantId) -> Result<Vec<DocumentSummary>, KnowledgeError>;
 
-    /// The passages that match best, the best first; none where nothing matches. Any text is a query.
+    /// The passages that match best, the best first; none where nothing matches. Of passages that say the same
+    /// under the same heading one may stand for all. Any text is a query.
     ///
     /// # Errors
     /// Index and store failures.

@@ -10,7 +10,7 @@ use heddle_schemas::hours::Hours;
 use heddle_schemas::id::{AccountId, ChannelKind, TenantId};
 use heddle_schemas::ports::knowledge::{Document, DocumentFormat};
 use heddle_schemas::sealed::Secret;
-use heddle_schemas::tenant::{Agent, ChannelAccount, Llm, Quota, Retention, Tenant, Tools};
+use heddle_schemas::tenant::{Agent, ChannelAccount, KnowledgeBase, Llm, Quota, Retention, Tenant, Tools};
 use sha2::{Digest, Sha256};
 
 use super::options::Options;
@@ -90,6 +90,7 @@ impl Cast {
                 ..Quota::default()
             },
             retention: Retention::default(),
+            knowledge: KnowledgeBase::default(),
         }
     }
 
