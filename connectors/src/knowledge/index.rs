@@ -1,33 +1,40 @@
 //! The index of one tenant's passages, in memory.
 //!
-//! A passage is one document of Tantivy's. Its text, its headings and its document's title are each
-//! indexed twice: by their words, which serves every language, and by the English stems of these. A
-//! query is the sum of BM25 over all of its words and fields; titles and headings weigh more than the
-//! text, words more than stems. Equal scores are ordered by document and place.
+//! A passage is one document of Tantivy's. Its title, headings and text are indexed together, as the reader
+//! meets them: by their words, which serves every language, and by the stems of these in the language of the
+//! index. A query is the sum of BM25 over its words and stems. What stands in the title or a heading weighs once
+//! more, and so do two words of the query that stand near each other. A word that no passage has in any form is
+//! taken for a slip of the pen: the likest words that passages have stand in for it, see [`super::typos`]. Equal
+//! scores are ordered by document and place; of passages that say the same under the same heading only the best
+//! is found. The weights are measured, see `deploy/decisions/0007-documents.md`.
 //!
 //! Nothing of Tantivy's runs between calls: a writer lives for one change, and its memory with it.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
+use heddle_schemas::language::Language;
 use heddle_schemas::ports::knowledge::Passage;
+use sha2::{Digest, Sha256};
 use tantivy::collector::sort_key::{NaturalComparator, SortByStaticFastValue, SortByString};
 use tantivy::collector::{SegmentSortKeyComputer, SortKeyComputer, TopDocs};
 use tantivy::directory::RamDirectory;
 use tantivy::indexer::IndexWriterOptions;
 use tantivy::merge_policy::LogMergePolicy;
-use tantivy::query::{BooleanQuery, BoostQuery, Occur, Query, TermQuery};
+use tantivy::query::{BooleanQuery, BoostQuery, Occur, PhraseQuery, Query, TermQuery};
 use tantivy::schema::{
     FAST, Field, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions, Value,
 };
-use tantivy::tokenizer::TokenizerManager;
+use tantivy::tokenizer::{TokenStream, TokenizerManager};
 use tantivy::{
-    DocId, IndexReader, IndexSettings, IndexWriter, Order, ReloadPolicy, Score, SegmentReader,
-    TantivyDocument, TantivyError, Term,
+    DocAddress, DocId, IndexReader, IndexSettings, IndexWriter, Order, ReloadPolicy, Score, Searcher,
+    SegmentReader, TantivyDocument, TantivyError, Term,
 };
 
 use super::passages::Cut;
-use crate::words::{content_words, folding, stemming};
+use super::typos;
+use crate::words::{Word, content_words_in, folding, stemming, words_in};
 
 /// Different words of a query that are searched for; a question has few, and each costs time.
 const QUERY_WORDS: usize = 64;
@@ -55,47 +62,66 @@ pub(super) enum Change {
     Remove(String),
 }
 
-/// A field that is indexed by words and by stems, and how much it weighs.
-struct Searched {
-    words: Field,
-    stems: Field,
-    boost: Score,
-}
-
+/// Where a passage is kept and searched.
 struct Fields {
     schema: Schema,
     document: Field,
     place: Field,
-    title: Searched,
-    headings: Searched,
-    text: Searched,
+    fingerprint: Field,
+    /// Of these only what is shown is kept.
+    title: Field,
+    headings: Field,
+    text: Field,
+    /// Title, headings and text together.
+    words: Field,
+    stems: Field,
+    title_stems: Field,
+    heading_stems: Field,
 }
 
 static FIELDS: LazyLock<Fields> = LazyLock::new(|| {
     let mut schema = Schema::builder();
-    let indexed = |tokenizer| {
+    let indexed = |tokenizer, option| {
         let indexing = TextFieldIndexing::default().set_tokenizer(tokenizer);
-        TextOptions::default().set_indexing_options(indexing.set_index_option(IndexRecordOption::WithFreqs))
+        TextOptions::default().set_indexing_options(indexing.set_index_option(option))
     };
-    let mut searched = |name: &str, boost| Searched {
-        words: schema.add_text_field(name, indexed("words").set_stored()),
-        stems: schema.add_text_field(&format!("{name} stems"), indexed("stems")),
-        boost,
-    };
-    let (title, headings, text) = (searched("title", 1.5), searched("headings", 2.0), searched("text", 1.0));
-    let document = schema.add_text_field(DOCUMENT, (STRING | STORED).set_fast("raw"));
-    let place = schema.add_u64_field(PLACE, FAST);
-    Fields { document, place, title, headings, text, schema: schema.build() }
+    Fields {
+        document: schema.add_text_field(DOCUMENT, (STRING | STORED).set_fast("raw")),
+        place: schema.add_u64_field(PLACE, FAST),
+        fingerprint: schema.add_u64_field(FINGERPRINT, FAST),
+        title: schema.add_text_field("title", STORED),
+        headings: schema.add_text_field("headings", STORED),
+        text: schema.add_text_field("text", STORED),
+        words: schema.add_text_field("words", indexed("words", IndexRecordOption::WithFreqs)),
+        stems: schema.add_text_field("stems", indexed("stems", IndexRecordOption::WithFreqsAndPositions)),
+        title_stems: schema.add_text_field("title stems", indexed("stems", IndexRecordOption::WithFreqs)),
+        heading_stems: schema.add_text_field("heading stems", indexed("stems", IndexRecordOption::WithFreqs)),
+        schema: schema.build(),
+    }
 });
 
 const DOCUMENT: &str = "document";
 const PLACE: &str = "place";
+const FINGERPRINT: &str = "fingerprint";
 
-/// How much a stem weighs beside the word itself.
-const STEM: Score = 0.6;
+/// How much a word weighs beside its stem.
+const WORD: Score = 0.4;
+/// How much a word weighs once more that stands in the title, and in a heading.
+const TITLE: Score = 0.2;
+const HEADING: Score = 0.2;
+/// How much two words near each other weigh beside the words themselves.
+const NEAR: Score = 0.2;
+/// Words that may stand between or change places, for two words to be near each other.
+const NEAR_WORDS: u32 = 3;
+/// Pairs of a query's words that are looked for.
+const PAIRS: usize = 16;
+
+/// How much a word weighs that stands in for one that no passage has.
+const TYPO: Score = 0.8;
 
 /// The index.
 pub(super) struct Index {
+    language: Language,
     index: tantivy::Index,
     reader: IndexReader,
     directory: RamDirectory,
@@ -104,20 +130,20 @@ pub(super) struct Index {
 
 impl Index {
     /// An index of these documents, each with another id.
-    pub(super) fn build(documents: &[Prepared]) -> Result<Self, TantivyError> {
+    pub(super) fn build(documents: &[Prepared], language: Language) -> Result<Self, TantivyError> {
         let directory = RamDirectory::create();
         let settings = IndexSettings::default();
         let mut index = tantivy::Index::create(directory.clone(), FIELDS.schema.clone(), settings)?;
         let tokenizers = TokenizerManager::default();
         tokenizers.register("words", folding());
-        tokenizers.register("stems", stemming());
+        tokenizers.register("stems", stemming(language));
         index.set_tokenizers(tokenizers);
         if !documents.is_empty() {
             write(&index, |writer| documents.iter().try_for_each(|document| add(writer, document)))?;
         }
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual);
         let reader = reader.doc_store_cache_num_blocks(4).try_into()?;
-        Ok(Self { index, reader, directory, changing: Mutex::default() })
+        Ok(Self { language, index, reader, directory, changing: Mutex::default() })
     }
 
     /// Makes a change, seen by searches that start after.
@@ -132,15 +158,31 @@ impl Index {
         self.reader.reload()
     }
 
+    /// The language whose word forms find each other.
+    pub(super) fn language(&self) -> Language {
+        self.language
+    }
+
     /// The passages that match best.
     pub(super) fn search(&self, query: &str, limit: usize) -> Result<Vec<Passage>, TantivyError> {
         let searcher = self.reader.searcher();
-        let limit = limit.min(usize::try_from(searcher.num_docs()).unwrap_or(usize::MAX));
-        let Some(query) = (limit > 0).then(|| parsed(query)).flatten() else { return Ok(Vec::new()) };
-        let place = SortByStaticFastValue::<u64>::for_field(PLACE);
-        let order = (Ranked, (SortByString::for_field(DOCUMENT), Order::Asc), (place, Order::Asc));
-        let found = searcher.search(&query, &TopDocs::with_limit(limit).order_by(order))?;
-        found.into_iter().map(|((score, ..), at)| Ok(passage(&searcher.doc(at)?, score.0))).collect()
+        let all = usize::try_from(searcher.num_docs()).unwrap_or(usize::MAX);
+        let limit = limit.min(all);
+        let Some(query) = (limit > 0).then(|| self.parsed(&searcher, query)).transpose()?.flatten() else {
+            return Ok(Vec::new());
+        };
+        // Some of what is found may say the same.
+        let mut fetched = limit.saturating_mul(2).saturating_add(8).min(all);
+        loop {
+            let found = ranked(&searcher, &query, fetched)?;
+            let is_all = found.len() < fetched || fetched == all;
+            let different = different(&searcher, found)?;
+            if different.len() >= limit || is_all {
+                let best = different.into_iter().take(limit);
+                return best.map(|(score, at)| Ok(passage(&searcher.doc(at)?, score))).collect();
+            }
+            fetched = fetched.saturating_mul(4).min(all);
+        }
     }
 
     /// Memory that it takes.
@@ -169,42 +211,114 @@ fn write(
 }
 
 fn add(writer: &IndexWriter, document: &Prepared) -> Result<(), TantivyError> {
-    let Fields { title, headings, text, .. } = &*FIELDS;
+    let Fields { title, headings, text, words, stems, title_stems, heading_stems, .. } = &*FIELDS;
     for (place, cut) in (0_u64..).zip(&document.cuts) {
         let mut passage = TantivyDocument::new();
         passage.add_text(FIELDS.document, &document.id);
         passage.add_u64(FIELDS.place, place);
-        let mut searched = |field: &Searched, value: &str| {
-            passage.add_text(field.words, value);
-            passage.add_text(field.stems, value);
+        let mut say = |fields: &[Field], value: &str| {
+            fields.iter().for_each(|field| passage.add_text(*field, value));
         };
-        searched(title, &document.title);
-        cut.headings.iter().for_each(|heading| searched(headings, heading));
-        searched(text, &cut.text);
+        say(&[*title, *words, *stems, *title_stems], &document.title);
+        cut.headings.iter().for_each(|heading| say(&[*headings, *words, *stems, *heading_stems], heading));
+        say(&[*text, *words, *stems], &cut.text);
+        passage.add_u64(FIELDS.fingerprint, fingerprint(cut));
         writer.add_document(passage)?;
     }
     Ok(())
 }
 
-/// The query of a text; `None` when it has no word.
-fn parsed(text: &str) -> Option<BooleanQuery> {
-    let text = &text[..text.floor_char_boundary(QUERY_BYTES)];
-    let words = content_words(text, QUERY_WORDS);
-    let Fields { title, headings, text, .. } = &*FIELDS;
-    let term = |field, word: &str, boost| -> (Occur, Box<dyn Query>) {
-        let term = TermQuery::new(Term::from_field_text(field, word), IndexRecordOption::WithFreqs);
-        (Occur::Should, Box::new(BoostQuery::new(Box::new(term), boost)))
-    };
-    let mut terms = Vec::with_capacity(words.len() * 6);
-    for field in [title, headings, text] {
-        terms.extend(words.iter().map(|word| term(field.words, &word.folded, field.boost)));
+impl Index {
+    /// The query of a text; `None` when it has no word.
+    fn parsed(&self, searcher: &Searcher, text: &str) -> Result<Option<BooleanQuery>, TantivyError> {
+        let text = &text[..text.floor_char_boundary(QUERY_BYTES)];
+        let asked = content_words_in(text, self.language, QUERY_WORDS);
+        let words = self.known(searcher, &asked)?;
+        let term = |field, word: &str, boost| -> (Occur, Box<dyn Query>) {
+            let term = TermQuery::new(Term::from_field_text(field, word), IndexRecordOption::WithFreqs);
+            (Occur::Should, Box::new(BoostQuery::new(Box::new(term), boost)))
+        };
+        let mut terms = Vec::with_capacity(words.len() * 4 + PAIRS);
+        terms.extend(words.iter().map(|(word, weight)| term(FIELDS.words, &word.folded, WORD * weight)));
         // Words of one stem are one to the stems.
-        let mut stems: Vec<_> = words.iter().map(|word| word.stem.as_str()).collect();
-        stems.sort_unstable();
-        stems.dedup();
-        terms.extend(stems.into_iter().map(|stem| term(field.stems, stem, field.boost * STEM)));
+        let mut stems: Vec<_> = words.iter().map(|(word, weight)| (word.stem.as_str(), *weight)).collect();
+        stems.sort_unstable_by(|a, b| a.0.cmp(b.0).then(b.1.total_cmp(&a.1)));
+        stems.dedup_by(|a, b| a.0 == b.0);
+        let stemmed = [(FIELDS.stems, 1.0), (FIELDS.title_stems, TITLE), (FIELDS.heading_stems, HEADING)];
+        for (field, boost) in stemmed {
+            terms.extend(stems.iter().map(|(stem, weight)| term(field, stem, boost * weight)));
+        }
+        let near = |pair: &[(Word, Score)]| -> Option<(Occur, Box<dyn Query>)> {
+            let [(a, _), (b, _)] = pair else { return None };
+            if a.stem == b.stem {
+                return None;
+            }
+            let terms = [a, b].map(|word| Term::from_field_text(FIELDS.stems, &word.stem));
+            let terms = terms.into_iter().enumerate().collect();
+            let phrase = PhraseQuery::new_with_offset_and_slop(terms, NEAR_WORDS);
+            Some((Occur::Should, Box::new(BoostQuery::new(Box::new(phrase), NEAR))))
+        };
+        terms.extend(words.windows(2).take(PAIRS).filter_map(near));
+        Ok((!terms.is_empty()).then(|| BooleanQuery::new(terms)))
     }
-    (!terms.is_empty()).then(|| BooleanQuery::new(terms))
+
+    /// The words that are searched for, with their weight: those of the query, and those that stand in for one
+    /// that no passage has.
+    fn known(&self, searcher: &Searcher, asked: &[Word]) -> Result<Vec<(Word, Score)>, TantivyError> {
+        let mut known = Vec::with_capacity(asked.len());
+        for word in asked {
+            if typos::has(searcher, FIELDS.words, &word.folded)?
+                || typos::has(searcher, FIELDS.stems, &word.stem)?
+            {
+                known.push((word.clone(), 1.0));
+                continue;
+            }
+            for meant in typos::likest(searcher, FIELDS.words, &word.folded)? {
+                known.extend(words_in(&meant, self.language, 1).into_iter().map(|word| (word, TYPO)));
+            }
+        }
+        Ok(known)
+    }
+}
+
+/// The passages that match best, by score, then by document and place.
+fn ranked(
+    searcher: &Searcher,
+    query: &BooleanQuery,
+    limit: usize,
+) -> Result<Vec<(Score, DocAddress)>, TantivyError> {
+    let place = SortByStaticFastValue::<u64>::for_field(PLACE);
+    let order = (Ranked, (SortByString::for_field(DOCUMENT), Order::Asc), (place, Order::Asc));
+    let found = searcher.search(query, &TopDocs::with_limit(limit).order_by(order))?;
+    Ok(found.into_iter().map(|((score, ..), at)| (score.0, at)).collect())
+}
+
+/// Of passages that say the same, the first.
+fn different(
+    searcher: &Searcher,
+    found: Vec<(Score, DocAddress)>,
+) -> Result<Vec<(Score, DocAddress)>, TantivyError> {
+    let columns = searcher.segment_readers().iter().map(|segment| segment.fast_fields().u64(FINGERPRINT));
+    let columns: Vec<_> = columns.collect::<Result<_, _>>()?;
+    let mut seen = HashSet::new();
+    let print = |at: DocAddress| columns.get(at.segment_ord as usize)?.first(at.doc_id);
+    Ok(found.into_iter().filter(|(_, at)| print(*at).is_none_or(|print| seen.insert(print))).collect())
+}
+
+/// What passages share that say the same under the same heading, whatever their case and signs.
+fn fingerprint(cut: &Cut) -> u64 {
+    let mut folding = folding();
+    let mut digest = Sha256::new();
+    for text in cut.headings.last().into_iter().chain([&cut.text]) {
+        let mut words = folding.token_stream(text);
+        while words.advance() {
+            digest.update(words.token().text.as_bytes());
+            digest.update([0]);
+        }
+        digest.update([1]);
+    }
+    let digest = digest.finalize();
+    u64::from_le_bytes(digest[..8].try_into().expect("eight of 32 bytes"))
 }
 
 fn passage(found: &TantivyDocument, score: Score) -> Passage {
@@ -213,9 +327,9 @@ fn passage(found: &TantivyDocument, score: Score) -> Passage {
     let Fields { document, title, headings, text, .. } = &*FIELDS;
     Passage {
         document: first(*document),
-        title: first(title.words),
-        headings: all(headings.words).collect(),
-        text: first(text.words),
+        title: first(*title),
+        headings: all(*headings).collect(),
+        text: first(*text),
         score,
     }
 }

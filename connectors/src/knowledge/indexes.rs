@@ -4,14 +4,15 @@
 //! nobody else waits for it. Over the limits of number and memory, the least recently used are
 //! forgotten: a search under way keeps its own until it ends.
 //!
-//! An index knows which version of the documents it holds. It serves a search when that is the
-//! version which the search read, or when its load began after the search did.
+//! An index knows which version of the documents it holds, and in which language. It serves a search of
+//! this language when that is the version which the search read, or when its load began after the search did.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use heddle_schemas::id::TenantId;
+use heddle_schemas::language::Language;
 use heddle_schemas::ports::knowledge::KnowledgeError;
 use lru::LruCache;
 use tokio::sync::OnceCell;
@@ -78,10 +79,11 @@ impl Indexes {
         Moment(self.births.load(Ordering::SeqCst))
     }
 
-    /// An index that holds `version`, which was read after `since`, or what came later.
+    /// An index in this language that holds `version`, which was read after `since`, or what came later.
     pub(super) async fn at<F: Future<Output = Result<Loaded, KnowledgeError>>>(
         &self,
         tenant: &TenantId,
+        language: Language,
         since: Moment,
         version: &Version,
         load: impl Fn() -> F,
@@ -98,7 +100,8 @@ impl Indexes {
             if loads {
                 self.close_least_used();
             }
-            if slot.born >= since.0 || loaded.holds(version) {
+            let is_current = slot.born >= since.0 || loaded.holds(version);
+            if is_current && loaded.index.language() == language {
                 return Ok(loaded.index.clone());
             }
             self.forget(tenant, &slot);

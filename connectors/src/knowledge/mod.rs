@@ -17,7 +17,7 @@
 //! # Layout
 //! - [`document`]: which documents are taken, and how a file becomes one.
 //! - `markdown`, `passages`: a document cut into passages.
-//! - `index`: one tenant's index.
+//! - `index`: one tenant's index. `typos`: words that stand in for misspelt ones.
 //! - `indexes`: those that are open, the least recently used of which close.
 //! - `rows`: documents and their version in the state store.
 //! - `pool`: where work that would hold up other tasks is done.
@@ -31,6 +31,7 @@ mod passages;
 mod pool;
 mod rows;
 pub mod tantivy;
+mod typos;
 
 pub use document::document_from_file;
-pub use tantivy::{Options, TantivyKnowledge};
+pub use tantivy::{Languages, Options, TantivyKnowledge, passages_of};

@@ -7,6 +7,7 @@ use std::thread::available_parallelism;
 
 use async_trait::async_trait;
 use heddle_schemas::id::TenantId;
+use heddle_schemas::language::Language;
 use heddle_schemas::ports::keys::{Keys, KeysError};
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Knowledge, KnowledgeError, Passage};
 use heddle_schemas::ports::state::State;
@@ -36,6 +37,32 @@ pub struct Options {
     /// the searches, so that one tenant's load never holds up another's search. Default: the
     /// machine's processors.
     pub loads: NonZeroUsize,
+    /// The language of each tenant. Default: English for all.
+    pub languages: Languages,
+}
+
+/// In which language a tenant's documents are searched; asked at each search.
+#[derive(Clone)]
+pub struct Languages(Arc<dyn Fn(&TenantId) -> Language + Send + Sync>);
+
+impl Languages {
+    /// As this says.
+    #[must_use]
+    pub fn new(of: impl Fn(&TenantId) -> Language + Send + Sync + 'static) -> Self {
+        Self(Arc::new(of))
+    }
+}
+
+impl Default for Languages {
+    fn default() -> Self {
+        Self::new(|_| Language::default())
+    }
+}
+
+impl fmt::Debug for Languages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Languages").finish_non_exhaustive()
+    }
 }
 
 impl Default for Options {
@@ -47,6 +74,7 @@ impl Default for Options {
             searches: processors,
             loading: const { NonZeroUsize::new(16).unwrap() },
             loads: processors,
+            languages: Languages::default(),
         }
     }
 }
@@ -58,6 +86,7 @@ pub struct TantivyKnowledge {
     searches: Pool,
     loading: Semaphore,
     loads: Pool,
+    languages: Languages,
 }
 
 impl TantivyKnowledge {
@@ -71,6 +100,7 @@ impl TantivyKnowledge {
             searches: Pool::new(options.searches),
             loading: Semaphore::new(options.loading.get()),
             loads,
+            languages: options.languages.clone(),
         }
     }
 
@@ -80,7 +110,7 @@ impl TantivyKnowledge {
         self.indexes.len()
     }
 
-    async fn load(&self, tenant: &TenantId) -> Result<Loaded, KnowledgeError> {
+    async fn load(&self, tenant: &TenantId, language: Language) -> Result<Loaded, KnowledgeError> {
         let _place = self.loading.acquire().await.map_err(|error| failed(tenant, error.to_string()))?;
         let version = self.rows.version(tenant).await?;
         let (mut documents, mut after) = (Vec::new(), None);
@@ -92,7 +122,7 @@ impl TantivyKnowledge {
                 None => break,
             }
         }
-        let index = self.loads.run(move || Index::build(&documents)).await;
+        let index = self.loads.run(move || Index::build(&documents, language)).await;
         let index = index.map_err(|detail| failed(tenant, detail))?;
         let index = index.map_err(|error| failed(tenant, error.to_string()))?;
         tracing::debug!(%tenant, passages = index.passages(), bytes = index.bytes(), "index loaded");
@@ -176,7 +206,9 @@ impl Knowledge for TantivyKnowledge {
             }
             return Err(error);
         }
-        let index = self.indexes.at(tenant, since, &version, || self.load(tenant)).await?;
+        let language = (self.languages.0)(tenant);
+        let load = || self.load(tenant, language);
+        let index = self.indexes.at(tenant, language, since, &version, load).await?;
         let query = query.to_owned();
         let found = self.searches.run(move || index.search(&query, limit)).await;
         let found = found.map_err(|detail| failed(tenant, detail))?;
@@ -197,6 +229,24 @@ impl fmt::Debug for TantivyKnowledge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TantivyKnowledge").field("open_indexes", &self.open_indexes()).finish_non_exhaustive()
     }
+}
+
+/// The passages that a document is searched by, as they would be found; their score is 0.
+///
+/// # Errors
+/// [`KnowledgeError::Refused`], as [`Knowledge::put`].
+pub fn passages_of(document: Document) -> Result<Vec<Passage>, KnowledgeError> {
+    document::check(&document)?;
+    let (stored, prepared) = cut(document)?;
+    let Document { id, title, .. } = stored.document;
+    let passage = |passages::Cut { headings, text }| Passage {
+        document: id.clone(),
+        title: title.clone(),
+        headings,
+        text,
+        score: 0.0,
+    };
+    Ok(prepared.cuts.into_iter().map(passage).collect())
 }
 
 fn cut(document: Document) -> Result<(Stored, Prepared), KnowledgeError> {

@@ -2,8 +2,8 @@
 //!
 //! A word is a run of letters and digits of any script, in lower case and without the accents of
 //! Latin letters ("Öffnungszeiten" is `offnungszeiten`), of less than 64 bytes: what is longer is no
-//! word that people ask for. Beside it stands its English stem, which finds "opening" by "open"; in
-//! other languages the word itself is what matches.
+//! word that people ask for. Beside it stands its stem, which finds "opening" by "open": the English one, where
+//! no other language is named. A language whose word forms are not known has words only.
 //!
 //! # Layout
 //! - `stop`: words that carry no subject, by language.
@@ -14,11 +14,12 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
+use heddle_schemas::language::Language;
 use icu_normalizer::ComposingNormalizerBorrowed;
 use icu_segmenter::options::SentenceBreakInvariantOptions;
 use icu_segmenter::{SentenceSegmenter, SentenceSegmenterBorrowed};
 use tantivy::tokenizer::{
-    AsciiFoldingFilter, Language, LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer, TextAnalyzer,
+    self, AsciiFoldingFilter, LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer, TextAnalyzer,
     TokenStream,
 };
 
@@ -34,7 +35,7 @@ static SENTENCES: LazyLock<SentenceSegmenterBorrowed<'static>> =
 pub(crate) struct Word {
     /// In lower case, without accents.
     pub(crate) folded: String,
-    /// Its English stem.
+    /// Its stem.
     pub(crate) stem: String,
 }
 
@@ -53,20 +54,51 @@ pub(crate) fn folding() -> TextAnalyzer {
         .build()
 }
 
-/// Cuts a composed text into the English stems of its folded words.
-pub(crate) fn stemming() -> TextAnalyzer {
+/// Cuts a composed text into the stems of its folded words. Accents go before the stem is taken: customers
+/// write with and without them.
+pub(crate) fn stemming(language: Language) -> TextAnalyzer {
+    let Some(language) = stems_of(language) else { return folding() };
     TextAnalyzer::builder(SimpleTokenizer::default())
         .filter(RemoveLongFilter::limit(TOO_LONG))
         .filter(LowerCaser)
         .filter(AsciiFoldingFilter)
-        .filter(Stemmer::new(Language::English))
+        .filter(Stemmer::new(language))
         .build()
+}
+
+fn stems_of(language: Language) -> Option<tokenizer::Language> {
+    Some(match language {
+        Language::Arabic => tokenizer::Language::Arabic,
+        Language::Danish => tokenizer::Language::Danish,
+        Language::Dutch => tokenizer::Language::Dutch,
+        Language::English => tokenizer::Language::English,
+        Language::Finnish => tokenizer::Language::Finnish,
+        Language::French => tokenizer::Language::French,
+        Language::German => tokenizer::Language::German,
+        Language::Greek => tokenizer::Language::Greek,
+        Language::Hungarian => tokenizer::Language::Hungarian,
+        Language::Italian => tokenizer::Language::Italian,
+        Language::Norwegian => tokenizer::Language::Norwegian,
+        Language::Portuguese => tokenizer::Language::Portuguese,
+        Language::Romanian => tokenizer::Language::Romanian,
+        Language::Russian => tokenizer::Language::Russian,
+        Language::Spanish => tokenizer::Language::Spanish,
+        Language::Swedish => tokenizer::Language::Swedish,
+        Language::Tamil => tokenizer::Language::Tamil,
+        Language::Turkish => tokenizer::Language::Turkish,
+        Language::None => return None,
+    })
 }
 
 /// The different words of a text, by first occurrence, at most `limit`.
 pub(crate) fn words(text: &str, limit: usize) -> Vec<Word> {
+    words_in(text, Language::English, limit)
+}
+
+/// [`words`], with the stems of this language.
+pub(crate) fn words_in(text: &str, language: Language, limit: usize) -> Vec<Word> {
     let text = composed(text);
-    let (mut folding, mut stemming) = (folding(), stemming());
+    let (mut folding, mut stemming) = (folding(), stemming(language));
     // Both are the same chain but for the last link, so they go in step.
     let (mut folded, mut stems) = (folding.token_stream(&text), stemming.token_stream(&text));
     let mut seen = HashSet::new();
@@ -85,8 +117,13 @@ pub(crate) fn words(text: &str, limit: usize) -> Vec<Word> {
 /// A word of one language may be a stop word of another ("die", "war", "hat"), so only one list is
 /// used: that of the language of which the text has the most stop words.
 pub(crate) fn content_words(text: &str, limit: usize) -> Vec<Word> {
+    content_words_in(text, Language::English, limit)
+}
+
+/// [`content_words`], with the stems of this language.
+pub(crate) fn content_words_in(text: &str, language: Language, limit: usize) -> Vec<Word> {
     // Stop words are taken out after the limit was met, so the first words of a very long text count.
-    let mut words = words(text, 4 * limit);
+    let mut words = words_in(text, language, 4 * limit);
     let stops = stop::of_language_of(&words);
     if words.iter().any(|word| !stops.contains(word.folded.as_str())) {
         words.retain(|word| !stops.contains(word.folded.as_str()));

@@ -325,14 +325,18 @@ async fn changes_of_an_open_index_find_what_a_new_one_finds() {
 #[tokio::test]
 async fn equal_passages_are_ordered_by_document_and_place() {
     let node = node();
-    let paragraph = format!("{} The garden has old trees.", "It is a large house. ".repeat(5));
-    let text = format!("{paragraph}\n\n{paragraph}\n\n{paragraph}");
+    // Each paragraph has a word of its own, so that none says what another does.
+    let text = |id: &str| {
+        let paragraph =
+            |n: u8| format!("{} Garden {id}{n} has old trees.", "It is a large house. ".repeat(5));
+        format!("{}\n\n{}\n\n{}", paragraph(0), paragraph(1), paragraph(2))
+    };
     for id in ["d", "b", "e"] {
-        node.put("acme", id, &text).await;
+        node.put("acme", id, &text(id)).await;
     }
     node.found("acme", "garden").await;
     for id in ["c", "a"] {
-        node.put("acme", id, &text).await;
+        node.put("acme", id, &text(id)).await;
     }
     let expected: Vec<_> = ["a", "b", "c", "d", "e"].iter().flat_map(|id| [*id; 3]).collect();
     let passages =
@@ -418,4 +422,90 @@ async fn searches_see_every_finished_change_while_others_are_made() {
     assert_eq!(passages.len(), 4);
     let (stored, _) = node.knowledge.rows.page(&globex, None, |stored| stored.document.text).await.unwrap();
     assert!(passages.iter().all(|passage| stored.contains(&passage.text)), "{stored:?}");
+}
+
+#[tokio::test]
+async fn word_forms_find_each_other_in_the_tenants_language() {
+    let site = Site::new();
+    let language = Arc::new(std::sync::Mutex::new(Language::English));
+    let told = language.clone();
+    let languages = Languages::new(move |_| *told.lock().unwrap());
+    let node = site.node(&Options { languages, ..Options::default() });
+    node.put("acme", "preise", "Die Kinder zahlen 60 Euro.").await;
+    node.put("acme", "orari", "Gli studenti telefonano alla scuola.").await;
+    let (german, italian) = ("Zahlt ein Kind auch?", "Devo telefonare?");
+    assert_eq!(node.found("acme", german).await, [""; 0]);
+    *language.lock().unwrap() = Language::German;
+    assert_eq!(node.found("acme", german).await, ["preise"]);
+    *language.lock().unwrap() = Language::Italian;
+    assert_eq!(node.found("acme", italian).await, ["orari"]);
+    *language.lock().unwrap() = Language::None;
+    assert_eq!(node.found("acme", german).await, [""; 0]);
+    assert_eq!(node.found("acme", "Euro").await, ["preise"]);
+}
+
+#[tokio::test]
+async fn a_misspelt_word_finds_and_a_known_one_is_left_alone() {
+    let node = node();
+    node.put("acme", "parking", "Parking is free behind the clinic.").await;
+    node.put("acme", "packing", "Packing takes an hour.").await;
+    node.put("acme", "orders", "Order A12345 was sent, order A12346 was not.").await;
+    assert_eq!(node.found("acme", "clinnic").await, ["parking"]);
+    assert_eq!(node.found("acme", "cilnic").await, ["parking"], "two letters changed");
+    assert_eq!(node.found("acme", "packing").await, ["packing"], "known, so not taken for parking");
+    assert_eq!(node.found("acme", "A12344").await, [""; 0], "a number means what it says");
+    assert_eq!(node.found("acme", "hxur").await, ["packing"]);
+    assert_eq!(node.found("acme", "fre").await, [""; 0], "too short to tell");
+    // A word of a removed document is known no more.
+    node.knowledge.remove(&tenant("acme"), "packing").await.unwrap();
+    assert_eq!(node.found("acme", "packing").await, ["parking"]);
+}
+
+#[tokio::test]
+async fn passages_that_say_the_same_are_found_once() {
+    let node = node();
+    let footer = "## Contact\n\nCall us at 555 0100, on weekdays.";
+    for n in 0..30 {
+        node.put("acme", &format!("page{n:02}"), &format!("# Page {n}\n\nText {n}.\n\n{footer}")).await;
+    }
+    node.put("acme", "shop", "## Shop\n\nCall us at 555 0100 -- on WEEKDAYS!").await;
+    node.put("acme", "faq", "## Do you deliver?\n\nYes, we do.\n\n## Do you gift-wrap?\n\nYes, we do.").await;
+    assert_eq!(node.found("acme", "call weekdays").await.len(), 2, "the same under two headings is two");
+    assert_eq!(node.found("acme", "yes we do").await, ["faq", "faq"]);
+    let passages = node.knowledge.search(&tenant("acme"), "page call weekdays", 20).await.unwrap();
+    assert_eq!(passages.len(), 20, "what is the same takes no place of others");
+}
+
+#[tokio::test]
+async fn words_near_each_other_weigh_more() {
+    let node = node();
+    let far = "The opening is celebrated. There is music, food and wine for all, and we tell you the hours.";
+    let near =
+        "These are our opening hours. There is music, food and wine for all, and we celebrate you too.";
+    node.put("acme", "a far", far).await;
+    node.put("acme", "b near", near).await;
+    assert_eq!(node.found("acme", "opening hours").await, ["b near", "a far"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_is_searchable_on_every_node_within_two_seconds_and_a_new_node_has_all() {
+    let site = Site::new();
+    let here = site.node(&Options::default());
+    let elsewhere = TantivyKnowledge::new(here.state.clone(), here.keys.clone(), &Options::default());
+    let found = async |word: &str| {
+        let passages = elsewhere.search(&tenant("acme"), word, 3).await.unwrap();
+        passages.into_iter().map(|passage| passage.document).collect::<Vec<_>>()
+    };
+    for n in 0..200 {
+        here.put("acme", &format!("d{n}"), &format!("# Room {n}\n\nThe room has {n} chairs and a garden."))
+            .await;
+    }
+    assert_eq!(found("room 7").await[0], "d7");
+    for n in 0..3 {
+        let word = ["zebra", "walrus", "ocelot"][n];
+        here.put("acme", "new", &format!("A {word} lives here.")).await;
+        let search = tokio::time::timeout(Duration::from_secs(2), found(word));
+        assert_eq!(search.await.expect("within two seconds"), ["new"]);
+    }
+    assert_eq!(site.node(&Options::default()).found("acme", "ocelot").await, ["new"]);
 }
