@@ -6,7 +6,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
-use heddle_connectors::knowledge::{Options, TantivyKnowledge, document_from_file};
+use heddle_connectors::knowledge::extract::File;
+use heddle_connectors::knowledge::extract::process::{self, Extractor};
+use heddle_connectors::knowledge::{Options, TantivyKnowledge};
 use heddle_connectors::memory::{ManualClock, MemoryDisk, MemoryStore};
 use heddle_connectors::responders::Extractive;
 use heddle_schemas::id::{MessageKey, TenantId, TurnId};
@@ -90,9 +92,10 @@ impl Clinic {
         let keys = EnvelopeKeys::new(state.clone(), clock, &master, keys::Options::default());
         let knowledge = TantivyKnowledge::new(state, Arc::new(keys), &Options::default());
         let tenant = Tenant::from_toml("id = \"acme\"\nname = \"Acme Clinic\"").unwrap();
-        let files = [("faq.md", FAQ), ("prices.txt", PRICES), ("fragen.md", DEUTSCH)];
-        for (name, text) in files {
-            let document = document_from_file(name, text.as_bytes()).unwrap();
+        let files = Extractor::new(process::Options::default());
+        for (name, text) in [("faq.md", FAQ), ("prices.txt", PRICES), ("fragen.md", DEUTSCH)] {
+            let file = File { id: name.into(), title: None, content_type: None, bytes: text.into() };
+            let document = files.document(files.place().await, file).await.unwrap();
             knowledge.put(&tenant.id, document).await.unwrap();
         }
         Self { knowledge, id: tenant.id.clone(), tenant: Arc::new(tenant) }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use heddle_actors::ports::Ports;
 use heddle_actors::tenants::{Tenants, TenantsError};
 use heddle_actors::{publish, quota};
+use heddle_connectors::knowledge::extract::File;
+use heddle_connectors::knowledge::extract::process::{Extractor, Place};
 use heddle_schemas::id::{ConversationId, MessageKey, TenantId};
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError, Passage};
 use heddle_schemas::ports::log::StoreError;
@@ -58,6 +60,8 @@ impl AdministrationError {
 pub struct Administration {
     tenants: Arc<Tenants>,
     ports: Ports,
+    /// What reads files.
+    pub files: Arc<Extractor>,
     /// What could not be processed.
     pub dead_letters: DeadLetters,
 }
@@ -65,8 +69,13 @@ pub struct Administration {
 impl Administration {
     /// Over these tenants, their documents and these dead letters.
     #[must_use]
-    pub fn new(tenants: Arc<Tenants>, ports: Ports, dead_letters: DeadLetters) -> Self {
-        Self { tenants, ports, dead_letters }
+    pub fn new(
+        tenants: Arc<Tenants>,
+        ports: Ports,
+        files: Arc<Extractor>,
+        dead_letters: DeadLetters,
+    ) -> Self {
+        Self { tenants, ports, files, dead_letters }
     }
 
     /// What a tenant has used in a month; without one, in the one that it is in the tenant's time zone.
@@ -126,6 +135,21 @@ impl Administration {
         document: Document,
     ) -> Result<DocumentSummary, AdministrationError> {
         self.tenant(id)?;
+        Ok(self.ports.knowledge.put(id, document).await?)
+    }
+
+    /// Keeps what a file says; `place` is from [`Administration::files`].
+    ///
+    /// # Errors
+    /// [`AdministrationError`].
+    pub async fn add_file(
+        &self,
+        id: &TenantId,
+        place: Place<'_>,
+        file: File,
+    ) -> Result<DocumentSummary, AdministrationError> {
+        self.tenant(id)?;
+        let document = self.files.document(place, file).await?;
         Ok(self.ports.knowledge.put(id, document).await?)
     }
 

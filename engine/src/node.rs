@@ -5,7 +5,7 @@
 //! closes the stores and leaves nothing to be replayed. A process that ends without draining loses nothing.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use heddle_actors::metrics::Metrics as ActorMetrics;
@@ -16,10 +16,12 @@ use heddle_connectors::calendar::{GoogleCalendar, google};
 use heddle_connectors::channels::whatsapp::{self, WhatsApp};
 use heddle_connectors::clock::SystemClock;
 use heddle_connectors::keys::{self, Entropy, EnvelopeKeys, SystemEntropy};
-use heddle_connectors::knowledge::{self, TantivyKnowledge};
+use heddle_connectors::knowledge::extract::process::{self as extraction, Extractor};
+use heddle_connectors::knowledge::{self, Languages, TantivyKnowledge};
 use heddle_connectors::responders::{Extractive, Llm, llm};
 use heddle_schemas::config::Config;
 use heddle_schemas::id::ChannelKind;
+use heddle_schemas::language::Language;
 use heddle_schemas::ports::channel::Channel;
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::responder::Responder;
@@ -66,6 +68,9 @@ pub struct Node {
     pub registry: Registry,
     /// The metrics of the engine's own parts.
     pub metrics: Arc<Metrics>,
+    files: Arc<Extractor>,
+    /// Once they are read: the knowledge, which is opened before, asks them for languages.
+    tenants: Arc<OnceLock<Arc<Tenants>>>,
     stores: Stores,
 }
 
@@ -92,7 +97,14 @@ impl Node {
         let state = stores.state();
         let keys: Arc<EnvelopeKeys> =
             Arc::new(EnvelopeKeys::new(state.clone(), clock.clone(), &master, keys::Options::default()));
-        let documents = TantivyKnowledge::new(state.clone(), keys.clone(), &knowledge::Options::default());
+        let tenants: Arc<OnceLock<Arc<Tenants>>> = Arc::default();
+        let known = tenants.clone();
+        let languages = Languages::new(move |tenant| {
+            let tenant = known.get().and_then(|tenants| tenants.get(tenant));
+            tenant.map_or_else(Language::default, |tenant| tenant.knowledge.language)
+        });
+        let knowledge = knowledge::Options { languages, ..knowledge::Options::default() };
+        let documents = TantivyKnowledge::new(state.clone(), keys.clone(), &knowledge);
         let whatsapp =
             whatsapp::Options { timeout: config.engine.send_timeout, ..whatsapp::Options::default() };
         let whatsapp: Arc<dyn Channel> = Arc::new(WhatsApp::new(&whatsapp, clock.clone())?);
@@ -116,7 +128,8 @@ impl Node {
             metrics: Arc::new(ActorMetrics::register(&registry)),
         };
         let metrics = Arc::new(Metrics::register(&registry));
-        Ok(Self { config, ports, registry, metrics, stores })
+        let files = Arc::new(Extractor::new(extraction::Options::default()));
+        Ok(Self { config, ports, registry, metrics, files, tenants, stores })
     }
 
     /// What can be administered without running: for commands on a folder that no process has open.
@@ -133,9 +146,10 @@ impl Node {
     /// What can be administered, over tenants that are kept up to date by somebody else.
     #[must_use]
     pub fn administration_of(&self, tenants: Arc<Tenants>) -> Administration {
+        self.know(&tenants);
         let options = Options::of(&self.config);
         let letters = DeadLetters::new(&self.ports, &options, self.metrics.clone());
-        Administration::new(tenants, self.ports.clone(), letters)
+        Administration::new(tenants, self.ports.clone(), self.files.clone(), letters)
     }
 
     /// Starts the actors. Webhooks are not taken in before [`heddle_actors::reception::WayIn::set_open`].
@@ -143,7 +157,14 @@ impl Node {
     /// # Errors
     /// When the tenants cannot be read, such as under a wrong master key.
     pub async fn start(&self) -> Result<System, NodeError> {
-        Ok(System::start(self.ports.clone(), Options::of(&self.config)).await?)
+        let system = System::start(self.ports.clone(), Options::of(&self.config)).await?;
+        self.know(&system.tenants);
+        Ok(system)
+    }
+
+    fn know(&self, tenants: &Arc<Tenants>) {
+        // They are the same for as long as the node is open.
+        let _ = self.tenants.set(tenants.clone());
     }
 
     /// Records of a topic that nobody has settled yet.

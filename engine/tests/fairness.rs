@@ -152,7 +152,11 @@ async fn who_waits_too_long_for_the_tenants_share_gets_the_fallback() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(channel.accepted().len(), 3, "those that wait for the one");
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!((channel.accepted().len(), responder.calls().len()), (4, 1), "and the one, which alone was asked");
+    assert_eq!(
+        (channel.accepted().len(), responder.calls().len()),
+        (4, 1),
+        "and the one, which alone was asked"
+    );
     system.kill().await;
 }
 

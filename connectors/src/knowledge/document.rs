@@ -1,4 +1,4 @@
-//! Which documents are taken, and how a file becomes one.
+//! Which documents are taken, and how what a file says becomes one.
 //!
 //! Whoever adds documents gets every refusal in words that say what would be taken. The limits keep
 //! one document from taking a node's memory: its text is held in memory while it is cut, and its
@@ -8,6 +8,7 @@ use std::path::Path;
 
 use heddle_schemas::ports::knowledge::{Document, DocumentFormat, KnowledgeError};
 
+use super::extract::{Extracted, Kind};
 use super::markdown;
 
 /// Bytes of text that a document may have.
@@ -22,29 +23,40 @@ const ID_BYTES: std::ops::RangeInclusive<usize> = 1..=512;
 /// Bytes of a title: every passage carries it.
 const MAX_TITLE_BYTES: usize = 1024;
 
-/// Makes a document of a file: its id is `name`, its title the first heading or else the file's
-/// name, its format told by the ending.
-///
-/// `name` is the file's name or its path below the folder that is added; folders are parted by `/`.
-///
-/// # Errors
-/// [`KnowledgeError::Refused`] for an ending that is not taken, a text that is not UTF-8, and what
-/// [`Knowledge::put`](heddle_schemas::ports::knowledge::Knowledge::put) would refuse: no text, too
-/// much of it, control characters.
-pub fn document_from_file(name: &str, bytes: &[u8]) -> Result<Document, KnowledgeError> {
-    let format = format_of(name).map_err(|why| refused(name, why))?;
-    if bytes.len() > MAX_BYTES {
-        return Err(refused(name, too_large(bytes.len())));
-    }
-    let text = text_of(bytes).map_err(|why| refused(name, why))?;
-    let heading = match format {
-        DocumentFormat::Markdown => markdown::first_heading(text),
+/// A document of what a file says: its title is the one that is given, its own, its first heading, or else
+/// its name without folders and ending.
+pub(super) fn of(id: &str, title: Option<String>, file: Extracted) -> Result<Document, KnowledgeError> {
+    let Extracted { title: own, format, text } = file;
+    let heading = || match format {
+        DocumentFormat::Markdown => markdown::first_heading(&text),
         DocumentFormat::Text => None,
     };
-    let title = heading.unwrap_or_else(|| stem(name));
-    let document = Document { id: name.to_owned(), title, format, text: text.to_owned() };
+    let title = title.or(own).or_else(heading).unwrap_or_else(|| stem(id));
+    let document = Document { id: id.to_owned(), title, format, text };
     check(&document)?;
     Ok(document)
+}
+
+/// A file of text or Markdown, kept as it is.
+pub(super) fn as_it_is(kind: Kind, bytes: &[u8]) -> Result<Extracted, String> {
+    if bytes.len() > MAX_BYTES {
+        return Err(too_large(bytes.len()));
+    }
+    let text = text_of(bytes)?;
+    Ok(match kind {
+        Kind::Markdown => Extracted::markdown(title_of_metadata(text), text.to_owned()),
+        _ => Extracted::text(None, text.to_owned()),
+    })
+}
+
+/// The `title` of the metadata that many generators of sites put before a page: lines between two of `---`.
+fn title_of_metadata(text: &str) -> Option<String> {
+    let mut lines = text.lines();
+    (lines.next()?.trim_end() == "---").then_some(())?;
+    let mut metadata = lines.take_while(|line| line.trim_end() != "---");
+    let title = metadata.find_map(|line| line.strip_prefix("title:"))?.trim();
+    let unquoted = ['"', '\''].into_iter().find_map(|quote| title.strip_prefix(quote)?.strip_suffix(quote));
+    Some(unquoted.unwrap_or(title).to_owned())
 }
 
 /// Whether a document may be kept, but for its passages.
@@ -84,19 +96,6 @@ fn too_large(bytes: usize) -> String {
     format!("it has {bytes} bytes, at most {MAX_BYTES} (4 MiB) are taken; cut it into several documents")
 }
 
-fn format_of(name: &str) -> Result<DocumentFormat, String> {
-    let taken = ".txt and .md are taken, other formats come later";
-    let Some(ending) = Path::new(name).extension() else {
-        return Err(format!("its name has no ending that tells what it is; {taken}"));
-    };
-    let ending = ending.to_string_lossy().to_lowercase();
-    match ending.as_str() {
-        "txt" | "text" => Ok(DocumentFormat::Text),
-        "md" | "markdown" => Ok(DocumentFormat::Markdown),
-        _ => Err(format!("files ending in .{ending} are not taken; {taken}")),
-    }
-}
-
 fn text_of(bytes: &[u8]) -> Result<&str, String> {
     // Editors on Windows write a byte order mark, which is no part of the text.
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
@@ -106,12 +105,21 @@ fn text_of(bytes: &[u8]) -> Result<&str, String> {
 }
 
 fn stem(name: &str) -> String {
+    // Of a page's address nothing is left out, unless it is a file's.
+    if name.contains("://") && !matches!(Kind::of_name(name), Some(Kind::Pdf | Kind::Docx | Kind::Text)) {
+        return name.to_owned();
+    }
     Path::new(name).file_stem().map_or_else(|| name.to_owned(), |stem| stem.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn document_from_file(name: &str, bytes: &[u8]) -> Result<Document, KnowledgeError> {
+        let kind = Kind::of_name(name).expect("a text");
+        of(name, None, as_it_is(kind, bytes).map_err(|why| refused(name, why))?)
+    }
 
     fn why(name: &str, bytes: &[u8]) -> String {
         match document_from_file(name, bytes) {
@@ -134,16 +142,30 @@ mod tests {
     }
 
     #[test]
+    fn a_markdown_file_with_metadata_is_called_by_its_title() {
+        let text = "---\nowner: x\ntitle: \"Opening hours\"\n---\n\n# Welcome\n\nNine.";
+        assert_eq!(document_from_file("hours.md", text.as_bytes()).unwrap().title, "Opening hours");
+        let text = "---\nowner: x\n---\n# Welcome\n\ntitle: none\n";
+        assert_eq!(document_from_file("hours.md", text.as_bytes()).unwrap().title, "Welcome");
+    }
+
+    #[test]
     fn other_files_are_called_by_their_name() {
         let plain = document_from_file("shop/price list.txt", b"# A visit is 40 euros.").unwrap();
         assert_eq!((plain.title.as_str(), plain.format), ("price list", DocumentFormat::Text));
         assert_eq!(document_from_file("faq.markdown", b"Yes.").unwrap().title, "faq");
+        let extracted = Extracted { title: None, format: DocumentFormat::Text, text: "Yes.".into() };
+        let page = of("https://acme.example/faq.html", None, extracted.clone()).unwrap();
+        assert_eq!(page.title, "https://acme.example/faq.html");
+        let file = of("https://acme.example/files/prices.pdf", None, extracted.clone()).unwrap();
+        assert_eq!(file.title, "prices");
+        let named = Extracted { title: Some("FAQ".into()), ..extracted };
+        assert_eq!(of("a", None, named.clone()).unwrap().title, "FAQ");
+        assert_eq!(of("a", Some("Answers".into()), named).unwrap().title, "Answers");
     }
 
     #[test]
     fn a_refusal_says_what_would_be_taken() {
-        assert!(why("prices.pdf", b"%PDF").contains(".pdf are not taken; .txt and .md are taken"));
-        assert!(why("README", b"text").contains(".txt and .md are taken"));
         assert!(why("latin1.txt", b"caf\xe9").contains("not UTF-8, from byte 3 on"));
         assert!(why("utf16.txt", b"\xff\xfea\0").contains("not UTF-8"));
         assert_eq!(why("empty.md", b" \r\n\t"), "it is empty");

@@ -15,7 +15,9 @@
 //! its own node; others see it with the next one, at the latest when it is tried again.
 //!
 //! # Layout
-//! - [`document`]: which documents are taken, and how a file becomes one.
+//! - [`crawl`]: the pages of a site.
+//! - [`document`]: which documents are taken, and how what a file says becomes one.
+//! - [`extract`]: text out of files, each read by a process of its own.
 //! - `markdown`, `passages`: a document cut into passages.
 //! - `index`: one tenant's index. `typos`: words that stand in for misspelt ones.
 //! - `indexes`: those that are open, the least recently used of which close.
@@ -23,7 +25,9 @@
 //! - `pool`: where work that would hold up other tasks is done.
 //! - [`tantivy`]: the port over all of these.
 
+pub mod crawl;
 pub mod document;
+pub mod extract;
 mod index;
 mod indexes;
 mod markdown;
@@ -33,5 +37,4 @@ mod rows;
 pub mod tantivy;
 mod typos;
 
-pub use document::document_from_file;
 pub use tantivy::{Languages, Options, TantivyKnowledge, passages_of};

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
+use heddle_connectors::knowledge::extract::File;
 use heddle_schemas::config::Config;
 use heddle_schemas::id::{ConversationId, TenantId};
-use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
+use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError, Passage};
 use heddle_schemas::record::inbound::Handler;
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::zone::Month;
-use reqwest::{Client, Method, StatusCode};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -25,6 +27,8 @@ use crate::usage::Usage;
 
 /// How long the admin API may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long it may take for a file, which may wait for others to be read.
+const FILE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Where to find the node.
 #[derive(Debug, Clone, Default, Args)]
@@ -52,7 +56,10 @@ pub struct Remote {
 
 impl From<AdministrationError> for Failure {
     fn from(error: AdministrationError) -> Self {
-        Self::Failed(error.into())
+        match error {
+            AdministrationError::Knowledge(KnowledgeError::Refused { .. }) => Self::Usage(error.into()),
+            error => Self::Failed(error.into()),
+        }
     }
 }
 
@@ -176,6 +183,32 @@ impl Admin {
         }
     }
 
+    /// Keeps what a file says.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn add_file(&self, id: &TenantId, file: File) -> Result<DocumentSummary, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let path = format!("tenants/{id}/documents/file");
+                let query = [("id", Some(&file.id)), ("title", file.title.as_ref())];
+                let query: Vec<_> = query
+                    .iter()
+                    .filter_map(|(name, value)| Some((*name, value.as_ref()?.as_str())))
+                    .collect();
+                let mut request = remote.request(Method::POST, &path, &query).timeout(FILE_TIMEOUT);
+                if let Some(content_type) = &file.content_type {
+                    request = request.header(CONTENT_TYPE, content_type);
+                }
+                Remote::answer(request.body(file.bytes.clone())).await
+            }
+            Self::Local(_, local) => {
+                let place = local.files.place().await;
+                Ok(local.add_file(id, place, file).await?)
+            }
+        }
+    }
+
     /// Removes a document.
     ///
     /// # Errors
@@ -283,14 +316,20 @@ impl Remote {
         query: &[(&str, &str)],
         body: Option<Value>,
     ) -> Result<T, Failure> {
-        let failed = |error: reqwest::Error| Failure::Failed(error.without_url().into());
-        let mut request = self.client.request(method, format!("{}/v1/{path}", self.base)).query(query);
-        if !self.token.is_empty() {
-            request = request.bearer_auth(self.token.expose());
-        }
+        let mut request = self.request(method, path, query);
         if let Some(body) = body {
             request = request.json(&body);
         }
+        Self::answer(request).await
+    }
+
+    fn request(&self, method: Method, path: &str, query: &[(&str, &str)]) -> RequestBuilder {
+        let request = self.client.request(method, format!("{}/v1/{path}", self.base)).query(query);
+        if self.token.is_empty() { request } else { request.bearer_auth(self.token.expose()) }
+    }
+
+    async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, Failure> {
+        let failed = |error: reqwest::Error| Failure::Failed(error.without_url().into());
         let response = request.send().await.map_err(failed)?;
         let status = response.status();
         let bytes = response.bytes().await.map_err(failed)?;
@@ -303,7 +342,9 @@ impl Remote {
         let detail = problem["detail"].as_str().unwrap_or("no detail");
         let detail = anyhow!("{detail}");
         match status {
-            StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST => Err(Failure::Usage(detail)),
+            StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => {
+                Err(Failure::Usage(detail))
+            }
             _ => Err(Failure::Failed(detail.context(format!("the node answered {status}")))),
         }
     }

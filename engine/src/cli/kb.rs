@@ -1,14 +1,17 @@
 //! `heddle kb`: a tenant's documents.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use heddle_connectors::knowledge::document_from_file;
+use heddle_connectors::knowledge::crawl::{self, Crawl, Visit};
+use heddle_connectors::knowledge::extract::process as extraction;
+use heddle_connectors::knowledge::extract::{File, Kind, TAKEN};
 use heddle_schemas::config::Config;
 use heddle_schemas::id::TenantId;
-use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
+use heddle_schemas::ports::knowledge::{DocumentSummary, Passage};
 
 use super::Failure;
 use super::admin::{Admin, Where};
@@ -25,13 +28,21 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Add files, or the files in folders: .txt and .md. A document of the same name is replaced.
+    /// Add files, the files in folders, or the pages of sites: .txt, .md, .html, .pdf and .docx. A document of
+    /// the same name or address is replaced.
     Add {
         /// The tenant's id.
         tenant: TenantId,
-        /// Files or folders.
+        /// Files, folders, or addresses that begin with http:// or https://. Of a site, pages are read one
+        /// after another, as its robots.txt allows, and from public addresses only.
         #[arg(required = true)]
-        paths: Vec<PathBuf>,
+        sources: Vec<String>,
+        /// Pages of a site at most.
+        #[arg(long, default_value_t = crawl::Options::default().max_pages)]
+        max_pages: NonZeroUsize,
+        /// Links from the first page of a site to another one at most.
+        #[arg(long, default_value_t = crawl::Options::default().max_depth)]
+        max_depth: usize,
     },
     /// List the documents.
     List {
@@ -62,29 +73,31 @@ enum Action {
 /// # Errors
 /// [`Failure`].
 pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
-    let documents = match &arguments.action {
-        Action::Add { paths, .. } => read(paths)?,
-        _ => Vec::new(),
+    let sources = match &arguments.action {
+        Action::Add { sources, .. } => Sources::find(sources)?,
+        _ => Sources::default(),
     };
     let admin = Admin::find(config, &arguments.place).await?;
-    let done = act(&admin, arguments.action, documents, output).await;
+    let done = act(&admin, arguments.action, sources, output).await;
     admin.close().await;
     done
 }
 
-async fn act(
-    admin: &Admin,
-    action: Action,
-    documents: Vec<Document>,
-    output: &mut Output,
-) -> Result<(), Failure> {
+async fn act(admin: &Admin, action: Action, sources: Sources, output: &mut Output) -> Result<(), Failure> {
     match action {
-        Action::Add { tenant, .. } => {
-            let mut added = Vec::with_capacity(documents.len());
-            for document in documents {
-                added.push(admin.add(&tenant, document).await?);
+        Action::Add { tenant, max_pages, max_depth, .. } => {
+            let options = crawl::Options { max_pages, max_depth, ..crawl::Options::default() };
+            let mut adding = Adding { admin, tenant, added: Vec::new(), refused: Vec::new() };
+            let done = adding.all(sources, &options, output).await;
+            let Adding { added, refused, .. } = adding;
+            // What was added is told whatever came after.
+            if !added.is_empty() {
+                output.result(&added, || listed(&added));
             }
-            output.result(&added, || listed(&added));
+            done?;
+            if !refused.is_empty() {
+                return Err(Failure::Usage(anyhow!("{}", refused.join("\n"))));
+            }
         }
         Action::List { tenant } => {
             let documents = admin.documents(&tenant).await?;
@@ -128,41 +141,126 @@ fn listed(documents: &[DocumentSummary]) -> String {
     table(["DOCUMENT", "TITLE", "BYTES", "PASSAGES"], &rows)
 }
 
-/// Reads every file before any is added, so that a wrong one changes nothing. In a folder, files of other
-/// kinds and hidden ones are passed over; a file that is named must be one that is taken.
-fn read(paths: &[PathBuf]) -> Result<Vec<Document>, Failure> {
-    let usage = |path: &Path, why: String| Failure::Usage(anyhow!("{}: {why}", path.display()));
-    let mut files: Vec<(String, PathBuf)> = Vec::new();
-    for path in paths {
-        let about = std::fs::metadata(path).map_err(|error| usage(path, error.to_string()))?;
-        if about.is_dir() {
-            walk(path, path, &mut files).map_err(|error| usage(path, error.to_string()))?;
-        } else {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-            files.push((name.unwrap_or_default(), path.clone()));
+/// Documents being added.
+struct Adding<'a> {
+    admin: &'a Admin,
+    tenant: TenantId,
+    added: Vec<DocumentSummary>,
+    refused: Vec<String>,
+}
+
+impl Adding<'_> {
+    async fn all(
+        &mut self,
+        sources: Sources,
+        options: &crawl::Options,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        for (name, path) in sources.files {
+            let bytes = std::fs::read(&path).map_err(|error| usage(&path, error))?;
+            self.file(File { id: name, title: None, content_type: None, bytes: bytes.into() }).await?;
         }
-    }
-    let mut names = BTreeSet::new();
-    let mut documents = Vec::new();
-    let mut faults = Vec::new();
-    for (name, path) in files {
-        if !names.insert(name.clone()) {
-            faults.push(format!(
-                "{}: another file is named {name:?} too; one would replace the other",
-                path.display()
-            ));
-            continue;
+        for site in sources.sites {
+            self.site(&site, options, output).await?;
         }
-        let read = std::fs::read(&path).map_err(|error| error.to_string());
-        match read.and_then(|bytes| document_from_file(&name, &bytes).map_err(|error| error.to_string())) {
-            Ok(document) => documents.push(document),
-            Err(why) => faults.push(format!("{}: {why}", path.display())),
+        Ok(())
+    }
+
+    /// Adds one file; a refusal is kept, and the next one may be taken.
+    async fn file(&mut self, file: File) -> Result<(), Failure> {
+        match self.admin.add_file(&self.tenant, file).await {
+            Ok(summary) => self.added.push(summary),
+            Err(Failure::Usage(why)) => self.refused.push(why.to_string()),
+            Err(failed) => return Err(failed),
         }
+        Ok(())
     }
-    if documents.is_empty() && faults.is_empty() {
-        faults.push("there is no .txt or .md file there".to_owned());
+
+    async fn site(
+        &mut self,
+        url: &str,
+        options: &crawl::Options,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let before = self.added.len() + self.refused.len();
+        let mut crawl = match Crawl::begin(url, options.clone()).await {
+            Ok(crawl) => crawl,
+            Err(error) => {
+                self.refused.push(error.to_string());
+                return Ok(());
+            }
+        };
+        while let Some(visit) = crawl.next().await {
+            match visit {
+                Visit::Found(file) => self.file(file).await?,
+                Visit::Skipped { url, why } => output.say(&format!("left out {url}: {why}")),
+                Visit::Stopped { why } => output.say(&format!("{url}: {why}")),
+            }
+        }
+        if self.added.len() + self.refused.len() == before {
+            self.refused.push(format!("{url}: no page of it can be taken"));
+        }
+        Ok(())
     }
-    if faults.is_empty() { Ok(documents) } else { Err(Failure::Usage(anyhow!("{}", faults.join("\n")))) }
+}
+
+/// What is to be added.
+#[derive(Default)]
+struct Sources {
+    /// Files by the name that their documents get.
+    files: Vec<(String, PathBuf)>,
+    sites: Vec<String>,
+}
+
+impl Sources {
+    /// Finds every file before any is added, so that a wrong name changes nothing. In a folder, files of other
+    /// kinds and hidden ones are passed over; a file that is named must be one that is taken.
+    fn find(sources: &[String]) -> Result<Self, Failure> {
+        let mut found = Self::default();
+        let mut faults = Vec::new();
+        for source in sources {
+            if source.starts_with("http://") || source.starts_with("https://") {
+                found.sites.push(source.clone());
+                continue;
+            }
+            let path = Path::new(source);
+            let about = std::fs::metadata(path).map_err(|error| usage(path, error))?;
+            if about.is_dir() {
+                walk(path, path, &mut found.files).map_err(|error| usage(path, error))?;
+            } else {
+                let name =
+                    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                if Kind::of_name(&name).is_none() {
+                    faults.push(format!("{source}: {TAKEN}"));
+                }
+                found.files.push((name, path.to_owned()));
+            }
+        }
+        let most = extraction::Options::default().file_bytes.get() as u64;
+        let mut names = BTreeSet::new();
+        for (name, path) in &found.files {
+            if !names.insert(name) {
+                let path = path.display();
+                faults
+                    .push(format!("{path}: another file is named {name:?} too; one would replace the other"));
+            }
+            let bytes = std::fs::metadata(path).map_err(|error| usage(path, error))?.len();
+            if bytes > most {
+                faults.push(format!(
+                    "{}: it has {bytes} bytes, files of at most {most} are taken",
+                    path.display()
+                ));
+            }
+        }
+        if found.files.is_empty() && found.sites.is_empty() {
+            faults.push(format!("there is no such file there; {TAKEN}"));
+        }
+        if faults.is_empty() { Ok(found) } else { Err(Failure::Usage(anyhow!("{}", faults.join("\n")))) }
+    }
+}
+
+fn usage(path: &Path, error: std::io::Error) -> Failure {
+    Failure::Usage(anyhow!("{}: {error}", path.display()))
 }
 
 fn walk(root: &Path, folder: &Path, files: &mut Vec<(String, PathBuf)>) -> std::io::Result<()> {
@@ -171,18 +269,98 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<(String, PathBuf)>) -> std::
     for entry in entries {
         let path = entry.path();
         let kind = entry.file_type()?;
-        let hidden = entry.file_name().to_string_lossy().starts_with('.');
-        let taken = path
-            .extension()
-            .and_then(|end| end.to_str())
-            .is_some_and(|end| ["txt", "md", "markdown"].contains(&end.to_ascii_lowercase().as_str()));
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let hidden = name.starts_with('.');
         // Links are not followed: they may lead out of the folder, or around in it.
         if kind.is_dir() && !hidden {
             walk(root, &path, files)?;
-        } else if kind.is_file() && !hidden && taken {
+        } else if kind.is_file() && !hidden && Kind::of_name(&name).is_some() {
             let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
             files.push((name, path));
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::{Arc, Mutex};
+
+    use axum::extract::Query;
+    use axum::routing::{get, post};
+    use axum::{Json, Router};
+    use heddle_schemas::ports::knowledge::DocumentFormat;
+    use heddle_schemas::sealed::Secret;
+
+    use super::super::admin::Remote;
+    use super::*;
+    use crate::http::admin::Uploaded;
+    use crate::http::problem::Problem;
+
+    /// A site, and a node that takes every page but the one of staff.
+    async fn stand_in(taken: Arc<Mutex<Vec<String>>>) -> String {
+        let html = |text: &'static str| get(async move || ([("content-type", "text/html")], text));
+        let take = async move |Query(file): Query<Uploaded>, body: String| {
+            if body.contains("<p>staff") {
+                let status = axum::http::StatusCode::UNPROCESSABLE_ENTITY;
+                return Err(Problem::new(status, format!("{:?} was refused: of staff", file.id)));
+            }
+            taken.lock().unwrap().push(file.id.clone());
+            let (title, format) = (body, DocumentFormat::Markdown);
+            Ok(Json(DocumentSummary { id: file.id, title, format, bytes: 1, passages: 1 }))
+        };
+        let routes = Router::new()
+            .route("/", html("<a href=/hours>hours</a><a href=/staff>staff</a>"))
+            .route("/hours", html("<p>Nine to five"))
+            .route("/staff", html("<p>staff"))
+            .route("/v1/tenants/acme/documents/file", post(take));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        url
+    }
+
+    #[tokio::test]
+    async fn the_pages_of_a_site_are_added_and_one_refused_page_keeps_no_other_away() {
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let url = stand_in(taken.clone()).await;
+        let admin = Admin::Remote(Remote::new(&url, Secret::default()).unwrap());
+        let mut adding =
+            Adding { admin: &admin, tenant: "acme".parse().unwrap(), added: Vec::new(), refused: Vec::new() };
+        let options = crawl::Options {
+            addresses: Arc::new(|address: IpAddr| address.is_loopback()),
+            pause: std::time::Duration::ZERO,
+            ..crawl::Options::default()
+        };
+        adding.site(&url, &options, &mut Output::new(true)).await.unwrap();
+        assert_eq!(*taken.lock().unwrap(), [format!("{url}/"), format!("{url}/hours")]);
+        assert_eq!(adding.added.len(), 2);
+        assert_eq!(adding.refused, [format!("\"{url}/staff\" was refused: of staff")]);
+        // What may not be reached is refused, and the command goes on.
+        adding.site(&url, &crawl::Options::default(), &mut Output::new(true)).await.unwrap();
+        assert!(adding.refused[1].contains("public internet"), "{:?}", adding.refused);
+    }
+
+    #[test]
+    fn files_of_a_folder_are_named_by_their_path_and_wrong_ones_told_before_any_is_added() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::create_dir(path("more")).unwrap();
+        for name in ["a.md", "more/b.PDF", ".hidden.md", "logo.png"] {
+            std::fs::write(path(name), "x").unwrap();
+        }
+        let given = |path: PathBuf| path.to_str().unwrap().to_owned();
+        let found = Sources::find(&[given(folder.path().to_owned()), "https://acme.example".into()]).unwrap();
+        let names: Vec<_> = found.files.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!((names, found.sites.len()), (vec!["a.md", "more/b.PDF"], 1));
+        let wrong =
+            Sources::find(&[given(path("logo.png")), given(path("a.md")), given(folder.path().to_owned())]);
+        let Err(Failure::Usage(why)) = wrong else { panic!("taken") };
+        let why = why.to_string();
+        assert!(
+            why.contains("logo.png: .txt, .md") && why.contains("another file is named \"a.md\""),
+            "{why}"
+        );
+    }
 }

@@ -7,7 +7,7 @@
 //! # Layout
 //! - [`output`]: the one place that prints.
 //! - [`admin`]: where commands find a node: its admin API, or the folder when no process has it open.
-//! - One file a command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`contact`], [`dlq`];
+//! - One file a command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`contact`], [`dlq`], [`extract`];
 //!   [`demo`] and [`load`] are folders.
 
 pub mod admin;
@@ -15,6 +15,7 @@ pub mod check_config;
 pub mod contact;
 pub mod demo;
 pub mod dlq;
+pub mod extract;
 pub mod kb;
 pub mod load;
 pub mod output;
@@ -74,6 +75,9 @@ enum Command {
     Kb(kb::Arguments),
     /// Who answers a contact: hand a conversation over to a human, give it back to the agent.
     Contact(contact::Arguments),
+    /// Read one file in a process that is there for nothing else; nodes start it.
+    #[command(hide = true)]
+    Extract(extract::Arguments),
     /// Dead letters, what could not be processed: list, show, replay.
     Dlq(dlq::Arguments),
     /// Load a running node with simulated customers; count and measure what comes back.
@@ -158,13 +162,16 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
     if let Command::CheckConfig(arguments) = &cli.command {
         return check_config::run(&cli.global, arguments, output);
     }
+    if let Command::Extract(arguments) = cli.command {
+        return extract::run(arguments);
+    }
     let config = configuration::load(cli.global.config.as_deref())?;
     install_telemetry(&cli.command, &config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match cli.command {
             Command::Serve => serve::run(config).await,
-            Command::CheckConfig(_) => Ok(()),
+            Command::CheckConfig(_) | Command::Extract(_) => Ok(()),
             Command::Topics(arguments) => topics::run(config, arguments, output).await,
             Command::Schema(arguments) => schema::run(config, arguments, output).await,
             Command::Tenant(arguments) => tenant::run(config, arguments, output).await,

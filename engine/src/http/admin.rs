@@ -1,12 +1,15 @@
 //! The admin API, `/v1`: tenants and their documents, dead letters, as JSON. Faults are problem details (RFC 9457).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, State};
-use axum::http::StatusCode;
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
+use heddle_connectors::knowledge::extract::File;
 use heddle_schemas::id::{AccountId, ChannelKind, ContactId, ConversationId, TenantId};
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
 use heddle_schemas::record::inbound::Handler;
@@ -24,6 +27,8 @@ use crate::usage::Usage;
 
 /// The largest body: a document of 4 MiB, escaped.
 const MAX_BODY: usize = 16 << 20;
+/// How long a file may take to come in: it holds one of few places meanwhile.
+const UPLOAD: Duration = Duration::from_secs(60);
 /// Passages of a search, where the request does not say.
 const PASSAGES: usize = 5;
 /// Passages of a search at most.
@@ -38,6 +43,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/tenants/{tenant}/usage", get(usage))
         .route("/tenants/{tenant}/conversations/{channel}/{account}/{contact}/handling", put(handle))
         .route("/tenants/{tenant}/documents", get(documents).post(add).delete(remove))
+        .route("/tenants/{tenant}/documents/file", post(add_file))
         .route("/tenants/{tenant}/search", post(search))
         .route("/dlq", get(letters))
         .route("/dlq/{id}", get(letter))
@@ -78,6 +84,16 @@ impl<T: Serialize> IntoResponse for List<T> {
 pub struct Named {
     /// The document's id.
     pub id: String,
+}
+
+/// A file, whose bytes are the request's body and whose `Content-Type` tells how it is written.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Uploaded {
+    /// The document's id, such as the file's name; without a `Content-Type` that tells, its ending does.
+    pub id: String,
+    /// What people call it; without it, what the file calls itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
 }
 
 /// What to search for.
@@ -160,6 +176,29 @@ async fn add(
     Json(document): Json<Document>,
 ) -> Answer<axum::Json<DocumentSummary>> {
     Ok(axum::Json(shared.administration.add(&id, document).await?))
+}
+
+async fn add_file(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<TenantId>,
+    Query(Uploaded { id: document, title }): Query<Uploaded>,
+    headers: HeaderMap,
+    request: Request,
+) -> Answer<axum::Json<DocumentSummary>> {
+    let administration = &shared.administration;
+    administration.tenant(&id)?;
+    let place = administration.files.place().await;
+    let most = administration.files.file_bytes();
+    let too_large = || {
+        let detail = format!("{document:?} was refused: files of at most {most} bytes are taken");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    };
+    let read = tokio::time::timeout(UPLOAD, axum::body::to_bytes(request.into_body(), most)).await;
+    let late = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, format!("the file took longer than {UPLOAD:?}"));
+    let bytes = read.map_err(late)?.map_err(|_| too_large())?;
+    let content_type = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).map(ToOwned::to_owned);
+    let file = File { id: document, title, content_type, bytes };
+    Ok(axum::Json(administration.add_file(&id, place, file).await?))
 }
 
 async fn remove(

@@ -7,7 +7,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-use super::admin::{Handles, List, OfMonth, Search};
+use super::admin::{Handles, List, OfMonth, Search, Uploaded};
 use super::problem::Problem;
 use crate::dead_letters::{Filters, Letter, LetterId, Page, Replay, Replayed};
 use crate::usage::Usage;
@@ -59,6 +59,13 @@ pub fn describe() -> Value {
                 json!([{ "name": "id", "in": "query", "required": true, "schema": { "type": "string" } }]),
             ),
         },
+        "/v1/tenants/{tenant}/documents/file": {
+            "parameters": tenant_path,
+            "post": with_parameters(
+                operation("Keeps what a file says: text, Markdown, HTML, PDF or DOCX; replaces the document of the same id.", Some(files()), &answer::<DocumentSummary>(&mut schemas, "200"), &mut schemas),
+                query::<Uploaded>(&mut schemas),
+            ),
+        },
         "/v1/tenants/{tenant}/search": {
             "parameters": tenant_path,
             "post": operation("The passages that match best, the best first.", Some(body::<Search>(&mut schemas)), &answer::<List<Passage>>(&mut schemas, "200"), &mut schemas),
@@ -102,6 +109,20 @@ fn body<T: schemars::JsonSchema>(schemas: &mut SchemaGenerator) -> Value {
     json!({ "required": true, "content": content::<T>(schemas, "application/json") })
 }
 
+/// A body of bytes, in any of the formats that are read.
+fn files() -> Value {
+    let types = [
+        "text/plain",
+        "text/markdown",
+        "text/html",
+        "application/pdf",
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        "application/octet-stream",
+    ];
+    let content: serde_json::Map<_, _> = types.map(|kind| (kind.to_owned(), json!({}))).into_iter().collect();
+    json!({ "required": true, "content": content })
+}
+
 fn answer<T: schemars::JsonSchema>(schemas: &mut SchemaGenerator, status: &str) -> Value {
     json!({ status: { "description": "done", "content": content::<T>(schemas, "application/json") } })
 }
@@ -123,10 +144,12 @@ fn operation(summary: &str, body: Option<Value>, answers: &Value, schemas: &mut 
 fn query<T: schemars::JsonSchema>(schemas: &mut SchemaGenerator) -> Value {
     let schema = schemas.root_schema_for::<T>();
     let fields = schema.get("properties").and_then(Value::as_object);
+    let required = schema.get("required").and_then(Value::as_array);
     let parameters = fields.into_iter().flatten().map(|(name, schema)| {
+        let required = required.is_some_and(|required| required.iter().any(|field| field == name));
         let mut schema = schema.clone();
         let description = schema.as_object_mut().and_then(|schema| schema.remove("description"));
-        json!({ "name": name, "in": "query", "required": false, "description": description, "schema": schema })
+        json!({ "name": name, "in": "query", "required": required, "description": description, "schema": schema })
     });
     parameters.collect()
 }
