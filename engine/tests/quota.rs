@@ -262,6 +262,7 @@ impl World {
         if let Some((job, chunk, number, tokens)) = self.decided(state, job).await {
             // Decided before the owner died: what it spent may not be written down.
             let totals = totals(job, tokens);
+            let began = self.clock.elapsed();
             loop {
                 let by = self.by(job, number);
                 match quotas.again(&self.tenant, self.fence, chunk, &by, self.clock.now(), totals).await {
@@ -281,6 +282,9 @@ impl World {
                     }
                 }
             }
+            // Longer than the end of a chunk is waited for; a closing that a crash interrupted is not waited for.
+            let took = self.clock.elapsed() - began;
+            assert!(took < Duration::from_secs(60), "it took {took:?} to write a turn down");
             taken.job = None;
             return;
         }
@@ -455,4 +459,41 @@ fn three_nodes_that_die_never_overspend_and_count_each_turn_once() {
         .filter(|&seed| std::panic::catch_unwind(AssertUnwindSafe(|| run(seed))).is_err())
         .collect();
     assert!(failed.is_empty(), "seeds {failed:?} of {seeds} failed; HEDDLE_SEED=N replays one");
+}
+
+/// The node dies between marking a chunk as closing and closing it; who takes its turns over finishes that.
+#[tokio::test(start_paused = true)]
+async fn a_closing_that_a_crash_interrupted_holds_nobody_up() {
+    let world = World::new(1).await;
+    world.stormy.store(false, Ordering::Relaxed);
+    world.todo.lock().unwrap().clear();
+    let (first, second) = (world.boot(), world.boot());
+    let job = Job {
+        turn: TurnId(MessageKey::from_bytes([1; 16])),
+        outside: false,
+        messages: 1,
+        most: 0,
+        attempts: 0,
+    };
+    let need = Amounts { messages: 1, ..Amounts::NONE };
+    let hold = first.quotas.take(&world.tenant, need).await.unwrap();
+    let chunk = hold.chunk();
+    // It was decided, and is not written down.
+    drop(hold);
+    let quotas = first.quotas.clone();
+    let closing = tokio::spawn(async move { quotas.give_back().await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    first.dead.store(true, Ordering::Relaxed);
+    closing.abort();
+
+    let (by, now) = (world.by(job, 0), world.clock.now());
+    let again = second.quotas.again(&world.tenant, world.fence, chunk, &by, now, totals(job, 0));
+    let again = tokio::time::timeout(Duration::from_secs(5), again).await.expect("it is not waited for");
+    let (write, hold) = again.unwrap().expect("it was not written down");
+    let batch = Batch { fence: Some(world.fence), after: vec![write], ..Batch::default() };
+    world.commit(&*second.ports.state, batch).await;
+    hold.expect("it moved to another chunk").settle(Amounts::NONE);
+    let month = world.tenant.hours.time_zone.month(now);
+    let usage = quota::usage(&second.ports, &world.tenant, month).await.unwrap();
+    assert_eq!((usage.total().turns, usage.spent.messages), (1, 2), "{usage:?}");
 }

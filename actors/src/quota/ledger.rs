@@ -29,9 +29,22 @@ pub(super) struct Open {
     pub(super) size: Amounts,
     /// Until when something may be taken from it.
     pub(super) until: Timestamp,
-    /// Somebody counts what was spent; nothing more is written down for it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) closing: bool,
+    /// Somebody counts what was spent; nothing more is written down for it. Whoever finds it may finish that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) closing: Option<Closing>,
+}
+
+/// How a chunk is being closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Closing {
+    /// By who has it, and knows of so many messages that were taken by turns that never settled.
+    Own {
+        /// Messages.
+        unsettled: u64,
+    },
+    /// By somebody else, long after its end.
+    Others,
 }
 
 impl Open {
@@ -100,7 +113,7 @@ impl Ledger {
             return Err(short);
         }
         let size = need.most(wanted.least(free.part(PART)));
-        self.open.push(Open { id, size, until, closing: false });
+        self.open.push(Open { id, size, until, closing: None });
         Ok(size)
     }
 
@@ -110,10 +123,10 @@ impl Ledger {
         self.open.iter().find(|open| open.id == id)
     }
 
-    /// Nothing more is to be written down for a chunk. Returns whether it is out.
-    pub(super) fn begin_closing(&mut self, id: ChunkId) -> bool {
-        let found = self.open.iter_mut().find(|open| open.id == id);
-        found.map(|open| open.closing = true).is_some()
+    /// Nothing more is to be written down for a chunk. Returns whether that is new.
+    pub(super) fn begin_closing(&mut self, id: ChunkId, closing: Closing) -> bool {
+        let found = self.open.iter_mut().find(|open| open.id == id && open.closing.is_none());
+        found.map(|open| open.closing = Some(closing)).is_some()
     }
 
     /// Takes a chunk back of which so much is spent. Returns whether it was out.

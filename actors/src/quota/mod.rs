@@ -40,7 +40,7 @@ use serde::Serialize;
 
 use self::amounts::{Amounts, Totals};
 use self::journal::Spend;
-use self::ledger::Ledger;
+use self::ledger::{Closing, Ledger};
 pub use self::purse::ChunkOf;
 use self::purse::{Held, LIFE, Purse};
 use crate::commit::{commit, read};
@@ -304,7 +304,7 @@ impl Quotas {
             let (_, before) = self.ledger(&key).await?;
             if let Some(dead) = before.overdue(now) {
                 let dead = ChunkOf { id: dead.id, ..of };
-                self.close(&tenant.id, dead, Closes::Others).await?;
+                self.close(&tenant.id, dead, Closing::Others).await?;
                 continue;
             }
             let limit = Amounts::limit(&tenant.quota);
@@ -397,7 +397,7 @@ impl Quotas {
     /// write, which is nothing where that is done, and what to hold until it is written.
     ///
     /// # Errors
-    /// [`StoreError`]; as unavailable while somebody else closes its chunk.
+    /// [`StoreError`]; as unavailable near the end of its chunk.
     pub async fn again(
         &self,
         tenant: &Tenant,
@@ -414,14 +414,15 @@ impl Quotas {
             let key = Key::quota(&tenant.id, &of.month.to_string());
             let (_, ledger) = self.ledger(&key).await?;
             if let Some(open) = ledger.find(of.id) {
-                if !open.closing && now.after(MARGIN) < open.until {
+                if open.closing.is_none() && now.after(MARGIN) < open.until {
                     return Ok(Some((self.settled(tenant, of, by, at, totals), held)));
                 }
-                if !open.is_overdue(now) {
-                    let detail = format!("a chunk of the quota of {} is being closed", tenant.id);
+                // One that is being closed may have lost who does it.
+                if open.closing.is_none() && !open.is_overdue(now) {
+                    let detail = format!("a chunk of the quota of {} is at its end", tenant.id);
                     return Err(StoreError::Unavailable { detail });
                 }
-                self.close(&tenant.id, of, Closes::Others).await?;
+                self.close(&tenant.id, of, Closing::Others).await?;
             }
             let found = read(&self.ports.metrics, || Spend::get(&*self.ports.state, &tenant.id, of.id, by));
             match found.await? {
@@ -451,13 +452,12 @@ impl Quotas {
     }
 
     /// Closes a chunk: adds its journal up and takes it off the ledger's list, in one step.
-    async fn close(&self, tenant: &TenantId, of: ChunkOf, closes: Closes) -> Result<(), StoreError> {
+    async fn close(&self, tenant: &TenantId, of: ChunkOf, closing: Closing) -> Result<(), StoreError> {
         let key = Key::quota(tenant, &of.month.to_string());
         let mut out = true;
         self.change(&key, |ledger| {
-            let closing = ledger.find(of.id).map(|open| open.closing);
-            out = closing.is_some();
-            closing == Some(false) && ledger.begin_closing(of.id)
+            out = ledger.find(of.id).is_some();
+            ledger.begin_closing(of.id, closing)
         })
         .await?;
         if !out {
@@ -469,13 +469,14 @@ impl Quotas {
         let used = days.values().fold(Totals::default(), |sum, day| sum.plus(*day));
         let mut lost = None;
         self.change(&key, |ledger| {
-            let Some(size) = ledger.find(of.id).map(|open| open.size) else {
+            let Some(open) = ledger.find(of.id) else {
                 lost = None;
                 return false;
             };
-            let unproven = match closes {
-                Closes::Own { unsettled } => unsettled,
-                Closes::Others => size.messages.saturating_sub(used.messages),
+            // As it was begun, whoever finishes it.
+            let unproven = match open.closing.unwrap_or(closing) {
+                Closing::Own { unsettled } => unsettled,
+                Closing::Others => open.size.messages.saturating_sub(used.messages),
             };
             lost = Some(unproven);
             let mut spent = used.amounts();
@@ -537,8 +538,8 @@ impl Quotas {
     }
 
     async fn close_held(&self, tenant: TenantId, account: Arc<Account>, held: Held) {
-        let closes = Closes::Own { unsettled: held.unsettled };
-        if let Err(error) = self.close(&tenant, held.of, closes).await {
+        let closing = Closing::Own { unsettled: held.unsettled };
+        if let Err(error) = self.close(&tenant, held.of, closing).await {
             // Others close it after its end.
             tracing::warn!(%tenant, %error, "a chunk of a quota could not be given back yet");
             if error.is_transient() {
@@ -560,7 +561,7 @@ pub async fn usage(ports: &Ports, tenant: &Tenant, month: Month) -> Result<Usage
         match ledger.overdue(ports.clock.now()) {
             Some(dead) => {
                 let dead = ChunkOf { id: dead.id, month };
-                quotas.close(&tenant.id, dead, Closes::Others).await?;
+                quotas.close(&tenant.id, dead, Closing::Others).await?;
             }
             None => break ledger,
         }
@@ -579,16 +580,4 @@ pub async fn usage(ports: &Ports, tenant: &Tenant, month: Month) -> Result<Usage
     }
     let limit = Amounts::limit(&tenant.quota);
     Ok(Usage { month, limit, spent, lost_messages: ledger.lost, set_aside, days })
-}
-
-/// Who closes a chunk.
-#[derive(Debug, Clone, Copy)]
-enum Closes {
-    /// Who has it, and knows of so many messages that were taken by turns that never settled.
-    Own {
-        /// Messages.
-        unsettled: u64,
-    },
-    /// Somebody else, long after its end.
-    Others,
 }
