@@ -45,6 +45,8 @@ const READS_AT_ONCE: usize = 8;
 const AGENDA_READ: usize = 4096;
 /// How many residents one look may retire.
 const RETIRED_AT_ONCE: usize = 4096;
+/// How many are looked at to make room for one.
+const LET_GO_AT_ONCE: usize = 4;
 
 /// A kind of resident: conversations of inbound, accounts of outbound.
 pub trait Resident: Clone + Send + Sync + 'static {
@@ -412,9 +414,7 @@ impl<R: Resident> Partition<R> {
                 let home = Home { fence: self.fence, idle: idle.clone(), partition: myself.clone() };
                 let actor = self.resident.spawn(key.clone(), home, myself.get_cell())?;
                 self.context.ports.metrics.residents(R::TOPIC, 1);
-                if state.residents.len() >= self.context.options.residents_per_partition.get() {
-                    self.retire_one(state);
-                }
+                self.make_room(state, 1);
                 state.residents.get_or_insert_mut(key, || Inhabitant { actor, idle, given: 0, last: now })
             }
         };
@@ -442,8 +442,19 @@ impl<R: Resident> Partition<R> {
         Ok(())
     }
 
+    /// Lets residents go where there are as many as there may be. Those at work stay, so there may be more of them
+    /// for a while: then more than one has to go.
+    fn make_room(&self, state: &mut PartitionState<R>, coming: usize) {
+        let most = self.context.options.residents_per_partition.get();
+        let over = (state.residents.len() + coming).saturating_sub(most);
+        for _ in 0..over.min(LET_GO_AT_ONCE) {
+            self.retire_one(state);
+        }
+    }
+
     /// Lets the residents go that have had no work for a while.
     fn retire(&self, state: &mut PartitionState<R>) {
+        self.make_room(state, 0);
         let now = self.context.ports.clock.now();
         for _ in 0..RETIRED_AT_ONCE {
             let Some((_, oldest)) = state.residents.peek_lru() else { return };
