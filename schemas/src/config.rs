@@ -309,6 +309,10 @@ pub struct Engine {
     /// while the node was down does not count.
     #[serde(with = "human")]
     pub answer_deadline: Duration,
+    /// Turns and other waits of one tenant that may be taken up at once in a partition, when they are due. Where more
+    /// than so many times the partitions are to wait for a responder at once (`turns_per_tenant`), it has to be raised
+    /// as well.
+    pub woken_per_tenant: NonZeroUsize,
     /// How long a shutdown waits for what is in work.
     #[serde(with = "human")]
     pub drain: Duration,
@@ -328,6 +332,7 @@ impl Default for Engine {
             unknown_wait: Duration::from_secs(60),
             turns_per_tenant: const { NonZeroUsize::new(64).unwrap() },
             answer_deadline: Duration::from_secs(600),
+            woken_per_tenant: const { NonZeroUsize::new(1024).unwrap() },
             drain: Duration::from_secs(20),
             answer_within: Duration::from_secs(86_400),
         }

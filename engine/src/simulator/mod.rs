@@ -17,6 +17,7 @@
 //! - `webhooks`: signed webhooks with retries and duplicates.
 //! - `customers`: people who ask in bursts and wait for answers; `record` is what one of them saw,
 //!   `report` the sum.
+//! - `llm`: beside all that, a provider of language models with limits, faults and an account of its own.
 //! - `wamid`, `dice`: message ids that look real, seeded randomness.
 
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ pub mod fault;
 pub mod graph;
 pub mod ledger;
 pub mod limits;
+pub mod llm;
 pub mod record;
 pub mod report;
 #[cfg(test)]
