@@ -2,6 +2,7 @@
 //!
 //! # Layout
 //! - `bin`: the benchmarks, one program each.
-//! - [`turn`]: the whole engine's turn, on whatever store.
+//! - [`turn`]: the whole engine's turn, on whatever store; [`cluster`]: the one on Kafka and CQL.
 
+pub mod cluster;
 pub mod turn;

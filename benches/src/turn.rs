@@ -7,8 +7,12 @@
 //! - `warm`: the same conversations go on, from a log that is full: the throughput.
 //! - `half`: records arrive at half that rate, in conversations that are in memory; from the append's call to the
 //!   reply being readable in outbound: the latency.
+//!
+//! [`waiting`] does the same with turns that wait for a language model.
 
 #![expect(clippy::disallowed_methods, reason = "a measurement takes the time")]
+
+pub mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
@@ -45,6 +49,8 @@ use serde_json::{Value, json};
 /// Webhooks that are filled in at once, and messages in one.
 const WEBHOOKS: usize = 64;
 const MESSAGES: usize = 50;
+/// How long a phase may take behind the last record.
+const PATIENCE: Duration = Duration::from_secs(120);
 const TEXT: &str =
     "What are your opening hours on a public holiday that falls on a Monday? We would come by tram.";
 
@@ -141,6 +147,7 @@ pub struct Turns {
     tenant: Arc<Tenant>,
     reception: Arc<Reception>,
     syncs: Option<Counter>,
+    options: Options,
 }
 
 impl Asked {
@@ -164,6 +171,20 @@ impl Turns {
         state: Arc<dyn State>,
         syncs: Option<Counter>,
     ) -> anyhow::Result<Self> {
+        let options = asked.options();
+        Self::answered_by(Arc::new(Echo), "", options, asked, log, state, syncs).await
+    }
+
+    /// The same, with a responder, options and more of the tenant's file.
+    async fn answered_by(
+        responder: Arc<dyn Responder>,
+        more: &str,
+        options: Options,
+        asked: Asked,
+        log: Arc<dyn Log>,
+        state: Arc<dyn State>,
+        syncs: Option<Counter>,
+    ) -> anyhow::Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let keys = EnvelopeKeys::new(
             state.clone(),
@@ -171,14 +192,13 @@ impl Turns {
             &MasterKey::generate(),
             heddle_connectors::keys::Options::default(),
         );
-        let echo: Arc<dyn Responder> = Arc::new(Echo);
         let ports = Ports {
             log: Arc::new(InboundOnly(log.clone())),
             state,
             keys: Arc::new(keys),
             calendar: Arc::new(MemoryCalendar::default()),
             knowledge: Arc::new(MemoryKnowledge::default()),
-            responders: Arc::new(move |_| echo.clone()),
+            responders: Arc::new(move |_| responder.clone()),
             channels: Arc::new(BTreeMap::new()),
             clock,
             random: Arc::new(|| {
@@ -189,13 +209,13 @@ impl Turns {
             metrics: Arc::new(Metrics::register(&prometheus::Registry::new())),
         };
         let (tenants, _) = Tenants::load(ports.log.clone(), ports.keys.clone(), ports.clock.clone()).await?;
-        let tenant = Tenant::from_toml(
+        let tenant = Tenant::from_toml(&format!(
             "id = \"bench\"\nname = \"Bench\"\n[agent]\nsettle = \"0s\"\n[[channels]]\nkind = \"whatsapp\"\n\
-             account = \"1\"\naccess_token = \"a\"\napp_secret = \"b\"\nverify_token = \"c\"\n",
-        )?;
+             account = \"1\"\naccess_token = \"a\"\napp_secret = \"b\"\nverify_token = \"c\"\n{more}",
+        ))?;
         let tenant = tenants.apply(tenant).await?;
         let reception = Arc::new(Reception::new(ports.clone(), WayIn::new(ports.clock.clone())));
-        Ok(Self { asked, log, ports, tenant, reception, syncs })
+        Ok(Self { asked, log, ports, tenant, reception, syncs, options })
     }
 
     fn syncs(&self) -> u64 {
@@ -260,6 +280,17 @@ impl Turns {
         Ok(())
     }
 
+    /// Waits until so many turns are decided, counted from the start of the process: one that waits for a
+    /// responder is settled in inbound before.
+    async fn decided(&self, turns: u64) -> anyhow::Result<()> {
+        let decided = async {
+            while self.ports.metrics.turns() < turns {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, decided).await.context("turns are missing")
+    }
+
     /// So many turns, a message each, in conversations that speak for the first time: to see what a turn writes.
     ///
     /// # Errors
@@ -298,12 +329,17 @@ impl Turns {
         let turns = numbers.len();
         let began = Instant::now();
         self.fill(numbers).await?;
-        let filling = began.elapsed();
+        self.work(turns, began.elapsed()).await
+    }
+
+    /// Lets the engine work off so many turns, which were filled in within this time.
+    async fn work(self: &Arc<Self>, turns: usize, filling: Duration) -> anyhow::Result<Value> {
         let (outputs, syncs) = (self.ends(Topic::Outbound).await?, self.syncs());
         let decided = self.ports.metrics.turns();
         let (cpu, began) = (cpu_seconds(), Instant::now());
-        let system = System::start(self.ports.clone(), self.asked.options()).await?;
+        let system = System::start(self.ports.clone(), self.options.clone()).await?;
         self.drain().await?;
+        self.decided(decided + turns as u64).await?;
         let took = began.elapsed();
         let cpu = cpu_seconds() - cpu;
         let replies = self.ends(Topic::Outbound).await? - outputs;
@@ -331,12 +367,24 @@ impl Turns {
 
     /// Lets messages arrive at a rate, and takes the time from each one's arrival to its reply.
     async fn half_load(self: &Arc<Self>, first: usize, a_second: f64) -> anyhow::Result<Value> {
-        let system = System::start(self.ports.clone(), self.asked.options()).await?;
+        self.half_load_beyond(first, a_second, |_| Some(Duration::ZERO)).await
+    }
+
+    /// The same, of the time beyond what `called` says that a turn's call to the outside took.
+    async fn half_load_beyond(
+        self: &Arc<Self>,
+        first: usize,
+        a_second: f64,
+        called: impl Fn(&str) -> Option<Duration>,
+    ) -> anyhow::Result<Value> {
+        let system = System::start(self.ports.clone(), self.options.clone()).await?;
         // Every conversation is in memory before the time counts: what is asked for is a node that goes on, not
         // one that has just started.
         let loaded = first + self.asked.conversations;
+        let decided = self.ports.metrics.turns();
         self.fill(first..loaded).await?;
         self.drain().await?;
+        self.decided(decided + self.asked.conversations as u64).await?;
         let first = loaded;
         let seen: Arc<Mutex<HashMap<String, Instant>>> = Arc::default();
         let mut tailing = tokio::task::JoinSet::new();
@@ -391,13 +439,16 @@ impl Turns {
         }
         let offered = sent.len() as f64 / began.elapsed().as_secs_f64();
         self.drain().await?;
+        self.decided(decided + (self.asked.conversations + number - first) as u64).await?;
         tokio::time::sleep(Duration::from_millis(100)).await;
         tailing.abort_all();
         let mut latency = Histogram::<u64>::new(3)?;
         let seen = std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
         for (turn, at) in &sent {
             let replied = seen.get(turn).ok_or_else(|| anyhow::anyhow!("a turn has no reply"))?;
-            latency.record(u64::try_from(replied.saturating_duration_since(*at).as_micros())?)?;
+            let called = called(turn).context("a turn has no call")?;
+            let beyond = replied.saturating_duration_since(*at).saturating_sub(called);
+            latency.record(u64::try_from(beyond.as_micros())?)?;
         }
         system.kill().await;
         let millis = |quantile: f64| latency.value_at_quantile(quantile) as f64 / 1000.0;

@@ -10,21 +10,16 @@
 #![expect(clippy::disallowed_methods, reason = "a measurement takes the time")]
 
 use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use hdrhistogram::Histogram;
+use heddle_benches::cluster::{Opened, Servers};
 use heddle_benches::turn::{Asked, Turns};
-use heddle_connectors::clock::SystemClock;
-use heddle_connectors::cluster::{self, Cluster};
-use heddle_connectors::cql::schema::{Schema, Wanted};
-use heddle_connectors::cql::{self, Cql};
-use heddle_connectors::kafka::{self, Connection, Kafka, topics};
+use heddle_connectors::cluster::Cluster;
 use heddle_schemas::ports::log::{FetchLimit, Log as _};
-use heddle_schemas::sealed::Secret;
 use heddle_schemas::topic::{Topic, TopicPartition};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use scylla::client::session_builder::SessionBuilder;
@@ -41,12 +36,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 struct Arguments {
     #[command(flatten)]
     asked: Asked,
-    /// A Kafka broker.
-    #[arg(long, default_value = "127.0.0.1:19092")]
-    kafka: String,
-    /// A node that speaks CQL.
-    #[arg(long, default_value = "127.0.0.1:19042")]
-    cql: String,
+    #[command(flatten)]
+    servers: Servers,
     /// Operations of the drivers alone.
     #[arg(long, default_value_t = 50_000)]
     raw: usize,
@@ -94,7 +85,7 @@ impl Rows {
 
 impl Shape {
     async fn read(arguments: &Arguments, keyspace: &str, store: &Cluster) -> anyhow::Result<Self> {
-        let session = SessionBuilder::new().known_node(&arguments.cql).build().await?;
+        let session = SessionBuilder::new().known_node(&arguments.servers.cql).build().await?;
         let query = format!("SELECT id, row, value FROM {keyspace}.history");
         let history = session.query_unpaged(query, ()).await?.into_rows_result()?;
         let history: Vec<_> = history.rows::<(Vec<u8>, Vec<u8>, Vec<u8>)>()?.collect::<Result<_, _>>()?;
@@ -132,57 +123,14 @@ impl Shape {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let id = std::process::id();
-    let of_cql = cql::Options {
-        nodes: vec![arguments.cql.clone()],
-        keyspace: format!("bench_{id}"),
-        datacenter: None,
-        user: String::new(),
-        password: Secret::default(),
-        tls: None,
-        timeout: Duration::from_secs(20),
-        in_flight: const { NonZeroUsize::new(512).unwrap() },
-    };
-    let of_kafka = kafka::Options {
-        connection: Connection {
-            brokers: vec![arguments.kafka.clone()],
-            node: "bench".into(),
-            client: BTreeMap::new(),
-        },
-        prefix: format!("bench.{id}."),
-        partitions: arguments.asked.partitions,
-        session_timeout: Duration::from_secs(30),
-        handover: Duration::from_secs(5),
-        max_record_bytes: 1_000_000,
-        policy: topics::Policy { replication: 1, retention: Duration::from_secs(86_400) },
-    };
-    Schema::connect(&of_cql, Wanted::Everywhere(NonZeroU32::MIN)).await?.apply().await?;
-    topics::apply(&of_kafka).await?;
-
-    let clock = Arc::new(SystemClock);
-    let kafka = Kafka::open(&of_kafka, clock.clone()).await?;
-    let options = cluster::Options {
-        owner: format!("bench/{id}"),
-        lease: Duration::from_secs(10),
-        longest_call: Duration::from_secs(1),
-        handover: Duration::from_secs(5),
-    };
-    let store = Cluster::new(options, Arc::new(kafka), Cql::open(&of_cql).await?, clock);
-    let mut seen = 0;
-    loop {
-        let assignment = store.assignment(seen).await?;
-        seen = assignment.generation;
-        if assignment.partitions.len() >= 2 * arguments.asked.partitions.get() as usize {
-            break;
-        }
-    }
+    let Opened { store, prefix, keyspace } = arguments.servers.open(arguments.asked.partitions).await?;
     let turns = Arc::new(Turns::open(arguments.asked.clone(), store.clone(), store.clone(), None).await?);
     turns.try_out(TRIED).await?;
-    let shape = Shape::read(&arguments, &of_cql.keyspace, &store).await?;
-    let before = raw(&arguments, &of_kafka.prefix, &of_cql.keyspace, &shape).await?;
+    let shape = Shape::read(&arguments, &keyspace, &store).await?;
+    let before = raw(&arguments, &prefix, &keyspace, &shape).await?;
     let mut result = turns.measure().await?;
     store.close().await;
-    let after = raw(&arguments, &of_kafka.prefix, &of_cql.keyspace, &shape).await?;
+    let after = raw(&arguments, &prefix, &keyspace, &shape).await?;
     let a_second = |raw: &Value| raw["a_second"].as_f64().unwrap_or(f64::NAN);
     let drivers = f64::midpoint(a_second(&before), a_second(&after));
     let warm = result["warm"]["turns_per_second"].as_f64().unwrap_or(f64::NAN);
@@ -197,9 +145,9 @@ async fn main() -> anyhow::Result<()> {
 
 /// One batch written and then one record produced, again and again, by the drivers alone.
 async fn raw(arguments: &Arguments, prefix: &str, keyspace: &str, shape: &Shape) -> anyhow::Result<Value> {
-    let session = Arc::new(SessionBuilder::new().known_node(&arguments.cql).build().await?);
+    let session = Arc::new(SessionBuilder::new().known_node(&arguments.servers.cql).build().await?);
     let producer: FutureProducer = rdkafka::ClientConfig::new()
-        .set("bootstrap.servers", &arguments.kafka)
+        .set("bootstrap.servers", &arguments.servers.kafka)
         .set("enable.idempotence", "true")
         .set("linger.ms", "1")
         .create()?;
