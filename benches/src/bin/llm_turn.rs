@@ -21,6 +21,7 @@ use heddle_benches::turn::waiting::{Model, Waiting, WaitingTurns};
 use heddle_connectors::clock::SystemClock;
 use heddle_connectors::embedded::{self, Embedded};
 use heddle_engine::simulator::llm::{LlmApi, Options};
+use heddle_schemas::config::{LogLevel, Telemetry};
 use heddle_schemas::ports::log::Log;
 use heddle_schemas::ports::state::State;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
@@ -65,6 +66,9 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    // What goes wrong is told beside the figures.
+    let level = LogLevel::Warn;
+    heddle_engine::telemetry::install(&Telemetry { level, ..Telemetry::default() })?;
     if arguments.provide {
         return provide(&arguments).await;
     }

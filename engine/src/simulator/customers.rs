@@ -30,7 +30,8 @@ use super::webhooks::Webhooks;
 /// A question: its lines, and what its answer must hold.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Question {
-    /// The lines of the burst, 1 to 3 as a rule. Not empty.
+    /// The lines of the burst, 1 to 3 as a rule. Not empty. `{n}` stands for a number that no other question of the
+    /// run has: of the first customer's questions 0, 1 and so on, then those of the second.
     pub lines: Vec<String>,
     /// Words that the right answer holds; `None` takes any answer.
     pub expect: Option<String>,
@@ -321,7 +322,8 @@ impl Shared {
         for turn in 0..self.options.questions.get() {
             let question = &self.options.script[(first + turn) % self.options.script.len()];
             let number = lock(&person.record).ask(question.expect.clone(), self.clock.elapsed());
-            self.ask(person, number, question).await;
+            let all_before = person.number * self.options.questions.get();
+            self.ask(person, number, question, all_before + turn).await;
             self.await_answer(person, number).await;
             if self.dice.hits(self.options.extras) {
                 self.react(person);
@@ -330,7 +332,7 @@ impl Shared {
         }
     }
 
-    async fn ask(&self, person: &Person, number: usize, question: &Question) {
+    async fn ask(&self, person: &Person, number: usize, question: &Question, of_all: usize) {
         if self.dice.hits(self.options.extras) {
             self.send(person, self.extra());
         }
@@ -338,6 +340,7 @@ impl Shared {
             if place > 0 {
                 tokio::time::sleep(self.dice.within(&self.options.gap)).await;
             }
+            let line = line.replace("{n}", &of_all.to_string());
             lock(&person.record).extend(number, self.clock.elapsed());
             self.crowd.show(|| Scene::Said { customer: person.number, text: line.clone() });
             self.send(person, json!({ "type": "text", "text": { "body": line } }));

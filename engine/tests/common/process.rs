@@ -160,6 +160,14 @@ impl Running {
         text.lines().filter(of_it).filter_map(value).sum()
     }
 
+    /// What the admin API has at a path.
+    #[allow(dead_code, reason = "not every test asks")]
+    pub(crate) async fn admin(&self, path: &str) -> serde_json::Value {
+        let answer = reqwest::get(format!("{}/v1/{path}", self.url)).await.unwrap();
+        assert!(answer.status().is_success(), "{path}: {}", answer.status());
+        answer.json().await.unwrap()
+    }
+
     /// What is in work and what waits, for a test that fails.
     #[allow(dead_code, reason = "not every test tells")]
     pub(crate) async fn waiting(&self) -> String {

@@ -9,6 +9,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a fault of the harness is a fault of the test")]
 
+mod model;
 #[path = "../common/process.rs"]
 mod process;
 #[path = "../common/stage.rs"]
