@@ -212,19 +212,19 @@ async fn three_nodes_use_nearly_all_requests_of_a_key_and_never_more() {
     world.assert_paid_once();
 }
 
-/// A call takes about 460 tokens here and reserves about 590, and 60,000 are allowed: 130 calls a minute, where 600
-/// requests were. The same interval is measured.
+/// A call takes about 240 tokens here and reserves about 340, and 40,000 are allowed: 167 calls a minute, where 600
+/// requests were and 216 are asked for. The same interval is measured.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_keep_the_tokens_of_a_key() {
     let tokens = Tokens { answer: Some(60), ..Tokens::default() };
-    let world = World::new(limits(600, 60_000), tokens, faults(), 100).await;
+    let world = World::new(limits(600, 40_000), tokens, faults(), 100).await;
     let start = SystemClock.elapsed();
-    let nodes: Vec<_> = ["a/1", "b/1", "c/1"].map(|name| world.node(name, 0.9)).into();
+    let nodes: Vec<_> = ["a/1", "b/1", "c/1"].map(|name| world.node(name, 1.2)).into();
     let (from, long) = (BEGIN, Duration::from_secs(60) * minutes());
     until(start, from + long).await;
     let (requests, used) = world.provider.counted(KEY, start + from..start + from + long);
     world.settle(nodes).await;
-    let (account, allowed) = (world.account(), 60_000 * u64::from(minutes()));
+    let (account, allowed) = (world.account(), 40_000 * u64::from(minutes()));
     println!("{used} of {allowed} tokens used in {requests} requests; {account:?}; {:?}", world.ends);
     assert_eq!(account.violations, 0, "{account:?}");
     assert!(used * 100 >= allowed * 90, "{used} of {allowed}");
@@ -233,7 +233,7 @@ async fn three_nodes_keep_the_tokens_of_a_key() {
 }
 
 /// The process that dies has used its part and gives nothing back; the one that takes its place asks at once for as
-/// much again.
+/// much again. Its part is missing for a minute, and the others use theirs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_dies_and_comes_back_uses_nothing_twice() {
     let world = World::new(limits(300, 1_000_000), Tokens::default(), faults(), 100).await;
@@ -251,6 +251,6 @@ async fn a_node_that_dies_and_comes_back_uses_nothing_twice() {
     println!("{before} requests before the crash, {after} in 68 s after it; {account:?}");
     assert_eq!(account.violations, 0, "{account:?}");
     assert!(before > 200, "what had been used was too little to show anything: {before}");
-    assert!(after > 200, "the others and who came back go on: {after}");
+    assert!(after > 160, "the others and who came back go on: {after}");
     world.assert_paid_once();
 }
