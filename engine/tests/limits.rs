@@ -185,6 +185,12 @@ fn faults() -> Faults {
     }
 }
 
+/// All scenes at once, each with a provider of its own: each has to see a whole minute.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_use_nearly_all_of_a_key_and_never_more_even_where_one_dies() {
+    tokio::join!(requests_are_the_limit(), tokens_are_the_limit(), a_node_dies_and_comes_back());
+}
+
 /// Waits until a moment that long after the start.
 async fn until(start: Duration, after: Duration) {
     tokio::time::sleep((start + after).saturating_sub(SystemClock.elapsed())).await;
@@ -192,8 +198,7 @@ async fn until(start: Duration, after: Duration) {
 
 /// The interval that is measured begins twenty seconds after the first question, and has whole minutes. 600 requests
 /// a minute are allowed and 720 asked for, so that from the fiftieth second on there are always some that wait.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_nodes_use_nearly_all_requests_of_a_key_and_never_more() {
+async fn requests_are_the_limit() {
     let world = World::new(limits(600, 1_000_000), Tokens::default(), faults(), 100).await;
     let start = SystemClock.elapsed();
     let nodes: Vec<_> = ["a/1", "b/1", "c/1"].map(|name| world.node(name, 4.0)).into();
@@ -212,30 +217,29 @@ async fn three_nodes_use_nearly_all_requests_of_a_key_and_never_more() {
     world.assert_paid_once();
 }
 
-/// A call takes about 240 tokens here and reserves about 340, and 40,000 are allowed: 167 calls a minute, where 600
-/// requests were and 216 are asked for. The same interval is measured.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_nodes_keep_the_tokens_of_a_key() {
+/// A call takes about 240 tokens here and reserves about 340, and 200,000 are allowed: 833 calls a minute, where 5,000
+/// requests were and 1,000 are asked for. The same interval is measured. What is reserved and not used can be used only
+/// when the answer has come, so a little less of tokens is used than of requests.
+async fn tokens_are_the_limit() {
     let tokens = Tokens { answer: Some(60), ..Tokens::default() };
-    let world = World::new(limits(600, 40_000), tokens, faults(), 100).await;
+    let world = World::new(limits(5_000, 200_000), tokens, faults(), 100).await;
     let start = SystemClock.elapsed();
-    let nodes: Vec<_> = ["a/1", "b/1", "c/1"].map(|name| world.node(name, 1.2)).into();
+    let nodes: Vec<_> = ["a/1", "b/1", "c/1"].map(|name| world.node(name, 5.5)).into();
     let (from, long) = (BEGIN, Duration::from_secs(60) * minutes());
     until(start, from + long).await;
     let (requests, used) = world.provider.counted(KEY, start + from..start + from + long);
     world.settle(nodes).await;
-    let (account, allowed) = (world.account(), 40_000 * u64::from(minutes()));
+    let (account, allowed) = (world.account(), 200_000 * u64::from(minutes()));
     println!("{used} of {allowed} tokens used in {requests} requests; {account:?}; {:?}", world.ends);
     assert_eq!(account.violations, 0, "{account:?}");
-    assert!(used * 100 >= allowed * 90, "{used} of {allowed}");
+    assert!(used * 100 >= allowed * 95, "{used} of {allowed}");
     assert_eq!(world.ended(), world.asked.load(Ordering::Relaxed), "each turn is answered or given up");
     world.assert_paid_once();
 }
 
 /// The process that dies has used its part and gives nothing back; the one that takes its place asks at once for as
 /// much again. Its part is missing for a minute, and the others use theirs.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_dies_and_comes_back_uses_nothing_twice() {
+async fn a_node_dies_and_comes_back() {
     let world = World::new(limits(300, 1_000_000), Tokens::default(), faults(), 100).await;
     let start = SystemClock.elapsed();
     let mut nodes: Vec<_> = ["a/1", "b/1", "c/1"].map(|name| world.node(name, 4.0)).into();
