@@ -83,7 +83,8 @@ async fn main() -> anyhow::Result<()> {
         Store::Embedded => {
             let folder = tempfile::tempdir()?;
             let partitions = arguments.waiting.partitions;
-            let options = embedded::Options { partitions, ..embedded::Options::new(folder.path().join("data")) };
+            let options =
+                embedded::Options { partitions, ..embedded::Options::new(folder.path().join("data")) };
             let store = Embedded::open(options, Arc::new(SystemClock))?;
             let result = measure(arguments.waiting, model, store.clone(), store.clone()).await?;
             store.close().await;

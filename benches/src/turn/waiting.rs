@@ -176,7 +176,10 @@ impl WaitingTurns {
             Model::Sleeps => (Arc::new(Sleeps(waiting.latency())), "http://127.0.0.1:9"),
             Model::Called(base) => {
                 let clock = Arc::new(SystemClock);
-                (Arc::new(Llm::new(&llm::Options::default(), state.clone(), clock, "bench/1".into())?), &**base)
+                (
+                    Arc::new(Llm::new(&llm::Options::default(), state.clone(), clock, "bench/1".into())?),
+                    &**base,
+                )
             }
         };
         let watched = Arc::new(Watched {
@@ -194,8 +197,7 @@ impl WaitingTurns {
             most = u32::MAX,
         );
         let (options, asked) = (waiting.options(), waiting.asked());
-        let turns =
-            Turns::answered_by(watched.clone(), &more, options, asked, log, state, syncs).await?;
+        let turns = Turns::answered_by(watched.clone(), &more, options, asked, log, state, syncs).await?;
         Ok(Self { waiting, model, turns: Arc::new(turns), watched })
     }
 

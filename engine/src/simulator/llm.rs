@@ -421,7 +421,7 @@ async fn complete(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: B
     };
     match shared.take(key, request) {
         Ok((call, under_way)) => perform(call, under_way).await,
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
     }
 }
 
@@ -431,7 +431,7 @@ impl Shared {
     }
 
     /// Counts a call, if its key and its limits let it through.
-    fn take(self: &Arc<Self>, name: &str, request: Request) -> Result<(Call, UnderWay), Response> {
+    fn take(self: &Arc<Self>, name: &str, request: Request) -> Result<(Call, UnderWay), Box<Response>> {
         let texts = request.messages.iter().map(|message| message.content.as_deref().unwrap_or_default());
         let prompt_tokens = texts.map(|text| self.tokens.of(text) + self.tokens.message).sum();
         let asked = request.asked().to_owned();
@@ -442,7 +442,8 @@ impl Shared {
         let now = self.clock.elapsed();
         let fate = inner.faults.fate(self.dice.unit());
         let Some(key) = inner.keys.get_mut(name) else {
-            return Err(refusal(StatusCode::UNAUTHORIZED, "invalid_api_key", "Incorrect API key provided"));
+            let refusal = refusal(StatusCode::UNAUTHORIZED, "invalid_api_key", "Incorrect API key provided");
+            return Err(Box::new(refusal));
         };
         let works = !matches!(fate, Fate::RateLimited | Fate::ServerError);
         let tokens = if works { prompt_tokens + answer_tokens } else { 0 };
@@ -453,7 +454,7 @@ impl Shared {
                 Over::Requests => "Rate limit reached for requests per min (RPM)",
                 Over::Tokens => "Rate limit reached for tokens per min (TPM)",
             };
-            return Err(limited(message, MINUTE));
+            return Err(Box::new(limited(message, MINUTE)));
         }
         key.account.calls += 1;
         key.account.tokens += tokens;
@@ -623,7 +624,10 @@ mod tests {
             assert_eq!(status, 200);
             assert_eq!(body["choices"][0]["message"]["content"], format!("You asked: number {number}"));
             // "Be kind." has 8 bytes, "number 0" as well: 2 + 4 tokens each. The answer has 19: 5 tokens.
-            assert_eq!(body["usage"], json!({ "prompt_tokens": 12, "completion_tokens": 5, "total_tokens": 17 }));
+            assert_eq!(
+                body["usage"],
+                json!({ "prompt_tokens": 12, "completion_tokens": 5, "total_tokens": 17 })
+            );
         }
         assert_eq!(ask(&api, "sk", "once more").await.unwrap().0, 429);
         let account = api.account("sk");
@@ -648,7 +652,8 @@ mod tests {
         assert!(ask(&api, "sk", "c").await.is_err());
         api.set_faults(faults(|faults| faults.hang = 1.0));
         assert!(ask(&api, "sk", "d").await.is_err());
-        let Account { calls, rate_limited, server_errors, truncated, hung, violations, .. } = api.account("sk");
+        let Account { calls, rate_limited, server_errors, truncated, hung, violations, .. } =
+            api.account("sk");
         assert_eq!((calls, rate_limited, server_errors, truncated, hung, violations), (4, 1, 1, 1, 1, 0));
         let mut paid: Vec<_> = api.paid().into_keys().collect();
         paid.sort();

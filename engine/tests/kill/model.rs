@@ -117,7 +117,8 @@ async fn a_call_of_a_model_is_repeated_once_at_most_and_only_where_a_kill_fell_i
     for (asked, paid) in again {
         assert!(paid.len() == 2, "{asked} was paid {} times: {paid:?}", paid.len());
         let until = paid[0].ended.unwrap_or(paid[0].arrived) + WRITTEN;
-        let fell_into = |kill: &&std::ops::Range<Duration>| kill.end >= paid[0].arrived && kill.start <= until;
+        let fell_into =
+            |kill: &&std::ops::Range<Duration>| kill.end >= paid[0].arrived && kill.start <= until;
         assert!(killed.iter().any(|kill| fell_into(&kill)), "{asked}: {paid:?}, killed at {killed:?}");
     }
     let mut answered = 0;
@@ -129,7 +130,11 @@ async fn a_call_of_a_model_is_repeated_once_at_most_and_only_where_a_kill_fell_i
             answered += u64::from(reply.text == right);
         }
     }
-    assert!(answered * 100 > report.questions * 80, "{answered} of {} have their own answer", report.questions);
+    assert!(
+        answered * 100 > report.questions * 80,
+        "{answered} of {} have their own answer",
+        report.questions
+    );
     assert_eq!(usage["total"]["turns"], report.questions, "{usage:#}");
     assert_eq!(usage["total"]["messages"], report.questions, "{usage:#}");
 }
