@@ -5,6 +5,7 @@
 //! busy, and for some time at most, then the fallback is said. More is asked than the limits allow, in real time and
 //! for longer than the minute that limits are counted in. `HEDDLE_MINUTES=5` measures longer than the usual one.
 
+#![expect(clippy::print_stdout, reason = "it says what was used")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::num::NonZeroU32;
