@@ -351,8 +351,6 @@ impl Turns {
         let syncs = self.syncs() - syncs;
         // Only a store that counts its syncs has a figure of them.
         let a_sync = self.syncs.as_ref().map(|_| turns as f64 / syncs.max(1) as f64);
-        // A node that ends while it gives a part of the quota back leaves that closed for minutes.
-        tokio::time::sleep(Duration::from_secs(2)).await;
         system.kill().await;
         let a_second = |took: Duration| (turns as f64 / took.as_secs_f64()).round();
         Ok(json!({
@@ -369,17 +367,19 @@ impl Turns {
 
     /// Lets messages arrive at a rate, and takes the time from each one's arrival to its reply.
     async fn half_load(self: &Arc<Self>, first: usize, a_second: f64) -> anyhow::Result<Value> {
-        self.half_load_beyond(first, a_second, |_| Some(Duration::ZERO)).await
+        let system = System::start(self.ports.clone(), self.options.clone()).await?;
+        let half = self.half_load_beyond(first, a_second, |_| Some(Duration::ZERO)).await?;
+        system.kill().await;
+        Ok(half)
     }
 
-    /// The same, of the time beyond what `called` says that a turn's call to the outside took.
+    /// The same with a node that runs, of the time beyond what `called` says that a turn's call to the outside took.
     async fn half_load_beyond(
         self: &Arc<Self>,
         first: usize,
         a_second: f64,
         called: impl Fn(&str) -> Option<Duration>,
     ) -> anyhow::Result<Value> {
-        let system = System::start(self.ports.clone(), self.options.clone()).await?;
         // Every conversation is in memory before the time counts: what is asked for is a node that goes on, not
         // one that has just started.
         let loaded = first + self.asked.conversations;
@@ -452,7 +452,6 @@ impl Turns {
             let beyond = replied.saturating_duration_since(*at).saturating_sub(called);
             latency.record(u64::try_from(beyond.as_micros())?)?;
         }
-        system.kill().await;
         let millis = |quantile: f64| latency.value_at_quantile(quantile) as f64 / 1000.0;
         Ok(json!({
             "turns": sent.len(),

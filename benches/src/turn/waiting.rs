@@ -4,13 +4,14 @@
 //! - `crowd`: every conversation speaks for the first time, and the model answers nobody before all wait for it: how
 //!   long that takes, and what a waiting turn takes of memory, its conversation's actor included. Only with a model
 //!   within the process.
-//! - `rounds`: every conversation speaks again; the model answers after its time: the throughput, as if each
-//!   round were a burst that is in the log when the node starts.
+//! - `rounds`: every conversation speaks again, as fast as that is taken in, and the model answers after its time: from
+//!   the first message on until the last turn is decided, so that taking in is a part of it.
 //! - `half`: messages arrive at half that rate: how long a turn takes beyond its call of the model, and, where
 //!   the model is called over HTTP, how long the call takes beyond the model's time.
 
 use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use async_trait::async_trait;
 use clap::Args;
 use hdrhistogram::Histogram;
 use heddle_actors::ports::Options;
+use heddle_actors::system::System;
 use heddle_connectors::clock::SystemClock;
 use heddle_connectors::responders::{Llm, llm};
 use heddle_schemas::money::Money;
@@ -29,7 +31,7 @@ use heddle_schemas::ports::state::State;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{Asked, Counter, Turns, resident_mib};
+use super::{Asked, Counter, Turns, cpu_seconds, resident_mib};
 
 /// What a turn reserves and uses where no provider counts it.
 const MOST: Usage = Usage { input_tokens: 400, output_tokens: 500, money: Money::ZERO };
@@ -207,19 +209,16 @@ impl WaitingTurns {
     /// When a message gives no turn, or a store fails.
     pub async fn measure(&self) -> anyhow::Result<Value> {
         let all = self.waiting.conversations;
+        // One node all along: a restart would have its own figures.
+        let system = System::start(self.turns.ports.clone(), self.turns.options.clone()).await?;
         let crowd = match self.model {
             Model::Sleeps => self.crowd(0..all).await?,
             // Whoever speaks for the first time is no part of a round.
-            Model::Called(_) => self.turns.work_off(0..all).await?,
+            Model::Called(_) => self.round(0..all).await?,
         };
         let mut rounds = Vec::new();
         for round in 1..=self.waiting.rounds {
-            self.watched.most_at_once.store(0, Ordering::Relaxed);
-            self.watched.took().clear();
-            let mut result = self.turns.work_off(all * round..all * (round + 1)).await?;
-            result["most_at_once"] = self.watched.most_at_once.load(Ordering::Relaxed).into();
-            result["call_beyond_ms"] = self.calls_beyond()?;
-            rounds.push(result);
+            rounds.push(self.round(all * round..all * (round + 1)).await?);
         }
         let rate = |round: &Value| round["turns_per_second"].as_f64().unwrap_or(f64::NAN);
         let mut rates: Vec<_> = rounds.iter().map(rate).collect();
@@ -232,6 +231,7 @@ impl WaitingTurns {
         let first = all * (self.waiting.rounds + 1);
         let mut half = self.turns.half_load_beyond(first, (median / 2.0).min(most), called).await?;
         half["call_beyond_ms"] = self.calls_beyond()?;
+        system.kill().await;
         Ok(json!({
             "cores": std::thread::available_parallelism().map_or(0, NonZeroUsize::get),
             "profile": if cfg!(debug_assertions) { "dev" } else { "release" },
@@ -246,33 +246,50 @@ impl WaitingTurns {
         }))
     }
 
-    /// Lets all wait for the model at once.
-    async fn crowd(&self, numbers: std::ops::Range<usize>) -> anyhow::Result<Value> {
+    /// Lets so many turns come and be decided.
+    async fn round(&self, numbers: Range<usize>) -> anyhow::Result<Value> {
         let turns = numbers.len();
-        let began = Instant::now();
+        self.watched.most_at_once.store(0, Ordering::Relaxed);
+        self.watched.took().clear();
+        let decided = self.turns.ports.metrics.turns();
+        let (cpu, began) = (cpu_seconds(), Instant::now());
         self.turns.fill(numbers).await?;
-        let filling = began.elapsed();
+        self.turns.decided(decided + turns as u64).await?;
+        let seconds = began.elapsed().as_secs_f64();
+        Ok(json!({
+            "turns": turns,
+            "seconds": seconds,
+            "turns_per_second": (turns as f64 / seconds).round(),
+            "cpu_us_per_turn": (cpu_seconds() - cpu) / turns as f64 * 1e6,
+            "most_at_once": self.watched.most_at_once.load(Ordering::Relaxed),
+            "call_beyond_ms": self.calls_beyond()?,
+            "resident_mib": resident_mib(),
+        }))
+    }
+
+    /// Lets all wait for the model at once.
+    async fn crowd(&self, numbers: Range<usize>) -> anyhow::Result<Value> {
+        let turns = numbers.len();
+        let decided = self.turns.ports.metrics.turns();
         self.watched.open.send_replace(false);
         let (before, began) = (resident_mib(), Instant::now());
-        let watched = self.watched.clone();
-        let gate = tokio::spawn(async move {
-            while watched.waiting.load(Ordering::Relaxed) < turns {
+        self.turns.fill(numbers).await?;
+        let all_wait = async {
+            while self.watched.waiting.load(Ordering::Relaxed) < turns {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            let seen = (began.elapsed(), resident_mib());
-            watched.open.send_replace(true);
-            seen
-        });
-        let worked = self.turns.work(turns, filling).await?;
-        let (took, resident) = gate.await?;
+        };
+        tokio::time::timeout(Duration::from_secs(50), all_wait).await.context("not all wait in time")?;
+        let (took, resident) = (began.elapsed(), resident_mib());
+        self.watched.open.send_replace(true);
+        self.turns.decided(decided + turns as u64).await?;
         Ok(json!({
             "waiting_at_once": turns,
             "seconds_until_all_wait": took.as_secs_f64(),
             "resident_mib_before": before,
             "resident_mib": resident,
             "resident_kib_per_waiting_turn": resident.saturating_sub(before) as f64 * 1024.0 / turns as f64,
-            "seconds_until_all_are_decided": worked["seconds"],
-            "cpu_us_per_turn": worked["cpu_us_per_turn"],
+            "seconds_until_all_are_decided": began.elapsed().as_secs_f64(),
         }))
     }
 
