@@ -66,6 +66,8 @@ const AGAIN: Duration = Duration::from_millis(5);
 /// The quotas of a node's tenants.
 pub struct Quotas {
     ports: Ports,
+    /// One gives back; at the end of a node, whoever does it last waits for the one before.
+    giving_back: tokio::sync::Mutex<()>,
     accounts: Mutex<HashMap<TenantId, Arc<Account>>>,
 }
 
@@ -170,7 +172,8 @@ impl Quotas {
     /// Nothing is held yet.
     #[must_use]
     pub fn new(ports: Ports) -> Arc<Self> {
-        Arc::new(Self { ports, accounts: Mutex::default() })
+        let giving_back = tokio::sync::Mutex::default();
+        Arc::new(Self { ports, giving_back, accounts: Mutex::default() })
     }
 
     fn account(&self, tenant: &TenantId) -> Arc<Account> {
@@ -304,7 +307,7 @@ impl Quotas {
             let (_, before) = self.ledger(&key).await?;
             if let Some(dead) = before.overdue(now) {
                 let dead = ChunkOf { id: dead.id, ..of };
-                self.close(&tenant.id, dead, Closing::Others).await?;
+                self.close_dead(&tenant.id, dead).await?;
                 continue;
             }
             let limit = Amounts::limit(&tenant.quota);
@@ -422,7 +425,7 @@ impl Quotas {
                     let detail = format!("a chunk of the quota of {} is at its end", tenant.id);
                     return Err(StoreError::Unavailable { detail });
                 }
-                self.close(&tenant.id, of, Closing::Others).await?;
+                self.close_dead(&tenant.id, of).await?;
             }
             let found = read(&self.ports.metrics, || Spend::get(&*self.ports.state, &tenant.id, of.id, by));
             match found.await? {
@@ -451,44 +454,63 @@ impl Quotas {
         }
     }
 
-    /// Closes a chunk: adds its journal up and takes it off the ledger's list, in one step.
-    async fn close(&self, tenant: &TenantId, of: ChunkOf, closing: Closing) -> Result<(), StoreError> {
-        let key = Key::quota(tenant, &of.month.to_string());
-        let mut out = true;
+    /// Closes chunks of one month: adds their journals up and takes them off the ledger's list, in one step. All of
+    /// them together, since each change of a ledger makes every other one under way begin anew.
+    async fn close(
+        &self,
+        tenant: &TenantId,
+        month: Month,
+        chunks: &[(ChunkId, Closing)],
+    ) -> Result<(), StoreError> {
+        let key = Key::quota(tenant, &month.to_string());
+        let mut out = Vec::new();
         self.change(&key, |ledger| {
-            out = ledger.find(of.id).is_some();
-            ledger.begin_closing(of.id, closing)
+            out = chunks.iter().copied().filter(|(id, _)| ledger.find(*id).is_some()).collect();
+            let mut marked = false;
+            for (id, closing) in &out {
+                marked |= ledger.begin_closing(*id, *closing);
+            }
+            marked
         })
         .await?;
-        if !out {
+        if out.is_empty() {
             return Ok(());
         }
         tokio::time::sleep(CLOSE_PAUSE).await;
         let state = &*self.ports.state;
-        let days = read(&self.ports.metrics, || journal::sum(state, tenant, of.id)).await?;
-        let used = days.values().fold(Totals::default(), |sum, day| sum.plus(*day));
-        let mut lost = None;
+        let mut journals = Vec::with_capacity(out.len());
+        for (id, closing) in out {
+            let days = read(&self.ports.metrics, || journal::sum(state, tenant, id)).await?;
+            journals.push((id, closing, days));
+        }
+        let (mut lost, mut interrupted) = (0, 0);
         self.change(&key, |ledger| {
-            let Some(open) = ledger.find(of.id) else {
-                lost = None;
-                return false;
-            };
-            // As it was begun, whoever finishes it.
-            let unproven = match open.closing.unwrap_or(closing) {
-                Closing::Own { unsettled } => unsettled,
-                Closing::Others => open.size.messages.saturating_sub(used.messages),
-            };
-            lost = Some(unproven);
-            let mut spent = used.amounts();
-            spent.messages += unproven;
-            ledger.lost += unproven;
-            ledger.close(of.id, spent, &days)
+            (lost, interrupted) = (0, 0);
+            let mut closed = false;
+            for (id, closing, days) in &journals {
+                let Some(open) = ledger.find(*id) else { continue };
+                let used = days.values().fold(Totals::default(), |sum, day| sum.plus(*day));
+                // As it was begun, whoever finishes it.
+                let unproven = match open.closing.unwrap_or(*closing) {
+                    Closing::Own { unsettled } => unsettled,
+                    Closing::Others => open.size.messages.saturating_sub(used.messages),
+                };
+                let mut spent = used.amounts();
+                spent.messages += unproven;
+                ledger.lost += unproven;
+                (lost, interrupted) = (lost + unproven, interrupted + used.interrupted);
+                closed |= ledger.close(*id, spent, days);
+            }
+            closed
         })
         .await?;
-        if let Some(lost) = lost {
-            self.ports.metrics.quota_closed(lost, used.interrupted);
-        }
+        self.ports.metrics.quota_closed(lost, interrupted);
         Ok(())
+    }
+
+    /// Closes a chunk that somebody else had.
+    async fn close_dead(&self, tenant: &TenantId, of: ChunkOf) -> Result<(), StoreError> {
+        self.close(tenant, of.month, &[(of.id, Closing::Others)]).await
     }
 
     /// Gives back what is not used, and closes what is finished, for as long as it is polled.
@@ -501,6 +523,7 @@ impl Quotas {
 
     /// Does so once.
     pub async fn tidy_once(&self, find: impl Fn(&TenantId) -> Option<Arc<Tenant>>) {
+        let _one = self.giving_back.lock().await;
         let now = self.ports.clock.now();
         let accounts: Vec<_> =
             lock(&self.accounts).iter().map(|(id, account)| (id.clone(), account.clone())).collect();
@@ -515,6 +538,7 @@ impl Quotas {
 
     /// Gives everything back. Nothing may be in work any more.
     pub async fn give_back(&self) {
+        let _one = self.giving_back.lock().await;
         let accounts: Vec<_> = lock(&self.accounts).drain().collect();
         self.close_all(accounts, |_, purse| purse.retire()).await;
     }
@@ -526,24 +550,30 @@ impl Quotas {
     ) {
         let mut closing = Vec::new();
         for (tenant, account) in accounts {
-            let held = {
+            let mut months = BTreeMap::<Month, Vec<Held>>::new();
+            {
                 let mut purse = lock(&account.purse);
                 retire(&tenant, &mut purse);
-                purse.closable()
-            };
-            let close = |held| self.close_held(tenant.clone(), account.clone(), held);
-            closing.extend(held.into_iter().map(close));
+                purse
+                    .closable()
+                    .into_iter()
+                    .for_each(|held| months.entry(held.of.month).or_default().push(held));
+            }
+            let close = |(month, held)| self.close_held(tenant.clone(), account.clone(), month, held);
+            closing.extend(months.into_iter().map(close));
         }
         join_all(closing).await;
     }
 
-    async fn close_held(&self, tenant: TenantId, account: Arc<Account>, held: Held) {
-        let closing = Closing::Own { unsettled: held.unsettled };
-        if let Err(error) = self.close(&tenant, held.of, closing).await {
-            // Others close it after its end.
-            tracing::warn!(%tenant, %error, "a chunk of a quota could not be given back yet");
+    async fn close_held(&self, tenant: TenantId, account: Arc<Account>, month: Month, all: Vec<Held>) {
+        let closing = |held: &Held| (held.of.id, Closing::Own { unsettled: held.unsettled });
+        let chunks: Vec<_> = all.iter().map(closing).collect();
+        if let Err(error) = self.close(&tenant, month, &chunks).await {
+            // Others close them after their end.
+            tracing::warn!(%tenant, %error, "chunks of a quota could not be given back yet");
             if error.is_transient() {
-                lock(&account.purse).put_back(held);
+                let mut purse = lock(&account.purse);
+                all.into_iter().for_each(|held| purse.put_back(held));
             }
         }
     }
@@ -554,14 +584,14 @@ impl Quotas {
 /// # Errors
 /// [`StoreError`].
 pub async fn usage(ports: &Ports, tenant: &Tenant, month: Month) -> Result<Usage, StoreError> {
-    let quotas = Quotas { ports: ports.clone(), accounts: Mutex::default() };
+    let quotas = Quotas::new(ports.clone());
     let key = Key::quota(&tenant.id, &month.to_string());
     let ledger = loop {
         let (_, ledger) = quotas.ledger(&key).await?;
         match ledger.overdue(ports.clock.now()) {
             Some(dead) => {
                 let dead = ChunkOf { id: dead.id, month };
-                quotas.close(&tenant.id, dead, Closing::Others).await?;
+                quotas.close_dead(&tenant.id, dead).await?;
             }
             None => break ledger,
         }
