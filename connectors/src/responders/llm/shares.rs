@@ -25,7 +25,7 @@ const SKEW: Duration = Duration::from_secs(10);
 /// A node without calls that wait has room for this part of the limits beside what it has used. Its next renewal, which
 /// comes at once where a call waits, gives it more; so many crashes within a minute leave nothing to who comes after.
 const BURST: u64 = 16;
-/// A share within a tenth of what it should be stays: each change costs a little of the limit.
+/// A share that is less than a tenth too large stays: what is given away costs a little of the limit.
 const NEAR: u64 = 10;
 
 /// A node's share.
@@ -94,7 +94,7 @@ impl Shares {
         let part = |limit: u64| u64::try_from(u128::from(limit) * u128::from(demand) / u128::from(demands));
         let part = |limit: u64| part(limit).unwrap_or(limit);
         let steady = |part: u64, before: Option<u64>| match before {
-            Some(before) if before.abs_diff(part) * NEAR <= part => before,
+            Some(before) if before >= part && (before - part) * NEAR <= part => before,
             _ => part,
         };
         let free = (limits.requests.saturating_sub(taken.0), limits.tokens.saturating_sub(taken.1));
