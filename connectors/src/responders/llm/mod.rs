@@ -5,9 +5,9 @@
 //! been answered already: only what never arrived, or was refused, is repeated, once and after a random pause.
 //!
 //! # Layout
-//! - [`prompt`]: what is sent; [`privacy`]: what of a person is not.
+//! - `prompt`: what is sent; [`privacy`]: what of a person is not.
 //! - [`openai`], [`gemini`]: the APIs, a file each, behind [`Api`].
-//! - [`line`]: when a key may be used: in turn ([`queue`]), within this node's part of its limits ([`shares`]) and
+//! - `line`: when a key may be used: in turn ([`queue`]), within this node's part of its limits ([`shares`]) and
 //!   what it has used of them ([`allowance`]), and not while its provider fails ([`breaker`]).
 //! - `stats`: what operators watch.
 
