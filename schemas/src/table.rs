@@ -513,6 +513,12 @@ pub struct SpentBy {
 }
 
 impl SpentBy {
+    /// Of this attempt.
+    #[must_use]
+    pub fn new(contact: ContactId, turn: TurnId, attempt: u32) -> Self {
+        Self { contact, turn, attempt: u8::try_from(attempt).unwrap_or(u8::MAX) }
+    }
+
     fn to_bytes(self) -> [u8; 33] {
         let mut row = [0_u8; 33];
         row[..16].copy_from_slice(&self.contact.to_bytes());

@@ -253,6 +253,6 @@ impl Conversation {
 
     /// Under which name a turn of it is written down in the journal of a chunk.
     pub(super) fn spent_by(&self, turn: TurnId, number: u32) -> SpentBy {
-        SpentBy { contact: self.id.contact, turn, attempt: u8::try_from(number).unwrap_or(u8::MAX) }
+        SpentBy::new(self.id.contact, turn, number)
     }
 }

@@ -190,7 +190,8 @@ impl Turn {
         if attempt > 1 && rounds > 1 {
             question.steps = journal.steps(STEPS).await?;
         }
-        let most = Amounts::of_usage(self.responder.most(&question));
+        let once = self.responder.most(&question);
+        let most = Amounts::of_usage(once);
         let characters = self.tenant.llm.answer_tokens.get() as usize * TOKEN_CHARACTERS;
         let pieces = characters.div_ceil(MESSAGE_CHARACTERS).max(1);
         let need = Amounts { messages: pieces as u64, ..most };
@@ -201,22 +202,24 @@ impl Turn {
             Ok(hold) => hold,
             Err(resource) => return self.spent(resource).await,
         };
-        let by = self.spent_by(attempt);
+        let by = SpentBy::new(self.conversation.contact, self.id(), attempt);
         let reserved = self.context.quotas.reserved(&self.tenant, &hold, &by);
         let ports = &self.context.ports;
         let batch = Batch { fence: Some(self.fence), writes: vec![reserved], ..Batch::default() };
         commit(&*ports.state, &ports.metrics, |_| batch.clone()).await?;
 
         let outgoing = question.outgoing.clone();
-        let mut ended = self.converse(question, &journal, hold.taken()).await?;
+        let mut ended = self.converse(question, once, &journal, hold.taken()).await?;
         ended.texts.truncate(pieces);
         Ok(Ended { sent: outgoing.take(), hold: Some(hold), ..ended })
     }
 
-    /// Asks, calls tools and asks again, until there is an answer or what it may use does not suffice.
+    /// Asks, calls tools and asks again, until there is an answer or what it may use does not suffice. `most` is what
+    /// asking this question may use.
     async fn converse(
         &self,
         mut question: Question,
+        mut most: Usage,
         journal: &Journal,
         allowed: Amounts,
     ) -> Result<Ended, StoreError> {
@@ -228,12 +231,16 @@ impl Turn {
         };
         let mut used = Usage::default();
         loop {
+            let unfinished = question.steps.last().is_some_and(|step| step.results.len() < step.calls.len());
             if let Some(text) = self.work_off(&mut question.steps, journal).await? {
                 let texts = split(text, MESSAGE_CHARACTERS);
                 let ended = self.said(texts, Outcome::Answered, Vec::new(), used, None);
                 return Ok(Ended { hand_over: Some(HandOver::Agent), ..ended });
             }
-            let most = self.responder.most(&question);
+            if unfinished {
+                // What tools gave is sent along.
+                most = self.responder.most(&question);
+            }
             let needed = Amounts::of_usage(used).plus(Amounts::of_usage(most));
             if question.steps.len() > STEPS || allowed.short_of(needed).is_some() {
                 tracing::warn!(tenant = %self.tenant.id, "too many tools were called for a turn; the fallback is said");
@@ -350,11 +357,6 @@ impl Turn {
             hold,
             hand_over: None,
         }
-    }
-
-    fn spent_by(&self, attempt: u32) -> SpentBy {
-        let attempt = u8::try_from(attempt).unwrap_or(u8::MAX);
-        SpentBy { contact: self.conversation.contact, turn: self.id(), attempt }
     }
 
     async fn take(&self, need: Amounts) -> Result<Result<Hold, Resource>, StoreError> {
