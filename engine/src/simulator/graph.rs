@@ -18,7 +18,6 @@ use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTE
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::serve::ListenerExt;
 use futures::stream;
 use heddle_schemas::id::AccountId;
 use heddle_schemas::ports::clock::Clock;
@@ -28,12 +27,12 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::Error;
 use super::dice::Dice;
 use super::fault::{Fate, Faults};
 use super::ledger::{Ledger, Taken};
 use super::limits::{Limits, Over, Pace};
 use super::wamid;
+use super::{Error, serve};
 
 /// The longest text, in characters.
 const MAX_TEXT: usize = 4096;
@@ -144,17 +143,7 @@ impl GraphApi {
         let app = Router::new()
             .route("/{version}/{phone_number_id}/messages", post(messages))
             .with_state(shared.clone());
-        let (stop, mut stopped) = watch::channel(());
-        let listener = listener.tap_io(|stream| {
-            // Latency only; a socket that refuses the option still works.
-            let _ = stream.set_nodelay(true);
-        });
-        let server = axum::serve(listener, app).with_graceful_shutdown(async move {
-            // Ends when the sender is gone: that is the signal.
-            let _ = stopped.changed().await;
-        });
-        tokio::spawn(server.into_future());
-        Ok(Self { address, shared, _stop: Arc::new(stop) })
+        Ok(Self { address, shared, _stop: serve(listener, app) })
     }
 
     /// Where it listens.

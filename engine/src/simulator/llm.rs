@@ -24,7 +24,6 @@ use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTE
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::serve::ListenerExt;
 use futures::stream;
 use heddle_schemas::ports::clock::Clock;
 use serde::{Deserialize, Serialize};
@@ -32,8 +31,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::Error;
 use super::dice::Dice;
+use super::{Error, serve};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -288,17 +287,7 @@ impl LlmApi {
             }),
         });
         let app = Router::new().route("/v1/chat/completions", post(complete)).with_state(shared.clone());
-        let (stop, mut stopped) = watch::channel(());
-        let listener = listener.tap_io(|stream| {
-            // Latency only; a socket that refuses the option still works.
-            let _ = stream.set_nodelay(true);
-        });
-        let server = axum::serve(listener, app).with_graceful_shutdown(async move {
-            // Ends when the sender is gone: that is the signal.
-            let _ = stopped.changed().await;
-        });
-        tokio::spawn(server.into_future());
-        Ok(Self { address, shared, _stop: Arc::new(stop) })
+        Ok(Self { address, shared, _stop: serve(listener, app) })
     }
 
     /// Where it listens.

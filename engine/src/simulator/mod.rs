@@ -21,6 +21,12 @@
 //! - `wamid`, `dice`: message ids that look real, seeded randomness.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::serve::ListenerExt as _;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 pub mod customers;
 pub(crate) mod dice;
@@ -54,4 +60,19 @@ pub enum Error {
     /// There is nobody to play or nothing to say.
     #[error("the script is empty: it takes at least one {0}")]
     Script(&'static str),
+}
+
+/// Serves until what it returns is gone.
+fn serve(listener: TcpListener, app: Router) -> Arc<watch::Sender<()>> {
+    let (stop, mut stopped) = watch::channel(());
+    let listener = listener.tap_io(|stream| {
+        // Latency only; a socket that refuses the option still works.
+        let _ = stream.set_nodelay(true);
+    });
+    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
+        // Ends when the sender is gone: that is the signal.
+        let _ = stopped.changed().await;
+    });
+    tokio::spawn(server.into_future());
+    Arc::new(stop)
 }
