@@ -60,6 +60,7 @@ pub struct Metrics {
     lag: IntGaugeVec,
     duplicates: IntCounter,
     late: IntCounter,
+    stray: IntCounter,
     republished: IntCounter,
     answered: IntCounter,
     fallback: IntCounter,
@@ -129,6 +130,10 @@ impl Metrics {
             agenda: gauges("heddle_agenda_window_entries", "Agenda entries held in memory."),
             lag: gauges("heddle_partition_lag_records", "Records of the log not yet taken."),
             duplicates: counter("heddle_conversation_duplicates_total", "Messages seen before, dropped."),
+            stray: counter(
+                "heddle_partition_stray_records_total",
+                "Records that a former owner published after it had lost its partition; each was looked up.",
+            ),
             late: counter(
                 "heddle_conversation_late_total",
                 "Messages recorded and not answered, since they are older than engine.answer_within.",
@@ -214,6 +219,11 @@ impl Metrics {
     /// Residents came or went.
     pub fn residents(&self, topic: Topic, change: i64) {
         self.residents.with_label_values(&[topic.as_str()]).add(change);
+    }
+
+    /// A record came of who had lost its partition before.
+    pub fn stray(&self) {
+        self.stray.inc();
     }
 
     /// A message came too late to be answered.

@@ -36,7 +36,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use heddle_schemas::id::AccountKey;
 use heddle_schemas::ports::log::{NewRecord, Record};
-use heddle_schemas::ports::state::{Batch, Scan, StoreError};
+use heddle_schemas::ports::state::{Batch, Fence, Scan, StoreError};
 use heddle_schemas::record::event::{Event, EventRecord};
 use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
 use heddle_schemas::record::{RecordError, V, decode};
@@ -99,6 +99,13 @@ impl Resident for Accounts {
     fn decode(record: &Record) -> Result<(AccountKey, Box<OutboundRecord>), RecordError> {
         let record: Box<OutboundRecord> = decode(&record.value)?;
         Ok((record.conversation.account(), record))
+    }
+
+    fn published_under(item: &Box<OutboundRecord>) -> Option<Fence> {
+        match &item.command {
+            OutboundCommand::Send(command) => command.fence,
+            OutboundCommand::Settle(_) => None,
+        }
     }
 
     fn deliver(item: Box<OutboundRecord>, receipt: Receipt) -> AccountMessage {
@@ -272,7 +279,7 @@ impl Account {
             OutboundCommand::Send(command) => {
                 state.caught_up |= !receipt.maybe_again;
                 let item = Item {
-                    look_up: command.again || receipt.maybe_again,
+                    look_up: command.again || command.fence.is_none() || receipt.maybe_again,
                     conversation: record.conversation,
                     stored: receipt.record.value.clone(),
                     offset: receipt.record.offset,

@@ -222,7 +222,8 @@ impl Conversation {
             let message = SealedMessage { to: address.clone(), content };
             let at = log_aad(Topic::Outbound, &id);
             let sealed = encode_for(&message, |plain| log.seal(&at, plain));
-            let command = SendCommand { id, purpose: Purpose::Reply, again, sealed };
+            let fence = Some(self.home.fence);
+            let command = SendCommand { id, purpose: Purpose::Reply, again, fence, sealed };
             let command = OutboundCommand::Send(command);
             let record = OutboundRecord { v: V, conversation: self.id.clone(), at: now, command };
             records.push(loaded.routes.outbound(&record));

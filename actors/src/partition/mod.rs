@@ -11,6 +11,7 @@
 mod fetch;
 pub(crate) mod lag;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 use std::str::FromStr;
@@ -24,7 +25,7 @@ use heddle_schemas::record::RecordError;
 use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::table::{Partition as Rows, agenda_bound};
 use heddle_schemas::time::Timestamp;
-use heddle_schemas::topic::{Offset, Topic, TopicPartition};
+use heddle_schemas::topic::{Epoch, Offset, Topic, TopicPartition};
 use lru::LruCache;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 use tokio::sync::{Semaphore, oneshot};
@@ -65,6 +66,12 @@ pub trait Resident: Clone + Send + Sync + 'static {
     /// # Errors
     /// When it is no record of the topic.
     fn decode(record: &Record) -> Result<(Self::Key, Self::Item), RecordError>;
+
+    /// Under which ownership of another partition a record was published, where that decides whether it may
+    /// have come before.
+    fn published_under(_item: &Self::Item) -> Option<Fence> {
+        None
+    }
 
     /// The message that brings a record.
     fn deliver(item: Self::Item, receipt: Receipt) -> Self::Message;
@@ -132,7 +139,8 @@ pub enum PartitionMessage<K> {
 pub struct Receipt {
     /// The record as it came, for the dead-letter topic.
     pub record: Record,
-    /// Whether this record may have been handled before: it was in the log when the partition was taken over.
+    /// Whether what it asks for may have been done before: it was in the log when the partition was taken
+    /// over, or who published it had lost its own partition by then.
     pub maybe_again: bool,
     /// When it was delivered, by the clock's elapsed time.
     pub delivered: Duration,
@@ -235,6 +243,8 @@ pub struct PartitionState<R: Resident> {
     delivered: Offset,
     /// Where the log ended when the partition was taken over.
     taken_over_at: Offset,
+    /// The newest epoch of each partition whose owners publish into this one.
+    publishers: HashMap<TopicPartition, Epoch>,
     barriers: Vec<(Offset, R::Key)>,
     fetch: Fetching,
     tick: Option<(Timestamp, Timer<PartitionMessage<R::Key>>)>,
@@ -279,6 +289,7 @@ impl<R: Resident> Actor for Partition<R> {
             delivered: next,
             barriers: Vec::new(),
             taken_over_at,
+            publishers: HashMap::new(),
             fetch: Fetching(tokio::spawn(fetch.run())),
             tick: None,
             draining: None,
@@ -372,14 +383,19 @@ impl<R: Resident> Partition<R> {
         let ports = &self.context.ports;
         ports.metrics.in_work(R::TOPIC, 1);
         state.work.records.fetch_add(1, Ordering::AcqRel);
-        let receipt = Receipt {
+        let mut receipt = Receipt {
             maybe_again: record.offset < state.taken_over_at,
             delivered: ports.clock.elapsed(),
             record,
             work: state.work.clone(),
         };
         match R::decode(&receipt.record) {
-            Ok((key, item)) => self.give(myself, state, key, R::deliver(item, receipt))?,
+            Ok((key, item)) => {
+                if let Some(fence) = R::published_under(&item) {
+                    receipt.maybe_again |= self.is_stray(state, fence).await?;
+                }
+                self.give(myself, state, key, R::deliver(item, receipt))?;
+            }
             Err(error) => {
                 let reason = match error {
                     RecordError::Version { .. } => DeadReason::Version,
@@ -396,6 +412,28 @@ impl<R: Resident> Partition<R> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a record's publisher had lost its partition before the record came.
+    ///
+    /// Where the next owner has published the same before, this partition has seen that owner's epoch: in a
+    /// record, or, before it was taken over, its former owner has, and then the epoch is at least what
+    /// can be read since.
+    async fn is_stray(&self, state: &mut PartitionState<R>, by: Fence) -> Result<bool, ActorProcessingErr> {
+        let newest = match state.publishers.get_mut(&by.partition) {
+            Some(newest) => newest,
+            None => {
+                let ports = &self.context.ports;
+                let epoch = read(&ports.metrics, || ports.log.epoch(by.partition)).await?;
+                state.publishers.entry(by.partition).or_insert(epoch)
+            }
+        };
+        *newest = by.epoch.max(*newest);
+        let stray = by.epoch < *newest;
+        if stray {
+            self.context.ports.metrics.stray();
+        }
+        Ok(stray)
     }
 
     /// Sends a message to a resident, starting it where it is not in memory.

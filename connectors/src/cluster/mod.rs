@@ -193,6 +193,10 @@ impl Log for Cluster {
         self.ownerships.holds(Fence { partition, epoch })
     }
 
+    async fn epoch(&self, partition: TopicPartition) -> Result<Epoch, StoreError> {
+        Ok(self.cql.ownership(partition).await?.map_or_else(Epoch::default, |found| Epoch(found.row.epoch)))
+    }
+
     async fn release(&self, partition: TopicPartition, epoch: Epoch) {
         self.ownerships.release(partition, epoch).await;
     }

@@ -25,6 +25,8 @@ use tokio::sync::Notify;
 pub struct MemoryDisk {
     partitions: NonZeroU32,
     content: Mutex<Content>,
+    /// Records that were handed over and had not arrived when who handed them over ended.
+    strays: Mutex<Vec<NewRecord>>,
     /// Wakes who waits for records, for an assignment, or is to learn that its incarnation is over.
     pub(super) changed: Notify,
 }
@@ -33,7 +35,12 @@ impl MemoryDisk {
     /// An empty disk whose log has this many partitions of ingress, inbound, outbound and events.
     #[must_use]
     pub fn new(partitions: NonZeroU32) -> Arc<Self> {
-        Arc::new(Self { partitions, content: Mutex::default(), changed: Notify::new() })
+        Arc::new(Self {
+            partitions,
+            content: Mutex::default(),
+            strays: Mutex::default(),
+            changed: Notify::new(),
+        })
     }
 
     /// How many partitions a topic has.
@@ -61,6 +68,18 @@ impl MemoryDisk {
         let offsets = self.lock().append(records, now);
         self.changed.notify_waiters();
         offsets
+    }
+
+    /// Takes the records of a split store that were on their way to the log when their owner ended, in the
+    /// order they were handed over. A log has no fence: they may still arrive, by [`MemoryDisk::publish`], or
+    /// never.
+    #[must_use]
+    pub fn strays(&self) -> Vec<NewRecord> {
+        std::mem::take(&mut self.lock_strays())
+    }
+
+    pub(super) fn lock_strays(&self) -> MutexGuard<'_, Vec<NewRecord>> {
+        self.strays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the current incarnation as a power cut would: its calls fail and change nothing more.
@@ -123,7 +142,7 @@ pub(super) struct PartitionLog {
     pub(super) position: Position,
     /// As the next one would after a crash now.
     durable: Position,
-    epoch: Epoch,
+    pub(super) epoch: Epoch,
 }
 
 /// What is on the disk.

@@ -18,6 +18,7 @@ pub enum Operation {
     End,
     Assignment,
     Snapshot,
+    Epoch,
     Get,
     Scan,
     CompareAndSet,

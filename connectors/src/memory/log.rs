@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use heddle_schemas::ledger::Position;
 use heddle_schemas::ports::log::{Assignment, FetchLimit, Log, NewRecord, Record, StoreError};
-use heddle_schemas::topic::{Offset, Topic, TopicPartition};
+use heddle_schemas::topic::{Epoch, Offset, Topic, TopicPartition};
 
 use super::disk::Content;
 use super::faults::Operation;
@@ -68,6 +68,11 @@ impl Log for MemoryStore {
             (assignment.generation > seen).then(|| assignment.clone())
         })
         .await
+    }
+
+    async fn epoch(&self, partition: TopicPartition) -> Result<Epoch, StoreError> {
+        let read = |content: &mut Content| Ok(content.log.get(&partition).map(|log| log.epoch));
+        Ok(self.step(Operation::Epoch, None, read).await?.unwrap_or_default())
     }
 
     async fn snapshot(&self, partition: TopicPartition) -> Result<(Vec<Record>, Offset), StoreError> {

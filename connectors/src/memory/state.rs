@@ -4,12 +4,12 @@ use std::ops::Bound;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use heddle_schemas::ports::log::StoreError;
+use heddle_schemas::ports::log::{NewRecord, StoreError};
 use heddle_schemas::ports::state::{Batch, Scan, State, Swap};
 use heddle_schemas::table::{Key, Partition};
 use heddle_schemas::time::Timestamp;
 
-use super::disk::{Content, Origin};
+use super::disk::{Content, MemoryDisk, Origin};
 use super::faults::Operation;
 use super::store::MemoryStore;
 
@@ -60,14 +60,35 @@ impl MemoryStore {
     async fn commit_in_steps(&self, batch: Batch) -> Result<(), StoreError> {
         let Batch { fence, writes, outputs, after, consumed } = batch;
         self.step(Operation::CommitWrites, fence, |content| content.write(writes)).await?;
-        let publish = |content: &mut Content| Ok(content.append(outputs, self.clock.now()));
-        self.step(Operation::CommitOutputs, fence, publish).await.map_err(begun)?;
+        let mut on_their_way = OnTheirWay { disk: &self.disk, outputs };
+        let publish = |content: &mut Content| {
+            Ok(content.append(std::mem::take(&mut on_their_way.outputs), self.clock.now()))
+        };
+        let published = self.step(Operation::CommitOutputs, fence, publish).await;
+        if published.as_ref().is_err_and(StoreError::is_transient) {
+            // The log has refused them, and has told so.
+            on_their_way.outputs.clear();
+        }
+        published.map_err(begun)?;
         self.step(Operation::CommitAfter, fence, |content| content.write(after)).await.map_err(begun)?;
         let settle = |content: &mut Content| {
             content.consume(&consumed);
             Ok(())
         };
         self.step(Operation::CommitConsumed, fence, settle).await.map_err(begun)
+    }
+}
+
+/// Records that are handed over to the log and may not have arrived. Those of an incarnation that ends
+/// meanwhile go astray.
+struct OnTheirWay<'a> {
+    disk: &'a MemoryDisk,
+    outputs: Vec<NewRecord>,
+}
+
+impl Drop for OnTheirWay<'_> {
+    fn drop(&mut self) {
+        self.disk.lock_strays().append(&mut self.outputs);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use heddle_schemas::ledger::Position;
 use heddle_schemas::ports::log::{FetchLimit, StoreError};
 use heddle_schemas::ports::state::Batch;
-use heddle_schemas::topic::{Topic, TopicPartition};
+use heddle_schemas::topic::{Epoch, Topic, TopicPartition};
 
 use crate::stores::{Fixture, INBOUND, INBOUND_1, LIMIT, OUTBOUND, TENANTS, record, too_large, values};
 
@@ -258,6 +258,12 @@ pub(crate) async fn a_restart_raises_every_epoch(mut fixture: Fixture) {
     let before = [fixture.fence(INBOUND).await, fixture.fence(OUTBOUND).await];
     fixture.reopen().await;
     let after = [fixture.fence(INBOUND).await, fixture.fence(OUTBOUND).await];
+    for (before, after) in before.iter().zip(&after) {
+        let newest = fixture.log().epoch(after.partition).await.unwrap();
+        assert!(newest <= after.epoch, "or what its owner publishes now would be taken for a stray");
+        let overtaken = newest > before.epoch;
+        assert!(overtaken || newest == Epoch::default(), "of many nodes, it tells who came after");
+    }
     assert!(after[0].epoch > before[0].epoch && after[1].epoch > before[1].epoch, "{before:?} {after:?}");
 }
 

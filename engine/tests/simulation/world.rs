@@ -199,17 +199,19 @@ impl World {
         let rng = Mutex::new(StdRng::seed_from_u64(self.dice(|rng| rng.next_u64())));
         let stormy = self.stormy.clone();
         let worst_moment = self.worst_moment.clone();
-        move |_| {
+        move |operation| {
             let mut rng = rng.lock().expect("no test panics while holding it");
             let before = Duration::from_micros(rng.random_range(0..3000));
-            if stormy.load(std::sync::atomic::Ordering::Relaxed) && rng.random_range(0..400) == 0 {
+            let odds = if operation == Operation::CommitOutputs { 100 } else { 400 };
+            if stormy.load(std::sync::atomic::Ordering::Relaxed) && rng.random_range(0..odds) == 0 {
                 // The node dies right after this step took effect, and before anybody hears of it.
                 worst_moment.notify_one();
-                return Fault {
-                    before: Duration::ZERO,
-                    after: Duration::from_secs(3600),
-                    outcome: Outcome::Works,
-                };
+                let hanging = Duration::from_secs(3600);
+                if operation == Operation::CommitOutputs && rng.random_bool(0.5) {
+                    // Or when its records are on their way: they arrive when others are at work.
+                    return Fault::delay(hanging);
+                }
+                return Fault { before: Duration::ZERO, after: hanging, outcome: Outcome::Works };
             }
             let dice = rng.random_range(0..1000);
             let outcome = match dice {
@@ -467,8 +469,15 @@ impl World {
         self.reboot().await;
     }
 
-    async fn reboot(&self) {
+    async fn reboot(self: &Arc<Self>) {
         self.crash().await;
+        let strays = self.disk.strays();
+        let late = self.millis(0..6000);
+        let world = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(late).await;
+            world.disk.publish(strays, world.clock.now());
+        });
         let away = self.millis(0..3000);
         tokio::time::sleep(away).await;
         self.boot().await;

@@ -167,6 +167,15 @@ pub trait Log: Send + Sync + 'static {
         Ok(())
     }
 
+    /// The newest epoch of the partition, whoever owns it. A store of one process is never overtaken: none of
+    /// its epochs is older than the first.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn epoch(&self, _partition: TopicPartition) -> Result<Epoch, StoreError> {
+        Ok(Epoch::default())
+    }
+
     /// The node works on this partition no more, so that another one may have it at once.
     async fn release(&self, _partition: TopicPartition, _epoch: Epoch) {}
 

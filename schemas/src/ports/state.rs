@@ -8,6 +8,8 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::log::NewRecord;
 pub use super::log::StoreError;
@@ -47,7 +49,7 @@ impl Write {
 }
 
 /// The ownership under which a batch is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fence {
     /// The owned partition.
     pub partition: TopicPartition,

@@ -7,6 +7,7 @@ use super::V;
 use super::inbound::DeliveryReport;
 use crate::content::{Address, Content};
 use crate::id::{ConversationId, OutboundId};
+use crate::ports::state::Fence;
 use crate::sealed::Sealed;
 use crate::time::Timestamp;
 
@@ -43,6 +44,10 @@ pub struct SendCommand {
     /// Whether it may have been published before, so that the journal must be asked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub again: bool,
+    /// Under which ownership it was published. A log has no fence: what an owner had handed to its client
+    /// before it lost the partition may come after the next owner has published the same again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<Fence>,
     /// A [`SealedMessage`], bound to topic outbound and `id`.
     pub sealed: Sealed,
 }
