@@ -160,6 +160,41 @@ async fn who_waits_too_long_for_the_tenants_share_gets_the_fallback() {
     system.kill().await;
 }
 
+/// Its turns need nobody outside, so they are decided with their record, which keeps a permit of the partition.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_spent_quota_holds_up_nobody_elses_records() {
+    let disk = MemoryDisk::new(NonZeroU32::MIN);
+    let clock = Arc::new(TokioClock::starting_at(Timestamp::from_secs(1_767_225_600)));
+    let store = Arc::new(MemoryStore::open(disk, clock.clone()));
+    let master = MasterKey::generate();
+    let keys = EnvelopeKeys::new(store.clone(), clock.clone(), &master, keys::Options::default());
+    let inside = ScriptedResponder::new(false, |question| Response::text(question, "here"));
+    let channel = Arc::new(ScriptedChannel::default());
+    let ports = in_memory::ports(store, keys, clock.clone(), channel.clone(), Arc::new(inside));
+    let permits = NonZeroUsize::new(4).unwrap();
+    let system = System::start(ports, Options { permits_per_partition: permits, ..Options::default() });
+    let system = system.await.unwrap();
+    let mut spent = tenant("spent", "1");
+    spent.quota.messages_per_month = 1;
+    let spent = system.tenants.apply(spent).await.unwrap();
+    let calm = system.tenants.apply(tenant("calm", "2")).await.unwrap();
+    // Its first turn takes what there is, and the calm one's first turn a chunk.
+    for (tenant, account) in [(&spent, "1"), (&calm, "2")] {
+        let event = message(account, 0, clock.now());
+        system.reception.accept(ChannelKind::Whatsapp, tenant, vec![event]).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(channel.accepted().len(), 2);
+
+    let events = (1..=20).map(|number| message("1", number, clock.now())).collect();
+    system.reception.accept(ChannelKind::Whatsapp, &spent, events).await.unwrap();
+    let event = message("2", 1, clock.now());
+    system.reception.accept(ChannelKind::Whatsapp, &calm, vec![event]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(channel.accepted().len(), 3, "the calm one's customer does not wait for it");
+    system.kill().await;
+}
+
 #[expect(clippy::disallowed_methods, reason = "a switch of this test alone")]
 fn waiting() -> usize {
     std::env::var("HEDDLE_WAITING").ok().and_then(|waiting| waiting.parse().ok()).unwrap_or(4_000)

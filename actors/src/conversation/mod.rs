@@ -467,7 +467,9 @@ impl Conversation {
             && state.running.is_none()
             && draft.head.open.len() == 1
             && draft.head.agenda.is_none()
-            && !responder.calls_outside();
+            && !responder.calls_outside()
+            // Who has to wait for a quota waits in the agenda, where it holds up nobody else's records.
+            && self.context.quotas.at_hand(tenant);
         if at_once {
             let asked = vec![Asked { key: act.key, text: text.take() }];
             let owed = Box::pin(self.owed(state, tenant)).await?;

@@ -214,6 +214,16 @@ impl Quotas {
         }
     }
 
+    /// Whether a turn that says one message would get it without asking the ledger, let alone waiting for what
+    /// others give back.
+    #[must_use]
+    pub fn at_hand(&self, tenant: &Tenant) -> bool {
+        let Some(account) = lock(&self.accounts).get(&tenant.id).cloned() else { return false };
+        let now = self.ports.clock.now();
+        let one = Amounts { messages: 1, ..Amounts::NONE };
+        lock(&account.purse).has(one, month(tenant, now), now)
+    }
+
     fn take_held(&self, account: &Arc<Account>, tenant: &Tenant, need: Amounts) -> Option<Hold> {
         let now = self.ports.clock.now();
         let of = lock(&account.purse).take(need, month(tenant, now), now)?;

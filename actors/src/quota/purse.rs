@@ -59,16 +59,22 @@ pub(super) struct Purse {
 impl Purse {
     /// Takes so much, if the chunk of this month has it.
     pub(super) fn take(&mut self, need: Amounts, month: Month, now: Timestamp) -> Option<ChunkOf> {
-        let held = self.current.as_mut()?;
-        if held.of.month != month || held.left.short_of(need).is_some() || held.until <= now.after(LAST_CALL)
-        {
+        if !self.has(need, month, now) {
             self.retire();
             return None;
         }
+        let held = self.current.as_mut()?;
         held.left = held.left.minus(need);
         held.in_work += 1;
         held.used_at = now;
         Some(held.of)
+    }
+
+    /// Whether the chunk of this month has so much.
+    pub(super) fn has(&self, need: Amounts, month: Month, now: Timestamp) -> bool {
+        self.current.as_ref().is_some_and(|held| {
+            held.of.month == month && held.left.short_of(need).is_none() && held.until > now.after(LAST_CALL)
+        })
     }
 
     /// How much a new chunk should hold for turns that need so much.
