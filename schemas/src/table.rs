@@ -15,12 +15,14 @@
 //! | send | account | outbound id | the journal of one send | as markers |
 //! | backlog | account | kind, then outbound id or sequence | unknown sends, and what waits for the account | until sent |
 //! | alias | tenant | keyed hash of an id | the contact | as the contact |
-//! | contact | tenant | contact | its details, sealed | as the contact |
+//! | contact | tenant | contact | its consents, opt-outs and restriction, what is personal of them sealed | as the tenant |
 //! | key | tenant | `t` or contact | a wrapped key | until erased |
 //! | document | tenant | document, or none | a document, sealed; without one, the version of all of them | until removed |
 //! | quota | tenant | month | what was spent, and which chunks are out | as the tenant |
 //! | spend | chunk of a quota | turn, attempt | what a call may cost, then what the turn cost | until its month is long over |
 //! | tool | conversation | turn, step | which tools were called, and what they gave, sealed | as markers |
+//! | erasure | tenant | erasure | how far an erasure has come, then its receipt | as the tenant |
+//! | access | tenant, or none | number | an entry of the audit log, chained to the one before | as the audit log is kept |
 //! | limit | none | keyed hash of a provider key | which node may use how much of its limits | until it is idle |
 
 use std::fmt;
@@ -52,11 +54,13 @@ pub enum Table {
     Spend = 14,
     Tool = 15,
     Limit = 16,
+    Erasure = 17,
+    Access = 18,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Head,
         Self::History,
         Self::Marker,
@@ -73,6 +77,8 @@ impl Table {
         Self::Spend,
         Self::Tool,
         Self::Limit,
+        Self::Erasure,
+        Self::Access,
     ];
 
     /// The table with this stored number.
@@ -101,6 +107,8 @@ impl Table {
             Self::Spend => "spend",
             Self::Tool => "tool",
             Self::Limit => "limit",
+            Self::Erasure => "erasure",
+            Self::Access => "access",
         }
     }
 }
@@ -108,7 +116,8 @@ impl Table {
 /// One partition of one table, from which rows are named or scanned.
 ///
 /// Encoded as: table (1), length of the tenant (1) and tenant, length of the partition (2) and
-/// partition. Agenda and limits belong to the engine, not to a tenant: their tenant is empty.
+/// partition. Agenda, limits and a part of the audit log belong to the engine, not to a tenant: their tenant is
+/// empty.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition(Bytes);
 
@@ -175,6 +184,18 @@ impl Partition {
     #[must_use]
     pub fn tools(conversation: &ConversationId) -> Self {
         Self::conversation(Table::Tool, conversation)
+    }
+
+    /// The erasures of a tenant, rows by their id.
+    #[must_use]
+    pub fn erasures(tenant: &TenantId) -> Self {
+        Self::new(Table::Erasure, tenant.as_str(), &[])
+    }
+
+    /// The audit log of a tenant, or of what is no tenant's; rows by number.
+    #[must_use]
+    pub fn access(tenant: Option<&TenantId>) -> Self {
+        Self::new(Table::Access, tenant.map_or("", TenantId::as_str), &[])
     }
 
     /// The row of this name.
@@ -380,7 +401,7 @@ impl Key {
         Self::new(Table::Alias, tenant.as_str(), &[&alias.to_bytes()], &[])
     }
 
-    /// Details of a contact.
+    /// What a contact has consented to and opted out of.
     #[must_use]
     pub fn contact(tenant: &TenantId, contact: ContactId) -> Self {
         Self::new(Table::Contact, tenant.as_str(), &[&contact.to_bytes()], &[])
@@ -423,6 +444,18 @@ impl Key {
         row[..16].copy_from_slice(&turn.0.to_bytes());
         row[16] = step;
         Self::of_conversation(Table::Tool, conversation, &row)
+    }
+
+    /// An erasure.
+    #[must_use]
+    pub fn erasure(tenant: &TenantId, erasure: MessageKey) -> Self {
+        Partition::erasures(tenant).row(&erasure.to_bytes())
+    }
+
+    /// An entry of the audit log.
+    #[must_use]
+    pub fn access(tenant: Option<&TenantId>, number: u64) -> Self {
+        Partition::access(tenant).row(&number.to_be_bytes())
     }
 
     /// How the limits of a provider key are shared out.

@@ -9,6 +9,7 @@
 //! | record | tenant, id, kind | none | alias, contact, key, quota, limit |
 //! | document | tenant, id | row | document |
 //! | spend | tenant, id | row | spend |
+//! | register | tenant, id | kind, row | erasure, access |
 //! | agenda | topic, partition, bucket | row | agenda |
 //!
 //! Conversation and history have the same partition key, so that a turn is one batch of one partition.
@@ -36,11 +37,12 @@ pub(super) enum Stored {
     Record,
     Document,
     Spend,
+    Register,
     Agenda,
 }
 
 impl Stored {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Conversation,
         Self::History,
         Self::Account,
@@ -48,6 +50,7 @@ impl Stored {
         Self::Record,
         Self::Document,
         Self::Spend,
+        Self::Register,
         Self::Agenda,
     ];
 
@@ -61,6 +64,7 @@ impl Stored {
             Table::Alias | Table::Contact | Table::Key | Table::Quota | Table::Limit => Self::Record,
             Table::Document => Self::Document,
             Table::Spend => Self::Spend,
+            Table::Erasure | Table::Access => Self::Register,
         }
     }
 
@@ -73,6 +77,7 @@ impl Stored {
             Self::Record => "record",
             Self::Document => "document",
             Self::Spend => "spend",
+            Self::Register => "register",
             Self::Agenda => "agenda",
         }
     }
@@ -80,7 +85,7 @@ impl Stored {
     /// The columns of its primary key, in the order in which [`Place`] writes them.
     pub(super) fn columns(self) -> &'static [&'static str] {
         match self {
-            Self::Conversation => &["tenant", "id", "kind", "row"],
+            Self::Conversation | Self::Register => &["tenant", "id", "kind", "row"],
             Self::History | Self::Account | Self::Send | Self::Document | Self::Spend => {
                 &["tenant", "id", "row"]
             }
@@ -104,11 +109,11 @@ impl Stored {
 
     /// Whether rows are written on a condition.
     pub(super) fn is_conditional(self) -> bool {
-        matches!(self, Self::Conversation | Self::Record | Self::Document)
+        matches!(self, Self::Conversation | Self::Record | Self::Document | Self::Register)
     }
 
     fn has_kind(self) -> bool {
-        matches!(self, Self::Conversation | Self::Record)
+        matches!(self, Self::Conversation | Self::Record | Self::Register)
     }
 
     fn has_row(self) -> bool {

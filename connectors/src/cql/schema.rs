@@ -59,7 +59,7 @@ const VERSIONS: Table = Table {
 /// time windows drop whole files. Deletes are kept for ten days (the default of both databases), so a node
 /// may be away for that long before it must be repaired; where rows come and go by the second, for an
 /// hour: an entry that comes back from a node that was away longer is looked at once more and deleted.
-const MIGRATIONS: [Migration; 2] = [FIRST, SPENDS];
+const MIGRATIONS: [Migration; 3] = [FIRST, SPENDS, REGISTERS];
 
 const FIRST: Migration = Migration {
     number: 1,
@@ -130,6 +130,17 @@ const SPENDS: Migration = Migration {
         columns: "tenant text, id blob, row blob, value blob, expires bigint, PRIMARY KEY ((tenant, id), row)",
         with: "compaction = {'class': 'TimeWindowCompactionStrategy', 'compaction_window_unit': 'DAYS', \
                'compaction_window_size': '1'} AND gc_grace_seconds = 864000",
+    }],
+};
+
+/// Erasures and the audit log: few rows, read in order, and never lost.
+const REGISTERS: Migration = Migration {
+    number: 3,
+    tables: &[Table {
+        name: "register",
+        columns: "tenant text, id blob, kind tinyint, row blob, value blob, expires bigint, \
+                  PRIMARY KEY ((tenant, id), kind, row)",
+        with: "compaction = {'class': 'LeveledCompactionStrategy'} AND gc_grace_seconds = 864000",
     }],
 };
 

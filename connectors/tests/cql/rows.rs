@@ -46,6 +46,9 @@ fn keys(tenant: &str, number: u32) -> Vec<Key> {
         Key::contact_key(&id, ContactId::from_bytes([7; 16])),
         Key::document(&id, ""),
         Key::document(&id, "faq"),
+        Key::erasure(&id, message),
+        Key::access(Some(&id), 1),
+        Key::access(Some(&id), 2),
     ]
 }
 
