@@ -469,7 +469,7 @@ impl Conversation {
             && draft.head.agenda.is_none()
             && !responder.calls_outside()
             // Who has to wait for a quota waits in the agenda, where it holds up nobody else's records.
-            && self.context.quotas.at_hand(tenant);
+            && self.context.quotas.tells_at_once(tenant).await;
         if at_once {
             let asked = vec![Asked { key: act.key, text: text.take() }];
             let owed = Box::pin(self.owed(state, tenant)).await?;
