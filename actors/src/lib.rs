@@ -14,6 +14,7 @@
 //! - [`agenda`]: the durable timer's window in memory.
 //! - [`conversation`]: applies what a conversation receives and decides its turns.
 //! - [`tools`]: what an agent may do beside talking; [`quota`]: what a tenant may use in a month.
+//! - [`erasure`]: erasures of contacts, and how far they have come.
 //! - [`account`]: the only sender: paces, journals, settles.
 //! - [`publish`]: records on their way out; [`commit`]: writes a batch until it is written;
 //!   [`metrics`]: what operators watch.
@@ -22,6 +23,7 @@ pub mod account;
 pub mod agenda;
 pub mod commit;
 pub mod conversation;
+pub mod erasure;
 pub mod identity;
 pub mod ingress;
 pub mod metrics;

@@ -15,11 +15,13 @@
 //! - [`sealed`]: ciphertext as it is stored, and secrets that never print.
 //! - [`tenant`], [`config`]: what an operator writes.
 //! - [`zone`]: a tenant's time zone, its dates and months.
+//! - [`erasure`]: how far the erasure of a contact has come.
 //! - [`language`]: languages whose word forms are known.
 //! - [`ports`]: what the engine needs of the outside, as traits.
 
 pub mod config;
 pub mod content;
+pub mod erasure;
 pub mod hours;
 pub mod id;
 pub mod language;
