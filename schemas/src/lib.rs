@@ -6,6 +6,7 @@
 //! - [`hours`]: opening hours, and what is open when.
 //! - [`id`]: tenants, contacts, conversations, turns, outbound messages.
 //! - [`time`]: timestamps and durations as they are written in records and files.
+//! - [`contact`]: what people call a contact.
 //! - [`content`]: what a customer or an agent says, whatever the channel.
 //! - [`record`]: what is in each topic, as JSON with a version; JSON Schema in [`record::schema`].
 //! - [`topic`]: topics, partitions, offsets, and which partition a conversation or an account lives in.
@@ -20,6 +21,7 @@
 //! - [`ports`]: what the engine needs of the outside, as traits.
 
 pub mod config;
+pub mod contact;
 pub mod content;
 pub mod erasure;
 pub mod hours;
