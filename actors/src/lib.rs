@@ -15,12 +15,14 @@
 //! - [`conversation`]: applies what a conversation receives and decides its turns.
 //! - [`tools`]: what an agent may do beside talking; [`quota`]: what a tenant may use in a month.
 //! - [`erasure`]: erasures of contacts, and how far they have come.
+//! - [`audit`]: who did what, when and why.
 //! - [`account`]: the only sender: paces, journals, settles.
 //! - [`publish`]: records on their way out; [`commit`]: writes a batch until it is written;
 //!   [`metrics`]: what operators watch.
 
 pub mod account;
 pub mod agenda;
+pub mod audit;
 pub mod commit;
 pub mod conversation;
 pub mod erasure;

@@ -83,6 +83,7 @@ pub struct Metrics {
     backlog: IntGauge,
     retries: IntCounterVec,
     foreign: IntCounterVec,
+    audited: IntCounterVec,
 }
 
 impl Metrics {
@@ -202,6 +203,11 @@ impl Metrics {
                 "heddle_reception_dropped_total",
                 "Channel events not taken in, by reason.",
                 "reason",
+            ),
+            audited: vec(
+                "heddle_audit_entries_total",
+                "Entries for the audit log, by outcome of what they tell; failed_to_write: they could not be written.",
+                "outcome",
             ),
         }
     }
@@ -386,6 +392,12 @@ impl Metrics {
             _ => "unavailable",
         };
         self.retries.with_label_values(&[label]).inc();
+    }
+
+    /// An entry of the audit log was written, or (`None`) could not be.
+    pub fn audited(&self, outcome: Option<heddle_schemas::audit::Outcome>) {
+        let label = outcome.map_or("failed_to_write", heddle_schemas::audit::Outcome::as_str);
+        self.audited.with_label_values(&[label]).inc();
     }
 
     /// A channel's event was not taken in.

@@ -5,12 +5,15 @@
 
 use std::sync::Arc;
 
+use heddle_actors::audit::{AuditError, AuditLog};
 use heddle_actors::identity::{Identity, IdentityError};
 use heddle_actors::ports::Ports;
 use heddle_actors::tenants::{Tenants, TenantsError};
 use heddle_actors::{publish, quota};
 use heddle_connectors::knowledge::extract::File;
 use heddle_connectors::knowledge::extract::process::{Extractor, Place};
+use heddle_schemas::audit::chain::{Noted, Verdict};
+use heddle_schemas::audit::{Act, Entry, Note, Outcome, What, Who};
 use heddle_schemas::contact::ContactName;
 use heddle_schemas::id::{ContactId, ConversationId, MessageKey, TenantId};
 use heddle_schemas::ports::keys::KeysError;
@@ -21,8 +24,11 @@ use heddle_schemas::record::inbound::{Handler, Handling, InboundEvent, InboundRe
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::zone::Month;
 
-use crate::dead_letters::{DeadLetters, DeadLettersError};
+use crate::dead_letters::{DeadLetters, DeadLettersError, Letter, LetterId, Replay, Replayed};
 use crate::usage::Usage;
+
+/// Letters that an entry of the audit log names at most.
+const LETTERS: usize = 100;
 
 /// Why an operation was not done.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +54,12 @@ pub enum AdministrationError {
     /// Log or state.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The audit log; the operation was not begun.
+    #[error("nothing was done: {0}")]
+    Audit(#[from] AuditError),
+    /// The audit log, which was to be read.
+    #[error("{0}")]
+    AuditRead(#[source] AuditError),
 }
 
 impl AdministrationError {
@@ -60,14 +72,50 @@ impl AdministrationError {
             | Self::DeadLetters(DeadLettersError::Store(error))
             | Self::Keys(KeysError::Store(error))
             | Self::Store(error) => error.is_transient() || matches!(error, StoreError::Closed),
+            Self::Audit(error) | Self::AuditRead(error) => error.is_transient(),
             _ => false,
+        }
+    }
+
+    /// What the audit log says of an operation that ended so.
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::UnknownTenant(_)
+            | Self::Tenants(
+                TenantsError::Faults(_) | TenantsError::Taken { .. } | TenantsError::Retention { .. },
+            )
+            | Self::Knowledge(KnowledgeError::Unknown { .. } | KnowledgeError::Refused { .. })
+            | Self::DeadLetters(DeadLettersError::Unknown(_) | DeadLettersError::Request(_)) => {
+                Outcome::Refused
+            }
+            _ => Outcome::Failed,
         }
     }
 }
 
+/// In whose name operations are done, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct By {
+    /// Who asks.
+    pub who: Who,
+    /// Why, if they say.
+    pub why: Option<Note>,
+}
+
+impl By {
+    /// The engine, by a rule.
+    pub const ENGINE: Self = Self { who: Who::ENGINE, why: None };
+}
+
 /// The operations.
+///
+/// What changes something or reads personal data is in the audit log: an entry before it, without which it is
+/// not done, and, where it changes something, one after it with its outcome. Where that one cannot be written,
+/// the first stands alone, as after a crash, and says that it was begun.
 #[derive(Clone)]
 pub struct Administration {
+    by: By,
+    audit: AuditLog,
     tenants: Arc<Tenants>,
     ports: Ports,
     identity: Arc<Identity>,
@@ -87,7 +135,63 @@ impl Administration {
         dead_letters: DeadLetters,
     ) -> Self {
         let identity = Arc::new(Identity::new(ports.clone()));
-        Self { tenants, ports, identity, files, dead_letters }
+        let audit = AuditLog::new(ports.clone());
+        Self { by: By::ENGINE, audit, tenants, ports, identity, files, dead_letters }
+    }
+
+    /// The same in somebody's name; without it, they are done in the engine's own.
+    #[must_use]
+    pub fn by(&self, by: By) -> Self {
+        Self { by, ..self.clone() }
+    }
+
+    /// Writes into the audit log that an operation has come so far: of a tenant, or of no tenant. For what reads
+    /// personal data it is called before, with [`Outcome::Begun`], and the operation is not done when it fails;
+    /// what changes something is done within [`Administration::audited`].
+    ///
+    /// # Errors
+    /// [`AdministrationError::Audit`].
+    pub async fn record(
+        &self,
+        tenant: Option<&TenantId>,
+        what: What,
+        outcome: Outcome,
+    ) -> Result<Entry, AdministrationError> {
+        self.record_of(tenant, what, outcome, None).await
+    }
+
+    async fn record_of(
+        &self,
+        tenant: Option<&TenantId>,
+        what: What,
+        outcome: Outcome,
+        began: Option<u64>,
+    ) -> Result<Entry, AdministrationError> {
+        let By { who, why } = self.by.clone();
+        let act = Act { who, what, why, outcome, began, records: None };
+        Ok(self.audit.append(tenant, act).await?)
+    }
+
+    /// Does what changes something: between an entry that says that it is begun, without which it is not done,
+    /// and one that says what came of it.
+    ///
+    /// # Errors
+    /// [`AdministrationError::Audit`] when nothing was done; those of the operation.
+    pub async fn audited<T>(
+        &self,
+        tenant: Option<&TenantId>,
+        what: What,
+        operation: impl Future<Output = Result<T, AdministrationError>>,
+    ) -> Result<T, AdministrationError> {
+        let began = self.record(tenant, what.clone(), Outcome::Begun).await?;
+        let number = began.body.number;
+        let result = operation.await;
+        let outcome = result.as_ref().map_or_else(AdministrationError::outcome, |_| Outcome::Done);
+        if let Err(error) = self.record_of(tenant, what, outcome, Some(number)).await {
+            // It has happened, and saying otherwise would be wrong. The entry before tells of it.
+            tracing::error!(%error, number, ?tenant, "the outcome of an operation is not in the audit log");
+        }
+        result
     }
 
     /// What a tenant has used in a month; without one, in the one that it is in the tenant's time zone.
@@ -108,6 +212,15 @@ impl Administration {
     /// [`AdministrationError`].
     pub async fn handle(&self, conversation: ConversationId, by: Handler) -> Result<(), AdministrationError> {
         self.tenant(&conversation.tenant)?;
+        let id = conversation.tenant.clone();
+        let what = match by {
+            Handler::Human => What::ContactHandOver { conversation: conversation.clone() },
+            Handler::Agent => What::ContactGiveBack { conversation: conversation.clone() },
+        };
+        self.audited(Some(&id), what, self.do_handle(conversation, by)).await
+    }
+
+    async fn do_handle(&self, conversation: ConversationId, by: Handler) -> Result<(), AdministrationError> {
         let key = MessageKey::from_bytes((self.ports.random)());
         let event = InboundEvent::Handling(Handling { key, by });
         let record = InboundRecord { v: V, conversation, at: self.ports.clock.now(), event };
@@ -120,7 +233,11 @@ impl Administration {
     /// # Errors
     /// [`AdministrationError`].
     pub async fn apply(&self, tenant: Tenant) -> Result<Arc<Tenant>, AdministrationError> {
-        Ok(self.tenants.apply(tenant).await?)
+        // What is no configuration of a tenant that there can be begins no log.
+        tenant.validate().map_err(TenantsError::from)?;
+        let id = tenant.id.clone();
+        let apply = async { Ok(self.tenants.apply(tenant).await?) };
+        self.audited(Some(&id), What::TenantApply, apply).await
     }
 
     /// Every tenant, by id.
@@ -172,7 +289,8 @@ impl Administration {
         document: Document,
     ) -> Result<DocumentSummary, AdministrationError> {
         self.tenant(id)?;
-        Ok(self.ports.knowledge.put(id, document).await?)
+        let what = What::DocumentPut { document: document.id.clone() };
+        self.audited(Some(id), what, async { Ok(self.ports.knowledge.put(id, document).await?) }).await
     }
 
     /// Keeps what a file says; `place` is from [`Administration::files`].
@@ -187,7 +305,7 @@ impl Administration {
     ) -> Result<DocumentSummary, AdministrationError> {
         self.tenant(id)?;
         let document = self.files.document(place, file).await?;
-        Ok(self.ports.knowledge.put(id, document).await?)
+        self.add(id, document).await
     }
 
     /// Removes a document.
@@ -196,7 +314,69 @@ impl Administration {
     /// [`AdministrationError`].
     pub async fn remove(&self, id: &TenantId, document: &str) -> Result<(), AdministrationError> {
         self.tenant(id)?;
-        Ok(self.ports.knowledge.remove(id, document).await?)
+        let what = What::DocumentRemove { document: document.to_owned() };
+        self.audited(Some(id), what, async { Ok(self.ports.knowledge.remove(id, document).await?) }).await
+    }
+
+    /// A dead letter. It may tell about people, so that somebody looked at it is written down first.
+    ///
+    /// # Errors
+    /// [`AdministrationError`].
+    pub async fn letter(&self, id: LetterId) -> Result<Letter, AdministrationError> {
+        self.record(None, What::LetterShow { letter: id.to_string() }, Outcome::Begun).await?;
+        Ok(self.dead_letters.show(id).await?)
+    }
+
+    /// Puts originals of dead letters back on their way.
+    ///
+    /// # Errors
+    /// [`AdministrationError`].
+    pub async fn replay(&self, replay: &Replay) -> Result<Replayed, AdministrationError> {
+        if replay.dry_run {
+            return Ok(self.dead_letters.replay(replay).await?);
+        }
+        let of_these = replay.ids.iter().flatten();
+        let what = What::LettersReplay {
+            letters: of_these.clone().take(LETTERS).map(ToString::to_string).collect(),
+            named: of_these.count() as u64,
+        };
+        self.audited(None, what, async { Ok(self.dead_letters.replay(replay).await?) }).await
+    }
+
+    /// Entries of the audit log of a tenant, or of no tenant, from a number on.
+    ///
+    /// # Errors
+    /// [`AdministrationError`].
+    pub async fn audit_log(
+        &self,
+        tenant: Option<&TenantId>,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<Entry>, AdministrationError> {
+        self.audit.entries(tenant, from, limit).await.map_err(AdministrationError::AuditRead)
+    }
+
+    /// Whether the audit log of a tenant, or of no tenant, is as it was written; `noted` are entries of it that
+    /// somebody kept elsewhere.
+    ///
+    /// # Errors
+    /// [`AdministrationError`].
+    pub async fn verify_audit_log(
+        &self,
+        tenant: Option<&TenantId>,
+        noted: &[Noted],
+    ) -> Result<Verdict, AdministrationError> {
+        self.audit.verify(tenant, noted).await.map_err(AdministrationError::AuditRead)
+    }
+
+    /// Begins an audit log anew behind a break.
+    ///
+    /// # Errors
+    /// [`AdministrationError`].
+    pub async fn resume_audit_log(&self, tenant: Option<&TenantId>) -> Result<Entry, AdministrationError> {
+        let By { who, why } = self.by.clone();
+        let act = Act { who, what: What::Resume, why, outcome: Outcome::Done, began: None, records: None };
+        Ok(self.audit.resume(tenant, act).await?)
     }
 
     /// A tenant's documents, by id.

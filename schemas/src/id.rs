@@ -120,6 +120,16 @@ macro_rules! as_text {
 pub struct TenantId(Arc<str>);
 
 impl TenantId {
+    /// The engine's own id: under it stands what is no tenant's and needs a key or a name all the same, such as the
+    /// audit log of a whole installation. No tenant can have it.
+    ///
+    /// # Panics
+    /// Never: it is an id.
+    #[must_use]
+    pub fn engine() -> Self {
+        "heddle".parse().expect("it is an id")
+    }
+
     fn add_to(&self, text: &mut Text) {
         text.add(&self.0);
     }

@@ -15,11 +15,13 @@
 //! - [`table`]: the tables of the state store and the keys of their rows.
 //! - [`sealed`]: ciphertext as it is stored, and secrets that never print.
 //! - [`tenant`], [`config`]: what an operator writes.
+//! - [`audit`]: the audit log's entries, and how they are chained and verified.
 //! - [`zone`]: a tenant's time zone, its dates and months.
 //! - [`erasure`]: how far the erasure of a contact has come.
 //! - [`language`]: languages whose word forms are known.
 //! - [`ports`]: what the engine needs of the outside, as traits.
 
+pub mod audit;
 pub mod config;
 pub mod contact;
 pub mod content;

@@ -22,7 +22,7 @@
 //! | spend | chunk of a quota | turn, attempt | what a call may cost, then what the turn cost | until its month is long over |
 //! | tool | conversation | turn, step | which tools were called, and what they gave, sealed | as markers |
 //! | erasure | tenant | erasure | how far an erasure has come, then its receipt | as the tenant |
-//! | access | tenant, or none | number | an entry of the audit log, chained to the one before | as the audit log is kept |
+//! | access | tenant, or none | number, or none | an entry of the audit log, chained to the one before; without one, the newest once more | as the audit log is kept |
 //! | limit | none | keyed hash of a provider key | which node may use how much of its limits | until it is idle |
 
 use std::fmt;
@@ -462,6 +462,12 @@ impl Key {
     #[must_use]
     pub fn access(tenant: Option<&TenantId>, number: u64) -> Self {
         Partition::access(tenant).row(&number.to_be_bytes())
+    }
+
+    /// The head of an audit log: its newest entry once more. It sorts before every entry.
+    #[must_use]
+    pub fn access_head(tenant: Option<&TenantId>) -> Self {
+        Partition::access(tenant).row(&[])
     }
 
     /// How the limits of a provider key are shared out.

@@ -468,6 +468,9 @@ impl Tenant {
                 faults.push(fault());
             }
         };
+        check(self.id != TenantId::engine(), &|| {
+            format!("id: {} is the engine's own; take another one", self.id)
+        });
         check(!self.name.trim().is_empty(), &|| "name: is empty".into());
         check(!self.region.trim().is_empty(), &|| "region: is empty".into());
         check(!self.agent.fallback.trim().is_empty(), &|| {

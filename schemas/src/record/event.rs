@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::V;
+use crate::audit::Digest;
 use crate::id::{
     AccountId, ChannelKind, ContactId, ConversationId, MessageKey, OutboundId, TenantId, TurnId,
 };
@@ -137,6 +138,14 @@ pub enum Event {
         channel: ChannelKind,
         /// Which account.
         account: AccountId,
+    },
+    /// The audit log has a new entry. Whoever keeps these outside the state store can tell whether the log's end
+    /// was cut, or all of it written anew, whatever was done to the store: `heddle audit log --verify --noted`.
+    Audited {
+        /// Its number.
+        number: u64,
+        /// Its hash, which stands for all entries up to it.
+        hash: Digest,
     },
     /// The channel told the business something else than a message or status.
     ChannelNotice {
