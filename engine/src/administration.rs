@@ -8,9 +8,11 @@ use std::sync::Arc;
 use heddle_actors::ports::Ports;
 use heddle_actors::tenants::{Tenants, TenantsError};
 use heddle_actors::{publish, quota};
+use heddle_connectors::keys::EnvelopeKeys;
 use heddle_connectors::knowledge::extract::File;
 use heddle_connectors::knowledge::extract::process::{Extractor, Place};
 use heddle_schemas::id::{ConversationId, MessageKey, TenantId};
+use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError, Passage};
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::record::V;
@@ -19,6 +21,7 @@ use heddle_schemas::tenant::Tenant;
 use heddle_schemas::zone::Month;
 
 use crate::dead_letters::{DeadLetters, DeadLettersError};
+use crate::rotation::{self, KeysStatus, Rotate, Rotated};
 use crate::usage::Usage;
 
 /// Why an operation was not done.
@@ -36,6 +39,9 @@ pub enum AdministrationError {
     /// Dead letters.
     #[error(transparent)]
     DeadLetters(#[from] DeadLettersError),
+    /// The keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// Log or state.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -49,6 +55,7 @@ impl AdministrationError {
             Self::Tenants(TenantsError::Store(error))
             | Self::Knowledge(KnowledgeError::Store(error))
             | Self::DeadLetters(DeadLettersError::Store(error))
+            | Self::Keys(KeysError::Store(error))
             | Self::Store(error) => error.is_transient() || matches!(error, StoreError::Closed),
             _ => false,
         }
@@ -60,6 +67,7 @@ impl AdministrationError {
 pub struct Administration {
     tenants: Arc<Tenants>,
     ports: Ports,
+    keys: Arc<EnvelopeKeys>,
     /// What reads files.
     pub files: Arc<Extractor>,
     /// What could not be processed.
@@ -72,10 +80,11 @@ impl Administration {
     pub fn new(
         tenants: Arc<Tenants>,
         ports: Ports,
+        keys: Arc<EnvelopeKeys>,
         files: Arc<Extractor>,
         dead_letters: DeadLetters,
     ) -> Self {
-        Self { tenants, ports, files, dead_letters }
+        Self { tenants, ports, keys, files, dead_letters }
     }
 
     /// What a tenant has used in a month; without one, in the one that it is in the tenant's time zone.
@@ -123,6 +132,28 @@ impl Administration {
     /// [`AdministrationError::UnknownTenant`].
     pub fn tenant(&self, id: &TenantId) -> Result<Arc<Tenant>, AdministrationError> {
         self.tenants.get(id).ok_or_else(|| AdministrationError::UnknownTenant(id.clone()))
+    }
+
+    /// Wraps the keys of tenants by the present master key, those of one page.
+    ///
+    /// # Errors
+    /// [`AdministrationError`].
+    pub async fn rotate(&self, asked: &Rotate) -> Result<Rotated, AdministrationError> {
+        Ok(rotation::rotate(&self.keys, self.ids().await?, asked).await?)
+    }
+
+    /// Which master keys wrap what.
+    ///
+    /// # Errors
+    /// [`AdministrationError`].
+    pub async fn keys(&self) -> Result<KeysStatus, AdministrationError> {
+        Ok(rotation::status(&self.keys, self.ids().await?).await?)
+    }
+
+    /// Every tenant there is by now, also if it was applied on another node a moment ago.
+    async fn ids(&self) -> Result<Vec<TenantId>, AdministrationError> {
+        self.tenants.catch_up().await?;
+        Ok(self.tenants.list().iter().map(|tenant| tenant.id.clone()).collect())
     }
 
     /// Keeps a document.

@@ -187,9 +187,9 @@ enum Fault {
 
 impl From<KeysError> for Fault {
     fn from(error: KeysError) -> Self {
-        match error {
-            KeysError::Store(error) => Self::Store(error),
-            other => Self::Dead { reason: DeadReason::Unreadable, detail: other.to_string() },
+        match error.passing() {
+            Ok(error) => Self::Store(error),
+            Err(other) => Self::Dead { reason: DeadReason::Unreadable, detail: other.to_string() },
         }
     }
 }
