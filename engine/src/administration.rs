@@ -10,6 +10,7 @@ use heddle_actors::identity::{Identity, IdentityError};
 use heddle_actors::ports::Ports;
 use heddle_actors::tenants::{Tenants, TenantsError};
 use heddle_actors::{publish, quota};
+use heddle_connectors::keys::EnvelopeKeys;
 use heddle_connectors::knowledge::extract::File;
 use heddle_connectors::knowledge::extract::process::{Extractor, Place};
 use heddle_schemas::audit::chain::{Noted, Verdict};
@@ -25,6 +26,7 @@ use heddle_schemas::tenant::Tenant;
 use heddle_schemas::zone::Month;
 
 use crate::dead_letters::{DeadLetters, DeadLettersError, Letter, LetterId, Replay, Replayed};
+use crate::rotation::{self, KeysStatus, Rotate, Rotated};
 use crate::usage::Usage;
 
 /// Letters that an entry of the audit log names at most.
@@ -119,6 +121,7 @@ pub struct Administration {
     tenants: Arc<Tenants>,
     ports: Ports,
     identity: Arc<Identity>,
+    keys: Arc<EnvelopeKeys>,
     /// What reads files.
     pub files: Arc<Extractor>,
     /// What could not be processed.
@@ -131,12 +134,13 @@ impl Administration {
     pub fn new(
         tenants: Arc<Tenants>,
         ports: Ports,
+        keys: Arc<EnvelopeKeys>,
         files: Arc<Extractor>,
         dead_letters: DeadLetters,
     ) -> Self {
         let identity = Arc::new(Identity::new(ports.clone()));
         let audit = AuditLog::new(ports.clone());
-        Self { by: By::ENGINE, audit, tenants, ports, identity, files, dead_letters }
+        Self { by: By::ENGINE, audit, tenants, ports, identity, keys, files, dead_letters }
     }
 
     /// The same in somebody's name; without it, they are done in the engine's own.
@@ -277,6 +281,31 @@ impl Administration {
                 }
             }
         }
+    }
+
+    /// Wraps the keys of tenants by the present master key, those of one page.
+    ///
+    /// # Errors
+    /// [`AdministrationError`].
+    pub async fn rotate(&self, asked: &Rotate) -> Result<Rotated, AdministrationError> {
+        self.audited(None, What::KeysRotate, async {
+            Ok(rotation::rotate(&self.keys, self.ids().await?, asked).await?)
+        })
+        .await
+    }
+
+    /// Which master keys wrap what.
+    ///
+    /// # Errors
+    /// [`AdministrationError`].
+    pub async fn keys(&self) -> Result<KeysStatus, AdministrationError> {
+        Ok(rotation::status(&self.keys, self.ids().await?).await?)
+    }
+
+    /// Every tenant there is by now, also if it was applied on another node a moment ago.
+    async fn ids(&self) -> Result<Vec<TenantId>, AdministrationError> {
+        self.tenants.catch_up().await?;
+        Ok(self.tenants.list().iter().map(|tenant| tenant.id.clone()).collect())
     }
 
     /// Keeps a document.

@@ -8,6 +8,7 @@ use clap::Args;
 use heddle_connectors::knowledge::extract::File;
 use heddle_schemas::config::Config;
 use heddle_schemas::id::{ConversationId, TenantId};
+use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError, Passage};
 use heddle_schemas::record::inbound::Handler;
 use heddle_schemas::sealed::Secret;
@@ -23,6 +24,7 @@ use crate::administration::{Administration, AdministrationError};
 use crate::dead_letters::{DeadLettersError, Filters, Letter, LetterId, Page, Replay, Replayed};
 use crate::http::admin::{Handles, List};
 use crate::node::Node;
+use crate::rotation::{KeysStatus, Rotate, Rotated};
 use crate::usage::Usage;
 
 /// How long the admin API may take.
@@ -57,7 +59,8 @@ pub struct Remote {
 impl From<AdministrationError> for Failure {
     fn from(error: AdministrationError) -> Self {
         match error {
-            AdministrationError::Knowledge(KnowledgeError::Refused { .. }) => Self::Usage(error.into()),
+            AdministrationError::Knowledge(KnowledgeError::Refused { .. })
+            | AdministrationError::Keys(KeysError::Master { .. }) => Self::Usage(error.into()),
             error => Self::Failed(error.into()),
         }
     }
@@ -166,6 +169,31 @@ impl Admin {
                 remote.ask::<()>(Method::PUT, &path, &[], Some(body)).await
             }
             Self::Local(_, local) => Ok(local.handle(conversation, by).await?),
+        }
+    }
+
+    /// Wraps the keys of a page of tenants by the present master key.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn rotate(&self, asked: &Rotate) -> Result<Rotated, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let body = serde_json::to_value(asked).expect("it is always JSON");
+                remote.ask(Method::POST, "keys/rotate", &[], Some(body)).await
+            }
+            Self::Local(_, local) => Ok(local.rotate(asked).await?),
+        }
+    }
+
+    /// Which master keys wrap what.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn keys(&self) -> Result<KeysStatus, Failure> {
+        match self {
+            Self::Remote(remote) => remote.ask(Method::GET, "keys", &[], None).await,
+            Self::Local(_, local) => Ok(local.keys().await?),
         }
     }
 
