@@ -14,7 +14,7 @@
 //! - [`agenda`]: the durable timer's window in memory.
 //! - [`conversation`]: applies what a conversation receives and decides its turns.
 //! - [`tools`]: what an agent may do beside talking; [`quota`]: what a tenant may use in a month.
-//! - [`audit`]: who did what, when and why.
+//! - [`audit`]: who did what, when and why; [`security`]: what looks like an attack.
 //! - [`account`]: the only sender: paces, journals, settles.
 //! - [`publish`]: records on their way out; [`commit`]: writes a batch until it is written;
 //!   [`metrics`]: what operators watch.
@@ -32,6 +32,7 @@ pub mod ports;
 pub mod publish;
 pub mod quota;
 pub mod reception;
+pub mod security;
 pub mod system;
 pub mod tenant;
 pub mod tenants;

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use heddle_actors::metrics::Metrics as ActorMetrics;
 use heddle_actors::ports::{Options, Ports, Random};
+use heddle_actors::security::Security;
+use heddle_actors::security::keys::WatchedKeys;
 use heddle_actors::system::System;
 use heddle_actors::tenants::{Tenants, TenantsError};
 use heddle_connectors::calendar::{GoogleCalendar, google};
@@ -24,6 +26,7 @@ use heddle_schemas::id::ChannelKind;
 use heddle_schemas::language::Language;
 use heddle_schemas::ports::channel::Channel;
 use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::ports::keys::Keys;
 use heddle_schemas::ports::responder::Responder;
 use heddle_schemas::tenant::{Provider, Tenant};
 use heddle_schemas::topic::{Topic, TopicPartition};
@@ -95,8 +98,11 @@ impl Node {
         let owner = format!("{}/{}", config.node.name, hex::encode(random()));
         let stores = Stores::open(&config, clock.clone(), owner.clone(), &registry).await?;
         let state = stores.state();
-        let keys: Arc<EnvelopeKeys> =
+        let metrics = Arc::new(ActorMetrics::register(&registry));
+        let security = Security::new(config.security.clone(), clock.clone(), metrics.clone(), random.clone());
+        let keys: Arc<dyn Keys> =
             Arc::new(EnvelopeKeys::new(state.clone(), clock.clone(), &master, keys::Options::default()));
+        let keys: Arc<dyn Keys> = Arc::new(WatchedKeys::new(keys, security.clone()));
         let tenants: Arc<OnceLock<Arc<Tenants>>> = Arc::default();
         let known = tenants.clone();
         let languages = Languages::new(move |tenant| {
@@ -125,7 +131,8 @@ impl Node {
             channels: Arc::new(BTreeMap::from([(ChannelKind::Whatsapp, whatsapp)])),
             clock,
             random,
-            metrics: Arc::new(ActorMetrics::register(&registry)),
+            metrics,
+            security,
         };
         let metrics = Arc::new(Metrics::register(&registry));
         let files = Arc::new(Extractor::new(extraction::Options::default()));
@@ -183,6 +190,10 @@ impl Node {
 
     /// Closes the stores: everything is on disk and nothing to be replayed.
     pub async fn close(&self) {
+        // What a command without a running node has seen; the log line is written in any case.
+        if let Err(error) = self.ports.security.publish(&*self.ports.log).await {
+            tracing::debug!(%error, "security events were not published");
+        }
         self.stores.close().await;
     }
 }
