@@ -104,8 +104,9 @@ impl AuditLog {
     pub async fn resume(&self, tenant: Option<&TenantId>, act: Act) -> Result<Entry, AuditError> {
         let cipher = self.cipher(tenant).await?;
         let id = MessageKey::from_bytes((self.ports.random)());
+        let mut tried = None;
         loop {
-            let entry = match self.attempt(tenant, &*cipher, id, &act).await {
+            let entry = match self.attempt(tenant, &*cipher, (id, &mut tried), &act).await {
                 Ok(Some(entry)) => entry,
                 Ok(None) => continue,
                 Err(AuditError::Broken { .. }) => match self.skip(tenant, &*cipher, id, &act).await? {
@@ -150,9 +151,10 @@ impl AuditLog {
         let cipher = self.cipher(tenant).await?;
         // One id for all attempts: of an attempt whose answer was lost it tells whether it was done.
         let id = MessageKey::from_bytes((self.ports.random)());
+        let mut tried = None;
         let (mut failures, mut pause) = (0, PAUSE);
         loop {
-            let error = match self.attempt(tenant, &*cipher, id, &act).await {
+            let error = match self.attempt(tenant, &*cipher, (id, &mut tried), &act).await {
                 Ok(Some(entry)) => return Ok(entry),
                 Ok(None) => continue,
                 Err(error) => error,
@@ -169,24 +171,30 @@ impl AuditLog {
         }
     }
 
-    /// `None`: another one was faster.
+    /// `None`: another one was faster. `tried` is the number under which it was tried before: of a write without an
+    /// answer nobody knows whether it happened, and others may have gone on from it.
     async fn attempt(
         &self,
         tenant: Option<&TenantId>,
         cipher: &dyn TenantCipher,
-        id: MessageKey,
+        (id, tried): (MessageKey, &mut Option<u64>),
         act: &Act,
     ) -> Result<Option<Entry>, AuditError> {
         let head = self.head(tenant, cipher).await?;
         if let Some(newest) = &head.newest {
             self.place(tenant, newest).await?;
-            if newest.entry.body.id == id {
-                return Ok(Some(newest.entry.clone()));
+        }
+        if let Some(number) = *tried {
+            let stored = self.ports.state.get(&Key::access(tenant, number)).await?;
+            let entry = stored.and_then(|bytes| Row::read(&bytes)).map(|row| row.entry);
+            if let Some(ours) = entry.filter(|entry| entry.body.id == id) {
+                return Ok(Some(ours));
             }
         }
         let before = head.newest.as_ref().map(|row| &row.entry);
         let row = Row::after(before, tenant, cipher, (id, self.ports.clock.now()), act.clone());
         let key = Key::access_head(tenant);
+        *tried = Some(row.entry.body.number);
         match self.ports.state.compare_and_set(&key, head.stored, Some(row.head(cipher)), None).await? {
             Swap::Done => {
                 self.place(tenant, &row).await?;

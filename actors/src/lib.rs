@@ -15,7 +15,7 @@
 //! - [`conversation`]: applies what a conversation receives and decides its turns.
 //! - [`tools`]: what an agent may do beside talking; [`quota`]: what a tenant may use in a month.
 //! - [`erasure`]: erasures of contacts, and how far they have come.
-//! - [`audit`]: who did what, when and why.
+//! - [`audit`]: who did what, when and why; [`security`]: what looks like an attack.
 //! - [`account`]: the only sender: paces, journals, settles.
 //! - [`publish`]: records on their way out; [`commit`]: writes a batch until it is written;
 //!   [`metrics`]: what operators watch.
@@ -34,6 +34,7 @@ pub mod ports;
 pub mod publish;
 pub mod quota;
 pub mod reception;
+pub mod security;
 pub mod system;
 pub mod tenant;
 pub mod tenants;

@@ -2,10 +2,11 @@
 //!
 //! Labels are bounded: topics, kinds, outcomes; never a tenant's conversation, contact or message.
 
+use heddle_schemas::audit::Outcome as Written;
 use heddle_schemas::ports::channel::FailureClass;
 use heddle_schemas::ports::state::StoreError;
 use heddle_schemas::record::dlq::DeadReason;
-use heddle_schemas::record::event::{Outcome, Resolution};
+use heddle_schemas::record::event::{IncidentKind, Outcome, Resolution};
 use heddle_schemas::tenant::Resource;
 use heddle_schemas::topic::Topic;
 use prometheus::{
@@ -84,6 +85,8 @@ pub struct Metrics {
     retries: IntCounterVec,
     foreign: IntCounterVec,
     audited: IntCounterVec,
+    sightings: IntCounterVec,
+    incidents: IntCounterVec,
 }
 
 impl Metrics {
@@ -209,6 +212,23 @@ impl Metrics {
                 "Entries for the audit log, by outcome of what they tell; failed_to_write: they could not be written.",
                 "outcome",
             ),
+            sightings: vec(
+                "heddle_security_sightings_total",
+                "What may be part of an attack or a breach, by kind; below its threshold it is none.",
+                "kind",
+            ),
+            incidents: {
+                let incidents = vec(
+                    "heddle_security_incidents_total",
+                    "Security incidents that began, by kind; one for each tenant until it has come to rest.",
+                    "kind",
+                );
+                // Each is there from the start, so that the first one is seen to rise.
+                for kind in IncidentKind::ALL {
+                    incidents.with_label_values(&[kind.as_str()]);
+                }
+                incidents
+            },
         }
     }
 
@@ -395,9 +415,17 @@ impl Metrics {
     }
 
     /// An entry of the audit log was written, or (`None`) could not be.
-    pub fn audited(&self, outcome: Option<heddle_schemas::audit::Outcome>) {
-        let label = outcome.map_or("failed_to_write", heddle_schemas::audit::Outcome::as_str);
+    pub fn audited(&self, outcome: Option<Written>) {
+        let label = outcome.map_or("failed_to_write", Written::as_str);
         self.audited.with_label_values(&[label]).inc();
+    }
+
+    /// Something was seen with which an incident began, or not.
+    pub fn sighted(&self, kind: IncidentKind, began: bool) {
+        self.sightings.with_label_values(&[kind.as_str()]).inc();
+        if began {
+            self.incidents.with_label_values(&[kind.as_str()]).inc();
+        }
     }
 
     /// A channel's event was not taken in.

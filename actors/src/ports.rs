@@ -21,6 +21,7 @@ use heddle_schemas::time::Timestamp;
 use crate::metrics::Metrics;
 use crate::quota::Quotas;
 use crate::reception::WayIn;
+use crate::security::Security;
 use crate::tenant::TenantActors;
 use crate::tenants::Tenants;
 
@@ -53,6 +54,8 @@ pub struct Ports {
     pub random: Random,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// What looks like an attack.
+    pub security: Arc<Security>,
 }
 
 /// What the actors may use, and their policies.

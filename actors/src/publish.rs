@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use heddle_schemas::id::{ConversationId, TenantId};
 use heddle_schemas::ports::keys::Cipher;
-use heddle_schemas::ports::log::{NewRecord, Record};
+use heddle_schemas::ports::log::{Log, NewRecord, Record};
 use heddle_schemas::record::dlq::{DeadLetter, DeadReason};
 use heddle_schemas::record::event::EventRecord;
 use heddle_schemas::record::inbound::InboundRecord;
@@ -35,7 +35,13 @@ pub fn outbound(ports: &Ports, record: &OutboundRecord) -> NewRecord {
 /// The record in the partition of its tenant.
 #[must_use]
 pub fn event(ports: &Ports, record: &EventRecord) -> NewRecord {
-    let (partition, key) = of_tenant(ports, &record.tenant);
+    event_into(&*ports.log, record)
+}
+
+/// The same, for who has the log alone.
+#[must_use]
+pub fn event_into(log: &dyn Log, record: &EventRecord) -> NewRecord {
+    let (partition, key) = of_tenant(log, &record.tenant);
     NewRecord { partition, key, value: encode(record) }
 }
 
@@ -50,7 +56,10 @@ impl Routes {
     /// Of this conversation.
     #[must_use]
     pub fn of(ports: &Ports, conversation: &ConversationId) -> Self {
-        Self { account: of_account(ports, conversation), tenant: of_tenant(ports, &conversation.tenant) }
+        Self {
+            account: of_account(ports, conversation),
+            tenant: of_tenant(&*ports.log, &conversation.tenant),
+        }
     }
 
     /// As [`outbound`].
@@ -74,8 +83,8 @@ fn of_account(ports: &Ports, conversation: &ConversationId) -> (TopicPartition, 
     (partition, Bytes::from(account.to_string()))
 }
 
-fn of_tenant(ports: &Ports, tenant: &TenantId) -> (TopicPartition, Bytes) {
-    let partition = tenant_partition(Topic::Events, tenant, ports.log.partitions(Topic::Events));
+fn of_tenant(log: &dyn Log, tenant: &TenantId) -> (TopicPartition, Bytes) {
+    let partition = tenant_partition(Topic::Events, tenant, log.partitions(Topic::Events));
     (partition, Bytes::copy_from_slice(tenant.as_str().as_bytes()))
 }
 

@@ -81,6 +81,7 @@ impl System {
         let reception = Arc::new(Reception::new(ports.clone(), way_in.clone()));
         let quotas = Quotas::new(ports.clone());
         following.spawn(quotas.clone().tidy(tenants.clone()));
+        following.spawn(ports.security.clone().run(ports.log.clone()));
         let context = Context {
             turns: TenantActors::new(options.turns_per_tenant),
             started: ports.clock.now(),
@@ -257,6 +258,8 @@ impl Supervisor {
         self.kill().await;
         // What is left of the quotas is for others; where that does not work they take it back themselves.
         finished &= tokio::time::timeout(limit, self.context.quotas.give_back()).await.is_ok();
+        let ports = &self.context.ports;
+        finished &= tokio::time::timeout(limit, ports.security.publish(&*ports.log)).await.is_ok();
         finished
     }
 

@@ -24,13 +24,16 @@ use async_trait::async_trait;
 use clap::Args;
 use hdrhistogram::Histogram;
 use heddle_actors::metrics::Metrics;
-use heddle_actors::ports::{Options, Ports};
+use heddle_actors::ports::{Options, Ports, Random};
 use heddle_actors::reception::{Reception, WayIn};
+use heddle_actors::security::Security;
+use heddle_actors::security::keys::WatchedKeys;
 use heddle_actors::system::System;
 use heddle_actors::tenants::Tenants;
 use heddle_connectors::clock::SystemClock;
 use heddle_connectors::keys::{Entropy as _, EnvelopeKeys, MasterKey, SystemEntropy};
 use heddle_connectors::memory::{MemoryCalendar, MemoryKnowledge};
+use heddle_schemas::config;
 use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::id::ChannelKind;
 use heddle_schemas::ledger::Position;
@@ -192,6 +195,16 @@ impl Turns {
             &MasterKey::generate(),
             heddle_connectors::keys::Options::default(),
         );
+        let random: Random = Arc::new(|| {
+            let mut bytes = [0; 16];
+            SystemEntropy.key(&mut bytes);
+            bytes
+        });
+        let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()));
+        let security =
+            Security::new(config::Security::default(), clock.clone(), metrics.clone(), random.clone());
+        // Watched, as a node's are: what that costs belongs to a turn.
+        let keys = WatchedKeys::new(Arc::new(keys), security.clone());
         let ports = Ports {
             log: Arc::new(InboundOnly(log.clone())),
             state,
@@ -201,12 +214,9 @@ impl Turns {
             responders: Arc::new(move |_| responder.clone()),
             channels: Arc::new(BTreeMap::new()),
             clock,
-            random: Arc::new(|| {
-                let mut bytes = [0; 16];
-                SystemEntropy.key(&mut bytes);
-                bytes
-            }),
-            metrics: Arc::new(Metrics::register(&prometheus::Registry::new())),
+            random,
+            metrics,
+            security,
         };
         let (tenants, _) = Tenants::load(ports.log.clone(), ports.keys.clone(), ports.clock.clone()).await?;
         // A quota that is kept account of, and never reached.

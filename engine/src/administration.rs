@@ -8,6 +8,7 @@ use std::sync::Arc;
 use heddle_actors::audit::{AuditError, AuditLog};
 use heddle_actors::identity::{Identity, IdentityError};
 use heddle_actors::ports::Ports;
+use heddle_actors::security::Sighting;
 use heddle_actors::tenants::{Tenants, TenantsError};
 use heddle_actors::{publish, quota};
 use heddle_connectors::keys::EnvelopeKeys;
@@ -176,6 +177,12 @@ impl Administration {
         Ok(self.audit.append(tenant, act).await?)
     }
 
+    /// Personal data of a tenant has been exported, so many records: of a contact, or (`None`) of all of its
+    /// contacts. More than usual is an incident.
+    pub fn exported(&self, tenant: &TenantId, contact: Option<ContactId>, records: u64) {
+        self.ports.security.exported(tenant, contact, records);
+    }
+
     /// Does what changes something: between an entry that says that it is begun, without which it is not done,
     /// and one that says what came of it.
     ///
@@ -240,7 +247,15 @@ impl Administration {
         // What is no configuration of a tenant that there can be begins no log.
         tenant.validate().map_err(TenantsError::from)?;
         let id = tenant.id.clone();
-        let apply = async { Ok(self.tenants.apply(tenant).await?) };
+        let apply = async {
+            let applied = self.tenants.apply(tenant).await;
+            if let Err(TenantsError::Taken { kind, account }) = &applied
+                && let Some(owner) = self.tenants.by_account(*kind, account)
+            {
+                self.ports.security.saw(Some(&owner.id), Sighting::CrossTenant);
+            }
+            Ok(applied?)
+        };
         self.audited(Some(&id), What::TenantApply, apply).await
     }
 
@@ -395,7 +410,12 @@ impl Administration {
         tenant: Option<&TenantId>,
         noted: &[Noted],
     ) -> Result<Verdict, AdministrationError> {
-        self.audit.verify(tenant, noted).await.map_err(AdministrationError::AuditRead)
+        let verdict = self.audit.verify(tenant, noted).await.map_err(AdministrationError::AuditRead)?;
+        if !verdict.holds() {
+            let faults = verdict.faults.len() as u64 + verdict.more_faults;
+            self.ports.security.saw(tenant, Sighting::AuditLog { faults });
+        }
+        Ok(verdict)
     }
 
     /// Begins an audit log anew behind a break.

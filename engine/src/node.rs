@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use heddle_actors::metrics::Metrics as ActorMetrics;
 use heddle_actors::ports::{Options, Ports, Random};
+use heddle_actors::security::Security;
+use heddle_actors::security::keys::WatchedKeys;
 use heddle_actors::system::System;
 use heddle_actors::tenants::{Tenants, TenantsError};
 use heddle_connectors::calendar::{GoogleCalendar, google};
@@ -24,7 +26,7 @@ use heddle_schemas::id::ChannelKind;
 use heddle_schemas::language::Language;
 use heddle_schemas::ports::channel::Channel;
 use heddle_schemas::ports::clock::Clock;
-use heddle_schemas::ports::keys::KeysError;
+use heddle_schemas::ports::keys::{Keys, KeysError};
 use heddle_schemas::ports::responder::Responder;
 use heddle_schemas::ports::state::State;
 use heddle_schemas::tenant::{Provider, Tenant};
@@ -109,6 +111,9 @@ impl Node {
                 return Err(error);
             }
         };
+        let metrics = Arc::new(ActorMetrics::register(&registry));
+        let security = Security::new(config.security.clone(), clock.clone(), metrics.clone(), random.clone());
+        let watched: Arc<dyn Keys> = Arc::new(WatchedKeys::new(keys.clone(), security.clone()));
         let tenants: Arc<OnceLock<Arc<Tenants>>> = Arc::default();
         let known = tenants.clone();
         let languages = Languages::new(move |tenant| {
@@ -116,7 +121,7 @@ impl Node {
             tenant.map_or_else(Language::default, |tenant| tenant.knowledge.language)
         });
         let knowledge = knowledge::Options { languages, ..knowledge::Options::default() };
-        let documents = TantivyKnowledge::new(state.clone(), keys.clone(), &knowledge);
+        let documents = TantivyKnowledge::new(state.clone(), watched.clone(), &knowledge);
         let whatsapp =
             whatsapp::Options { timeout: config.engine.send_timeout, ..whatsapp::Options::default() };
         let whatsapp: Arc<dyn Channel> = Arc::new(WhatsApp::new(&whatsapp, clock.clone())?);
@@ -127,7 +132,7 @@ impl Node {
         let ports = Ports {
             log: stores.log(),
             state,
-            keys: keys.clone(),
+            keys: watched,
             calendar: Arc::new(GoogleCalendar::new(&google::Options::default(), clock.clone())?),
             knowledge: Arc::new(documents),
             responders: Arc::new(move |tenant: &Tenant| match tenant.llm.provider {
@@ -137,7 +142,8 @@ impl Node {
             channels: Arc::new(BTreeMap::from([(ChannelKind::Whatsapp, whatsapp)])),
             clock,
             random,
-            metrics: Arc::new(ActorMetrics::register(&registry)),
+            metrics,
+            security,
         };
         let metrics = Arc::new(Metrics::register(&registry));
         let files = Arc::new(Extractor::new(extraction::Options::default()));
@@ -195,6 +201,10 @@ impl Node {
 
     /// Closes the stores: everything is on disk and nothing to be replayed.
     pub async fn close(&self) {
+        // What a command without a running node has seen; the log line is written in any case.
+        if let Err(error) = self.ports.security.publish(&*self.ports.log).await {
+            tracing::debug!(%error, "security events were not published");
+        }
         self.stores.close().await;
     }
 }

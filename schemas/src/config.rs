@@ -30,6 +30,8 @@ pub struct Config {
     pub keys: Keys,
     /// What the engine may use of this machine, and its policies.
     pub engine: Engine,
+    /// From when on what looks like an attack is an incident.
+    pub security: Security,
     /// What it writes to standard error.
     pub telemetry: Telemetry,
 }
@@ -44,6 +46,7 @@ impl Default for Config {
             state: State::default(),
             keys: Keys::default(),
             engine: Engine::default(),
+            security: Security::default(),
             telemetry: Telemetry::default(),
         }
     }
@@ -456,6 +459,40 @@ impl Default for Engine {
     }
 }
 
+/// From when on what looks like an attack, or like a breach of personal data, is an incident: it raises
+/// `heddle_security_incidents_total` and a `security` event, one for each kind and tenant in a window. Each node
+/// counts what it meets itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Security {
+    /// Within how long so many count together; and how often an incident that goes on is told again.
+    #[serde(with = "human")]
+    pub window: Duration,
+    /// Ciphertexts of a tenant that do not open. There is no harmless one.
+    pub failed_decryptions: NonZeroU64,
+    /// Webhooks of a tenant's accounts with a wrong signature: some come whenever an app's secret is changed.
+    pub signatures: NonZeroU64,
+    /// Webhooks, ingress records and commands that name what is another tenant's.
+    pub cross_tenant: NonZeroU64,
+    /// Exports of a tenant's contacts.
+    pub exports: NonZeroU64,
+    /// Records in exports of a tenant: so many are an incident, also in a single one.
+    pub export_records: NonZeroU64,
+}
+
+impl Default for Security {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(600),
+            failed_decryptions: NonZeroU64::MIN,
+            signatures: const { NonZeroU64::new(20).unwrap() },
+            cross_tenant: NonZeroU64::MIN,
+            exports: const { NonZeroU64::new(20).unwrap() },
+            export_records: const { NonZeroU64::new(50_000).unwrap() },
+        }
+    }
+}
+
 impl Log {
     /// What of librdkafka's settings the engine's promises rest on: they are not an operator's.
     const OWN: [&str; 14] = [
@@ -539,6 +576,9 @@ impl Config {
                  token (env:NAME or file:PATH), or listen on 127.0.0.1",
                 self.http.listen
             ));
+        }
+        if self.security.window.is_zero() || self.security.window > Duration::from_secs(86_400) {
+            faults.push("security.window: takes up to 1d, and not nothing".to_owned());
         }
         if self.engine.send_timeout.is_zero() {
             faults.push("engine.send_timeout: is zero".to_owned());

@@ -33,11 +33,13 @@ pub(super) struct Refused {
     pub(super) detail: String,
     /// The tenant it names, where there is such a one.
     pub(super) tenant: Option<TenantId>,
+    /// Another tenant, to whom what it names belongs.
+    pub(super) owner: Option<TenantId>,
 }
 
 impl Refused {
     fn new(reason: DeadReason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into(), tenant: None }
+        Self { reason, detail: detail.into(), tenant: None, owner: None }
     }
 
     /// Whether it names a tenant or an account that is not there, or not the tenant's.
@@ -95,7 +97,8 @@ fn check(
     let tenant = owner(record.channel, &record.account)
         .ok_or_else(|| Refused::new(DeadReason::Account, "no tenant has this account"))?;
     if tenant.id != record.tenant {
-        return Err(Refused::new(DeadReason::Account, "the account belongs to another tenant"));
+        let refused = Refused::new(DeadReason::Account, "the account belongs to another tenant");
+        return Err(Refused { owner: Some(tenant.id.clone()), ..refused });
     }
     if record.at.since(now) > AHEAD {
         let detail = format!("it is from {:?} ahead", record.at.since(now));
@@ -225,6 +228,13 @@ mod tests {
         for at in ["2026-01-01T00:10:00Z", "2026-01-01T09:00:00+09:00", "2025-12-01T00:00:00Z"] {
             assert_eq!(reason(&with("/at", json!(at))), None, "{at}");
         }
+    }
+
+    #[test]
+    fn a_record_that_names_another_tenants_account_tells_whose_it_is() {
+        let owner = |record: Value| admitted(record.to_string().as_bytes()).unwrap_err().owner;
+        assert_eq!(owner(with("/account", json!("2"))), Some("globex".parse().unwrap()));
+        assert_eq!(owner(with("/account", json!("3"))), None, "nobody's");
     }
 
     #[test]

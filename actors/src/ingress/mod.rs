@@ -29,6 +29,7 @@ use crate::partition::lag::Lag;
 use crate::ports::Context;
 use crate::publish;
 use crate::reception::{Reception, ReceptionError};
+use crate::security::Sighting;
 
 /// Records of one fetch at most.
 const RECORDS: usize = 256;
@@ -123,7 +124,12 @@ impl Ingress {
             }
             match decided {
                 Ok(record) => admitted.push((index, record)),
-                Err(why) => refused.push((index, why)),
+                Err(why) => {
+                    if let Some(owner) = &why.owner {
+                        ports.security.saw(Some(owner), Sighting::CrossTenant);
+                    }
+                    refused.push((index, why));
+                }
             }
         }
         let mut taken: Vec<_> =
@@ -176,7 +182,7 @@ impl Ingress {
     async fn bury(&self, refused: Vec<(usize, Refused)>, taken: &mut [Taken]) -> Result<(), StoreError> {
         let ports = &self.context.ports;
         let mut ciphers: HashMap<TenantId, Option<Arc<dyn Cipher>>> = HashMap::new();
-        for (index, Refused { reason, detail, tenant }) in refused {
+        for (index, Refused { reason, detail, tenant, .. }) in refused {
             let Taken { record, outputs } = &mut taken[index];
             let cipher = match &tenant {
                 None => None,

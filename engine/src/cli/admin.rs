@@ -6,6 +6,8 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::Args;
 use heddle_connectors::knowledge::extract::File;
+use heddle_schemas::audit::chain::{Noted, Verdict};
+use heddle_schemas::audit::{Entry, Means, Note, Who};
 use heddle_schemas::config::Config;
 use heddle_schemas::id::{ConversationId, TenantId};
 use heddle_schemas::ports::keys::KeysError;
@@ -14,15 +16,16 @@ use heddle_schemas::record::inbound::Handler;
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::zone::Month;
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::Failure;
-use crate::administration::{Administration, AdministrationError};
+use crate::administration::{Administration, AdministrationError, By};
 use crate::dead_letters::{DeadLettersError, Filters, Letter, LetterId, Page, Replay, Replayed};
-use crate::http::admin::{Handles, List};
+use crate::http::admin::{ENTRIES, Handles, List};
+use crate::http::asker;
 use crate::node::Node;
 use crate::rotation::{KeysStatus, Rotate, Rotated};
 use crate::usage::Usage;
@@ -39,6 +42,29 @@ pub struct Where {
     /// there the data folder itself.
     #[arg(long, global = true, value_name = "URL")]
     pub url: Option<String>,
+    /// Who you are, for the audit log: what reads or changes personal data or configuration is written down.
+    /// Without it, the user of the operating system.
+    #[arg(long = "as", global = true, value_name = "NAME")]
+    pub name: Option<Note>,
+    /// Why you do it, for the audit log: a line or a ticket, without phone numbers.
+    #[arg(long, global = true, value_name = "TEXT")]
+    pub why: Option<Note>,
+}
+
+impl Where {
+    /// At this address.
+    #[must_use]
+    pub fn at(url: impl Into<String>) -> Self {
+        Self { url: Some(url.into()), ..Self::default() }
+    }
+
+    /// In whose name, and why.
+    fn by(&self) -> By {
+        // An account without a name of its own, as in some containers, leaves none.
+        let user = || whoami::username().ok()?.parse().ok();
+        let name = self.name.clone().or_else(user);
+        By { who: Who { name, means: Means::Folder, address: None }, why: self.why.clone() }
+    }
 }
 
 /// A node to administer.
@@ -54,12 +80,14 @@ pub struct Remote {
     client: Client,
     base: String,
     token: Secret,
+    by: HeaderMap,
 }
 
 impl From<AdministrationError> for Failure {
     fn from(error: AdministrationError) -> Self {
         match error {
             AdministrationError::Knowledge(KnowledgeError::Refused { .. })
+            | AdministrationError::DeadLetters(DeadLettersError::Request(_))
             | AdministrationError::Keys(KeysError::Master { .. }) => Self::Usage(error.into()),
             error => Self::Failed(error.into()),
         }
@@ -82,12 +110,12 @@ impl Admin {
     /// When there is neither a running one nor a folder that can be opened.
     pub async fn find(config: Config, place: &Where) -> Result<Self, Failure> {
         let base = place.url.clone().unwrap_or_else(|| format!("http://{}", config.http.listen));
-        let remote = Remote::new(&base, config.http.admin_token.clone())?;
+        let remote = Remote::new(&base, config.http.admin_token.clone())?.by(&place.by());
         match remote.client.get(format!("{base}/healthz")).send().await {
             Ok(_) => Ok(Self::Remote(remote)),
             Err(error) if error.is_connect() && place.url.is_none() => {
                 let node = Arc::new(Node::open(config).await?);
-                let administration = node.administration().await?;
+                let administration = node.administration().await?.by(place.by());
                 Ok(Self::Local(node, Box::new(administration)))
             }
             Err(error) => {
@@ -307,7 +335,7 @@ impl Admin {
     pub async fn letter(&self, id: LetterId) -> Result<Letter, Failure> {
         match self {
             Self::Remote(remote) => remote.ask(Method::GET, &format!("dlq/{id}"), &[], None).await,
-            Self::Local(_, local) => Ok(local.dead_letters.show(id).await?),
+            Self::Local(_, local) => Ok(local.letter(id).await?),
         }
     }
 
@@ -321,7 +349,61 @@ impl Admin {
                 let body = serde_json::to_value(replay).expect("a replay is always JSON");
                 remote.ask(Method::POST, "dlq/replay", &[], Some(body)).await
             }
-            Self::Local(_, local) => Ok(local.dead_letters.replay(replay).await?),
+            Self::Local(_, local) => Ok(local.replay(replay).await?),
+        }
+    }
+}
+
+/// The audit log.
+impl Admin {
+    /// Entries from a number on, as many as there are up to [`ENTRIES`].
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn audit_log(&self, tenant: Option<&TenantId>, from: u64) -> Result<Vec<Entry>, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let from = from.to_string();
+                let mut query = vec![("from", from.as_str())];
+                query.extend(tenant.map(|tenant| ("tenant", tenant.as_str())));
+                remote.ask::<List<_>>(Method::GET, "audit/log", &query, None).await.map(|list| list.items)
+            }
+            Self::Local(_, local) => Ok(local.audit_log(tenant, from, ENTRIES).await?),
+        }
+    }
+
+    /// Whether a log is as it was written.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn verify_audit_log(
+        &self,
+        tenant: Option<&TenantId>,
+        noted: &[Noted],
+    ) -> Result<Verdict, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let noted: Vec<_> = noted.iter().map(ToString::to_string).collect();
+                let noted = (!noted.is_empty()).then(|| noted.join(","));
+                let mut query: Vec<_> = noted.iter().map(|noted| ("noted", noted.as_str())).collect();
+                query.extend(tenant.map(|tenant| ("tenant", tenant.as_str())));
+                remote.ask(Method::GET, "audit/log/verification", &query, None).await
+            }
+            Self::Local(_, local) => Ok(local.verify_audit_log(tenant, noted).await?),
+        }
+    }
+
+    /// Begins a log anew behind a break.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn resume_audit_log(&self, tenant: Option<&TenantId>) -> Result<Entry, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let query: Vec<_> = tenant.map(|tenant| ("tenant", tenant.as_str())).into_iter().collect();
+                remote.ask(Method::POST, "audit/log/resumption", &query, None).await
+            }
+            Self::Local(_, local) => Ok(local.resume_audit_log(tenant).await?),
         }
     }
 }
@@ -334,7 +416,18 @@ impl Remote {
     pub fn new(base: &str, token: Secret) -> Result<Self, Failure> {
         let client = Client::builder().timeout(TIMEOUT).no_proxy().build();
         let client = client.map_err(|error| Failure::Failed(error.into()))?;
-        Ok(Self { client, base: base.trim_end_matches('/').to_owned(), token })
+        Ok(Self { client, base: base.trim_end_matches('/').to_owned(), token, by: HeaderMap::new() })
+    }
+
+    /// In somebody's name.
+    #[must_use]
+    pub fn by(self, by: &By) -> Self {
+        let notes = [(asker::ACTOR, &by.who.name), (asker::REASON, &by.why)];
+        let by = notes.into_iter().filter_map(|(header, note)| {
+            let value = HeaderValue::from_bytes(note.as_ref()?.as_str().as_bytes()).ok()?;
+            Some((HeaderName::from_static(header), value))
+        });
+        Self { by: by.collect(), ..self }
     }
 
     async fn ask<T: DeserializeOwned>(
@@ -353,6 +446,7 @@ impl Remote {
 
     fn request(&self, method: Method, path: &str, query: &[(&str, &str)]) -> RequestBuilder {
         let request = self.client.request(method, format!("{}/v1/{path}", self.base)).query(query);
+        let request = request.headers(self.by.clone());
         if self.token.is_empty() { request } else { request.bearer_auth(self.token.expose()) }
     }
 

@@ -7,10 +7,11 @@
 //! # Layout
 //! - [`output`]: the one place that prints.
 //! - [`admin`]: where commands find a node: its admin API, or the folder when no process has it open.
-//! - One file a command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`contact`], [`keys`], [`dlq`], [`extract`];
+//! - One file a command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`contact`], [`keys`], [`audit`], [`dlq`], [`extract`];
 //!   [`demo`] and [`load`] are folders.
 
 pub mod admin;
+pub mod audit;
 pub mod check_config;
 pub mod contact;
 pub mod demo;
@@ -85,6 +86,8 @@ enum Command {
     Extract(extract::Arguments),
     /// Dead letters, what could not be processed: list, show, replay.
     Dlq(dlq::Arguments),
+    /// The audit log: who did what, when and why; whether it is as it was written.
+    Audit(audit::Arguments),
     /// Load a running node with simulated customers; count and measure what comes back.
     Load(load::Arguments),
     /// The main job, shown: an engine, a simulated WhatsApp Cloud API and its customers, counted at the end.
@@ -191,6 +194,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
             Command::Kb(arguments) => kb::run(config, arguments, output).await,
             Command::Contact(arguments) => contact::run(config, arguments, output).await,
             Command::Keys(arguments) => keys::run(config, arguments, output).await,
+            Command::Audit(arguments) => audit::run(config, arguments, output).await,
             Command::Dlq(arguments) => dlq::run(config, arguments, output).await,
             Command::Load(arguments) => load::run(config, arguments, output).await,
             Command::Demo(arguments) => demo::run(config, arguments, output).await,

@@ -4,6 +4,8 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use heddle_actors::metrics::Metrics as ActorMetrics;
+use heddle_actors::ports::Random;
+use heddle_actors::security::Security;
 use heddle_actors::system::System;
 use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
 use heddle_connectors::memory::responder::Response;
@@ -11,6 +13,7 @@ use heddle_connectors::memory::{
     MemoryCalendar, MemoryDisk, MemoryKnowledge, MemoryStore, Options as StoreOptions, ScriptedChannel,
     ScriptedResponder, TokioClock,
 };
+use heddle_schemas::config;
 use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::id::{ChannelKind, ContactId, ConversationId, MessageKey, OutboundId, TurnId};
 use heddle_schemas::ledger::Position;
@@ -72,6 +75,10 @@ impl Site {
             assert!(!poisoned.load(Ordering::Relaxed), "poison");
             Response::text(question, "an answer")
         }));
+        let metrics = Arc::new(ActorMetrics::register(&Registry::new()));
+        let random: Random = Arc::new(rand::random);
+        let security =
+            Security::new(config::Security::default(), clock.clone(), metrics.clone(), random.clone());
         let ports = Ports {
             log: store.clone(),
             state: store.clone(),
@@ -81,8 +88,9 @@ impl Site {
             responders: Arc::new(move |_| responder.clone()),
             channels: Arc::new([(ChannelKind::Whatsapp, sender)].into()),
             clock: clock.clone(),
-            random: Arc::new(rand::random),
-            metrics: Arc::new(ActorMetrics::register(&Registry::new())),
+            random,
+            metrics,
+            security,
         };
         let system = System::start(ports.clone(), Options::default()).await.unwrap();
         let metrics = Arc::new(Metrics::register(&Registry::new()));

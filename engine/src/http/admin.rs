@@ -10,6 +10,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use heddle_connectors::knowledge::extract::File;
+use heddle_schemas::audit::Entry;
+use heddle_schemas::audit::chain::{Noted, Verdict};
 use heddle_schemas::id::{AccountId, ChannelKind, ContactId, ConversationId, TenantId};
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
 use heddle_schemas::record::inbound::Handler;
@@ -19,6 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Shared;
+use super::asker::Asked;
 use super::problem::Problem;
 use super::{guard, openapi};
 use crate::administration::AdministrationError;
@@ -34,6 +37,9 @@ const UPLOAD: Duration = Duration::from_secs(60);
 const PASSAGES: usize = 5;
 /// Passages of a search at most.
 const MOST_PASSAGES: usize = 100;
+
+/// Entries of the audit log of one answer.
+pub const ENTRIES: usize = 500;
 
 /// The routes, guarded.
 pub(super) fn routes(shared: Arc<Shared>) -> Router<Arc<Shared>> {
@@ -51,6 +57,9 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/dlq", get(letters))
         .route("/dlq/{id}", get(letter))
         .route("/dlq/replay", post(replay))
+        .route("/audit/log", get(audit_log))
+        .route("/audit/log/verification", get(verify_audit_log))
+        .route("/audit/log/resumption", post(resume_audit_log))
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such path; see /v1/openapi.json"))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(axum::middleware::from_fn_with_state(shared, guard::guard))
@@ -118,6 +127,42 @@ pub struct OfMonth {
     pub month: Option<Month>,
 }
 
+/// Which entries of which audit log.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Entries {
+    /// That of this tenant; without one, that of what is no tenant's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<TenantId>,
+    /// Those from this number on; without it, from the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+    /// So many at most; 1 to 500.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// Which audit log, and what is known of it.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Chain {
+    /// That of this tenant; without one, that of what is no tenant's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<TenantId>,
+    /// Entries that were noted before, as `number:hash`, with commas between them: they must be in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noted: Option<String>,
+}
+
+/// Which audit log.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OfTenant {
+    /// That of this tenant; without one, that of what is no tenant's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<TenantId>,
+}
+
 /// Who answers in a conversation.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -137,7 +182,7 @@ async fn show(State(shared): State<Arc<Shared>>, Path(id): Path<TenantId>) -> An
 }
 
 async fn apply(
-    State(shared): State<Arc<Shared>>,
+    Asked(administration): Asked,
     Path(id): Path<TenantId>,
     Json(tenant): Json<Tenant>,
 ) -> Answer<axum::Json<Tenant>> {
@@ -145,7 +190,7 @@ async fn apply(
         let detail = format!("the path names tenant {id} and the body {}", tenant.id);
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
-    Ok(axum::Json((*shared.administration.apply(tenant).await?).clone()))
+    Ok(axum::Json((*administration.apply(tenant).await?).clone()))
 }
 
 async fn usage(
@@ -157,12 +202,12 @@ async fn usage(
 }
 
 async fn handle(
-    State(shared): State<Arc<Shared>>,
+    Asked(administration): Asked,
     Path((tenant, channel, account, contact)): Path<(TenantId, ChannelKind, AccountId, ContactId)>,
     Json(handles): Json<Handles>,
 ) -> Answer<StatusCode> {
     let conversation = ConversationId { tenant, channel, account, contact };
-    shared.administration.handle(conversation, handles.by).await?;
+    administration.handle(conversation, handles.by).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -174,21 +219,20 @@ async fn documents(
 }
 
 async fn add(
-    State(shared): State<Arc<Shared>>,
+    Asked(administration): Asked,
     Path(id): Path<TenantId>,
     Json(document): Json<Document>,
 ) -> Answer<axum::Json<DocumentSummary>> {
-    Ok(axum::Json(shared.administration.add(&id, document).await?))
+    Ok(axum::Json(administration.add(&id, document).await?))
 }
 
 async fn add_file(
-    State(shared): State<Arc<Shared>>,
+    Asked(administration): Asked,
     Path(id): Path<TenantId>,
     Query(Uploaded { id: document, title }): Query<Uploaded>,
     headers: HeaderMap,
     request: Request,
 ) -> Answer<axum::Json<DocumentSummary>> {
-    let administration = &shared.administration;
     administration.tenant(&id)?;
     let place = administration.files.place().await;
     let most = administration.files.file_bytes();
@@ -205,11 +249,11 @@ async fn add_file(
 }
 
 async fn remove(
-    State(shared): State<Arc<Shared>>,
+    Asked(administration): Asked,
     Path(id): Path<TenantId>,
     Query(document): Query<Named>,
 ) -> Answer<StatusCode> {
-    shared.administration.remove(&id, &document.id).await?;
+    administration.remove(&id, &document.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -238,15 +282,34 @@ async fn letters(
     Ok(axum::Json(page.map_err(AdministrationError::from)?))
 }
 
-async fn letter(State(shared): State<Arc<Shared>>, Path(id): Path<LetterId>) -> Answer<axum::Json<Letter>> {
-    let letter = shared.administration.dead_letters.show(id).await;
-    Ok(axum::Json(letter.map_err(AdministrationError::from)?))
+async fn letter(Asked(administration): Asked, Path(id): Path<LetterId>) -> Answer<axum::Json<Letter>> {
+    Ok(axum::Json(administration.letter(id).await?))
 }
 
-async fn replay(
+async fn replay(Asked(administration): Asked, Json(asked): Json<Replay>) -> Answer<axum::Json<Replayed>> {
+    Ok(axum::Json(administration.replay(&asked).await?))
+}
+
+async fn audit_log(State(shared): State<Arc<Shared>>, Query(which): Query<Entries>) -> Answer<List<Entry>> {
+    let limit = which.limit.unwrap_or(ENTRIES).clamp(1, ENTRIES);
+    let items =
+        shared.administration.audit_log(which.tenant.as_ref(), which.from.unwrap_or(1), limit).await?;
+    Ok(List { items })
+}
+
+async fn verify_audit_log(
     State(shared): State<Arc<Shared>>,
-    Json(asked): Json<Replay>,
-) -> Answer<axum::Json<Replayed>> {
-    let replayed = shared.administration.dead_letters.replay(&asked).await;
-    Ok(axum::Json(replayed.map_err(AdministrationError::from)?))
+    Query(chain): Query<Chain>,
+) -> Answer<axum::Json<Verdict>> {
+    let noted: Result<Vec<Noted>, _> =
+        chain.noted.iter().flat_map(|all| all.split(',')).map(str::parse).collect();
+    let noted = noted.map_err(|why: String| Problem::new(StatusCode::BAD_REQUEST, why))?;
+    Ok(axum::Json(shared.administration.verify_audit_log(chain.tenant.as_ref(), &noted).await?))
+}
+
+async fn resume_audit_log(
+    Asked(administration): Asked,
+    Query(chain): Query<OfTenant>,
+) -> Answer<axum::Json<Entry>> {
+    Ok(axum::Json(administration.resume_audit_log(chain.tenant.as_ref()).await?))
 }

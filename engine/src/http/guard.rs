@@ -12,31 +12,36 @@ use axum::http::header::{AUTHORIZATION, FORWARDED, HOST};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use heddle_schemas::audit::Means;
 use heddle_schemas::sealed::Secret;
 use subtle::ConstantTimeEq;
 
 use super::Shared;
+use super::asker::LetIn;
 use super::problem::Problem;
 
 /// Lets a request through or answers 401 or 403; counts what comes of it.
 pub(super) async fn guard(
     State(shared): State<Arc<Shared>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let response = match check(&shared.admin_token, peer.ip(), request.headers()) {
-        Ok(()) => next.run(request).await,
+        Ok(means) => {
+            request.extensions_mut().insert(LetIn { means, address: peer.ip() });
+            next.run(request).await
+        }
         Err(problem) => problem.into_response(),
     };
     shared.metrics.admin(response.status().as_u16());
     response
 }
 
-fn check(token: &Secret, peer: IpAddr, headers: &HeaderMap) -> Result<(), Problem> {
+fn check(token: &Secret, peer: IpAddr, headers: &HeaderMap) -> Result<Means, Problem> {
     if token.is_empty() {
         let local = peer.is_loopback() && names_this_machine(headers) && !came_through_a_proxy(headers);
-        return local.then_some(()).ok_or_else(|| {
+        return local.then_some(Means::Machine).ok_or_else(|| {
             let detail = "without http.admin_token the admin API answers only to this machine";
             Problem::new(StatusCode::FORBIDDEN, detail)
         });
@@ -44,7 +49,7 @@ fn check(token: &Secret, peer: IpAddr, headers: &HeaderMap) -> Result<(), Proble
     let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let given = given.strip_prefix("Bearer ").unwrap_or_default();
     bool::from(given.as_bytes().ct_eq(token.expose().as_bytes()))
-        .then_some(())
+        .then_some(Means::Token)
         .ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "the bearer token is missing or wrong"))
 }
 
@@ -71,7 +76,7 @@ mod tests {
 
     fn status(token: &str, peer: &str, pairs: &[(&'static str, &'static str)]) -> u16 {
         match check(&Secret::new(token), peer.parse().unwrap(), &headers(pairs)) {
-            Ok(()) => 200,
+            Ok(_) => 200,
             Err(problem) => problem.status.as_u16(),
         }
     }

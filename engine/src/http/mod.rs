@@ -2,11 +2,13 @@
 //!
 //! # Layout
 //! - [`webhooks`]: the way in of channels.
-//! - [`admin`]: `/v1`, guarded by [`guard`], described by [`openapi`]; [`problem`] is how faults are answered.
+//! - [`admin`]: `/v1`, guarded by [`guard`], described by [`openapi`]; [`problem`] is how faults are answered,
+//!   [`asker`] who asks.
 //! - [`health`]: `/healthz`, `/readyz`, `/metrics`.
 //! - [`console`]: the page at `/`.
 
 pub mod admin;
+pub mod asker;
 pub mod console;
 pub mod guard;
 pub mod health;

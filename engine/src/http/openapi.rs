@@ -1,13 +1,15 @@
 //! `/v1/openapi.json`: the admin API's description, its schemas generated from the types it speaks.
 
 use axum::Json;
+use heddle_schemas::audit::Entry;
+use heddle_schemas::audit::chain::Verdict;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
 use heddle_schemas::tenant::Tenant;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-use super::admin::{Handles, List, OfMonth, Search, Uploaded};
+use super::admin::{Chain, Entries, Handles, List, OfMonth, OfTenant, Search, Uploaded};
 use super::problem::Problem;
 use crate::dead_letters::{Filters, Letter, LetterId, Page, Replay, Replayed};
 use crate::rotation::{KeysStatus, Rotate, Rotated};
@@ -31,7 +33,7 @@ pub fn describe() -> Value {
         json!([{ "name": "tenant", "in": "path", "required": true, "schema": { "type": "string" } }]);
     let conversation_path = ["tenant", "channel", "account", "contact"]
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
-    let paths = json!({
+    let mut paths = json!({
         "/v1/tenants": {
             "get": operation("Every tenant, by id; secrets read [redacted].", None, &answer::<List<Tenant>>(&mut schemas, "200"), &mut schemas),
         },
@@ -90,7 +92,32 @@ pub fn describe() -> Value {
         "/v1/dlq/replay": {
             "post": operation("Puts originals back on their way, through the same checks as a first delivery. Doing it twice does no harm.", Some(body::<Replay>(&mut schemas)), &answer::<Replayed>(&mut schemas, "200"), &mut schemas),
         },
+        "/v1/audit/log": {
+            "get": with_parameters(
+                operation("The audit log: who did what, when and why, in order.", None, &answer::<List<Entry>>(&mut schemas, "200"), &mut schemas),
+                query::<Entries>(&mut schemas),
+            ),
+        },
+        "/v1/audit/log/verification": {
+            "get": with_parameters(
+                operation("Whether an audit log is as it was written, and where it is not.", None, &answer::<Verdict>(&mut schemas, "200"), &mut schemas),
+                query::<Chain>(&mut schemas),
+            ),
+        },
+        "/v1/audit/log/resumption": {
+            "post": with_parameters(
+                operation("Begins an audit log anew behind a break that keeps it from going on; the break shows for ever.", None, &answer::<Entry>(&mut schemas, "200"), &mut schemas),
+                query::<OfTenant>(&mut schemas),
+            ),
+        },
     });
+    for path in paths.as_object_mut().into_iter().flat_map(|paths| paths.values_mut()) {
+        for method in ["put", "post", "delete"] {
+            path.get_mut(method).into_iter().for_each(say_who);
+        }
+    }
+    // Looking at a letter is written down too.
+    paths.pointer_mut("/~1v1~1dlq~1{id}/get").into_iter().for_each(say_who);
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -105,6 +132,22 @@ pub fn describe() -> Value {
         },
         "security": [{ "token": [] }, {}],
     })
+}
+
+/// What changes something is in the audit log, under what the request says of itself.
+fn say_who(operation: &mut Value) {
+    let header = |name: &str, description: &str| {
+        let schema = json!({ "type": "string", "maxLength": 256 });
+        json!({ "name": name, "in": "header", "required": false, "description": description, "schema": schema })
+    };
+    let headers = [
+        header("Heddle-Actor", "Who asks, for the audit log. No phone numbers."),
+        header("Heddle-Reason", "Why, for the audit log. No phone numbers."),
+    ];
+    match operation["parameters"].as_array_mut() {
+        Some(parameters) => parameters.extend(headers),
+        None => operation["parameters"] = json!(headers),
+    }
 }
 
 fn content<T: schemars::JsonSchema>(schemas: &mut SchemaGenerator, kind: &str) -> Value {

@@ -26,6 +26,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use heddle_actors::reception::ReceptionError;
+use heddle_actors::security::Sighting;
 use heddle_schemas::id::{AccountId, ChannelKind};
 use heddle_schemas::ports::channel::{Channel, ChannelEvent, WebhookError};
 use heddle_schemas::ports::keys::KeysError;
@@ -230,7 +231,10 @@ async fn take(
         .map_err(|_| Refusal::TooLarge)?;
     let signature = headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
     let secret = addressed.account().map(|account| &account.app_secret).ok_or(Refusal::Account)?;
-    addressed.channel.verify(secret, signature, &body).map_err(|_| Refusal::Signature)?;
+    addressed.channel.verify(secret, signature, &body).map_err(|_| {
+        shared.node.ports.security.saw(Some(&addressed.tenant.id), Sighting::WebhookSignature);
+        Refusal::Signature
+    })?;
     let events = addressed.channel.parse(&body).map_err(|error| match error {
         WebhookError::Signature => Refusal::Signature,
         WebhookError::Body(_) => Refusal::Body,
@@ -264,6 +268,10 @@ fn by_tenant(
                     let secret = &tenant.channel(addressed.kind, account)?.app_secret;
                     let theirs = *account == addressed.account
                         || addressed.channel.verify(secret, signature, body).is_ok();
+                    if !theirs {
+                        // The body is one tenant's, and speaks of what is another's.
+                        shared.node.ports.security.saw(Some(&tenant.id), Sighting::CrossTenant);
+                    }
                     theirs.then_some(tenant)
                 })
                 .clone(),

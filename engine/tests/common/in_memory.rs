@@ -3,9 +3,11 @@
 use std::sync::{Arc, Mutex};
 
 use heddle_actors::metrics::Metrics;
-use heddle_actors::ports::Ports;
+use heddle_actors::ports::{Ports, Random};
+use heddle_actors::security::Security;
 use heddle_connectors::keys::EnvelopeKeys;
 use heddle_connectors::memory::{MemoryCalendar, MemoryKnowledge, MemoryStore, TokioClock};
+use heddle_schemas::config;
 use heddle_schemas::id::ChannelKind;
 use heddle_schemas::ports::channel::Channel;
 use heddle_schemas::ports::responder::Responder;
@@ -21,6 +23,9 @@ pub(crate) fn ports(
     responder: Arc<dyn Responder>,
 ) -> Ports {
     let random = Mutex::new(StdRng::seed_from_u64(1));
+    let random: Random = Arc::new(move || random.lock().unwrap().random());
+    let metrics = Arc::new(Metrics::register(&Registry::new()));
+    let security = Security::new(config::Security::default(), clock.clone(), metrics.clone(), random.clone());
     Ports {
         log: store.clone(),
         state: store,
@@ -30,7 +35,8 @@ pub(crate) fn ports(
         responders: Arc::new(move |_| responder.clone()),
         channels: Arc::new([(ChannelKind::Whatsapp, channel)].into()),
         clock,
-        random: Arc::new(move || random.lock().unwrap().random()),
-        metrics: Arc::new(Metrics::register(&Registry::new())),
+        random,
+        metrics,
+        security,
     }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a fault of the harness is a fault of the test")]
 
 mod admin;
+mod audit;
 mod contacts;
 mod conversations;
 mod dead_letters;

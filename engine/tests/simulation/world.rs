@@ -6,14 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use heddle_actors::metrics::Metrics;
-use heddle_actors::ports::{Options, Ports};
+use heddle_actors::ports::{Options, Ports, Random};
 use heddle_actors::quota;
+use heddle_actors::security::Security;
+use heddle_actors::security::keys::WatchedKeys;
 use heddle_actors::system::System;
 use heddle_connectors::keys::{EnvelopeKeys, MasterKey};
 use heddle_connectors::memory::{
     Fault, MemoryCalendar, MemoryDisk, MemoryStore, Operation, Options as StoreOptions, Outcome,
     SeededEntropy, TokioClock,
 };
+use heddle_schemas::config;
 use heddle_schemas::content::{Address, Content, Context, MediaKind};
 use heddle_schemas::id::{AccountId, ChannelKind, ContactId, TurnId};
 use heddle_schemas::ports::channel::{Act, Channel, ChannelEvent, ReceivedMessage};
@@ -237,6 +240,12 @@ impl World {
         let responder: Arc<dyn Responder> = self.responder.clone();
         let provider: Arc<dyn Channel> = self.provider.clone();
         let random = Mutex::new(StdRng::seed_from_u64(self.dice(|rng| rng.next_u64())));
+        let random: Random =
+            Arc::new(move || random.lock().expect("no test panics while holding it").random());
+        let metrics = Arc::new(Metrics::register(&registry));
+        let security =
+            Security::new(config::Security::default(), self.clock.clone(), metrics.clone(), random.clone());
+        let keys = WatchedKeys::new(Arc::new(keys), security.clone());
         let ports = Ports {
             log: store.clone(),
             state: store.clone(),
@@ -246,8 +255,9 @@ impl World {
             responders: Arc::new(move |_| responder.clone()),
             channels: Arc::new([(ChannelKind::Whatsapp, provider)].into()),
             clock: self.clock.clone(),
-            random: Arc::new(move || random.lock().expect("no test panics while holding it").random()),
-            metrics: Arc::new(Metrics::register(&registry)),
+            random,
+            metrics,
+            security,
         };
         let options = Options {
             permits_per_partition: NonZeroUsize::new(PERMITS).expect("not zero"),

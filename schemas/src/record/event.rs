@@ -1,5 +1,7 @@
 //! Topic events: what happened, for analytics, signed webhooks and billing. Never content.
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -139,6 +141,9 @@ pub enum Event {
         /// Which account.
         account: AccountId,
     },
+    /// What looks like an attack, or like a breach of personal data. One event for each kind and tenant in a window
+    /// of each node, and a further one while it goes on.
+    Security(Incident),
     /// The audit log has a new entry. Whoever keeps these outside the state store can tell whether the log's end
     /// was cut, or all of it written anew, whatever was done to the store: `heddle audit log --verify --noted`.
     Audited {
@@ -159,6 +164,115 @@ pub enum Event {
         /// What it says, sealed, since some notices name people.
         sealed: Sealed,
     },
+}
+
+/// What the engine knows of an incident, of what a notice to a supervisory authority has to say within 72 hours
+/// (GDPR, Article 33(3), <https://eur-lex.europa.eu/eli/reg/2016/679/oj>): its nature, the categories and
+/// approximate numbers of people and records (a), and the measures taken (d). Contact point (b) and likely
+/// consequences (c) are for the tenant and the platform to say; what is not known at once is told in phases (4).
+///
+/// Numbers are those that this node met until now: the most that may be concerned by what it met, and no
+/// proof that anybody was. It names nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Incident {
+    /// The same in every event about it.
+    pub id: MessageKey,
+    /// What happened.
+    pub kind: IncidentKind,
+    /// When it was seen first, microseconds since 1970.
+    pub first: Timestamp,
+    /// When it was seen last. A later event about the same incident has a later one.
+    pub last: Timestamp,
+    /// How often it was seen.
+    pub count: u64,
+    /// Which categories of data may be concerned; none where what was tried was refused before any was reached.
+    pub data: BTreeSet<DataCategory>,
+    /// About how many people may be concerned.
+    pub people: Approximately,
+    /// About how many records may be concerned.
+    pub records: Approximately,
+    /// What the engine did about it.
+    pub measure: Measure,
+}
+
+/// A number that may be larger.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Approximately {
+    /// So many were counted.
+    pub counted: u64,
+    /// Whether it may be more: some could not be told apart, or were not counted.
+    pub or_more: bool,
+}
+
+/// What kind of incident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum IncidentKind {
+    /// What was stored or came from the log does not open: it was changed, moved, or sealed by another key.
+    FailedDecryption,
+    /// Webhooks came with a wrong signature, more than a change of the secret explains.
+    WebhookSignature,
+    /// Somebody who may speak for one tenant named what is this tenant's.
+    CrossTenant,
+    /// More was exported than usual.
+    UnusualExport,
+    /// The audit log is not what was written.
+    AuditLog,
+}
+
+impl IncidentKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [
+        Self::FailedDecryption,
+        Self::WebhookSignature,
+        Self::CrossTenant,
+        Self::UnusualExport,
+        Self::AuditLog,
+    ];
+
+    /// The name, as a label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FailedDecryption => "failed_decryption",
+            Self::WebhookSignature => "webhook_signature",
+            Self::CrossTenant => "cross_tenant",
+            Self::UnusualExport => "unusual_export",
+            Self::AuditLog => "audit_log",
+        }
+    }
+}
+
+/// A category of data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DataCategory {
+    /// Names, phone numbers and other ids of customers.
+    ContactDetails,
+    /// What customers and agents said.
+    Messages,
+    /// Consents and their withdrawals.
+    Consents,
+    /// The tenant's documents.
+    Documents,
+    /// Tokens and secrets of the tenant, or keys.
+    Secrets,
+    /// Who did what.
+    AuditLog,
+}
+
+/// What the engine did about an incident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// It refused what was asked, before any data was reached.
+    Refused,
+    /// It used nothing of what does not open; the record went to dlq, or the operation failed.
+    NotUsed,
+    /// It did what was asked, which was permitted, and wrote into the audit log who asked.
+    Permitted,
+    /// It told of it, and refuses what would have to be written into an audit log that has no end any more.
+    Told,
 }
 
 /// Why a conversation was handed over to a human.

@@ -156,7 +156,7 @@ async fn provider(arguments: &Arguments, clock: Arc<dyn Clock>) -> Result<GraphA
 
 /// Applies the tenant and adds its documents, as an operator would.
 async fn prepare(config: Config, target: &str, graph: &GraphApi) -> Result<(), Failure> {
-    let admin = Admin::find(config, &Where { url: Some(target.to_owned()) }).await?;
+    let admin = Admin::find(config, &Where::at(target)).await?;
     let tenant = admin.apply(script::tenant(&graph.api_base())).await?;
     for document in script::documents() {
         admin.add(&tenant.id, document).await?;

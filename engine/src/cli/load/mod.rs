@@ -184,7 +184,7 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     let options = arguments.options(&config)?;
     // A folder that no process has open cannot be loaded, so it is not looked for.
     let base = arguments.place.url.unwrap_or_else(|| format!("http://{}", config.http.listen));
-    let admin = Admin::find(config, &Where { url: Some(base.clone()) }).await?;
+    let admin = Admin::find(config, &Where::at(&base)).await?;
     let load = Load::prepare(&admin, &base, options.clone(), Arc::new(SystemClock)).await;
     admin.close().await;
     let load = Arc::new(load?);

@@ -1,0 +1,340 @@
+//! When what is seen is an incident, and when it is told. Pure.
+//!
+//! What is seen of a kind and a tenant counts together from the first one on, for a window; below the threshold
+//! it is forgotten after that. At the threshold an incident begins, which is told at once. From there on
+//! everything counts for it, and it is told again a window after it was told last, if anything was added. A
+//! window in which nothing was added ends it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use heddle_schemas::config;
+use heddle_schemas::id::{ContactId, MessageKey, TenantId};
+use heddle_schemas::record::event::{Approximately, DataCategory, Incident, IncidentKind};
+use heddle_schemas::time::Timestamp;
+
+use super::{Sighting, measure};
+
+/// Kinds and tenants that are watched at once; what is seen beyond is counted by the metric alone.
+const WATCHED: usize = 10_000;
+/// Contacts of an incident that are told apart.
+const PEOPLE: usize = 1_000;
+
+/// The time, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub(super) at: Timestamp,
+    pub(super) elapsed: Duration,
+}
+
+/// What was seen of one kind and tenant.
+#[derive(Debug)]
+struct Seen {
+    since: Duration,
+    until: Duration,
+    first: Timestamp,
+    last: Timestamp,
+    count: u64,
+    data: BTreeSet<DataCategory>,
+    people: BTreeSet<ContactId>,
+    /// Some could not be told apart, or there are more.
+    more_people: bool,
+    records: u64,
+    incident: Option<MessageKey>,
+    /// When it was told last, and what its count was then.
+    told: Option<(Duration, u64)>,
+}
+
+/// Everything that is watched.
+#[derive(Debug)]
+pub(super) struct Watch {
+    options: config::Security,
+    seen: HashMap<(IncidentKind, TenantId), Seen>,
+}
+
+impl Watch {
+    pub(super) fn new(options: config::Security) -> Self {
+        Self { options, seen: HashMap::new() }
+    }
+
+    /// Adds what was seen. Returns the incident that begins with it.
+    pub(super) fn saw(
+        &mut self,
+        now: Now,
+        tenant: &TenantId,
+        sighting: Sighting<'_>,
+        id: impl FnOnce() -> MessageKey,
+    ) -> Option<MessageKey> {
+        let kind = sighting.kind();
+        let key = (kind, tenant.clone());
+        if !self.seen.contains_key(&key) && self.seen.len() >= WATCHED {
+            self.forget(now);
+            if self.seen.len() >= WATCHED {
+                return None;
+            }
+        }
+        let window = self.options.window;
+        let seen = self.seen.entry(key).or_insert_with(|| Seen::new(now));
+        if seen.is_over(now, window) {
+            *seen = Seen::new(now);
+        }
+        seen.add(now, sighting);
+        if seen.incident.is_some() || !Self::is_incident(&self.options, kind, seen) {
+            return None;
+        }
+        let id = id();
+        seen.incident = Some(id);
+        Some(id)
+    }
+
+    fn is_incident(options: &config::Security, kind: IncidentKind, seen: &Seen) -> bool {
+        let threshold = match kind {
+            IncidentKind::FailedDecryption => options.failed_decryptions.get(),
+            IncidentKind::WebhookSignature => options.signatures.get(),
+            IncidentKind::CrossTenant => options.cross_tenant.get(),
+            IncidentKind::UnusualExport if seen.records >= options.export_records.get() => 0,
+            IncidentKind::UnusualExport => options.exports.get(),
+            IncidentKind::AuditLog => 1,
+        };
+        seen.count >= threshold
+    }
+
+    fn forget(&mut self, now: Now) {
+        let window = self.options.window;
+        self.seen.retain(|_, seen| !seen.is_over(now, window));
+    }
+
+    /// What is to be told by now; [`Watch::told`] says that it was.
+    pub(super) fn due(&mut self, now: Now) -> Vec<(TenantId, Incident)> {
+        self.forget(now);
+        let window = self.options.window;
+        let due = self.seen.iter().filter(|(_, seen)| match seen.told {
+            None => true,
+            Some((at, count)) => count < seen.count && now.elapsed.saturating_sub(at) >= window,
+        });
+        due.filter_map(|((kind, tenant), seen)| Some((tenant.clone(), seen.incident(*kind)?))).collect()
+    }
+
+    /// An incident was told, with this count.
+    pub(super) fn told(
+        &mut self,
+        now: Now,
+        tenant: &TenantId,
+        kind: IncidentKind,
+        (id, count): (MessageKey, u64),
+    ) {
+        let seen = self.seen.get_mut(&(kind, tenant.clone())).filter(|seen| seen.incident == Some(id));
+        if let Some(seen) = seen {
+            seen.told = Some((now.elapsed, count));
+        }
+    }
+}
+
+impl Seen {
+    fn new(now: Now) -> Self {
+        Self {
+            since: now.elapsed,
+            until: now.elapsed,
+            first: now.at,
+            last: now.at,
+            count: 0,
+            data: BTreeSet::new(),
+            people: BTreeSet::new(),
+            more_people: false,
+            records: 0,
+            incident: None,
+            told: None,
+        }
+    }
+
+    /// Whether what is seen now belongs to something else: it was no incident within its window, or the
+    /// incident has come to rest, and all of it was told.
+    fn is_over(&self, now: Now, window: Duration) -> bool {
+        match self.incident {
+            None => now.elapsed.saturating_sub(self.since) >= window,
+            Some(_) => {
+                self.told.is_some_and(|(_, count)| count == self.count)
+                    && now.elapsed.saturating_sub(self.until) >= window
+            }
+        }
+    }
+
+    fn add(&mut self, now: Now, sighting: Sighting<'_>) {
+        self.until = now.elapsed;
+        // The wall clock may go back; when it was seen last is not before when it was seen first.
+        self.last = self.last.max(now.at);
+        self.count += 1;
+        self.records = self.records.saturating_add(sighting.records());
+        self.data.extend(sighting.data());
+        match sighting.contact() {
+            Some(contact) if self.people.len() < PEOPLE || self.people.contains(&contact) => {
+                self.people.insert(contact);
+            }
+            None if sighting.data().is_empty() => {}
+            _ => self.more_people = true,
+        }
+    }
+
+    fn incident(&self, kind: IncidentKind) -> Option<Incident> {
+        Some(Incident {
+            id: self.incident?,
+            kind,
+            first: self.first,
+            last: self.last,
+            count: self.count,
+            data: self.data.clone(),
+            people: Approximately { counted: self.people.len() as u64, or_more: self.more_people },
+            records: Approximately { counted: self.records, or_more: false },
+            measure: measure(kind),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::num::NonZeroU64;
+
+    const WINDOW: u64 = 600;
+
+    fn now(seconds: u64) -> Now {
+        let elapsed = Duration::from_secs(seconds);
+        Now { at: Timestamp::EPOCH.after(elapsed), elapsed }
+    }
+
+    fn contact(byte: u8) -> ContactId {
+        ContactId::from_bytes([byte; 16])
+    }
+
+    /// A watch, and the incidents that it told.
+    struct Site {
+        watch: Watch,
+        ids: u128,
+    }
+
+    impl Site {
+        fn new() -> Self {
+            let options =
+                config::Security { signatures: NonZeroU64::new(3).unwrap(), ..config::Security::default() };
+            Self { watch: Watch::new(options), ids: 0 }
+        }
+
+        fn saw(&mut self, at: u64, tenant: &str, sighting: Sighting<'_>) -> bool {
+            self.ids += 1;
+            let id = MessageKey::from_bytes(self.ids.to_be_bytes());
+            self.watch.saw(now(at), &tenant.parse().unwrap(), sighting, || id).is_some()
+        }
+
+        fn told(&mut self, at: u64) -> Vec<Incident> {
+            let due = self.watch.due(now(at));
+            for (tenant, incident) in &due {
+                self.watch.told(now(at), tenant, incident.kind, (incident.id, incident.count));
+            }
+            due.into_iter().map(|(_, incident)| incident).collect()
+        }
+    }
+
+    #[test]
+    fn below_the_threshold_within_a_window_nothing_is_told() {
+        let mut site = Site::new();
+        for at in [0, 500, 600, 1_100, 1_200, 1_300] {
+            assert!(!site.saw(at, "acme", Sighting::WebhookSignature), "{at}");
+        }
+        assert!(!site.saw(1_400, "globex", Sighting::WebhookSignature), "another tenant's do not count");
+        assert_eq!(site.told(1_400), []);
+        assert!(site.saw(1_500, "acme", Sighting::WebhookSignature), "the third since 1200");
+        let told = site.told(1_500);
+        assert_eq!((told.len(), told[0].count, told[0].measure), (1, 3, super::super::Measure::Refused));
+        assert_eq!((told[0].first, told[0].last), (now(1_200).at, now(1_500).at));
+    }
+
+    #[test]
+    fn an_incident_that_goes_on_is_told_once_a_window_and_ends_in_a_quiet_one() {
+        let mut site = Site::new();
+        assert!(site.saw(0, "acme", Sighting::CrossTenant));
+        let first = site.told(0);
+        for at in 1..=900 {
+            assert!(!site.saw(at, "acme", Sighting::CrossTenant));
+            let told = site.told(at);
+            assert_eq!(told.len(), usize::from(at == WINDOW), "{at}");
+            if let [again] = &told[..] {
+                assert_eq!((again.id, again.count, again.first), (first[0].id, 601, first[0].first));
+            }
+        }
+        assert_eq!(site.told(1_199), []);
+        assert_eq!(site.told(1_200)[0].count, 901, "the rest is told though nothing more came");
+        assert_eq!(site.told(5_000), []);
+        assert!(site.saw(5_000, "acme", Sighting::CrossTenant), "another incident");
+        assert_eq!(site.told(5_000)[0].count, 1);
+    }
+
+    #[test]
+    fn people_records_and_data_are_those_of_all_that_was_seen() {
+        let mut site = Site::new();
+        let data = &[DataCategory::Messages];
+        site.saw(0, "acme", Sighting::FailedDecryption { contact: Some(contact(1)), data });
+        site.saw(1, "acme", Sighting::FailedDecryption { contact: Some(contact(1)), data });
+        site.saw(2, "acme", Sighting::FailedDecryption { contact: Some(contact(2)), data });
+        let told = site.told(2);
+        assert_eq!(told[0].people, Approximately { counted: 2, or_more: false });
+        assert_eq!(told[0].records.counted, 3);
+        site.saw(3, "acme", Sighting::FailedDecryption { contact: None, data: &[DataCategory::Secrets] });
+        let told = site.told(WINDOW + 2);
+        assert_eq!(told[0].people, Approximately { counted: 2, or_more: true });
+        assert_eq!(told[0].data, [DataCategory::Messages, DataCategory::Secrets].into());
+    }
+
+    #[test]
+    fn one_large_export_is_unusual_and_so_are_many_small_ones() {
+        let mut site = Site::new();
+        assert!(!site.saw(0, "acme", Sighting::Export { contact: Some(contact(1)), records: 49_999 }));
+        assert!(site.saw(1, "acme", Sighting::Export { contact: Some(contact(1)), records: 1 }));
+        for n in 1..20 {
+            assert!(!site.saw(2, "globex", Sighting::Export { contact: Some(contact(n)), records: 3 }));
+        }
+        assert!(site.saw(2, "globex", Sighting::Export { contact: Some(contact(20)), records: 3 }));
+    }
+
+    #[test]
+    fn what_is_watched_is_bounded_and_room_is_made_by_what_is_over() {
+        let mut site = Site::new();
+        for n in 0..WATCHED {
+            site.saw(0, &format!("t{n}"), Sighting::WebhookSignature);
+        }
+        assert!(!site.saw(1, "acme", Sighting::CrossTenant));
+        assert_eq!(site.watch.seen.len(), WATCHED);
+        assert!(site.saw(WINDOW, "acme", Sighting::CrossTenant));
+        assert_eq!(site.watch.seen.len(), 1);
+    }
+
+    proptest! {
+        /// However they come, an incident is told at most once a window, and everything that was seen since it
+        /// began has been told in the end.
+        #[test]
+        fn events_are_no_flood_and_lose_nothing(gaps in prop::collection::vec(0_u64..900, 1..200)) {
+            let mut site = Site::new();
+            let (mut at, mut told, mut seen) = (0, Vec::new(), 0);
+            for gap in gaps {
+                for step in at..at + gap {
+                    told.extend(site.told(step).into_iter().map(|incident| (step, incident)));
+                }
+                at += gap;
+                site.saw(at, "acme", Sighting::CrossTenant);
+                seen += 1;
+            }
+            for step in at..=at + 2 * WINDOW {
+                told.extend(site.told(step).into_iter().map(|incident| (step, incident)));
+            }
+            let mut last: HashMap<MessageKey, u64> = HashMap::new();
+            for (_, incident) in &told {
+                last.insert(incident.id, incident.count);
+            }
+            prop_assert_eq!(last.values().sum::<u64>(), seen);
+            for pair in told.windows(2) {
+                let same = pair[0].1.id == pair[1].1.id;
+                prop_assert!(!same || pair[1].0 - pair[0].0 >= WINDOW);
+            }
+        }
+    }
+}

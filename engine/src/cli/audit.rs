@@ -1,0 +1,150 @@
+//! `heddle audit`: the audit log, listed and verified.
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use heddle_schemas::audit::chain::{Noted, Verdict};
+use heddle_schemas::audit::{Entry, Means, Who};
+use heddle_schemas::config::Config;
+use heddle_schemas::id::TenantId;
+
+use super::Failure;
+use super::admin::{Admin, Where};
+use super::output::{Output, table};
+
+/// What to do with the audit log.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    place: Where,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List who did what, when and why, or verify that nobody changed or cut the list since.
+    Log(Asked),
+}
+
+#[derive(Debug, Args)]
+struct Asked {
+    /// The tenant's id; without one, the log of what is no tenant's, and with --verify every log.
+    tenant: Option<TenantId>,
+    /// List from this entry on.
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with_all = ["verify", "resume"])]
+    from: u64,
+    /// Verify it from its first entry to its newest, and tell where it breaks; the exit code is 1 when it does.
+    #[arg(long, conflicts_with = "resume")]
+    verify: bool,
+    /// With --verify: an entry that an earlier --verify printed, or that topic events told. It must still be
+    /// there, which shows also a log that somebody set back to a former state of the whole store.
+    #[arg(long, value_name = "N:HASH", requires = "verify", value_parser = str::parse::<Noted>)]
+    noted: Vec<Noted>,
+    /// Let a log whose head was lost or forged go on: operations that have to be written into it are refused
+    /// until then. One number is left out, so that --verify tells of the break for ever.
+    #[arg(long)]
+    resume: bool,
+}
+
+/// Does it.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
+    let Action::Log(asked) = arguments.action;
+    let admin = Admin::find(config, &arguments.place).await?;
+    let done = match (asked.verify, asked.resume) {
+        (true, _) => verify(&admin, &asked, output).await,
+        (_, true) => admin.resume_audit_log(asked.tenant.as_ref()).await.map(|entry| {
+            output.result(&entry, || format!("it goes on with entry {}", entry.body.number));
+        }),
+        _ => list(&admin, &asked, output).await,
+    };
+    admin.close().await;
+    done
+}
+
+async fn list(admin: &Admin, asked: &Asked, output: &mut Output) -> Result<(), Failure> {
+    let mut entries = Vec::new();
+    let mut from = asked.from;
+    loop {
+        let page = admin.audit_log(asked.tenant.as_ref(), from).await?;
+        // A page may be short of rows that are no entries: the list ends with an empty one.
+        let Some(last) = page.last() else { break };
+        from = last.body.number.saturating_add(1);
+        entries.extend(page);
+    }
+    output.result(&entries, || {
+        let rows: Vec<_> = entries.iter().map(row).collect();
+        table(["N", "AT", "WHO", "OPERATION", "ABOUT", "OUTCOME", "WHY"], &rows)
+    });
+    Ok(())
+}
+
+fn row(Entry { body, .. }: &Entry) -> [String; 7] {
+    let act = &body.act;
+    let outcome = match act.began {
+        Some(began) => format!("{} (of {began})", act.outcome.as_str()),
+        None => act.outcome.as_str().to_owned(),
+    };
+    [
+        body.number.to_string(),
+        body.at.to_string(),
+        who(&act.who),
+        act.what.as_str().to_owned(),
+        act.what.about(),
+        outcome,
+        act.why.as_ref().map(ToString::to_string).unwrap_or_default(),
+    ]
+}
+
+fn who(Who { name, means, address }: &Who) -> String {
+    let means = match means {
+        Means::Token => "token",
+        Means::Machine => "this machine",
+        Means::Folder => "data folder",
+        Means::Engine => "engine",
+    };
+    let name = name.as_ref().map_or("-", |name| name.as_str());
+    match address {
+        Some(address) => format!("{name} ({means}, {address})"),
+        None => format!("{name} ({means})"),
+    }
+}
+
+async fn verify(admin: &Admin, asked: &Asked, output: &mut Output) -> Result<(), Failure> {
+    let mut chains = vec![asked.tenant.clone()];
+    // What was noted is of one log.
+    if asked.tenant.is_none() && asked.noted.is_empty() {
+        chains.extend(admin.tenants().await?.into_iter().map(|tenant| Some(tenant.id)));
+    }
+    let mut verdicts = Vec::with_capacity(chains.len());
+    for tenant in chains {
+        verdicts.push(admin.verify_audit_log(tenant.as_ref(), &asked.noted).await?);
+    }
+    output.result(&verdicts, || verdicts.iter().map(told).collect::<Vec<_>>().join("\n"));
+    let broken = verdicts.iter().filter(|verdict| !verdict.holds()).count();
+    match broken {
+        0 => Ok(()),
+        _ => Err(Failure::Failed(anyhow!(
+            "{broken} of {} audit logs are not what was written",
+            verdicts.len()
+        ))),
+    }
+}
+
+fn told(verdict: &Verdict) -> String {
+    let whose =
+        verdict.tenant.as_ref().map_or_else(|| "no tenant".into(), |tenant| format!("tenant {tenant}"));
+    let newest = verdict.newest.map_or_else(String::new, |newest| format!(", the newest is {newest}"));
+    let keyed = if verdict.keyed { "" } else { "; its key is erased, so that marks were not checked" };
+    let state = if verdict.holds() { "holds" } else { "IS BROKEN" };
+    let mut text = format!("{whose}: the log {state}, {} entries{newest}{keyed}", verdict.entries);
+    for fault in &verdict.faults {
+        text += &format!("\n  {fault}");
+    }
+    if verdict.more_faults > 0 {
+        text += &format!("\n  and {} further faults", verdict.more_faults);
+    }
+    text
+}
