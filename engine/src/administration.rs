@@ -3,9 +3,12 @@
 //! One set of operations behind the admin API and behind commands on a folder that no process has open, so
 //! that both answer alike.
 
+pub mod rights;
+
 use std::sync::Arc;
 
 use heddle_actors::audit::{AuditError, AuditLog};
+use heddle_actors::conversation::thread::ThreadError;
 use heddle_actors::identity::{Identity, IdentityError};
 use heddle_actors::ports::Ports;
 use heddle_actors::security::Sighting;
@@ -42,6 +45,12 @@ pub enum AdministrationError {
     /// Nobody has been met under this name.
     #[error("tenant {0} has met nobody of this name; give the number or id as the channel shows it")]
     UnknownContact(TenantId),
+    /// There is no such erasure.
+    #[error("tenant {0} has no erasure {1}; `heddle contact erasures` shows those there are")]
+    UnknownErasure(TenantId, MessageKey),
+    /// What is kept of a contact cannot be read.
+    #[error(transparent)]
+    Thread(#[from] ThreadError),
     /// The tenant's keys.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -74,6 +83,7 @@ impl AdministrationError {
             | Self::Knowledge(KnowledgeError::Store(error))
             | Self::DeadLetters(DeadLettersError::Store(error))
             | Self::Keys(KeysError::Store(error))
+            | Self::Thread(ThreadError::Store(error) | ThreadError::Keys(KeysError::Store(error)))
             | Self::Store(error) => error.is_transient() || matches!(error, StoreError::Closed),
             Self::Audit(error) | Self::AuditRead(error) => error.is_transient(),
             _ => false,
@@ -84,6 +94,7 @@ impl AdministrationError {
     fn outcome(&self) -> Outcome {
         match self {
             Self::UnknownTenant(_)
+            | Self::UnknownContact(_)
             | Self::Tenants(
                 TenantsError::Faults(_) | TenantsError::Taken { .. } | TenantsError::Retention { .. },
             )

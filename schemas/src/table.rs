@@ -585,6 +585,21 @@ pub fn agenda_bound(due: Timestamp) -> [u8; 8] {
     u64::try_from(due.as_micros()).unwrap_or(0).to_be_bytes()
 }
 
+impl OutboundId {
+    /// Reads it from a row that is named by it.
+    #[must_use]
+    pub fn from_row(row: &[u8]) -> Option<Self> {
+        let row: &[u8; 34] = row.try_into().ok()?;
+        let (contact, rest) = row.split_first_chunk::<16>()?;
+        let (turn, index) = rest.split_first_chunk::<16>()?;
+        Some(Self {
+            contact: ContactId::from_bytes(*contact),
+            turn: TurnId(MessageKey::from_bytes(*turn)),
+            index: u16::from_be_bytes(index.try_into().ok()?),
+        })
+    }
+}
+
 fn outbound_row(outbound: &OutboundId) -> [u8; 34] {
     let mut row = [0_u8; 34];
     row[..16].copy_from_slice(&outbound.contact.to_bytes());
@@ -656,6 +671,15 @@ mod tests {
             assert_eq!((key.of_agenda(), key.partition().of_agenda()), (Some(of), Some(of)));
             assert_eq!(key.tenant(), "");
         }
+    }
+
+    #[test]
+    fn an_outbound_id_reads_back_from_its_row() {
+        let of = conversation("acme", 7);
+        let turn = TurnId(MessageKey::from_bytes([3; 16]));
+        let outbound = OutboundId { contact: of.contact, turn, index: 517 };
+        assert_eq!(OutboundId::from_row(Key::delivery(&of, &outbound).row()), Some(outbound));
+        assert_eq!(OutboundId::from_row(&[0; 33]), None);
     }
 
     #[test]

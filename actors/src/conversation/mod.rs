@@ -10,6 +10,7 @@
 //! then dead-lettered: it never takes the conversation down with it.
 
 mod draft;
+pub mod export;
 mod forget;
 pub mod head;
 mod seen;

@@ -251,6 +251,26 @@ impl Thread {
         }
     }
 
+    /// Rows from this number on, in order, with their numbers.
+    ///
+    /// # Errors
+    /// [`ThreadError`].
+    pub async fn from(
+        &self,
+        state: &dyn State,
+        first: u64,
+        rows: usize,
+    ) -> Result<Vec<(u64, Row)>, ThreadError> {
+        let from = Bytes::copy_from_slice(&first.to_be_bytes());
+        let scan = Scan { from, ..Scan::first(Partition::history(&self.conversation), rows) };
+        let mut found = Vec::new();
+        for (key, stored) in state.scan(&scan).await? {
+            let number = key.row().try_into().map_or(0, u64::from_be_bytes);
+            found.push((number, self.open(&key, number, stored)?));
+        }
+        Ok(found)
+    }
+
     /// What was said in the last `rows` rows before `before`, in order.
     ///
     /// # Errors

@@ -9,7 +9,9 @@ use heddle_connectors::knowledge::extract::File;
 use heddle_schemas::audit::chain::{Noted, Verdict};
 use heddle_schemas::audit::{Entry, Means, Note, Who};
 use heddle_schemas::config::Config;
-use heddle_schemas::id::{ConversationId, TenantId};
+use heddle_schemas::contact::ContactName;
+use heddle_schemas::erasure::Erasure;
+use heddle_schemas::id::{ConversationId, MessageKey, TenantId};
 use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError, Passage};
 use heddle_schemas::record::inbound::Handler;
@@ -22,6 +24,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::Failure;
+use crate::administration::rights::Export;
 use crate::administration::{Administration, AdministrationError, By};
 use crate::dead_letters::{DeadLettersError, Filters, Letter, LetterId, Page, Replay, Replayed};
 use crate::http::admin::{ENTRIES, Handles, List};
@@ -197,6 +200,61 @@ impl Admin {
                 remote.ask::<()>(Method::PUT, &path, &[], Some(body)).await
             }
             Self::Local(_, local) => Ok(local.handle(conversation, by).await?),
+        }
+    }
+
+    /// All that is kept of a contact.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn export(&self, id: &TenantId, contact: &ContactName) -> Result<Export, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let (path, name) = (format!("tenants/{id}/contacts/export"), contact.to_string());
+                remote.ask(Method::GET, &path, &[("contact", &name)], None).await
+            }
+            Self::Local(_, local) => Ok(local.export(id, contact).await?),
+        }
+    }
+
+    /// Has a contact forgotten.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn forget(&self, id: &TenantId, contact: &ContactName) -> Result<Erasure, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let (path, name) = (format!("tenants/{id}/contacts/forget"), contact.to_string());
+                remote.ask(Method::POST, &path, &[("contact", &name)], None).await
+            }
+            Self::Local(_, local) => Ok(local.forget(id, contact).await?),
+        }
+    }
+
+    /// Every erasure of a tenant's contacts, the newest last.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn erasures(&self, id: &TenantId) -> Result<Vec<Erasure>, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let path = format!("tenants/{id}/erasures");
+                remote.ask::<List<_>>(Method::GET, &path, &[], None).await.map(|list| list.items)
+            }
+            Self::Local(_, local) => Ok(local.erasures(id).await?),
+        }
+    }
+
+    /// How far an erasure has come.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn erasure(&self, id: &TenantId, erasure: MessageKey) -> Result<Erasure, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                remote.ask(Method::GET, &format!("tenants/{id}/erasures/{erasure}"), &[], None).await
+            }
+            Self::Local(_, local) => Ok(local.erasure(id, erasure).await?),
         }
     }
 

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::Shared;
 use super::asker::Asked;
 use super::problem::Problem;
-use super::{guard, openapi};
+use super::{guard, openapi, rights};
 use crate::administration::AdministrationError;
 use crate::dead_letters::{Filters, Letter, LetterId, Page, Replay, Replayed};
 use crate::rotation::{KeysStatus, Rotate, Rotated};
@@ -60,6 +60,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/audit/log", get(audit_log))
         .route("/audit/log/verification", get(verify_audit_log))
         .route("/audit/log/resumption", post(resume_audit_log))
+        .merge(rights::routes())
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such path; see /v1/openapi.json"))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(axum::middleware::from_fn_with_state(shared, guard::guard))
@@ -72,11 +73,11 @@ struct Json<T>(T);
 
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(Problem))]
-struct Path<T>(T);
+pub(super) struct Path<T>(pub(super) T);
 
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Query), rejection(Problem))]
-struct Query<T>(T);
+pub(super) struct Query<T>(pub(super) T);
 
 /// The answer of a list.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -171,7 +172,7 @@ pub struct Handles {
     pub by: Handler,
 }
 
-type Answer<T> = Result<T, Problem>;
+pub(super) type Answer<T> = Result<T, Problem>;
 
 async fn list(State(shared): State<Arc<Shared>>) -> List<Tenant> {
     List { items: shared.administration.tenants().iter().map(|tenant| (**tenant).clone()).collect() }

@@ -3,6 +3,7 @@
 use axum::Json;
 use heddle_schemas::audit::Entry;
 use heddle_schemas::audit::chain::Verdict;
+use heddle_schemas::erasure::Erasure;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
 use heddle_schemas::tenant::Tenant;
 use schemars::SchemaGenerator;
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::admin::{Chain, Entries, Handles, List, OfMonth, OfTenant, Search, Uploaded};
 use super::problem::Problem;
+use super::rights::Person;
 use crate::dead_letters::{Filters, Letter, LetterId, Page, Replay, Replayed};
 use crate::rotation::{KeysStatus, Rotate, Rotated};
 use crate::usage::Usage;
@@ -32,6 +34,8 @@ pub fn describe() -> Value {
     let tenant_path =
         json!([{ "name": "tenant", "in": "path", "required": true, "schema": { "type": "string" } }]);
     let conversation_path = ["tenant", "channel", "account", "contact"]
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
+    let erasure_path = ["tenant", "erasure"]
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
     let mut paths = json!({
         "/v1/tenants": {
@@ -72,6 +76,28 @@ pub fn describe() -> Value {
         "/v1/tenants/{tenant}/search": {
             "parameters": tenant_path,
             "post": operation("The passages that match best, the best first.", Some(body::<Search>(&mut schemas)), &answer::<List<Passage>>(&mut schemas, "200"), &mut schemas),
+        },
+        "/v1/tenants/{tenant}/contacts/export": {
+            "parameters": tenant_path,
+            "get": with_parameters(
+                operation("All that is kept of a contact, opened: its conversations, what was said in them, how far messages have come, its erasures.", None, &json!({ "200": { "description": "done", "content": { "application/json": { "schema": { "type": "object" } } } } }), &mut schemas),
+                query::<Person>(&mut schemas),
+            ),
+        },
+        "/v1/tenants/{tenant}/contacts/forget": {
+            "parameters": tenant_path,
+            "post": with_parameters(
+                operation("Has a contact forgotten: its key is destroyed, its rows are removed. Asking twice does no harm.", None, &answer::<Erasure>(&mut schemas, "202"), &mut schemas),
+                query::<Person>(&mut schemas),
+            ),
+        },
+        "/v1/tenants/{tenant}/erasures": {
+            "parameters": tenant_path,
+            "get": operation("Every erasure of the tenant's contacts, the newest last.", None, &answer::<List<Erasure>>(&mut schemas, "200"), &mut schemas),
+        },
+        "/v1/tenants/{tenant}/erasures/{erasure}": {
+            "parameters": erasure_path,
+            "get": operation("How far an erasure has come; complete, it is the receipt.", None, &answer::<Erasure>(&mut schemas, "200"), &mut schemas),
         },
         "/v1/keys": {
             "get": operation("Which master keys wrap the keys of how many tenants.", None, &answer::<KeysStatus>(&mut schemas, "200"), &mut schemas),
@@ -118,6 +144,7 @@ pub fn describe() -> Value {
     }
     // Looking at a letter is written down too.
     paths.pointer_mut("/~1v1~1dlq~1{id}/get").into_iter().for_each(say_who);
+    paths.pointer_mut("/~1v1~1tenants~1{tenant}~1contacts~1export/get").into_iter().for_each(say_who);
     json!({
         "openapi": "3.1.0",
         "info": {

@@ -50,6 +50,7 @@ impl From<AdministrationError> for Problem {
         let status = match &error {
             AdministrationError::UnknownTenant(_)
             | AdministrationError::UnknownContact(_)
+            | AdministrationError::UnknownErasure(..)
             | AdministrationError::Knowledge(KnowledgeError::Unknown { .. })
             | AdministrationError::DeadLetters(DeadLettersError::Unknown(_)) => StatusCode::NOT_FOUND,
             AdministrationError::Tenants(TenantsError::Faults(_) | TenantsError::Retention { .. })

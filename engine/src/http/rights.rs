@@ -1,0 +1,62 @@
+//! What a person may ask for, over the admin API: an export, and to be forgotten.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use heddle_schemas::contact::ContactName;
+use heddle_schemas::erasure::Erasure;
+use heddle_schemas::id::{MessageKey, TenantId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Shared;
+use super::admin::{Answer, List, Path, Query};
+use super::asker::Asked;
+use crate::administration::rights::Export;
+
+/// The routes, to be guarded with the others.
+pub(super) fn routes() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/tenants/{tenant}/contacts/export", get(export))
+        .route("/tenants/{tenant}/contacts/forget", post(forget))
+        .route("/tenants/{tenant}/erasures", get(erasures))
+        .route("/tenants/{tenant}/erasures/{erasure}", get(erasure))
+}
+
+/// Who asks, named in the query: an id of a channel may hold any character.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Person {
+    /// A phone number as `+4915112345678`, a channel's id as `whatsapp:ID`, or the contact's own id.
+    pub contact: ContactName,
+}
+
+// It is written into the audit log, so it is done in somebody's name though it changes nothing.
+async fn export(
+    Asked(administration): Asked,
+    Path(id): Path<TenantId>,
+    Query(person): Query<Person>,
+) -> Answer<axum::Json<Export>> {
+    Ok(axum::Json(administration.export(&id, &person.contact).await?))
+}
+
+async fn forget(
+    Asked(administration): Asked,
+    Path(id): Path<TenantId>,
+    Query(person): Query<Person>,
+) -> Answer<(StatusCode, axum::Json<Erasure>)> {
+    Ok((StatusCode::ACCEPTED, axum::Json(administration.forget(&id, &person.contact).await?)))
+}
+
+async fn erasures(State(shared): State<Arc<Shared>>, Path(id): Path<TenantId>) -> Answer<List<Erasure>> {
+    Ok(List { items: shared.administration.erasures(&id).await? })
+}
+
+async fn erasure(
+    State(shared): State<Arc<Shared>>,
+    Path((id, erasure)): Path<(TenantId, MessageKey)>,
+) -> Answer<axum::Json<Erasure>> {
+    Ok(axum::Json(shared.administration.erasure(&id, erasure).await?))
+}
