@@ -19,7 +19,7 @@ use crate::site::{Site, webhook};
 const FALLBACK: &str = "A colleague will get back to you.";
 
 /// A node, a provider with these numbers, and a tenant for all of them.
-async fn site(accounts: &[&str], passivate_after: Duration) -> (Site, GraphApi) {
+pub(crate) async fn site(accounts: &[&str], passivate_after: Duration) -> (Site, GraphApi) {
     let numbers = accounts.iter().map(|account| (account.parse().unwrap(), Secret::new("t0ken"))).collect();
     let options = graph::Options { numbers, ..graph::Options::default() };
     let graph = GraphApi::start(options, Arc::new(SystemClock)).await.unwrap();

@@ -8,5 +8,6 @@ mod contacts;
 mod conversations;
 mod dead_letters;
 mod llm;
+mod rights;
 mod site;
 mod webhooks;

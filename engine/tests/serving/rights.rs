@@ -1,0 +1,80 @@
+//! What a person may ask for, through a serving node: to see what is kept, and to be forgotten.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::conversations::{said, site, taken, text};
+use crate::site::Site;
+
+const ANN: &str = "15551234";
+
+async fn say(site: &Site, id: &str, body: &str, at: &str) {
+    let mut said: Value = serde_json::from_str(&said("1001", ANN, id, text(body))).unwrap();
+    let message = said.pointer_mut("/entry/0/changes/0/value/messages/0/timestamp").unwrap();
+    *message = json!(at);
+    let answer = site.post("1001", "s3cret", said.to_string()).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
+async fn export(site: &Site) -> (StatusCode, Value) {
+    let url = format!("{}/v1/tenants/acme/contacts/export", site.url);
+    let asked = site.client.get(url).query(&[("contact", "+15551234")]).header("heddle-actor", "ann");
+    let answer = asked.send().await.unwrap();
+    (answer.status(), answer.json().await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_contact_sees_what_is_kept_and_is_forgotten() {
+    let (site, graph) = site(&["1001", "1002"], Duration::from_secs(60)).await;
+    assert_eq!(export(&site).await.0, 404, "nobody of this number has written yet");
+    say(&site, "wamid.1", "my code is xyzzy", "1767225600").await;
+    taken(&graph, ANN, 1).await;
+    let (status, before) = export(&site).await;
+    assert_eq!(status, 200, "{before}");
+    let conversation = &before["conversations"][0];
+    assert_eq!(conversation["address"]["phone"], ANN);
+    let shown = conversation["thread"].to_string();
+    assert!(shown.contains("my code is xyzzy") && shown.contains("A colleague"), "{shown}");
+    assert_eq!(before["conversations"].as_array().unwrap().len(), 1);
+
+    let url = format!("{}/v1/tenants/acme/contacts/forget", site.url);
+    let forget = site.client.post(url).query(&[("contact", "whatsapp:15551234")]).send().await.unwrap();
+    assert_eq!(forget.status(), 202);
+    let erasure: Value = forget.json().await.unwrap();
+    let receipt = format!("{}/v1/tenants/acme/erasures/{}", site.url, erasure["id"].as_str().unwrap());
+    let complete = async {
+        loop {
+            let now: Value = site.client.get(&receipt).send().await.unwrap().json().await.unwrap();
+            if now["completed_at"].is_number() {
+                return now;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let receipt = tokio::time::timeout(Duration::from_secs(20), complete).await.unwrap();
+    assert_eq!(receipt["parts"].as_array().unwrap().len(), 2);
+    let (status, after) = export(&site).await;
+    assert_eq!((status.as_u16(), &after["conversations"]), (200, &json!([])));
+    assert_eq!(after["erasures"][0]["id"], erasure["id"]);
+
+    // The same message once more, and one that had been on its way.
+    say(&site, "wamid.1", "my code is xyzzy", "1767225600").await;
+    say(&site, "wamid.2", "and it is still xyzzy", "1767225700").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(export(&site).await.1["conversations"], json!([]));
+    assert_eq!(graph.taken_for(ANN).len(), 1);
+    assert!(site.counted("heddle_erasure_refused_total").await >= 2.0);
+
+    // What is written from the next second on begins anew.
+    say(&site, "wamid.3", "hello again", "4102444800").await;
+    taken(&graph, ANN, 2).await;
+    let shown = export(&site).await.1.to_string();
+    assert!(shown.contains("hello again") && !shown.contains("xyzzy"), "{shown}");
+
+    let log = format!("{}/v1/audit/log", site.url);
+    let log = site.client.get(log).query(&[("tenant", "acme")]).send().await.unwrap().text().await.unwrap();
+    assert!(log.contains("contact_export") && log.contains("contact_erase"), "{log}");
+    assert!(!log.contains(ANN) && !log.contains("xyzzy"), "the log names nobody's number: {log}");
+}
