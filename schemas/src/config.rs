@@ -354,7 +354,7 @@ impl std::str::FromStr for VaultKey {
             |at: &&str| host.strip_prefix(at).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
         match scheme {
             "https" => {}
-            "http" if here.iter().any(|at| is_here(&at)) => {}
+            "http" if here.iter().any(is_here) => {}
             "http" => return Err("takes https: tenants' keys pass through; http only within this machine"),
             _ => return Err(FORM),
         }
@@ -377,7 +377,8 @@ impl Keys {
             }
             let named =
                 ["file:", "env:"].iter().any(|kind| written.len() > kind.len() && written.starts_with(kind));
-            if !named && !(written.is_empty() && place == "keys.master") {
+            let is_default = written.is_empty() && place == "keys.master";
+            if !(named || is_default) {
                 faults.push(format!(
                     "{place}: takes file:PATH, env:NAME or vault:URL; the key itself does not belong into this file"
                 ));

@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use heddle_connectors::keys::vault;
+use prometheus::Registry;
 use serde::Serialize;
 
 use super::output::Output;
 use super::{Failure, Global};
-use crate::configuration;
+use crate::configuration::{self, ConfigurationError};
+use crate::masters::MasterKeys;
 
 /// What to check.
 #[derive(Debug, Args)]
@@ -32,10 +35,7 @@ pub fn run(global: &Global, arguments: &Arguments, output: &mut Output) -> Resul
         None if PathBuf::from(configuration::DEFAULT_FILE).exists() => configuration::DEFAULT_FILE.to_owned(),
         None => "the embedded defaults".to_owned(),
     };
-    let mut checked = vec![Checked {
-        file: main,
-        fault: configuration::load(global.config.as_deref()).err().map(|error| error.to_string()),
-    }];
+    let mut checked = vec![Checked { file: main, fault: check(global).err().map(|error| error.to_string()) }];
     checked.extend(arguments.tenants.iter().map(|path| Checked {
         file: path.display().to_string(),
         fault: configuration::load_tenant(path).err().map(|error| error.to_string()),
@@ -52,4 +52,10 @@ pub fn run(global: &Global, arguments: &Arguments, output: &mut Output) -> Resul
         0 => Ok(()),
         _ => Err(Failure::Usage(anyhow::anyhow!("{wrong} of {} cannot be used", checked.len()))),
     }
+}
+
+/// The configuration, and the master keys it names: those that are there are read, and none is made or asked for.
+fn check(global: &Global) -> Result<(), ConfigurationError> {
+    let config = configuration::load(global.config.as_deref())?;
+    MasterKeys::read(&config, &vault::Calls::register(&Registry::new())).map(drop)
 }

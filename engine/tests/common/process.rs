@@ -148,7 +148,7 @@ impl Node {
 
 impl Running {
     /// Kills it, as a power cut would.
-    #[allow(dead_code, reason = "not every test is so rude")]
+    #[allow(dead_code, reason = "not every test kills")]
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

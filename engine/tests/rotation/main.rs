@@ -89,6 +89,12 @@ fn a_wrong_or_missing_master_key_is_refused_at_start_with_what_to_do() {
         assert!(code == 2 && said.contains("keys.former") && said.contains("b.key"), "{code}: {said}");
     }
     let gone = key("gone.key");
+    node.configure(&format!("keys.master = \"file:{b}\"\nkeys.former = [\"file:{gone}\"]\n"));
+    let (code, checked, _) = node.told(&["check-config"]);
+    assert!(
+        code == 2 && checked.contains("keys.former") && checked.contains("gone.key"),
+        "{code}: {checked}"
+    );
     node.configure(&format!("keys.master = \"file:{gone}\"\n"));
     let (code, _, said) = node.told(&["serve"]);
     assert!(code == 2 && said.contains("missing") && said.contains("gone.key"), "{code}: {said}");

@@ -281,7 +281,8 @@ async fn race(actions: Vec<(Meanwhile, u64)>, faults: Vec<(u64, u8)>) {
         let gone = keys.tenant(&tenant(*number)).await;
         assert!(matches!(gone, Err(KeysError::Gone { .. })), "{number}: {gone:?}");
     }
-    for (number, sealed) in made.lock().unwrap().iter().filter(|(number, _)| !erased.contains(number)) {
+    let made = made.lock().unwrap().clone();
+    for (number, sealed) in made.iter().filter(|(number, _)| !erased.contains(number)) {
         assert_eq!(keys.tenant(&tenant(*number)).await.unwrap().open(PLACE, sealed).unwrap(), b"hello");
     }
 }
