@@ -70,7 +70,7 @@ pub enum Admin {
     /// One that runs.
     Remote(Remote),
     /// A folder that no process has open.
-    Local(Arc<Node>, Administration),
+    Local(Arc<Node>, Box<Administration>),
 }
 
 /// The admin API of a running node.
@@ -113,7 +113,7 @@ impl Admin {
             Err(error) if error.is_connect() && place.url.is_none() => {
                 let node = Arc::new(Node::open(config).await?);
                 let administration = node.administration().await?.by(place.by());
-                Ok(Self::Local(node, administration))
+                Ok(Self::Local(node, Box::new(administration)))
             }
             Err(error) => {
                 Err(Failure::Failed(anyhow::Error::new(error).context(format!("no node answers at {base}"))))
