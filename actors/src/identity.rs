@@ -87,6 +87,26 @@ impl Identity {
         Ok(contact)
     }
 
+    /// The contact that is met under this address, where there is one; none is made. The table is asked, not
+    /// the cache: what is done to a contact by name must reach whoever has the number now.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub async fn find(
+        &self,
+        tenant: &TenantId,
+        kind: ChannelKind,
+        address: &Address,
+    ) -> Result<Option<ContactId>, IdentityError> {
+        let cipher = self.ports.keys.tenant(tenant).await?;
+        for alias in aliases(&*cipher, kind, address) {
+            if let Some(stored) = self.ports.state.get(&Key::alias(tenant, alias)).await? {
+                return Ok(Some(contact_of(&stored)?));
+            }
+        }
+        Ok(None)
+    }
+
     /// Makes the new address lead to the contact that the old one leads to.
     ///
     /// # Errors

@@ -14,6 +14,7 @@
 //! - [`agenda`]: the durable timer's window in memory.
 //! - [`conversation`]: applies what a conversation receives and decides its turns.
 //! - [`tools`]: what an agent may do beside talking; [`quota`]: what a tenant may use in a month.
+//! - [`erasure`]: erasures of contacts, and how far they have come.
 //! - [`audit`]: who did what, when and why; [`security`]: what looks like an attack.
 //! - [`account`]: the only sender: paces, journals, settles.
 //! - [`publish`]: records on their way out; [`commit`]: writes a batch until it is written;
@@ -24,6 +25,7 @@ pub mod agenda;
 pub mod audit;
 pub mod commit;
 pub mod conversation;
+pub mod erasure;
 pub mod identity;
 pub mod ingress;
 pub mod metrics;

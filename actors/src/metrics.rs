@@ -62,6 +62,8 @@ pub struct Metrics {
     duplicates: IntCounter,
     late: IntCounter,
     stray: IntCounter,
+    forgotten: IntCounter,
+    resurrections: IntCounter,
     republished: IntCounter,
     answered: IntCounter,
     fallback: IntCounter,
@@ -137,6 +139,11 @@ impl Metrics {
             stray: counter(
                 "heddle_partition_stray_records_total",
                 "Records that a former owner published after it had lost its partition; each was looked up.",
+            ),
+            forgotten: counter("heddle_erasure_contacts_total", "Contacts that were forgotten, completely."),
+            resurrections: counter(
+                "heddle_erasure_refused_total",
+                "Messages and reports from before an erasure that came after it; each was refused.",
             ),
             late: counter(
                 "heddle_conversation_late_total",
@@ -250,6 +257,16 @@ impl Metrics {
     /// A record came of who had lost its partition before.
     pub fn stray(&self) {
         self.stray.inc();
+    }
+
+    /// A contact is forgotten.
+    pub fn forgotten(&self) {
+        self.forgotten.inc();
+    }
+
+    /// Something came that would have brought back what is forgotten.
+    pub fn resurrection(&self) {
+        self.resurrections.inc();
     }
 
     /// A message came too late to be answered.

@@ -219,9 +219,11 @@ impl Turns {
             security,
         };
         let (tenants, _) = Tenants::load(ports.log.clone(), ports.keys.clone(), ports.clock.clone()).await?;
+        // A quota that is kept account of, and never reached.
         let tenant = Tenant::from_toml(&format!(
             "id = \"bench\"\nname = \"Bench\"\n[agent]\nsettle = \"0s\"\n[[channels]]\nkind = \"whatsapp\"\n\
-             account = \"1\"\naccess_token = \"a\"\napp_secret = \"b\"\nverify_token = \"c\"\n{more}",
+             account = \"1\"\naccess_token = \"a\"\napp_secret = \"b\"\nverify_token = \"c\"\n\
+             [quota]\nmessages_per_month = 1000000000000\ntokens_per_month = 1000000000000\n{more}",
         ))?;
         let tenant = tenants.apply(tenant).await?;
         let reception = Arc::new(Reception::new(ports.clone(), WayIn::new(ports.clock.clone())));

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use heddle_actors::audit::{AuditError, AuditLog};
+use heddle_actors::identity::{Identity, IdentityError};
 use heddle_actors::ports::Ports;
 use heddle_actors::security::Sighting;
 use heddle_actors::tenants::{Tenants, TenantsError};
@@ -14,7 +15,9 @@ use heddle_connectors::knowledge::extract::File;
 use heddle_connectors::knowledge::extract::process::{Extractor, Place};
 use heddle_schemas::audit::chain::{Noted, Verdict};
 use heddle_schemas::audit::{Act, Entry, Note, Outcome, What, Who};
+use heddle_schemas::contact::ContactName;
 use heddle_schemas::id::{ContactId, ConversationId, MessageKey, TenantId};
+use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError, Passage};
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::record::V;
@@ -34,6 +37,12 @@ pub enum AdministrationError {
     /// There is no such tenant.
     #[error("there is no tenant {0}; `heddle tenant list` shows those there are")]
     UnknownTenant(TenantId),
+    /// Nobody has been met under this name.
+    #[error("tenant {0} has met nobody of this name; give the number or id as the channel shows it")]
+    UnknownContact(TenantId),
+    /// The tenant's keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// The tenant's configuration.
     #[error(transparent)]
     Tenants(#[from] TenantsError),
@@ -62,6 +71,7 @@ impl AdministrationError {
             Self::Tenants(TenantsError::Store(error))
             | Self::Knowledge(KnowledgeError::Store(error))
             | Self::DeadLetters(DeadLettersError::Store(error))
+            | Self::Keys(KeysError::Store(error))
             | Self::Store(error) => error.is_transient() || matches!(error, StoreError::Closed),
             Self::Audit(error) | Self::AuditRead(error) => error.is_transient(),
             _ => false,
@@ -72,6 +82,7 @@ impl AdministrationError {
     fn outcome(&self) -> Outcome {
         match self {
             Self::UnknownTenant(_)
+            | Self::UnknownContact(_)
             | Self::Tenants(
                 TenantsError::Faults(_) | TenantsError::Taken { .. } | TenantsError::Retention { .. },
             )
@@ -109,6 +120,7 @@ pub struct Administration {
     audit: AuditLog,
     tenants: Arc<Tenants>,
     ports: Ports,
+    identity: Arc<Identity>,
     /// What reads files.
     pub files: Arc<Extractor>,
     /// What could not be processed.
@@ -124,8 +136,9 @@ impl Administration {
         files: Arc<Extractor>,
         dead_letters: DeadLetters,
     ) -> Self {
+        let identity = Arc::new(Identity::new(ports.clone()));
         let audit = AuditLog::new(ports.clone());
-        Self { by: By::ENGINE, audit, tenants, ports, files, dead_letters }
+        Self { by: By::ENGINE, audit, tenants, ports, identity, files, dead_letters }
     }
 
     /// The same in somebody's name; without it, they are done in the engine's own.
@@ -255,6 +268,31 @@ impl Administration {
     /// [`AdministrationError::UnknownTenant`].
     pub fn tenant(&self, id: &TenantId) -> Result<Arc<Tenant>, AdministrationError> {
         self.tenants.get(id).ok_or_else(|| AdministrationError::UnknownTenant(id.clone()))
+    }
+
+    /// The contact that people call so. Its own id is taken as it is, whether it was ever met or not.
+    ///
+    /// # Errors
+    /// [`AdministrationError::UnknownTenant`], [`AdministrationError::UnknownContact`], and when log or state
+    /// cannot be read.
+    pub async fn contact(
+        &self,
+        id: &TenantId,
+        named: &ContactName,
+    ) -> Result<ContactId, AdministrationError> {
+        self.tenant(id)?;
+        match named {
+            ContactName::Id(contact) => Ok(*contact),
+            ContactName::Met(kind, address) => {
+                let unknown = || AdministrationError::UnknownContact(id.clone());
+                match self.identity.find(id, *kind, address).await {
+                    Ok(found) => found.ok_or_else(unknown),
+                    Err(IdentityError::Nameless) => Err(unknown()),
+                    Err(IdentityError::Store(error)) => Err(error.into()),
+                    Err(IdentityError::Keys(error)) => Err(error.into()),
+                }
+            }
+        }
     }
 
     /// Keeps a document.

@@ -6,6 +6,7 @@
 //! - [`hours`]: opening hours, and what is open when.
 //! - [`id`]: tenants, contacts, conversations, turns, outbound messages.
 //! - [`time`]: timestamps and durations as they are written in records and files.
+//! - [`contact`]: what people call a contact.
 //! - [`content`]: what a customer or an agent says, whatever the channel.
 //! - [`record`]: what is in each topic, as JSON with a version; JSON Schema in [`record::schema`].
 //! - [`topic`]: topics, partitions, offsets, and which partition a conversation or an account lives in.
@@ -16,12 +17,15 @@
 //! - [`tenant`], [`config`]: what an operator writes.
 //! - [`audit`]: the audit log's entries, and how they are chained and verified.
 //! - [`zone`]: a tenant's time zone, its dates and months.
+//! - [`erasure`]: how far the erasure of a contact has come.
 //! - [`language`]: languages whose word forms are known.
 //! - [`ports`]: what the engine needs of the outside, as traits.
 
 pub mod audit;
 pub mod config;
+pub mod contact;
 pub mod content;
+pub mod erasure;
 pub mod hours;
 pub mod id;
 pub mod language;

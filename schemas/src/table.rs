@@ -149,6 +149,12 @@ impl Partition {
         Self::conversation(Table::Marker, conversation)
     }
 
+    /// Who calls outside for the turns of a conversation, rows by turn.
+    #[must_use]
+    pub fn claims(conversation: &ConversationId) -> Self {
+        Self::conversation(Table::Claim, conversation)
+    }
+
     /// The deliveries of a conversation, rows by outbound id.
     #[must_use]
     pub fn deliveries(conversation: &ConversationId) -> Self {

@@ -23,6 +23,7 @@
 mod backlog;
 pub mod breaker;
 mod dispatch;
+mod forget;
 pub mod pacing;
 pub mod queue;
 pub mod send;
@@ -104,7 +105,7 @@ impl Resident for Accounts {
     fn published_under(item: &Box<OutboundRecord>) -> Option<Fence> {
         match &item.command {
             OutboundCommand::Send(command) => command.fence,
-            OutboundCommand::Settle(_) => None,
+            OutboundCommand::Settle(_) | OutboundCommand::Forget => None,
         }
     }
 
@@ -170,6 +171,7 @@ impl Actor for Account {
             sends: JoinSet::new(),
             look: None,
             handled: 0,
+            forgetting: Vec::new(),
         })
     }
 
@@ -201,6 +203,7 @@ impl Actor for Account {
             AccountMessage::Spilled(written) => {
                 self.rows_changed(state, rows(written?));
                 state.backlog.writing = None;
+                self.forget_waiting(state).await?;
                 self.spill(&myself, state);
             }
             AccountMessage::Look => state.look = None,
@@ -275,6 +278,9 @@ impl Account {
         match record.command {
             OutboundCommand::Settle(report) => {
                 self.report(state, &record.conversation, &report, &receipt).await?;
+            }
+            OutboundCommand::Forget => {
+                self.forget(state, record, receipt).await?;
             }
             OutboundCommand::Send(command) => {
                 state.caught_up |= !receipt.maybe_again;

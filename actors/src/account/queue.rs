@@ -107,6 +107,19 @@ impl<T> Queue<T> {
             .min()
     }
 
+    /// Takes out what waits for a contact and is meant.
+    pub fn take(&mut self, contact: ContactId, is_meant: impl Fn(&T) -> bool) -> Vec<T> {
+        let Some(lane) = self.lanes.get_mut(&contact) else { return Vec::new() };
+        let (meant, others): (Vec<T>, Vec<T>) =
+            std::mem::take(&mut lane.waiting).into_iter().partition(is_meant);
+        lane.waiting = others.into();
+        self.waiting -= meant.len();
+        if lane.is_over() {
+            self.lanes.remove(&contact);
+        }
+        meant
+    }
+
     fn release(&mut self, contact: ContactId, change: impl FnOnce(&mut Lane<T>) -> usize) {
         let lane = self.lanes.entry(contact).or_default();
         if lane.busy {

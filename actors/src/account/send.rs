@@ -102,7 +102,7 @@ impl Item {
     }
 
     /// Adds to a batch what takes the message out of where it is kept.
-    fn take_out(&self, account: &AccountKey, batch: &mut Batch) {
+    pub(super) fn take_out(&self, account: &AccountKey, batch: &mut Batch) {
         match &self.origin {
             Origin::Log(receipt) => batch.consumed.push(receipt.consumed()),
             Origin::Backlog => {

@@ -15,7 +15,7 @@ use super::breaker::Breaker;
 use super::pacing::{Pace, Pairs};
 use super::queue::Queue;
 use super::send::Item;
-use crate::partition::Timer;
+use crate::partition::{Receipt, Timer};
 
 /// Why an account does not send.
 pub(super) struct Stopped {
@@ -85,6 +85,8 @@ pub(super) struct AccountState {
     pub(super) sends: JoinSet<()>,
     pub(super) look: Option<(Duration, Timer<AccountMessage>)>,
     pub(super) handled: u64,
+    /// Records that ask to forget somebody and wait for rows that are being written.
+    pub(super) forgetting: Vec<(OutboundRecord, Receipt)>,
 }
 
 impl AccountState {

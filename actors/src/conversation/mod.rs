@@ -10,6 +10,7 @@
 //! then dead-lettered: it never takes the conversation down with it.
 
 mod draft;
+mod forget;
 pub mod head;
 mod seen;
 mod split;
@@ -86,8 +87,8 @@ pub enum ConversationMessage {
     Deliver(Box<InboundRecord>, Receipt),
     /// Its agenda row is due.
     Wake(Entry<ConversationId>),
-    /// Its turn has run.
-    Ended(Result<Ended, StoreError>),
+    /// A turn has run: which, of those since the actor started.
+    Ended(u64, Result<Ended, StoreError>),
 }
 
 impl Resident for Conversations {
@@ -144,6 +145,8 @@ struct ConversationState {
     /// The texts of open messages, where they were said since the actor started.
     texts: HashMap<MessageKey, String>,
     running: Option<Running>,
+    /// Turns that have begun.
+    turns: u64,
     tasks: JoinSet<()>,
     /// Messages of the partition that have been handled.
     handled: u64,
@@ -155,6 +158,8 @@ struct Loaded {
     thread: Thread,
     address: Address,
     routes: Routes,
+    /// When the contact was forgotten last.
+    erased_at: Option<Timestamp>,
     /// Whether the replies of the turn decided last are known to be published. A crash may have come between
     /// its decision and its publication, so who has only read the head does not know.
     published: bool,
@@ -174,6 +179,8 @@ struct Running {
     entry: Entry<ConversationId>,
     /// How many of the open messages it covers at most: those that were open when it began.
     covers: usize,
+    /// Which it is, of those since the actor started.
+    number: u64,
 }
 
 /// Why a record could not be applied now or ever.
@@ -181,6 +188,9 @@ struct Running {
 enum Fault {
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The contact's key has been destroyed meanwhile, by another of its conversations: all is to be read again.
+    #[error("{0}")]
+    Forgotten(String),
     #[error("{detail}")]
     Dead { reason: DeadReason, detail: String },
 }
@@ -189,6 +199,7 @@ impl From<KeysError> for Fault {
     fn from(error: KeysError) -> Self {
         match error {
             KeysError::Store(error) => Self::Store(error),
+            KeysError::Gone { detail } => Self::Forgotten(detail),
             other => Self::Dead { reason: DeadReason::Unreadable, detail: other.to_string() },
         }
     }
@@ -234,7 +245,7 @@ impl Actor for Conversation {
                 state.handled += 1;
                 Box::pin(self.wake(&myself, state, entry)).await?;
             }
-            ConversationMessage::Ended(ended) => Box::pin(self.ended(state, ended?)).await?,
+            ConversationMessage::Ended(number, ended) => Box::pin(self.ended(state, number, ended?)).await?,
         }
         if state.running.is_none() {
             self.home.idle.finished(state.handled);
@@ -264,6 +275,11 @@ impl Conversation {
                     continue;
                 }
                 Ok(Err(Fault::Store(error))) => return Err(error),
+                Ok(Err(Fault::Forgotten(_))) if attempt < TRIES => {
+                    state.loaded = None;
+                    continue;
+                }
+                Ok(Err(Fault::Forgotten(detail))) => (DeadReason::Unreadable, detail),
                 Ok(Err(Fault::Dead { reason, detail })) => (reason, detail),
                 Err(_) if attempt < TRIES => {
                     state.loaded = None;
@@ -309,9 +325,17 @@ impl Conversation {
             InboundEvent::Handling(handling) => {
                 Box::pin(self.handling(state, &tenant, handling, receipt)).await
             }
+            InboundEvent::Forget(forget) => Box::pin(self.forget(state, forget, receipt)).await,
             InboundEvent::Customer(act) => {
                 if state.loaded.is_none() {
                     Box::pin(self.load(state)).await?;
+                }
+                let erased_at = state.loaded.as_ref().and_then(|loaded| loaded.erased_at);
+                if erased_at.is_some_and(|erased_at| act.sent_at <= erased_at) {
+                    // Said before the contact was forgotten, and delivered late or once more.
+                    self.context.ports.metrics.resurrection();
+                    let consumed = vec![receipt.consumed()];
+                    return Ok(Box::pin(self.commit(Batch { consumed, ..Batch::default() })).await?);
                 }
                 match self.seen(state, act.key).await? {
                     Some(turn) => Box::pin(self.duplicate(state, &tenant, turn, receipt)).await,
@@ -350,10 +374,11 @@ impl Conversation {
                 .map_err(|error| unreadable(format!("the address of a contact: {error}")))?,
             None => Address::default(),
         };
+        let erased_at = cipher.erased_at();
         let thread = Thread::new(self.id.clone(), cipher);
         let routes = Routes::of(ports, &self.id);
         let published = head.last.is_none();
-        state.loaded = Some(Loaded { head, seen, thread, address, routes, published });
+        state.loaded = Some(Loaded { head, seen, thread, address, routes, erased_at, published });
         Ok(())
     }
 
@@ -469,7 +494,7 @@ impl Conversation {
             && draft.head.agenda.is_none()
             && !responder.calls_outside()
             // Who has to wait for a quota waits in the agenda, where it holds up nobody else's records.
-            && self.context.quotas.at_hand(tenant);
+            && self.context.quotas.tells_at_once(tenant).await;
         if at_once {
             let asked = vec![Asked { key: act.key, text: text.take() }];
             let owed = Box::pin(self.owed(state, tenant)).await?;
@@ -747,7 +772,9 @@ impl Conversation {
         let covers = asked.len();
         let spare = self.turn(state, tenant, responder.clone(), asked.clone(), Vec::new());
         let turn = self.turn(state, tenant, responder, asked, history);
-        state.running = Some(Running { entry, covers });
+        state.turns += 1;
+        let number = state.turns;
+        state.running = Some(Running { entry, covers, number });
         let myself = myself.clone();
         state.tasks.spawn(async move {
             // A panic in a responder or an index is this turn's, not the conversation's.
@@ -755,15 +782,23 @@ impl Conversation {
                 Ok(ended) => ended,
                 Err(_) => spare.fallback(Usage::default()).await,
             };
-            drop(myself.send_message(ConversationMessage::Ended(ended)));
+            drop(myself.send_message(ConversationMessage::Ended(number, ended)));
         });
         Ok(())
     }
 
     /// Commits what a turn has decided.
-    async fn ended(&self, state: &mut ConversationState, ended: Ended) -> Result<(), ActorProcessingErr> {
+    async fn ended(
+        &self,
+        state: &mut ConversationState,
+        number: u64,
+        ended: Ended,
+    ) -> Result<(), ActorProcessingErr> {
         while state.tasks.try_join_next().is_some() {}
-        let Some(Running { entry, .. }) = state.running.take() else { return Ok(()) };
+        let Some(Running { entry, .. }) = state.running.take_if(|running| running.number == number) else {
+            // What it answers has been forgotten meanwhile.
+            return Ok(());
+        };
         let ports = &self.context.ports;
         let now = ports.clock.now();
         let tenant = self.context.tenants.get(&self.id.tenant);
@@ -820,7 +855,9 @@ impl Conversation {
         let before = stored.as_ref().map_or(DeliveryStatus::Queued, |delivery| delivery.status);
         let status = before.merge(report.status);
         let mut write = None;
-        if stored.is_none() || status != before {
+        if stored.is_none() && self.is_of_forgotten(report).await? {
+            ports.metrics.resurrection();
+        } else if stored.is_none() || status != before {
             let delivery = Delivery { status, at: report.at, failure: report.failure.clone() };
             let expires = ports.clock.now().after(tenant.retention.messages);
             write = Some(Write::put_until(key, encode(&delivery), expires));

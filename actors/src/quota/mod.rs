@@ -77,6 +77,8 @@ struct Account {
     purse: Mutex<Purse>,
     /// One asks the ledger; the others wait for what it gets.
     asking: tokio::sync::Mutex<()>,
+    /// One waits for what others give back, and asks again now and then.
+    waiting: tokio::sync::Mutex<()>,
     /// Until when so much, which was refused, is not asked for again.
     refused: Mutex<BTreeMap<Resource, (u64, Timestamp)>>,
 }
@@ -214,14 +216,26 @@ impl Quotas {
         }
     }
 
-    /// Whether a turn that says one message would get it without asking the ledger, let alone waiting for what
-    /// others give back.
-    #[must_use]
-    pub fn at_hand(&self, tenant: &Tenant) -> bool {
-        let Some(account) = lock(&self.accounts).get(&tenant.id).cloned() else { return false };
-        let now = self.ports.clock.now();
+    /// Whether a turn that says one message is told at once whether it may, instead of waiting for what others give
+    /// back. Takes a chunk where there is none.
+    pub async fn tells_at_once(&self, tenant: &Tenant) -> bool {
+        let account = self.account(&tenant.id);
         let one = Amounts { messages: 1, ..Amounts::NONE };
-        lock(&account.purse).has(one, month(tenant, now), now)
+        let has = || {
+            let now = self.ports.clock.now();
+            lock(&account.purse).has(one, month(tenant, now), now)
+        };
+        if has() {
+            return true;
+        }
+        // In a box, as it is rare.
+        Box::pin(async {
+            let _asking = account.asking.lock().await;
+            has()
+                || self.refused(&account, one).is_some()
+                || matches!(self.refill(&account, tenant, one).await, Ok(Ok(())))
+        })
+        .await
     }
 
     fn take_held(&self, account: &Arc<Account>, tenant: &Tenant, need: Amounts) -> Option<Hold> {
@@ -237,34 +251,46 @@ impl Quotas {
         need: Amounts,
         patience: Duration,
     ) -> Result<Hold, QuotaError> {
-        let _one = account.asking.lock().await;
+        let _one = match patience {
+            Duration::ZERO => None,
+            _ => Some(account.waiting.lock().await),
+        };
         let began = self.ports.clock.elapsed();
         loop {
+            let asking = account.asking.lock().await;
             if let Some(hold) = self.take_held(account, tenant, need) {
                 return Ok(hold);
             }
-            let now = self.ports.clock.now();
-            let refused = lock(&account.refused).clone();
-            let still = |resource: &Resource| {
-                let refused = refused.get(resource).filter(|(_, until)| *until > now);
-                refused.is_some_and(|(amount, _)| need.of(*resource) >= *amount)
-            };
-            if let Some(resource) = Resource::ALL.into_iter().find(still) {
+            if let Some(resource) = self.refused(account, need) {
                 return Err(self.refuse(tenant, resource));
             }
-            match self.refill(account, tenant, need).await? {
+            let refilled = self.refill(account, tenant, need).await?;
+            // Others may ask while this one waits.
+            drop(asking);
+            match refilled {
                 Ok(()) => {}
                 Err(resource) if patience.is_zero() => return Err(QuotaError::Spent(resource)),
                 Err(_) if self.ports.clock.elapsed().saturating_sub(began) < patience => {
                     tokio::time::sleep(LOOK).await;
                 }
                 Err(resource) => {
-                    lock(&account.refused).insert(resource, (need.of(resource), now.after(REFUSED)));
+                    let until = self.ports.clock.now().after(REFUSED);
+                    lock(&account.refused).insert(resource, (need.of(resource), until));
                     self.tell_spent(tenant, resource).await?;
                     return Err(self.refuse(tenant, resource));
                 }
             }
         }
+    }
+
+    /// What has been refused lately, so that it is not asked for again.
+    fn refused(&self, account: &Account, need: Amounts) -> Option<Resource> {
+        let now = self.ports.clock.now();
+        let refused = lock(&account.refused);
+        Resource::ALL.into_iter().find(|resource| {
+            let lately = refused.get(resource).filter(|(_, until)| *until > now);
+            lately.is_some_and(|(amount, _)| need.of(*resource) >= *amount)
+        })
     }
 
     fn refuse(&self, tenant: &Tenant, resource: Resource) -> QuotaError {

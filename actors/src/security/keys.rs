@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use heddle_schemas::id::{ContactId, MessageKey, TenantId};
-use heddle_schemas::ports::keys::{Cipher, Keys, KeysError, Missing, TenantCipher};
+use heddle_schemas::ports::keys::{Cipher, ContactCipher, Keys, KeysError, Missing, TenantCipher};
 use heddle_schemas::record::event::DataCategory;
 use heddle_schemas::sealed::Sealed;
-use heddle_schemas::time::Day;
+use heddle_schemas::time::{Day, Timestamp};
 
 use super::{Security, Sighting};
 
@@ -65,6 +65,12 @@ impl<C: TenantCipher + ?Sized> TenantCipher for Watched<C> {
     }
 }
 
+impl ContactCipher for Watched<dyn ContactCipher> {
+    fn erased_at(&self) -> Option<Timestamp> {
+        self.cipher.erased_at()
+    }
+}
+
 impl WatchedKeys {
     /// Reports to `security`.
     #[must_use]
@@ -94,14 +100,19 @@ impl Keys for WatchedKeys {
         tenant: &TenantId,
         contact: ContactId,
         missing: Missing,
-    ) -> Result<Arc<dyn Cipher>, KeysError> {
+    ) -> Result<Arc<dyn ContactCipher>, KeysError> {
         let cipher = self.keys.contact(tenant, contact, missing).await;
         let cipher = self.seals(tenant, Some(contact), KEY).watch(cipher)?;
         Ok(Arc::new(Watched { seals: self.seals(tenant, Some(contact), SAID), cipher }))
     }
 
-    async fn erase_contact(&self, tenant: &TenantId, contact: ContactId) -> Result<(), KeysError> {
-        self.keys.erase_contact(tenant, contact).await
+    async fn erase_contact(
+        &self,
+        tenant: &TenantId,
+        contact: ContactId,
+        at: Timestamp,
+    ) -> Result<(), KeysError> {
+        self.keys.erase_contact(tenant, contact, at).await
     }
 
     async fn erase_tenant(&self, tenant: &TenantId) -> Result<(), KeysError> {

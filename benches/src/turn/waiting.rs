@@ -191,11 +191,10 @@ impl WaitingTurns {
             most_at_once: AtomicUsize::new(0),
             took: Mutex::default(),
         });
-        // Limits and quota that are kept account of, and never reached.
+        // Limits that are kept account of, and never reached.
         let more = format!(
             "[llm]\nprovider = \"openai\"\nmodel = \"m\"\napi_base = \"{base}\"\napi_key = \"sk\"\n\
-             requests_per_minute = {most}\ntokens_per_minute = {most}\n\
-             [quota]\nmessages_per_month = 1000000000000\ntokens_per_month = 1000000000000\n",
+             requests_per_minute = {most}\ntokens_per_minute = {most}\n",
             most = u32::MAX,
         );
         let (options, asked) = (waiting.options(), waiting.asked());

@@ -21,9 +21,9 @@ use super::entropy::Entropy;
 use aes_gcm::aead::{Aead as _, AeadInOut as _, KeyInit as _, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
 use heddle_schemas::id::{ContactId, MessageKey, TenantId};
-use heddle_schemas::ports::keys::{Cipher, KeysError, TenantCipher};
+use heddle_schemas::ports::keys::{Cipher, ContactCipher, KeysError, TenantCipher};
 use heddle_schemas::sealed::Sealed;
-use heddle_schemas::time::Day;
+use heddle_schemas::time::{Day, Timestamp};
 
 const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
@@ -67,6 +67,8 @@ pub(super) struct AesCipher {
     number: u32,
     owner: Owner,
     erased: Erased,
+    /// When the owner's key before this one was erased.
+    former_erased_at: Option<Timestamp>,
     entropy: Arc<dyn Entropy>,
 }
 
@@ -79,7 +81,12 @@ impl AesCipher {
         entropy: Arc<dyn Entropy>,
     ) -> Self {
         let cipher = Aes256Gcm::new((&**key).into());
-        Self { cipher, number, owner, erased, entropy }
+        Self { cipher, number, owner, erased, former_erased_at: None, entropy }
+    }
+
+    /// It follows a key that was erased then.
+    pub(super) fn following(self, former_erased_at: Option<Timestamp>) -> Self {
+        Self { former_erased_at, ..self }
     }
 
     fn seal_with(&self, nonce: [u8; NONCE_BYTES], aad: &[u8], plain: &[u8]) -> Sealed {
@@ -123,6 +130,12 @@ impl Cipher for AesCipher {
         nonce.copy_from_slice(&header[Sealed::HEADER - NONCE_BYTES..]);
         let plain = self.cipher.decrypt(&Nonce::from(nonce), Payload { msg, aad });
         plain.map_err(|_| self.unreadable("it was changed, moved, or sealed by another key"))
+    }
+}
+
+impl ContactCipher for AesCipher {
+    fn erased_at(&self) -> Option<Timestamp> {
+        self.former_erased_at
     }
 }
 

@@ -3,8 +3,8 @@
 //! Rows, all written by `compare_and_set` only:
 //! - `key/t` of a tenant: its key, sealed by the master key; after its erasure one byte 0, so that
 //!   it is never made again;
-//! - `key/c` of a contact: its data key, sealed by its tenant's key; deleted by its erasure, so that
-//!   a later message starts anew under another key;
+//! - `key/c` of a contact: its data key, sealed by its tenant's key; after its erasure a byte 0 and the time of it, so
+//!   that a later message starts anew under another key, which carries that time with it;
 //! - one row of no tenant: a known text sealed by the master key that the store began with. It is
 //!   looked at before the first key is made, so an operator who starts with another master key is
 //!   told at once, and nothing is ever written under it.
@@ -19,15 +19,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use heddle_schemas::id::{ContactId, TenantId};
 use heddle_schemas::ports::clock::Clock;
-use heddle_schemas::ports::keys::{Cipher, Keys, KeysError, Missing, TenantCipher, aad};
+use heddle_schemas::ports::keys::{Cipher, ContactCipher, Keys, KeysError, Missing, TenantCipher, aad};
 use heddle_schemas::ports::state::{State, Swap};
 use heddle_schemas::sealed::Sealed;
 use heddle_schemas::table::{Key, Table};
-use heddle_schemas::time::Day;
+use heddle_schemas::time::{Day, Timestamp};
 use zeroize::Zeroizing;
 
 use super::cache::{Cache, Cached};
 use super::cipher::{AesCipher, FIRST, Owner, TenantKeys};
+use super::contact;
 use super::derive::{Clear, KEY_BYTES};
 use super::entropy::{Entropy, SystemEntropy};
 use super::master::MasterKey;
@@ -144,16 +145,30 @@ impl EnvelopeKeys {
         tenant: &TenantId,
         contact: ContactId,
         missing: Missing,
-    ) -> Result<Clear, KeysError> {
+    ) -> Result<contact::DataKey, KeysError> {
         let row = Key::contact_key(tenant, contact);
-        let make = || match missing {
-            Missing::Create => Ok(keys.wrap.seal(&aad(&row, COLUMN), &self.new_key()[..])),
-            Missing::Fail => {
-                Err(KeysError::Gone { detail: format!("contact {contact} of tenant {tenant} has none") })
+        let mut stored = self.state.get(&row).await?;
+        loop {
+            let erased_at = match &stored {
+                None => None,
+                Some(stored) => match contact::erased_at(stored) {
+                    None => return contact::DataKey::unwrap(&keys.wrap, &row, stored.clone()),
+                    erased_at => erased_at,
+                },
+            };
+            if missing == Missing::Fail {
+                return Err(KeysError::Gone {
+                    detail: format!("contact {contact} of tenant {tenant} has none"),
+                });
             }
-        };
-        let stored = self.read_or_make(&row, make).await?;
-        clear(&Zeroizing::new(keys.wrap.open(&aad(&row, COLUMN), &Sealed::from_bytes(stored))?))
+            let made = contact::DataKey { key: self.new_key(), erased_at };
+            let wrapped = made.wrap(&keys.wrap, &row);
+            match self.state.compare_and_set(&row, stored, Some(wrapped), None).await? {
+                Swap::Done => return Ok(made),
+                // Whoever made it first made it for all.
+                Swap::Found(found) => stored = found,
+            }
+        }
     }
 
     fn new_key(&self) -> Clear {
@@ -240,7 +255,7 @@ impl Keys for EnvelopeKeys {
         tenant: &TenantId,
         contact: ContactId,
         missing: Missing,
-    ) -> Result<Arc<dyn Cipher>, KeysError> {
+    ) -> Result<Arc<dyn ContactCipher>, KeysError> {
         let owner = Owner::Contact(tenant.clone(), contact);
         if let Some(Cached::Cipher(cipher)) = self.cache.get(&owner, self.clock.elapsed()) {
             return Ok(cipher);
@@ -250,7 +265,8 @@ impl Keys for EnvelopeKeys {
             let keys = self.tenant_keys(tenant).await?;
             let key = self.load_contact(&keys, tenant, contact, missing).await?;
             let (erased, entropy) = (loading.erased.clone(), self.entropy.clone());
-            let cipher = Arc::new(AesCipher::new(&key, FIRST, owner.clone(), erased, entropy));
+            let cipher = AesCipher::new(&key.key, FIRST, owner.clone(), erased, entropy);
+            let cipher = Arc::new(cipher.following(key.erased_at));
             let cached = Cached::Cipher(cipher.clone());
             if self.cache.insert(owner.clone(), cached, &loading, self.clock.elapsed()) {
                 return Ok(cipher);
@@ -258,9 +274,34 @@ impl Keys for EnvelopeKeys {
         }
     }
 
-    async fn erase_contact(&self, tenant: &TenantId, contact: ContactId) -> Result<(), KeysError> {
+    async fn erase_contact(
+        &self,
+        tenant: &TenantId,
+        contact: ContactId,
+        at: Timestamp,
+    ) -> Result<(), KeysError> {
         let owner = Owner::Contact(tenant.clone(), contact);
-        let erased = self.overwrite(&Key::contact_key(tenant, contact), None).await;
+        let keys = self.tenant_keys(tenant).await?;
+        let row = Key::contact_key(tenant, contact);
+        let erased = async {
+            let mut stored = self.state.get(&row).await?;
+            while !contact::is_erased(&keys.wrap, &row, stored.as_ref(), at)? {
+                match self.state.compare_and_set(&row, stored, Some(contact::erased(at)), None).await? {
+                    Swap::Done => break,
+                    Swap::Found(found) => stored = found,
+                }
+            }
+            Ok(())
+        };
+        let erased = erased.await;
+        // Another conversation of the contact may have been erased before, and the contact have come back.
+        let follows = |cached: Cached| match cached {
+            Cached::Cipher(cipher) => cipher.erased_at().is_some_and(|erased_at| erased_at >= at),
+            Cached::Tenant(_) => false,
+        };
+        if erased.is_ok() && self.cache.get(&owner, self.clock.elapsed()).is_some_and(follows) {
+            return Ok(());
+        }
         match erased {
             Ok(()) => self.cache.erase(&owner),
             // It may have happened: the row is to be asked.

@@ -21,12 +21,14 @@
 //! - [`envelope`]: the port.
 //! - [`master`]: the master key, read or made.
 //! - [`entropy`]: where keys and nonces come from.
+//! - `contact`: the row of a contact's key, before and after an erasure.
 //! - `cipher`: AES-256-GCM under one key.
 //! - `derive`: HKDF-SHA-256 and HMAC-SHA-256, and every label in use.
 //! - `cache`: opened keys, for a short time.
 
 mod cache;
 mod cipher;
+mod contact;
 mod derive;
 pub mod entropy;
 pub mod envelope;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use heddle_connectors::keys::{EnvelopeKeys, MasterKey, Options};
 use heddle_schemas::id::{ContactId, TenantId};
-use heddle_schemas::ports::keys::{Cipher, Keys, KeysError, Missing, aad};
+use heddle_schemas::ports::keys::{Cipher, ContactCipher, Keys, KeysError, Missing, aad};
 use heddle_schemas::sealed::Sealed;
 use heddle_schemas::table::Key;
-use heddle_schemas::time::Day;
+use heddle_schemas::time::{Day, Timestamp};
 
 use crate::stores::Fixture;
 
@@ -29,6 +29,7 @@ macro_rules! promises_of_keys {
                 of_racing_makers_all_use_one_key,
                 erasing_a_contact_is_at_once_and_for_good,
                 a_contact_that_returns_gets_another_key,
+                an_erasure_done_again_takes_nothing_that_came_after_it,
                 erasing_a_tenant_takes_every_key_below_it,
                 an_erased_tenant_is_never_made_again,
                 erasing_what_never_was_is_no_fault,
@@ -42,6 +43,7 @@ pub(crate) use promises_of_keys as promises;
 
 const ANN: ContactId = ContactId::from_bytes([1; 16]);
 const BEN: ContactId = ContactId::from_bytes([2; 16]);
+const AT: Timestamp = Timestamp::from_secs(1_800_000_000);
 const TODAY: Day = Day(20_454);
 const PLACE: &[u8] = b"place";
 const TEXT: &[u8] = b"I am allergic to nuts";
@@ -59,7 +61,7 @@ fn keys(fixture: &Fixture) -> Arc<dyn Keys> {
     Arc::new(keys_under(fixture, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="))
 }
 
-async fn contact(keys: &dyn Keys, name: &str, contact: ContactId) -> Arc<dyn Cipher> {
+async fn contact(keys: &dyn Keys, name: &str, contact: ContactId) -> Arc<dyn ContactCipher> {
     keys.contact(&tenant(name), contact, Missing::Create).await.unwrap()
 }
 
@@ -186,7 +188,7 @@ pub(crate) async fn erasing_a_contact_is_at_once_and_for_good(mut fixture: Fixtu
     let keys = keys(&fixture);
     let (ann, ben) = (contact(&*keys, "acme", ANN).await, contact(&*keys, "acme", BEN).await);
     let sealed = ann.seal(PLACE, TEXT);
-    keys.erase_contact(&tenant("acme"), ANN).await.unwrap();
+    keys.erase_contact(&tenant("acme"), ANN, AT).await.unwrap();
     assert!(is_gone(ann.open(PLACE, &sealed)), "a cipher handed out before is off");
     assert!(is_gone(keys.contact(&tenant("acme"), ANN, Missing::Fail).await));
     assert_eq!(ben.open(PLACE, &ben.seal(PLACE, TEXT)).unwrap(), TEXT, "others go on");
@@ -198,10 +200,33 @@ pub(crate) async fn erasing_a_contact_is_at_once_and_for_good(mut fixture: Fixtu
 pub(crate) async fn a_contact_that_returns_gets_another_key(fixture: Fixture) {
     let keys = keys(&fixture);
     let sealed = contact(&*keys, "acme", ANN).await.seal(PLACE, TEXT);
-    keys.erase_contact(&tenant("acme"), ANN).await.unwrap();
+    keys.erase_contact(&tenant("acme"), ANN, AT).await.unwrap();
     let anew = contact(&*keys, "acme", ANN).await;
     assert!(is_unreadable(&anew.open(PLACE, &sealed)));
     assert_eq!(anew.open(PLACE, &anew.seal(PLACE, TEXT)).unwrap(), TEXT);
+}
+
+pub(crate) async fn an_erasure_done_again_takes_nothing_that_came_after_it(mut fixture: Fixture) {
+    let keys = keys(&fixture);
+    let before = contact(&*keys, "acme", ANN).await;
+    assert_eq!(before.erased_at(), None);
+    keys.erase_contact(&tenant("acme"), ANN, AT).await.unwrap();
+    let anew = contact(&*keys, "acme", ANN).await;
+    assert_eq!(anew.erased_at(), Some(AT), "so that what is older can be told");
+    let sealed = anew.seal(PLACE, TEXT);
+    keys.erase_contact(&tenant("acme"), ANN, AT).await.unwrap();
+    assert_eq!(anew.open(PLACE, &sealed).unwrap(), TEXT);
+    assert!(is_gone(before.open(PLACE, &before.seal(PLACE, TEXT))));
+    drop(keys);
+    fixture.reopen().await;
+    let keys = self::keys(&fixture);
+    keys.erase_contact(&tenant("acme"), ANN, AT).await.unwrap();
+    let again = contact(&*keys, "acme", ANN).await;
+    assert_eq!((again.open(PLACE, &sealed).unwrap().as_slice(), again.erased_at()), (TEXT, Some(AT)));
+    let later = AT.after(std::time::Duration::from_secs(1));
+    keys.erase_contact(&tenant("acme"), ANN, later).await.unwrap();
+    assert!(is_gone(again.open(PLACE, &sealed)));
+    assert_eq!(contact(&*keys, "acme", ANN).await.erased_at(), Some(later));
 }
 
 pub(crate) async fn erasing_a_tenant_takes_every_key_below_it(mut fixture: Fixture) {
@@ -240,7 +265,7 @@ pub(crate) async fn an_erased_tenant_is_never_made_again(fixture: Fixture) {
 
 pub(crate) async fn erasing_what_never_was_is_no_fault(fixture: Fixture) {
     let keys = keys(&fixture);
-    keys.erase_contact(&tenant("acme"), ANN).await.unwrap();
+    keys.erase_contact(&tenant("acme"), ANN, AT).await.unwrap();
     keys.erase_tenant(&tenant("acme")).await.unwrap();
     assert!(is_gone(keys.tenant(&tenant("acme")).await));
 }

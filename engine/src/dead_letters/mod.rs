@@ -39,11 +39,13 @@ use bytes::Bytes;
 use heddle_actors::ports::{Options, Ports};
 use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::clock::Clock;
-use heddle_schemas::ports::keys::{Keys, KeysError};
+use heddle_schemas::ports::keys::{Keys, KeysError, Missing};
 use heddle_schemas::ports::log::{Log, NewRecord, StoreError};
+use heddle_schemas::record::decode;
 use heddle_schemas::record::dlq::{DeadLetter, DeadReason};
+use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
 use heddle_schemas::time::{Day, human};
-use heddle_schemas::topic::Offset;
+use heddle_schemas::topic::{Offset, Topic};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -184,6 +186,8 @@ pub enum Outcome {
     Unreadable,
     /// There is nowhere to put it.
     Impossible,
+    /// It goes to somebody who has been forgotten since.
+    Forgotten,
     /// There is no such letter.
     Unknown,
 }
@@ -199,6 +203,7 @@ impl Outcome {
             Self::NotKept => "not_kept",
             Self::Unreadable => "unreadable",
             Self::Impossible => "impossible",
+            Self::Forgotten => "forgotten",
             Self::Unknown => "unknown",
         }
     }
@@ -398,10 +403,33 @@ impl DeadLetters {
             Ok(original) => original,
             Err(stays) => return Ok(stays),
         };
+        if self.is_to_forgotten(letter, &original).await? {
+            let why = "the person it goes to has been forgotten since".to_owned();
+            return Ok(Way::Stays { outcome: Outcome::Forgotten, why });
+        }
         let ages = Ages { sent: max_age, answered: self.answer_within, remembered: self.marker_ttl };
         let partitions = |topic| self.log.partitions(topic);
         let desk = Desk { partitions: &partitions, ages, now: self.clock.now() };
         Ok(desk.find(letter, &found.key, original))
+    }
+
+    /// Whether it is a message to somebody who has been forgotten since it was decided. What people themselves said
+    /// is refused by their conversation.
+    async fn is_to_forgotten(&self, letter: &DeadLetter, original: &[u8]) -> Result<bool, DeadLettersError> {
+        if letter.from.topic != Topic::Outbound {
+            return Ok(false);
+        }
+        let Ok(OutboundRecord { conversation, at, command: OutboundCommand::Send(_), .. }) = decode(original)
+        else {
+            return Ok(false);
+        };
+        match self.keys.contact(&conversation.tenant, conversation.contact, Missing::Fail).await {
+            Ok(key) => Ok(key.erased_at().is_some_and(|erased_at| at <= erased_at)),
+            Err(KeysError::Gone { .. }) => Ok(true),
+            Err(KeysError::Store(error)) => Err(error.into()),
+            // Opening the message will tell.
+            Err(_) => Ok(false),
+        }
     }
 
     /// The original, or why it stays.

@@ -18,6 +18,7 @@ use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::id::{ChannelKind, ContactId, ConversationId, MessageKey, OutboundId, TurnId};
 use heddle_schemas::ledger::Position;
 use heddle_schemas::ports::channel::Channel;
+use heddle_schemas::ports::keys::Missing;
 use heddle_schemas::ports::log::{Assignment, FetchLimit, Record};
 use heddle_schemas::ports::responder::Responder;
 use heddle_schemas::record::inbound::{ActKind, CustomerAct, InboundEvent, InboundRecord, SealedAct};
@@ -139,6 +140,8 @@ impl Site {
         let turn = TurnId(MessageKey::from_bytes([number; 16]));
         let id = OutboundId { contact: conversation.contact, turn, index: 0 };
         let to = Address { phone: Some("16505550000".into()), ..Address::default() };
+        // Who is written to has spoken before.
+        self.ports.keys.contact(&conversation.tenant, conversation.contact, Missing::Create).await.unwrap();
         let message = SealedMessage { to, content: Content::Text { body: "a reply".into() } };
         let now = self.clock.now();
         let cipher = self.ports.keys.log(&conversation.tenant, now.day()).await.unwrap();

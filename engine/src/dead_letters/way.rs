@@ -97,7 +97,7 @@ impl Desk<'_> {
                 send.again = true;
                 encode(&read)
             }
-            OutboundCommand::Settle(_) => value,
+            OutboundCommand::Settle(_) | OutboundCommand::Forget => value,
         };
         let account = read.conversation.account();
         let partition = outbound_partition(&account, (self.partitions)(Topic::Outbound));

@@ -48,6 +48,7 @@ impl From<AdministrationError> for Problem {
     fn from(error: AdministrationError) -> Self {
         let status = match &error {
             AdministrationError::UnknownTenant(_)
+            | AdministrationError::UnknownContact(_)
             | AdministrationError::Knowledge(KnowledgeError::Unknown { .. })
             | AdministrationError::DeadLetters(DeadLettersError::Unknown(_)) => StatusCode::NOT_FOUND,
             AdministrationError::Tenants(TenantsError::Faults(_) | TenantsError::Retention { .. })

@@ -4,6 +4,7 @@
 
 mod admin;
 mod audit;
+mod contacts;
 mod conversations;
 mod dead_letters;
 mod llm;

@@ -11,7 +11,7 @@ use super::state::StoreError;
 use crate::id::{ContactId, MessageKey, TenantId};
 use crate::sealed::Sealed;
 use crate::table::Key;
-use crate::time::Day;
+use crate::time::{Day, Timestamp};
 
 /// Why a key could not be had or a ciphertext not be opened.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -57,6 +57,13 @@ pub trait TenantCipher: Cipher {
     fn hash(&self, domain: &str, input: &[u8]) -> MessageKey;
 }
 
+/// A contact's data key.
+pub trait ContactCipher: Cipher {
+    /// When the contact was erased last, where it has been: what it was sent before then is not to come back
+    /// under the key that it has got since.
+    fn erased_at(&self) -> Option<Timestamp>;
+}
+
 /// What to do when a contact has no key yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
@@ -91,13 +98,19 @@ pub trait Keys: Send + Sync + 'static {
         tenant: &TenantId,
         contact: ContactId,
         missing: Missing,
-    ) -> Result<Arc<dyn Cipher>, KeysError>;
+    ) -> Result<Arc<dyn ContactCipher>, KeysError>;
 
-    /// Erases a contact's data key; what it sealed is unreadable from here on.
+    /// Erases the data key that a contact has had until `at`; what it sealed is unreadable from here on. A key made
+    /// since an erasure of that time stays: the same erasure, done again, takes nothing that came after it.
     ///
     /// # Errors
-    /// [`KeysError::Store`].
-    async fn erase_contact(&self, tenant: &TenantId, contact: ContactId) -> Result<(), KeysError>;
+    /// As [`Keys::tenant`].
+    async fn erase_contact(
+        &self,
+        tenant: &TenantId,
+        contact: ContactId,
+        at: Timestamp,
+    ) -> Result<(), KeysError>;
 
     /// Erases a tenant's key, and with it every key below it.
     ///

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::V;
 use crate::audit::Digest;
-use crate::id::{AccountId, ChannelKind, ConversationId, MessageKey, OutboundId, TenantId, TurnId};
+use crate::id::{
+    AccountId, ChannelKind, ContactId, ConversationId, MessageKey, OutboundId, TenantId, TurnId,
+};
 use crate::money::Money;
 use crate::sealed::Sealed;
 use crate::tenant::Resource;
@@ -110,6 +112,17 @@ pub enum Event {
     GivenBack {
         /// Which conversation.
         conversation: ConversationId,
+    },
+    /// A contact has been forgotten: its key is destroyed, its rows are removed.
+    Forgotten {
+        /// Which erasure, whose receipt the tenant can ask for.
+        erasure: MessageKey,
+        /// Who: the internal id.
+        contact: ContactId,
+        /// When it was asked for, microseconds since 1970.
+        requested_at: Timestamp,
+        /// How many rows were removed.
+        rows: u64,
     },
     /// An account does not send until an operator has acted.
     AccountStopped {

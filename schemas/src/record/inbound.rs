@@ -33,6 +33,17 @@ pub enum InboundEvent {
     Delivery(DeliveryReport),
     /// Somebody of the tenant takes the conversation over, or gives it back to the agent.
     Handling(Handling),
+    /// The contact is to be forgotten.
+    Forget(Forget),
+}
+
+/// All that came before is to be forgotten, in every conversation of the contact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Forget {
+    /// Which erasure.
+    pub erasure: MessageKey,
+    /// Until when: what the channel stamped no later is forgotten, and does not come back.
+    pub at: Timestamp,
 }
 
 /// Who answers in a conversation from now on.

@@ -32,6 +32,8 @@ pub enum OutboundCommand {
     Send(SendCommand),
     /// Settle a send by what the channel reported.
     Settle(DeliveryReport),
+    /// Send nothing more of what was asked for in this conversation before: its contact is being forgotten.
+    Forget,
 }
 
 /// A message to send.

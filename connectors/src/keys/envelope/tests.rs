@@ -9,6 +9,7 @@ use super::*;
 use crate::memory::{Fault, ManualClock, MemoryDisk, MemoryStore, Operation, Outcome, SeededEntropy};
 
 const PLACE: &[u8] = b"place";
+const AT: Timestamp = Timestamp::from_secs(1_800_000_000);
 const SECOND: Duration = Duration::from_secs(1);
 
 struct World {
@@ -106,7 +107,7 @@ async fn a_key_erased_elsewhere_is_used_no_longer_than_the_cache_keeps_it() {
     let world = World::new();
     let (here, elsewhere) = (world.keys(1), world.keys(1));
     here.contact(&acme(), ANN, Missing::Create).await.unwrap();
-    elsewhere.erase_contact(&acme(), ANN).await.unwrap();
+    elsewhere.erase_contact(&acme(), ANN, AT).await.unwrap();
     let last_moment = Options::default().cache_for - Duration::from_micros(1);
     world.clock.advance(last_moment);
     here.contact(&acme(), ANN, Missing::Fail).await.unwrap();
@@ -122,7 +123,7 @@ async fn an_erasure_reaches_ciphers_that_left_the_cache_long_ago() {
     let sealed = held.seal(PLACE, b"hello");
     world.clock.advance(2 * Options::default().cache_for);
     keys.contact(&acme(), ANN, Missing::Fail).await.unwrap();
-    keys.erase_contact(&acme(), ANN).await.unwrap();
+    keys.erase_contact(&acme(), ANN, AT).await.unwrap();
     assert!(is_gone(&held.open(PLACE, &sealed)));
 }
 
@@ -141,10 +142,10 @@ async fn an_erasure_whose_outcome_is_unknown_is_finished_by_the_next_try() {
     let keys = world.keys(1);
     let held = keys.contact(&acme(), ANN, Missing::Create).await.unwrap();
     let sealed = held.seal(PLACE, b"hello");
-    let erased = keys.erase_contact(&acme(), ANN).await;
+    let erased = keys.erase_contact(&acme(), ANN, AT).await;
     assert!(matches!(erased, Err(KeysError::Store(StoreError::Unavailable { .. }))), "{erased:?}");
     assert!(is_gone(&keys.contact(&acme(), ANN, Missing::Fail).await), "the row is asked again");
-    keys.erase_contact(&acme(), ANN).await.unwrap();
+    keys.erase_contact(&acme(), ANN, AT).await.unwrap();
     assert!(is_gone(&held.open(PLACE, &sealed)));
 }
 
@@ -167,7 +168,7 @@ async fn a_load_during_an_erasure_gives_no_cipher_of_the_erased_key() {
         // The tenant's row takes the first second, the contact's the next.
         tokio::time::sleep(SECOND * 3 / 2).await;
         slow.store(false, Ordering::Relaxed);
-        keys.erase_contact(&acme, ANN).await
+        keys.erase_contact(&acme, ANN, AT).await
     });
     erased.unwrap();
     assert!(is_gone(&loaded), "{loaded:?}");

@@ -1,0 +1,139 @@
+//! Forgetting a contact: the key first, then every row of the conversation.
+//!
+//! It is a record of the conversation's own topic, so it stands in one order with what the customer says. Done again
+//! after a crash it finds the key destroyed and goes on with the rows. What comes later begins anew, under another key,
+//! which remembers the time of the erasure: what the channel stamped before it is refused.
+
+use heddle_schemas::id::ConversationId;
+use heddle_schemas::ports::keys::{KeysError, Missing};
+use heddle_schemas::ports::state::{Batch, Scan, StoreError, Write};
+use heddle_schemas::record::V;
+use heddle_schemas::record::event::{Event, EventRecord};
+use heddle_schemas::record::inbound::{DeliveryReport, Forget};
+use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
+use heddle_schemas::table::{Key, Partition};
+
+use super::{Conversation, ConversationState, Fault};
+use crate::commit::read;
+use crate::erasure;
+use crate::partition::{PartitionMessage, Receipt};
+use crate::publish;
+
+/// Rows that are removed at once.
+const PAGE: usize = 512;
+
+impl Conversation {
+    /// Forgets what came before.
+    pub(super) async fn forget(
+        &self,
+        state: &mut ConversationState,
+        forget: &Forget,
+        receipt: &Receipt,
+    ) -> Result<(), Fault> {
+        let ports = &self.context.ports;
+        let consumed = vec![receipt.consumed()];
+        let stored = erasure::find(ports, &self.id.tenant, forget.erasure).await?;
+        let part = stored.as_ref().and_then(|stored| stored.part(self.id.channel, &self.id.account));
+        if part.is_none_or(|part| part.done.is_some()) {
+            // What is here since came later.
+            return Ok(self.commit(Batch { consumed, ..Batch::default() }).await?);
+        }
+        ports.keys.erase_contact(&self.id.tenant, self.id.contact, forget.at).await?;
+        self.drop_turn(state);
+        let rows = self.remove_rows().await?;
+        let now = ports.clock.now();
+        let command =
+            OutboundRecord { v: V, conversation: self.id.clone(), at: now, command: OutboundCommand::Forget };
+        let outputs = vec![publish::outbound(ports, &command)];
+        self.commit(Batch { outputs, ..Batch::default() }).await?;
+        let mut outputs = Vec::new();
+        if let Some(complete) = erasure::done(ports, &self.id, forget.erasure, rows).await? {
+            ports.metrics.forgotten();
+            let event = Event::Forgotten {
+                erasure: complete.id,
+                contact: complete.contact,
+                requested_at: complete.requested_at,
+                rows: complete.rows(),
+            };
+            let event = EventRecord { v: V, tenant: self.id.tenant.clone(), at: now, event };
+            outputs.push(publish::event(ports, &event));
+        }
+        Ok(self.commit(Batch { outputs, consumed, ..Batch::default() }).await?)
+    }
+
+    /// A turn under way answers what is being forgotten.
+    fn drop_turn(&self, state: &mut ConversationState) {
+        state.tasks.abort_all();
+        if let Some(running) = state.running.take() {
+            self.home.tell(PartitionMessage::Woken { entry: running.entry, again: None });
+        }
+        state.texts.clear();
+        state.loaded = None;
+    }
+
+    /// Removes every row of the conversation, and returns how many.
+    async fn remove_rows(&self) -> Result<u64, Fault> {
+        let ports = &self.context.ports;
+        let head = Key::head(&self.id);
+        let stored = read(&ports.metrics, || ports.state.get(&head)).await?;
+        let mut removed = 0;
+        for partition in rows_of(&self.id) {
+            let scan = Scan::first(partition, PAGE);
+            loop {
+                let page = read(&ports.metrics, || ports.state.scan(&scan)).await?;
+                removed += page.len() as u64;
+                let full = page.len() == PAGE;
+                let writes = page.into_iter().map(|(key, _)| Write::delete(key)).collect::<Vec<_>>();
+                if !writes.is_empty() {
+                    self.commit(Batch { writes, ..Batch::default() }).await?;
+                }
+                if !full {
+                    break;
+                }
+            }
+        }
+        removed += self.remove_claims().await?;
+        // The head last: it names the row of the agenda.
+        if let Some(stored) = stored {
+            let agenda = serde_json::from_slice::<super::Head>(&stored).ok().and_then(|head| head.agenda);
+            let writes = agenda.map(|due| Write::delete(self.agenda(due)));
+            let writes = writes.into_iter().chain([Write::delete(head)]).collect::<Vec<_>>();
+            removed += 1;
+            self.commit(Batch { writes, ..Batch::default() }).await?;
+        }
+        Ok(removed)
+    }
+
+    /// Claims are written on a condition, and so they are removed.
+    async fn remove_claims(&self) -> Result<u64, StoreError> {
+        let ports = &self.context.ports;
+        let mut removed = 0;
+        loop {
+            let scan = Scan::first(Partition::claims(&self.id), PAGE);
+            let page = read(&ports.metrics, || ports.state.scan(&scan)).await?;
+            let full = page.len() == PAGE;
+            for (key, stored) in page {
+                ports.state.compare_and_set(&key, Some(stored), None, None).await?;
+                removed += 1;
+            }
+            if !full {
+                return Ok(removed);
+            }
+        }
+    }
+
+    /// Whether a report is about a message to somebody who has been forgotten since.
+    pub(super) async fn is_of_forgotten(&self, report: &DeliveryReport) -> Result<bool, Fault> {
+        let keys = &self.context.ports.keys;
+        match keys.contact(&self.id.tenant, self.id.contact, Missing::Fail).await {
+            Ok(key) => Ok(key.erased_at().is_some_and(|erased_at| report.at <= erased_at)),
+            Err(KeysError::Gone { .. }) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What a conversation keeps beside its head and its claims.
+fn rows_of(id: &ConversationId) -> [Partition; 4] {
+    [Partition::history(id), Partition::markers(id), Partition::deliveries(id), Partition::tools(id)]
+}
