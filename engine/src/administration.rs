@@ -11,6 +11,7 @@ use heddle_actors::ports::Ports;
 use heddle_actors::security::Sighting;
 use heddle_actors::tenants::{Tenants, TenantsError};
 use heddle_actors::{publish, quota};
+use heddle_connectors::keys::EnvelopeKeys;
 use heddle_connectors::knowledge::extract::File;
 use heddle_connectors::knowledge::extract::process::{Extractor, Place};
 use heddle_schemas::audit::chain::{Noted, Verdict};
@@ -22,10 +23,12 @@ use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::record::V;
 use heddle_schemas::record::inbound::{Handler, Handling, InboundEvent, InboundRecord};
+use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::zone::Month;
 
 use crate::dead_letters::{DeadLetters, DeadLettersError, Letter, LetterId, Replay, Replayed};
+use crate::rotation::{self, KeysStatus, Rotate, Rotated};
 use crate::usage::Usage;
 
 /// Letters that an entry of the audit log names at most.
@@ -121,6 +124,7 @@ pub struct Administration {
     tenants: Arc<Tenants>,
     ports: Ports,
     identity: Arc<Identity>,
+    keys: Arc<EnvelopeKeys>,
     /// What reads files.
     pub files: Arc<Extractor>,
     /// What could not be processed.
@@ -133,12 +137,13 @@ impl Administration {
     pub fn new(
         tenants: Arc<Tenants>,
         ports: Ports,
+        keys: Arc<EnvelopeKeys>,
         files: Arc<Extractor>,
         dead_letters: DeadLetters,
     ) -> Self {
         let identity = Arc::new(Identity::new(ports.clone()));
         let audit = AuditLog::new(ports.clone());
-        Self { by: By::ENGINE, audit, tenants, ports, identity, files, dead_letters }
+        Self { by: By::ENGINE, audit, tenants, ports, identity, keys, files, dead_letters }
     }
 
     /// The same in somebody's name; without it, they are done in the engine's own.
@@ -293,6 +298,38 @@ impl Administration {
                 }
             }
         }
+    }
+
+    /// Wraps the keys of tenants by the present master key, those of one page.
+    ///
+    /// # Errors
+    /// [`AdministrationError`].
+    pub async fn rotate(&self, asked: &Rotate) -> Result<Rotated, AdministrationError> {
+        self.audited(None, What::KeysRotate, async {
+            Ok(rotation::rotate(&self.keys, self.ids().await?, asked).await?)
+        })
+        .await
+    }
+
+    /// Which master keys wrap what.
+    ///
+    /// # Errors
+    /// [`AdministrationError`].
+    pub async fn keys(&self) -> Result<KeysStatus, AdministrationError> {
+        Ok(rotation::status(&self.keys, self.ids().await?).await?)
+    }
+
+    /// Whoever has a key: the engine, and every tenant there is by now, also if it was applied on another node a moment ago.
+    async fn ids(&self) -> Result<Vec<TenantId>, AdministrationError> {
+        self.tenants.catch_up().await?;
+        let mut ids: Vec<_> = self.tenants.list().iter().map(|tenant| tenant.id.clone()).collect();
+        // It is in no list of tenants, and has a key as they have, once its own audit log has begun.
+        let engine = TenantId::engine();
+        if self.ports.state.get(&Key::tenant_key(&engine)).await?.is_some() {
+            ids.push(engine);
+            ids.sort();
+        }
+        Ok(ids)
     }
 
     /// Keeps a document.

@@ -12,7 +12,7 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use heddle_connectors::cql;
 use heddle_connectors::cql::schema::Wanted;
 use heddle_connectors::kafka::{self, topics};
-use heddle_connectors::keys::{MasterKey, MasterKeyError};
+use heddle_connectors::keys::{MasterKeyError, vault};
 use heddle_schemas::config::{Config, State};
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::tenant::{Faults, Tenant};
@@ -48,14 +48,20 @@ pub enum ConfigurationError {
     /// The master key.
     #[error(transparent)]
     Master(#[from] MasterKeyError),
+    /// Vault cannot be called.
+    #[error(transparent)]
+    Vault(#[from] vault::SetupError),
+    /// Master keys that do not go together.
+    #[error("{0}")]
+    Masters(String),
     /// The master key's file is gone and the data is not.
     #[error(
-        "{} holds data, but its master key {} is missing: nothing in it could be read. Put the key back (a \
-         new one would not open it), or start with an empty data_dir", .data.display(), .key.display()
+        "{data} holds data, but its master key {} is missing: nothing in it could be read. Put the key back (a \
+         new one would not open it), or start with an empty store", .key.display()
     )]
     MasterMissing {
-        /// The data folder.
-        data: PathBuf,
+        /// The data folder or keyspace.
+        data: String,
         /// Where the key was looked for.
         key: PathBuf,
     },
@@ -143,28 +149,6 @@ pub fn load_tenant(path: &Path) -> Result<Tenant, ConfigurationError> {
     }
     tenant.validate()?;
     Ok(tenant)
-}
-
-/// Reads the master key; the embedded default makes its file at the first start, and only then.
-///
-/// # Errors
-/// [`ConfigurationError`].
-pub fn master_key(config: &Config) -> Result<MasterKey, ConfigurationError> {
-    if config.keys.master.starts_with("env:") {
-        let text = resolve("keys.master", &Secret::new(config.keys.master.as_str()))?;
-        return Ok(MasterKey::from_base64(text.expose())?);
-    }
-    let path = match config.keys.master.strip_prefix("file:") {
-        Some(path) => PathBuf::from(path),
-        None => config.data_dir.join("master.key"),
-    };
-    if path.exists() {
-        return Ok(MasterKey::load(&path)?);
-    }
-    if config.data_dir.join("journal").exists() {
-        return Err(ConfigurationError::MasterMissing { data: config.data_dir.clone(), key: path });
-    }
-    Ok(MasterKey::load_or_create(&path)?)
 }
 
 /// How long a rebalance waits for the node to let go of a partition: somewhat longer than its actors may take.
@@ -272,18 +256,5 @@ mod tests {
         let (options, replication) = cql(&State::default());
         assert_eq!(options.datacenter, None);
         assert_eq!(replication, Wanted::Everywhere(std::num::NonZeroU32::MIN));
-    }
-
-    #[test]
-    fn a_lost_master_key_is_not_replaced_by_another() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = Config { data_dir: folder.path().into(), ..Config::default() };
-        let made = master_key(&config).unwrap().number();
-        assert_eq!(master_key(&config).unwrap().number(), made);
-        std::fs::create_dir(folder.path().join("journal")).unwrap();
-        std::fs::remove_file(folder.path().join("master.key")).unwrap();
-        let error = master_key(&config).unwrap_err().to_string();
-        assert!(error.contains("master.key") && error.contains("missing"), "{error}");
-        assert!(!folder.path().join("master.key").exists());
     }
 }

@@ -4,6 +4,7 @@
 //! - [`cli`]: the command line, one command a file.
 //! - [`configuration`]: `heddle.toml`, the environment, secrets; read once.
 //! - [`stores`]: log and state; [`node`]: the wiring; [`service`]: a node that serves; [`administration`]: what an operator may do.
+//! - [`masters`]: master keys as the configuration names them; [`rotation`]: from one to another, while everything runs.
 //! - [`usage`]: what a tenant has used in a month, as it is shown.
 //! - [`dead_letters`]: what could not be processed, listed, shown and replayed.
 //! - [`http`]: webhooks, admin API, console, metrics, health.
@@ -15,8 +16,10 @@ pub mod cli;
 pub mod configuration;
 pub mod dead_letters;
 pub mod http;
+pub mod masters;
 pub mod metrics;
 pub mod node;
+pub mod rotation;
 pub mod service;
 pub mod simulator;
 pub mod stores;

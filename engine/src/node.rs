@@ -17,7 +17,7 @@ use heddle_actors::tenants::{Tenants, TenantsError};
 use heddle_connectors::calendar::{GoogleCalendar, google};
 use heddle_connectors::channels::whatsapp::{self, WhatsApp};
 use heddle_connectors::clock::SystemClock;
-use heddle_connectors::keys::{self, Entropy, EnvelopeKeys, SystemEntropy};
+use heddle_connectors::keys::{self, Entropy, EnvelopeKeys, SystemEntropy, vault};
 use heddle_connectors::knowledge::extract::process::{self as extraction, Extractor};
 use heddle_connectors::knowledge::{self, Languages, TantivyKnowledge};
 use heddle_connectors::responders::{Extractive, Llm, llm};
@@ -26,15 +26,17 @@ use heddle_schemas::id::ChannelKind;
 use heddle_schemas::language::Language;
 use heddle_schemas::ports::channel::Channel;
 use heddle_schemas::ports::clock::Clock;
-use heddle_schemas::ports::keys::Keys;
+use heddle_schemas::ports::keys::{Keys, KeysError};
 use heddle_schemas::ports::responder::Responder;
+use heddle_schemas::ports::state::State;
 use heddle_schemas::tenant::{Provider, Tenant};
 use heddle_schemas::topic::{Topic, TopicPartition};
 use prometheus::Registry;
 
 use crate::administration::Administration;
-use crate::configuration::{self, ConfigurationError};
+use crate::configuration::ConfigurationError;
 use crate::dead_letters::DeadLetters;
+use crate::masters::MasterKeys;
 use crate::metrics::Metrics;
 use crate::stores::{Stores, StoresError};
 
@@ -44,6 +46,9 @@ pub enum NodeError {
     /// The configuration or the master key.
     #[error(transparent)]
     Configuration(#[from] ConfigurationError),
+    /// The master key is another one, or where it is kept does not serve.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// Log or state.
     #[error(transparent)]
     Stores(#[from] StoresError),
@@ -71,6 +76,7 @@ pub struct Node {
     pub registry: Registry,
     /// The metrics of the engine's own parts.
     pub metrics: Arc<Metrics>,
+    keys: Arc<EnvelopeKeys>,
     files: Arc<Extractor>,
     /// Once they are read: the knowledge, which is opened before, asks them for languages.
     tenants: Arc<OnceLock<Arc<Tenants>>>,
@@ -89,7 +95,7 @@ impl Node {
         registry
             .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
             .expect("each name is registered once");
-        let master = configuration::master_key(&config)?;
+        let masters = MasterKeys::read(&config, &vault::Calls::register(&registry))?;
         let random: Random = Arc::new(|| {
             let mut bytes = [0; 16];
             SystemEntropy.key(&mut bytes);
@@ -98,11 +104,17 @@ impl Node {
         let owner = format!("{}/{}", config.node.name, hex::encode(random()));
         let stores = Stores::open(&config, clock.clone(), owner.clone(), &registry).await?;
         let state = stores.state();
+        let keys = match open_keys(masters, state.clone(), clock.clone()).await {
+            Ok(keys) => keys,
+            Err(error) => {
+                stores.close().await;
+                return Err(error);
+            }
+        };
         let metrics = Arc::new(ActorMetrics::register(&registry));
         let security = Security::new(config.security.clone(), clock.clone(), metrics.clone(), random.clone());
-        let keys: Arc<dyn Keys> =
-            Arc::new(EnvelopeKeys::new(state.clone(), clock.clone(), &master, keys::Options::default()));
-        let keys: Arc<dyn Keys> = Arc::new(WatchedKeys::new(keys, security.clone()));
+        // Rotation asks the keys themselves; all others ask those that report what does not open.
+        let watched: Arc<dyn Keys> = Arc::new(WatchedKeys::new(keys.clone(), security.clone()));
         let tenants: Arc<OnceLock<Arc<Tenants>>> = Arc::default();
         let known = tenants.clone();
         let languages = Languages::new(move |tenant| {
@@ -110,7 +122,7 @@ impl Node {
             tenant.map_or_else(Language::default, |tenant| tenant.knowledge.language)
         });
         let knowledge = knowledge::Options { languages, ..knowledge::Options::default() };
-        let documents = TantivyKnowledge::new(state.clone(), keys.clone(), &knowledge);
+        let documents = TantivyKnowledge::new(state.clone(), watched.clone(), &knowledge);
         let whatsapp =
             whatsapp::Options { timeout: config.engine.send_timeout, ..whatsapp::Options::default() };
         let whatsapp: Arc<dyn Channel> = Arc::new(WhatsApp::new(&whatsapp, clock.clone())?);
@@ -121,7 +133,7 @@ impl Node {
         let ports = Ports {
             log: stores.log(),
             state,
-            keys,
+            keys: watched,
             calendar: Arc::new(GoogleCalendar::new(&google::Options::default(), clock.clone())?),
             knowledge: Arc::new(documents),
             responders: Arc::new(move |tenant: &Tenant| match tenant.llm.provider {
@@ -136,7 +148,7 @@ impl Node {
         };
         let metrics = Arc::new(Metrics::register(&registry));
         let files = Arc::new(Extractor::new(extraction::Options::default()));
-        Ok(Self { config, ports, registry, metrics, files, tenants, stores })
+        Ok(Self { config, ports, registry, metrics, keys, files, tenants, stores })
     }
 
     /// What can be administered without running: for commands on a folder that no process has open.
@@ -156,7 +168,7 @@ impl Node {
         self.know(&tenants);
         let options = Options::of(&self.config);
         let letters = DeadLetters::new(&self.ports, &options, self.metrics.clone());
-        Administration::new(tenants, self.ports.clone(), self.files.clone(), letters)
+        Administration::new(tenants, self.ports.clone(), self.keys.clone(), self.files.clone(), letters)
     }
 
     /// Starts the actors. Webhooks are not taken in before [`heddle_actors::reception::WayIn::set_open`].
@@ -196,6 +208,18 @@ impl Node {
         }
         self.stores.close().await;
     }
+}
+
+/// The keys of a store, under a master key that is known to be the store's.
+async fn open_keys(
+    masters: MasterKeys,
+    state: Arc<dyn State>,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<EnvelopeKeys>, NodeError> {
+    let masters = masters.for_store(EnvelopeKeys::has_begun(&*state).await?)?;
+    let keys = Arc::new(EnvelopeKeys::with_masters(state, clock, masters, keys::Options::default()));
+    keys.verify_master().await?;
+    Ok(keys)
 }
 
 /// Ends the actors within the configured time and closes the stores. Returns whether all was finished.

@@ -281,12 +281,129 @@ impl Default for State {
 }
 
 /// The keys.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Keys {
-    /// The master key, 32 bytes in base64: `file:PATH` or `env:NAME`. Empty: `master.key` in the
-    /// data folder, made at first start.
+    /// The master key, which wraps tenants' keys from now on: 32 bytes in base64, as `file:PATH` or
+    /// `env:NAME`; or a key of Vault's transit engine, which stays there, as `vault:` and a [`VaultKey`].
+    /// Empty: `master.key` in the data folder, made at first start.
     pub master: String,
+    /// Master keys that still open what they wrapped before, written as `master` is; `heddle keys rotate` wraps
+    /// it anew, `heddle keys status` says when one is not needed any more.
+    pub former: Vec<String>,
+    /// The token for Vault, `env:NAME` or `file:PATH`; a file is read again for each call, so that an agent
+    /// may renew it.
+    pub token: Secret,
+    /// The certificates, PEM, that Vault's is signed with, where the system does not know them.
+    pub ca: PathBuf,
+    /// How long a call of Vault may take.
+    #[serde(with = "human")]
+    pub timeout: Duration,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            master: String::new(),
+            former: Vec::new(),
+            token: Secret::default(),
+            ca: PathBuf::new(),
+            timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Where a key of Vault's transit engine is: `https://HOST:PORT/MOUNT/keys/NAME`, such as
+/// `https://vault.example.com:8200/transit/keys/heddle`. The mount may have several parts, a namespace first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VaultKey {
+    /// Scheme, host and port.
+    pub base: String,
+    /// Where the engine is mounted, such as `transit`.
+    pub mount: String,
+    /// The key's name.
+    pub name: String,
+}
+
+impl std::fmt::Display for VaultKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}/keys/{}", self.base, self.mount, self.name)
+    }
+}
+
+impl std::str::FromStr for VaultKey {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        const FORM: &str =
+            "takes https://HOST:PORT/MOUNT/keys/NAME, such as https://vault:8200/transit/keys/heddle";
+        let (scheme, rest) = text.split_once("://").ok_or(FORM)?;
+        let (host, path) = rest.split_once('/').ok_or(FORM)?;
+        let (mount, name) = path.rsplit_once("/keys/").ok_or(FORM)?;
+        // What a path takes as it is; Vault's names of keys are of these too.
+        let plain = |part: &str| {
+            let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            !part.is_empty() && !part.starts_with('.') && part.chars().all(known)
+        };
+        let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | ':' | '[' | ']');
+        if host.is_empty() || !host.chars().all(is_host) || !mount.split('/').all(plain) || !plain(name) {
+            return Err(FORM);
+        }
+        let here = ["127.0.0.1", "localhost", "[::1]"];
+        let is_here =
+            |at: &&str| host.strip_prefix(at).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
+        match scheme {
+            "https" => {}
+            "http" if here.iter().any(|at| is_here(&at)) => {}
+            "http" => return Err("takes https: tenants' keys pass through; http only within this machine"),
+            _ => return Err(FORM),
+        }
+        Ok(Self { base: format!("{scheme}://{host}"), mount: mount.to_owned(), name: name.to_owned() })
+    }
+}
+
+impl Keys {
+    fn validate(&self, faults: &mut Vec<String>) {
+        let all = std::iter::once(("keys.master", &self.master))
+            .chain(self.former.iter().map(|former| ("keys.former", former)));
+        let mut is_external = false;
+        for (place, written) in all {
+            if let Some(key) = written.strip_prefix("vault:") {
+                is_external = true;
+                if let Err(why) = key.parse::<VaultKey>() {
+                    faults.push(format!("{place}: vault: {why}"));
+                }
+                continue;
+            }
+            let named =
+                ["file:", "env:"].iter().any(|kind| written.len() > kind.len() && written.starts_with(kind));
+            if !named && !(written.is_empty() && place == "keys.master") {
+                faults.push(format!(
+                    "{place}: takes file:PATH, env:NAME or vault:URL; the key itself does not belong into this file"
+                ));
+            }
+        }
+        for (i, former) in self.former.iter().enumerate() {
+            if *former == self.master || self.former[..i].contains(former) {
+                // A key that was pasted into the file is not repeated.
+                faults.push(format!("keys.former: the one at place {} is named twice", i + 1));
+            }
+        }
+        let token = self.token.expose();
+        match (is_external, token) {
+            (true, "") => {
+                faults.push("keys.token: is empty, and Vault asks for one; set env:NAME or file:PATH".into())
+            }
+            (_, "") => {}
+            (_, token) if token.starts_with("env:") || token.starts_with("file:") => {}
+            _ => faults.push(
+                "keys.token: takes env:NAME or file:PATH; the token does not belong into this file".into(),
+            ),
+        }
+        if self.timeout.is_zero() {
+            faults.push("keys.timeout: is zero".to_owned());
+        }
+    }
 }
 
 /// What the engine may use of this machine, and its policies.
@@ -452,13 +569,7 @@ impl Config {
         if self.node.lease < Duration::from_secs(2) || self.node.lease > Duration::from_secs(60) {
             faults.push("node.lease: takes 2s to 60s".to_owned());
         }
-        let master = &self.keys.master;
-        if !master.is_empty() && !master.starts_with("file:") && !master.starts_with("env:") {
-            faults.push(
-                "keys.master: takes file:PATH or env:NAME; the key itself does not belong into this file"
-                    .to_owned(),
-            );
-        }
+        self.keys.validate(&mut faults);
         if !self.http.listen.ip().is_loopback() && self.http.admin_token.is_empty() {
             faults.push(format!(
                 "http.admin_token: is empty, and http.listen = \"{}\" is reached from other machines; set a \
@@ -569,9 +680,49 @@ mod tests {
 
     #[test]
     fn a_key_pasted_into_the_file_is_refused() {
-        let keys = Keys { master: "AAAA".into() };
-        let faults = Config { keys, ..Config::default() }.validate().unwrap_err();
-        assert!(faults.to_string().contains("keys.master"));
-        assert!(!faults.to_string().contains("AAAA"), "a key is not repeated");
+        let keys = Keys {
+            master: "AAAA".into(),
+            former: vec!["BBBB".into(), "BBBB".into()],
+            token: Secret::new("CCCC"),
+            ..Keys::default()
+        };
+        let faults = Config { keys, ..Config::default() }.validate().unwrap_err().to_string();
+        for told in ["keys.master", "keys.former: takes", "place 2", "keys.token"] {
+            assert!(faults.contains(told), "{told}: {faults}");
+        }
+        assert!(!["AAAA", "BBBB", "CCCC"].iter().any(|key| faults.contains(key)), "a key is not repeated");
+    }
+
+    #[test]
+    fn a_key_in_vault_is_written_as_its_address_and_needs_a_token() {
+        let faults = |master: &str, token: &str| {
+            let keys = Keys { master: master.into(), token: Secret::new(token), ..Keys::default() };
+            Config { keys, ..Config::default() }.validate().err().map(|faults| faults.to_string())
+        };
+        let good = "vault:https://vault.example.com:8200/team/transit/keys/heddle";
+        assert_eq!(faults(good, "env:VAULT_TOKEN"), None);
+        assert_eq!(faults("vault:http://127.0.0.1:8200/transit/keys/heddle", "file:/run/token"), None);
+        let key: VaultKey = good["vault:".len()..].parse().unwrap();
+        assert_eq!(
+            (&*key.base, &*key.mount, &*key.name),
+            ("https://vault.example.com:8200", "team/transit", "heddle")
+        );
+        assert_eq!(key.to_string(), good["vault:".len()..]);
+        assert!(faults(good, "").unwrap().contains("keys.token"));
+        for (wrong, why) in [
+            ("vault:http://vault:8200/transit/keys/heddle", "takes https"),
+            ("vault:http://127.0.0.1.example.com/transit/keys/heddle", "takes https"),
+            ("vault:https://vault:8200/transit/heddle", "MOUNT/keys/NAME"),
+            ("vault:https://vault:8200/transit/keys/", "MOUNT/keys/NAME"),
+            ("vault:https://vault:8200/keys/heddle", "MOUNT/keys/NAME"),
+            ("vault:https://vault:8200/transit/keys/a?b", "MOUNT/keys/NAME"),
+            ("vault:https://vault:8200/../keys/a", "MOUNT/keys/NAME"),
+            ("vault:https://user@vault/transit/keys/a", "MOUNT/keys/NAME"),
+            ("vault:ftp://vault/transit/keys/a", "MOUNT/keys/NAME"),
+            ("vault:", "MOUNT/keys/NAME"),
+        ] {
+            let told = faults(wrong, "env:VAULT_TOKEN").unwrap_or_default();
+            assert!(told.contains("keys.master") && told.contains(why), "{wrong}: {told}");
+        }
     }
 }

@@ -238,10 +238,10 @@ impl Send {
             Ok(cipher) => cipher.open(&log_aad(Topic::Outbound, &item.command.id), sealed),
             Err(error) => Err(error),
         };
-        let plain = match opened {
+        let plain = match opened.map_err(KeysError::passing) {
             Ok(plain) => plain,
-            Err(KeysError::Store(error)) => return Err(error),
-            Err(error) => return Ok(Err(error.to_string())),
+            Err(Ok(error)) => return Err(error),
+            Err(Err(error)) => return Ok(Err(error.to_string())),
         };
         Ok(serde_json::from_slice::<SealedMessage>(&plain)
             .map(|message| OutboundMessage { id: item.command.id, to: message.to, content: message.content })
@@ -274,13 +274,14 @@ impl Send {
             _ => (DeliveryStatus::Sent, None),
         };
         let message = match accepted {
-            Some(accepted) => match ports.keys.tenant(&self.account.tenant).await {
+            Some(accepted) => match ports.keys.tenant(&self.account.tenant).await.map_err(KeysError::passing)
+            {
                 Ok(cipher) => {
                     let id = format!("{}/{}", self.account, accepted.message_id);
                     Some(cipher.hash("message", id.as_bytes()))
                 }
-                Err(KeysError::Store(error)) => return Err(error),
-                Err(_) => None,
+                Err(Ok(error)) => return Err(error),
+                Err(Err(_)) => None,
             },
             None => None,
         };

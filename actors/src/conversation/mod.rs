@@ -197,10 +197,10 @@ enum Fault {
 
 impl From<KeysError> for Fault {
     fn from(error: KeysError) -> Self {
-        match error {
-            KeysError::Store(error) => Self::Store(error),
-            KeysError::Gone { detail } => Self::Forgotten(detail),
-            other => Self::Dead { reason: DeadReason::Unreadable, detail: other.to_string() },
+        match error.passing() {
+            Ok(error) => Self::Store(error),
+            Err(KeysError::Gone { detail }) => Self::Forgotten(detail),
+            Err(other) => Self::Dead { reason: DeadReason::Unreadable, detail: other.to_string() },
         }
     }
 }

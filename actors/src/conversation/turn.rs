@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use heddle_schemas::id::{ConversationId, MessageKey, TurnId};
-use heddle_schemas::ports::keys::{Cipher, KeysError};
+use heddle_schemas::ports::keys::Cipher;
 use heddle_schemas::ports::knowledge::{KnowledgeError, Passage};
 use heddle_schemas::ports::responder::{
     Answer, Outgoing, Question, Responder, ResponderError, Said, Sent, Step, Usage,
@@ -475,12 +475,16 @@ impl Turn {
         let texts: Vec<_> = self.asked.iter().filter_map(|asked| asked.text.as_deref()).collect();
         let (ports, query) = (&self.context.ports, texts.join("\n"));
         read(&ports.metrics, || async {
-            match ports.knowledge.search(&self.tenant.id, &query, PASSAGES).await {
+            let found = ports.knowledge.search(&self.tenant.id, &query, PASSAGES).await;
+            let found = found.map_err(|error| match error {
+                KnowledgeError::Store(error) => Ok(error),
+                KnowledgeError::Keys(error) => error.passing().map_err(KnowledgeError::Keys),
+                other => Err(other),
+            });
+            match found {
                 Ok(found) => Ok(found),
-                Err(KnowledgeError::Store(error) | KnowledgeError::Keys(KeysError::Store(error))) => {
-                    Err(error)
-                }
-                Err(error) => {
+                Err(Ok(error)) => Err(error),
+                Err(Err(error)) => {
                     tracing::error!(tenant = %self.tenant.id, %error, "documents cannot be searched");
                     Ok(Vec::new())
                 }

@@ -247,9 +247,11 @@ impl Ingress {
             let error = match attempt().await {
                 Ok(done) => return Ok(Some(done)),
                 Err(ReceptionError::Keys(KeysError::Gone { .. })) => return Ok(None),
-                Err(ReceptionError::Store(error) | ReceptionError::Keys(KeysError::Store(error))) => error,
-                // A wrong master key or a damaged row: what an operator has to mend.
-                Err(ReceptionError::Keys(error)) => StoreError::Corrupt { detail: error.to_string() },
+                Err(ReceptionError::Store(error)) => error,
+                // A damaged row is what an operator has to mend.
+                Err(ReceptionError::Keys(error)) => {
+                    error.passing().unwrap_or_else(|error| StoreError::Corrupt { detail: error.to_string() })
+                }
             };
             if matches!(error, StoreError::Closed | StoreError::Fenced { .. }) {
                 return Err(error);

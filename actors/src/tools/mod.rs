@@ -84,9 +84,9 @@ pub async fn call(at: &At<'_>, call: &ToolCall) -> Result<Value, StoreError> {
         .find(|tool| tool.offered(at.tenant, at.now).is_some_and(|offered| offered.name == call.name));
     let Some(tool) = found else { return Ok(failed("there is no such tool")) };
     let result = read(&at.ports.metrics, || async {
-        match tool.call(at, &call.arguments).await {
-            Err(KeysError::Store(error)) => Err(error),
-            Err(error) => Ok(failed(error)),
+        match tool.call(at, &call.arguments).await.map_err(KeysError::passing) {
+            Err(Ok(error)) => Err(error),
+            Err(Err(error)) => Ok(failed(error)),
             Ok(result) => Ok(result),
         }
     });

@@ -1,13 +1,13 @@
 //! The keys port over any state store.
 //!
 //! Rows, all written by `compare_and_set` only:
-//! - `key/t` of a tenant: its key, sealed by the master key; after its erasure one byte 0, so that
-//!   it is never made again;
+//! - `key/t` of a tenant: its key, wrapped by a master key, which it names; after its erasure one byte
+//!   0, so that it is never made again;
 //! - `key/c` of a contact: its data key, sealed by its tenant's key; after its erasure a byte 0 and the time of it, so
 //!   that a later message starts anew under another key, which carries that time with it;
-//! - one row of no tenant: a known text sealed by the master key that the store began with. It is
-//!   looked at before the first key is made, so an operator who starts with another master key is
-//!   told at once, and nothing is ever written under it.
+//! - one row of no tenant: a known text wrapped by the master key that the store began with, or was last
+//!   rotated to. It is looked at before the first key is made, so an operator who starts with another
+//!   master key is told at once, and nothing is ever written under it.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -21,7 +21,6 @@ use heddle_schemas::id::{ContactId, TenantId};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::keys::{Cipher, ContactCipher, Keys, KeysError, Missing, TenantCipher, aad};
 use heddle_schemas::ports::state::{State, Swap};
-use heddle_schemas::sealed::Sealed;
 use heddle_schemas::table::{Key, Table};
 use heddle_schemas::time::{Day, Timestamp};
 use zeroize::Zeroizing;
@@ -32,6 +31,8 @@ use super::contact;
 use super::derive::{Clear, KEY_BYTES};
 use super::entropy::{Entropy, SystemEntropy};
 use super::master::MasterKey;
+use super::masters::Masters;
+use super::opened::{Opened, Wrapped};
 
 /// How long and how many opened keys are kept, and where new ones come from.
 #[derive(Clone)]
@@ -42,6 +43,10 @@ pub struct Options {
     /// How long one is used before its row is read again: as long may an erasure by another process
     /// stay unseen, and once more for a contact whose tenant was erased. Default: one minute.
     pub cache_for: Duration,
+    /// After how long an external service is asked again whether a tenant's key, which it opened before,
+    /// may still be used: so long it takes until revoking its key there stops running nodes. Default: ten
+    /// minutes.
+    pub ask_again: Duration,
     /// Where keys and nonces come from. Default: the operating system, and nothing else outside
     /// a simulation.
     pub entropy: Arc<dyn Entropy>,
@@ -50,34 +55,40 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let cache_entries = const { NonZeroUsize::new(50_000).unwrap() };
-        Self { cache_entries, cache_for: Duration::from_secs(60), entropy: Arc::new(SystemEntropy) }
+        Self {
+            cache_entries,
+            cache_for: Duration::from_secs(60),
+            ask_again: Duration::from_secs(600),
+            entropy: Arc::new(SystemEntropy),
+        }
     }
 }
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cache_entries, cache_for, entropy: _ } = self;
+        let Self { cache_entries, cache_for, ask_again, entropy: _ } = self;
         let mut options = f.debug_struct("Options");
-        options.field("cache_entries", cache_entries).field("cache_for", cache_for).finish_non_exhaustive()
+        options.field("cache_entries", cache_entries).field("cache_for", cache_for);
+        options.field("ask_again", ask_again).finish_non_exhaustive()
     }
 }
 
 /// The keys.
 pub struct EnvelopeKeys {
-    state: Arc<dyn State>,
+    pub(super) state: Arc<dyn State>,
     clock: Arc<dyn Clock>,
-    master: AesCipher,
-    number: u32,
+    pub(super) masters: Masters,
     cache: Cache,
+    opened: Arc<Opened>,
     verified: AtomicBool,
     entropy: Arc<dyn Entropy>,
 }
 
 /// The column of a wrapped key, for its associated data.
-const COLUMN: &str = "key";
+pub(super) const COLUMN: &str = "key";
 
 /// What stands in an erased tenant's row: no [`Sealed`] begins with it.
-const ERASED: &[u8] = &[0];
+pub(super) const ERASED: &[u8] = &[0];
 
 /// What the check row holds.
 const CHECK: &[u8] = b"heddle master key";
@@ -86,14 +97,41 @@ impl EnvelopeKeys {
     /// Keys in `state`, wrapped by `master`. Asks nothing yet; see [`EnvelopeKeys::verify_master`].
     #[must_use]
     pub fn new(state: Arc<dyn State>, clock: Arc<dyn Clock>, master: &MasterKey, options: Options) -> Self {
-        let cache = Cache::new(options.cache_entries, options.cache_for);
-        let entropy = options.entropy;
-        let (number, master) = (master.number(), master.cipher(entropy.clone()));
-        Self { state, clock, master, number, cache, verified: AtomicBool::new(false), entropy }
+        let masters = Masters::local(master, options.entropy.clone());
+        Self::with_masters(state, clock, masters, options)
     }
 
-    /// Checks that the master key is the one that the store began with; an empty store begins with it.
-    /// Meant for the start; the first use of a key does it too.
+    /// Keys in `state`, wrapped by the present one of `masters`, or by a former one before.
+    #[must_use]
+    pub fn with_masters(
+        state: Arc<dyn State>,
+        clock: Arc<dyn Clock>,
+        masters: Masters,
+        options: Options,
+    ) -> Self {
+        let cache = Cache::new(options.cache_entries, options.cache_for);
+        let opened = Opened::new(options.cache_entries, options.ask_again);
+        let entropy = options.entropy;
+        Self { state, clock, masters, cache, opened, verified: AtomicBool::new(false), entropy }
+    }
+
+    /// Whether a store has begun with a master key.
+    ///
+    /// # Errors
+    /// [`KeysError::Store`].
+    pub async fn has_begun(state: &dyn State) -> Result<bool, KeysError> {
+        Ok(state.get(&check_row()).await?.is_some())
+    }
+
+    /// The master keys that are known.
+    #[must_use]
+    pub fn masters(&self) -> &Masters {
+        &self.masters
+    }
+
+    /// Checks that the present master key can be used, and that one of those that are known is the one
+    /// that the store began with or was rotated to; an empty store begins with the present one. Meant for
+    /// the start; the first use of a key does it too.
     ///
     /// # Errors
     /// [`KeysError::Master`], [`KeysError::Store`].
@@ -101,10 +139,10 @@ impl EnvelopeKeys {
         if self.verified.load(Ordering::Acquire) {
             return Ok(());
         }
+        self.masters.present().check().await?;
         let row = check_row();
-        let make = || Ok(self.master.seal(&aad(&row, COLUMN), CHECK));
-        let stored = self.read_or_make(&row, make).await?;
-        let opened = self.open_by_master(&row, stored)?;
+        let stored = self.read_or_wrap(&row, || Zeroizing::new(CHECK.to_vec())).await?;
+        let opened = self.masters.of(&stored)?.open(&aad(&row, COLUMN), &stored).await?;
         if opened.as_slice() != CHECK {
             return Err(KeysError::Unreadable { detail: "the master key's check row".into() });
         }
@@ -131,12 +169,17 @@ impl EnvelopeKeys {
 
     async fn load_tenant(&self, tenant: &TenantId) -> Result<Clear, KeysError> {
         let row = Key::tenant_key(tenant);
-        let make = || Ok(self.master.seal(&aad(&row, COLUMN), &self.new_key()[..]));
-        let stored = self.read_or_make(&row, make).await?;
+        let stored = self.read_or_wrap(&row, || Zeroizing::new(self.new_key().to_vec())).await?;
         if stored == ERASED {
+            self.opened.forget(tenant);
             return Err(KeysError::Gone { detail: format!("tenant {tenant} has been erased") });
         }
-        clear(&self.open_by_master(&row, stored)?)
+        let (by, place) = (self.masters.of(&stored)?, aad(&row, COLUMN));
+        if !by.is_external() {
+            return clear(&by.open(&place, &stored).await?);
+        }
+        let wrapped = Wrapped { tenant: tenant.clone(), place, row: stored, by: by.clone() };
+        self.opened.open(wrapped, self.clock.elapsed()).await
     }
 
     async fn load_contact(
@@ -177,41 +220,24 @@ impl EnvelopeKeys {
         key
     }
 
-    /// The value of a row, made if there is none. Whoever made it first made it for all, so it is
-    /// the stored one that counts.
-    async fn read_or_make(
+    /// The value of a row that a master key wraps, made if there is none. Whoever made it first made it for all, so
+    /// it is the stored one that counts.
+    async fn read_or_wrap(
         &self,
         row: &Key,
-        make: impl Fn() -> Result<Sealed, KeysError> + Send,
+        secret: impl Fn() -> Zeroizing<Vec<u8>> + Send + Sync,
     ) -> Result<Bytes, KeysError> {
-        let mut stored = self.state.get(row).await?;
+        if let Some(stored) = self.state.get(row).await? {
+            return Ok(stored);
+        }
+        let made = self.masters.present().wrap(&aad(row, COLUMN), &secret()).await?;
         loop {
-            if let Some(stored) = stored {
-                return Ok(stored);
-            }
-            let made = Bytes::copy_from_slice(make()?.as_bytes());
             match self.state.compare_and_set(row, None, Some(made.clone()), None).await? {
                 Swap::Done => return Ok(made),
-                Swap::Found(found) => stored = found,
+                Swap::Found(Some(found)) => return Ok(found),
+                Swap::Found(None) => {}
             }
         }
-    }
-
-    fn open_by_master(&self, row: &Key, stored: Bytes) -> Result<Zeroizing<Vec<u8>>, KeysError> {
-        let sealed = Sealed::from_bytes(stored);
-        match sealed.key_number() {
-            Some(number) if number != self.number => Err(self.wrong_master(number)),
-            _ => self.master.open(&aad(row, COLUMN), &sealed).map(Zeroizing::new),
-        }
-    }
-
-    fn wrong_master(&self, number: u32) -> KeysError {
-        let detail = format!(
-            "the stored keys were wrapped by master key {number:08x}, this one is {:08x}; set keys.master to \
-             where the former is kept, without it they cannot be read",
-            self.number
-        );
-        KeysError::Master { detail }
     }
 
     /// Replaces whatever is in a row, also what is written meanwhile.
@@ -316,17 +342,18 @@ impl Keys for EnvelopeKeys {
             Ok(()) => self.cache.erase_tenant(tenant),
             Err(_) => self.cache.forget(&Owner::Tenant(tenant.clone())),
         }
+        self.opened.forget(tenant);
         erased
     }
 }
 
 impl fmt::Debug for EnvelopeKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EnvelopeKeys").field("master", &self.master).finish_non_exhaustive()
+        f.debug_struct("EnvelopeKeys").field("masters", &self.masters).finish_non_exhaustive()
     }
 }
 
-fn clear(bytes: &[u8]) -> Result<Clear, KeysError> {
+pub(super) fn clear(bytes: &[u8]) -> Result<Clear, KeysError> {
     let mut key = Clear::default();
     if bytes.len() != KEY_BYTES {
         return Err(KeysError::Unreadable { detail: format!("a stored key has {} bytes", bytes.len()) });
@@ -337,7 +364,7 @@ fn clear(bytes: &[u8]) -> Result<Clear, KeysError> {
 
 /// The row by which a store knows its master key: as the agenda it belongs to the engine, so its
 /// tenant is empty, which no tenant's is.
-fn check_row() -> Key {
+pub(super) fn check_row() -> Key {
     let bytes = Bytes::from_static(&[Table::Key as u8, 0, 0, 1, b'm']);
     Key::from_bytes(bytes).expect("table, no tenant, one byte of partition, no row")
 }

@@ -39,6 +39,12 @@ pub enum MasterKeyError {
         /// What the system said.
         source: io::Error,
     },
+    /// A file is to be made where one is.
+    #[error("{} is there already; a key that wraps something must not be replaced, so name another file", path.display())]
+    Exists {
+        /// Which.
+        path: PathBuf,
+    },
 }
 
 /// The master key. It never prints, and is overwritten when it is dropped.
@@ -87,11 +93,32 @@ impl MasterKey {
     pub fn load_or_create(path: &Path) -> Result<Self, MasterKeyError> {
         match Self::load(path) {
             Err(MasterKeyError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                create(path, &Self::generate()).map_err(failed(path, "made"))?;
-                // Another process may have been first; the file decides.
+                match create(path, &Self::generate()) {
+                    // Another process may have been first; the file decides.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    made => made.map_err(failed(path, "made"))?,
+                }
                 Self::load(path)
             }
             loaded => loaded,
+        }
+    }
+
+    /// Makes a file with a new key, where there is none.
+    ///
+    /// # Errors
+    /// [`MasterKeyError::Exists`], [`MasterKeyError::File`].
+    ///
+    /// # Panics
+    /// When the operating system has no random bytes.
+    pub fn create_new(path: &Path) -> Result<Self, MasterKeyError> {
+        let key = Self::generate();
+        match create(path, &key) {
+            Ok(()) => Ok(key),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(MasterKeyError::Exists { path: path.to_owned() })
+            }
+            Err(error) => Err(failed(path, "made")(error)),
         }
     }
 
@@ -134,10 +161,8 @@ fn create(path: &Path, key: &MasterKey) -> io::Result<()> {
     let linked = write_private(&beside, &key.to_base64()).and_then(|()| fs::hard_link(&beside, path));
     // Where writing failed there may be nothing to remove, and why it failed is what matters.
     let _ = fs::remove_file(&beside);
-    match linked {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => File::open(folder)?.sync_all(),
-    }
+    linked?;
+    File::open(folder)?.sync_all()
 }
 
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
@@ -189,8 +214,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("master.key");
         let winner = MasterKey::load_or_create(&path).unwrap();
-        create(&path, &MasterKey::generate()).unwrap();
-        assert_eq!(MasterKey::load(&path).unwrap().0, winner.0);
+        let second = create(&path, &MasterKey::generate()).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(MasterKey::load_or_create(&path).unwrap().0, winner.0);
+    }
+
+    #[test]
+    fn a_key_is_never_made_over_another_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("next.key");
+        let made = MasterKey::create_new(&path).unwrap();
+        let refused = MasterKey::create_new(&path).unwrap_err();
+        assert!(matches!(refused, MasterKeyError::Exists { .. }), "{refused}");
+        assert_eq!(MasterKey::load(&path).unwrap().0, made.0);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
     }
 
     #[test]

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use heddle_connectors::keys::{EnvelopeKeys, MasterKey, Options};
+use heddle_connectors::keys::vault::{self, Vault};
+use heddle_connectors::keys::{EnvelopeKeys, MasterKey, Masters, Options};
 use heddle_schemas::id::{ContactId, TenantId};
 use heddle_schemas::ports::keys::{Cipher, ContactCipher, Keys, KeysError, Missing, aad};
-use heddle_schemas::sealed::Sealed;
+use heddle_schemas::sealed::{Sealed, Secret};
 use heddle_schemas::table::Key;
 use heddle_schemas::time::{Day, Timestamp};
 
-use crate::stores::Fixture;
+use crate::stores::{Fixture, Vaulted};
 
 macro_rules! promises_of_keys {
     ($given:expr) => {
@@ -54,7 +55,18 @@ fn tenant(name: &str) -> TenantId {
 
 fn keys_under(fixture: &Fixture, master: &str) -> EnvelopeKeys {
     let master = MasterKey::from_base64(master).unwrap();
-    EnvelopeKeys::new(fixture.state(), fixture.clock.clone(), &master, Options::default())
+    let Some(Vaulted { transit, derived }) = &fixture.vault else {
+        return EnvelopeKeys::new(fixture.state(), fixture.clock.clone(), &master, Options::default());
+    };
+    // Each master key has one in Vault that stands for it.
+    let name = format!("heddle-{:08x}", master.number());
+    transit.make(&name, *derived);
+    let token: vault::Token = Arc::new(|| Ok(Secret::new(crate::vault::TOKEN)));
+    let calls = vault::Calls::register(&prometheus::Registry::new());
+    let key = transit.key(&name).parse().unwrap();
+    let vault = Vault::new(key, token, &vault::Options::default(), calls).unwrap();
+    let masters = Masters::new(Arc::new(vault), Vec::new()).unwrap();
+    EnvelopeKeys::with_masters(fixture.state(), fixture.clock.clone(), masters, Options::default())
 }
 
 fn keys(fixture: &Fixture) -> Arc<dyn Keys> {

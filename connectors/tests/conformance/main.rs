@@ -16,6 +16,8 @@ mod state;
 mod stores;
 #[path = "../common/topics.rs"]
 mod topics_of_tests;
+#[path = "../common/vault.rs"]
+mod vault;
 
 use heddle_connectors::memory::{MemoryKnowledge, ScriptedChannel};
 
@@ -54,6 +56,18 @@ on_store!(memory, crate::stores::MemorySite::whole());
 on_store!(embedded, crate::stores::EmbeddedSite::new());
 on_store!(memory_split, crate::stores::MemorySite::split());
 on_store!(kafka_and_cql, crate::cluster::ClusterSite::new());
+
+/// Master keys in Vault: made to derive by context, and not.
+mod vault_derived {
+    crate::keys::promises!(
+        crate::stores::Fixture::new(crate::stores::MemorySite::whole()).await.with_vault(true).await
+    );
+}
+mod vault_plain {
+    crate::keys::promises!(
+        crate::stores::Fixture::new(crate::stores::MemorySite::whole()).await.with_vault(false).await
+    );
+}
 
 mod memory_knowledge {
     crate::knowledge::promises!(crate::MemoryKnowledge::default());

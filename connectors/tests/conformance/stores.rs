@@ -15,6 +15,8 @@ use heddle_schemas::ports::state::{Fence, State};
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Epoch, Offset, Topic, TopicPartition};
 
+use crate::vault::Transit;
+
 /// Log and state of one incarnation.
 pub(crate) struct Opened {
     pub(crate) log: Arc<dyn Log>,
@@ -91,15 +93,30 @@ pub(crate) struct Fixture {
     site: Box<dyn Site>,
     opened: Option<Opened>,
     pub(crate) clock: Arc<ManualClock>,
+    /// Where master keys are kept; without it, in the process.
+    pub(crate) vault: Option<Vaulted>,
+}
+
+/// Master keys in Vault.
+pub(crate) struct Vaulted {
+    pub(crate) transit: Transit,
+    /// Whether they are derived by the context.
+    pub(crate) derived: bool,
 }
 
 impl Fixture {
     pub(crate) async fn new(site: impl Site + 'static) -> Self {
         // 2026-01-01T00:00:00Z.
         let clock = Arc::new(ManualClock::starting_at(Timestamp::from_secs(1_767_225_600)));
-        let mut fixture = Self { site: Box::new(site), opened: None, clock };
+        let mut fixture = Self { site: Box::new(site), opened: None, clock, vault: None };
         fixture.reopen().await;
         fixture
+    }
+
+    /// The same, with its master keys in Vault.
+    pub(crate) async fn with_vault(mut self, derived: bool) -> Self {
+        self.vault = Some(Vaulted { transit: Transit::start().await, derived });
+        self
     }
 
     /// Ends this incarnation and starts the next. Handles taken before must have been dropped.

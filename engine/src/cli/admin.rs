@@ -10,6 +10,7 @@ use heddle_schemas::audit::chain::{Noted, Verdict};
 use heddle_schemas::audit::{Entry, Means, Note, Who};
 use heddle_schemas::config::Config;
 use heddle_schemas::id::{ConversationId, TenantId};
+use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError, Passage};
 use heddle_schemas::record::inbound::Handler;
 use heddle_schemas::sealed::Secret;
@@ -26,6 +27,7 @@ use crate::dead_letters::{DeadLettersError, Filters, Letter, LetterId, Page, Rep
 use crate::http::admin::{ENTRIES, Handles, List};
 use crate::http::asker;
 use crate::node::Node;
+use crate::rotation::{KeysStatus, Rotate, Rotated};
 use crate::usage::Usage;
 
 /// How long the admin API may take.
@@ -85,7 +87,8 @@ impl From<AdministrationError> for Failure {
     fn from(error: AdministrationError) -> Self {
         match error {
             AdministrationError::Knowledge(KnowledgeError::Refused { .. })
-            | AdministrationError::DeadLetters(DeadLettersError::Request(_)) => Self::Usage(error.into()),
+            | AdministrationError::DeadLetters(DeadLettersError::Request(_))
+            | AdministrationError::Keys(KeysError::Master { .. }) => Self::Usage(error.into()),
             error => Self::Failed(error.into()),
         }
     }
@@ -194,6 +197,31 @@ impl Admin {
                 remote.ask::<()>(Method::PUT, &path, &[], Some(body)).await
             }
             Self::Local(_, local) => Ok(local.handle(conversation, by).await?),
+        }
+    }
+
+    /// Wraps the keys of a page of tenants by the present master key.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn rotate(&self, asked: &Rotate) -> Result<Rotated, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let body = serde_json::to_value(asked).expect("it is always JSON");
+                remote.ask(Method::POST, "keys/rotate", &[], Some(body)).await
+            }
+            Self::Local(_, local) => Ok(local.rotate(asked).await?),
+        }
+    }
+
+    /// Which master keys wrap what.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn keys(&self) -> Result<KeysStatus, Failure> {
+        match self {
+            Self::Remote(remote) => remote.ask(Method::GET, "keys", &[], None).await,
+            Self::Local(_, local) => Ok(local.keys().await?),
         }
     }
 

@@ -7,7 +7,7 @@
 //! # Layout
 //! - [`output`]: the one place that prints.
 //! - [`admin`]: where commands find a node: its admin API, or the folder when no process has it open.
-//! - One file a command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`contact`], [`audit`], [`dlq`], [`extract`];
+//! - One file a command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`contact`], [`keys`], [`audit`], [`dlq`], [`extract`];
 //!   [`demo`] and [`load`] are folders.
 
 pub mod admin;
@@ -18,6 +18,7 @@ pub mod demo;
 pub mod dlq;
 pub mod extract;
 pub mod kb;
+pub mod keys;
 pub mod load;
 pub mod output;
 pub mod schema;
@@ -29,8 +30,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use heddle_actors::tenants::TenantsError;
 use heddle_connectors::{embedded, kafka};
 use heddle_schemas::config::Config;
+use heddle_schemas::ports::keys::KeysError;
 
 use self::output::Output;
 use crate::configuration::{self, ConfigurationError};
@@ -76,6 +79,8 @@ enum Command {
     Kb(kb::Arguments),
     /// Who answers a contact: hand a conversation over to a human, give it back to the agent.
     Contact(contact::Arguments),
+    /// Master keys: make one, tell which wraps what, rotate to the present one.
+    Keys(keys::Arguments),
     /// Read one file in a process that is there for nothing else; nodes start it.
     #[command(hide = true)]
     Extract(extract::Arguments),
@@ -109,6 +114,9 @@ impl From<NodeError> for Failure {
         match error {
             NodeError::Configuration(error) => error.into(),
             NodeError::Stores(error) => error.into(),
+            // The configuration names another master key than the store's.
+            NodeError::Keys(KeysError::Master { .. })
+            | NodeError::Tenants(TenantsError::Keys(KeysError::Master { .. })) => Self::Usage(error.into()),
             error => Self::Failed(error.into()),
         }
     }
@@ -168,6 +176,11 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
     if let Command::Extract(arguments) = cli.command {
         return extract::run(arguments);
     }
+    if let Command::Keys(arguments) = &cli.command
+        && let Some(file) = arguments.file()
+    {
+        return keys::make(file, output);
+    }
     let config = configuration::load(cli.global.config.as_deref())?;
     install_telemetry(&cli.command, &config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -181,6 +194,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
             Command::Kb(arguments) => kb::run(config, arguments, output).await,
             Command::Contact(arguments) => contact::run(config, arguments, output).await,
             Command::Audit(arguments) => audit::run(config, arguments, output).await,
+            Command::Keys(arguments) => keys::run(config, arguments, output).await,
             Command::Dlq(arguments) => dlq::run(config, arguments, output).await,
             Command::Load(arguments) => load::run(config, arguments, output).await,
             Command::Demo(arguments) => demo::run(config, arguments, output).await,

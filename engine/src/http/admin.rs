@@ -1,4 +1,4 @@
-//! The admin API, `/v1`: tenants and their documents, dead letters, as JSON. Faults are problem details (RFC 9457).
+//! The admin API, `/v1`: tenants and their documents, master keys, dead letters, as JSON. Faults are problem details (RFC 9457).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +26,7 @@ use super::problem::Problem;
 use super::{guard, openapi};
 use crate::administration::AdministrationError;
 use crate::dead_letters::{Filters, Letter, LetterId, Page, Replay, Replayed};
+use crate::rotation::{KeysStatus, Rotate, Rotated};
 use crate::usage::Usage;
 
 /// The largest body: a document of 4 MiB, escaped.
@@ -51,6 +52,8 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/tenants/{tenant}/documents", get(documents).post(add).delete(remove))
         .route("/tenants/{tenant}/documents/file", post(add_file))
         .route("/tenants/{tenant}/search", post(search))
+        .route("/keys", get(keys))
+        .route("/keys/rotate", post(rotate))
         .route("/dlq", get(letters))
         .route("/dlq/{id}", get(letter))
         .route("/dlq/replay", post(replay))
@@ -261,6 +264,14 @@ async fn search(
 ) -> Answer<List<Passage>> {
     let limit = search.limit.unwrap_or(PASSAGES).clamp(1, MOST_PASSAGES);
     Ok(List { items: shared.administration.search(&id, &search.query, limit).await? })
+}
+
+async fn keys(State(shared): State<Arc<Shared>>) -> Answer<axum::Json<KeysStatus>> {
+    Ok(axum::Json(shared.administration.keys().await?))
+}
+
+async fn rotate(State(shared): State<Arc<Shared>>, Json(asked): Json<Rotate>) -> Answer<axum::Json<Rotated>> {
+    Ok(axum::Json(shared.administration.rotate(&asked).await?))
 }
 
 async fn letters(

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::admin::{Chain, Entries, Handles, List, OfMonth, OfTenant, Search, Uploaded};
 use super::problem::Problem;
 use crate::dead_letters::{Filters, Letter, LetterId, Page, Replay, Replayed};
+use crate::rotation::{KeysStatus, Rotate, Rotated};
 use crate::usage::Usage;
 
 /// Answers with the description.
@@ -71,6 +72,12 @@ pub fn describe() -> Value {
         "/v1/tenants/{tenant}/search": {
             "parameters": tenant_path,
             "post": operation("The passages that match best, the best first.", Some(body::<Search>(&mut schemas)), &answer::<List<Passage>>(&mut schemas, "200"), &mut schemas),
+        },
+        "/v1/keys": {
+            "get": operation("Which master keys wrap the keys of how many tenants.", None, &answer::<KeysStatus>(&mut schemas, "200"), &mut schemas),
+        },
+        "/v1/keys/rotate": {
+            "post": operation("Wraps the keys of a page of tenants by the present master key. Doing it twice does no harm.", Some(body::<Rotate>(&mut schemas)), &answer::<Rotated>(&mut schemas, "200"), &mut schemas),
         },
         "/v1/dlq": {
             "get": with_parameters(

@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use heddle_actors::tenants::TenantsError;
+use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::knowledge::KnowledgeError;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -53,6 +54,7 @@ impl From<AdministrationError> for Problem {
             | AdministrationError::DeadLetters(DeadLettersError::Unknown(_)) => StatusCode::NOT_FOUND,
             AdministrationError::Tenants(TenantsError::Faults(_) | TenantsError::Retention { .. })
             | AdministrationError::Knowledge(KnowledgeError::Refused { .. })
+            | AdministrationError::Keys(KeysError::Master { .. })
             | AdministrationError::DeadLetters(DeadLettersError::Request(_)) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }

@@ -38,14 +38,20 @@ fn free_port() -> u16 {
 impl Node {
     /// A node of this name, told by `more` what the harness leaves open.
     pub(crate) fn new(folder: &Path, name: &str, more: &str) -> Self {
-        let port = free_port();
+        let node = Self { folder: folder.into(), name: name.to_owned(), port: free_port() };
+        node.configure(more);
+        node
+    }
+
+    /// Writes its configuration anew.
+    pub(crate) fn configure(&self, more: &str) {
+        let Self { folder, name, port } = self;
         let config = format!(
             "data_dir = \"{data}\"\nhttp.listen = \"127.0.0.1:{port}\"\nnode.name = \"{name}\"\n\
              telemetry.level = \"trace\"\ntelemetry.format = \"json\"\n{more}",
             data = folder.join("data").display(),
         );
         std::fs::write(folder.join(format!("{name}.toml")), config).unwrap();
-        Self { folder: folder.into(), name: name.to_owned(), port }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -66,6 +72,14 @@ impl Node {
     pub(crate) fn command(&self, arguments: &[&str]) {
         let done = self.heddle().args(arguments).output().unwrap();
         assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    /// Runs a command that ends by itself: its exit code, what it printed, and what it said on standard error.
+    #[allow(dead_code, reason = "not every test looks at faults")]
+    pub(crate) fn told(&self, arguments: &[&str]) -> (i32, String, String) {
+        let done = self.heddle().args(arguments).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (done.status.code().unwrap(), text(&done.stdout), text(&done.stderr))
     }
 
     /// The turns and messages that a tenant is told to have used this month.
@@ -134,6 +148,7 @@ impl Node {
 
 impl Running {
     /// Kills it, as a power cut would.
+    #[allow(dead_code, reason = "not every test is so rude")]
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

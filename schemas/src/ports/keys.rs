@@ -28,15 +28,31 @@ pub enum KeysError {
         /// Where it stood.
         detail: String,
     },
-    /// The master key is missing or is not the one that wrapped the stored keys.
-    #[error("the master key is wrong: {detail}")]
+    /// The master key is missing, is refused where it is kept, or is not the one that wrapped the stored keys.
+    /// An operator mends it.
+    #[error("the master key cannot be used: {detail}")]
     Master {
         /// What to do.
         detail: String,
     },
-    /// The store of wrapped keys.
+    /// The store of wrapped keys, or where the master key is kept.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl KeysError {
+    /// What of it may pass, for whoever waits with a record until it can be read: the store's faults, and a
+    /// master key that this node cannot use until somebody gives it to it. A record is not given up for that.
+    ///
+    /// # Errors
+    /// What stays so: the key has been erased, or the ciphertext is damaged.
+    pub fn passing(self) -> Result<StoreError, Self> {
+        match self {
+            Self::Store(error) => Ok(error),
+            Self::Master { .. } => Ok(StoreError::Unavailable { detail: self.to_string() }),
+            other => Err(other),
+        }
+    }
 }
 
 /// Seals and opens under one key. Cheap to clone through its `Arc`; needs no waiting.

@@ -1,0 +1,232 @@
+//! Rotation of the master key for all tenants of a node, and which master key wraps how many of them.
+//!
+//! It goes by pages in the order of the tenants' ids, so that a request ends in time and one that is broken off
+//! is taken up again. The row by which the store knows its master key comes last, once no tenant's key is
+//! wrapped by another: until then a node that does not know the former key refuses to start.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt as _};
+use heddle_connectors::keys::{EnvelopeKeys, Rewrapped, WrappedBy};
+use heddle_schemas::id::TenantId;
+use heddle_schemas::ports::keys::KeysError;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Tenants whose keys are in work at once.
+const AT_ONCE: usize = 16;
+/// Tenants of a request at most.
+pub const MOST: usize = 500;
+
+/// What to rewrap.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rotate {
+    /// Only tenants whose ids come after this one: where the request before said to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<TenantId>,
+    /// Tenants at most; 1 to 500.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// First make a new version of the master key, where it is kept in Vault.
+    pub new_version: bool,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rotated {
+    /// Tenants whose keys are wrapped by the present master key now.
+    pub rewrapped: u64,
+    /// Tenants whose keys were before.
+    pub already: u64,
+    /// Tenants that have been erased.
+    pub erased: u64,
+    /// Tenants that have no key yet.
+    pub missing: u64,
+    /// Tenants whose keys are as they were.
+    pub failed: Vec<Failed>,
+    /// The tenant after which to go on; absent when all had their turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<TenantId>,
+    /// Whether everything is wrapped by the present master key: former ones are not needed any more.
+    pub complete: bool,
+}
+
+/// A tenant whose key could not be dealt with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Failed {
+    /// Which.
+    pub tenant: TenantId,
+    /// Why.
+    pub why: String,
+}
+
+/// What a master key is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It wraps from now on.
+    Present,
+    /// It opens what it wrapped before.
+    Former,
+    /// This node does not have it: what it wrapped cannot be read.
+    Unknown,
+}
+
+impl Role {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Former => "former",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A master key, or a version of one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MasterStatus {
+    /// Its id, as messages name it.
+    pub id: String,
+    /// Which version, where it is kept in Vault and wraps something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// What it is for.
+    pub role: Role,
+    /// Where it is kept; absent where this node does not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
+    /// Tenants whose keys it wraps.
+    pub tenants: u64,
+    /// Whether the store knows its master key by this one.
+    pub store: bool,
+}
+
+impl MasterStatus {
+    /// Whether it is in the configuration and not needed.
+    #[must_use]
+    pub fn can_go(&self) -> bool {
+        self.role == Role::Former && self.tenants == 0 && !self.store
+    }
+}
+
+/// Which master keys wrap what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct KeysStatus {
+    /// The present one first, then former ones, then those that are not known.
+    pub masters: Vec<MasterStatus>,
+    /// Tenants that have been erased.
+    pub erased: u64,
+    /// Tenants that have no key yet.
+    pub missing: u64,
+    /// Tenants whose rows cannot be read.
+    pub failed: Vec<Failed>,
+}
+
+/// Rewraps the keys of a page of `tenants`, which are in order.
+///
+/// # Errors
+/// When a new version cannot be made, or the store does not tell how far everything is.
+pub async fn rotate(
+    keys: &Arc<EnvelopeKeys>,
+    tenants: Vec<TenantId>,
+    asked: &Rotate,
+) -> Result<Rotated, KeysError> {
+    if asked.new_version {
+        keys.masters().present().new_version().await?;
+    }
+    let limit = asked.limit.unwrap_or(MOST).clamp(1, MOST);
+    let mut left = tenants.iter().filter(|id| asked.after.as_ref().is_none_or(|after| *id > after));
+    let page: Vec<_> = left.by_ref().take(limit).cloned().collect();
+    let next = left.next().and(page.last()).cloned();
+    let mut rotated = Rotated { next, ..Rotated::default() };
+    let done = stream::iter(page).map(|id| async { (keys.rewrap_tenant(&id).await, id) });
+    let mut done = done.buffer_unordered(AT_ONCE);
+    while let Some((result, tenant)) = done.next().await {
+        match result {
+            Ok(Rewrapped::Done) => rotated.rewrapped += 1,
+            Ok(Rewrapped::Already) => rotated.already += 1,
+            Ok(Rewrapped::Erased) => rotated.erased += 1,
+            Ok(Rewrapped::Missing) => rotated.missing += 1,
+            Err(error) => rotated.failed.push(Failed { tenant, why: error.to_string() }),
+        }
+    }
+    drop(done);
+    rotated.failed.sort_by(|one, other| one.tenant.cmp(&other.tenant));
+    if rotated.next.is_none() && rotated.failed.is_empty() {
+        rotated.complete = finish(keys, tenants).await?;
+    }
+    Ok(rotated)
+}
+
+/// Rewraps the store's own row once nothing else is left. Whether nothing is.
+async fn finish(keys: &Arc<EnvelopeKeys>, tenants: Vec<TenantId>) -> Result<bool, KeysError> {
+    let present = keys.masters().present().number();
+    let wrapped = wrapped(keys, tenants).await;
+    let is_present = |by: &WrappedBy| match by {
+        WrappedBy::Master { number, .. } => *number == present,
+        WrappedBy::Erased | WrappedBy::Missing => true,
+    };
+    if !wrapped.iter().all(|(_, by)| by.as_ref().is_ok_and(is_present)) {
+        return Ok(false);
+    }
+    keys.rewrap_check().await?;
+    let newest = keys.check_wrapped_by().await?;
+    Ok(wrapped
+        .iter()
+        .filter_map(|(_, by)| by.as_ref().ok())
+        .all(|by| matches!(by, WrappedBy::Erased | WrappedBy::Missing) || *by == newest))
+}
+
+/// Tells which master keys wrap what.
+///
+/// # Errors
+/// [`KeysError::Store`].
+pub async fn status(keys: &Arc<EnvelopeKeys>, tenants: Vec<TenantId>) -> Result<KeysStatus, KeysError> {
+    let mut status = KeysStatus { masters: Vec::new(), erased: 0, missing: 0, failed: Vec::new() };
+    // By number and version: how many tenants, and whether the store's own row.
+    let mut counted: BTreeMap<(u32, Option<u32>), (u64, bool)> = BTreeMap::new();
+    for (tenant, by) in wrapped(keys, tenants).await {
+        match by {
+            Ok(WrappedBy::Master { number, version }) => counted.entry((number, version)).or_default().0 += 1,
+            Ok(WrappedBy::Erased) => status.erased += 1,
+            Ok(WrappedBy::Missing) => status.missing += 1,
+            Err(error) => status.failed.push(Failed { tenant, why: error.to_string() }),
+        }
+    }
+    if let WrappedBy::Master { number, version } = keys.check_wrapped_by().await? {
+        counted.entry((number, version)).or_default().1 = true;
+    }
+    for master in keys.masters().all() {
+        if !counted.keys().any(|(number, _)| *number == master.number()) {
+            counted.insert((master.number(), None), (0, false));
+        }
+    }
+    let present = keys.masters().present().number();
+    let masters = counted.into_iter().map(|((number, version), (tenants, store))| {
+        let known = keys.masters().known(number);
+        let role = match known {
+            Some(_) if number == present => Role::Present,
+            Some(_) => Role::Former,
+            None => Role::Unknown,
+        };
+        let kept = known.map(|master| master.name().to_owned());
+        MasterStatus { id: format!("{number:08x}"), version, role, kept, tenants, store }
+    });
+    status.masters = masters.collect();
+    status.masters.sort_by_key(|master| master.role);
+    Ok(status)
+}
+
+async fn wrapped(
+    keys: &Arc<EnvelopeKeys>,
+    tenants: Vec<TenantId>,
+) -> Vec<(TenantId, Result<WrappedBy, KeysError>)> {
+    let asked = stream::iter(tenants).map(|id| async { (keys.tenant_wrapped_by(&id).await, id) });
+    let mut wrapped: Vec<_> = asked.buffer_unordered(AT_ONCE).map(|(by, id)| (id, by)).collect().await;
+    wrapped.sort_by(|(one, _), (other, _)| one.cmp(other));
+    wrapped
+}
