@@ -26,6 +26,7 @@ use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::record::V;
 use heddle_schemas::record::inbound::{Handler, Handling, InboundEvent, InboundRecord};
+use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::zone::Month;
 
@@ -328,10 +329,17 @@ impl Administration {
         Ok(rotation::status(&self.keys, self.ids().await?).await?)
     }
 
-    /// Every tenant there is by now, also if it was applied on another node a moment ago.
+    /// Whoever has a key: the engine, and every tenant there is by now, also if it was applied on another node a moment ago.
     async fn ids(&self) -> Result<Vec<TenantId>, AdministrationError> {
         self.tenants.catch_up().await?;
-        Ok(self.tenants.list().iter().map(|tenant| tenant.id.clone()).collect())
+        let mut ids: Vec<_> = self.tenants.list().iter().map(|tenant| tenant.id.clone()).collect();
+        // It is in no list of tenants, and has a key as they have, once its own audit log has begun.
+        let engine = TenantId::engine();
+        if self.ports.state.get(&Key::tenant_key(&engine)).await?.is_some() {
+            ids.push(engine);
+            ids.sort();
+        }
+        Ok(ids)
     }
 
     /// Keeps a document.

@@ -113,6 +113,7 @@ impl Node {
         };
         let metrics = Arc::new(ActorMetrics::register(&registry));
         let security = Security::new(config.security.clone(), clock.clone(), metrics.clone(), random.clone());
+        // Rotation asks the keys themselves; all others ask those that report what does not open.
         let watched: Arc<dyn Keys> = Arc::new(WatchedKeys::new(keys.clone(), security.clone()));
         let tenants: Arc<OnceLock<Arc<Tenants>>> = Arc::default();
         let known = tenants.clone();

@@ -65,7 +65,7 @@ impl<C: TenantCipher + ?Sized> TenantCipher for Watched<C> {
     }
 }
 
-impl<C: ContactCipher + ?Sized> ContactCipher for Watched<C> {
+impl ContactCipher for Watched<dyn ContactCipher> {
     fn erased_at(&self) -> Option<Timestamp> {
         self.cipher.erased_at()
     }
@@ -103,6 +103,10 @@ impl Keys for WatchedKeys {
     ) -> Result<Arc<dyn ContactCipher>, KeysError> {
         let cipher = self.keys.contact(tenant, contact, missing).await;
         let cipher = self.seals(tenant, Some(contact), KEY).watch(cipher)?;
+        if cipher.erased_at().is_some() {
+            // What is left of before the erasure does not open under the new key, and that is what it is for.
+            return Ok(cipher);
+        }
         Ok(Arc::new(Watched { seals: self.seals(tenant, Some(contact), SAID), cipher }))
     }
 

@@ -49,9 +49,7 @@ impl Site {
 }
 
 async fn load(config: &Config, url: &str, options: Options) -> Report {
-    let admin = Admin::find(config.clone(), &Where { url: Some(url.to_owned()), name: None, why: None })
-        .await
-        .unwrap();
+    let admin = Admin::find(config.clone(), &Where::at(url)).await.unwrap();
     let load = Load::prepare(&admin, url, options, Arc::new(SystemClock)).await.unwrap();
     Arc::new(load).run().await.unwrap()
 }
