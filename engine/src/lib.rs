@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`cli`]: the command line, one command a file.
 //! - [`configuration`]: `heddle.toml`, the environment, secrets; read once.
+//! - [`consents`]: what contacts consented to, as operators see and enter it.
 //! - [`stores`]: log and state; [`node`]: the wiring; [`service`]: a node that serves; [`administration`]: what an operator may do.
 //! - [`usage`]: what a tenant has used in a month, as it is shown.
 //! - [`dead_letters`]: what could not be processed, listed, shown and replayed.
@@ -13,6 +14,7 @@
 pub mod administration;
 pub mod cli;
 pub mod configuration;
+pub mod consents;
 pub mod dead_letters;
 pub mod http;
 pub mod metrics;

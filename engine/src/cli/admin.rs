@@ -7,6 +7,7 @@ use anyhow::anyhow;
 use clap::Args;
 use heddle_connectors::knowledge::extract::File;
 use heddle_schemas::config::Config;
+use heddle_schemas::contact::ContactName;
 use heddle_schemas::id::{ConversationId, TenantId};
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError, Passage};
 use heddle_schemas::record::inbound::Handler;
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use crate::administration::{Administration, AdministrationError};
+use crate::consents::{Consents, Entry};
 use crate::dead_letters::{DeadLettersError, Filters, Letter, LetterId, Page, Replay, Replayed};
 use crate::http::admin::{Handles, List};
 use crate::node::Node;
@@ -57,7 +59,8 @@ pub struct Remote {
 impl From<AdministrationError> for Failure {
     fn from(error: AdministrationError) -> Self {
         match error {
-            AdministrationError::Knowledge(KnowledgeError::Refused { .. }) => Self::Usage(error.into()),
+            AdministrationError::Knowledge(KnowledgeError::Refused { .. })
+            | AdministrationError::Entry(_) => Self::Usage(error.into()),
             error => Self::Failed(error.into()),
         }
     }
@@ -166,6 +169,29 @@ impl Admin {
                 remote.ask::<()>(Method::PUT, &path, &[], Some(body)).await
             }
             Self::Local(_, local) => Ok(local.handle(conversation, by).await?),
+        }
+    }
+
+    /// What a contact has consented to and opted out of; with an entry, once that is taken in.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn consents(
+        &self,
+        id: &TenantId,
+        contact: &ContactName,
+        entry: Option<Entry>,
+    ) -> Result<Consents, Failure> {
+        match (self, entry) {
+            (Self::Remote(remote), entry) => {
+                let method = if entry.is_some() { Method::POST } else { Method::GET };
+                let body = entry.map(|entry| serde_json::to_value(entry).expect("an entry is always JSON"));
+                let name = contact.to_string();
+                let path = format!("tenants/{id}/contacts/consent");
+                remote.ask(method, &path, &[("contact", &name)], body).await
+            }
+            (Self::Local(_, local), Some(entry)) => Ok(local.enter(id, contact, entry).await?),
+            (Self::Local(_, local), None) => Ok(local.consents(id, contact).await?),
         }
     }
 

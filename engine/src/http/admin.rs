@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use heddle_connectors::knowledge::extract::File;
+use heddle_schemas::contact::ContactName;
 use heddle_schemas::id::{AccountId, ChannelKind, ContactId, ConversationId, TenantId};
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
 use heddle_schemas::record::inbound::Handler;
@@ -22,6 +23,7 @@ use super::Shared;
 use super::problem::Problem;
 use super::{guard, openapi};
 use crate::administration::AdministrationError;
+use crate::consents::{Consents, Entry};
 use crate::dead_letters::{Filters, Letter, LetterId, Page, Replay, Replayed};
 use crate::usage::Usage;
 
@@ -42,6 +44,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/tenants/{tenant}", get(show).put(apply))
         .route("/tenants/{tenant}/usage", get(usage))
         .route("/tenants/{tenant}/conversations/{channel}/{account}/{contact}/handling", put(handle))
+        .route("/tenants/{tenant}/contacts/consent", get(consents).post(enter))
         .route("/tenants/{tenant}/documents", get(documents).post(add).delete(remove))
         .route("/tenants/{tenant}/documents/file", post(add_file))
         .route("/tenants/{tenant}/search", post(search))
@@ -84,6 +87,13 @@ impl<T: Serialize> IntoResponse for List<T> {
 pub struct Named {
     /// The document's id.
     pub id: String,
+}
+
+/// A contact, named in the query: an id of a channel may hold any character.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct OfContact {
+    /// A phone number as `+4915112345678`, a channel's id as `whatsapp:ID`, or the contact's own id.
+    pub contact: ContactName,
 }
 
 /// A file, whose bytes are the request's body and whose `Content-Type` tells how it is written.
@@ -161,6 +171,23 @@ async fn handle(
     let conversation = ConversationId { tenant, channel, account, contact };
     shared.administration.handle(conversation, handles.by).await?;
     Ok(StatusCode::ACCEPTED)
+}
+
+async fn consents(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<TenantId>,
+    Query(of): Query<OfContact>,
+) -> Answer<axum::Json<Consents>> {
+    Ok(axum::Json(shared.administration.consents(&id, &of.contact).await?))
+}
+
+async fn enter(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<TenantId>,
+    Query(of): Query<OfContact>,
+    Json(entry): Json<Entry>,
+) -> Answer<axum::Json<Consents>> {
+    Ok(axum::Json(shared.administration.enter(&id, &of.contact, entry).await?))
 }
 
 async fn documents(

@@ -7,8 +7,9 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-use super::admin::{Handles, List, OfMonth, Search, Uploaded};
+use super::admin::{Handles, List, OfContact, OfMonth, Search, Uploaded};
 use super::problem::Problem;
+use crate::consents::{Consents, Entry};
 use crate::dead_letters::{Filters, Letter, LetterId, Page, Replay, Replayed};
 use crate::usage::Usage;
 
@@ -49,6 +50,17 @@ pub fn describe() -> Value {
         "/v1/tenants/{tenant}/conversations/{channel}/{account}/{contact}/handling": {
             "parameters": conversation_path,
             "put": operation("Says who answers in a conversation from now on: the agent, or a human.", Some(body::<Handles>(&mut schemas)), &json!({ "202": { "description": "taken; in force after what the conversation received before" } }), &mut schemas),
+        },
+        "/v1/tenants/{tenant}/contacts/consent": {
+            "parameters": tenant_path,
+            "get": with_parameters(
+                operation("What a contact has consented to and opted out of, with the evidence.", None, &answer::<Consents>(&mut schemas, "200"), &mut schemas),
+                query::<OfContact>(&mut schemas),
+            ),
+            "post": with_parameters(
+                operation("Enters a consent or an opt-out. What was said last holds.", Some(body::<Entry>(&mut schemas)), &answer::<Consents>(&mut schemas, "200"), &mut schemas),
+                query::<OfContact>(&mut schemas),
+            ),
         },
         "/v1/tenants/{tenant}/documents": {
             "parameters": tenant_path,

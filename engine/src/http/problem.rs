@@ -53,6 +53,7 @@ impl From<AdministrationError> for Problem {
             | AdministrationError::DeadLetters(DeadLettersError::Unknown(_)) => StatusCode::NOT_FOUND,
             AdministrationError::Tenants(TenantsError::Faults(_) | TenantsError::Retention { .. })
             | AdministrationError::Knowledge(KnowledgeError::Refused { .. })
+            | AdministrationError::Entry(_)
             | AdministrationError::DeadLetters(DeadLettersError::Request(_)) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
