@@ -8,6 +8,7 @@
 //! - [`ports`]: the ports and options that the actors share.
 //! - [`tenants`]: the configuration of all tenants, tailed from the log; [`tenant`]: the actor that shares
 //!   a tenant's turns out.
+//! - [`consent`]: what contacts consented to and opted out of.
 //! - [`reception`]: the way in, from a channel's events to durable records; [`identity`]: who a contact is.
 //! - [`ingress`]: the same way in for what third-party connectors publish.
 //! - [`partition`]: one partition of inbound or outbound: fetches, delivers in order, wakes what is due.
@@ -24,6 +25,7 @@ pub mod account;
 pub mod agenda;
 pub mod audit;
 pub mod commit;
+pub mod consent;
 pub mod conversation;
 pub mod erasure;
 pub mod identity;

@@ -3,10 +3,12 @@
 //! Labels are bounded: topics, kinds, outcomes; never a tenant's conversation, contact or message.
 
 use heddle_schemas::audit::Outcome as Written;
+use heddle_schemas::consent::{How, Says};
 use heddle_schemas::ports::channel::FailureClass;
 use heddle_schemas::ports::state::StoreError;
 use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::record::event::{IncidentKind, Outcome, Resolution};
+use heddle_schemas::record::inbound::Withheld;
 use heddle_schemas::tenant::Resource;
 use heddle_schemas::topic::Topic;
 use prometheus::{
@@ -87,6 +89,8 @@ pub struct Metrics {
     audited: IntCounterVec,
     sightings: IntCounterVec,
     incidents: IntCounterVec,
+    consents: IntCounterVec,
+    withheld: IntCounterVec,
 }
 
 impl Metrics {
@@ -156,6 +160,20 @@ impl Metrics {
             answered: turns.with_label_values(&["answered"]),
             fallback: turns.with_label_values(&["fallback"]),
             silent: turns.with_label_values(&["silent"]),
+            consents: {
+                let options = Opts::new(
+                    "heddle_consent_changes_total",
+                    "Consents (give) and opt-outs (stop) taken in, by how they were said.",
+                );
+                let counter = IntCounterVec::new(options, &["says", "how"]).expect("the name is valid");
+                registry.register(Box::new(counter.clone())).expect("each name is registered once");
+                counter
+            },
+            withheld: vec(
+                "heddle_account_withheld_total",
+                "Messages not sent: the contact has opted out, or the 24 h window is over.",
+                "reason",
+            ),
             tools: {
                 let options = Opts::new(
                     "heddle_tool_calls_total",
@@ -372,6 +390,16 @@ impl Metrics {
         };
         self.sends.with_label_values(&[label]).inc();
         self.send_seconds.observe(seconds);
+    }
+
+    /// What somebody said about what may be sent was taken in.
+    pub fn consent(&self, says: Says, how: How) {
+        self.consents.with_label_values(&[says.as_str(), how.as_str()]).inc();
+    }
+
+    /// A message was not sent.
+    pub fn withheld(&self, why: Withheld) {
+        self.withheld.with_label_values(&[why.as_str()]).inc();
     }
 
     /// A send's outcome is unknown.

@@ -4,14 +4,20 @@
 //! is from, seals what is said under the tenant's log key of the day, and places the record in the
 //! partition of its conversation; [`crate::ingress`] has the same done to what it reads. A report about a message of ours goes to its conversation and to its
 //! account, which may be waiting for it.
+//!
+//! What somebody says about what may be sent to them (a stop word, a setting of the channel, a failure that says
+//! so) is in the contact's record before the channel gets its answer (I8).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use heddle_schemas::content::Content;
+use heddle_schemas::consent::{Category, How, Says};
+use heddle_schemas::content::{Asks, Content};
 use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, ContactId, MessageKey, TenantId};
-use heddle_schemas::ports::channel::{Act, ChannelEvent, ReceivedMessage, ReceivedStatus};
+use heddle_schemas::ports::channel::{
+    Act, ChannelEvent, ReceivedMessage, ReceivedPreference, ReceivedStatus,
+};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::keys::{Cipher, KeysError, TenantCipher};
 use heddle_schemas::ports::log::{NewRecord, StoreError};
@@ -25,6 +31,7 @@ use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::Topic;
 
+use crate::consent::{self, Statement};
 use crate::identity::{Identity, IdentityError};
 use crate::ports::Ports;
 use crate::publish;
@@ -178,7 +185,16 @@ impl Reception {
         let now = self.ports.clock.now();
         let own = self.ports.keys.tenant(&tenant.id).await?;
         let log = self.ports.keys.log(&tenant.id, now.day()).await?;
-        let desk = Desk { ports: &self.ports, kind, tenant: &tenant.id, now, fresh, own: &*own, log: &*log };
+        let desk = Desk {
+            ports: &self.ports,
+            kind,
+            tenant: &tenant.id,
+            config: tenant,
+            now,
+            fresh,
+            own: &*own,
+            log: &*log,
+        };
         let mut records = Vec::with_capacity(events.len());
         for event in events {
             records.push(self.write_one(&desk, event).await?);
@@ -198,18 +214,53 @@ impl Reception {
         Ok(match event {
             ChannelEvent::Message(message) => {
                 self.way_in.received(&desk.account(&message.account));
-                match self.contact(desk, &message).await {
-                    Ok(contact) => vec![desk.message(contact, message)],
-                    Err(IdentityError::Nameless) => dropped("nameless"),
-                    Err(IdentityError::Store(error)) => return Err(error.into()),
-                    Err(IdentityError::Keys(error)) => return Err(error.into()),
+                match somebody(self.contact(desk, &message).await)? {
+                    Some(contact) => {
+                        let mut records = self.record(desk, contact, desk.word(&message)).await?;
+                        records.push(desk.message(contact, message));
+                        records
+                    }
+                    None => dropped("nameless"),
                 }
             }
             ChannelEvent::Status(status) => {
-                desk.status(status).map_or_else(|| dropped("not_ours"), |both| both.to_vec())
+                let contact = status.outbound.map(|outbound| outbound.contact);
+                let said = desk.refusal(&status);
+                match (contact, desk.status(status)) {
+                    (Some(contact), Some(both)) => {
+                        let mut records = self.record(desk, contact, said).await?;
+                        records.extend(both);
+                        records
+                    }
+                    _ => dropped("not_ours"),
+                }
+            }
+            ChannelEvent::Preference(preference) => {
+                let found = self.identity.resolve(desk.tenant, desk.kind, &preference.from).await;
+                match somebody(found)? {
+                    Some(contact) => self.record(desk, contact, Some(desk.preference(preference))).await?,
+                    None => dropped("nameless"),
+                }
             }
             ChannelEvent::Notice { field, value } => vec![desk.notice(field, &value)],
         })
+    }
+
+    /// Takes in what somebody said about what may be sent. Returns the events that tell of it.
+    async fn record(
+        &self,
+        desk: &Desk<'_>,
+        contact: ContactId,
+        statement: Option<Statement>,
+    ) -> Result<Vec<NewRecord>, ReceptionError> {
+        match statement {
+            // Rare, and in a box, so that who says nothing of it holds no more than that.
+            Some(statement) => {
+                let record = consent::record(&self.ports, desk.tenant, desk.own, contact, &statement);
+                Ok(Box::pin(record).await?)
+            }
+            None => Ok(Vec::new()),
+        }
     }
 
     async fn contact(&self, desk: &Desk<'_>, message: &ReceivedMessage) -> Result<ContactId, IdentityError> {
@@ -220,11 +271,22 @@ impl Reception {
     }
 }
 
+/// Who was found; `None` where nothing says who it is.
+fn somebody(found: Result<ContactId, IdentityError>) -> Result<Option<ContactId>, ReceptionError> {
+    match found {
+        Ok(contact) => Ok(Some(contact)),
+        Err(IdentityError::Nameless) => Ok(None),
+        Err(IdentityError::Store(error)) => Err(error.into()),
+        Err(IdentityError::Keys(error)) => Err(error.into()),
+    }
+}
+
 /// Writes the records of one call.
 struct Desk<'a> {
     ports: &'a Ports,
     kind: ChannelKind,
     tenant: &'a TenantId,
+    config: &'a Tenant,
     now: Timestamp,
     fresh: Duration,
     own: &'a dyn TenantCipher,
@@ -238,6 +300,44 @@ impl Desk<'_> {
 
     fn message_key(&self, account: &AccountKey, id: &str) -> MessageKey {
         self.own.hash("message", format!("{account}/{id}").as_bytes())
+    }
+
+    /// What a message says about consent: a stop or a start word.
+    fn word(&self, message: &ReceivedMessage) -> Option<Statement> {
+        let Act::Say(content) = &message.act else { return None };
+        let Asks::Answer(text) = content.asks() else { return None };
+        let words = &self.config.consent;
+        let says = words.says(text, self.config.knowledge.language)?;
+        Some(Statement {
+            says,
+            categories: words.purposes.clone(),
+            at: message.sent_at,
+            how: How::Word,
+            key: self.message_key(&self.account(&message.account), &message.id),
+            text: Some(text.to_owned()),
+        })
+    }
+
+    /// What the failure of a message of ours says about consent.
+    fn refusal(&self, status: &ReceivedStatus) -> Option<Statement> {
+        let code = status.failure.as_ref()?.code;
+        let channel = self.ports.channels.get(&self.kind)?;
+        channel.is_opt_out(code).then(|| Statement {
+            says: Says::Stop,
+            categories: vec![Category::Marketing],
+            at: status.at,
+            how: How::ChannelError,
+            key: self.message_key(&self.account(&status.account), &status.message_id),
+            text: Some(code.to_string()),
+        })
+    }
+
+    fn preference(&self, preference: ReceivedPreference) -> Statement {
+        let ReceivedPreference { account, at, category, says, detail, from: _ } = preference;
+        // The channel gives it no id; the same person says the same at one time only once.
+        let id = format!("preference/{category}/{}/{}", says.as_str(), at.as_micros());
+        let key = self.message_key(&self.account(&account), &id);
+        Statement { says, categories: vec![category], at, how: How::Preference, key, text: detail }
     }
 
     fn message(&self, contact: ContactId, message: ReceivedMessage) -> NewRecord {

@@ -45,7 +45,6 @@ use heddle_schemas::ports::state::State;
 use heddle_schemas::record::decode;
 use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
 use heddle_schemas::tenant::Tenant;
-use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Epoch, Offset, Topic, TopicPartition};
 use serde_json::{Value, json};
 
@@ -240,7 +239,7 @@ impl Turns {
             account: self.tenant.channels[0].account.clone(),
             id: format!("wamid.{number}"),
             from: Address { phone: Some(format!("1555{customer:08}")), ..Address::default() },
-            sent_at: Timestamp::from_secs(1_767_225_600),
+            sent_at: self.ports.clock.now(),
             act: Act::Say(Content::Text { body: TEXT.into() }),
             context: Context::default(),
         })

@@ -12,9 +12,10 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use heddle_connectors::channels::whatsapp::{Options, WhatsApp};
+use heddle_schemas::consent::{Category, Says};
 use heddle_schemas::content::{Address, Asks, Content, Context, MediaKind};
 use heddle_schemas::ports::channel::{
-    Act, Channel, ChannelEvent, ReceivedMessage, ReceivedStatus, WebhookError,
+    Act, Channel, ChannelEvent, ReceivedMessage, ReceivedPreference, ReceivedStatus, WebhookError,
 };
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::record::inbound::{DeliveryFailure, DeliveryStatus};
@@ -330,7 +331,6 @@ fn other_fields_become_notices_with_their_value() {
     for (field, path, expected) in [
         ("account_update", "/event", json!("ACCOUNT_VIOLATION")),
         ("message_template_status_update", "/event", json!("APPROVED")),
-        ("user_preferences", "/user_preferences/0/value", json!("stop")),
         ("calls", "/calls/0/event", json!("connect")),
     ] {
         let [ChannelEvent::Notice { field: found, value }] = &events(field)[..] else { panic!("{field}") };
@@ -339,6 +339,43 @@ fn other_fields_become_notices_with_their_value() {
     }
     let [ChannelEvent::Notice { field, value }] = &events("errors")[..] else { panic!() };
     assert_eq!((field.as_str(), &value["errors"][0]["code"]), ("messages", &json!(130_429)));
+}
+
+#[test]
+fn what_a_person_sets_about_marketing_is_read() {
+    let expected = ReceivedPreference {
+        account: "106540352242922".parse().unwrap(),
+        from: sheena(),
+        at: Timestamp::from_secs(1_739_321_024),
+        category: Category::Marketing,
+        says: Says::Stop,
+        detail: Some("User requested to stop marketing messages".into()),
+    };
+    assert_eq!(events("user_preferences"), [ChannelEvent::Preference(expected.clone())]);
+
+    let with = |path: &str, value: Value| {
+        let mut body: Value = serde_json::from_slice(&fixture("user_preferences")).unwrap();
+        *body.pointer_mut(&format!("/entry/0/changes/0/value{path}")).unwrap() = value;
+        channel().parse(body.to_string().as_bytes()).unwrap()
+    };
+    let resumed = ReceivedPreference { says: Says::Give, ..expected };
+    assert_eq!(with("/user_preferences/0/value", json!("resume")), [ChannelEvent::Preference(resumed)]);
+    let scoped = json!([{ "user_id": "US.1", "category": "marketing_messages", "value": "stop" }]);
+    let [ChannelEvent::Preference(scoped)] = &with("/user_preferences", scoped)[..] else { panic!() };
+    assert_eq!((scoped.from.user_id.as_deref(), scoped.at), (Some("US.1"), NOW));
+    for (path, wrong) in [
+        ("/user_preferences/0/value", json!("perhaps")),
+        ("/user_preferences/0/category", json!("weather")),
+        ("/user_preferences", json!([{ "category": "marketing_messages", "value": "stop" }, 7])),
+        ("/user_preferences", json!("stop")),
+        ("/metadata", json!(null)),
+    ] {
+        for event in with(path, wrong.clone()) {
+            let known = matches!(&event, ChannelEvent::Notice { field, .. } if field == "user_preferences")
+                || matches!(&event, ChannelEvent::Preference(one) if one.from.phone.is_some());
+            assert!(known, "{path} {wrong}: {event:?}");
+        }
+    }
 }
 
 #[test]
@@ -357,6 +394,7 @@ fn one_body_serves_several_numbers_and_a_malformed_message_takes_no_other_along(
                 }
             ),
             ChannelEvent::Status(s) => format!("{} status {:?}", s.account, s.status),
+            ChannelEvent::Preference(p) => format!("{} preference {:?}", p.account, p.says),
             ChannelEvent::Notice { field, value } => format!("notice {field} {value}"),
         })
         .collect();

@@ -8,6 +8,7 @@ pub mod rights;
 use std::sync::Arc;
 
 use heddle_actors::audit::{AuditError, AuditLog};
+use heddle_actors::consent;
 use heddle_actors::conversation::thread::ThreadError;
 use heddle_actors::identity::{Identity, IdentityError};
 use heddle_actors::ports::Ports;
@@ -19,6 +20,7 @@ use heddle_connectors::knowledge::extract::File;
 use heddle_connectors::knowledge::extract::process::{Extractor, Place};
 use heddle_schemas::audit::chain::{Noted, Verdict};
 use heddle_schemas::audit::{Act, Entry, Note, Outcome, What, Who};
+use heddle_schemas::consent::Says;
 use heddle_schemas::contact::ContactName;
 use heddle_schemas::id::{ContactId, ConversationId, MessageKey, TenantId};
 use heddle_schemas::ports::keys::KeysError;
@@ -30,6 +32,7 @@ use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::zone::Month;
 
+use crate::consents::{ConsentEntry, Consents};
 use crate::dead_letters::{DeadLetters, DeadLettersError, Letter, LetterId, Replay, Replayed};
 use crate::rotation::{self, KeysStatus, Rotate, Rotated};
 use crate::usage::Usage;
@@ -52,6 +55,9 @@ pub enum AdministrationError {
     /// What is kept of a contact cannot be read.
     #[error(transparent)]
     Thread(#[from] ThreadError),
+    /// What is entered about a contact's consent is wrong.
+    #[error("{0}")]
+    Entry(String),
     /// The tenant's keys.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -76,6 +82,14 @@ pub enum AdministrationError {
 }
 
 impl AdministrationError {
+    fn of(error: IdentityError, tenant: &TenantId) -> Self {
+        match error {
+            IdentityError::Nameless => Self::UnknownContact(tenant.clone()),
+            IdentityError::Store(error) => Self::Store(error),
+            IdentityError::Keys(error) => Self::Keys(error),
+        }
+    }
+
     /// Whether the same may work later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -299,15 +313,64 @@ impl Administration {
         match named {
             ContactName::Id(contact) => Ok(*contact),
             ContactName::Met(kind, address) => {
-                let unknown = || AdministrationError::UnknownContact(id.clone());
-                match self.identity.find(id, *kind, address).await {
-                    Ok(found) => found.ok_or_else(unknown),
-                    Err(IdentityError::Nameless) => Err(unknown()),
-                    Err(IdentityError::Store(error)) => Err(error.into()),
-                    Err(IdentityError::Keys(error)) => Err(error.into()),
-                }
+                let found = self.identity.find(id, *kind, address).await;
+                let found = found.map_err(|error| AdministrationError::of(error, id))?;
+                found.ok_or_else(|| AdministrationError::UnknownContact(id.clone()))
             }
         }
+    }
+
+    /// What holds for a contact.
+    ///
+    /// # Errors
+    /// As [`Administration::contact`].
+    pub async fn consents(
+        &self,
+        id: &TenantId,
+        named: &ContactName,
+    ) -> Result<Consents, AdministrationError> {
+        let contact = self.contact(id, named).await?;
+        self.consents_of(id, contact).await
+    }
+
+    async fn consents_of(&self, id: &TenantId, contact: ContactId) -> Result<Consents, AdministrationError> {
+        let record = consent::load(&*self.ports.state, id, contact).await?;
+        let cipher = self.ports.keys.tenant(id).await?;
+        Ok(Consents::of(id, &*cipher, contact, &record)?)
+    }
+
+    /// Enters what a contact said. One who has never been met is made: an opt-out holds for who is written to first.
+    ///
+    /// # Errors
+    /// [`AdministrationError`].
+    pub async fn enter(
+        &self,
+        id: &TenantId,
+        named: &ContactName,
+        entry: ConsentEntry,
+    ) -> Result<Consents, AdministrationError> {
+        self.tenant(id)?;
+        let key = MessageKey::from_bytes((self.ports.random)());
+        let given = entry.says == Says::Give;
+        let statement = entry.statement(key, self.ports.clock.now()).map_err(AdministrationError::Entry)?;
+        let contact = match named {
+            ContactName::Id(contact) => *contact,
+            ContactName::Met(kind, address) => self
+                .identity
+                .resolve(id, *kind, address)
+                .await
+                .map_err(|error| AdministrationError::of(error, id))?,
+        };
+        self.audited(Some(id), What::ContactConsent { contact, given }, async {
+            let cipher = self.ports.keys.tenant(id).await?;
+            let told = consent::record(&self.ports, id, &*cipher, contact, &statement).await?;
+            if !told.is_empty() {
+                self.ports.log.append(told).await?;
+            }
+            Ok(())
+        })
+        .await?;
+        self.consents_of(id, contact).await
     }
 
     /// Wraps the keys of tenants by the present master key, those of one page.

@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`cli`]: the command line, one command a file.
 //! - [`configuration`]: `heddle.toml`, the environment, secrets; read once.
+//! - [`consents`]: what contacts consented to, as operators see and enter it.
 //! - [`stores`]: log and state; [`node`]: the wiring; [`service`]: a node that serves; [`administration`]: what an operator may do.
 //! - [`masters`]: master keys as the configuration names them; [`rotation`]: from one to another, while everything runs.
 //! - [`usage`]: what a tenant has used in a month, as it is shown.
@@ -14,6 +15,7 @@
 pub mod administration;
 pub mod cli;
 pub mod configuration;
+pub mod consents;
 pub mod dead_letters;
 pub mod http;
 pub mod masters;

@@ -6,6 +6,7 @@
 //! - [`hours`]: opening hours, and what is open when.
 //! - [`id`]: tenants, contacts, conversations, turns, outbound messages.
 //! - [`time`]: timestamps and durations as they are written in records and files.
+//! - [`consent`]: what contacts consented to and opted out of.
 //! - [`contact`]: what people call a contact.
 //! - [`content`]: what a customer or an agent says, whatever the channel.
 //! - [`record`]: what is in each topic, as JSON with a version; JSON Schema in [`record::schema`].
@@ -23,6 +24,7 @@
 
 pub mod audit;
 pub mod config;
+pub mod consent;
 pub mod contact;
 pub mod content;
 pub mod erasure;

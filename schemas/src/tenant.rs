@@ -13,6 +13,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::consent::Says;
+use crate::consent::words::ConsentWords;
 use crate::hours::Hours;
 use crate::id::{AccountId, AccountKey, ChannelKind, TenantId};
 use crate::language::Language;
@@ -59,6 +61,9 @@ pub struct Tenant {
     /// How its documents are searched.
     #[serde(default)]
     pub knowledge: KnowledgeBase,
+    /// What people may write to say no more.
+    #[serde(default)]
+    pub consent: ConsentWords,
 }
 
 fn default_region() -> String {
@@ -523,6 +528,7 @@ impl Tenant {
         check(self.llm.provider != Provider::Extractive || self.llm.fallbacks.is_empty(), &|| {
             "llm.fallbacks: extractive asks nobody, and needs none".into()
         });
+        self.consent.faults().into_iter().for_each(|fault| check(false, &|| fault.clone()));
         self.hours.faults().into_iter().for_each(|fault| check(false, &|| fault.clone()));
         let faults_of_calendar = self.calendar.iter().flat_map(CalendarAccess::faults);
         faults_of_calendar.for_each(|fault| check(false, &|| fault.clone()));
@@ -550,6 +556,12 @@ impl Tenant {
             check(!channel.verify_token.is_empty(), &|| format!("{}: is empty", at("verify_token")));
         }
         if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
+    }
+
+    /// Whether a message says that the person wants no more, and nothing else.
+    #[must_use]
+    pub fn is_stop_word(&self, message: &str) -> bool {
+        self.consent.says(message, self.knowledge.language) == Some(Says::Stop)
     }
 
     /// Every secret with its place, for resolving, sealing and opening.

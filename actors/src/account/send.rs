@@ -4,11 +4,16 @@
 //! after it, each durably. Who finds an attempt without a result does not know whether the message was
 //! taken: it is *unknown*, and goes to the account's unknown rows until a status settles it or the wait
 //! is over. Settling a send tells its conversation, in the same batch.
+//!
+//! Right before the call it is asked whether the message may still go: a message that is no reply needs that its
+//! contact has not opted out, by the record as it is in the store then; anything with a window needs that this is
+//! not over. What may not go is settled as failed, with a code of the engine's own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use heddle_schemas::consent::{Category, How, Says, Standing};
 use heddle_schemas::id::{AccountKey, ContactId, ConversationId, OutboundId};
 use heddle_schemas::ports::channel::{Accepted, Access, Channel, FailureClass, OutboundMessage, SendError};
 use heddle_schemas::ports::keys::KeysError;
@@ -16,16 +21,17 @@ use heddle_schemas::ports::state::{Batch, Fence, StoreError, Write};
 use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::record::event::{Event, EventRecord};
 use heddle_schemas::record::inbound::{
-    DeliveryFailure, DeliveryReport, DeliveryStatus, InboundEvent, InboundRecord,
+    DeliveryFailure, DeliveryReport, DeliveryStatus, InboundEvent, InboundRecord, Withheld,
 };
-use heddle_schemas::record::outbound::{SealedMessage, SendCommand};
+use heddle_schemas::record::outbound::{Purpose, SealedMessage, SendCommand};
 use heddle_schemas::record::{V, encode, log_aad};
 use heddle_schemas::table::Key;
 use heddle_schemas::time::{Day, Timestamp};
 use heddle_schemas::topic::{Offset, Topic};
 use serde::{Deserialize, Serialize};
 
-use crate::commit::{commit, read};
+use crate::commit::{self, commit, read};
+use crate::consent::{self, Statement};
 use crate::partition::Receipt;
 use crate::ports::Context;
 use crate::publish;
@@ -48,7 +54,7 @@ pub enum Journal {
     Sent,
     /// The channel will not take it.
     Failed {
-        /// The channel's code.
+        /// The channel's code; below zero, that of a [`Withheld`].
         code: i64,
     },
     /// Nobody knows, and policy gave it up.
@@ -161,7 +167,7 @@ impl Send {
                     return Ok((item, Ended::Unknown(due)));
                 }
                 Some(journal @ (Journal::Sent | Journal::Failed { .. } | Journal::GivenUp)) => {
-                    self.settle(&item, &journal, None).await?;
+                    self.settle(&item, &journal, None, None).await?;
                     return Ok((item, Ended::Settled { called: false }));
                 }
             }
@@ -176,12 +182,16 @@ impl Send {
         };
         let attempt = item.refused + 1;
         self.journal(&item, &Journal::Attempting { attempt }).await?;
+        if let Some(why) = self.withheld(&item).await? {
+            self.withhold(&item, why).await?;
+            return Ok((item, Ended::Settled { called: false }));
+        }
         // Whoever was suspended since may have lost the account meanwhile, and the call cannot be fenced.
         let Fence { partition, epoch } = self.fence;
         read(&ports.metrics, || ports.log.holds(partition, epoch)).await?;
         let ended = match self.call(&message).await {
             Ok(accepted) => {
-                self.settle(&item, &Journal::Sent, Some(&accepted)).await?;
+                self.settle(&item, &Journal::Sent, Some(&accepted), None).await?;
                 Ended::Settled { called: true }
             }
             Err(error) => self.failed(&item, attempt, error).await?,
@@ -190,6 +200,68 @@ impl Send {
             item.refused = attempt;
         }
         Ok((item, ended))
+    }
+
+    /// Why the message may not go now, if it may not.
+    async fn withheld(&self, item: &Item) -> Result<Option<Withheld>, StoreError> {
+        let ports = &self.context.ports;
+        // A reply answers what the customer asked, and goes out also after an opt-out.
+        if item.command.purpose == Purpose::Campaign {
+            let category = item.command.category.unwrap_or(Category::Marketing);
+            let standing = consent::standing(ports, &self.account.tenant, item.contact(), category).await?;
+            if standing == Standing::Stopped {
+                return Ok(Some(Withheld::OptedOut));
+            }
+        }
+        let is_over = item.command.window_until.is_some_and(|until| ports.clock.now() >= until);
+        Ok(is_over.then_some(Withheld::WindowOver))
+    }
+
+    async fn withhold(&self, item: &Item, why: Withheld) -> Result<(), StoreError> {
+        self.context.ports.metrics.withheld(why);
+        let (conversation, outbound) = (item.conversation.clone(), item.command.id);
+        let event = Event::SendWithheld { conversation, outbound, because: why };
+        self.settle(item, &Journal::Failed { code: why.code() }, None, Some(event)).await
+    }
+
+    /// The channel says that the contact wants no more marketing: known from now on, whoever sends.
+    async fn opted_out(&self, item: &Item, code: i64) -> Result<(), StoreError> {
+        let ports = &self.context.ports;
+        let tenant = &self.account.tenant;
+        let at = ports.clock.now();
+        let mut pause = commit::PAUSES.0;
+        let told = loop {
+            let recorded = async {
+                let cipher = ports.keys.tenant(tenant).await?;
+                let id = format!("{}/{}", self.account, item.command.id);
+                let statement = Statement {
+                    says: Says::Stop,
+                    categories: vec![Category::Marketing],
+                    at,
+                    how: How::ChannelError,
+                    key: cipher.hash("message", id.as_bytes()),
+                    text: Some(code.to_string()),
+                };
+                Ok(consent::record(ports, tenant, &*cipher, item.contact(), &statement).await?)
+            };
+            match recorded.await {
+                Ok(told) => break told,
+                Err(KeysError::Store(error)) if error.is_transient() => {
+                    ports.metrics.store_retried(&error);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(commit::PAUSES.1);
+                }
+                Err(KeysError::Store(StoreError::Corrupt { detail })) => {
+                    // It counts as an opt-out as it is.
+                    tracing::error!(%tenant, detail, "an opt-out cannot be recorded");
+                    break Vec::new();
+                }
+                Err(KeysError::Store(error)) => return Err(error),
+                // The tenant's key is gone, and with it everything that could be sent.
+                Err(_) => break Vec::new(),
+            }
+        };
+        self.commit(Batch { outputs: told, ..Batch::default() }).await
     }
 
     async fn call(&self, message: &OutboundMessage) -> Result<Accepted, SendError> {
@@ -214,7 +286,10 @@ impl Send {
         match error.class {
             FailureClass::Final | FailureClass::OptedOut => {
                 let code = error.code.unwrap_or_default();
-                self.settle(item, &Journal::Failed { code }, None).await?;
+                if error.class == FailureClass::OptedOut {
+                    self.opted_out(item, code).await?;
+                }
+                self.settle(item, &Journal::Failed { code }, None, None).await?;
                 Ok(Ended::Settled { called: true })
             }
             FailureClass::Unknown => Ok(Ended::Unknown(self.unknown(item).await?)),
@@ -258,18 +333,17 @@ impl Send {
         Write::put_until(Key::send(&self.account, outbound), encode(journal), expires)
     }
 
-    /// Settles a send and tells its conversation.
+    /// Settles a send and tells its conversation, and with `told` everybody else.
     async fn settle(
         &self,
         item: &Item,
         journal: &Journal,
         accepted: Option<&Accepted>,
+        told: Option<Event>,
     ) -> Result<(), StoreError> {
         let ports = &self.context.ports;
         let (status, failure) = match journal {
-            Journal::Failed { code } => {
-                (DeliveryStatus::Failed, Some(DeliveryFailure { code: *code, title: String::new() }))
-            }
+            Journal::Failed { code } => (DeliveryStatus::Failed, Some(DeliveryFailure::of(*code))),
             Journal::GivenUp => (DeliveryStatus::Failed, None),
             _ => (DeliveryStatus::Sent, None),
         };
@@ -298,6 +372,9 @@ impl Send {
             outputs: vec![publish::inbound(ports, &notice)],
             ..Batch::default()
         };
+        let tenant = self.account.tenant.clone();
+        let told = told.map(|event| publish::event(ports, &EventRecord { v: V, tenant, at, event }));
+        batch.outputs.extend(told);
         item.take_out(&self.account, &mut batch);
         self.commit(batch).await
     }

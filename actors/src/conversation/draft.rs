@@ -5,6 +5,7 @@
 //! always is the only one, and never copied in case there is a second.
 
 use bytes::Bytes;
+use heddle_schemas::consent::WINDOW;
 use heddle_schemas::content::{Address, Content};
 use heddle_schemas::id::{ConversationId, MessageKey, OutboundId, TurnId};
 use heddle_schemas::ports::keys::Cipher;
@@ -184,7 +185,7 @@ impl Conversation {
         if let (Some((turn, tally)), Some(log)) = (draft.decided, log) {
             let texts = draft.row.replies_of(turn).map_or(&[][..], |decided| decided.texts);
             let address = draft.address.as_ref().unwrap_or(&loaded.address);
-            outputs.extend(self.replies(loaded, turn, texts, address, log, draft.now, again));
+            outputs.extend(self.replies(loaded, &draft.head, turn, texts, address, log, draft.now, again));
             outputs.push(self.told(loaded, turn, tally, draft.now));
             after.extend(tally.spent.map(|spent| {
                 let by = self.spent_by(turn, spent.number);
@@ -208,6 +209,7 @@ impl Conversation {
     pub(super) fn replies(
         &self,
         loaded: &Loaded,
+        head: &Head,
         turn: TurnId,
         texts: &[String],
         address: &Address,
@@ -216,6 +218,7 @@ impl Conversation {
         again: bool,
     ) -> Vec<NewRecord> {
         let mut records = Vec::with_capacity(texts.len() + 1);
+        let window_until = head.customer_at.after(WINDOW);
         for (index, text) in (0_u16..).zip(texts) {
             let id = OutboundId { contact: self.id.contact, turn, index };
             let content = Content::Text { body: text.clone() };
@@ -223,7 +226,15 @@ impl Conversation {
             let at = log_aad(Topic::Outbound, &id);
             let sealed = encode_for(&message, |plain| log.seal(&at, plain));
             let fence = Some(self.home.fence);
-            let command = SendCommand { id, purpose: Purpose::Reply, again, fence, sealed };
+            let command = SendCommand {
+                id,
+                purpose: Purpose::Reply,
+                again,
+                fence,
+                window_until: Some(window_until),
+                category: None,
+                sealed,
+            };
             let command = OutboundCommand::Send(command);
             let record = OutboundRecord { v: V, conversation: self.id.clone(), at: now, command };
             records.push(loaded.routes.outbound(&record));

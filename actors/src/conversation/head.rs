@@ -48,7 +48,7 @@ pub struct Head {
     pub v: u16,
     /// The next history row.
     pub next_row: u64,
-    /// When the customer last wrote: opens the customer-service window.
+    /// When the customer last wrote, by the channel's clock: opens the customer-service window.
     pub customer_at: Timestamp,
     /// How the customer is reached, sealed under the contact's key.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -455,7 +455,8 @@ impl Conversation {
         ports.metrics.republished();
         let now = ports.clock.now();
         let log = ports.keys.log(&self.id.tenant, now.day()).await?;
-        owed.outputs = self.replies(loaded, last.turn, decision.texts, &loaded.address, &*log, now, true);
+        owed.outputs =
+            self.replies(loaded, &loaded.head, last.turn, decision.texts, &loaded.address, &*log, now, true);
         owed.outputs.push(self.told(loaded, last.turn, decision.tally, now));
         Ok(owed)
     }
@@ -570,7 +571,10 @@ impl Conversation {
         let mut draft = Box::new(Draft::new(&self.id, &loaded.head, tenant, self.context.ports.clock.now()));
         let (now, number) = (draft.now, draft.number);
         let Draft { head, row, address: changed, .. } = &mut *draft;
-        head.customer_at = head.customer_at.max(act.sent_at);
+        // A reaction, an edit or a notice of the channel opens no window.
+        if act.kind == ActKind::Say && !matches!(said.content, Some(Content::System { .. })) {
+            head.customer_at = head.customer_at.max(act.sent_at);
+        }
         if !loaded.address.holds(&said.from) {
             let mut address = loaded.address.clone();
             address.update(&said.from);
@@ -591,6 +595,9 @@ impl Conversation {
             // A human answers, who reads it in the thread.
             (ActKind::Say, _, _) if head.human_since.is_some() => {}
             (ActKind::Say, _, Asks::Answer(_) | Asks::Fallback) if late => self.context.ports.metrics.late(),
+            // The way in has recorded it; there is nothing to be said to it.
+            (ActKind::Say, _, Asks::Answer(text))
+                if tenant.consent.stopped_text.is_empty() && tenant.is_stop_word(text) => {}
             (ActKind::Say, _, Asks::Answer(_) | Asks::Fallback) => {
                 let open = Open { key: act.key, row: number, text: text.is_some(), at: taken_in };
                 turn = Some(head.say(open, now, tenant.agent.settle, covers));

@@ -133,7 +133,7 @@ impl Turn {
             return self.fallback(Usage::default()).await;
         };
         let _permit = admitted.ok_or(StoreError::Closed)?;
-        if !(self.responder.calls_outside() && self.has_text()) {
+        if !(self.responder.calls_outside() && self.has_text()) || self.ends_in_stop_word() {
             return self.decide().await;
         }
         let (attempt, covered) = self.claim().await?;
@@ -151,6 +151,9 @@ impl Turn {
     /// # Errors
     /// As [`Turn::run`].
     pub async fn decide(self) -> Result<Ended, StoreError> {
+        if self.ends_in_stop_word() {
+            return self.confirm_stop().await;
+        }
         let answer = match self.has_text() {
             true => {
                 let question = self.question(1, self.passages().await?);
@@ -329,6 +332,22 @@ impl Turn {
             (WhenSpent::Fallback, Resource::Tokens | Resource::Money) => {
                 Box::pin(self.fallback(Usage::default())).await
             }
+        }
+    }
+
+    /// Whether the customer's last word is a stop word that is answered with the tenant's own text. Where more
+    /// follows it, that is what is answered.
+    fn ends_in_stop_word(&self) -> bool {
+        let last = self.asked.last().and_then(|asked| asked.text.as_deref());
+        !self.tenant.consent.stopped_text.is_empty()
+            && last.is_some_and(|text| self.tenant.is_stop_word(text))
+    }
+
+    async fn confirm_stop(&self) -> Result<Ended, StoreError> {
+        let texts = vec![self.tenant.consent.stopped_text.clone()];
+        match self.take(Amounts { messages: 1, ..Amounts::NONE }).await? {
+            Ok(hold) => Ok(self.said(texts, Outcome::Answered, Vec::new(), Usage::default(), Some(hold))),
+            Err(_) => Ok(self.silent()),
         }
     }
 

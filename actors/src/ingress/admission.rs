@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_schemas::id::{AccountId, ChannelKind, TenantId};
-use heddle_schemas::ports::channel::{Act, ChannelEvent, ReceivedMessage, ReceivedStatus};
+use heddle_schemas::ports::channel::{
+    Act, ChannelEvent, ReceivedMessage, ReceivedPreference, ReceivedStatus,
+};
 use heddle_schemas::record::RecordError;
 use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::record::ingress::{IngressEvent, IngressRecord, MAX_BYTES, Sender, read, tenant_of};
@@ -127,6 +129,17 @@ fn event(record: IngressRecord) -> Result<ChannelEvent, Refused> {
             Act::React { target: target_message_id.into(), emoji }
         }
         IngressEvent::Rename { to } => Act::Rename { to: somebody(Some(to))?.into(), body: None },
+        IngressEvent::Preference { category, says, detail } => {
+            let (from, detail) = (somebody(from)?.into(), detail.map(String::from));
+            return Ok(ChannelEvent::Preference(ReceivedPreference {
+                account,
+                from,
+                at,
+                category,
+                says,
+                detail,
+            }));
+        }
         IngressEvent::Status { outbound_id, status, failure } => {
             let outbound = Some(outbound_id);
             return Ok(ChannelEvent::Status(ReceivedStatus {

@@ -42,6 +42,7 @@ fn ids(event: &ChannelEvent) -> impl Iterator<Item = (&'static str, &str)> {
             Act::Rename { to, .. } => (Some(&message.from), Some(to)),
             _ => (Some(&message.from), None),
         },
+        ChannelEvent::Preference(preference) => (Some(&preference.from), None),
         ChannelEvent::Status(_) | ChannelEvent::Notice { .. } => (None, None),
     };
     from.into_iter().chain(to).flat_map(|Address { phone, user_id, parent_user_id, name: _ }| {

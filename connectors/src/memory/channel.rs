@@ -25,6 +25,9 @@ use subtle::ConstantTimeEq as _;
 
 use super::faults::pause;
 
+/// The code by which the scripted provider says that a person wants no more marketing.
+pub const OPT_OUT: i64 = 131_050;
+
 /// What becomes of one call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Reply {
@@ -171,6 +174,10 @@ impl Channel for ScriptedChannel {
         let webhook: Webhook =
             serde_json::from_slice(body).map_err(|error| WebhookError::Body(error.to_string()))?;
         Ok(webhook.into_events())
+    }
+
+    fn is_opt_out(&self, code: i64) -> bool {
+        self.webhooks.as_ref().map_or(code == OPT_OUT, |channel| channel.is_opt_out(code))
     }
 
     async fn send(&self, access: &Access, message: &OutboundMessage) -> Result<Accepted, SendError> {

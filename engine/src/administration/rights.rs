@@ -10,6 +10,7 @@ use heddle_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Administration, AdministrationError};
+use crate::consents::Consents;
 
 /// All that is kept of a contact.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,6 +23,8 @@ pub struct Export {
     pub at: Timestamp,
     /// Its conversations, one for each account that it has met.
     pub conversations: Vec<Exported>,
+    /// What it has consented to and opted out of.
+    pub consents: Consents,
     /// Its erasures before.
     pub erasures: Vec<Erasure>,
 }
@@ -49,7 +52,15 @@ impl Administration {
         self.exported(id, Some(contact), records);
         let erasures = erasure::list(&self.ports, id).await?;
         let erasures = erasures.into_iter().filter(|erasure| erasure.contact == contact).collect();
-        Ok(Export { tenant: id.clone(), contact, at: self.ports.clock.now(), conversations, erasures })
+        let consents = self.consents_of(id, contact).await?;
+        Ok(Export {
+            tenant: id.clone(),
+            contact,
+            at: self.ports.clock.now(),
+            conversations,
+            consents,
+            erasures,
+        })
     }
 
     /// Has a contact forgotten: it is under way when this returns.

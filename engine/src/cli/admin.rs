@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use super::Failure;
 use crate::administration::rights::Export;
 use crate::administration::{Administration, AdministrationError, By};
+use crate::consents::{ConsentEntry, Consents};
 use crate::dead_letters::{DeadLettersError, Filters, Letter, LetterId, Page, Replay, Replayed};
 use crate::http::admin::{ENTRIES, Handles, List};
 use crate::http::asker;
@@ -91,6 +92,7 @@ impl From<AdministrationError> for Failure {
         match error {
             AdministrationError::Knowledge(KnowledgeError::Refused { .. })
             | AdministrationError::DeadLetters(DeadLettersError::Request(_))
+            | AdministrationError::Entry(_)
             | AdministrationError::Keys(KeysError::Master { .. }) => Self::Usage(error.into()),
             error => Self::Failed(error.into()),
         }
@@ -200,6 +202,29 @@ impl Admin {
                 remote.ask::<()>(Method::PUT, &path, &[], Some(body)).await
             }
             Self::Local(_, local) => Ok(local.handle(conversation, by).await?),
+        }
+    }
+
+    /// What a contact has consented to and opted out of; with an entry, once that is taken in.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn consents(
+        &self,
+        id: &TenantId,
+        contact: &ContactName,
+        entry: Option<ConsentEntry>,
+    ) -> Result<Consents, Failure> {
+        match (self, entry) {
+            (Self::Remote(remote), entry) => {
+                let method = if entry.is_some() { Method::POST } else { Method::GET };
+                let body = entry.map(|entry| serde_json::to_value(entry).expect("an entry is always JSON"));
+                let name = contact.to_string();
+                let path = format!("tenants/{id}/contacts/consent");
+                remote.ask(method, &path, &[("contact", &name)], body).await
+            }
+            (Self::Local(_, local), Some(entry)) => Ok(local.enter(id, contact, entry).await?),
+            (Self::Local(_, local), None) => Ok(local.consents(id, contact).await?),
         }
     }
 

@@ -1,18 +1,21 @@
-//! `heddle contact`: who answers in a conversation, and what a person may ask for.
+//! `heddle contact`: who answers in a conversation, what may be sent to a contact, and what a person may ask for.
 
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use heddle_schemas::config::Config;
+use heddle_schemas::consent::{Category, Says, Standing};
 use heddle_schemas::contact::ContactName;
 use heddle_schemas::erasure::Erasure;
 use heddle_schemas::id::{ConversationId, TenantId};
 use heddle_schemas::record::inbound::Handler;
+use heddle_schemas::time::Timestamp;
 use serde_json::json;
 
 use super::Failure;
 use super::admin::{Admin, Where};
 use super::output::{Output, table};
+use crate::consents::{ConsentEntry, Consents, Entered, Held, Shown, Time};
 
 /// What to do with a contact.
 #[derive(Debug, Args)]
@@ -35,6 +38,8 @@ enum Action {
         /// Which, as events name it: tenant/channel/account/contact.
         conversation: ConversationId,
     },
+    /// Show what a contact has consented to and opted out of; with --stop or --give, enter it.
+    Consent(Consent),
     /// Print all that is kept of a person, as JSON.
     Export(Person),
     /// Have a person forgotten: the key of all that is kept is destroyed, then every row is removed.
@@ -50,6 +55,53 @@ enum Action {
         /// The tenant.
         tenant: TenantId,
     },
+}
+
+#[derive(Debug, Args)]
+struct Consent {
+    /// The tenant.
+    tenant: TenantId,
+    /// The contact: a phone number as +4915112345678, a channel's id as whatsapp:ID, or its own id.
+    contact: ContactName,
+    /// What it is about; without it --stop is about everything.
+    #[arg(long, value_enum)]
+    purpose: Option<Purpose>,
+    /// The contact wants no more of it.
+    #[arg(long, conflicts_with = "give")]
+    stop: bool,
+    /// The contact consents to it.
+    #[arg(long, requires = "purpose")]
+    give: bool,
+    /// Where that is from.
+    #[arg(long, value_enum, default_value_t = Entered::Operator)]
+    how: Entered,
+    /// When it was said, as 2026-01-01T12:00:00Z; now if it is not given. What was said last holds.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    at: Option<Timestamp>,
+    /// In which words. They outlive an erasure of the contact, so they should name nobody.
+    #[arg(long)]
+    text: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Purpose {
+    Marketing,
+    Utility,
+}
+
+impl From<Purpose> for Category {
+    fn from(purpose: Purpose) -> Self {
+        match purpose {
+            Purpose::Marketing => Self::Marketing,
+            Purpose::Utility => Self::Utility,
+        }
+    }
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    let quoted = serde_json::Value::String(text.to_owned());
+    let read: Result<Time, _> = serde_json::from_value(quoted);
+    read.map(|Time(at)| at).map_err(|error| error.to_string())
 }
 
 /// Who it is about.
@@ -83,6 +135,7 @@ async fn act(admin: &Admin, action: Action, output: &mut Output) -> Result<(), F
         Action::GiveBack { conversation } => {
             handle(admin, conversation, Handler::Agent, "is the agent's again", output).await
         }
+        Action::Consent(asked) => consent(admin, asked, output).await,
         Action::Export(Person { tenant, contact }) => {
             let export = admin.export(&tenant, &contact).await?;
             let text = serde_json::to_string_pretty(&export).expect("an export is always JSON");
@@ -173,4 +226,49 @@ fn row(erasure: &Erasure) -> [String; 6] {
         done,
         erasure.rows().to_string(),
     ]
+}
+
+async fn consent(admin: &Admin, asked: Consent, output: &mut Output) -> Result<(), Failure> {
+    let Consent { tenant, contact, purpose, stop, give, how, at, text } = asked;
+    let purpose = purpose.map(Category::from);
+    let says = match (stop, give) {
+        (true, _) => Some(Says::Stop),
+        (_, true) => Some(Says::Give),
+        _ => None,
+    };
+    if says.is_none() && (at.is_some() || text.is_some()) {
+        let why = "--at and --text belong to what is entered: say --stop or --give";
+        return Err(Failure::Usage(anyhow::anyhow!(why)));
+    }
+    let entry = says.map(|says| ConsentEntry {
+        says,
+        purposes: purpose.map_or_else(|| Category::ALL.to_vec(), |purpose| vec![purpose]),
+        how,
+        at: at.map(Time),
+        text,
+    });
+    let mut consents = admin.consents(&tenant, &contact, entry).await?;
+    consents.purposes.retain(|category, _| purpose.is_none_or(|purpose| purpose == *category));
+    output.result(&consents, || shown(&consents));
+    Ok(())
+}
+
+fn shown(consents: &Consents) -> String {
+    let mut lines = vec![format!("contact {}", consents.contact)];
+    for (category, Held { standing, given, stopped }) in &consents.purposes {
+        let standing = match standing {
+            Standing::Unknown => "nothing was said",
+            Standing::Given => "consent was given",
+            Standing::Stopped => "opted out",
+        };
+        lines.push(format!("{category}: {standing}"));
+        lines.extend(given.as_ref().map(|given| evidence("given", given)));
+        lines.extend(stopped.as_ref().map(|stopped| evidence("stopped", stopped)));
+    }
+    lines.join("\n")
+}
+
+fn evidence(what: &str, Shown { at: Time(at), how, text }: &Shown) -> String {
+    let text = text.as_ref().map(|text| format!(", {text:?}")).unwrap_or_default();
+    format!("  {what} {at} ({}){text}", how.as_str())
 }

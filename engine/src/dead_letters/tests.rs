@@ -146,7 +146,15 @@ impl Site {
         let now = self.clock.now();
         let cipher = self.ports.keys.log(&conversation.tenant, now.day()).await.unwrap();
         let sealed = cipher.seal(&log_aad(Topic::Outbound, &id), &encode(&message));
-        let command = SendCommand { id, purpose: Purpose::Reply, again: false, fence: None, sealed };
+        let command = SendCommand {
+            id,
+            purpose: Purpose::Reply,
+            again: false,
+            fence: None,
+            window_until: None,
+            category: None,
+            sealed,
+        };
         let command = OutboundCommand::Send(command);
         let record = OutboundRecord { v: V, conversation: conversation.clone(), at: now, command };
         let from = TopicPartition { topic: Topic::Outbound, partition: 0 };

@@ -116,7 +116,8 @@ impl Desk<'_> {
         };
         let age = self.now.since(read.at);
         let note = match read.event {
-            ingress::IngressEvent::Status { .. } => String::new(),
+            // What was said last holds, so these change nothing the second time, however old they are.
+            ingress::IngressEvent::Status { .. } | ingress::IngressEvent::Preference { .. } => String::new(),
             _ if age > self.ages.remembered => return forgotten(self.ages),
             ingress::IngressEvent::Message { .. } => unanswered(age, self.ages),
             _ => String::new(),

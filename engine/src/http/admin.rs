@@ -12,6 +12,7 @@ use axum::routing::{get, post, put};
 use heddle_connectors::knowledge::extract::File;
 use heddle_schemas::audit::Entry;
 use heddle_schemas::audit::chain::{Noted, Verdict};
+use heddle_schemas::contact::ContactName;
 use heddle_schemas::id::{AccountId, ChannelKind, ContactId, ConversationId, TenantId};
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
 use heddle_schemas::record::inbound::Handler;
@@ -25,6 +26,7 @@ use super::asker::Asked;
 use super::problem::Problem;
 use super::{guard, openapi, rights};
 use crate::administration::AdministrationError;
+use crate::consents::{ConsentEntry, Consents};
 use crate::dead_letters::{Filters, Letter, LetterId, Page, Replay, Replayed};
 use crate::rotation::{KeysStatus, Rotate, Rotated};
 use crate::usage::Usage;
@@ -49,6 +51,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/tenants/{tenant}", get(show).put(apply))
         .route("/tenants/{tenant}/usage", get(usage))
         .route("/tenants/{tenant}/conversations/{channel}/{account}/{contact}/handling", put(handle))
+        .route("/tenants/{tenant}/contacts/consent", get(consents).post(enter))
         .route("/tenants/{tenant}/documents", get(documents).post(add).delete(remove))
         .route("/tenants/{tenant}/documents/file", post(add_file))
         .route("/tenants/{tenant}/search", post(search))
@@ -97,6 +100,13 @@ impl<T: Serialize> IntoResponse for List<T> {
 pub struct Named {
     /// The document's id.
     pub id: String,
+}
+
+/// A contact, named in the query: an id of a channel may hold any character.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct OfContact {
+    /// A phone number as `+4915112345678`, a channel's id as `whatsapp:ID`, or the contact's own id.
+    pub contact: ContactName,
 }
 
 /// A file, whose bytes are the request's body and whose `Content-Type` tells how it is written.
@@ -210,6 +220,23 @@ async fn handle(
     let conversation = ConversationId { tenant, channel, account, contact };
     administration.handle(conversation, handles.by).await?;
     Ok(StatusCode::ACCEPTED)
+}
+
+async fn consents(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<TenantId>,
+    Query(of): Query<OfContact>,
+) -> Answer<axum::Json<Consents>> {
+    Ok(axum::Json(shared.administration.consents(&id, &of.contact).await?))
+}
+
+async fn enter(
+    Asked(administration): Asked,
+    Path(id): Path<TenantId>,
+    Query(of): Query<OfContact>,
+    Json(entry): Json<ConsentEntry>,
+) -> Answer<axum::Json<Consents>> {
+    Ok(axum::Json(administration.enter(&id, &of.contact, entry).await?))
 }
 
 async fn documents(

@@ -10,9 +10,9 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-use super::admin::{Chain, Entries, Handles, List, OfMonth, OfTenant, Search, Uploaded};
+use super::admin::{Chain, Entries, Handles, List, OfContact, OfMonth, OfTenant, Search, Uploaded};
 use super::problem::Problem;
-use super::rights::Person;
+use crate::consents::{ConsentEntry, Consents};
 use crate::dead_letters::{Filters, Letter, LetterId, Page, Replay, Replayed};
 use crate::rotation::{KeysStatus, Rotate, Rotated};
 use crate::usage::Usage;
@@ -57,6 +57,17 @@ pub fn describe() -> Value {
             "parameters": conversation_path,
             "put": operation("Says who answers in a conversation from now on: the agent, or a human.", Some(body::<Handles>(&mut schemas)), &json!({ "202": { "description": "taken; in force after what the conversation received before" } }), &mut schemas),
         },
+        "/v1/tenants/{tenant}/contacts/consent": {
+            "parameters": tenant_path,
+            "get": with_parameters(
+                operation("What a contact has consented to and opted out of, with the evidence.", None, &answer::<Consents>(&mut schemas, "200"), &mut schemas),
+                query::<OfContact>(&mut schemas),
+            ),
+            "post": with_parameters(
+                operation("Enters a consent or an opt-out. What was said last holds.", Some(body::<ConsentEntry>(&mut schemas)), &answer::<Consents>(&mut schemas, "200"), &mut schemas),
+                query::<OfContact>(&mut schemas),
+            ),
+        },
         "/v1/tenants/{tenant}/documents": {
             "parameters": tenant_path,
             "get": operation("The tenant's documents, by id.", None, &answer::<List<DocumentSummary>>(&mut schemas, "200"), &mut schemas),
@@ -80,15 +91,15 @@ pub fn describe() -> Value {
         "/v1/tenants/{tenant}/contacts/export": {
             "parameters": tenant_path,
             "get": with_parameters(
-                operation("All that is kept of a contact, opened: its conversations, what was said in them, how far messages have come, its erasures.", None, &json!({ "200": { "description": "done", "content": { "application/json": { "schema": { "type": "object" } } } } }), &mut schemas),
-                query::<Person>(&mut schemas),
+                operation("All that is kept of a contact, opened: its conversations, what was said in them, how far messages have come, its consents and erasures.", None, &json!({ "200": { "description": "done", "content": { "application/json": { "schema": { "type": "object" } } } } }), &mut schemas),
+                query::<OfContact>(&mut schemas),
             ),
         },
         "/v1/tenants/{tenant}/contacts/forget": {
             "parameters": tenant_path,
             "post": with_parameters(
                 operation("Has a contact forgotten: its key is destroyed, its rows are removed. Asking twice does no harm.", None, &answer::<Erasure>(&mut schemas, "202"), &mut schemas),
-                query::<Person>(&mut schemas),
+                query::<OfContact>(&mut schemas),
             ),
         },
         "/v1/tenants/{tenant}/erasures": {

@@ -56,6 +56,7 @@ impl From<AdministrationError> for Problem {
             AdministrationError::Tenants(TenantsError::Faults(_) | TenantsError::Retention { .. })
             | AdministrationError::Knowledge(KnowledgeError::Refused { .. })
             | AdministrationError::Keys(KeysError::Master { .. })
+            | AdministrationError::Entry(_)
             | AdministrationError::DeadLetters(DeadLettersError::Request(_)) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }

@@ -6,14 +6,11 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use heddle_schemas::contact::ContactName;
 use heddle_schemas::erasure::Erasure;
 use heddle_schemas::id::{MessageKey, TenantId};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use super::Shared;
-use super::admin::{Answer, List, Path, Query};
+use super::admin::{Answer, List, OfContact, Path, Query};
 use super::asker::Asked;
 use crate::administration::rights::Export;
 
@@ -26,28 +23,21 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
         .route("/tenants/{tenant}/erasures/{erasure}", get(erasure))
 }
 
-/// Who asks, named in the query: an id of a channel may hold any character.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Person {
-    /// A phone number as `+4915112345678`, a channel's id as `whatsapp:ID`, or the contact's own id.
-    pub contact: ContactName,
-}
-
 // It is written into the audit log, so it is done in somebody's name though it changes nothing.
 async fn export(
     Asked(administration): Asked,
     Path(id): Path<TenantId>,
-    Query(person): Query<Person>,
+    Query(of): Query<OfContact>,
 ) -> Answer<axum::Json<Export>> {
-    Ok(axum::Json(administration.export(&id, &person.contact).await?))
+    Ok(axum::Json(administration.export(&id, &of.contact).await?))
 }
 
 async fn forget(
     Asked(administration): Asked,
     Path(id): Path<TenantId>,
-    Query(person): Query<Person>,
+    Query(of): Query<OfContact>,
 ) -> Answer<(StatusCode, axum::Json<Erasure>)> {
-    Ok((StatusCode::ACCEPTED, axum::Json(administration.forget(&id, &person.contact).await?)))
+    Ok((StatusCode::ACCEPTED, axum::Json(administration.forget(&id, &of.contact).await?)))
 }
 
 async fn erasures(State(shared): State<Arc<Shared>>, Path(id): Path<TenantId>) -> Answer<List<Erasure>> {

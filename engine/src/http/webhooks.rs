@@ -261,7 +261,10 @@ fn by_tenant(
         let owner = match &event {
             ChannelEvent::Notice { .. } => Some(addressed.tenant.clone()),
             ChannelEvent::Message(heddle_schemas::ports::channel::ReceivedMessage { account, .. })
-            | ChannelEvent::Status(heddle_schemas::ports::channel::ReceivedStatus { account, .. }) => owners
+            | ChannelEvent::Status(heddle_schemas::ports::channel::ReceivedStatus { account, .. })
+            | ChannelEvent::Preference(heddle_schemas::ports::channel::ReceivedPreference {
+                account, ..
+            }) => owners
                 .entry(account.clone())
                 .or_insert_with(|| {
                     let tenant = shared.tenants.by_account(addressed.kind, account)?;
@@ -292,6 +295,7 @@ fn count(shared: &Shared, kind: ChannelKind, events: &[ChannelEvent]) {
     for (name, is_one) in [
         ("message", (|event| matches!(event, ChannelEvent::Message(_))) as fn(&ChannelEvent) -> bool),
         ("status", |event| matches!(event, ChannelEvent::Status(_))),
+        ("preference", |event| matches!(event, ChannelEvent::Preference(_))),
         ("notice", |event| matches!(event, ChannelEvent::Notice { .. })),
     ] {
         shared.metrics.events(kind, name, events.iter().filter(|event| is_one(event)).count());

@@ -200,6 +200,7 @@ async fn take(State(target): State<Arc<Target>>, headers: HeaderMap, body: Bytes
                 }
             }
             ChannelEvent::Status(status) => target.statuses.lock().unwrap().push(status),
+            ChannelEvent::Preference(preference) => panic!("{preference:?}"),
             ChannelEvent::Notice { field, value } => panic!("{field}: {value}"),
         }
     }

@@ -14,7 +14,7 @@ use heddle_schemas::sealed::Secret;
 use heddle_schemas::topic::Topic;
 use serde_json::{Value, json};
 
-use crate::site::{Site, webhook};
+use crate::site::{Site, seconds, webhook};
 
 const FALLBACK: &str = "A colleague will get back to you.";
 
@@ -46,7 +46,7 @@ pub(crate) fn said(account: &str, from: &str, id: &str, message: Value) -> Strin
     let mut message = message;
     message["from"] = json!(from);
     message["id"] = json!(id);
-    message["timestamp"] = json!("1767225600");
+    message["timestamp"] = json!(seconds());
     webhook(&[json!({ "field": "messages", "value": {
         "messaging_product": "whatsapp",
         "metadata": { "display_phone_number": "15550001", "phone_number_id": account },

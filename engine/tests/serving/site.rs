@@ -1,7 +1,9 @@
 //! A serving node in this process, and a client that asks it as a provider or an operator would.
 
+use heddle_connectors::clock::SystemClock;
 use heddle_engine::service::Service;
 use heddle_schemas::config::Config;
+use heddle_schemas::ports::clock::Clock as _;
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -81,12 +83,17 @@ impl Site {
     }
 }
 
+/// The time as webhooks write it: a reply goes only within a day of what it answers.
+pub(crate) fn seconds() -> String {
+    (SystemClock.now().as_micros() / 1_000_000).to_string()
+}
+
 pub(crate) fn message(account: &str, id: &str, body: &str) -> Value {
     json!({ "field": "messages", "value": {
         "messaging_product": "whatsapp",
         "metadata": { "display_phone_number": "15550001", "phone_number_id": account },
         "contacts": [{ "profile": { "name": "Ann" }, "wa_id": "15551234" }],
-        "messages": [{ "from": "15551234", "id": id, "timestamp": "1767225600", "type": "text", "text": { "body": body } }],
+        "messages": [{ "from": "15551234", "id": id, "timestamp": seconds(), "type": "text", "text": { "body": body } }],
     }})
 }
 

@@ -52,6 +52,7 @@ pub(crate) fn written(tenant: &Tenant, event: &ChannelEvent) -> Vec<u8> {
             let event = json!({ "type": "status", "outbound_id": status.outbound, "status": status.status });
             (&status.account, &status.message_id, status.at, Value::Null, event)
         }
+        ChannelEvent::Preference(_) => unreachable!("no customer here does it"),
         ChannelEvent::Notice { .. } => unreachable!("no connector hands notices over"),
     };
     let record = json!({

@@ -162,6 +162,10 @@ impl Channel for Provider {
         unreachable!("the simulation hands events over itself")
     }
 
+    fn is_opt_out(&self, _: i64) -> bool {
+        false
+    }
+
     async fn send(&self, access: &Access, message: &OutboundMessage) -> Result<Accepted, SendError> {
         let dead = self.with(|inner| {
             *inner.calls.entry(message.id).or_default() += 1;

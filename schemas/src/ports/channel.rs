@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::consent::{Category, Says};
 use crate::content::{Address, Content, Context};
 use crate::id::{AccountId, ChannelKind, OutboundId};
 use crate::record::inbound::{DeliveryFailure, DeliveryStatus};
@@ -88,6 +89,8 @@ pub enum ChannelEvent {
     Message(ReceivedMessage),
     /// How far a message of ours has come.
     Status(ReceivedStatus),
+    /// A person said what the business may send, in a setting of the channel.
+    Preference(ReceivedPreference),
     /// Anything else the channel tells the business, such as `account_update`.
     Notice {
         /// The webhook's field.
@@ -164,6 +167,23 @@ pub struct ReceivedStatus {
     pub failure: Option<DeliveryFailure>,
 }
 
+/// What a person set in the channel about what a business may send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceivedPreference {
+    /// The account that was told.
+    pub account: AccountId,
+    /// Who.
+    pub from: Address,
+    /// When, by the channel's clock.
+    pub at: Timestamp,
+    /// About what.
+    pub category: Category,
+    /// What.
+    pub says: Says,
+    /// What the channel wrote about it.
+    pub detail: Option<String>,
+}
+
 /// Why a webhook's body could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookError {
@@ -193,6 +213,9 @@ pub trait Channel: Send + Sync + 'static {
     /// # Errors
     /// [`WebhookError::Body`].
     fn parse(&self, body: &[u8]) -> Result<Vec<ChannelEvent>, WebhookError>;
+
+    /// Whether a failure with this code says that the person wants no more marketing.
+    fn is_opt_out(&self, code: i64) -> bool;
 
     /// Sends a message, once: retrying is the account's decision.
     ///

@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::V;
+use super::inbound::Withheld;
 use crate::audit::Digest;
+use crate::consent::{Category, How};
 use crate::id::{
     AccountId, ChannelKind, ContactId, ConversationId, MessageKey, OutboundId, TenantId, TurnId,
 };
@@ -80,6 +82,37 @@ pub enum Event {
         outbound: OutboundId,
         /// How.
         by: Resolution,
+    },
+    /// A message was not sent: the engine itself withheld it.
+    SendWithheld {
+        /// In which conversation.
+        conversation: ConversationId,
+        /// Which message.
+        outbound: OutboundId,
+        /// Why.
+        because: Withheld,
+    },
+    /// A contact wants no more of something. Nothing of it is sent from then on.
+    OptedOut {
+        /// Who.
+        contact: ContactId,
+        /// What of.
+        category: Category,
+        /// How it was said.
+        how: How,
+        /// When, by the channel's clock, microseconds since 1970. What was said later holds.
+        said_at: Timestamp,
+    },
+    /// A contact consents to something.
+    Consented {
+        /// Who.
+        contact: ContactId,
+        /// To what.
+        category: Category,
+        /// How it was said.
+        how: How,
+        /// When, by the channel's clock, microseconds since 1970. What was said later holds.
+        said_at: Timestamp,
     },
     /// A tenant comes near what it may use in a month.
     QuotaWarning {

@@ -166,11 +166,54 @@ impl DeliveryStatus {
 /// Why a message failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeliveryFailure {
-    /// The channel's code, 0 where it gave none.
+    /// The channel's code, 0 where it gave none. Below zero it is the engine's own: it did not call the channel.
     pub code: i64,
     /// The channel's title of the code; no address and no text.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub title: String,
+}
+
+/// Why the engine itself does not send a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Withheld {
+    /// The contact has opted out of what it is for.
+    OptedOut,
+    /// The customer's last message is more than 24 hours old.
+    WindowOver,
+}
+
+impl Withheld {
+    /// The code that stands for it in a [`DeliveryFailure`].
+    #[must_use]
+    pub fn code(self) -> i64 {
+        match self {
+            Self::OptedOut => -1,
+            Self::WindowOver => -2,
+        }
+    }
+
+    /// Its name, as it stands in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OptedOut => "opted_out",
+            Self::WindowOver => "window_over",
+        }
+    }
+}
+
+impl DeliveryFailure {
+    /// A failure with this code; of the engine's own codes with their title.
+    #[must_use]
+    pub fn of(code: i64) -> Self {
+        let own = [
+            (Withheld::OptedOut, "the contact has opted out"),
+            (Withheld::WindowOver, "the customer-service window is over"),
+        ];
+        let title = own.into_iter().find(|(why, _)| why.code() == code).map_or("", |(_, title)| title);
+        Self { code, title: title.into() }
+    }
 }
 
 #[cfg(test)]

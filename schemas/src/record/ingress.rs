@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::inbound::{DeliveryFailure, DeliveryStatus};
 use super::{RecordError, V, decode};
+use crate::consent::{Category, Says};
 use crate::content::{Address, Content, Context};
 use crate::id::{AccountId, ChannelKind, OutboundId, TenantId};
 use crate::time::{Timestamp, rfc3339};
@@ -142,6 +143,17 @@ pub enum IngressEvent {
     Rename {
         /// The new one.
         to: Sender,
+    },
+    /// The customer said, in a setting of the channel or elsewhere, what may be sent. What was said last, by `at`,
+    /// holds; at the same time a stop does. Stop words in messages are found by Heddle itself.
+    Preference {
+        /// About what.
+        category: Category,
+        /// What.
+        says: Says,
+        /// What the channel wrote about it, kept as evidence; nothing personal.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<Label>,
     },
     /// The channel told how far a message of Heddle's has come.
     Status {
@@ -361,6 +373,9 @@ mod tests {
             (true, set("/from", json!({ "user_id": "US.1", "name": null }))),
             (true, set("/event", json!({ "type": "reaction", "target_message_id": "m-0", "emoji": "+" }))),
             (true, set("/event", json!({ "type": "rename", "to": { "phone": "+16505559999" } }))),
+            (true, set("/event", json!({ "type": "preference", "category": "marketing", "says": "stop" }))),
+            (false, set("/event", json!({ "type": "preference", "category": "marketing", "says": "maybe" }))),
+            (false, set("/event", json!({ "type": "preference", "says": "stop" }))),
             (true, set("/event/content", json!({ "type": "location", "latitude": 1, "longitude": 2.5 }))),
             (false, set("/from", json!({ "name": "Ann" }))),
             (false, set("/from", Value::Null)),

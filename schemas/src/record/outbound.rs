@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::V;
 use super::inbound::DeliveryReport;
+use crate::consent::Category;
 use crate::content::{Address, Content};
 use crate::id::{ConversationId, OutboundId};
 use crate::ports::state::Fence;
@@ -50,6 +51,13 @@ pub struct SendCommand {
     /// before it lost the partition may come after the next owner has published the same again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<Fence>,
+    /// Until when the channel takes it, where that ends: anything but a template may be sent only within 24 hours of
+    /// the customer's last message. The account looks when it sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_until: Option<Timestamp>,
+    /// Of a campaign, what it needs the contact's consent for; marketing where it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<Category>,
     /// A [`SealedMessage`], bound to topic outbound and `id`.
     pub sealed: Sealed,
 }

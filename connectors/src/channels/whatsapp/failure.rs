@@ -35,6 +35,11 @@ pub fn classify(status: u16, code: Option<i64>) -> FailureClass {
     }
 }
 
+/// Whether this code of a refusal or a failed status says that the person wants no more marketing messages.
+pub(super) fn is_opt_out(code: i64) -> bool {
+    classify_code(code) == Some(FailureClass::OptedOut)
+}
+
 fn classify_code(code: i64) -> Option<FailureClass> {
     use FailureClass::{Blocked, Final, OptedOut, PairLimited, RateLimited, Temporary, Unauthorized};
     Some(match code {
@@ -160,6 +165,12 @@ mod tests {
             // The code decides, whatever status a proxy makes of it.
             assert_eq!(classify(400, Some(code)), class, "code {code} with 400");
         }
+    }
+
+    #[test]
+    fn only_131050_is_an_opt_out() {
+        let codes: Vec<_> = TABLE.iter().map(|(_, code, _)| *code).filter(|code| is_opt_out(*code)).collect();
+        assert_eq!(codes, [131_050]);
     }
 
     #[test]

@@ -8,12 +8,13 @@
 //! # Layout
 //! - `signature`: is the body from Meta?
 //! - `webhook`: the body's entries and changes; `message`, `status`, `sender` read what is in them;
-//!   `field` reads JSON whose fields may be absent or of another type.
+//!   `preference` what people set about marketing; `field` reads JSON whose fields may be absent or of another type.
 //! - `send`: one POST to the Graph API; `failure` says what an answer means.
 
 mod failure;
 mod field;
 mod message;
+mod preference;
 mod send;
 mod sender;
 mod signature;
@@ -113,6 +114,10 @@ impl Channel for WhatsApp {
 
     fn parse(&self, body: &[u8]) -> Result<Vec<ChannelEvent>, WebhookError> {
         webhook::parse(body, self.clock.now())
+    }
+
+    fn is_opt_out(&self, code: i64) -> bool {
+        failure::is_opt_out(code)
     }
 
     async fn send(&self, access: &Access, message: &OutboundMessage) -> Result<Accepted, SendError> {

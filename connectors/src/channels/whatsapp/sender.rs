@@ -11,9 +11,20 @@ use serde_json::Value;
 
 use super::field;
 
+/// What the ids of a contact are called.
+const CONTACT: [&str; 3] = ["wa_id", "user_id", "parent_user_id"];
+
 /// The address of the sender of `message`; `None` when nothing says who it is.
 pub(super) fn of(message: &Value, contacts: &[Value]) -> Option<Address> {
-    let mut address = written(message, ["from", "from_user_id", "from_parent_user_id"]);
+    joined(written(message, ["from", "from_user_id", "from_parent_user_id"]), contacts)
+}
+
+/// The address of whom something is told that is written as contacts are; `None` when nothing says who it is.
+pub(super) fn of_contact(told: &Value, contacts: &[Value]) -> Option<Address> {
+    joined(written(told, CONTACT), contacts)
+}
+
+fn joined(mut address: Address, contacts: &[Value]) -> Option<Address> {
     if let Some(contact) = contact_of(&address, contacts) {
         // The message's own ids win: they are what the next message of this person carries.
         let mut known = contact;
@@ -51,7 +62,7 @@ fn contact_of(address: &Address, contacts: &[Value]) -> Option<Address> {
         name: contact
             .get("profile")
             .and_then(|profile| field::text(profile, "name").or_else(|| field::text(profile, "username"))),
-        ..written(contact, ["wa_id", "user_id", "parent_user_id"])
+        ..written(contact, CONTACT)
     };
     let mut all = contacts.iter().map(read);
     if let Some(contact) = all.clone().find(|contact| shares_id(contact, address)) {

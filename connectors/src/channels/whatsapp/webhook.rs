@@ -10,10 +10,12 @@ use heddle_schemas::ports::channel::{ChannelEvent, WebhookError};
 use heddle_schemas::time::Timestamp;
 use serde_json::{Value, json};
 
-use super::{field, message, status};
+use super::{field, message, preference, status};
 
 /// The field whose changes hold messages and statuses.
 const MESSAGES: &str = "messages";
+/// The field, and the list in it, of what people set about marketing.
+const PREFERENCES: &str = "user_preferences";
 
 /// Reads a body; `now` stands in for times it lacks.
 pub(super) fn parse(body: &[u8], now: Timestamp) -> Result<Vec<ChannelEvent>, WebhookError> {
@@ -44,6 +46,7 @@ fn read_change(change: &Value, now: Timestamp, events: &mut Vec<ChannelEvent>) {
     match name {
         Some(name) if name == MESSAGES => read_messages(value, now, events),
         None if holds_messages() => read_messages(value, now, events),
+        Some(name) if name == PREFERENCES => read_preferences(value, now, events),
         Some(name) => events.push(notice(&name, value.clone())),
         None => events.push(notice("unknown", change.clone())),
     }
@@ -51,10 +54,7 @@ fn read_change(change: &Value, now: Timestamp, events: &mut Vec<ChannelEvent>) {
 
 /// A change of field `messages`: customers' messages, statuses of ours, errors of the account.
 fn read_messages(value: &Value, now: Timestamp, events: &mut Vec<ChannelEvent>) {
-    let account: Option<AccountId> = value
-        .get("metadata")
-        .and_then(|metadata| field::text(metadata, "phone_number_id"))
-        .and_then(|id| id.parse().ok());
+    let account = account_of(value);
     let contacts = list(value, "contacts").unwrap_or_default();
     let before = events.len();
     let mut known = false;
@@ -81,6 +81,25 @@ fn read_messages(value: &Value, now: Timestamp, events: &mut Vec<ChannelEvent>) 
         }
         events.push(notice(MESSAGES, rest));
     }
+}
+
+/// A change of field `user_preferences`.
+fn read_preferences(value: &Value, now: Timestamp, events: &mut Vec<ChannelEvent>) {
+    let contacts = list(value, "contacts").unwrap_or_default();
+    let (Some(account), Some(items)) = (account_of(value), list(value, PREFERENCES)) else {
+        events.push(notice(PREFERENCES, value.clone()));
+        return;
+    };
+    for item in items {
+        let read = preference::read(&account, item, contacts, now).map(ChannelEvent::Preference);
+        // Beside it stands the account that it is told to.
+        let kept = || notice(PREFERENCES, json!({ "metadata": value["metadata"], PREFERENCES: [item] }));
+        events.push(read.unwrap_or_else(kept));
+    }
+}
+
+fn account_of(value: &Value) -> Option<AccountId> {
+    field::text(value.get("metadata")?, "phone_number_id")?.parse().ok()
 }
 
 fn notice(field: &str, value: Value) -> ChannelEvent {

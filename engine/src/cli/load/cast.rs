@@ -6,6 +6,7 @@
 //! of the document about that thing bears its mark. The mark also names the run: a reply that was decided
 //! in an earlier one is told from this one's.
 
+use heddle_schemas::consent::words::ConsentWords;
 use heddle_schemas::hours::Hours;
 use heddle_schemas::id::{AccountId, ChannelKind, TenantId};
 use heddle_schemas::ports::knowledge::{Document, DocumentFormat};
@@ -91,6 +92,7 @@ impl Cast {
             },
             retention: Retention::default(),
             knowledge: KnowledgeBase::default(),
+            consent: ConsentWords::default(),
         }
     }
 

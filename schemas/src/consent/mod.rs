@@ -1,0 +1,314 @@
+//! What a contact has consented to and opted out of, for each purpose, with the evidence. Pure.
+//!
+//! A contact's record keeps, for each purpose, the latest evidence of a consent and the latest of a stop. Merging
+//! is the maximum of each ([`Consent::merge`]): the same evidence twice changes nothing, and in whatever order
+//! webhooks bring it, every node ends with the same. Who was the last to speak is read from the two: the later
+//! one holds, and of two at the same time the stop.
+//!
+//! Evidence outlives an erasure, since an opt-out has to hold after it. So it is sealed under the tenant's key and
+//! not under the contact's, and holds as little of the person as it can: the time, the way, and a text. The text
+//! of a stop word is that word, of a preference and of a channel's error what the channel writes for everybody;
+//! only what an operator writes may be personal, and operators are told so.
+//!
+//! # Layout
+//! - This file: purposes, evidence, and what holds. [`words`]: stop and start words by language.
+
+pub mod words;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::id::MessageKey;
+use crate::sealed::Sealed;
+use crate::time::Timestamp;
+
+/// Why a business writes first: what a contact may consent to and opt out of.
+///
+/// These are WhatsApp's categories of templates
+/// (<https://developers.facebook.com/documentation/business-messaging/whatsapp/templates/template-categorization/>)
+/// but for authentication: a person asks for each code, and asking is the consent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Category {
+    /// Offers, news, anything that promotes.
+    Marketing,
+    /// What belongs to something that the person has ordered, booked or asked for: confirmations, reminders.
+    Utility,
+}
+
+impl Category {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Marketing, Self::Utility];
+
+    /// Its name, as it stands in events and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Marketing => "marketing",
+            Self::Utility => "utility",
+        }
+    }
+}
+
+impl std::fmt::Display for Category {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What is said about a purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Says {
+    /// Go on, or begin.
+    Give,
+    /// No more.
+    Stop,
+}
+
+impl Says {
+    /// Its name, as it stands in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Give => "give",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+/// By which way it was said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    /// The person wrote a stop word or a start word.
+    Word,
+    /// The person changed a setting of the channel.
+    Preference,
+    /// The channel refused a message, since the person wants no more of its kind.
+    ChannelError,
+    /// Somebody of the tenant entered it.
+    Operator,
+    /// It came with a list from elsewhere.
+    Import,
+}
+
+impl How {
+    /// Its name, as it stands in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Word => "word",
+            Self::Preference => "preference",
+            Self::ChannelError => "channel_error",
+            Self::Operator => "operator",
+            Self::Import => "import",
+        }
+    }
+}
+
+/// What shows that something was said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// When, by the channel's clock; of an operator's entry, by the engine's.
+    pub at: Timestamp,
+    /// How.
+    pub how: How,
+    /// Keyed hash of what said so, such as the message: evidence with the same time, way and key is the same.
+    pub key: MessageKey,
+    /// The words, sealed under the tenant's key, bound to the contact's row and to `key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<Sealed>,
+}
+
+impl Evidence {
+    /// The column that its text is bound to.
+    #[must_use]
+    pub fn column(key: MessageKey) -> String {
+        format!("consent/{key}")
+    }
+
+    /// What decides between two; the text does not, since it is sealed anew for each delivery.
+    fn rank(&self) -> (Timestamp, How, MessageKey) {
+        (self.at, self.how, self.key)
+    }
+}
+
+/// What holds for a purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Nothing was ever said.
+    Unknown,
+    /// Consent was given, and holds.
+    Given,
+    /// Nothing of it may be sent.
+    Stopped,
+}
+
+/// The evidence of one purpose.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consent {
+    /// The latest consent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given: Option<Evidence>,
+    /// The latest stop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Evidence>,
+}
+
+impl Consent {
+    /// One piece of evidence.
+    #[must_use]
+    pub fn of(says: Says, evidence: Evidence) -> Self {
+        match says {
+            Says::Give => Self { given: Some(evidence), stopped: None },
+            Says::Stop => Self { given: None, stopped: Some(evidence) },
+        }
+    }
+
+    /// What holds of two together: the later evidence of each kind.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
+        Self { given: later(self.given, other.given), stopped: later(self.stopped, other.stopped) }
+    }
+
+    /// What holds: the last who spoke is right, and at the same time the stop is.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        match (&self.given, &self.stopped) {
+            (None, None) => Standing::Unknown,
+            (Some(given), Some(stopped)) if given.at > stopped.at => Standing::Given,
+            (_, Some(_)) => Standing::Stopped,
+            (Some(_), None) => Standing::Given,
+        }
+    }
+}
+
+fn later(mine: Option<Evidence>, other: Option<Evidence>) -> Option<Evidence> {
+    match (mine, other) {
+        (Some(mine), Some(other)) if other.rank() > mine.rank() => Some(other),
+        (Some(mine), _) => Some(mine),
+        (None, other) => other,
+    }
+}
+
+/// The record of a contact: [`crate::table::Key::contact`], written by conditional update only.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ContactRecord {
+    /// Version of this form.
+    pub v: u16,
+    /// What was said about each purpose.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub consents: BTreeMap<Category, Consent>,
+    /// What this build does not know: a node of a later one, beside it, wrote it, and finds it again.
+    #[serde(flatten)]
+    pub others: Map<String, Value>,
+}
+
+impl ContactRecord {
+    /// The version that this build writes.
+    pub const VERSION: u16 = 1;
+
+    /// Of a contact about whom nothing was ever said.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { v: Self::VERSION, ..Self::default() }
+    }
+
+    /// Takes evidence in.
+    pub fn merge(&mut self, category: Category, consent: Consent) {
+        let mine = self.consents.entry(category).or_default();
+        *mine = std::mem::take(mine).merge(consent);
+    }
+
+    /// What holds for a purpose.
+    #[must_use]
+    pub fn standing(&self, category: Category) -> Standing {
+        self.consents.get(&category).map_or(Standing::Unknown, Consent::standing)
+    }
+}
+
+/// How long after the customer's last message anything but a template may be sent
+/// (<https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/send-messages/>, customer
+/// service windows).
+pub const WINDOW: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn evidence(at: i64, key: u8) -> Evidence {
+        let how = if key.is_multiple_of(2) { How::Word } else { How::Preference };
+        Evidence { at: Timestamp::from_secs(at), how, key: MessageKey::from_bytes([key; 16]), text: None }
+    }
+
+    fn said(says: Says, at: i64) -> Consent {
+        Consent::of(says, evidence(at, 0))
+    }
+
+    fn any_said() -> impl Strategy<Value = Consent> {
+        let says = prop_oneof![Just(Says::Give), Just(Says::Stop)];
+        // Few times, so that many fall together.
+        (says, 0_i64..6, 0_u8..4).prop_map(|(says, at, key)| Consent::of(says, evidence(at, key)))
+    }
+
+    fn all(said: &[Consent]) -> Consent {
+        said.iter().cloned().fold(Consent::default(), Consent::merge)
+    }
+
+    proptest! {
+        #[test]
+        fn in_whatever_order_and_however_often_it_comes_the_same_holds(
+            said in proptest::collection::vec(any_said(), 0..12),
+            order in proptest::collection::vec(any::<prop::sample::Index>(), 0..30),
+        ) {
+            let once = all(&said);
+            let again: Vec<_> = match said.is_empty() {
+                true => Vec::new(),
+                false => order.iter().map(|index| index.get(&said).clone()).collect(),
+            };
+            let mut shuffled = again;
+            shuffled.extend(said.iter().rev().cloned());
+            prop_assert_eq!(all(&shuffled), once.clone());
+            prop_assert_eq!(once.clone().merge(once.clone()), once);
+        }
+
+        #[test]
+        fn what_was_said_last_holds_and_a_stop_wins_a_tie(said in proptest::collection::vec(any_said(), 1..12)) {
+            let last = |pick: fn(&Consent) -> &Option<Evidence>| {
+                said.iter().filter_map(|one| pick(one).as_ref().map(|found| found.at)).max()
+            };
+            let (given, stopped) = (last(|one| &one.given), last(|one| &one.stopped));
+            let expected = match stopped >= given {
+                true => Standing::Stopped,
+                false => Standing::Given,
+            };
+            prop_assert_eq!(all(&said).standing(), expected);
+        }
+    }
+
+    #[test]
+    fn an_older_resume_never_beats_a_newer_stop() {
+        let stopped = said(Says::Stop, 10);
+        assert_eq!(stopped.clone().merge(said(Says::Give, 9)).standing(), Standing::Stopped);
+        assert_eq!(stopped.clone().merge(said(Says::Give, 10)).standing(), Standing::Stopped);
+        assert_eq!(stopped.merge(said(Says::Give, 11)).standing(), Standing::Given);
+    }
+
+    #[test]
+    fn a_record_keeps_what_a_later_build_wrote_into_it() {
+        let stored = r#"{"v":1,"consents":{"marketing":{}},"erased_at":7}"#;
+        let mut record: ContactRecord = serde_json::from_str(stored).unwrap();
+        record.merge(Category::Utility, said(Says::Stop, 3));
+        let written = serde_json::to_value(&record).unwrap();
+        assert_eq!(written["erased_at"], 7);
+        assert_eq!(written["consents"]["utility"]["stopped"]["at"], 3_000_000);
+        assert_eq!(record.standing(Category::Utility), Standing::Stopped);
+        assert_eq!(record.standing(Category::Marketing), Standing::Unknown);
+    }
+}
