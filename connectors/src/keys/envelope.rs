@@ -87,7 +87,7 @@ pub struct EnvelopeKeys {
 /// The column of a wrapped key, for its associated data.
 pub(super) const COLUMN: &str = "key";
 
-/// What stands in an erased tenant's row: no [`Sealed`] begins with it.
+/// What stands in an erased tenant's row: no ciphertext begins with it.
 pub(super) const ERASED: &[u8] = &[0];
 
 /// What the check row holds.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use heddle_connectors::clock::SystemClock;
+use heddle_schemas::ports::clock::Clock as _;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -9,6 +11,11 @@ use crate::conversations::{said, site, taken, text};
 use crate::site::Site;
 
 const ANN: &str = "15551234";
+
+/// So many seconds from now, as a channel stamps.
+fn stamp(from_now: i64) -> String {
+    (SystemClock.now().as_micros() / 1_000_000 + from_now).to_string()
+}
 
 async fn say(site: &Site, id: &str, body: &str, at: &str) {
     let mut said: Value = serde_json::from_str(&said("1001", ANN, id, text(body))).unwrap();
@@ -27,9 +34,10 @@ async fn export(site: &Site) -> (StatusCode, Value) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_contact_sees_what_is_kept_and_is_forgotten() {
+    let early = stamp(-10);
     let (site, graph) = site(&["1001", "1002"], Duration::from_secs(60)).await;
     assert_eq!(export(&site).await.0, 404, "nobody of this number has written yet");
-    say(&site, "wamid.1", "my code is xyzzy", "1767225600").await;
+    say(&site, "wamid.1", "my code is xyzzy", &early).await;
     taken(&graph, ANN, 1).await;
     let (status, before) = export(&site).await;
     assert_eq!(status, 200, "{before}");
@@ -60,15 +68,15 @@ async fn a_contact_sees_what_is_kept_and_is_forgotten() {
     assert_eq!(after["erasures"][0]["id"], erasure["id"]);
 
     // The same message once more, and one that had been on its way.
-    say(&site, "wamid.1", "my code is xyzzy", "1767225600").await;
-    say(&site, "wamid.2", "and it is still xyzzy", "1767225700").await;
+    say(&site, "wamid.1", "my code is xyzzy", &early).await;
+    say(&site, "wamid.2", "and it is still xyzzy", &early).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(export(&site).await.1["conversations"], json!([]));
     assert_eq!(graph.taken_for(ANN).len(), 1);
     assert!(site.counted("heddle_erasure_refused_total").await >= 2.0);
 
     // What is written from the next second on begins anew.
-    say(&site, "wamid.3", "hello again", "4102444800").await;
+    say(&site, "wamid.3", "hello again", &stamp(10)).await;
     taken(&graph, ANN, 2).await;
     let shown = export(&site).await.1.to_string();
     assert!(shown.contains("hello again") && !shown.contains("xyzzy"), "{shown}");
