@@ -94,6 +94,31 @@ pub async fn record(
     Ok(told.collect())
 }
 
+/// Has what is kept of a contact stored and not used from now on, or used again. Returns whether that is new.
+///
+/// # Errors
+/// As [`record`].
+pub async fn restrict(
+    ports: &Ports,
+    tenant: &TenantId,
+    contact: ContactId,
+    restricted: bool,
+) -> Result<bool, StoreError> {
+    let row = Key::contact(tenant, contact);
+    let mut found = ports.state.get(&row).await?;
+    loop {
+        let mut changed = found.as_deref().map_or_else(|| Ok(ContactRecord::new()), parse)?;
+        if changed.restricted_at.is_some() == restricted {
+            return Ok(false);
+        }
+        changed.restricted_at = restricted.then(|| ports.clock.now());
+        match ports.state.compare_and_set(&row, found, Some(encode(&changed)), None).await? {
+            Swap::Done => return Ok(true),
+            Swap::Found(other) => found = other,
+        }
+    }
+}
+
 /// What holds for a purpose. A store that does not answer is waited for: nothing is sent on a guess. A record that
 /// cannot be read counts as an opt-out.
 ///

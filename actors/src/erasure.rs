@@ -12,6 +12,7 @@ use heddle_schemas::table::{Key, Partition};
 use heddle_schemas::tenant::Tenant;
 
 use crate::commit::read;
+use crate::consent;
 use crate::ports::Ports;
 use crate::publish;
 
@@ -35,6 +36,8 @@ pub async fn ask(ports: &Ports, tenant: &Tenant, contact: ContactId) -> Result<E
             erasure
         }
     };
+    // What was stored and not used is not stored any more; who writes anew is answered.
+    consent::restrict(ports, &tenant.id, contact, false).await?;
     let event = InboundEvent::Forget(Forget { erasure: erasure.id, at: erasure.at });
     let open = erasure.parts.iter().filter(|part| part.done.is_none());
     let records = open.map(|part| {

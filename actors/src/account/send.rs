@@ -209,8 +209,10 @@ impl Send {
         if item.command.purpose == Purpose::Campaign {
             let category = item.command.category.unwrap_or(Category::Marketing);
             let standing = consent::standing(ports, &self.account.tenant, item.contact(), category).await?;
-            if standing == Standing::Stopped {
-                return Ok(Some(Withheld::OptedOut));
+            match standing {
+                Standing::Stopped => return Ok(Some(Withheld::OptedOut)),
+                Standing::Restricted => return Ok(Some(Withheld::Restricted)),
+                Standing::Unknown | Standing::Given => {}
             }
         }
         let is_over = item.command.window_until.is_some_and(|until| ports.clock.now() >= until);

@@ -131,6 +131,12 @@ impl Draft {
         }
     }
 
+    /// The customer has what is kept restricted, or no more.
+    pub(super) fn restrict(&mut self, restricted: bool) {
+        self.row.entries.push(EntrySaid::Restricted { at: self.now, restricted });
+        self.head.restrict(restricted, self.now);
+    }
+
     /// Somebody of the tenant says who answers.
     pub(super) fn handle(&mut self, by: Handler) {
         self.row.entries.push(EntrySaid::Tenant { at: self.now, handler: by });

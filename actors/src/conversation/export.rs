@@ -29,6 +29,9 @@ pub struct Exported {
     /// Since when a human answers, where one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub human_since: Option<Timestamp>,
+    /// Since when what the person says is only recorded, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restricted_since: Option<Timestamp>,
     /// What was said and done, in order.
     pub thread: Vec<EntrySaid>,
     /// How far the messages that were sent have come.
@@ -81,8 +84,17 @@ pub async fn export(ports: &Ports, id: &ConversationId) -> Result<Option<Exporte
         }
     }
     let deliveries = deliveries(ports, id).await?;
-    let Head { customer_at, human_since, .. } = head;
-    Ok(Some(Exported { conversation: id.clone(), address, customer_at, human_since, thread, deliveries }))
+    let Head { customer_at, human_since, restricted_since, .. } = head;
+    let conversation = id.clone();
+    Ok(Some(Exported {
+        conversation,
+        address,
+        customer_at,
+        human_since,
+        restricted_since,
+        thread,
+        deliveries,
+    }))
 }
 
 async fn deliveries(ports: &Ports, id: &ConversationId) -> Result<Vec<Delivered>, StoreError> {

@@ -68,6 +68,9 @@ pub struct Head {
     /// Since when a human answers and the agent does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub human_since: Option<Timestamp>,
+    /// Since when what the customer says is recorded and not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restricted_since: Option<Timestamp>,
 }
 
 /// What a woken conversation does.
@@ -145,6 +148,23 @@ impl Head {
     /// The agent answers what comes from now on. Returns whether that is new.
     pub fn give_back(&mut self) -> bool {
         self.human_since.take().is_some()
+    }
+
+    /// Whether somebody answers: neither a human has the word, nor is what the customer says only recorded.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.human_since.is_none() && self.restricted_since.is_none()
+    }
+
+    /// What the customer says is recorded and not used from now on, or is used again. What was about to be answered
+    /// stays recorded.
+    pub fn restrict(&mut self, restricted: bool, now: Timestamp) {
+        if restricted {
+            self.open.clear();
+            self.restricted_since.get_or_insert(now);
+        } else {
+            self.restricted_since = None;
+        }
     }
 
     /// Whether an agenda row must be written for the open messages; if so, its due time.

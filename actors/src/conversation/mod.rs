@@ -33,7 +33,7 @@ use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::record::event::Outcome;
 use heddle_schemas::record::inbound::{
     ActKind, CustomerAct, DeliveryFailure, DeliveryReport, DeliveryStatus, Handling, InboundEvent,
-    InboundRecord, SealedAct,
+    InboundRecord, Restrict, SealedAct,
 };
 use heddle_schemas::record::{RecordError, decode, encode, encode_for, log_aad};
 use heddle_schemas::table::Key;
@@ -323,8 +323,13 @@ impl Conversation {
         };
         match &record.event {
             InboundEvent::Delivery(report) => Box::pin(self.report(&tenant, report, receipt)).await,
-            InboundEvent::Handling(handling) => {
-                Box::pin(self.handling(state, &tenant, handling, receipt)).await
+            InboundEvent::Handling(Handling { key, by }) => {
+                let change = |draft: &mut Draft| draft.handle(*by);
+                Box::pin(self.told_by_tenant(state, &tenant, *key, change, receipt)).await
+            }
+            InboundEvent::Restrict(Restrict { key, restricted }) => {
+                let change = |draft: &mut Draft| draft.restrict(*restricted);
+                Box::pin(self.told_by_tenant(state, &tenant, *key, change, receipt)).await
             }
             InboundEvent::Forget(forget) => Box::pin(self.forget(state, forget, receipt)).await,
             InboundEvent::Customer(act) => {
@@ -527,31 +532,32 @@ impl Conversation {
         Ok(())
     }
 
-    /// Somebody of the tenant says who answers from now on.
-    async fn handling(
+    /// Somebody of the tenant says how the conversation goes on.
+    async fn told_by_tenant(
         &self,
         state: &mut ConversationState,
         tenant: &Tenant,
-        handling: &Handling,
+        key: MessageKey,
+        change: impl FnOnce(&mut Draft) + Send,
         receipt: &Receipt,
     ) -> Result<(), Fault> {
         self.load(state).await?;
-        if self.seen(state, handling.key).await?.is_some() {
+        if self.seen(state, key).await?.is_some() {
             let consumed = vec![receipt.consumed()];
             return Ok(self.commit(Batch { consumed, ..Batch::default() }).await?);
         }
         let ports = &self.context.ports;
         let loaded = state.loaded.as_ref().expect("a record is applied after loading");
         let mut draft = Draft::new(&self.id, &loaded.head, tenant, ports.clock.now());
-        draft.handle(handling.by);
-        draft.seen = Some((handling.key, None));
+        change(&mut draft);
+        draft.seen = Some((key, None));
         commit(&*ports.state, &ports.metrics, |again| {
             self.batch(tenant, loaded, &draft, None, Some(receipt.consumed()), again)
         })
         .await?;
         self.take_over(state, draft);
         if let Some(loaded) = &mut state.loaded {
-            loaded.seen.add(handling.key);
+            loaded.seen.add(key);
         }
         Ok(())
     }
@@ -592,8 +598,8 @@ impl Conversation {
         // surprise, and outside the customer-service window a channel refuses it.
         let late = now.since(taken_in) > self.context.options.answer_within;
         match (act.kind, act.target, asks) {
-            // A human answers, who reads it in the thread.
-            (ActKind::Say, _, _) if head.human_since.is_some() => {}
+            // A human answers, who reads it in the thread, or nobody may.
+            (ActKind::Say, _, _) if !head.is_answered() => {}
             (ActKind::Say, _, Asks::Answer(_) | Asks::Fallback) if late => self.context.ports.metrics.late(),
             // The way in has recorded it; there is nothing to be said to it.
             (ActKind::Say, _, Asks::Answer(text))
@@ -819,8 +825,8 @@ impl Conversation {
         let began = draft.head.open.first().map_or(now, |first| first.at);
         let covered = ended.covered.clone();
         let mut ended = ended;
-        if loaded.head.human_since.is_some() {
-            // Somebody took the conversation over meanwhile, and has the word.
+        if !loaded.head.is_answered() {
+            // Somebody took the conversation over meanwhile, and has the word; or nobody may answer.
             ended.texts.clear();
             ended.outcome = Outcome::Silent;
         }

@@ -59,6 +59,13 @@ pub enum EntrySaid {
         /// Who answers from then on.
         handler: Handler,
     },
+    /// By the customer's right: whether what is said is used from then on.
+    Restricted {
+        /// When.
+        at: Timestamp,
+        /// Whether it is only recorded.
+        restricted: bool,
+    },
     /// By the agent.
     Agent {
         /// The turn that decided it.
@@ -172,7 +179,7 @@ impl Row {
                     _ => vec![],
                 }
             }
-            EntrySaid::Customer { .. } | EntrySaid::Tenant { .. } => vec![],
+            EntrySaid::Customer { .. } | EntrySaid::Tenant { .. } | EntrySaid::Restricted { .. } => vec![],
             EntrySaid::Agent { texts, .. } => {
                 texts.iter().map(|text| Said { by: Speaker::Agent, text: text.clone() }).collect()
             }

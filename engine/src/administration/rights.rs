@@ -1,11 +1,13 @@
 //! What a person may ask for: to see what is kept, and to be forgotten.
 
 use heddle_actors::conversation::export::{Exported, export};
-use heddle_actors::erasure;
+use heddle_actors::{consent, erasure, publish};
 use heddle_schemas::audit::{Outcome, What};
 use heddle_schemas::contact::ContactName;
 use heddle_schemas::erasure::Erasure;
 use heddle_schemas::id::{ContactId, ConversationId, MessageKey, TenantId};
+use heddle_schemas::record::V;
+use heddle_schemas::record::inbound::{InboundEvent, InboundRecord, Restrict};
 use heddle_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +63,41 @@ impl Administration {
             consents,
             erasures,
         })
+    }
+
+    /// Has what is kept of a contact stored and not used from now on, or used again: nobody answers it, and nothing
+    /// but replies that were decided before is sent. It is in force once what its conversations received before is
+    /// worked off. Asking again sends it on its way again.
+    ///
+    /// # Errors
+    /// [`AdministrationError`].
+    pub async fn restrict(
+        &self,
+        id: &TenantId,
+        named: &ContactName,
+        restricted: bool,
+    ) -> Result<Consents, AdministrationError> {
+        let tenant = self.tenant(id)?;
+        let contact = self.contact(id, named).await?;
+        self.audited(Some(id), What::ContactRestrict { contact, restricted }, async {
+            consent::restrict(&self.ports, id, contact, restricted).await?;
+            let records = tenant.channels.iter().map(|channel| {
+                let conversation = ConversationId {
+                    tenant: id.clone(),
+                    channel: channel.kind,
+                    account: channel.account.clone(),
+                    contact,
+                };
+                let key = MessageKey::from_bytes((self.ports.random)());
+                let event = InboundEvent::Restrict(Restrict { key, restricted });
+                let record = InboundRecord { v: V, conversation, at: self.ports.clock.now(), event };
+                publish::inbound(&self.ports, &record)
+            });
+            self.ports.log.append(records.collect()).await?;
+            Ok(())
+        })
+        .await?;
+        self.consents_of(id, contact).await
     }
 
     /// Has a contact forgotten: it is under way when this returns.

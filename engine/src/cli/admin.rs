@@ -30,6 +30,7 @@ use crate::consents::{ConsentEntry, Consents};
 use crate::dead_letters::{DeadLettersError, Filters, Letter, LetterId, Page, Replay, Replayed};
 use crate::http::admin::{ENTRIES, Handles, List};
 use crate::http::asker;
+use crate::http::rights::Restriction;
 use crate::node::Node;
 use crate::rotation::{KeysStatus, Rotate, Rotated};
 use crate::usage::Usage;
@@ -239,6 +240,26 @@ impl Admin {
                 remote.ask(Method::GET, &path, &[("contact", &name)], None).await
             }
             Self::Local(_, local) => Ok(local.export(id, contact).await?),
+        }
+    }
+
+    /// Has what is kept of a contact stored and not used, or used again.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn restrict(
+        &self,
+        id: &TenantId,
+        contact: &ContactName,
+        restricted: bool,
+    ) -> Result<Consents, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let (path, name) = (format!("tenants/{id}/contacts/restriction"), contact.to_string());
+                let body = serde_json::to_value(Restriction { restricted }).expect("it is always JSON");
+                remote.ask(Method::PUT, &path, &[("contact", &name)], Some(body)).await
+            }
+            Self::Local(_, local) => Ok(local.restrict(id, contact, restricted).await?),
         }
     }
 

@@ -42,6 +42,25 @@ enum Action {
     Consent(Consent),
     /// Print all that is kept of a person, as JSON.
     Export(Person),
+    /// Have what is kept of a person stored and not used: nobody answers them and nothing new is sent.
+    Restrict {
+        #[command(flatten)]
+        person: Person,
+        /// Use it again.
+        #[arg(long)]
+        lift: bool,
+    },
+    /// Enter that a person objects: nothing is sent to them but replies.
+    Object {
+        #[command(flatten)]
+        person: Person,
+        /// To what; without it to everything.
+        #[arg(long, value_enum)]
+        purpose: Option<Purpose>,
+        /// In which words. They outlive an erasure of the contact, so they should name nobody.
+        #[arg(long)]
+        text: Option<String>,
+    },
     /// Have a person forgotten: the key of all that is kept is destroyed, then every row is removed.
     Forget {
         #[command(flatten)]
@@ -141,6 +160,15 @@ async fn act(admin: &Admin, action: Action, output: &mut Output) -> Result<(), F
             let text = serde_json::to_string_pretty(&export).expect("an export is always JSON");
             output.result(&export, || text);
             Ok(())
+        }
+        Action::Restrict { person: Person { tenant, contact }, lift } => {
+            let consents = admin.restrict(&tenant, &contact, !lift).await?;
+            output.result(&consents, || shown(&consents));
+            Ok(())
+        }
+        Action::Object { person: Person { tenant, contact }, purpose, text } => {
+            let (stop, give, how, at) = (true, false, Entered::Operator, None);
+            consent(admin, Consent { tenant, contact, purpose, stop, give, how, at, text }, output).await
         }
         Action::Forget { person: Person { tenant, contact }, wait } => {
             forget(admin, &tenant, &contact, wait, output).await
@@ -260,6 +288,7 @@ fn shown(consents: &Consents) -> String {
             Standing::Unknown => "nothing was said",
             Standing::Given => "consent was given",
             Standing::Stopped => "opted out",
+            Standing::Restricted => "stored and not used",
         };
         lines.push(format!("{category}: {standing}"));
         lines.extend(given.as_ref().map(|given| evidence("given", given)));

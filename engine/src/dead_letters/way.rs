@@ -63,7 +63,9 @@ impl Desk<'_> {
         };
         let age = self.now.since(read.at);
         let note = match &read.event {
-            InboundEvent::Customer(_) | InboundEvent::Handling(_) if age > self.ages.remembered => {
+            InboundEvent::Customer(_) | InboundEvent::Handling(_) | InboundEvent::Restrict(_)
+                if age > self.ages.remembered =>
+            {
                 return forgotten(self.ages);
             }
             InboundEvent::Customer(act) if act.kind == ActKind::Say => unanswered(age, self.ages),

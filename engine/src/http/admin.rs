@@ -72,7 +72,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router<Arc<Shared>> {
 /// Axum's extractor, whose faults are problem details too.
 #[derive(FromRequest)]
 #[from_request(via(axum::Json), rejection(Problem))]
-struct Json<T>(T);
+pub(super) struct Json<T>(pub(super) T);
 
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(Problem))]

@@ -14,7 +14,7 @@ pub mod guard;
 pub mod health;
 pub mod openapi;
 pub mod problem;
-mod rights;
+pub mod rights;
 pub mod webhooks;
 
 use std::net::SocketAddr;

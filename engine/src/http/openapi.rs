@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::admin::{Chain, Entries, Handles, List, OfContact, OfMonth, OfTenant, Search, Uploaded};
 use super::problem::Problem;
+use super::rights::Restriction;
 use crate::consents::{ConsentEntry, Consents};
 use crate::dead_letters::{Filters, Letter, LetterId, Page, Replay, Replayed};
 use crate::rotation::{KeysStatus, Rotate, Rotated};
@@ -99,6 +100,13 @@ pub fn describe() -> Value {
             "parameters": tenant_path,
             "post": with_parameters(
                 operation("Has a contact forgotten: its key is destroyed, its rows are removed. Asking twice does no harm.", None, &answer::<Erasure>(&mut schemas, "202"), &mut schemas),
+                query::<OfContact>(&mut schemas),
+            ),
+        },
+        "/v1/tenants/{tenant}/contacts/restriction": {
+            "parameters": tenant_path,
+            "put": with_parameters(
+                operation("Has what is kept of a contact stored and not used, or used again. Asking twice does no harm.", Some(body::<Restriction>(&mut schemas)), &answer::<Consents>(&mut schemas, "202"), &mut schemas),
                 query::<OfContact>(&mut schemas),
             ),
         },

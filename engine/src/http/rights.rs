@@ -5,20 +5,24 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use heddle_schemas::erasure::Erasure;
 use heddle_schemas::id::{MessageKey, TenantId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::Shared;
-use super::admin::{Answer, List, OfContact, Path, Query};
+use super::admin::{Answer, Json, List, OfContact, Path, Query};
 use super::asker::Asked;
 use crate::administration::rights::Export;
+use crate::consents::Consents;
 
 /// The routes, to be guarded with the others.
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
         .route("/tenants/{tenant}/contacts/export", get(export))
         .route("/tenants/{tenant}/contacts/forget", post(forget))
+        .route("/tenants/{tenant}/contacts/restriction", put(restrict))
         .route("/tenants/{tenant}/erasures", get(erasures))
         .route("/tenants/{tenant}/erasures/{erasure}", get(erasure))
 }
@@ -30,6 +34,24 @@ async fn export(
     Query(of): Query<OfContact>,
 ) -> Answer<axum::Json<Export>> {
     Ok(axum::Json(administration.export(&id, &of.contact).await?))
+}
+
+/// Whether what is kept of a contact may be used.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Restriction {
+    /// Whether it is stored only.
+    pub restricted: bool,
+}
+
+async fn restrict(
+    Asked(administration): Asked,
+    Path(id): Path<TenantId>,
+    Query(of): Query<OfContact>,
+    Json(Restriction { restricted }): Json<Restriction>,
+) -> Answer<(StatusCode, axum::Json<Consents>)> {
+    let consents = administration.restrict(&id, &of.contact, restricted).await?;
+    Ok((StatusCode::ACCEPTED, axum::Json(consents)))
 }
 
 async fn forget(

@@ -86,3 +86,31 @@ async fn a_contact_sees_what_is_kept_and_is_forgotten() {
     assert!(log.contains("contact_export") && log.contains("contact_erase"), "{log}");
     assert!(!log.contains(ANN) && !log.contains("xyzzy"), "the log names nobody's number: {log}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_it_restricted_is_recorded_and_not_answered_until_it_is_lifted() {
+    let (site, graph) = site(&["1001"], Duration::from_secs(60)).await;
+    say(&site, "wamid.1", "hello", &stamp(-3)).await;
+    taken(&graph, ANN, 1).await;
+    let restrict = async |restricted: bool| {
+        let url = format!("{}/v1/tenants/acme/contacts/restriction", site.url);
+        let body = json!({ "restricted": restricted });
+        let answer =
+            site.client.put(url).query(&[("contact", "+15551234")]).json(&body).send().await.unwrap();
+        assert_eq!(answer.status(), 202);
+        answer.json::<Value>().await.unwrap()
+    };
+    assert_eq!(restrict(true).await["purposes"]["marketing"]["standing"], "restricted");
+    say(&site, "wamid.2", "is anybody there", &stamp(-2)).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let (_, kept) = export(&site).await;
+    let conversation = &kept["conversations"][0];
+    assert!(conversation["restricted_since"].is_number(), "{conversation}");
+    assert!(conversation["thread"].to_string().contains("is anybody there"), "it is recorded");
+    assert_eq!(graph.taken_for(ANN).len(), 1, "and not answered");
+
+    restrict(false).await;
+    say(&site, "wamid.3", "and now", &stamp(-1)).await;
+    taken(&graph, ANN, 2).await;
+    assert!(export(&site).await.1["conversations"][0].get("restricted_since").is_none());
+}

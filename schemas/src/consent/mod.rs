@@ -147,6 +147,8 @@ pub enum Standing {
     Given,
     /// Nothing of it may be sent.
     Stopped,
+    /// What is kept of the contact is stored and not used.
+    Restricted,
 }
 
 /// The evidence of one purpose.
@@ -204,6 +206,9 @@ pub struct ContactRecord {
     /// What was said about each purpose.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub consents: BTreeMap<Category, Consent>,
+    /// Since when what is kept of the contact is stored and not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restricted_at: Option<Timestamp>,
     /// What this build does not know: a node of a later one, beside it, wrote it, and finds it again.
     #[serde(flatten)]
     pub others: Map<String, Value>,
@@ -228,6 +233,9 @@ impl ContactRecord {
     /// What holds for a purpose.
     #[must_use]
     pub fn standing(&self, category: Category) -> Standing {
+        if self.restricted_at.is_some() {
+            return Standing::Restricted;
+        }
         self.consents.get(&category).map_or(Standing::Unknown, Consent::standing)
     }
 }

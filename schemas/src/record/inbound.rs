@@ -35,6 +35,17 @@ pub enum InboundEvent {
     Handling(Handling),
     /// The contact is to be forgotten.
     Forget(Forget),
+    /// What is kept of the contact is stored and not used from now on, or no more.
+    Restrict(Restrict),
+}
+
+/// Whether what is kept of a contact may be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Restrict {
+    /// Two records with the same one are one.
+    pub key: MessageKey,
+    /// Whether it is stored only from now on.
+    pub restricted: bool,
 }
 
 /// All that came before is to be forgotten, in every conversation of the contact.
@@ -181,6 +192,8 @@ pub enum Withheld {
     OptedOut,
     /// The customer's last message is more than 24 hours old.
     WindowOver,
+    /// What is kept of the contact is stored and not used.
+    Restricted,
 }
 
 impl Withheld {
@@ -190,6 +203,7 @@ impl Withheld {
         match self {
             Self::OptedOut => -1,
             Self::WindowOver => -2,
+            Self::Restricted => -3,
         }
     }
 
@@ -199,6 +213,7 @@ impl Withheld {
         match self {
             Self::OptedOut => "opted_out",
             Self::WindowOver => "window_over",
+            Self::Restricted => "restricted",
         }
     }
 }
@@ -210,6 +225,7 @@ impl DeliveryFailure {
         let own = [
             (Withheld::OptedOut, "the contact has opted out"),
             (Withheld::WindowOver, "the customer-service window is over"),
+            (Withheld::Restricted, "the use of the contact's data is restricted"),
         ];
         let title = own.into_iter().find(|(why, _)| why.code() == code).map_or("", |(_, title)| title);
         Self { code, title: title.into() }
