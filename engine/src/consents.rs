@@ -130,7 +130,7 @@ impl Consents {
             let consent = record.consents.get(&category).cloned().unwrap_or_default();
             let given = consent.given.as_ref().map(shown).transpose()?;
             let stopped = consent.stopped.as_ref().map(shown).transpose()?;
-            Ok((category, Held { standing: consent.standing(), given, stopped }))
+            Ok((category, Held { standing: record.standing(category), given, stopped }))
         };
         let purposes = Category::ALL.into_iter().map(held).collect::<Result<_, _>>()?;
         Ok(Self { contact, purposes })
