@@ -556,6 +556,48 @@ impl Key {
     pub fn of_agenda(&self) -> Option<TopicPartition> {
         Parts::of(&self.bytes).agenda()
     }
+
+    /// The conversation whose row it is; `None` for tables of something else, and for a key that no id made.
+    #[must_use]
+    pub fn conversation(&self) -> Option<ConversationId> {
+        let of_conversations =
+            [Table::Head, Table::History, Table::Marker, Table::Claim, Table::Delivery, Table::Tool];
+        let parts = Parts::of(&self.bytes);
+        let (account, contact) = parts.id.split_last_chunk::<16>()?;
+        let account = account.strip_suffix(b"/").filter(|_| of_conversations.contains(&parts.table))?;
+        let AccountKey { tenant, channel, account } = account_of(parts.tenant, account)?;
+        Some(ConversationId { tenant, channel, account, contact: ContactId::from_bytes(*contact) })
+    }
+
+    /// The account whose row it is; `None` as for [`Key::conversation`].
+    #[must_use]
+    pub fn account(&self) -> Option<AccountKey> {
+        let parts = Parts::of(&self.bytes);
+        let is_accounts = matches!(parts.table, Table::Send | Table::Backlog);
+        account_of(parts.tenant, parts.id).filter(|_| is_accounts)
+    }
+
+    /// The contact about whom the row is, where it is about one.
+    #[must_use]
+    pub fn about(&self) -> Option<ContactId> {
+        let contact = |id: &[u8]| Some(ContactId::from_bytes(id.try_into().ok()?));
+        match self.table() {
+            Table::Contact => contact(self.id()),
+            Table::Key => contact(self.id().strip_prefix(b"c")?),
+            Table::Send => OutboundId::from_row(self.row()).map(|id| id.contact),
+            Table::Spend => contact(self.row().first_chunk::<16>()?),
+            _ => self.conversation().map(|conversation| conversation.contact),
+        }
+    }
+}
+
+fn account_of(tenant: &str, id: &[u8]) -> Option<AccountKey> {
+    let (channel, account) = std::str::from_utf8(id).ok()?.split_once('/')?;
+    Some(AccountKey {
+        tenant: tenant.parse().ok()?,
+        channel: channel.parse().ok()?,
+        account: account.parse().ok()?,
+    })
 }
 
 impl fmt::Debug for Key {
@@ -693,6 +735,44 @@ mod tests {
         assert_eq!((partition.table(), partition.tenant(), partition.id()), (Table::History, "acme", &*id));
         let document = Key::document(&"acme".parse().unwrap(), "faq");
         assert_eq!((document.tenant(), document.id(), document.row()), ("acme", &b""[..], &b"faq"[..]));
+    }
+
+    #[test]
+    fn a_key_says_whose_it_is() {
+        // A contact's bytes may be anything, a slash too.
+        let of = conversation("acme", b'/');
+        let account =
+            AccountKey { tenant: of.tenant.clone(), channel: of.channel, account: of.account.clone() };
+        let turn = TurnId(MessageKey::from_bytes([3; 16]));
+        let outbound = OutboundId { contact: of.contact, turn, index: 1 };
+        for key in [
+            Key::head(&of),
+            Key::history(&of, 1),
+            Key::marker(&of, turn.0),
+            Key::claim(&of, turn),
+            Key::delivery(&of, &outbound),
+            Key::tool(&of, turn, 1),
+        ] {
+            assert_eq!((key.conversation(), key.account()), (Some(of.clone()), None), "{key:?}");
+            assert_eq!(key.about(), Some(of.contact), "{key:?}");
+        }
+        for key in [Key::send(&account, &outbound), Key::backlog(&account, 1)] {
+            assert_eq!((key.conversation(), key.account()), (None, Some(account.clone())), "{key:?}");
+        }
+        let spent = SpentBy::new(of.contact, turn, 1);
+        for key in [
+            Key::send(&account, &outbound),
+            Key::contact(&of.tenant, of.contact),
+            Key::contact_key(&of.tenant, of.contact),
+            Key::spend(&of.tenant, ChunkId::from_bytes([4; 16]), &spent),
+        ] {
+            assert_eq!(key.about(), Some(of.contact), "{key:?}");
+        }
+        for key in
+            [Key::tenant_key(&of.tenant), Key::alias(&of.tenant, turn.0), Key::document(&of.tenant, "x")]
+        {
+            assert_eq!((key.about(), key.conversation(), key.account()), (None, None, None), "{key:?}");
+        }
     }
 
     #[test]
