@@ -50,7 +50,9 @@ pub enum Journal {
         /// How many calls were refused.
         attempts: u32,
     },
-    /// The channel took it.
+    /// The channel took it when it was called.
+    Taken(Taken),
+    /// The channel took it, as a status tells.
     Sent,
     /// The channel will not take it.
     Failed {
@@ -59,6 +61,30 @@ pub enum Journal {
     },
     /// Nobody knows, and policy gave it up.
     GivenUp,
+}
+
+/// Under which conditions a message was sent: what shows later that it was allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// When it was asked whether it may go, right before the call.
+    pub at: Timestamp,
+    /// What it needed the contact's consent for; a reply needs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<Category>,
+    /// Until when it was allowed, where that ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_until: Option<Timestamp>,
+}
+
+impl Taken {
+    fn of(item: &Item, at: Timestamp) -> Self {
+        let SendCommand { purpose, category, window_until, .. } = item.command;
+        let category = match purpose {
+            Purpose::Reply => None,
+            Purpose::Campaign => Some(category.unwrap_or(Category::Marketing)),
+        };
+        Self { at, category, window_until }
+    }
 }
 
 /// Where a message to send is kept until it is settled.
@@ -166,7 +192,9 @@ impl Send {
                     let due = self.unknown(&item).await?;
                     return Ok((item, Ended::Unknown(due)));
                 }
-                Some(journal @ (Journal::Sent | Journal::Failed { .. } | Journal::GivenUp)) => {
+                Some(
+                    journal @ (Journal::Taken(_) | Journal::Sent | Journal::Failed { .. } | Journal::GivenUp),
+                ) => {
                     self.settle(&item, &journal, None, None).await?;
                     return Ok((item, Ended::Settled { called: false }));
                 }
@@ -182,7 +210,8 @@ impl Send {
         };
         let attempt = item.refused + 1;
         self.journal(&item, &Journal::Attempting { attempt }).await?;
-        if let Some(why) = self.withheld(&item).await? {
+        let taken = Taken::of(&item, ports.clock.now());
+        if let Some(why) = self.withheld(&item, taken).await? {
             self.withhold(&item, why).await?;
             return Ok((item, Ended::Settled { called: false }));
         }
@@ -191,7 +220,7 @@ impl Send {
         read(&ports.metrics, || ports.log.holds(partition, epoch)).await?;
         let ended = match self.call(&message).await {
             Ok(accepted) => {
-                self.settle(&item, &Journal::Sent, Some(&accepted), None).await?;
+                self.settle(&item, &Journal::Taken(taken), Some(&accepted), None).await?;
                 Ended::Settled { called: true }
             }
             Err(error) => self.failed(&item, attempt, error).await?,
@@ -203,11 +232,10 @@ impl Send {
     }
 
     /// Why the message may not go now, if it may not.
-    async fn withheld(&self, item: &Item) -> Result<Option<Withheld>, StoreError> {
+    async fn withheld(&self, item: &Item, taken: Taken) -> Result<Option<Withheld>, StoreError> {
         let ports = &self.context.ports;
         // A reply answers what the customer asked, and goes out also after an opt-out.
-        if item.command.purpose == Purpose::Campaign {
-            let category = item.command.category.unwrap_or(Category::Marketing);
+        if let Some(category) = taken.category {
             let standing = consent::standing(ports, &self.account.tenant, item.contact(), category).await?;
             match standing {
                 Standing::Stopped => return Ok(Some(Withheld::OptedOut)),
@@ -215,7 +243,7 @@ impl Send {
                 Standing::Unknown | Standing::Given => {}
             }
         }
-        let is_over = item.command.window_until.is_some_and(|until| ports.clock.now() >= until);
+        let is_over = taken.window_until.is_some_and(|until| ports.clock.now() >= until);
         Ok(is_over.then_some(Withheld::WindowOver))
     }
 
