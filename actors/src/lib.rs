@@ -17,6 +17,7 @@
 //! - [`tools`]: what an agent may do beside talking; [`quota`]: what a tenant may use in a month.
 //! - [`erasure`]: erasures of contacts, and how far they have come.
 //! - [`audit`]: who did what, when and why; [`security`]: what looks like an attack.
+//! - [`promises`]: whether what is promised holds, by what is stored.
 //! - [`account`]: the only sender: paces, journals, settles.
 //! - [`publish`]: records on their way out; [`commit`]: writes a batch until it is written;
 //!   [`metrics`]: what operators watch.
@@ -33,6 +34,7 @@ pub mod ingress;
 pub mod metrics;
 pub mod partition;
 pub mod ports;
+pub mod promises;
 pub mod publish;
 pub mod quota;
 pub mod reception;
