@@ -3,6 +3,7 @@
 //! One set of operations behind the admin API and behind commands on a folder that no process has open, so
 //! that both answer alike.
 
+pub mod promises;
 pub mod rights;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::zone::Month;
 
+use self::promises::Proving;
 use crate::consents::{ConsentEntry, Consents};
 use crate::dead_letters::{DeadLetters, DeadLettersError, Letter, LetterId, Replay, Replayed};
 use crate::rotation::{self, KeysStatus, Rotate, Rotated};
@@ -76,6 +78,9 @@ pub enum AdministrationError {
     /// The audit log; the operation was not begun.
     #[error("nothing was done: {0}")]
     Audit(#[from] AuditError),
+    /// A file of the data folder.
+    #[error("a file of the data folder cannot be searched: {0}")]
+    Files(#[source] std::io::Error),
     /// The audit log, which was to be read.
     #[error("{0}")]
     AuditRead(#[source] AuditError),
@@ -149,6 +154,7 @@ pub struct Administration {
     ports: Ports,
     identity: Arc<Identity>,
     keys: Arc<EnvelopeKeys>,
+    proving: Proving,
     /// What reads files.
     pub files: Arc<Extractor>,
     /// What could not be processed.
@@ -164,10 +170,11 @@ impl Administration {
         keys: Arc<EnvelopeKeys>,
         files: Arc<Extractor>,
         dead_letters: DeadLetters,
+        proving: Proving,
     ) -> Self {
         let identity = Arc::new(Identity::new(ports.clone()));
         let audit = AuditLog::new(ports.clone());
-        Self { by: By::ENGINE, audit, tenants, ports, identity, keys, files, dead_letters }
+        Self { by: By::ENGINE, audit, tenants, ports, identity, keys, proving, files, dead_letters }
     }
 
     /// The same in somebody's name; without it, they are done in the engine's own.

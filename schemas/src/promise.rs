@@ -136,11 +136,12 @@ impl Proof {
     }
 }
 
-/// What was found about every promise to a tenant.
+/// What was found about every promise to a tenant, or about what is no tenant's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Proofs {
-    /// Which.
-    pub tenant: TenantId,
+    /// Which; none where it is about what is no tenant's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<TenantId>,
     /// When it was begun, microseconds since 1970.
     pub at: Timestamp,
     /// Promise by promise.

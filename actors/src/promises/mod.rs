@@ -21,9 +21,11 @@ mod strangers;
 mod times;
 mod topics;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::keys::{Keys, KeysError};
 use heddle_schemas::ports::state::{StoreError, Walk};
 use heddle_schemas::promise::{Promise, Proof, Proofs};
@@ -127,11 +129,6 @@ impl Prover {
         strangers.prove(&*self.keys, &self.tenants, tenant, &mut isolation).await?;
         let topics = Topics { prover: self, tenant, at, needles: needles.searcher() };
         let (credentials, kept) = topics.prove(&mut reader, &mut encryption, &mut isolation).await?;
-        let mut audit_log = Proof::new(Promise::AuditLog);
-        let verdict = AuditLog::new(self.ports.clone()).verify(Some(&tenant.id), &[]).await?;
-        audit_log.saw(format!("{} entries", verdict.entries));
-        verdict.faults.iter().for_each(|fault| audit_log.fault(fault.to_string()));
-        audit_log.more_faults += verdict.more_faults;
         let (consent, window) = sends.prove();
         let proofs = vec![
             encryption,
@@ -143,8 +140,56 @@ impl Prover {
             consent,
             window,
             kept,
-            audit_log,
+            self.prove_audit_log(Some(&tenant.id)).await?,
         ];
-        Ok((Proofs { tenant: tenant.id.clone(), at, proofs }, needles))
+        Ok((Proofs { tenant: Some(tenant.id.clone()), at, proofs }, needles))
+    }
+}
+
+/// What may be left of a tenant that there is no more: that it was erased, what it used, and who did what.
+const LEFT: [Table; 4] = [Table::Key, Table::Quota, Table::Erasure, Table::Access];
+
+impl Prover {
+    /// Looks at what is no tenant's: rows of tenants that there are not, and the audit log of the engine itself.
+    ///
+    /// # Errors
+    /// [`ProveError`].
+    pub async fn prove_rest(&self) -> Result<Proofs, ProveError> {
+        let at = self.ports.clock.now();
+        let mut isolation = Proof::new(Promise::Isolation);
+        let mut rows = 0_u64;
+        let mut strange: BTreeMap<String, (u64, String)> = BTreeMap::new();
+        let tables = Table::ALL.into_iter().filter(|table| *table != Table::Agenda && !LEFT.contains(table));
+        let mut walk = Walk { tables: tables.collect(), tenant: None, after: None, limit: PAGE };
+        loop {
+            let page = read(&self.ports.metrics, || self.ports.state.walk(&walk)).await?;
+            for row in &page.rows {
+                rows += 1;
+                let tenant = row.key.tenant();
+                let is_known = tenant.parse().is_ok_and(|id| self.tenants.get(&id).is_some());
+                if !is_known && row.key.table() != Table::Limit {
+                    let first = || (0, format!("{:?}", row.key));
+                    strange.entry(tenant.to_owned()).or_insert_with(first).0 += 1;
+                }
+            }
+            if !walk.go_on(&page) {
+                break;
+            }
+        }
+        isolation.saw(format!("{rows} rows of all tenants"));
+        for (tenant, (rows, first)) in strange {
+            isolation.fault(format!("there is no tenant {tenant:?}, and {rows} rows of it, such as {first}"));
+        }
+        let audit_log = self.prove_audit_log(None).await?;
+        Ok(Proofs { tenant: None, at, proofs: vec![isolation, audit_log] })
+    }
+
+    async fn prove_audit_log(&self, tenant: Option<&TenantId>) -> Result<Proof, AuditError> {
+        let mut proof = Proof::new(Promise::AuditLog);
+        let verdict = AuditLog::new(self.ports.clone()).verify(tenant, &[]).await?;
+        proof.saw(format!("{} entries", verdict.entries));
+        verdict.faults.iter().for_each(|fault| proof.fault(fault.to_string()));
+        proof.more_faults += verdict.more_faults;
+        Ok(proof)
     }
 }

@@ -14,6 +14,7 @@ use heddle_schemas::erasure::Erasure;
 use heddle_schemas::id::{ConversationId, MessageKey, TenantId};
 use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError, Passage};
+use heddle_schemas::promise::Proofs;
 use heddle_schemas::record::inbound::Handler;
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::tenant::Tenant;
@@ -39,6 +40,9 @@ use crate::usage::Usage;
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long it may take for a file, which may wait for others to be read.
 const FILE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How long it may take for an audit, which reads all that is stored.
+const AUDIT_TIMEOUT: Duration = Duration::from_secs(6 * 3_600);
 
 /// Where to find the node.
 #[derive(Debug, Clone, Default, Args)]
@@ -473,6 +477,20 @@ impl Admin {
                 remote.ask::<List<_>>(Method::GET, "audit/log", &query, None).await.map(|list| list.items)
             }
             Self::Local(_, local) => Ok(local.audit_log(tenant, from, ENTRIES).await?),
+        }
+    }
+
+    /// Whether everything holds that a tenant is promised; without one, what is no tenant's.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn prove(&self, tenant: Option<&TenantId>) -> Result<Proofs, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let query: Vec<_> = tenant.map(|tenant| ("tenant", tenant.as_str())).into_iter().collect();
+                Remote::answer(remote.request(Method::GET, "audit", &query).timeout(AUDIT_TIMEOUT)).await
+            }
+            Self::Local(_, local) => Ok(local.prove(tenant).await?),
         }
     }
 

@@ -15,6 +15,7 @@ use heddle_schemas::audit::chain::{Noted, Verdict};
 use heddle_schemas::contact::ContactName;
 use heddle_schemas::id::{AccountId, ChannelKind, ContactId, ConversationId, TenantId};
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
+use heddle_schemas::promise::Proofs;
 use heddle_schemas::record::inbound::Handler;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::zone::Month;
@@ -60,6 +61,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/dlq", get(letters))
         .route("/dlq/{id}", get(letter))
         .route("/dlq/replay", post(replay))
+        .route("/audit", get(prove))
         .route("/audit/log", get(audit_log))
         .route("/audit/log/verification", get(verify_audit_log))
         .route("/audit/log/resumption", post(resume_audit_log))
@@ -323,6 +325,10 @@ async fn audit_log(State(shared): State<Arc<Shared>>, Query(which): Query<Entrie
     let items =
         shared.administration.audit_log(which.tenant.as_ref(), which.from.unwrap_or(1), limit).await?;
     Ok(List { items })
+}
+
+async fn prove(Asked(administration): Asked, Query(chain): Query<OfTenant>) -> Answer<axum::Json<Proofs>> {
+    Ok(axum::Json(administration.prove(chain.tenant.as_ref()).await?))
 }
 
 async fn verify_audit_log(

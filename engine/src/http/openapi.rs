@@ -5,6 +5,7 @@ use heddle_schemas::audit::Entry;
 use heddle_schemas::audit::chain::Verdict;
 use heddle_schemas::erasure::Erasure;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
+use heddle_schemas::promise::Proofs;
 use heddle_schemas::tenant::Tenant;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
@@ -136,6 +137,12 @@ pub fn describe() -> Value {
         },
         "/v1/dlq/replay": {
             "post": operation("Puts originals back on their way, through the same checks as a first delivery. Doing it twice does no harm.", Some(body::<Replay>(&mut schemas)), &answer::<Replayed>(&mut schemas, "200"), &mut schemas),
+        },
+        "/v1/audit": {
+            "get": with_parameters(
+                operation("Whether everything holds that a tenant is promised, promise by promise; without a tenant, what is no tenant's. It reads all that is stored, and takes as long.", None, &answer::<Proofs>(&mut schemas, "200"), &mut schemas),
+                query::<OfTenant>(&mut schemas),
+            ),
         },
         "/v1/audit/log": {
             "get": with_parameters(

@@ -307,6 +307,8 @@ pub enum What {
         /// How many were named.
         named: u64,
     },
+    /// What is stored was held against what is promised.
+    Prove,
     /// Keys were wrapped anew.
     KeysRotate,
     /// The audit log was begun anew behind a break. One number is left out, so that the break shows for ever.
@@ -333,6 +335,7 @@ impl What {
             Self::DocumentRemove { .. } => "document_remove",
             Self::LetterShow { .. } => "letter_show",
             Self::LettersReplay { .. } => "letters_replay",
+            Self::Prove => "prove",
             Self::KeysRotate => "keys_rotate",
             Self::Resume => "resume",
         }
@@ -342,7 +345,9 @@ impl What {
     #[must_use]
     pub fn about(&self) -> String {
         match self {
-            Self::TenantApply | Self::TenantExport | Self::KeysRotate | Self::Resume => String::new(),
+            Self::TenantApply | Self::TenantExport | Self::Prove | Self::KeysRotate | Self::Resume => {
+                String::new()
+            }
             Self::TenantErase { tenant } => tenant.to_string(),
             Self::ContactHandOver { conversation } | Self::ContactGiveBack { conversation } => {
                 conversation.to_string()
