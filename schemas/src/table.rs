@@ -8,7 +8,7 @@
 //! |---|---|---|---|---|
 //! | head | conversation | none | state of the conversation | as the contact |
 //! | history | conversation | sequence | what one commit added to the thread, sealed | tenant's retention |
-//! | marker | conversation | message key | nothing: the message has been seen | longer than every redelivery |
+//! | marker | conversation | message key | that the message has been seen, and in which turn | longer than every redelivery |
 //! | claim | conversation | turn | who calls outside for the turn | as markers |
 //! | delivery | conversation | outbound id | how far a sent message has come | tenant's retention |
 //! | agenda | topic partition | due, id | what waits | until done |

@@ -65,11 +65,11 @@ impl Erased {
 
     pub(super) async fn prove(mut self, ports: &Ports, keys: &dyn Keys) -> Result<Proof, ProveError> {
         let now = ports.clock.now();
-        let mut unreadable = 0_u64;
+        let (mut unreadable, mut back) = (0_u64, 0_u64);
         for (contact, erased_at) in &self.done {
             match keys.contact(&self.tenant, *contact, Missing::Fail).await {
                 Err(KeysError::Gone { .. }) => unreadable += 1,
-                Ok(cipher) if cipher.erased_at().is_some_and(|at| at >= *erased_at) => {}
+                Ok(cipher) if cipher.erased_at().is_some_and(|at| at >= *erased_at) => back += 1,
                 Ok(_) => self.proof.fault(format!(
                     "contact {contact}: the key that was to be destroyed at {erased_at} is still there"
                 )),
@@ -95,7 +95,7 @@ impl Erased {
                 .fault(format!("erasure {}: it was to be complete at {}", erasure.id, erasure.deadline));
         }
         self.proof.saw(format!(
-            "{} erasures, {} under way; {} contacts tried, {unreadable} without any key and the others back since",
+            "{} erasures, {} under way; {} contacts tried: {unreadable} without any key, {back} back under another",
             self.erasures.len(),
             open.len(),
             self.done.len(),
