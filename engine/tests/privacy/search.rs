@@ -15,12 +15,19 @@ use heddle_schemas::topic::{Topic, TopicPartition};
 use super::words;
 
 /// What was found.
-#[derive(Default)]
 pub(crate) struct Searched {
+    searcher: AhoCorasick,
     /// Rows, records or files.
     pub(crate) things: u64,
     pub(crate) bytes: u64,
     found: BTreeMap<&'static str, Vec<String>>,
+}
+
+impl Default for Searched {
+    fn default() -> Self {
+        let searcher = AhoCorasick::new(words()).unwrap();
+        Self { searcher, things: 0, bytes: 0, found: BTreeMap::new() }
+    }
 }
 
 impl Searched {
@@ -32,9 +39,8 @@ impl Searched {
     fn search(&mut self, bytes: &[u8], place: impl Fn() -> String) {
         self.things += 1;
         self.bytes += bytes.len() as u64;
-        let searcher = AhoCorasick::new(words()).unwrap();
         let mut found: Vec<_> =
-            searcher.find_overlapping_iter(bytes).map(|hit| hit.pattern().as_usize()).collect();
+            self.searcher.find_overlapping_iter(bytes).map(|hit| hit.pattern().as_usize()).collect();
         found.sort_unstable();
         found.dedup();
         for word in found {
