@@ -15,7 +15,7 @@
 //! - [`agenda`]: the durable timer's window in memory.
 //! - [`conversation`]: applies what a conversation receives and decides its turns.
 //! - [`tools`]: what an agent may do beside talking; [`quota`]: what a tenant may use in a month.
-//! - [`erasure`]: erasures of contacts, and how far they have come.
+//! - [`erasure`]: erasures of contacts, and how far they have come; [`housekeeping`]: who sees to it that they go on.
 //! - [`audit`]: who did what, when and why; [`security`]: what looks like an attack.
 //! - [`account`]: the only sender: paces, journals, settles.
 //! - [`publish`]: records on their way out; [`commit`]: writes a batch until it is written;
@@ -28,6 +28,7 @@ pub mod commit;
 pub mod consent;
 pub mod conversation;
 pub mod erasure;
+pub mod housekeeping;
 pub mod identity;
 pub mod ingress;
 pub mod metrics;

@@ -24,7 +24,7 @@ use heddle_connectors::memory::{
 };
 use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::erasure::Erasure;
-use heddle_schemas::id::{ChannelKind, ContactId, OutboundId};
+use heddle_schemas::id::{AccountId, ChannelKind, ContactId, OutboundId};
 use heddle_schemas::ports::channel::{
     Act, Channel, ChannelEvent, FailureClass, ReceivedMessage, ReceivedStatus,
 };
@@ -53,6 +53,10 @@ fn tenant() -> Tenant {
         channel("2")
     );
     Tenant::from_toml(&text).unwrap()
+}
+
+fn accounts() -> Vec<(ChannelKind, AccountId)> {
+    tenant().channels.into_iter().map(|channel| (channel.kind, channel.account)).collect()
 }
 
 /// A node that dies when it is told to, and comes back over what is durable.
@@ -168,14 +172,35 @@ impl World {
     async fn forget(&self, contact: ContactId) -> Erasure {
         loop {
             let ports = self.with(|node| node.ports.clone());
-            let tenant = tenant();
-            let asking = erasure::ask(&ports, &tenant, contact);
+            let id = tenant().id;
+            let asking = erasure::ask(&ports, &id, accounts(), contact);
             tokio::select! {
                 asked = asking => if let Ok(erasure) = asked { return erasure },
                 () = self.died.notified() => {}
             }
             self.restart().await;
         }
+    }
+
+    /// Asks once. Who asked does not come back when the node dies meanwhile.
+    async fn ask_once(&self, contact: ContactId) {
+        let ports = self.with(|node| node.ports.clone());
+        let id = tenant().id;
+        tokio::select! {
+            asked = erasure::ask(&ports, &id, accounts(), contact) => drop(asked.unwrap()),
+            () = self.died.notified() => self.restart().await,
+        }
+    }
+
+    async fn erasures(&self) -> Vec<Erasure> {
+        let ports = self.with(|node| node.ports.clone());
+        erasure::list(&ports, &tenant().id).await.unwrap()
+    }
+
+    /// How many erasures the store knows to be under way.
+    fn open(&self) -> usize {
+        let rows = self.disk.rows(self.clock.now()).into_iter();
+        rows.filter(|(key, _)| key.table() == Table::Erasure && key.of_open_erasure().is_some()).count()
     }
 
     async fn erasure(&self, id: heddle_schemas::id::MessageKey) -> Erasure {
@@ -322,4 +347,62 @@ async fn a_crash_at_any_step_is_gone_on_from() {
             return;
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_erasure_whose_request_died_completes_though_nobody_asks_again() {
+    let (mut begun, mut told) = (0, 0);
+    for step in 0.. {
+        let world = World::begin().await;
+        world.say(PHONE, "1", "a1").await;
+        world.say(PHONE, "2", "a2").await;
+        let contact = world.contact(PHONE).await;
+        world.steps_left.store(step, Ordering::Relaxed);
+        world.ask_once(contact).await;
+        let died = world.steps_left.load(Ordering::Relaxed) < 0;
+        if world.open() == 0 && world.erasures().await.is_empty() {
+            assert!(died && begun == 0, "step {step}: what was durable is not lost");
+            tokio::time::sleep(Duration::from_secs(300)).await;
+            assert!(!world.rows_of(contact).is_empty(), "step {step}: nothing was begun");
+            continue;
+        }
+        begun += 1;
+        for _ in 0..300 {
+            tokio::select! {
+                biased;
+                () = world.died.notified() => world.restart().await,
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+        }
+        let erasures = world.erasures().await;
+        assert!(matches!(&erasures[..], [one] if one.is_complete()), "step {step}: {erasures:?}");
+        assert_eq!(world.rows_of(contact), [""; 0], "step {step}");
+        assert_eq!(world.open(), 0, "step {step}: it is looked after no more");
+        let forgotten =
+            world.events().into_iter().filter(|event| matches!(event, Event::Forgotten { .. })).count();
+        assert!(forgotten > 0, "step {step}: it was told of");
+        told += forgotten;
+        if world.steps_left.load(Ordering::Relaxed) >= 0 {
+            assert!(begun > 15, "so few steps are no erasure");
+            assert!(told <= 2 * begun, "once, but for a crash in between");
+            return;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn asking_again_finds_what_is_under_way_and_once_it_is_complete_begins_another() {
+    let world = World::begin().await;
+    world.say(PHONE, "1", "a1").await;
+    let contact = world.contact(PHONE).await;
+    let first = world.forget(contact).await;
+    assert_eq!(world.forget(contact).await.id, first.id);
+    world.completed(first.id).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    world.say(PHONE, "1", "a2").await;
+    let second = world.forget(contact).await;
+    assert_ne!(second.id, first.id);
+    world.completed(second.id).await;
+    assert_eq!(world.rows_of(contact), [""; 0]);
+    assert_eq!(world.erasures().await.len(), 2, "each has its receipt");
 }

@@ -22,6 +22,7 @@
 //! | spend | chunk of a quota | turn, attempt | what a call may cost, then what the turn cost | until its month is long over |
 //! | tool | conversation | turn, step | which tools were called, and what they gave, sealed | as markers |
 //! | erasure | tenant | erasure | how far an erasure has come, then its receipt | as the tenant |
+//! | erasure | none | tenant, contact | an erasure that is not complete, as it was asked for | until it is |
 //! | access | tenant, or none | number, or none | an entry of the audit log, chained to the one before; without one, the newest once more | as the audit log is kept |
 //! | limit | none | keyed hash of a provider key | which node may use how much of its limits | until it is idle |
 
@@ -116,7 +117,7 @@ impl Table {
 /// One partition of one table, from which rows are named or scanned.
 ///
 /// Encoded as: table (1), length of the tenant (1) and tenant, length of the partition (2) and
-/// partition. Agenda, limits and a part of the audit log belong to the engine, not to a tenant: their tenant is
+/// partition. Agenda, limits, what is open of erasures and a part of the audit log belong to the engine, not to a tenant: their tenant is
 /// empty.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition(Bytes);
@@ -196,6 +197,13 @@ impl Partition {
     #[must_use]
     pub fn erasures(tenant: &TenantId) -> Self {
         Self::new(Table::Erasure, tenant.as_str(), &[])
+    }
+
+    /// The erasures of all tenants that are not complete, rows by tenant and contact: what is to be done is found
+    /// without reading what is done.
+    #[must_use]
+    pub fn open_erasures() -> Self {
+        Self::new(Table::Erasure, "", &[])
     }
 
     /// The audit log of a tenant, or of what is no tenant's; rows by number.
@@ -458,6 +466,22 @@ impl Key {
         Partition::erasures(tenant).row(&erasure.to_bytes())
     }
 
+    /// That the erasure of a contact is under way.
+    #[must_use]
+    pub fn open_erasure(tenant: &TenantId, contact: ContactId) -> Self {
+        let row = [tenant.as_str().as_bytes(), b"/", &contact.to_bytes()].concat();
+        Partition::open_erasures().row(&row)
+    }
+
+    /// Whose erasure is under way, of a row of [`Partition::open_erasures`].
+    #[must_use]
+    pub fn of_open_erasure(&self) -> Option<(TenantId, ContactId)> {
+        let (rest, contact) = self.row().split_last_chunk::<16>()?;
+        let (b'/', tenant) = rest.split_last()? else { return None };
+        let tenant = std::str::from_utf8(tenant).ok()?.parse().ok()?;
+        Some((tenant, ContactId::from_bytes(*contact)))
+    }
+
     /// An entry of the audit log.
     #[must_use]
     pub fn access(tenant: Option<&TenantId>, number: u64) -> Self {
@@ -680,6 +704,17 @@ mod tests {
         let outbound = OutboundId { contact: of.contact, turn, index: 517 };
         assert_eq!(OutboundId::from_row(Key::delivery(&of, &outbound).row()), Some(outbound));
         assert_eq!(OutboundId::from_row(&[0; 33]), None);
+    }
+
+    #[test]
+    fn an_open_erasure_says_whose_it_is() {
+        let (tenant, contact): (TenantId, _) = ("acme".parse().unwrap(), ContactId::from_bytes([b'/'; 16]));
+        let key = Key::open_erasure(&tenant, contact);
+        assert_eq!((key.of_open_erasure(), key.tenant()), (Some((tenant, contact)), ""));
+        assert_eq!(
+            Key::erasure(&"acme".parse().unwrap(), MessageKey::from_bytes([1; 16])).of_open_erasure(),
+            None
+        );
     }
 
     #[test]

@@ -107,7 +107,8 @@ impl Administration {
     pub async fn forget(&self, id: &TenantId, named: &ContactName) -> Result<Erasure, AdministrationError> {
         let tenant = self.tenant(id)?;
         let contact = self.contact(id, named).await?;
-        let asking = async { Ok(erasure::ask(&self.ports, &tenant, contact).await?) };
+        let accounts = tenant.channels.iter().map(|channel| (channel.kind, channel.account.clone()));
+        let asking = async { Ok(erasure::ask(&self.ports, id, accounts, contact).await?) };
         self.audited(Some(id), What::ContactErase { contact }, asking).await
     }
 

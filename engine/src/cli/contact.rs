@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use heddle_connectors::clock::SystemClock;
 use heddle_schemas::config::Config;
 use heddle_schemas::consent::{Category, Says, Standing};
 use heddle_schemas::contact::ContactName;
 use heddle_schemas::erasure::Erasure;
 use heddle_schemas::id::{ConversationId, TenantId};
+use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::record::inbound::Handler;
 use heddle_schemas::time::Timestamp;
 use serde_json::json;
@@ -175,7 +177,8 @@ async fn act(admin: &Admin, action: Action, output: &mut Output) -> Result<(), F
         }
         Action::Erasures { tenant } => {
             let erasures = admin.erasures(&tenant).await?;
-            let rows: Vec<_> = erasures.iter().map(row).collect();
+            let now = SystemClock.now();
+            let rows: Vec<_> = erasures.iter().map(|erasure| row(erasure, now)).collect();
             output.result(&json!({ "items": erasures }), || match rows.as_slice() {
                 [] => "nobody of this tenant has been forgotten".to_owned(),
                 rows => table(["erasure", "contact", "asked for", "to be done by", "done", "rows"], rows),
@@ -238,12 +241,13 @@ async fn forget(
     Ok(())
 }
 
-fn row(erasure: &Erasure) -> [String; 6] {
+fn row(erasure: &Erasure, now: Timestamp) -> [String; 6] {
     let done = match erasure.completed_at {
         Some(at) => at.to_string(),
         None => {
             let done = erasure.parts.iter().filter(|part| part.done.is_some()).count();
-            format!("{done} of {}", erasure.parts.len())
+            let overdue = if erasure.is_overdue(now) { ", OVERDUE" } else { "" };
+            format!("{done} of {}{overdue}", erasure.parts.len())
         }
     };
     [
