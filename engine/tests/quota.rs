@@ -29,7 +29,7 @@ use heddle_connectors::memory::{
 use heddle_schemas::id::{ContactId, ConversationId, MessageKey, TurnId};
 use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::ports::log::{Log as _, StoreError};
-use heddle_schemas::ports::state::{Batch, Fence, Scan, State, Swap, Write};
+use heddle_schemas::ports::state::{Batch, Fence, Scan, State, Swap, Walk, Walked, Write};
 use heddle_schemas::table::{Key, SpentBy};
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::Timestamp;
@@ -67,6 +67,11 @@ impl State for OfNode {
     async fn scan(&self, scan: &Scan) -> Result<Vec<(Key, Bytes)>, StoreError> {
         self.alive().await;
         self.store.scan(scan).await
+    }
+
+    async fn walk(&self, walk: &Walk) -> Result<Walked, StoreError> {
+        self.alive().await;
+        self.store.walk(walk).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StoreError> {

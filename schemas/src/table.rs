@@ -114,6 +114,20 @@ impl Table {
     }
 }
 
+impl Table {
+    /// What the keys of all its rows begin with; with a tenant, those of the tenant's.
+    #[must_use]
+    pub fn prefix(self, tenant: Option<&TenantId>) -> Bytes {
+        let mut bytes = vec![self as u8];
+        if let Some(tenant) = tenant {
+            let tenant = tenant.as_str();
+            bytes.put_u8(u8::try_from(tenant.len()).unwrap_or(u8::MAX));
+            bytes.put_slice(tenant.as_bytes());
+        }
+        bytes.into()
+    }
+}
+
 /// One partition of one table, from which rows are named or scanned.
 ///
 /// Encoded as: table (1), length of the tenant (1) and tenant, length of the partition (2) and
@@ -500,6 +514,12 @@ impl Key {
         Self::new(Table::Limit, "", &[key], &[])
     }
 
+    /// A row as a store has it that holds table, tenant, [`Key::id`] and [`Key::row`] apart.
+    #[must_use]
+    pub fn stored(table: Table, tenant: &str, id: &[u8], row: &[u8]) -> Self {
+        Self::new(table, tenant, &[id], row)
+    }
+
     /// Reads back what [`Key::as_bytes`] wrote; `None` when the bytes are no key.
     #[must_use]
     pub fn from_bytes(bytes: Bytes) -> Option<Self> {
@@ -653,6 +673,18 @@ mod tests {
         assert_eq!(back.table(), Table::History);
         assert_eq!(back.row(), 7_u64.to_be_bytes());
         assert_eq!(back.partition(), Partition::history(&conversation("acme", 1)));
+        assert_eq!(Key::stored(back.table(), back.tenant(), back.id(), back.row()), key);
+    }
+
+    #[test]
+    fn keys_begin_with_their_table_and_tenant() {
+        let key = Key::history(&conversation("acme", 1), 7);
+        let of = |tenant: &str| Table::History.prefix(Some(&tenant.parse().unwrap()));
+        assert!(key.as_bytes().starts_with(&Table::History.prefix(None)));
+        assert!(key.as_bytes().starts_with(&of("acme")));
+        for other in ["acm", "acme1", "b"] {
+            assert!(!key.as_bytes().starts_with(&of(other)), "{other}");
+        }
     }
 
     #[test]

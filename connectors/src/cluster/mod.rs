@@ -21,7 +21,7 @@ use bytes::Bytes;
 use heddle_schemas::ledger::Position;
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::log::{Assignment, FetchLimit, Log, NewRecord, Record, StoreError};
-use heddle_schemas::ports::state::{Batch, Fence, Scan, State, Swap, Write};
+use heddle_schemas::ports::state::{Batch, Fence, Scan, State, Swap, Walk, Walked, Write};
 use heddle_schemas::table::Key;
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Epoch, Offset, Topic, TopicPartition};
@@ -107,6 +107,10 @@ impl State for Cluster {
 
     async fn scan(&self, scan: &Scan) -> Result<Vec<(Key, Bytes)>, StoreError> {
         self.cql.scan(scan, self.clock.now()).await
+    }
+
+    async fn walk(&self, walk: &Walk) -> Result<Walked, StoreError> {
+        self.cql.walk(walk).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StoreError> {

@@ -9,7 +9,7 @@
 //! # Layout
 //! - `place`: which CQL row a key is.
 //! - `statements`: what is prepared, and how it is executed.
-//! - `rows`, `writes`, `conditional`: reading, writing, writing on a condition.
+//! - `rows`, `writes`, `conditional`, `walk`: reading, writing, writing on a condition, walking over all.
 //! - `agenda`: the agenda's buckets.
 //! - [`ownership`]: who owns a partition of the log.
 //! - [`schema`]: keyspace and tables, and how they come about.
@@ -25,6 +25,7 @@ mod rows;
 pub mod schema;
 mod session;
 mod statements;
+mod walk;
 mod writes;
 
 use std::collections::BTreeMap;

@@ -24,6 +24,7 @@ use scylla::frame::response::result::ColumnSpec;
 use scylla::serialize::row::{RowSerializationContext, SerializeRow};
 use scylla::serialize::value::SerializeValue;
 use scylla::serialize::writers::RowWriter;
+use scylla::value::CqlValue;
 
 use super::agenda::{self, Bucket};
 
@@ -66,6 +67,35 @@ impl Stored {
             Table::Spend => Self::Spend,
             Table::Erasure | Table::Access => Self::Register,
         }
+    }
+
+    /// The table whose rows it holds, where it holds those of one only.
+    fn only(self) -> Option<Table> {
+        match self {
+            Self::Conversation | Self::Record | Self::Register => None,
+            Self::History => Some(Table::History),
+            Self::Account => Some(Table::Backlog),
+            Self::Send => Some(Table::Send),
+            Self::Document => Some(Table::Document),
+            Self::Spend => Some(Table::Spend),
+            Self::Agenda => Some(Table::Agenda),
+        }
+    }
+
+    /// The key that is stored under these values of its primary key; `None` for an agenda's, and where they are
+    /// none of this build's.
+    pub(super) fn key(self, values: &mut impl Iterator<Item = Option<CqlValue>>) -> Option<Key> {
+        let tenant = values.next()?.and_then(CqlValue::into_string)?;
+        let id = values.next()?.and_then(CqlValue::into_blob)?;
+        let table = match self.only() {
+            Some(table) => table,
+            None => {
+                let kind = values.next()?.as_ref().and_then(CqlValue::as_tinyint)?;
+                Table::from_number(u8::try_from(kind).ok()?)?
+            }
+        };
+        let row = if self.has_row() { values.next()?.and_then(CqlValue::into_blob)? } else { Vec::new() };
+        (Self::of(table) == self && self != Self::Agenda).then(|| Key::stored(table, &tenant, &id, &row))
     }
 
     pub(super) fn name(self) -> &'static str {

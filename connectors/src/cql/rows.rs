@@ -18,9 +18,9 @@ use super::statements::Statement;
 use super::{Cql, fault};
 
 /// Rows of a page at most. A page is in memory at once, here and in the server.
-const PAGE: i32 = 256;
+pub(super) const PAGE: i32 = 256;
 /// Rows of a page of documents, which are large.
-const PAGE_OF_DOCUMENTS: i32 = 16;
+pub(super) const PAGE_OF_DOCUMENTS: i32 = 16;
 
 /// A row as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]

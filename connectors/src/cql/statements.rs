@@ -107,6 +107,8 @@ pub(super) struct OfTable {
     pub(super) put: Statement,
     pub(super) delete: Statement,
     pub(super) scans: Option<Scans>,
+    /// Reads all of it.
+    pub(super) walk: Statement,
     pub(super) conditional: Option<Conditional>,
 }
 
@@ -161,6 +163,8 @@ impl OfTable {
             Some(within) => Some(Scans::prepare(preparer, stored, within).await?),
             None => None,
         };
+        let walk = format!("SELECT {columns}, value, expires FROM {{}}.{table}");
+        let walk = statement("walk over", walk, Execution::Read).await?;
         let conditional = if stored.is_conditional() {
             // Only cells make a row here, never an INSERT's marker: a marker without end would keep a row
             // without a value when cells with an end follow it.
@@ -177,7 +181,7 @@ impl OfTable {
         } else {
             None
         };
-        Ok(Self { get, put, delete, scans, conditional })
+        Ok(Self { get, put, delete, scans, walk, conditional })
     }
 
     /// Those of every table, in the order of [`Stored::ALL`].

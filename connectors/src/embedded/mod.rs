@@ -19,7 +19,7 @@
 //!   what is durable. `checkpoint`: the one that empties the memory into the `store`.
 //! - `view`: what readers see, and `changes` to it: `rows`, `tail`s, and the `catalog` of segments. `merge`: scans over it.
 //! - `replay`: what happens at start. `older`: records that are no longer in memory.
-//! - `log`, `state`: the ports.
+//! - `log`, `state`, `walk`: the ports.
 
 mod announcer;
 mod catalog;
@@ -41,6 +41,7 @@ mod stats;
 mod store;
 mod tail;
 mod view;
+mod walk;
 mod writer;
 
 use std::fs::File;

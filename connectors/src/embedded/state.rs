@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use heddle_schemas::ports::state::{Batch, Scan, State, StoreError, Swap, Write};
+use heddle_schemas::ports::state::{Batch, Scan, State, StoreError, Swap, Walk, Walked, Write};
 use heddle_schemas::table::Key;
 use heddle_schemas::time::Timestamp;
 
@@ -44,6 +44,10 @@ impl State for Embedded {
             taken = taken.saturating_mul(2);
         }
         Ok(found.into_iter().filter_map(|(key, value)| Some((Key::from_bytes(key)?, value))).collect())
+    }
+
+    async fn walk(&self, walk: &Walk) -> Result<Walked, StoreError> {
+        self.walk_page(walk).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StoreError> {

@@ -125,7 +125,7 @@ pub(super) enum Origin {
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) value: Bytes,
-    expires: Option<Timestamp>,
+    pub(super) expires: Option<Timestamp>,
     origin: Origin,
 }
 

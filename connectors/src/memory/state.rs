@@ -5,7 +5,7 @@ use std::ops::Bound;
 use async_trait::async_trait;
 use bytes::Bytes;
 use heddle_schemas::ports::log::{NewRecord, StoreError};
-use heddle_schemas::ports::state::{Batch, Scan, State, Swap};
+use heddle_schemas::ports::state::{Batch, Row, Scan, State, Swap, Walk, Walked};
 use heddle_schemas::table::{Key, Partition};
 use heddle_schemas::time::Timestamp;
 
@@ -21,6 +21,10 @@ impl State for MemoryStore {
 
     async fn scan(&self, scan: &Scan) -> Result<Vec<(Key, Bytes)>, StoreError> {
         self.step(Operation::Scan, None, |content| Ok(rows(content, scan, self.clock.now()))).await
+    }
+
+    async fn walk(&self, walk: &Walk) -> Result<Walked, StoreError> {
+        self.step(Operation::Scan, None, |content| Ok(walked(content, walk))).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
@@ -112,6 +116,19 @@ fn rows(content: &Content, scan: &Scan, now: Timestamp) -> Vec<(Key, Bytes)> {
         true => found.rev().take(scan.limit).collect(),
         false => found.take(scan.limit).collect(),
     }
+}
+
+fn walked(content: &Content, walk: &Walk) -> Walked {
+    let prefixes: Vec<_> = walk.tables.iter().map(|table| table.prefix(walk.tenant.as_ref())).collect();
+    let after = walk.after.clone().map_or(Bound::Unbounded, Bound::Excluded);
+    let rows = content.rows.range::<Bytes, _>((after, Bound::Unbounded));
+    let rows = rows.filter(|(key, _)| prefixes.iter().any(|prefix| key.starts_with(prefix)));
+    let rows = rows.filter_map(|(key, row)| {
+        Some(Row { key: Key::from_bytes(key.clone())?, value: row.value.clone(), expires: row.expires })
+    });
+    let rows: Vec<_> = rows.take(walk.limit).collect();
+    let next = rows.last().filter(|_| rows.len() == walk.limit).map(|row| row.key.as_bytes().clone());
+    Walked { rows, next }
 }
 
 /// The keys that a scan covers; `None` where its end is not after its beginning.

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::log::NewRecord;
 pub use super::log::StoreError;
-use crate::table::{Key, Partition};
+use crate::id::TenantId;
+use crate::table::{Key, Partition, Table};
 use crate::time::Timestamp;
 use crate::topic::{Epoch, Offset, TopicPartition};
 
@@ -100,6 +101,71 @@ impl Scan {
     pub fn last(partition: Partition, limit: usize) -> Self {
         Self { partition, from: Bytes::new(), to: None, limit, reverse: true }
     }
+
+    /// Has a scan from the beginning go on behind the page it has brought; false when that was the last one.
+    #[must_use]
+    pub fn go_on(&mut self, page: &[(Key, Bytes)]) -> bool {
+        match page.last() {
+            Some((last, _)) if page.len() >= self.limit => {
+                // The first row after it.
+                self.from = [last.row(), &[0]].concat().into();
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Which rows are walked over, and where the walk goes on.
+///
+/// A walk returns at least once every row that was written before it began and is not deleted meanwhile, in the
+/// store's own order. It may go through all that the tables hold, whoever's it is: it is for exports, audits and
+/// sweeps, not for the way of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Walk {
+    /// Of these tables; the agenda, which belongs to the log's partitions, is not walked over.
+    pub tables: Vec<Table>,
+    /// Of this tenant; `None` for all, which is for the engine's own housekeeping only.
+    pub tenant: Option<TenantId>,
+    /// What the page before returned; `None` to begin.
+    pub after: Option<Bytes>,
+    /// At most so many rows. A page may have fewer, even none, and not be the last.
+    pub limit: usize,
+}
+
+impl Walk {
+    /// Over these tables of a tenant, from the beginning.
+    #[must_use]
+    pub fn of(tenant: &TenantId, tables: impl Into<Vec<Table>>, limit: usize) -> Self {
+        Self { tables: tables.into(), tenant: Some(tenant.clone()), after: None, limit }
+    }
+
+    /// Has it go on behind the page it has brought; false when that was the last one.
+    #[must_use]
+    pub fn go_on(&mut self, page: &Walked) -> bool {
+        self.after.clone_from(&page.next);
+        self.after.is_some()
+    }
+}
+
+/// A row as it is stored, whether its time is over or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Which.
+    pub key: Key,
+    /// Its value.
+    pub value: Bytes,
+    /// When it ends or has ended by itself; `None` for never.
+    pub expires: Option<Timestamp>,
+}
+
+/// A page of a walk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Walked {
+    /// Its rows.
+    pub rows: Vec<Row>,
+    /// What to go on with, also in another process of the same store; `None` when that was all.
+    pub next: Option<Bytes>,
 }
 
 /// What a conditional write found.
@@ -125,6 +191,12 @@ pub trait State: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
     async fn scan(&self, scan: &Scan) -> Result<Vec<(Key, Bytes)>, StoreError>;
+
+    /// A page of a walk; see [`Walk`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`]; also where `after` is none of this store's.
+    async fn walk(&self, walk: &Walk) -> Result<Walked, StoreError>;
 
     /// Applies a batch; see the module's contract.
     ///

@@ -2,9 +2,11 @@
 
 mod conditional;
 mod scans;
+mod walks;
 
 pub(crate) use conditional::*;
 pub(crate) use scans::*;
+pub(crate) use walks::*;
 
 use std::time::Duration;
 
@@ -51,6 +53,10 @@ macro_rules! promises_of_a_state_store {
                 of_racing_inserts_exactly_one_wins,
                 racing_updates_lose_none,
                 conditional_writes_outlive_a_restart,
+                a_walk_brings_every_row_of_a_tenant_and_no_other,
+                a_walk_keeps_to_its_tables,
+                a_walk_shows_rows_as_they_are_now,
+                a_walk_goes_on_after_a_restart,
             ]
         );
     };
