@@ -16,9 +16,8 @@ use heddle_schemas::record::{V, encode};
 use heddle_schemas::table::{Key, Partition};
 
 use crate::commit::read;
-use crate::consent;
 use crate::ports::Ports;
-use crate::publish;
+use crate::{consent, publish, removal};
 
 /// Erasures that are read at once.
 const PAGE: usize = 256;
@@ -206,6 +205,10 @@ impl OpenErasures {
 }
 
 async fn look_after(ports: &Ports, tenant: &TenantId, asked: &Erasure) -> Result<(), StoreError> {
+    if removal::find(ports, tenant).await?.is_some() {
+        // All of the tenant goes, this row too.
+        return Ok(());
+    }
     match find(ports, tenant, asked.id).await? {
         Some(complete) if complete.is_complete() => close(ports, tenant, &complete).await,
         _ => {

@@ -15,7 +15,8 @@
 //! - [`agenda`]: the durable timer's window in memory.
 //! - [`conversation`]: applies what a conversation receives and decides its turns.
 //! - [`tools`]: what an agent may do beside talking; [`quota`]: what a tenant may use in a month.
-//! - [`erasure`]: erasures of contacts, and how far they have come; [`housekeeping`]: who sees to it that they go on.
+//! - [`erasure`]: erasures of contacts, and how far they have come; [`removal`]: deletions of tenants;
+//!   [`housekeeping`]: who sees to it that they go on.
 //! - [`audit`]: who did what, when and why; [`security`]: what looks like an attack.
 //! - [`account`]: the only sender: paces, journals, settles.
 //! - [`publish`]: records on their way out; [`commit`]: writes a batch until it is written;
@@ -37,6 +38,7 @@ pub mod ports;
 pub mod publish;
 pub mod quota;
 pub mod reception;
+pub mod removal;
 pub mod security;
 pub mod system;
 pub mod tenant;

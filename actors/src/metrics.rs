@@ -69,6 +69,9 @@ pub struct Metrics {
     forgotten: IntCounter,
     erasures_open: IntGauge,
     erasures_oldest: IntGauge,
+    removals_open: IntGauge,
+    removals_oldest: IntGauge,
+    of_deleted: IntCounter,
     resurrections: IntCounter,
     republished: IntCounter,
     answered: IntCounter,
@@ -156,6 +159,18 @@ impl Metrics {
             erasures_oldest: gauge(
                 "heddle_erasure_oldest_seconds",
                 "How long the oldest erasure that is not complete has been under way.",
+            ),
+            removals_open: gauge(
+                "heddle_tenant_deletions_open",
+                "Deletions of tenants that are not complete; 0 on all nodes but the one that looks after them.",
+            ),
+            removals_oldest: gauge(
+                "heddle_tenant_deletions_oldest_seconds",
+                "How long the oldest deletion of a tenant that is not complete has been under way.",
+            ),
+            of_deleted: counter(
+                "heddle_tenant_refused_records_total",
+                "Records of deleted tenants that came late; each was settled and not applied.",
             ),
             resurrections: counter(
                 "heddle_erasure_refused_total",
@@ -298,6 +313,17 @@ impl Metrics {
     pub fn erasures(&self, open: usize, oldest: Duration) {
         self.erasures_open.set(i64::try_from(open).unwrap_or(i64::MAX));
         self.erasures_oldest.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
+    }
+
+    /// So many deletions of tenants are not complete, the oldest of them for so long.
+    pub fn removals(&self, open: usize, oldest: Duration) {
+        self.removals_open.set(i64::try_from(open).unwrap_or(i64::MAX));
+        self.removals_oldest.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
+    }
+
+    /// So many records of a deleted tenant came late.
+    pub fn of_deleted(&self, records: u64) {
+        self.of_deleted.inc_by(records);
     }
 
     /// Something came that would have brought back what is forgotten.

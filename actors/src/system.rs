@@ -85,7 +85,8 @@ impl System {
         following.spawn(quotas.clone().tidy(tenants.clone()));
         following.spawn(ports.security.clone().run(ports.log.clone()));
         let (keeps_house, ours) = watch::channel(false);
-        following.spawn(housekeeping::run(ports.clone(), ours));
+        following.spawn(housekeeping::run(ports.clone(), tenants.clone(), ours));
+        following.spawn(housekeeping::close_indexes(ports.clone(), tenants.clone()));
         let context = Context {
             turns: TenantActors::new(options.turns_per_tenant),
             started: ports.clock.now(),

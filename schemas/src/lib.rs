@@ -18,7 +18,7 @@
 //! - [`tenant`], [`config`]: what an operator writes.
 //! - [`audit`]: the audit log's entries, and how they are chained and verified.
 //! - [`zone`]: a tenant's time zone, its dates and months.
-//! - [`erasure`]: how far the erasure of a contact has come.
+//! - [`erasure`]: how far the erasure of a contact has come; [`removal`]: the deletion of a tenant.
 //! - [`language`]: languages whose word forms are known.
 //! - [`ports`]: what the engine needs of the outside, as traits.
 
@@ -35,6 +35,7 @@ pub mod ledger;
 pub mod money;
 pub mod ports;
 pub mod record;
+pub mod removal;
 pub mod sealed;
 pub mod table;
 pub mod tenant;

@@ -24,6 +24,8 @@
 //! | erasure | tenant | erasure | how far an erasure has come, then its receipt | as the tenant |
 //! | erasure | none | tenant, contact | an erasure that is not complete, as it was asked for | until it is |
 //! | access | tenant, or none | number, or none | an entry of the audit log, chained to the one before; without one, the newest once more | as the audit log is kept |
+//! | removal | none | `t` and tenant | how far the deletion of a tenant has come, then its receipt | for ever: the id is not given out twice |
+//! | removal | none | `o` and tenant | nothing: the deletion is not complete | until it is |
 //! | limit | none | keyed hash of a provider key | which node may use how much of its limits | until it is idle |
 
 use std::fmt;
@@ -57,11 +59,12 @@ pub enum Table {
     Limit = 16,
     Erasure = 17,
     Access = 18,
+    Removal = 20,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Head,
         Self::History,
         Self::Marker,
@@ -80,6 +83,7 @@ impl Table {
         Self::Limit,
         Self::Erasure,
         Self::Access,
+        Self::Removal,
     ];
 
     /// The table with this stored number.
@@ -110,6 +114,7 @@ impl Table {
             Self::Limit => "limit",
             Self::Erasure => "erasure",
             Self::Access => "access",
+            Self::Removal => "removal",
         }
     }
 }
@@ -131,7 +136,7 @@ impl Table {
 /// One partition of one table, from which rows are named or scanned.
 ///
 /// Encoded as: table (1), length of the tenant (1) and tenant, length of the partition (2) and
-/// partition. Agenda, limits, what is open of erasures and a part of the audit log belong to the engine, not to a tenant: their tenant is
+/// partition. Agenda, limits, deletions of tenants, what is open of erasures and a part of the audit log belong to the engine, not to a tenant: their tenant is
 /// empty.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition(Bytes);
@@ -224,6 +229,12 @@ impl Partition {
     #[must_use]
     pub fn access(tenant: Option<&TenantId>) -> Self {
         Self::new(Table::Access, tenant.map_or("", TenantId::as_str), &[])
+    }
+
+    /// The deletions of tenants: rows that say which are not complete, and one a tenant.
+    #[must_use]
+    pub fn removals() -> Self {
+        Self::new(Table::Removal, "", &[])
     }
 
     /// The row of this name.
@@ -496,6 +507,25 @@ impl Key {
         Some((tenant, ContactId::from_bytes(*contact)))
     }
 
+    /// The deletion of a tenant.
+    #[must_use]
+    pub fn removal(tenant: &TenantId) -> Self {
+        Partition::removals().row(&[&[REMOVAL_TOLD], tenant.as_str().as_bytes()].concat())
+    }
+
+    /// That the deletion of a tenant is not complete.
+    #[must_use]
+    pub fn open_removal(tenant: &TenantId) -> Self {
+        Partition::removals().row(&[&[REMOVAL_OPEN], tenant.as_str().as_bytes()].concat())
+    }
+
+    /// Whose deletion is not complete, of a row of [`Partition::removals`].
+    #[must_use]
+    pub fn of_open_removal(&self) -> Option<TenantId> {
+        let (&REMOVAL_OPEN, tenant) = self.row().split_first()? else { return None };
+        std::str::from_utf8(tenant).ok()?.parse().ok()
+    }
+
     /// An entry of the audit log.
     #[must_use]
     pub fn access(tenant: Option<&TenantId>, number: u64) -> Self {
@@ -580,6 +610,33 @@ impl Key {
     pub fn of_agenda(&self) -> Option<TopicPartition> {
         Parts::of(&self.bytes).agenda()
     }
+
+    /// The conversation whose row it is; `None` for tables that have none.
+    #[must_use]
+    pub fn of_conversation_row(&self) -> Option<ConversationId> {
+        use Table::{Claim, Delivery, Head, History, Marker, Tool};
+        if !matches!(self.table(), Head | History | Marker | Claim | Delivery | Tool) {
+            return None;
+        }
+        let (account, contact) = self.id().split_last_chunk::<16>()?;
+        let AccountKey { tenant, channel, account } = self.account(account.strip_suffix(b"/")?)?;
+        Some(ConversationId { tenant, channel, account, contact: ContactId::from_bytes(*contact) })
+    }
+
+    /// The account whose row it is; `None` for tables that have none.
+    #[must_use]
+    pub fn of_account_row(&self) -> Option<AccountKey> {
+        matches!(self.table(), Table::Send | Table::Backlog).then(|| self.account(self.id()))?
+    }
+
+    fn account(&self, id: &[u8]) -> Option<AccountKey> {
+        let (channel, account) = std::str::from_utf8(id).ok()?.split_once('/')?;
+        Some(AccountKey {
+            tenant: self.tenant().parse().ok()?,
+            channel: channel.parse().ok()?,
+            account: account.parse().ok()?,
+        })
+    }
 }
 
 impl fmt::Debug for Key {
@@ -587,6 +644,11 @@ impl fmt::Debug for Key {
         write!(f, "{:?}/{}", self.partition(), hex::encode(self.row()))
     }
 }
+
+/// The first byte of the row of a deletion that is not complete.
+pub const REMOVAL_OPEN: u8 = b'o';
+/// The first byte of the row of a deletion.
+pub const REMOVAL_TOLD: u8 = b't';
 
 /// Who has spent: an attempt at a turn of a conversation.
 ///
@@ -736,6 +798,49 @@ mod tests {
         let outbound = OutboundId { contact: of.contact, turn, index: 517 };
         assert_eq!(OutboundId::from_row(Key::delivery(&of, &outbound).row()), Some(outbound));
         assert_eq!(OutboundId::from_row(&[0; 33]), None);
+    }
+
+    #[test]
+    fn a_row_says_which_conversation_or_account_it_is_of() {
+        let of = conversation("acme", b'/');
+        let turn = TurnId(MessageKey::from_bytes([3; 16]));
+        let outbound = OutboundId { contact: of.contact, turn, index: 1 };
+        let of_conversation = [
+            Key::head(&of),
+            Key::history(&of, 1),
+            Key::marker(&of, turn.0),
+            Key::claim(&of, turn),
+            Key::delivery(&of, &outbound),
+            Key::tool(&of, turn, 1),
+        ];
+        for key in of_conversation {
+            assert_eq!(
+                (key.of_conversation_row(), key.of_account_row()),
+                (Some(of.clone()), None),
+                "{key:?}"
+            );
+        }
+        let account = of.account();
+        for key in
+            [Key::send(&account, &outbound), Key::backlog(&account, 7), Key::unknown(&account, &outbound)]
+        {
+            assert_eq!(
+                (key.of_conversation_row(), key.of_account_row()),
+                (None, Some(account.clone())),
+                "{key:?}"
+            );
+        }
+        let others = [Key::tenant_key(&of.tenant), Key::document(&of.tenant, "a/b")];
+        assert!(
+            others.iter().all(|key| key.of_conversation_row().is_none() && key.of_account_row().is_none())
+        );
+    }
+
+    #[test]
+    fn an_open_removal_says_whose_it_is() {
+        let tenant: TenantId = "acme".parse().unwrap();
+        assert_eq!(Key::open_removal(&tenant).of_open_removal(), Some(tenant.clone()));
+        assert_eq!(Key::removal(&tenant).of_open_removal(), None);
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Conversation {
     }
 
     /// A turn under way answers what is being forgotten.
-    fn drop_turn(&self, state: &mut ConversationState) {
+    pub(super) fn drop_turn(&self, state: &mut ConversationState) {
         state.tasks.abort_all();
         if let Some(running) = state.running.take() {
             self.home.tell(PartitionMessage::Woken { entry: running.entry, again: None });
@@ -62,7 +62,7 @@ impl Conversation {
     }
 
     /// Removes every row of the conversation, and returns how many.
-    async fn remove_rows(&self) -> Result<u64, Fault> {
+    pub(super) async fn remove_rows(&self) -> Result<u64, Fault> {
         let ports = &self.context.ports;
         let head = Key::head(&self.id);
         let stored = read(&ports.metrics, || ports.state.get(&head)).await?;
