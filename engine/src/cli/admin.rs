@@ -15,6 +15,7 @@ use heddle_schemas::id::{ConversationId, MessageKey, TenantId};
 use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError, Passage};
 use heddle_schemas::record::inbound::Handler;
+use heddle_schemas::removal::Removal;
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::zone::Month;
@@ -172,6 +173,30 @@ impl Admin {
         match self {
             Self::Remote(remote) => remote.ask(Method::GET, &format!("tenants/{id}"), &[], None).await,
             Self::Local(_, local) => Ok((*local.tenant(id)?).clone()),
+        }
+    }
+
+    /// Deletes a tenant: under way when this returns.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn delete(&self, id: &TenantId) -> Result<Removal, Failure> {
+        match self {
+            Self::Remote(remote) => remote.ask(Method::DELETE, &format!("tenants/{id}"), &[], None).await,
+            Self::Local(_, local) => Ok(local.delete(id).await?),
+        }
+    }
+
+    /// Every deletion of a tenant, by id.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn deletions(&self) -> Result<Vec<Removal>, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                remote.ask::<List<_>>(Method::GET, "deletions", &[], None).await.map(|list| list.items)
+            }
+            Self::Local(_, local) => Ok(local.deletions().await?),
         }
     }
 

@@ -73,7 +73,7 @@ enum Command {
     Topics(topics::Arguments),
     /// The tables of a CQL state store: apply what is missing, or list it.
     Schema(schema::Arguments),
-    /// Tenants: apply a file, list, show, what they have used.
+    /// Tenants: apply a file, list, show, what they have used, delete.
     Tenant(tenant::Arguments),
     /// A tenant's documents: add, list, remove, search.
     Kb(kb::Arguments),

@@ -45,6 +45,18 @@ impl Output {
         }
     }
 
+    /// Asks who sits there, on standard error; `None` where nobody does.
+    pub fn ask(&self, question: &str) -> Option<String> {
+        if !std::io::stdin().is_terminal() {
+            return None;
+        }
+        // Without the question nobody answers it.
+        write!(std::io::stderr(), "{question}").and_then(|()| std::io::stderr().flush()).ok()?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).ok()?;
+        Some(answer.trim().to_owned())
+    }
+
     /// What is wrong, on standard error: the fault and what caused it.
     pub fn fault(&mut self, error: &anyhow::Error) {
         let mut text = error.to_string();

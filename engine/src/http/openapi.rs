@@ -5,6 +5,7 @@ use heddle_schemas::audit::Entry;
 use heddle_schemas::audit::chain::Verdict;
 use heddle_schemas::erasure::Erasure;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
+use heddle_schemas::removal::Removal;
 use heddle_schemas::tenant::Tenant;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
@@ -46,6 +47,14 @@ pub fn describe() -> Value {
             "parameters": tenant_path,
             "get": operation("One tenant; secrets read [redacted].", None, &answer::<Tenant>(&mut schemas, "200"), &mut schemas),
             "put": operation("Makes a configuration the tenant's own. Secrets are literals here.", Some(body::<Tenant>(&mut schemas)), &answer::<Tenant>(&mut schemas, "200"), &mut schemas),
+            "delete": operation("Deletes the tenant: it stops and its key is destroyed at once, its rows follow. Asking twice does no harm; its id is not given out again.", None, &answer::<Removal>(&mut schemas, "202"), &mut schemas),
+        },
+        "/v1/deletions": {
+            "get": operation("Every deletion of a tenant, by id.", None, &answer::<List<Removal>>(&mut schemas, "200"), &mut schemas),
+        },
+        "/v1/deletions/{tenant}": {
+            "parameters": tenant_path,
+            "get": operation("How far the deletion of a tenant has come; complete, it is the receipt.", None, &answer::<Removal>(&mut schemas, "200"), &mut schemas),
         },
         "/v1/tenants/{tenant}/usage": {
             "parameters": tenant_path,
