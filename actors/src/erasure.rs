@@ -16,6 +16,7 @@ use heddle_schemas::record::{V, encode};
 use heddle_schemas::table::{Key, Partition};
 
 use crate::commit::read;
+use crate::conversation::export::Page;
 use crate::ports::Ports;
 use crate::{consent, publish, removal};
 
@@ -103,6 +104,23 @@ pub async fn find(ports: &Ports, tenant: &TenantId, id: MessageKey) -> Result<Op
 pub async fn list(ports: &Ports, tenant: &TenantId) -> Result<Vec<Erasure>, StoreError> {
     let stored = all(ports, Partition::erasures(tenant)).await?;
     stored.into_iter().map(|(_, erasure)| Ok(erasure)).collect()
+}
+
+/// Some of the erasures of a tenant's contacts, behind a row, by id.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn page(
+    ports: &Ports,
+    tenant: &TenantId,
+    after: Option<&Key>,
+) -> Result<Page<Erasure>, StoreError> {
+    let from = after.map(|key| [key.row(), &[0]].concat().into()).unwrap_or_default();
+    let scan = Scan { from, ..Scan::first(Partition::erasures(tenant), PAGE) };
+    let rows = read(&ports.metrics, || ports.state.scan(&scan)).await?;
+    let items = rows.iter().map(|(key, stored)| readable(key, stored)).collect::<Result<_, _>>()?;
+    let full = rows.len() == PAGE;
+    Ok(Page { items, after: rows.into_iter().last().map(|(key, _)| key).filter(|_| full) })
 }
 
 async fn all(ports: &Ports, partition: Partition) -> Result<Vec<(Key, Erasure)>, StoreError> {

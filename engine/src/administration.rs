@@ -4,6 +4,7 @@
 //! that both answer alike.
 
 pub mod departure;
+pub mod export;
 pub mod rights;
 
 use std::sync::Arc;

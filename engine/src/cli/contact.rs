@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::Failure;
 use super::admin::{Admin, Where};
+use super::export::Into;
 use super::output::{Output, table};
 use crate::consents::{ConsentEntry, Consents, Entered, Held, Shown, Time};
 
@@ -42,8 +43,13 @@ enum Action {
     },
     /// Show what a contact has consented to and opted out of; with --stop or --give, enter it.
     Consent(Consent),
-    /// Print all that is kept of a person, as JSON.
-    Export(Person),
+    /// Write all that is kept of a person, as JSON.
+    Export {
+        #[command(flatten)]
+        person: Person,
+        #[command(flatten)]
+        into: Into,
+    },
     /// Have what is kept of a person stored and not used: nobody answers them and nothing new is sent.
     Restrict {
         #[command(flatten)]
@@ -157,11 +163,8 @@ async fn act(admin: &Admin, action: Action, output: &mut Output) -> Result<(), F
             handle(admin, conversation, Handler::Agent, "is the agent's again", output).await
         }
         Action::Consent(asked) => consent(admin, asked, output).await,
-        Action::Export(Person { tenant, contact }) => {
-            let export = admin.export(&tenant, &contact).await?;
-            let text = serde_json::to_string_pretty(&export).expect("an export is always JSON");
-            output.result(&export, || text);
-            Ok(())
+        Action::Export { person: Person { tenant, contact }, into } => {
+            into.write(admin.export(&tenant, &contact).await?, output).await
         }
         Action::Restrict { person: Person { tenant, contact }, lift } => {
             let consents = admin.restrict(&tenant, &contact, !lift).await?;

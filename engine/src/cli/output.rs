@@ -45,6 +45,14 @@ impl Output {
         }
     }
 
+    /// Bytes as they are, of a result that is written piece by piece.
+    ///
+    /// # Errors
+    /// When nobody reads them any more: there is no use in going on.
+    pub fn raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        std::io::stdout().write_all(bytes)
+    }
+
     /// Asks who sits there, on standard error; `None` where nobody does.
     pub fn ask(&self, question: &str) -> Option<String> {
         if !std::io::stdin().is_terminal() {

@@ -1,4 +1,4 @@
-//! `heddle tenant`: applies a tenant's file, lists tenants, shows one and what it has used, deletes one.
+//! `heddle tenant`: applies a tenant's file, lists tenants, shows one and what it has used, exports one, deletes one.
 
 use std::path::PathBuf;
 
@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::Failure;
 use super::admin::{Admin, Where};
+use super::export::Into;
 use super::output::{Output, table};
 use crate::configuration;
 use crate::usage::{Day, Resources, Usage};
@@ -49,6 +50,13 @@ enum Action {
         /// Such as 2026-11; the one that it is in the tenant's time zone where none is said.
         #[arg(long)]
         month: Option<Month>,
+    },
+    /// Write all that is kept of a tenant, without its secrets: a line of JSON for each thing, whose `kind` tells what it is.
+    Export {
+        /// The tenant's id.
+        tenant: TenantId,
+        #[command(flatten)]
+        into: Into,
     },
     /// Delete a tenant and all that is kept of it. It stops and its key is destroyed at once, so nothing of it can be read
     /// any more, whatever else happens; its rows follow. Its id is not given out again.
@@ -85,6 +93,10 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
         (Action::Usage { tenant, month }, _) => admin.usage(&tenant, month).await.map(|usage| {
             output.result(&usage, || used(&usage));
         }),
+        (Action::Export { tenant, into }, _) => match admin.export_tenant(&tenant).await {
+            Ok(export) => into.write(export, output).await,
+            Err(failure) => Err(failure),
+        },
         (Action::Delete { tenant, .. }, _) => admin.delete(&tenant).await.map(|removal| {
             output.result(&removal, || deleted(&removal));
         }),
