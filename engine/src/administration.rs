@@ -3,6 +3,8 @@
 //! One set of operations behind the admin API and behind commands on a folder that no process has open, so
 //! that both answer alike.
 
+pub mod departure;
+pub mod export;
 pub mod promises;
 pub mod rights;
 
@@ -54,6 +56,12 @@ pub enum AdministrationError {
     /// There is no such erasure.
     #[error("tenant {0} has no erasure {1}; `heddle contact erasures` shows those there are")]
     UnknownErasure(TenantId, MessageKey),
+    /// The tenant was deleted, or is being deleted.
+    #[error("tenant {0} was deleted, and its id is not given out again: apply it under another id")]
+    Deleted(TenantId),
+    /// The tenant was not deleted.
+    #[error("no tenant {0} was deleted; `heddle tenant deletions` shows those that were")]
+    NotDeleted(TenantId),
     /// What is kept of a contact cannot be read.
     #[error(transparent)]
     Thread(#[from] ThreadError),
@@ -115,6 +123,7 @@ impl AdministrationError {
         match self {
             Self::UnknownTenant(_)
             | Self::UnknownContact(_)
+            | Self::Deleted(_)
             | Self::Tenants(
                 TenantsError::Faults(_) | TenantsError::Taken { .. } | TenantsError::Retention { .. },
             )
@@ -279,6 +288,7 @@ impl Administration {
     pub async fn apply(&self, tenant: Tenant) -> Result<Arc<Tenant>, AdministrationError> {
         // What is no configuration of a tenant that there can be begins no log.
         tenant.validate().map_err(TenantsError::from)?;
+        self.may_be_applied(&tenant.id).await?;
         let id = tenant.id.clone();
         let apply = async {
             let applied = self.tenants.apply(tenant).await;

@@ -113,7 +113,14 @@ impl World {
         }
         world.of_bob =
             world.rows("acme").await.into_iter().filter(|row| row.key.about() == Some(world.bob)).collect();
-        let erasure = erasure::ask(&world.ports, &world.acme, world.bob).await.unwrap();
+        let erasure = erasure::ask(
+            &world.ports,
+            &world.acme.id,
+            [(ChannelKind::Whatsapp, "1".parse().unwrap())],
+            world.bob,
+        )
+        .await
+        .unwrap();
         tokio::time::sleep(Duration::from_secs(5)).await;
         let erasure = erasure::find(&world.ports, &world.acme.id, erasure.id).await.unwrap().unwrap();
         assert!(erasure.is_complete());

@@ -21,15 +21,16 @@ use heddle_schemas::ports::keys::{Cipher, KeysError};
 use heddle_schemas::ports::log::{FetchLimit, NewRecord, Record, StoreError};
 use heddle_schemas::ports::state::{Batch, Fence};
 use heddle_schemas::record::dlq::DeadReason;
+use heddle_schemas::record::ingress::tenant_of;
 use tokio::sync::{mpsc, oneshot};
 
 use self::admission::{Admitted, Refused, admit};
 use crate::commit::{self, commit, read};
 use crate::partition::lag::Lag;
 use crate::ports::Context;
-use crate::publish;
 use crate::reception::{Reception, ReceptionError};
 use crate::security::Sighting;
+use crate::{publish, removal};
 
 /// Records of one fetch at most.
 const RECORDS: usize = 256;
@@ -184,6 +185,14 @@ impl Ingress {
         let mut ciphers: HashMap<TenantId, Option<Arc<dyn Cipher>>> = HashMap::new();
         for (index, Refused { reason, detail, tenant, .. }) in refused {
             let Taken { record, outputs } = &mut taken[index];
+            if reason == DeadReason::UnknownTenant
+                && let Some(named) = tenant_of(&record.value)
+                && removal::find(ports, &named).await?.is_some()
+            {
+                // Settled, and not kept: nobody's key could end it.
+                ports.metrics.of_deleted(1);
+                continue;
+            }
             let cipher = match &tenant {
                 None => None,
                 Some(tenant) => match ciphers.get(tenant) {

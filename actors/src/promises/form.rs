@@ -14,6 +14,7 @@ use heddle_schemas::ports::knowledge::DOCUMENT_COLUMN;
 use heddle_schemas::ports::state::Row;
 use heddle_schemas::record::log_aad;
 use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
+use heddle_schemas::removal::Removal;
 use heddle_schemas::sealed::Sealed;
 use heddle_schemas::table::{Key, Table};
 use heddle_schemas::time::{Day, Timestamp};
@@ -179,6 +180,10 @@ impl Reader {
             Table::Spend => Holds::Spend(strict::<quota::Spend>(value)?.counts()),
             Table::Erasure => {
                 strict::<Erasure>(value)?;
+                Holds::Fine
+            }
+            Table::Removal => {
+                strict::<Removal>(value)?;
                 Holds::Fine
             }
             // The audit log proves itself; the others belong to no tenant.

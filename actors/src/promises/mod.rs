@@ -147,7 +147,7 @@ impl Prover {
 }
 
 /// What may be left of a tenant that there is no more: that it was erased, what it used, and who did what.
-const LEFT: [Table; 4] = [Table::Key, Table::Quota, Table::Erasure, Table::Access];
+const LEFT: [Table; 5] = [Table::Key, Table::Quota, Table::Erasure, Table::Access, Table::Removal];
 
 impl Prover {
     /// Looks at what is no tenant's: rows of tenants that there are not, and the audit log of the engine itself.
@@ -166,8 +166,10 @@ impl Prover {
             for row in &page.rows {
                 rows += 1;
                 let tenant = row.key.tenant();
-                let is_known = tenant.parse().is_ok_and(|id| self.tenants.get(&id).is_some());
-                if !is_known && row.key.table() != Table::Limit {
+                // What has no tenant is the engine's own.
+                let is_known =
+                    tenant.is_empty() || tenant.parse().is_ok_and(|id| self.tenants.get(&id).is_some());
+                if !is_known {
                     let first = || (0, format!("{:?}", row.key));
                     strange.entry(tenant.to_owned()).or_insert_with(first).0 += 1;
                 }

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use super::pool::Pool;
 
 /// Rows that are read at once: each may have some MiB.
-const PAGE: usize = 16;
+pub(super) const PAGE: usize = 16;
 
 /// What a row holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -131,14 +131,15 @@ impl Rows {
         }
     }
 
-    /// The documents by id, a page after `after`; `each` is done to them off the async threads.
+    /// The documents by id, a page of at most `limit` after `after`; `each` is done to them off the async threads.
     pub(super) async fn page<T: Send + 'static>(
         &self,
         tenant: &TenantId,
         after: Option<&Key>,
+        limit: usize,
         each: impl Fn(Stored) -> T + Send + 'static,
     ) -> Result<(Vec<T>, Option<Key>), KnowledgeError> {
-        let rows = self.rows(tenant, after).await?;
+        let rows = self.rows(tenant, after, limit).await?;
         // A tenant without documents has no need of a key, and reading makes none.
         let Some((last, _)) = rows.last() else { return Ok((Vec::new(), None)) };
         let last = last.clone();
@@ -153,7 +154,7 @@ impl Rows {
     pub(super) async fn erase(&self, tenant: &TenantId) -> Result<(), StoreError> {
         loop {
             loop {
-                let rows = self.rows(tenant, None).await?;
+                let rows = self.rows(tenant, None, PAGE).await?;
                 if rows.is_empty() {
                     break;
                 }
@@ -166,11 +167,16 @@ impl Rows {
         }
     }
 
-    async fn rows(&self, tenant: &TenantId, after: Option<&Key>) -> Result<Vec<(Key, Bytes)>, StoreError> {
+    async fn rows(
+        &self,
+        tenant: &TenantId,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Bytes)>, StoreError> {
         // The version's row is empty, so the first document comes at the earliest after one zero byte.
         let mut from = after.map(|key| key.row().to_vec()).unwrap_or_default();
         from.push(0);
-        let first = Scan::first(Partition::documents(tenant), PAGE);
+        let first = Scan::first(Partition::documents(tenant), limit);
         self.state.scan(&Scan { from: from.into(), ..first }).await
     }
 

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::Shared;
 use super::asker::Asked;
 use super::problem::Problem;
-use super::{guard, openapi, rights};
+use super::{departure, guard, openapi, rights};
 use crate::administration::AdministrationError;
 use crate::consents::{ConsentEntry, Consents};
 use crate::dead_letters::{Filters, Letter, LetterId, Page, Replay, Replayed};
@@ -66,6 +66,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/audit/log/verification", get(verify_audit_log))
         .route("/audit/log/resumption", post(resume_audit_log))
         .merge(rights::routes())
+        .merge(departure::routes())
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such path; see /v1/openapi.json"))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(axum::middleware::from_fn_with_state(shared, guard::guard))

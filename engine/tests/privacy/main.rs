@@ -35,16 +35,16 @@ use sha2::Sha256;
 
 use self::search::Searched;
 
-/// Who writes, and how often: a burst of four lines a round.
-const CONTACTS: usize = 250;
-const ROUNDS: usize = 10;
-const LINES: usize = 4;
+/// Who writes, and how often: a burst of lines a round.
+const CONTACTS: usize = 125;
+const ROUNDS: usize = 4;
+const LINES: usize = 20;
 /// The rounds before somebody is forgotten.
-const BEFORE: usize = 6;
+const BEFORE: usize = 2;
 /// Webhooks under way at once.
 const AT_ONCE: usize = 16;
 /// How long everything may take to settle.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Who is forgotten: nobody else's number, and nobody else writes this.
 const PHONE: &str = "4917700000000";

@@ -7,6 +7,7 @@ mod audit;
 mod contacts;
 mod conversations;
 mod dead_letters;
+mod departure;
 mod llm;
 mod rights;
 mod site;

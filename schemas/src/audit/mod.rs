@@ -341,6 +341,32 @@ impl What {
         }
     }
 
+    /// The contact that it was done with, where it was one.
+    #[must_use]
+    pub fn contact(&self) -> Option<ContactId> {
+        match self {
+            Self::ContactHandOver { conversation } | Self::ContactGiveBack { conversation } => {
+                Some(conversation.contact)
+            }
+            Self::ContactExport { contact }
+            | Self::ContactCorrect { contact }
+            | Self::ContactRestrict { contact, .. }
+            | Self::ContactObject { contact }
+            | Self::ContactErase { contact }
+            | Self::ContactConsent { contact, .. } => Some(*contact),
+            Self::TenantApply
+            | Self::TenantExport
+            | Self::TenantErase { .. }
+            | Self::DocumentPut { .. }
+            | Self::DocumentRemove { .. }
+            | Self::LetterShow { .. }
+            | Self::Prove
+            | Self::LettersReplay { .. }
+            | Self::KeysRotate
+            | Self::Resume => None,
+        }
+    }
+
     /// What it was done with, as a list shows it.
     #[must_use]
     pub fn about(&self) -> String {

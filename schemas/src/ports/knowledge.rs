@@ -121,6 +121,17 @@ pub trait Knowledge: Send + Sync + 'static {
     /// Store failures.
     async fn list(&self, tenant: &TenantId) -> Result<Vec<DocumentSummary>, KnowledgeError>;
 
+    /// Documents as they were put, by id: some of those behind `after`, at most `limit`; none when that was all.
+    ///
+    /// # Errors
+    /// Store failures.
+    async fn documents(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Document>, KnowledgeError>;
+
     /// The passages that match best, the best first; none where nothing matches. Of passages that say the same
     /// under the same heading one may stand for all. Any text is a query.
     ///

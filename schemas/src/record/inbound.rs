@@ -37,6 +37,8 @@ pub enum InboundEvent {
     Forget(Forget),
     /// What is kept of the contact is stored and not used from now on, or no more.
     Restrict(Restrict),
+    /// Its tenant is being deleted: all of the conversation goes. It counts only where that is so.
+    Leave,
 }
 
 /// Whether what is kept of a contact may be used.
