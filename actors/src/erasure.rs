@@ -28,7 +28,8 @@ pub async fn ask(ports: &Ports, tenant: &Tenant, contact: ContactId) -> Result<E
     let erasure = match list(ports, &tenant.id).await?.into_iter().find(under_way) {
         Some(erasure) => erasure,
         None => {
-            let accounts = tenant.channels.iter().map(|channel| (channel.kind, channel.account.clone()));
+            let accounts =
+                tenant.accounts_ever().into_iter().map(|account| (account.channel, account.account));
             let id = MessageKey::from_bytes((ports.random)());
             let erasure = Erasure::new(id, contact, ports.clock.now(), accounts);
             let key = Key::erasure(&tenant.id, id);

@@ -2,20 +2,24 @@
 //!
 //! Secrets are sealed in the log and open only here. A change is in force on this node when
 //! [`Tenants::apply`] returns, and on others as soon as they have read it.
+//!
+//! The credentials of a channel account are sealed under a key of the account's own. Whatever takes an account out of
+//! a tenant destroys that key before anything else: from then on no record of the topic opens to its credentials,
+//! however old, and a node that starts leaves the account out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use heddle_schemas::id::{AccountId, ChannelKind, TenantId};
+use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, TenantId};
 use heddle_schemas::ports::clock::Clock;
-use heddle_schemas::ports::keys::{Keys, KeysError};
+use heddle_schemas::ports::keys::{Keys, KeysError, Missing};
 use heddle_schemas::ports::log::{FetchLimit, Log, NewRecord, Record, StoreError};
 use heddle_schemas::record::tenants::{TenantRecord, TenantSecrets};
 use heddle_schemas::record::{RecordError, V, decode, encode, log_aad};
-use heddle_schemas::sealed::Secret;
-use heddle_schemas::tenant::{Faults, Tenant};
+use heddle_schemas::sealed::{Sealed, Secret};
+use heddle_schemas::tenant::{Disconnected, Faults, Tenant};
 use heddle_schemas::topic::{Offset, Topic, TopicPartition, tenant_partition};
 use tokio::sync::watch;
 
@@ -36,6 +40,9 @@ pub enum TenantsError {
         /// Which account.
         account: AccountId,
     },
+    /// The tenant has no such account, and has had none.
+    #[error("tenant {} has no {} account {}; `heddle tenant show` shows those it has", .0.tenant, .0.channel, .0.account)]
+    UnknownAccount(AccountKey),
     /// The log keeps records for longer than the tenant was promised.
     #[error(
         "retention.messages of tenant {tenant} is {}, and the log keeps every record for {}: lower log.retention \
@@ -70,18 +77,32 @@ pub enum TenantsError {
 struct Directory {
     tenants: BTreeMap<TenantId, Arc<Tenant>>,
     accounts: HashMap<(ChannelKind, AccountId), Arc<Tenant>>,
+    /// Accounts whose credentials are erased while the newest record still has them: what disconnected them broke off.
+    severed: HashSet<AccountKey>,
 }
 
 impl Directory {
-    fn put(&mut self, tenant: Arc<Tenant>) {
+    fn put(&mut self, tenant: Arc<Tenant>, severed: Vec<AccountKey>) {
         self.remove(&tenant.id);
+        self.severed.extend(severed);
         for channel in &tenant.channels {
             self.accounts.insert((channel.kind, channel.account.clone()), tenant.clone());
         }
         self.tenants.insert(tenant.id.clone(), tenant);
     }
 
+    /// Leaves an account out of its tenant, whose credentials are erased.
+    fn sever(&mut self, account: &AccountKey) {
+        let Some(tenant) = self.tenants.get(&account.tenant) else { return };
+        let mut tenant = (**tenant).clone();
+        tenant.channels.retain(|one| (one.kind, &one.account) != (account.channel, &account.account));
+        let of_it = self.severed.iter().filter(|one| one.tenant == account.tenant).cloned();
+        let severed = of_it.chain([account.clone()]).collect();
+        self.put(Arc::new(tenant), severed);
+    }
+
     fn remove(&mut self, id: &TenantId) {
+        self.severed.retain(|account| account.tenant != *id);
         if let Some(old) = self.tenants.remove(id) {
             for channel in &old.channels {
                 let key = (channel.kind, channel.account.clone());
@@ -197,31 +218,55 @@ impl Tenants {
         }
         let stored: TenantRecord =
             decode(&record.value).map_err(|source| TenantsError::Record { tenant: name(), source })?;
-        let tenant = Arc::new(self.open(stored).await?);
-        self.change(|directory| directory.put(tenant));
+        let (tenant, severed) = self.open(stored).await?;
+        self.change(|directory| directory.put(Arc::new(tenant), severed));
         Ok(())
     }
 
-    async fn open(&self, stored: TenantRecord) -> Result<Tenant, TenantsError> {
+    /// A configuration with its secrets, without the accounts whose credentials are erased, and these.
+    async fn open(&self, stored: TenantRecord) -> Result<(Tenant, Vec<AccountKey>), TenantsError> {
         let mut tenant = stored.config;
-        let cipher = self.keys.tenant(&tenant.id).await?;
-        let plain = cipher.open(&log_aad(Topic::Tenants, &tenant.id), &stored.secrets)?;
-        let secrets: TenantSecrets =
-            serde_json::from_slice(&plain).map_err(|error| TenantsError::Record {
-                tenant: tenant.id.to_string(),
+        let id = tenant.id.clone();
+        let read = |plain: Vec<u8>| {
+            serde_json::from_slice::<TenantSecrets>(&plain).map_err(|error| TenantsError::Record {
+                tenant: id.to_string(),
                 source: RecordError::Shape(error.to_string()),
-            })?;
+            })
+        };
+        let cipher = self.keys.tenant(&id).await?;
+        let mut secrets = read(cipher.open(&log_aad(Topic::Tenants, &id), &stored.secrets)?)?;
+        let mut severed = Vec::new();
+        for (account, sealed) in &stored.channels {
+            match self.credentials(account, sealed).await.map_err(KeysError::passing) {
+                Ok(plain) => secrets.append(&mut read(plain)?),
+                Err(Ok(error)) => return Err(error.into()),
+                Err(Err(why)) => {
+                    tracing::warn!(%account, %why, "an account is left out: its credentials do not open any more");
+                    severed.push(account.clone());
+                }
+            }
+        }
         for (place, secret) in tenant.secrets_mut() {
             *secret = Secret::new(secrets.get(&place).cloned().unwrap_or_default());
         }
-        Ok(tenant)
+        tenant.channels.retain(|channel| {
+            let is_it = |one: &AccountKey| (one.channel, &one.account) == (channel.kind, &channel.account);
+            !severed.iter().any(is_it)
+        });
+        Ok((tenant, severed))
     }
 
-    /// Makes a configuration the tenant's own, durably.
+    async fn credentials(&self, account: &AccountKey, sealed: &Sealed) -> Result<Vec<u8>, KeysError> {
+        let cipher = self.keys.channel(account, Missing::Fail).await?;
+        cipher.open(&log_aad(Topic::Tenants, account), sealed)
+    }
+
+    /// Makes a configuration the tenant's own, durably. An account that the tenant had and has no more is
+    /// disconnected, as by [`Tenants::disconnect`].
     ///
     /// # Errors
     /// [`TenantsError`].
-    pub async fn apply(&self, mut tenant: Tenant) -> Result<Arc<Tenant>, TenantsError> {
+    pub async fn apply(&self, tenant: Tenant) -> Result<Arc<Tenant>, TenantsError> {
         tenant.validate()?;
         self.check_retention(&tenant)?;
         let _one_at_a_time = self.applying.lock().await;
@@ -231,18 +276,101 @@ impl Tenants {
                 return Err(TenantsError::Taken { kind: channel.kind, account: channel.account.clone() });
             }
         }
-        let secrets: TenantSecrets = tenant
-            .secrets_mut()
-            .into_iter()
-            .filter(|(_, secret)| !secret.is_empty())
-            .map(|(place, secret)| (place, secret.expose().to_owned()))
-            .collect();
+        self.store(tenant).await
+    }
+
+    /// Disconnects a channel account: destroys the key of its credentials, takes it out of the tenant on this node,
+    /// then for good. Its webhooks are refused and what waits to be sent by it is withheld, here when this returns,
+    /// on other nodes as soon as they have read it. Doing it again does no harm.
+    ///
+    /// # Errors
+    /// [`TenantsError`]; unless it is [`TenantsError::UnknownAccount`], it is to be done again.
+    pub async fn disconnect(&self, account: &AccountKey) -> Result<Arc<Tenant>, TenantsError> {
+        if !self.has(account) {
+            self.catch_up().await?;
+        }
+        let _one_at_a_time = self.applying.lock().await;
+        let unknown = || TenantsError::UnknownAccount(account.clone());
+        let mut tenant = (*self.get(&account.tenant).ok_or_else(unknown)?).clone();
+        if !self.has(account) && !self.read(|directory| directory.severed.contains(account)) {
+            if !tenant.accounts_ever().contains(account) {
+                return Err(unknown());
+            }
+            self.keys.erase_channel(account).await?;
+            return Ok(Arc::new(tenant));
+        }
+        tenant.channels.retain(|one| (one.kind, &one.account) != (account.channel, &account.account));
+        self.store(tenant).await
+    }
+
+    /// Whether a tenant that there is has no such account, also if it was applied on another node a moment ago.
+    ///
+    /// # Errors
+    /// As [`Tenants::catch_up`].
+    pub async fn is_disconnected(&self, account: &AccountKey) -> Result<bool, StoreError> {
+        if self.has(account) {
+            return Ok(false);
+        }
+        self.catch_up().await?;
+        Ok(!self.has(account) && self.get(&account.tenant).is_some())
+    }
+
+    fn has(&self, account: &AccountKey) -> bool {
+        self.get(&account.tenant)
+            .is_some_and(|tenant| tenant.channel(account.channel, &account.account).is_some())
+    }
+
+    /// Erases the credentials of the accounts that a tenant had and has no more, and writes what is left.
+    async fn store(&self, mut tenant: Tenant) -> Result<Arc<Tenant>, TenantsError> {
+        let at = self.clock.now();
+        let kept: HashSet<_> = tenant.accounts().collect();
+        let (mut former, mut gone) = (Vec::new(), Vec::new());
+        if let Some(before) = self.get(&tenant.id) {
+            former.clone_from(&before.disconnected);
+            gone.extend(before.accounts());
+        }
+        gone.extend(self.read(|directory| {
+            directory
+                .severed
+                .iter()
+                .filter(|account| account.tenant == tenant.id)
+                .cloned()
+                .collect::<Vec<_>>()
+        }));
+        gone.retain(|account| !kept.contains(account));
+        for account in &gone {
+            self.keys.erase_channel(account).await?;
+            self.change(|directory| directory.sever(account));
+        }
+        former.append(&mut tenant.disconnected);
+        former.extend(gone.into_iter().map(|gone| Disconnected {
+            kind: gone.channel,
+            account: gone.account,
+            at,
+        }));
+        former.retain(|former| !kept.contains(&tenant.account(former.kind, &former.account)));
+        former.sort_by(|one, other| {
+            (one.kind, &one.account, one.at).cmp(&(other.kind, &other.account, other.at))
+        });
+        former.dedup_by(|one, other| (one.kind, &one.account) == (other.kind, &other.account));
+        tenant.disconnected = former;
+
+        let mut channels = BTreeMap::new();
+        for channel in tenant.clone().channels.iter_mut() {
+            let account = tenant.account(channel.kind, &channel.account);
+            let secrets = sealed_part(channel.credentials_mut());
+            let cipher = self.keys.channel(&account, Missing::Create).await?;
+            let sealed = cipher.seal(&log_aad(Topic::Tenants, &account), &encode(&secrets));
+            channels.insert(account, sealed);
+        }
+        let secrets = sealed_part(tenant.own_secrets_mut());
         let cipher = self.keys.tenant(&tenant.id).await?;
         let record = TenantRecord {
             v: V,
-            at: self.clock.now(),
+            at,
             config: tenant.clone(),
             secrets: cipher.seal(&log_aad(Topic::Tenants, &tenant.id), &encode(&secrets)),
+            channels,
         };
         let partitions = self.log.partitions(Topic::Tenants);
         self.log
@@ -253,7 +381,7 @@ impl Tenants {
             }])
             .await?;
         let tenant = Arc::new(tenant);
-        self.change(|directory| directory.put(tenant.clone()));
+        self.change(|directory| directory.put(tenant.clone(), Vec::new()));
         Ok(tenant)
     }
 
@@ -321,4 +449,10 @@ impl Tenants {
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
+}
+
+/// What is sealed of secrets: those that are set.
+fn sealed_part<'a>(secrets: impl IntoIterator<Item = (String, &'a mut Secret)>) -> TenantSecrets {
+    let set = secrets.into_iter().filter(|(_, secret)| !secret.is_empty());
+    set.map(|(place, secret)| (place, secret.expose().to_owned())).collect()
 }

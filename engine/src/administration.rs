@@ -3,6 +3,7 @@
 //! One set of operations behind the admin API and behind commands on a folder that no process has open, so
 //! that both answer alike.
 
+mod channels;
 pub mod rights;
 
 use std::sync::Arc;
@@ -111,7 +112,10 @@ impl AdministrationError {
             Self::UnknownTenant(_)
             | Self::UnknownContact(_)
             | Self::Tenants(
-                TenantsError::Faults(_) | TenantsError::Taken { .. } | TenantsError::Retention { .. },
+                TenantsError::Faults(_)
+                | TenantsError::Taken { .. }
+                | TenantsError::UnknownAccount(_)
+                | TenantsError::Retention { .. },
             )
             | Self::Knowledge(KnowledgeError::Unknown { .. } | KnowledgeError::Refused { .. })
             | Self::DeadLetters(DeadLettersError::Unknown(_) | DeadLettersError::Request(_)) => {

@@ -7,7 +7,7 @@
 //!
 //! Right before the call it is asked whether the message may still go: a message that is no reply needs that its
 //! contact has not opted out, by the record as it is in the store then; anything with a window needs that this is
-//! not over. What may not go is settled as failed, with a code of the engine's own.
+//! not over; and all need that the account is still connected. What may not go is settled as failed, with a code of the engine's own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -169,8 +169,6 @@ pub struct Send {
     pub fence: Fence,
     /// The channel.
     pub channel: Arc<dyn Channel>,
-    /// How to call it.
-    pub access: Access,
 }
 
 impl Send {
@@ -218,7 +216,11 @@ impl Send {
         // Whoever was suspended since may have lost the account meanwhile, and the call cannot be fenced.
         let Fence { partition, epoch } = self.fence;
         read(&ports.metrics, || ports.log.holds(partition, epoch)).await?;
-        let ended = match self.call(&message).await {
+        let Some(access) = self.access() else {
+            self.withhold(&item, Withheld::Disconnected).await?;
+            return Ok((item, Ended::Settled { called: false }));
+        };
+        let ended = match self.call(&access, &message).await {
             Ok(accepted) => {
                 self.settle(&item, &Journal::Taken(taken), Some(&accepted), None).await?;
                 Ended::Settled { called: true }
@@ -294,10 +296,21 @@ impl Send {
         self.commit(Batch { outputs: told, ..Batch::default() }).await
     }
 
-    async fn call(&self, message: &OutboundMessage) -> Result<Accepted, SendError> {
+    /// How to call the channel, as it is configured now; `None` once the account is disconnected.
+    fn access(&self) -> Option<Access> {
+        let tenant = self.context.tenants.get(&self.account.tenant)?;
+        let config = tenant.channel(self.account.channel, &self.account.account)?;
+        Some(Access {
+            account: config.account.clone(),
+            api_base: config.api_base.clone(),
+            access_token: config.access_token.clone(),
+        })
+    }
+
+    async fn call(&self, access: &Access, message: &OutboundMessage) -> Result<Accepted, SendError> {
         let ports = &self.context.ports;
         let began = ports.clock.elapsed();
-        let call = self.channel.send(&self.access, message);
+        let call = self.channel.send(access, message);
         let result = tokio::time::timeout(self.context.options.send_timeout, call).await;
         let result = result.unwrap_or_else(|_| {
             Err(SendError {

@@ -5,6 +5,8 @@
 //!   0, so that it is never made again;
 //! - `key/c` of a contact: its data key, sealed by its tenant's key; after its erasure a byte 0 and the time of it, so
 //!   that a later message starts anew under another key, which carries that time with it;
+//! - `key/a` of a channel account: the key of its credentials, sealed by its tenant's key; erased, there is no row. It is
+//!   never held in memory: a node that still had it could seal under it what nobody can open;
 //! - one row of no tenant: a known text wrapped by the master key that the store began with, or was last
 //!   rotated to. It is looked at before the first key is made, so an operator who starts with another
 //!   master key is told at once, and nothing is ever written under it.
@@ -17,7 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use heddle_schemas::id::{ContactId, TenantId};
+use heddle_schemas::id::{AccountKey, ContactId, TenantId};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::keys::{Cipher, ContactCipher, Keys, KeysError, Missing, TenantCipher, aad};
 use heddle_schemas::ports::state::{State, Swap};
@@ -214,6 +216,31 @@ impl EnvelopeKeys {
         }
     }
 
+    async fn load_channel(
+        &self,
+        keys: &TenantKeys,
+        account: &AccountKey,
+        missing: Missing,
+    ) -> Result<contact::DataKey, KeysError> {
+        let row = Key::channel_key(account);
+        let mut stored = self.state.get(&row).await?;
+        loop {
+            if let Some(stored) = stored {
+                return contact::DataKey::unwrap(&keys.wrap, &row, stored);
+            }
+            if missing == Missing::Fail {
+                let detail = format!("channel account {account} is disconnected");
+                return Err(KeysError::Gone { detail });
+            }
+            let made = contact::DataKey { key: self.new_key(), erased_at: None };
+            let wrapped = made.wrap(&keys.wrap, &row);
+            match self.state.compare_and_set(&row, None, Some(wrapped), None).await? {
+                Swap::Done => return Ok(made),
+                Swap::Found(found) => stored = found,
+            }
+        }
+    }
+
     fn new_key(&self) -> Clear {
         let mut key = Clear::default();
         self.entropy.key(&mut key[..]);
@@ -333,6 +360,26 @@ impl Keys for EnvelopeKeys {
             // It may have happened: the row is to be asked.
             Err(_) => self.cache.forget(&owner),
         }
+        erased
+    }
+
+    async fn channel(&self, account: &AccountKey, missing: Missing) -> Result<Arc<dyn Cipher>, KeysError> {
+        let owner = Owner::Channel(account.clone());
+        loop {
+            // An erasure of the tenant turns it off as all others.
+            let loading = self.cache.begin(&owner);
+            let keys = self.tenant_keys(&account.tenant).await?;
+            let key = self.load_channel(&keys, account, missing).await?;
+            if self.cache.is_current(&loading) {
+                let entropy = self.entropy.clone();
+                return Ok(Arc::new(AesCipher::new(&key.key, FIRST, owner, loading.erased, entropy)));
+            }
+        }
+    }
+
+    async fn erase_channel(&self, account: &AccountKey) -> Result<(), KeysError> {
+        let erased = self.overwrite(&Key::channel_key(account), None).await;
+        self.cache.erase(&Owner::Channel(account.clone()));
         erased
     }
 

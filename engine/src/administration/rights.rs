@@ -5,7 +5,7 @@ use heddle_actors::{consent, erasure, publish};
 use heddle_schemas::audit::{Outcome, What};
 use heddle_schemas::contact::ContactName;
 use heddle_schemas::erasure::Erasure;
-use heddle_schemas::id::{ContactId, ConversationId, MessageKey, TenantId};
+use heddle_schemas::id::{ContactId, MessageKey, TenantId};
 use heddle_schemas::record::V;
 use heddle_schemas::record::inbound::{InboundEvent, InboundRecord, Restrict};
 use heddle_schemas::time::Timestamp;
@@ -41,13 +41,8 @@ impl Administration {
         let contact = self.contact(id, named).await?;
         self.record(Some(id), What::ContactExport { contact }, Outcome::Begun).await?;
         let mut conversations = Vec::new();
-        for channel in &tenant.channels {
-            let conversation = ConversationId {
-                tenant: id.clone(),
-                channel: channel.kind,
-                account: channel.account.clone(),
-                contact,
-            };
+        for account in tenant.accounts_ever() {
+            let conversation = account.conversation(contact);
             conversations.extend(export(&self.ports, &conversation).await?);
         }
         let records = conversations.iter().map(|conversation| conversation.thread.len() as u64).sum();
@@ -81,13 +76,8 @@ impl Administration {
         let contact = self.contact(id, named).await?;
         self.audited(Some(id), What::ContactRestrict { contact, restricted }, async {
             consent::restrict(&self.ports, id, contact, restricted).await?;
-            let records = tenant.channels.iter().map(|channel| {
-                let conversation = ConversationId {
-                    tenant: id.clone(),
-                    channel: channel.kind,
-                    account: channel.account.clone(),
-                    contact,
-                };
+            let records = tenant.accounts_ever().into_iter().map(|account| {
+                let conversation = account.conversation(contact);
                 let key = MessageKey::from_bytes((self.ports.random)());
                 let event = InboundEvent::Restrict(Restrict { key, restricted });
                 let record = InboundRecord { v: V, conversation, at: self.ports.clock.now(), event };

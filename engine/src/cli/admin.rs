@@ -11,7 +11,7 @@ use heddle_schemas::audit::{Entry, Means, Note, Who};
 use heddle_schemas::config::Config;
 use heddle_schemas::contact::ContactName;
 use heddle_schemas::erasure::Erasure;
-use heddle_schemas::id::{ConversationId, MessageKey, TenantId};
+use heddle_schemas::id::{AccountKey, ConversationId, MessageKey, TenantId};
 use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError, Passage};
 use heddle_schemas::record::inbound::Handler;
@@ -172,6 +172,21 @@ impl Admin {
         match self {
             Self::Remote(remote) => remote.ask(Method::GET, &format!("tenants/{id}"), &[], None).await,
             Self::Local(_, local) => Ok((*local.tenant(id)?).clone()),
+        }
+    }
+
+    /// Disconnects a channel account.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn disconnect(&self, account: &AccountKey) -> Result<Tenant, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let AccountKey { tenant, channel, account } = account;
+                let path = format!("tenants/{tenant}/channels/{channel}/{account}");
+                remote.ask(Method::DELETE, &path, &[], None).await
+            }
+            Self::Local(_, local) => Ok(local.disconnect(account).await?),
         }
     }
 

@@ -51,6 +51,7 @@ impl From<AdministrationError> for Problem {
             AdministrationError::UnknownTenant(_)
             | AdministrationError::UnknownContact(_)
             | AdministrationError::UnknownErasure(..)
+            | AdministrationError::Tenants(TenantsError::UnknownAccount(_))
             | AdministrationError::Knowledge(KnowledgeError::Unknown { .. })
             | AdministrationError::DeadLetters(DeadLettersError::Unknown(_)) => StatusCode::NOT_FOUND,
             AdministrationError::Tenants(TenantsError::Faults(_) | TenantsError::Retention { .. })

@@ -4,6 +4,7 @@
 
 mod admin;
 mod audit;
+mod channels;
 mod contacts;
 mod conversations;
 mod dead_letters;
