@@ -3,6 +3,9 @@
 //! Secrets are sealed in the log and open only here. A change is in force on this node when
 //! [`Tenants::apply`] returns, and on others as soon as they have read it.
 //!
+//! A tenant whose region is another one than that of the stores is not opened at all: it has no account here, its
+//! records are dead letters, and that it is here is an incident.
+//!
 //! The credentials of a channel account are sealed under a key of the account's own. Whatever takes an account out of
 //! a tenant destroys that key before anything else: from then on no record of the topic opens to its credentials,
 //! however old, and a node that starts leaves the account out.
@@ -22,6 +25,9 @@ use heddle_schemas::sealed::{Sealed, Secret};
 use heddle_schemas::tenant::{Disconnected, Faults, Tenant};
 use heddle_schemas::topic::{Offset, Topic, TopicPartition, tenant_partition};
 use tokio::sync::watch;
+
+use crate::ports::Ports;
+use crate::security::{Security, Sighting};
 
 /// How long it may take to read what has been applied until now.
 const CATCH_UP: Duration = Duration::from_secs(10);
@@ -43,6 +49,19 @@ pub enum TenantsError {
     /// The tenant has no such account, and has had none.
     #[error("tenant {} has no {} account {}; `heddle tenant show` shows those it has", .0.tenant, .0.channel, .0.account)]
     UnknownAccount(AccountKey),
+    /// The tenant's data stays in another region.
+    #[error(
+        "the data of tenant {tenant} stays in region {theirs:?}, and this node's stores are in {here:?}; ask a node of \
+         region {theirs:?}, whose configuration has node.region = {theirs:?}"
+    )]
+    Region {
+        /// Which.
+        tenant: TenantId,
+        /// Where its data stays.
+        theirs: String,
+        /// Where these stores are.
+        here: String,
+    },
     /// The log keeps records for longer than the tenant was promised.
     #[error(
         "retention.messages of tenant {tenant} is {}, and the log keeps every record for {}: lower log.retention \
@@ -79,6 +98,8 @@ struct Directory {
     accounts: HashMap<(ChannelKind, AccountId), Arc<Tenant>>,
     /// Accounts whose credentials are erased while the newest record still has them: what disconnected them broke off.
     severed: HashSet<AccountKey>,
+    /// Tenants whose data stays in another region: that one.
+    foreign: HashMap<TenantId, String>,
 }
 
 impl Directory {
@@ -103,6 +124,7 @@ impl Directory {
 
     fn remove(&mut self, id: &TenantId) {
         self.severed.retain(|account| account.tenant != *id);
+        self.foreign.remove(id);
         if let Some(old) = self.tenants.remove(id) {
             for channel in &old.channels {
                 let key = (channel.kind, channel.account.clone());
@@ -119,6 +141,9 @@ pub struct Tenants {
     log: Arc<dyn Log>,
     keys: Arc<dyn Keys>,
     clock: Arc<dyn Clock>,
+    security: Arc<Security>,
+    /// That of the stores.
+    region: String,
     directory: RwLock<Directory>,
     // One change at a time, so that two cannot both take an account.
     applying: tokio::sync::Mutex<()>,
@@ -130,19 +155,20 @@ pub struct Tenants {
 }
 
 impl Tenants {
-    /// Reads every tenant's newest configuration. [`Tenants::follow`] keeps up with changes.
+    /// Reads the newest configuration of every tenant of the stores' region. [`Tenants::follow`] keeps up with changes.
     ///
     /// # Errors
     /// When the log or a key cannot be read.
     pub async fn load(
-        log: Arc<dyn Log>,
-        keys: Arc<dyn Keys>,
-        clock: Arc<dyn Clock>,
+        ports: &Ports,
+        region: &str,
     ) -> Result<(Arc<Self>, Vec<(TopicPartition, Offset)>), TenantsError> {
         let this = Arc::new(Self {
-            log,
-            keys,
-            clock,
+            log: ports.log.clone(),
+            keys: ports.keys.clone(),
+            clock: ports.clock.clone(),
+            security: ports.security.clone(),
+            region: region.to_owned(),
             directory: RwLock::default(),
             applying: tokio::sync::Mutex::default(),
             changes: watch::Sender::new(0),
@@ -210,6 +236,10 @@ impl Tenants {
 
     async fn take(&self, record: &Record) -> Result<(), TenantsError> {
         let name = || String::from_utf8_lossy(&record.key).into_owned();
+        if record.key == TenantId::engine().as_str() {
+            // It says to which region the topics belong, and was looked at before.
+            return Ok(());
+        }
         if record.value.is_empty() {
             if let Ok(id) = name().parse() {
                 self.change(|directory| directory.remove(&id));
@@ -218,6 +248,16 @@ impl Tenants {
         }
         let stored: TenantRecord =
             decode(&record.value).map_err(|source| TenantsError::Record { tenant: name(), source })?;
+        if stored.config.region != self.region {
+            let (id, theirs) = (stored.config.id, stored.config.region);
+            tracing::error!(tenant = %id, region = theirs, "a tenant of another region is in these stores; it is refused");
+            self.security.saw(Some(&id), Sighting::ForeignRegion);
+            self.change(|directory| {
+                directory.remove(&id);
+                directory.foreign.insert(id, theirs);
+            });
+            return Ok(());
+        }
         let (tenant, severed) = self.open(stored).await?;
         self.change(|directory| directory.put(Arc::new(tenant), severed));
         Ok(())
@@ -268,6 +308,9 @@ impl Tenants {
     /// [`TenantsError`].
     pub async fn apply(&self, tenant: Tenant) -> Result<Arc<Tenant>, TenantsError> {
         tenant.validate()?;
+        if tenant.region != self.region {
+            return Err(self.elsewhere(tenant.id, tenant.region));
+        }
         self.check_retention(&tenant)?;
         let _one_at_a_time = self.applying.lock().await;
         for channel in &tenant.channels {
@@ -400,6 +443,24 @@ impl Tenants {
         self.read(|directory| directory.tenants.get(id).cloned())
     }
 
+    /// The region that a tenant's data stays in, where that is another one than this.
+    #[must_use]
+    pub fn foreign(&self, id: &TenantId) -> Option<String> {
+        self.read(|directory| directory.foreign.get(id).cloned())
+    }
+
+    /// Fails for a tenant whose data stays in another region.
+    ///
+    /// # Errors
+    /// [`TenantsError::Region`].
+    pub fn check_region(&self, id: &TenantId) -> Result<(), TenantsError> {
+        self.foreign(id).map_or(Ok(()), |theirs| Err(self.elsewhere(id.clone(), theirs)))
+    }
+
+    fn elsewhere(&self, tenant: TenantId, theirs: String) -> TenantsError {
+        TenantsError::Region { tenant, theirs, here: self.region.clone() }
+    }
+
     /// Waits until everything has been read that is in the topic now. Whoever applies a tenant on one node may
     /// use it on another one at once, which may not have read of it by then: what is not known is not known
     /// only after this.
@@ -427,6 +488,9 @@ impl Tenants {
     pub async fn find(&self, id: &TenantId) -> Result<Option<Arc<Tenant>>, StoreError> {
         if let Some(tenant) = self.get(id) {
             return Ok(Some(tenant));
+        }
+        if self.foreign(id).is_some() {
+            return Ok(None);
         }
         self.catch_up().await?;
         Ok(self.get(id))

@@ -115,6 +115,7 @@ impl AdministrationError {
                 TenantsError::Faults(_)
                 | TenantsError::Taken { .. }
                 | TenantsError::UnknownAccount(_)
+                | TenantsError::Region { .. }
                 | TenantsError::Retention { .. },
             )
             | Self::Knowledge(KnowledgeError::Unknown { .. } | KnowledgeError::Refused { .. })
@@ -300,7 +301,11 @@ impl Administration {
     /// # Errors
     /// [`AdministrationError::UnknownTenant`].
     pub fn tenant(&self, id: &TenantId) -> Result<Arc<Tenant>, AdministrationError> {
-        self.tenants.get(id).ok_or_else(|| AdministrationError::UnknownTenant(id.clone()))
+        if let Some(tenant) = self.tenants.get(id) {
+            return Ok(tenant);
+        }
+        self.tenants.check_region(id)?;
+        Err(AdministrationError::UnknownTenant(id.clone()))
     }
 
     /// The contact that people call so. Its own id is taken as it is, whether it was ever met or not.

@@ -70,7 +70,8 @@ pub struct Tenant {
     pub consent: ConsentWords,
 }
 
-fn default_region() -> String {
+/// The region of tenants and nodes that name none.
+pub(crate) fn default_region() -> String {
     "eu".into()
 }
 

@@ -94,10 +94,13 @@ impl Account {
         Ok(())
     }
 
-    /// Whether the account is disconnected: all that waits is withheld then. Asked once, until the configuration
+    /// Whether the account is disconnected, or its tenant's data stays in another region: nothing that waits is sent
+    /// then. Asked once, until the configuration
     /// changes.
     async fn is_cut_off(&self, state: &mut AccountState) -> bool {
-        if self.tenant().as_deref().and_then(|tenant| self.config(tenant)).is_some() {
+        if self.context.tenants.foreign(&self.key.tenant).is_some() {
+            state.cut_off = true;
+        } else if self.tenant().as_deref().and_then(|tenant| self.config(tenant)).is_some() {
             state.cut_off = false;
         } else if !state.cut_off {
             // Where that is not known, it is a stopped account for now, and asked again.

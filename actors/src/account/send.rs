@@ -17,6 +17,7 @@ use heddle_schemas::consent::{Category, How, Says, Standing};
 use heddle_schemas::id::{AccountKey, ContactId, ConversationId, OutboundId};
 use heddle_schemas::ports::channel::{Accepted, Access, Channel, FailureClass, OutboundMessage, SendError};
 use heddle_schemas::ports::keys::KeysError;
+use heddle_schemas::ports::log::Record;
 use heddle_schemas::ports::state::{Batch, Fence, StoreError, Write};
 use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::record::event::{Event, EventRecord};
@@ -178,6 +179,10 @@ impl Send {
     /// When the store is closed or has another owner: nothing more may be sent then.
     pub async fn run(self, mut item: Item) -> Result<(Item, Ended), StoreError> {
         let ports = &self.context.ports;
+        if let Err(elsewhere) = self.context.tenants.check_region(&self.account.tenant) {
+            self.bury(&item, DeadReason::Region, elsewhere.to_string()).await?;
+            return Ok((item, Ended::Settled { called: false }));
+        }
         if item.look_up {
             let key = Key::send(&self.account, &item.command.id);
             let found = read(&ports.metrics, || ports.state.get(&key)).await?;
@@ -202,7 +207,7 @@ impl Send {
         let message = match self.open(&item).await? {
             Ok(message) => message,
             Err(why) => {
-                self.bury(&item, why).await?;
+                self.bury(&item, DeadReason::Unreadable, why).await?;
                 return Ok((item, Ended::Settled { called: false }));
             }
         };
@@ -450,16 +455,22 @@ impl Send {
         Ok(due)
     }
 
-    async fn bury(&self, item: &Item, why: String) -> Result<(), StoreError> {
+    /// Gives a message up, as it came.
+    async fn bury(&self, item: &Item, reason: DeadReason, why: String) -> Result<(), StoreError> {
         let ports = &self.context.ports;
         let mut batch = Batch::default();
-        if let Origin::Log(receipt) = &item.origin {
-            let record = &receipt.record;
-            batch.outputs.push(publish::dead_letter(ports, record, DeadReason::Unreadable, why, 1));
-        } else {
-            ports.metrics.dead(DeadReason::Unreadable);
-            tracing::warn!(account = %self.account, why, "a waiting message was given up");
-        }
+        let came = match &item.origin {
+            Origin::Log(receipt) => receipt.record.clone(),
+            // It left the log; what is kept of it is the record's value.
+            Origin::Backlog | Origin::Unknown => Record {
+                partition: self.fence.partition,
+                offset: item.offset,
+                key: self.account.to_string().into(),
+                value: item.stored.clone(),
+                at: ports.clock.now(),
+            },
+        };
+        batch.outputs.push(publish::dead_letter(ports, &came, reason, why, 1));
         item.take_out(&self.account, &mut batch);
         self.commit(batch).await
     }

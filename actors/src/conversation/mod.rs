@@ -318,8 +318,12 @@ impl Conversation {
         receipt: &Receipt,
     ) -> Result<(), Fault> {
         let Some(tenant) = self.context.tenants.find(&self.id.tenant).await? else {
-            let detail = format!("tenant {} is not known", self.id.tenant);
-            return Err(Fault::Dead { reason: DeadReason::UnknownTenant, detail });
+            let id = &self.id.tenant;
+            let (reason, detail) = match self.context.tenants.check_region(id) {
+                Err(elsewhere) => (DeadReason::Region, elsewhere.to_string()),
+                Ok(()) => (DeadReason::UnknownTenant, format!("tenant {id} is not known")),
+            };
+            return Err(Fault::Dead { reason, detail });
         };
         match &record.event {
             InboundEvent::Delivery(report) => Box::pin(self.report(&tenant, report, receipt)).await,

@@ -23,7 +23,7 @@ use heddle_schemas::id::{AccountKey, ContactId, TenantId};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::keys::{Cipher, ContactCipher, Keys, KeysError, Missing, TenantCipher, aad};
 use heddle_schemas::ports::state::{State, Swap};
-use heddle_schemas::table::{Key, Table};
+use heddle_schemas::table::Key;
 use heddle_schemas::time::{Day, Timestamp};
 use zeroize::Zeroizing;
 
@@ -122,7 +122,7 @@ impl EnvelopeKeys {
     /// # Errors
     /// [`KeysError::Store`].
     pub async fn has_begun(state: &dyn State) -> Result<bool, KeysError> {
-        Ok(state.get(&check_row()).await?.is_some())
+        Ok(state.get(&Key::master_check()).await?.is_some())
     }
 
     /// The master keys that are known.
@@ -142,7 +142,7 @@ impl EnvelopeKeys {
             return Ok(());
         }
         self.masters.present().check().await?;
-        let row = check_row();
+        let row = Key::master_check();
         let stored = self.read_or_wrap(&row, || Zeroizing::new(CHECK.to_vec())).await?;
         let opened = self.masters.of(&stored)?.open(&aad(&row, COLUMN), &stored).await?;
         if opened.as_slice() != CHECK {
@@ -407,13 +407,6 @@ pub(super) fn clear(bytes: &[u8]) -> Result<Clear, KeysError> {
     }
     key.copy_from_slice(bytes);
     Ok(key)
-}
-
-/// The row by which a store knows its master key: as the agenda it belongs to the engine, so its
-/// tenant is empty, which no tenant's is.
-pub(super) fn check_row() -> Key {
-    let bytes = Bytes::from_static(&[Table::Key as u8, 0, 0, 1, b'm']);
-    Key::from_bytes(bytes).expect("table, no tenant, one byte of partition, no row")
 }
 
 #[cfg(test)]

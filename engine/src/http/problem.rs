@@ -54,7 +54,9 @@ impl From<AdministrationError> for Problem {
             | AdministrationError::Tenants(TenantsError::UnknownAccount(_))
             | AdministrationError::Knowledge(KnowledgeError::Unknown { .. })
             | AdministrationError::DeadLetters(DeadLettersError::Unknown(_)) => StatusCode::NOT_FOUND,
-            AdministrationError::Tenants(TenantsError::Faults(_) | TenantsError::Retention { .. })
+            AdministrationError::Tenants(
+                TenantsError::Faults(_) | TenantsError::Retention { .. } | TenantsError::Region { .. },
+            )
             | AdministrationError::Knowledge(KnowledgeError::Refused { .. })
             | AdministrationError::Keys(KeysError::Master { .. })
             | AdministrationError::Entry(_)

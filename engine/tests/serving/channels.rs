@@ -11,7 +11,7 @@ use heddle_schemas::config::Config;
 use heddle_schemas::id::{AccountKey, TenantId};
 use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::ports::keys::{KeysError, Missing};
-use heddle_schemas::ports::log::{FetchLimit, NewRecord};
+use heddle_schemas::ports::log::{FetchLimit, NewRecord, Record};
 use heddle_schemas::record::tenants::{TenantRecord, TenantSecrets};
 use heddle_schemas::record::{V, decode, encode, log_aad};
 use heddle_schemas::sealed::Secret;
@@ -32,19 +32,24 @@ async fn disconnect(site: &Site, tenant: &str, account: &str) -> (StatusCode, Va
 }
 
 /// Every record that a topic has.
-async fn records(site: &Site, topic: Topic) -> Vec<Value> {
+pub(crate) async fn fetched(site: &Site, topic: Topic) -> Vec<Record> {
     let log = &site.service.node.ports.log;
     let mut all = Vec::new();
     for partition in 0..log.partitions(topic) {
         let partition = TopicPartition { topic, partition };
         let limit = FetchLimit { records: 10_000, bytes: 16 << 20 };
-        let records = log.fetch(partition, 0, limit, Duration::ZERO).await.unwrap();
-        all.extend(records.iter().map(|record| serde_json::from_slice::<Value>(&record.value).unwrap()));
+        all.extend(log.fetch(partition, 0, limit, Duration::ZERO).await.unwrap());
     }
     all
 }
 
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+/// The same, read.
+pub(crate) async fn records(site: &Site, topic: Topic) -> Vec<Value> {
+    let records = fetched(site, topic).await;
+    records.iter().map(|record| serde_json::from_slice(&record.value).unwrap()).collect()
+}
+
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let found = async {
         loop {
             match look().await {

@@ -9,6 +9,7 @@ mod contacts;
 mod conversations;
 mod dead_letters;
 mod llm;
+mod regions;
 mod rights;
 mod site;
 mod webhooks;
