@@ -3,6 +3,7 @@
 //! One set of operations behind the admin API and behind commands on a folder that no process has open, so
 //! that both answer alike.
 
+mod channels;
 pub mod departure;
 pub mod export;
 pub mod promises;
@@ -125,7 +126,11 @@ impl AdministrationError {
             | Self::UnknownContact(_)
             | Self::Deleted(_)
             | Self::Tenants(
-                TenantsError::Faults(_) | TenantsError::Taken { .. } | TenantsError::Retention { .. },
+                TenantsError::Faults(_)
+                | TenantsError::Taken { .. }
+                | TenantsError::UnknownAccount(_)
+                | TenantsError::Region { .. }
+                | TenantsError::Retention { .. },
             )
             | Self::Knowledge(KnowledgeError::Unknown { .. } | KnowledgeError::Refused { .. })
             | Self::DeadLetters(DeadLettersError::Unknown(_) | DeadLettersError::Request(_)) => {
@@ -313,7 +318,11 @@ impl Administration {
     /// # Errors
     /// [`AdministrationError::UnknownTenant`].
     pub fn tenant(&self, id: &TenantId) -> Result<Arc<Tenant>, AdministrationError> {
-        self.tenants.get(id).ok_or_else(|| AdministrationError::UnknownTenant(id.clone()))
+        if let Some(tenant) = self.tenants.get(id) {
+            return Ok(tenant);
+        }
+        self.tenants.check_region(id)?;
+        Err(AdministrationError::UnknownTenant(id.clone()))
     }
 
     /// The contact that people call so. Its own id is taken as it is, whether it was ever met or not.

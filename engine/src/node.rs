@@ -39,6 +39,7 @@ use crate::configuration::ConfigurationError;
 use crate::dead_letters::DeadLetters;
 use crate::masters::MasterKeys;
 use crate::metrics::Metrics;
+use crate::region::{self, RegionError};
 use crate::stores::{Stores, StoresError};
 
 /// Why a node could not be opened or started.
@@ -53,6 +54,9 @@ pub enum NodeError {
     /// Log or state.
     #[error(transparent)]
     Stores(#[from] StoresError),
+    /// They belong to another region.
+    #[error(transparent)]
+    Region(#[from] RegionError),
     /// A channel.
     #[error(transparent)]
     Channel(#[from] whatsapp::SetupError),
@@ -105,6 +109,10 @@ impl Node {
         let owner = format!("{}/{}", config.node.name, hex::encode(random()));
         let stores = Stores::open(&config, clock.clone(), owner.clone(), &registry).await?;
         let state = stores.state();
+        if let Err(error) = region::bind(&config, &*state, &*stores.log(), clock.now()).await {
+            stores.close().await;
+            return Err(error.into());
+        }
         let keys = match open_keys(masters, state.clone(), clock.clone()).await {
             Ok(keys) => keys,
             Err(error) => {
@@ -157,8 +165,7 @@ impl Node {
     /// # Errors
     /// When the tenants cannot be read, such as under a wrong master key.
     pub async fn administration(&self) -> Result<Administration, NodeError> {
-        let Ports { log, keys, clock, .. } = self.ports.clone();
-        let (tenants, _) = Tenants::load(log, keys, clock).await?;
+        let (tenants, _) = Tenants::load(&self.ports, &self.config.node.region).await?;
         tenants.limit_retention(self.config.log.retention)?;
         Ok(self.administration_of(tenants))
     }

@@ -16,7 +16,7 @@
 //! | backlog | account | kind, then outbound id or sequence | unknown sends, and what waits for the account | until sent |
 //! | alias | tenant | keyed hash of an id | the contact | as the contact |
 //! | contact | tenant | contact | its consents, opt-outs and restriction, what is personal of them sealed | as the tenant |
-//! | key | tenant | `t` or contact | a wrapped key | until erased |
+//! | key | tenant, or none | `t`, contact or channel account | a wrapped key; without a tenant, to which master key and region the store belongs | until erased |
 //! | document | tenant | document, or none | a document, sealed; without one, the version of all of them | until removed |
 //! | quota | tenant | month | what was spent, and which chunks are out | as the tenant |
 //! | spend | chunk of a quota | turn, attempt | what a call may cost, then what the turn cost | until its month is long over |
@@ -456,6 +456,26 @@ impl Key {
     #[must_use]
     pub fn contact_key(tenant: &TenantId, contact: ContactId) -> Self {
         Self::new(Table::Key, tenant.as_str(), &[b"c", &contact.to_bytes()], &[])
+    }
+
+    /// The wrapped key of a channel account's credentials.
+    #[must_use]
+    pub fn channel_key(account: &AccountKey) -> Self {
+        let AccountKey { tenant, channel, account } = account;
+        let parts: [&[u8]; 4] = [b"a", channel.as_str().as_bytes(), b"/", account.as_str().as_bytes()];
+        Self::new(Table::Key, tenant.as_str(), &parts, &[])
+    }
+
+    /// The row of no tenant by which a store knows its master key.
+    #[must_use]
+    pub fn master_check() -> Self {
+        Self::new(Table::Key, "", &[b"m"], &[])
+    }
+
+    /// The row of no tenant that says to which region a store belongs.
+    #[must_use]
+    pub fn region() -> Self {
+        Self::new(Table::Key, "", &[b"r"], &[])
     }
 
     /// A document of a tenant.

@@ -12,7 +12,7 @@ use heddle_schemas::audit::{Entry, Means, Note, Who};
 use heddle_schemas::config::Config;
 use heddle_schemas::contact::ContactName;
 use heddle_schemas::erasure::Erasure;
-use heddle_schemas::id::{ConversationId, MessageKey, TenantId};
+use heddle_schemas::id::{AccountKey, ConversationId, MessageKey, TenantId};
 use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError, Passage};
 use heddle_schemas::promise::Proofs;
@@ -228,6 +228,21 @@ impl Admin {
                 remote.ask::<List<_>>(Method::GET, "deletions", &[], None).await.map(|list| list.items)
             }
             Self::Local(_, local) => Ok(local.deletions().await?),
+        }
+    }
+
+    /// Disconnects a channel account.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn disconnect(&self, account: &AccountKey) -> Result<Tenant, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let AccountKey { tenant, channel, account } = account;
+                let path = format!("tenants/{tenant}/channels/{channel}/{account}");
+                remote.ask(Method::DELETE, &path, &[], None).await
+            }
+            Self::Local(_, local) => Ok(local.disconnect(account).await?),
         }
     }
 

@@ -8,12 +8,12 @@ use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request, St
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use heddle_connectors::knowledge::extract::File;
 use heddle_schemas::audit::Entry;
 use heddle_schemas::audit::chain::{Noted, Verdict};
 use heddle_schemas::contact::ContactName;
-use heddle_schemas::id::{AccountId, ChannelKind, ContactId, ConversationId, TenantId};
+use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, ContactId, ConversationId, TenantId};
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
 use heddle_schemas::promise::Proofs;
 use heddle_schemas::record::inbound::Handler;
@@ -50,6 +50,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/openapi.json", get(openapi::document))
         .route("/tenants", get(list))
         .route("/tenants/{tenant}", get(show).put(apply))
+        .route("/tenants/{tenant}/channels/{channel}/{account}", delete(disconnect))
         .route("/tenants/{tenant}/usage", get(usage))
         .route("/tenants/{tenant}/conversations/{channel}/{account}/{contact}/handling", put(handle))
         .route("/tenants/{tenant}/contacts/consent", get(consents).post(enter))
@@ -205,6 +206,13 @@ async fn apply(
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     Ok(axum::Json((*administration.apply(tenant).await?).clone()))
+}
+
+async fn disconnect(
+    Asked(administration): Asked,
+    Path((tenant, channel, account)): Path<(TenantId, ChannelKind, AccountId)>,
+) -> Answer<axum::Json<Tenant>> {
+    Ok(axum::Json(administration.disconnect(&AccountKey { tenant, channel, account }).await?))
 }
 
 async fn usage(

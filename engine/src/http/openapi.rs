@@ -38,6 +38,8 @@ pub fn describe() -> Value {
         json!([{ "name": "tenant", "in": "path", "required": true, "schema": { "type": "string" } }]);
     let conversation_path = ["tenant", "channel", "account", "contact"]
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
+    let channel_path = ["tenant", "channel", "account"]
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
     let erasure_path = ["tenant", "erasure"]
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
     let mut paths = json!({
@@ -60,6 +62,10 @@ pub fn describe() -> Value {
         "/v1/deletions/{tenant}": {
             "parameters": tenant_path,
             "get": operation("How far the deletion of a tenant has come; complete, it is the receipt.", None, &answer::<Removal>(&mut schemas, "200"), &mut schemas),
+        },
+        "/v1/tenants/{tenant}/channels/{channel}/{account}": {
+            "parameters": channel_path,
+            "delete": operation("Disconnects a channel account: its credentials are erased, its webhooks refused, what waits to be sent by it is withheld. Asking twice does no harm.", None, &answer::<Tenant>(&mut schemas, "200"), &mut schemas),
         },
         "/v1/tenants/{tenant}/usage": {
             "parameters": tenant_path,

@@ -30,7 +30,7 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::id::{ContactId, ConversationId, MessageKey, TenantId};
+use crate::id::{AccountId, ChannelKind, ContactId, ConversationId, MessageKey, TenantId};
 use crate::record::V;
 use crate::time::Timestamp;
 
@@ -241,6 +241,13 @@ pub enum What {
         /// Which.
         tenant: TenantId,
     },
+    /// A channel account was disconnected, its credentials erased.
+    ChannelDisconnect {
+        /// Which channel.
+        channel: ChannelKind,
+        /// Which account.
+        account: AccountId,
+    },
     /// A conversation was handed over to a human.
     ContactHandOver {
         /// Which.
@@ -323,6 +330,7 @@ impl What {
             Self::TenantApply => "tenant_apply",
             Self::TenantExport => "tenant_export",
             Self::TenantErase { .. } => "tenant_erase",
+            Self::ChannelDisconnect { .. } => "channel_disconnect",
             Self::ContactHandOver { .. } => "contact_hand_over",
             Self::ContactGiveBack { .. } => "contact_give_back",
             Self::ContactExport { .. } => "contact_export",
@@ -361,6 +369,7 @@ impl What {
             | Self::DocumentRemove { .. }
             | Self::LetterShow { .. }
             | Self::Prove
+            | Self::ChannelDisconnect { .. }
             | Self::LettersReplay { .. }
             | Self::KeysRotate
             | Self::Resume => None,
@@ -375,6 +384,7 @@ impl What {
                 String::new()
             }
             Self::TenantErase { tenant } => tenant.to_string(),
+            Self::ChannelDisconnect { channel, account } => format!("{channel}/{account}"),
             Self::ContactHandOver { conversation } | Self::ContactGiveBack { conversation } => {
                 conversation.to_string()
             }
