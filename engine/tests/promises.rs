@@ -36,6 +36,7 @@ use heddle_schemas::promise::{Promise, Proofs};
 use heddle_schemas::record::outbound::{
     OutboundCommand, OutboundRecord, Purpose, SealedMessage, SendCommand,
 };
+use heddle_schemas::record::region::RegionRecord;
 use heddle_schemas::record::{V, encode, log_aad};
 use heddle_schemas::table::{Key, Table};
 use heddle_schemas::tenant::Tenant;
@@ -91,6 +92,14 @@ impl World {
         let none = ContactId::from_bytes([0; 16]);
         let keys: Arc<dyn Keys> = Arc::new(keys);
         let (ann, bob, of_bob) = (none, none, Vec::new());
+        let region = RegionRecord {
+            v: V,
+            at: clock.now(),
+            region: acme.region.clone(),
+            state: "memory".into(),
+            log: "memory".into(),
+        };
+        ports.state.compare_and_set(&Key::region(), None, Some(encode(&region)), None).await.unwrap();
         let mut world = Self { disk, clock, system, ports, keys, acme, ann, bob, of_bob };
         for (phone, id) in [(ANN, "a1"), (BOB, "b1"), (ANN, "a2"), (EVE, "e1")] {
             world.say("acme", phone, id).await;
@@ -428,6 +437,20 @@ planted! {
         let taken = json!({ "taken": { "at": 8, "window_until": 7 } });
         world.put(Row { key, value: encode(&taken), ..row }).await;
     };
+    a_store_of_another_region_is_found: [Region] because "belong to region \"us\"", |world| {
+        let region = world.ports.state.get(&Key::region()).await.unwrap().unwrap();
+        let region = String::from_utf8(region.to_vec()).unwrap().replace("\"eu\"", "\"us\"");
+        world.swap(Key::region(), region.into()).await;
+    };
+    a_tenant_that_was_copied_from_another_region_is_found: [Region] because "is of region \"us\" there", |world| {
+        let partition = TopicPartition { topic: Topic::Tenants, partition: 0 };
+        let records = world.disk.records(partition);
+        let record = records.iter().find(|record| record.key == "acme").unwrap();
+        let copied: serde_json::Value = serde_json::from_slice(&record.value).unwrap();
+        let mut copied = copied;
+        copied["config"]["region"] = json!("us");
+        world.append(Topic::Tenants, "acme", copied).await;
+    };
     an_entry_of_the_audit_log_that_was_changed_is_found: [AuditLog] because "1", |world| {
         let key = Key::access(Some(&world.acme.id), 1);
         let entry = world.ports.state.get(&key).await.unwrap().unwrap();
@@ -468,5 +491,4 @@ async fn rows_of_a_tenant_that_there_is_not_are_found() {
     let rest = world.prover().prove_rest().await.unwrap();
     assert_eq!(broken(&rest), BTreeSet::from([Promise::Isolation]), "{rest:#?}");
     assert!(rest.proofs[0].faults[0].contains("no tenant \"gone\""), "{rest:#?}");
-    let _ = &world.disk;
 }

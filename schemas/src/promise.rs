@@ -28,6 +28,8 @@ pub enum Promise {
     Consent,
     /// Outside the customer-service window only templates are sent.
     Window,
+    /// Data stays in its tenant's region.
+    Region,
     /// No topic keeps records for longer than the engine promises.
     Topics,
     /// Who did what is written down, and nobody changed it since.
@@ -36,7 +38,7 @@ pub enum Promise {
 
 impl Promise {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Encryption,
         Self::Credentials,
         Self::Isolation,
@@ -45,6 +47,7 @@ impl Promise {
         Self::Quota,
         Self::Consent,
         Self::Window,
+        Self::Region,
         Self::Topics,
         Self::AuditLog,
     ];
@@ -61,6 +64,7 @@ impl Promise {
             Self::Quota => "quota",
             Self::Consent => "consent",
             Self::Window => "window",
+            Self::Region => "region",
             Self::Topics => "topics",
             Self::AuditLog => "audit_log",
         }
@@ -78,6 +82,7 @@ impl Promise {
             Self::Quota => "what is spent is what was used, and within the quota",
             Self::Consent => "who has opted out is sent nothing but replies",
             Self::Window => "outside 24 hours only templates are sent",
+            Self::Region => "data stays in its tenant's region",
             Self::Topics => "no topic keeps records for too long",
             Self::AuditLog => "who did what is written down, and unchanged since",
         }

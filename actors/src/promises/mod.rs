@@ -9,12 +9,14 @@
 //! - This file: the order of looking.
 //! - `form`: what a row has to look like, opened.
 //! - `times`: whether rows end in time. `erased`: whether erasures hold. `spent`: the quota, added up again.
-//!   `sends`: sends against consents and windows. `strangers`: whether other tenants can read it.
+//!   `sends`: sends against consents and windows. `strangers`: whether other tenants can read it. `region`: what the
+//!   stores are bound to.
 //! - `topics`: what is in the log. [`Needles`]: what customers wrote, to be found nowhere.
 
 mod erased;
 mod form;
 mod needles;
+mod region;
 mod sends;
 mod spent;
 mod strangers;
@@ -139,6 +141,7 @@ impl Prover {
             spent.prove(&self.ports).await?,
             consent,
             window,
+            region::prove(&self.ports, tenant).await?,
             kept,
             self.prove_audit_log(Some(&tenant.id)).await?,
         ];
