@@ -92,7 +92,7 @@ pub struct Options {
     /// Up to which age a message is answered.
     pub answer_within: Duration,
     /// How long the log keeps records; zero where no tenant is to be held against it.
-    pub log_retention: Duration,
+    pub oldest_record: Duration,
     /// How long markers of seen messages and journals of sends are kept: longer than any redelivery.
     pub marker_ttl: Duration,
 }
@@ -115,7 +115,7 @@ impl Options {
             drain: engine.drain,
             answer_deadline: engine.answer_deadline,
             answer_within: engine.answer_within,
-            log_retention: config.log.retention,
+            oldest_record: config.log.oldest_record(),
             ..Self::default()
         }
     }
@@ -140,7 +140,7 @@ impl Default for Options {
             account_calls: const { NonZeroUsize::new(64).unwrap() },
             drain: engine.drain,
             answer_within: engine.answer_within,
-            log_retention: Duration::ZERO,
+            oldest_record: Duration::ZERO,
             // Ten days: WhatsApp retries webhooks for seven, and a day each for the log and the dlq.
             marker_ttl: Duration::from_secs(10 * 86_400),
         }

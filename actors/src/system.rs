@@ -72,7 +72,7 @@ impl System {
     pub async fn start(ports: Ports, options: Options) -> Result<Self, TenantsError> {
         let (tenants, followed) =
             Tenants::load(ports.log.clone(), ports.keys.clone(), ports.clock.clone()).await?;
-        tenants.limit_retention(options.log_retention)?;
+        tenants.limit_retention(options.oldest_record)?;
         let mut following = JoinSet::new();
         for (partition, next) in followed {
             following.spawn(tenants.clone().follow(partition, next));

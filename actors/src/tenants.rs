@@ -14,6 +14,7 @@ use heddle_schemas::ports::keys::{Keys, KeysError};
 use heddle_schemas::ports::log::{FetchLimit, Log, NewRecord, Record, StoreError};
 use heddle_schemas::record::tenants::{TenantRecord, TenantSecrets};
 use heddle_schemas::record::{RecordError, V, decode, encode, log_aad};
+use heddle_schemas::retention::{Kind, suits};
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::tenant::{Faults, Tenant};
 use heddle_schemas::topic::{Offset, Topic, TopicPartition, tenant_partition};
@@ -38,17 +39,22 @@ pub enum TenantsError {
     },
     /// The log keeps records for longer than the tenant was promised.
     #[error(
-        "retention.messages of tenant {tenant} is {}, and the log keeps every record for {}: lower log.retention \
-         (on Kafka with `heddle topics apply`), or raise the tenant's", humantime::format_duration(*.messages),
-        humantime::format_duration(*.log)
+        "retention.{kind} of tenant {tenant} is {}, and topic {topic} holds records until they are {} old: lower \
+         log.retention to {} (on Kafka with `heddle topics apply`), or raise the tenant's",
+        humantime::format_duration(*.promised), humantime::format_duration(*.oldest),
+        humantime::format_duration(suits(*.promised))
     )]
     Retention {
         /// Which.
         tenant: TenantId,
+        /// What of it.
+        kind: Kind,
         /// What it was promised.
-        messages: Duration,
-        /// What the log does.
-        log: Duration,
+        promised: Duration,
+        /// Where records of it are.
+        topic: Topic,
+        /// How old they get there.
+        oldest: Duration,
     },
     /// The log.
     #[error(transparent)]
@@ -104,8 +110,8 @@ pub struct Tenants {
     changes: watch::Sender<u64>,
     /// Up to where each partition of the topic has been read.
     read_to: watch::Sender<BTreeMap<TopicPartition, Offset>>,
-    /// How long the log keeps records, once that is known.
-    log_retention: OnceLock<Duration>,
+    /// How old records become in the log, once that is known.
+    oldest_record: OnceLock<Duration>,
 }
 
 impl Tenants {
@@ -126,7 +132,7 @@ impl Tenants {
             applying: tokio::sync::Mutex::default(),
             changes: watch::Sender::new(0),
             read_to: watch::Sender::default(),
-            log_retention: OnceLock::new(),
+            oldest_record: OnceLock::new(),
         });
         let mut followed = Vec::new();
         for partition in 0..this.log.partitions(Topic::Tenants) {
@@ -141,24 +147,32 @@ impl Tenants {
         Ok((this, followed))
     }
 
-    /// The log keeps records for so long, which must suit every tenant, and every one that is applied later.
+    /// Records become so old in the log, which must suit every tenant, and every one that is applied later.
     ///
     /// # Errors
     /// [`TenantsError::Retention`].
-    pub fn limit_retention(&self, log: Duration) -> Result<(), TenantsError> {
+    pub fn limit_retention(&self, oldest_record: Duration) -> Result<(), TenantsError> {
         // A second call would say the same: it comes from the configuration.
-        let _ = self.log_retention.set(log);
+        let _ = self.oldest_record.set(oldest_record);
         self.list().iter().try_for_each(|tenant| self.check_retention(tenant))
     }
 
     fn check_retention(&self, tenant: &Tenant) -> Result<(), TenantsError> {
-        let messages = tenant.retention.messages;
-        match self.log_retention.get() {
-            Some(&log) if log > messages => {
-                Err(TenantsError::Retention { tenant: tenant.id.clone(), messages, log })
+        let Some(&oldest) = self.oldest_record.get() else { return Ok(()) };
+        // What is in ingress is in inbound as well.
+        for topic in [Topic::Inbound, Topic::Outbound, Topic::Events, Topic::Dlq] {
+            let Some((kind, promised)) = tenant.retention.shortest_in(topic) else { continue };
+            if oldest > promised {
+                return Err(TenantsError::Retention {
+                    tenant: tenant.id.clone(),
+                    kind,
+                    promised,
+                    topic,
+                    oldest,
+                });
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// Reads on from where [`Tenants::load`] stopped, for as long as it is polled.

@@ -158,7 +158,7 @@ impl Node {
     pub async fn administration(&self) -> Result<Administration, NodeError> {
         let Ports { log, keys, clock, .. } = self.ports.clone();
         let (tenants, _) = Tenants::load(log, keys, clock).await?;
-        tenants.limit_retention(self.config.log.retention)?;
+        tenants.limit_retention(self.config.log.oldest_record())?;
         Ok(self.administration_of(tenants))
     }
 
@@ -167,7 +167,7 @@ impl Node {
     pub fn administration_of(&self, tenants: Arc<Tenants>) -> Administration {
         self.know(&tenants);
         let options = Options::of(&self.config);
-        let letters = DeadLetters::new(&self.ports, &options, self.metrics.clone());
+        let letters = DeadLetters::new(&self.ports, tenants.clone(), &options, self.metrics.clone());
         Administration::new(tenants, self.ports.clone(), self.keys.clone(), self.files.clone(), letters)
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::retention;
 use crate::sealed::Secret;
 use crate::tenant::Faults;
 use crate::time::human;
@@ -164,8 +165,9 @@ pub struct Log {
     pub partitions: NonZeroU32,
     /// Bytes of a segment file of the embedded log.
     pub segment_bytes: NonZeroU64,
-    /// How long records are kept; the embedded log keeps what has not been worked off for longer. Under
-    /// every tenant's `retention.messages`.
+    /// How long records are kept at least; the embedded log keeps what has not been worked off for longer. They go a
+    /// segment at a time, so within a quarter more ([`Log::oldest_record`]), which is under every tenant's
+    /// `[retention]`.
     #[serde(with = "human")]
     pub retention: Duration,
     /// Where Kafka is.
@@ -185,6 +187,14 @@ pub struct Log {
     /// Bytes the embedded log may take; over it, what has been worked off goes first, and then
     /// nothing is taken in: webhooks get 503.
     pub max_bytes: NonZeroU64,
+}
+
+impl Log {
+    /// How old a record that has been worked off can become.
+    #[must_use]
+    pub fn oldest_record(&self) -> Duration {
+        retention::oldest(self.retention)
+    }
 }
 
 impl Default for Log {

@@ -36,6 +36,7 @@ use heddle_schemas::record::inbound::{
     InboundRecord, Restrict, SealedAct,
 };
 use heddle_schemas::record::{RecordError, decode, encode, encode_for, log_aad};
+use heddle_schemas::retention::Kind;
 use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::{Day, Timestamp};
@@ -73,6 +74,9 @@ pub struct Delivery {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<DeliveryFailure>,
+    /// When this was written: its time to live counts from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<Timestamp>,
 }
 
 /// Conversations, as residents of inbound's partitions.
@@ -548,7 +552,7 @@ impl Conversation {
         }
         let ports = &self.context.ports;
         let loaded = state.loaded.as_ref().expect("a record is applied after loading");
-        let mut draft = Draft::new(&self.id, &loaded.head, tenant, ports.clock.now());
+        let mut draft = Draft::new(&self.id, &loaded.head, ports.clock.now());
         change(&mut draft);
         draft.seen = Some((key, None));
         commit(&*ports.state, &ports.metrics, |again| {
@@ -574,7 +578,7 @@ impl Conversation {
         let said = open(act, log)?;
         let covers = state.running.as_ref().map_or(0, |running| running.covers);
         let loaded = state.loaded.as_ref().expect("a record is applied after loading");
-        let mut draft = Box::new(Draft::new(&self.id, &loaded.head, tenant, self.context.ports.clock.now()));
+        let mut draft = Box::new(Draft::new(&self.id, &loaded.head, self.context.ports.clock.now()));
         let (now, number) = (draft.now, draft.number);
         let Draft { head, row, address: changed, .. } = &mut *draft;
         // A reaction, an edit or a notice of the channel opens no window.
@@ -821,7 +825,7 @@ impl Conversation {
             self.home.tell(PartitionMessage::Woken { entry, again });
             return Ok(());
         };
-        let mut draft = Draft::new(&self.id, &loaded.head, &tenant, now);
+        let mut draft = Draft::new(&self.id, &loaded.head, now);
         let began = draft.head.open.first().map_or(now, |first| first.at);
         let covered = ended.covered.clone();
         let mut ended = ended;
@@ -872,8 +876,10 @@ impl Conversation {
         if stored.is_none() && self.is_of_forgotten(report).await? {
             ports.metrics.resurrection();
         } else if stored.is_none() || status != before {
-            let delivery = Delivery { status, at: report.at, failure: report.failure.clone() };
-            let expires = ports.clock.now().after(tenant.retention.messages);
+            let now = ports.clock.now();
+            let failure = report.failure.clone();
+            let delivery = Delivery { status, at: report.at, failure, written: Some(now) };
+            let expires = now.after(tenant.retention.of(Kind::Receipts));
             write = Some(Write::put_until(key, encode(&delivery), expires));
         }
         self.commit(Batch {

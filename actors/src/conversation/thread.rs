@@ -16,6 +16,7 @@ use heddle_schemas::ports::state::{Scan, State, StoreError, Write};
 use heddle_schemas::record::encode_for;
 use heddle_schemas::record::event::Outcome;
 use heddle_schemas::record::inbound::{ActKind, Handler, SealedAct};
+use heddle_schemas::retention::Kind;
 use heddle_schemas::sealed::Sealed;
 use heddle_schemas::table::{Key, Partition};
 use heddle_schemas::time::Timestamp;
@@ -30,6 +31,9 @@ const COLUMN: &str = "entries";
 /// What one commit added.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
+    /// When it was written: its time to live counts from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
     /// In order.
     pub entries: Vec<EntrySaid>,
 }
@@ -145,6 +149,19 @@ pub struct Decision<'a> {
 }
 
 impl Row {
+    /// Which time to live it has: what refers to a file ends when the reference has to, and all that was committed
+    /// with it.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        let refers = self.entries.iter().any(|entry| match entry {
+            EntrySaid::Customer { act, .. } => {
+                act.content.as_ref().is_some_and(Content::may_refer_to_file) || act.context.referral.is_some()
+            }
+            EntrySaid::Tenant { .. } | EntrySaid::Restricted { .. } | EntrySaid::Agent { .. } => false,
+        });
+        if refers { Kind::Media } else { Kind::Messages }
+    }
+
     /// The text of a customer's message in this row.
     #[must_use]
     pub fn text_of(&self, message: MessageKey) -> Option<&str> {
@@ -297,5 +314,40 @@ impl Thread {
             said.extend(self.open(&key, 0, stored)?.said());
         }
         Ok(said)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_schemas::content::Context;
+
+    use super::*;
+
+    fn said(content: &str, context: Context) -> Row {
+        let content = serde_json::from_str(content).unwrap();
+        let act = SealedAct { id: "1".into(), from: Default::default(), content, emoji: None, context };
+        let key = MessageKey::from_bytes([1; 16]);
+        let entry = EntrySaid::Customer {
+            key,
+            at: Timestamp::EPOCH,
+            kind: ActKind::Say,
+            target: None,
+            act: Box::new(act),
+        };
+        Row { at: None, entries: vec![entry] }
+    }
+
+    #[test]
+    fn a_row_that_refers_to_a_file_or_may_lives_as_media() {
+        let plain = Context::default;
+        let text = r#"{"type":"text","body":"b"}"#;
+        assert_eq!(said(text, plain()).kind(), Kind::Messages);
+        let picture = r#"{"type":"media","kind":"image","id":"7"}"#;
+        assert_eq!(said(picture, plain()).kind(), Kind::Media);
+        let new = r#"{"type":"unknown","kind":"hologram","raw":{"id":"7"}}"#;
+        assert_eq!(said(new, plain()).kind(), Kind::Media);
+        // An advertisement's picture is named by its address.
+        let referral = Some(serde_json::json!({ "image_url": "https://scontent.xx.fbcdn.net/7" }));
+        assert_eq!(said(text, Context { referral, ..plain() }).kind(), Kind::Media);
     }
 }
