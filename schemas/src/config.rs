@@ -246,6 +246,11 @@ pub struct State {
     pub cache_bytes: NonZeroU64,
     /// Bytes of changes held in memory before a checkpoint is written.
     pub checkpoint_bytes: NonZeroU64,
+    /// How often the files of the embedded store are rewritten, so that bytes of rows that were deleted, written over
+    /// or have ended are gone: 1 minute to 7 days, well below the 30 days in which an erasure is done. A stop
+    /// waits for it.
+    #[serde(with = "human")]
+    pub compact_every: Duration,
     /// Where some nodes of the cluster are reached, `host:port`; the others are found through them.
     pub nodes: Vec<String>,
     /// The keyspace: lower-case letters, digits and `_`.
@@ -276,6 +281,7 @@ impl Default for State {
             kind: StateKind::Embedded,
             cache_bytes: const { NonZeroU64::new(64 << 20).unwrap() },
             checkpoint_bytes: const { NonZeroU64::new(64 << 20).unwrap() },
+            compact_every: Duration::from_secs(86_400),
             nodes: vec!["127.0.0.1:19042".into()],
             keyspace: "heddle".into(),
             replication: NonZeroU32::MIN,
@@ -561,6 +567,10 @@ impl Config {
         }
         if self.log.partitions.get() > 1024 {
             faults.push("log.partitions: is over 1024".to_owned());
+        }
+        let compact_every = Duration::from_secs(60)..=Duration::from_secs(7 * 86_400);
+        if !compact_every.contains(&self.state.compact_every) {
+            faults.push("state.compact_every: takes 1m to 7d".to_owned());
         }
         match (self.log.kind, self.state.kind) {
             (LogKind::Embedded, StateKind::Embedded) | (LogKind::Kafka, StateKind::Cql) => {}
