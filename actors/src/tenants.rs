@@ -14,9 +14,10 @@ use heddle_schemas::ports::keys::{Keys, KeysError};
 use heddle_schemas::ports::log::{FetchLimit, Log, NewRecord, Record, StoreError};
 use heddle_schemas::record::tenants::{TenantRecord, TenantSecrets};
 use heddle_schemas::record::{RecordError, V, decode, encode, log_aad};
-use heddle_schemas::retention::{Kind, suits};
+use heddle_schemas::retention::{self, Former, Kind, suits};
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::tenant::{Faults, Tenant};
+use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Offset, Topic, TopicPartition, tenant_partition};
 use tokio::sync::watch;
 
@@ -72,23 +73,52 @@ pub enum TenantsError {
     },
 }
 
+/// How long a tenant's rows are kept, and since which record of topic tenants.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// Who.
+    pub tenant: Arc<Tenant>,
+    /// What its retention was before, as far as it still says something.
+    pub former: Arc<[Former]>,
+    /// How often its retention has been changed.
+    pub retentions: u64,
+    /// The partition and offset of a record that has it as it is now: of the first, or of a later one that this node
+    /// has begun with.
+    pub since: (u32, Offset),
+}
+
+impl Kept {
+    /// When a row ends that was written then.
+    #[must_use]
+    pub fn end(&self, kind: Kind, written: Timestamp) -> Timestamp {
+        retention::end(&self.tenant.retention, &self.former, kind, written)
+    }
+}
+
 #[derive(Default)]
 struct Directory {
-    tenants: BTreeMap<TenantId, Arc<Tenant>>,
+    tenants: BTreeMap<TenantId, Kept>,
     accounts: HashMap<(ChannelKind, AccountId), Arc<Tenant>>,
 }
 
 impl Directory {
-    fn put(&mut self, tenant: Arc<Tenant>) {
+    fn put(&mut self, mut kept: Kept) {
+        let tenant = kept.tenant.clone();
+        let known = self.tenants.get(&tenant.id).filter(|known| {
+            known.retentions == kept.retentions && known.tenant.retention == kept.tenant.retention
+        });
+        if let Some(known) = known {
+            kept.since = known.since;
+        }
         self.remove(&tenant.id);
         for channel in &tenant.channels {
             self.accounts.insert((channel.kind, channel.account.clone()), tenant.clone());
         }
-        self.tenants.insert(tenant.id.clone(), tenant);
+        self.tenants.insert(tenant.id.clone(), kept);
     }
 
     fn remove(&mut self, id: &TenantId) {
-        if let Some(old) = self.tenants.remove(id) {
+        if let Some(Kept { tenant: old, .. }) = self.tenants.remove(id) {
             for channel in &old.channels {
                 let key = (channel.kind, channel.account.clone());
                 if self.accounts.get(&key).is_some_and(|owner| owner.id == *id) {
@@ -211,8 +241,10 @@ impl Tenants {
         }
         let stored: TenantRecord =
             decode(&record.value).map_err(|source| TenantsError::Record { tenant: name(), source })?;
+        let (former, retentions) = (stored.former.clone().into(), stored.retentions);
         let tenant = Arc::new(self.open(stored).await?);
-        self.change(|directory| directory.put(tenant));
+        let since = (record.partition.partition, record.offset);
+        self.change(|directory| directory.put(Kept { tenant, former, retentions, since }));
         Ok(())
     }
 
@@ -252,22 +284,38 @@ impl Tenants {
             .map(|(place, secret)| (place, secret.expose().to_owned()))
             .collect();
         let cipher = self.keys.tenant(&tenant.id).await?;
+        let now = self.clock.now();
+        let (former, retentions) = match self.kept(&tenant.id) {
+            Some(known) if known.tenant.retention == tenant.retention => {
+                (known.former.to_vec(), known.retentions)
+            }
+            Some(known) => {
+                let former = known.tenant.retention.replaced(known.former.to_vec(), &tenant.retention, now);
+                (former, known.retentions + 1)
+            }
+            None => (Vec::new(), 0),
+        };
         let record = TenantRecord {
             v: V,
-            at: self.clock.now(),
+            at: now,
+            retentions,
+            former: former.clone(),
             config: tenant.clone(),
             secrets: cipher.seal(&log_aad(Topic::Tenants, &tenant.id), &encode(&secrets)),
         };
-        let partitions = self.log.partitions(Topic::Tenants);
-        self.log
+        let partition = tenant_partition(Topic::Tenants, &tenant.id, self.log.partitions(Topic::Tenants));
+        let offsets = self
+            .log
             .append(vec![NewRecord {
-                partition: tenant_partition(Topic::Tenants, &tenant.id, partitions),
+                partition,
                 key: Bytes::copy_from_slice(tenant.id.as_str().as_bytes()),
                 value: encode(&record),
             }])
             .await?;
         let tenant = Arc::new(tenant);
-        self.change(|directory| directory.put(tenant.clone()));
+        let since = (partition.partition, offsets.first().copied().unwrap_or_default());
+        let kept = Kept { tenant: tenant.clone(), former: former.into(), retentions, since };
+        self.change(|directory| directory.put(kept));
         Ok(tenant)
     }
 
@@ -283,7 +331,26 @@ impl Tenants {
     /// The tenant of this id.
     #[must_use]
     pub fn get(&self, id: &TenantId) -> Option<Arc<Tenant>> {
+        self.kept(id).map(|kept| kept.tenant)
+    }
+
+    /// How long the rows of this tenant are kept.
+    #[must_use]
+    pub fn kept(&self, id: &TenantId) -> Option<Kept> {
         self.read(|directory| directory.tenants.get(id).cloned())
+    }
+
+    /// The tenants whose retention was changed at some time.
+    #[must_use]
+    pub fn changed(&self) -> Vec<Kept> {
+        let changed = |kept: &&Kept| kept.retentions > 0;
+        self.read(|directory| directory.tenants.values().filter(changed).cloned().collect())
+    }
+
+    /// Up to where each partition of the topic has been read, by its number.
+    #[must_use]
+    pub fn read_to(&self) -> BTreeMap<u32, Offset> {
+        self.read_to.borrow().iter().map(|(partition, next)| (partition.partition, *next)).collect()
     }
 
     /// Waits until everything has been read that is in the topic now. Whoever applies a tenant on one node may
@@ -327,7 +394,7 @@ impl Tenants {
     /// All of them, by id.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<Tenant>> {
-        self.read(|directory| directory.tenants.values().cloned().collect())
+        self.read(|directory| directory.tenants.values().map(|kept| kept.tenant.clone()).collect())
     }
 
     /// Changes with every change of any tenant.

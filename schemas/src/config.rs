@@ -450,6 +450,8 @@ pub struct Engine {
     /// than so many times the partitions are to wait for a responder at once (`turns_per_tenant`), it has to be raised
     /// as well.
     pub woken_per_tenant: NonZeroUsize,
+    /// Rows that this node looks at in a second at most, to apply a tenant's changed retention to what is there.
+    pub sweep_rows_per_second: NonZeroU32,
     /// How long a shutdown waits for what is in work.
     #[serde(with = "human")]
     pub drain: Duration,
@@ -470,6 +472,7 @@ impl Default for Engine {
             turns_per_tenant: const { NonZeroUsize::new(64).unwrap() },
             answer_deadline: Duration::from_secs(600),
             woken_per_tenant: const { NonZeroUsize::new(1024).unwrap() },
+            sweep_rows_per_second: const { NonZeroU32::new(2_000).unwrap() },
             drain: Duration::from_secs(20),
             answer_within: Duration::from_secs(86_400),
         }

@@ -3,6 +3,10 @@
 //! Contract: a time to live is the longest that anything of its kind is kept, wherever a copy of it is. So each is at
 //! least as long as the topics that hold it keep a record ([`Kind::topics`]), and what is a part of a message ends
 //! no later than the message.
+//!
+//! A row is promised the shortest time that was in force since it was written ([`end`]): a time that is shortened holds
+//! for what is there as well, and one that is lengthened for what comes. Whoever wrote under the shorter one was
+//! told that.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +14,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::time::human;
+use crate::time::{Timestamp, human};
 use crate::topic::Topic;
 
 /// One day.
@@ -172,6 +176,54 @@ impl Retention {
     }
 }
 
+/// What a tenant's retention was before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Former {
+    /// When it was replaced, microseconds since 1970.
+    pub until: Timestamp,
+    /// What it was.
+    pub retention: Retention,
+}
+
+impl Retention {
+    /// Whether nothing is kept longer than by the other.
+    fn is_at_most(&self, other: &Self) -> bool {
+        Kind::ALL.into_iter().all(|kind| self.of(kind) <= other.of(kind))
+    }
+
+    fn longest(&self) -> Duration {
+        Kind::ALL.into_iter().map(|kind| self.of(kind)).max().unwrap_or_default()
+    }
+
+    /// What was in force before, after it is replaced by `next` at `now`, without what says nothing any more: all
+    /// that was written under it is over, or what came later is shorter in everything.
+    #[must_use]
+    pub fn replaced(&self, mut former: Vec<Former>, next: &Self, now: Timestamp) -> Vec<Former> {
+        // A clock that was set back does not end it before what it replaced.
+        let until = former.iter().map(|former| former.until).max().map_or(now, |last| last.max(now));
+        former.push(Former { until, retention: self.clone() });
+        let mut kept: Vec<Former> = Vec::new();
+        for one in former.into_iter().rev() {
+            let over = now >= one.until.after(one.retention.longest());
+            let shorter = next.is_at_most(&one.retention)
+                || kept.iter().any(|later| later.retention.is_at_most(&one.retention));
+            if !over && !shorter {
+                kept.push(one);
+            }
+        }
+        kept.reverse();
+        kept
+    }
+}
+
+/// When a row ends that was written then: the shortest time in force since counts.
+#[must_use]
+pub fn end(current: &Retention, former: &[Former], kind: Kind, written: Timestamp) -> Timestamp {
+    let since = former.iter().filter(|former| former.until >= written).map(|former| &former.retention);
+    let shortest = since.chain([current]).map(|retention| retention.of(kind)).min();
+    written.after(shortest.unwrap_or_default())
+}
+
 /// After how long a segment of the log is ended that keeps records for `retention`: they go together.
 #[must_use]
 pub fn segment_age(retention: Duration) -> Duration {
@@ -225,6 +277,8 @@ mod maybe {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -292,5 +346,66 @@ mod tests {
             assert!(oldest(longest) <= promised, "{promised:?}");
             assert!(oldest(longest + Duration::from_secs(60)) > promised, "{promised:?}");
         }
+    }
+
+    fn days(messages: u64, receipts: u64, events: u64) -> Retention {
+        let receipts = Some(u32::try_from(receipts).unwrap() * DAY);
+        let events = u32::try_from(events).unwrap() * DAY;
+        Retention {
+            messages: u32::try_from(messages).unwrap() * DAY,
+            campaigns: DAY,
+            receipts,
+            events,
+            ..Retention::default()
+        }
+    }
+
+    proptest! {
+        /// For any sequence of changes a row ends by the shortest time in force since it was written, though former
+        /// ones are forgotten that say nothing any more.
+        #[test]
+        fn no_row_outlives_the_shortest_time_in_force_since_it_was_written(
+            policies in prop::collection::vec((1_u64..20, 1_u64..20, 1_u64..20), 1..8),
+            gaps in prop::collection::vec(0_i64..30 * 86_400, 8),
+            written in 0_i64..200 * 86_400,
+        ) {
+            let policies: Vec<_> = policies.into_iter().map(|(a, b, c)| days(a, b, c)).collect();
+            let written = Timestamp::from_secs(written);
+            // Each is in force from its beginning to the next one's; the first has always been.
+            let mut began = vec![Timestamp::EPOCH];
+            let mut former = Vec::new();
+            let mut now = Timestamp::EPOCH;
+            for (index, pair) in policies.windows(2).enumerate() {
+                now = now.after(Duration::from_secs(u64::try_from(gaps[index]).unwrap()));
+                former = pair[0].replaced(former, &pair[1], now);
+                began.push(now);
+            }
+            now = now.max(written);
+            let current = &policies[policies.len() - 1];
+            for kind in [Kind::Messages, Kind::Receipts, Kind::Events] {
+                let since = (0..policies.len())
+                    .filter(|&index| began.get(index + 1).is_none_or(|until| *until >= written))
+                    .map(|index| policies[index].of(kind));
+                let wanted = written.after(since.min().unwrap());
+                let told = end(current, &former, kind, written);
+                // What is over anyway may be said to be over at another time.
+                prop_assert!(told == wanted || (told <= now && wanted <= now), "{told} {wanted}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_shortened_holds_for_what_is_there_and_what_is_lengthened_for_what_comes() {
+        let at = |day: i64| Timestamp::from_secs(day * 86_400);
+        let (long, short) = (days(20, 20, 20), days(5, 5, 5));
+        let former = long.replaced(Vec::new(), &short, at(10));
+        assert_eq!(former, [], "the shorter one holds for everything");
+        assert_eq!(end(&short, &former, Kind::Messages, at(8)), at(13));
+        let former = short.replaced(former, &long, at(12));
+        assert_eq!(former.len(), 1);
+        assert_eq!(end(&long, &former, Kind::Messages, at(8)), at(13), "it was promised the shorter one");
+        assert_eq!(end(&long, &former, Kind::Messages, at(13)), at(33));
+        let former = long.replaced(former, &days(19, 20, 20), at(18));
+        assert_eq!(former, [], "all that was written under the short one is over");
     }
 }

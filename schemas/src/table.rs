@@ -24,6 +24,7 @@
 //! | erasure | tenant | erasure | how far an erasure has come, then its receipt | as the tenant |
 //! | access | tenant, or none | number, or none | an entry of the audit log, chained to the one before; without one, the newest once more | as the audit log is kept |
 //! | limit | none | keyed hash of a provider key | which node may use how much of its limits | until it is idle |
+//! | sweep | topic partition | none | how far changed retention has been applied to its rows | as the partition |
 
 use std::fmt;
 
@@ -56,11 +57,12 @@ pub enum Table {
     Limit = 16,
     Erasure = 17,
     Access = 18,
+    Sweep = 19,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Head,
         Self::History,
         Self::Marker,
@@ -79,6 +81,7 @@ impl Table {
         Self::Limit,
         Self::Erasure,
         Self::Access,
+        Self::Sweep,
     ];
 
     /// The table with this stored number.
@@ -109,6 +112,7 @@ impl Table {
             Self::Limit => "limit",
             Self::Erasure => "erasure",
             Self::Access => "access",
+            Self::Sweep => "sweep",
         }
     }
 }
@@ -484,6 +488,30 @@ impl Key {
         Partition::access(tenant).row(&[])
     }
 
+    /// How far changed retention has been applied to the rows of a partition.
+    #[must_use]
+    pub fn sweep(partition: TopicPartition) -> Self {
+        let topic = agenda_letter(partition.topic);
+        Self::new(Table::Sweep, "", &[&[topic], &partition.partition.to_be_bytes()], &[])
+    }
+
+    /// The conversation it is of; `None` in tables of something else.
+    #[must_use]
+    pub fn conversation(&self) -> Option<ConversationId> {
+        let of_conversation = matches!(
+            self.table(),
+            Table::Head | Table::History | Table::Marker | Table::Claim | Table::Delivery | Table::Tool
+        );
+        let (place, contact) = self.id().split_last_chunk::<16>().filter(|_| of_conversation)?;
+        let (channel, account) = std::str::from_utf8(place).ok()?.strip_suffix('/')?.split_once('/')?;
+        Some(ConversationId {
+            tenant: self.tenant().parse().ok()?,
+            channel: channel.parse().ok()?,
+            account: account.parse().ok()?,
+            contact: ContactId::from_bytes(*contact),
+        })
+    }
+
     /// How the limits of a provider key are shared out.
     #[must_use]
     pub fn limit(key: &[u8; 32]) -> Self {
@@ -693,6 +721,14 @@ mod tests {
         assert_eq!((partition.table(), partition.tenant(), partition.id()), (Table::History, "acme", &*id));
         let document = Key::document(&"acme".parse().unwrap(), "faq");
         assert_eq!((document.tenant(), document.id(), document.row()), ("acme", &b""[..], &b"faq"[..]));
+    }
+
+    #[test]
+    fn a_row_of_a_conversation_says_of_which() {
+        let of = conversation("acme", 7);
+        assert_eq!(Key::history(&of, 1).conversation(), Some(of.clone()));
+        assert_eq!(Key::head(&of).conversation(), Some(of));
+        assert_eq!(Key::document(&"acme".parse().unwrap(), "faq").conversation(), None);
     }
 
     #[test]
