@@ -15,6 +15,7 @@
 //! - [`agenda`]: the durable timer's window in memory.
 //! - [`conversation`]: applies what a conversation receives and decides its turns.
 //! - [`tools`]: what an agent may do beside talking; [`quota`]: what a tenant may use in a month.
+//! - [`sweep`]: applies changed retention to rows that are there.
 //! - [`erasure`]: erasures of contacts, and how far they have come.
 //! - [`audit`]: who did what, when and why; [`security`]: what looks like an attack.
 //! - [`account`]: the only sender: paces, journals, settles.
@@ -37,6 +38,7 @@ pub mod publish;
 pub mod quota;
 pub mod reception;
 pub mod security;
+pub mod sweep;
 pub mod system;
 pub mod tenant;
 pub mod tenants;

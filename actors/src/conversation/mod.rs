@@ -43,6 +43,7 @@ use heddle_schemas::time::{Day, Timestamp};
 use heddle_schemas::topic::{Offset, Topic};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime, SpawnErr};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use self::draft::{Draft, Owed};
@@ -56,6 +57,7 @@ use crate::partition::{Home, PartitionMessage, Receipt, Resident};
 use crate::ports::Context;
 use crate::publish::{self, Routes};
 use crate::quota::amounts::Amounts;
+use crate::sweep::Shorter;
 
 /// How often a record that makes the conversation panic is tried.
 const TRIES: u32 = 3;
@@ -94,6 +96,8 @@ pub enum ConversationMessage {
     Wake(Entry<ConversationId>),
     /// A turn has run: which, of those since the actor started.
     Ended(u64, Result<Ended, StoreError>),
+    /// Rows are to end earlier; told for how many that was done.
+    Shorten(Vec<Shorter>, oneshot::Sender<usize>),
 }
 
 impl Resident for Conversations {
@@ -118,6 +122,10 @@ impl Resident for Conversations {
 
     fn passed(_: Offset) -> Option<ConversationMessage> {
         None
+    }
+
+    fn shorten(rows: Vec<Shorter>, done: oneshot::Sender<usize>) -> Option<ConversationMessage> {
+        Some(ConversationMessage::Shorten(rows, done))
     }
 
     fn reconfigured() -> Option<ConversationMessage> {
@@ -249,6 +257,11 @@ impl Actor for Conversation {
             ConversationMessage::Wake(entry) => {
                 state.handled += 1;
                 Box::pin(self.wake(&myself, state, entry)).await?;
+            }
+            ConversationMessage::Shorten(rows, done) => {
+                state.handled += 1;
+                // Who asked may have gone.
+                let _ = done.send(Box::pin(self.shorten(rows)).await?);
             }
             ConversationMessage::Ended(number, ended) => Box::pin(self.ended(state, number, ended?)).await?,
         }
@@ -889,6 +902,32 @@ impl Conversation {
         })
         .await?;
         Ok(())
+    }
+}
+
+impl Conversation {
+    /// Has rows end earlier that are still as they were found. This actor alone writes them, so none changes between
+    /// the look and the write.
+    async fn shorten(&self, rows: Vec<Shorter>) -> Result<usize, StoreError> {
+        let ports = &self.context.ports;
+        let mut writes = Vec::with_capacity(rows.len());
+        for row in rows {
+            let stored = read(&ports.metrics, || ports.state.get(&row.key)).await?;
+            // One that was written since has its end by what holds now.
+            if stored.as_ref() == Some(&row.value) {
+                writes.push(row.write(ports.clock.now()));
+            }
+        }
+        let shortened = writes.len();
+        if shortened > 0 {
+            commit(&*ports.state, &ports.metrics, |_| Batch {
+                fence: Some(self.home.fence),
+                writes: writes.clone(),
+                ..Batch::default()
+            })
+            .await?;
+        }
+        Ok(shortened)
     }
 }
 

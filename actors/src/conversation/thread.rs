@@ -162,6 +162,18 @@ impl Row {
         if refers { Kind::Media } else { Kind::Messages }
     }
 
+    /// When it was written; one of a build that did not note it is as old as the first thing in it.
+    #[must_use]
+    pub fn written(&self) -> Option<Timestamp> {
+        let said = self.entries.iter().map(|entry| match entry {
+            EntrySaid::Customer { at, .. }
+            | EntrySaid::Tenant { at, .. }
+            | EntrySaid::Restricted { at, .. }
+            | EntrySaid::Agent { at, .. } => *at,
+        });
+        self.at.or_else(|| said.min())
+    }
+
     /// The text of a customer's message in this row.
     #[must_use]
     pub fn text_of(&self, message: MessageKey) -> Option<&str> {
@@ -255,6 +267,15 @@ impl Thread {
         let key = Key::history(&self.conversation, number);
         let sealed = encode_for(row, |plain| self.cipher.seal(&aad(&key, COLUMN), plain));
         Write::put_until(key, sealed.into_bytes(), expires)
+    }
+
+    /// Opens a row that was read elsewhere.
+    ///
+    /// # Errors
+    /// [`ThreadError`].
+    pub fn open_row(&self, key: &Key, stored: &Bytes) -> Result<Row, ThreadError> {
+        let number = key.row().try_into().map_or(0, u64::from_be_bytes);
+        self.open(key, number, stored.clone())
     }
 
     fn open(&self, key: &Key, number: u64, stored: Bytes) -> Result<Row, ThreadError> {
