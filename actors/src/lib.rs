@@ -15,6 +15,7 @@
 //! - [`agenda`]: the durable timer's window in memory.
 //! - [`conversation`]: applies what a conversation receives and decides its turns.
 //! - [`tools`]: what an agent may do beside talking; [`quota`]: what a tenant may use in a month.
+//! - [`sweep`]: applies changed retention to rows that are there.
 //! - [`erasure`]: erasures of contacts, and how far they have come; [`removal`]: deletions of tenants;
 //!   [`housekeeping`]: who sees to it that they go on.
 //! - [`audit`]: who did what, when and why; [`security`]: what looks like an attack.
@@ -42,6 +43,7 @@ pub mod quota;
 pub mod reception;
 pub mod removal;
 pub mod security;
+pub mod sweep;
 pub mod system;
 pub mod tenant;
 pub mod tenants;

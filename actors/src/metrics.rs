@@ -73,6 +73,9 @@ pub struct Metrics {
     removals_oldest: IntGauge,
     of_deleted: IntCounter,
     resurrections: IntCounter,
+    swept_rows: IntCounterVec,
+    sweeps: IntCounter,
+    sweeps_behind: IntGauge,
     republished: IntCounter,
     answered: IntCounter,
     fallback: IntCounter,
@@ -175,6 +178,16 @@ impl Metrics {
             resurrections: counter(
                 "heddle_erasure_refused_total",
                 "Messages and reports from before an erasure that came after it; each was refused.",
+            ),
+            swept_rows: vec(
+                "heddle_sweep_rows_total",
+                "Rows to which changed retention was applied: looked at, and of these made to end earlier.",
+                "what",
+            ),
+            sweeps: counter("heddle_sweep_done_total", "Sweeps that applied changed retention to every row."),
+            sweeps_behind: gauge(
+                "heddle_sweep_behind_partitions",
+                "Partitions of this node to whose rows a change of retention has not been applied yet.",
             ),
             late: counter(
                 "heddle_conversation_late_total",
@@ -329,6 +342,28 @@ impl Metrics {
     /// Something came that would have brought back what is forgotten.
     pub fn resurrection(&self) {
         self.resurrections.inc();
+    }
+
+    /// A sweep looked at so many rows, and has so many end earlier.
+    pub fn swept_rows(&self, looked_at: usize, shortened: usize) {
+        self.swept_rows.with_label_values(&["looked_at"]).inc_by(looked_at as u64);
+        self.swept_rows.with_label_values(&["shortened"]).inc_by(shortened as u64);
+    }
+
+    /// Rows that sweeps have looked at.
+    #[must_use]
+    pub fn looked_at_by_sweeps(&self) -> u64 {
+        self.swept_rows.with_label_values(&["looked_at"]).get()
+    }
+
+    /// A sweep is done.
+    pub fn swept(&self) {
+        self.sweeps.inc();
+    }
+
+    /// So many partitions lack some change of retention.
+    pub fn sweeps_behind(&self, partitions: usize) {
+        self.sweeps_behind.set(i64::try_from(partitions).unwrap_or(i64::MAX));
     }
 
     /// A message came too late to be answered.

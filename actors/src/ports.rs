@@ -1,7 +1,7 @@
 //! The ports and options that the actors of a node share.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,10 +89,14 @@ pub struct Options {
     pub account_calls: NonZeroUsize,
     /// How long a shutdown waits for what is in work.
     pub drain: Duration,
+    /// Rows that a sweep of changed retention looks at in a second at most.
+    pub sweep_rows_per_second: NonZeroU32,
+    /// Rows that a sweep looks at before it writes down how far it has come.
+    pub sweep_page: NonZeroUsize,
     /// Up to which age a message is answered.
     pub answer_within: Duration,
     /// How long the log keeps records; zero where no tenant is to be held against it.
-    pub log_retention: Duration,
+    pub oldest_record: Duration,
     /// How long markers of seen messages and journals of sends are kept: longer than any redelivery.
     pub marker_ttl: Duration,
     /// The region that log and state are in.
@@ -117,7 +121,8 @@ impl Options {
             drain: engine.drain,
             answer_deadline: engine.answer_deadline,
             answer_within: engine.answer_within,
-            log_retention: config.log.retention,
+            sweep_rows_per_second: engine.sweep_rows_per_second,
+            oldest_record: config.log.oldest_record(),
             region: config.node.region.clone(),
             ..Self::default()
         }
@@ -143,7 +148,9 @@ impl Default for Options {
             account_calls: const { NonZeroUsize::new(64).unwrap() },
             drain: engine.drain,
             answer_within: engine.answer_within,
-            log_retention: Duration::ZERO,
+            sweep_rows_per_second: engine.sweep_rows_per_second,
+            sweep_page: const { NonZeroUsize::new(500).unwrap() },
+            oldest_record: Duration::ZERO,
             // Ten days: WhatsApp retries webhooks for seven, and a day each for the log and the dlq.
             marker_ttl: Duration::from_secs(10 * 86_400),
             region: config::Node::default().region,

@@ -414,7 +414,12 @@ impl Found {
                 self.conditional.push((key, value))
             }
             // Documents go all together, before a walk begins. The others are not walked over.
-            Table::Document | Table::Agenda | Table::Limit | Table::Access | Table::Removal => {}
+            Table::Document
+            | Table::Agenda
+            | Table::Limit
+            | Table::Access
+            | Table::Sweep
+            | Table::Removal => {}
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use heddle_schemas::ports::log::{Assignment, StoreError};
 use heddle_schemas::ports::state::Fence;
 use heddle_schemas::topic::{Epoch, Topic, TopicPartition};
-use ractor::{ActorRuntime, SpawnErr};
+use ractor::{ActorRef, ActorRuntime, SpawnErr};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -23,6 +23,7 @@ use crate::partition::{Partition, PartitionMessage, Resident};
 use crate::ports::{Context, Options, Ports};
 use crate::quota::Quotas;
 use crate::reception::{Reception, WayIn};
+use crate::sweep::{self, Inhabited, Sweeper};
 use crate::tenant::TenantActors;
 use crate::tenants::{Tenants, TenantsError};
 
@@ -64,6 +65,8 @@ struct Supervisor {
     running: BTreeMap<TopicPartition, Running>,
     owned: BTreeMap<TopicPartition, Epoch>,
     keeps_house: watch::Sender<bool>,
+    /// The partitions of inbound among those that run.
+    inhabited: sweep::Running,
 }
 
 impl System {
@@ -73,7 +76,7 @@ impl System {
     /// When the tenants cannot be read, or the log keeps records longer than one of them was promised.
     pub async fn start(ports: Ports, options: Options) -> Result<Self, TenantsError> {
         let (tenants, followed) = Tenants::load(&ports, &options.region).await?;
-        tenants.limit_retention(options.log_retention)?;
+        tenants.limit_retention(options.oldest_record)?;
         let mut following = JoinSet::new();
         for (partition, next) in followed {
             following.spawn(tenants.clone().follow(partition, next));
@@ -95,6 +98,8 @@ impl System {
             way_in: way_in.clone(),
             ports,
         };
+        let inhabited = sweep::Running::default();
+        following.spawn(Sweeper::new(context.clone(), &inhabited).run());
         let (orders, receiver) = mpsc::channel(4);
         let supervisor = Supervisor {
             context,
@@ -102,6 +107,7 @@ impl System {
             running: BTreeMap::new(),
             owned: BTreeMap::new(),
             keeps_house,
+            inhabited,
         };
         let (running_on, over) = watch::channel(());
         let running = tokio::spawn(async move {
@@ -200,6 +206,7 @@ impl Supervisor {
                 continue;
             }
             let running = self.running.remove(&partition);
+            self.inhabited.send_if_modified(|inhabited| inhabited.remove(&partition).is_some());
             let (log, limit) = (self.context.ports.log.clone(), self.context.options.drain);
             leaving.spawn(async move {
                 if let Some(running) = running {
@@ -228,8 +235,18 @@ impl Supervisor {
             let context = self.context.clone();
             let started = match partition.topic {
                 Topic::Ingress => Ok(take_in(Ingress::new(context, self.reception.clone(), fence))),
-                Topic::Inbound => start(Conversations { context: Arc::new(context.clone()) }, context, fence),
-                Topic::Outbound => start(Accounts { context: context.clone() }, context, fence),
+                Topic::Inbound => {
+                    let known = context.tenants.read_to();
+                    let resident = Conversations { context: Arc::new(context.clone()) };
+                    start(resident, context, fence).map(|(running, actor)| {
+                        let inhabited = Inhabited { fence, actor, known };
+                        self.inhabited.send_modify(|all| drop(all.insert(partition, inhabited)));
+                        running
+                    })
+                }
+                Topic::Outbound => {
+                    start(Accounts { context: context.clone() }, context, fence).map(|(running, _)| running)
+                }
                 Topic::Tenants | Topic::Events | Topic::Dlq => continue,
             };
             match started {
@@ -289,7 +306,10 @@ async fn stop(running: Running) {
     drop(running.ended.await);
 }
 
-fn start<R: Resident>(resident: R, context: Context, fence: Fence) -> Result<Running, SpawnErr> {
+/// A partition that has begun to run, and its actor.
+type Started<K> = (Running, ActorRef<PartitionMessage<K>>);
+
+fn start<R: Resident>(resident: R, context: Context, fence: Fence) -> Result<Started<R::Key>, SpawnErr> {
     let actor = Partition { resident, context, fence };
     let (actor, started) = ActorRuntime::spawn_instant(None, actor, ())?;
     let ended = tokio::spawn(async move {
@@ -297,13 +317,14 @@ fn start<R: Resident>(resident: R, context: Context, fence: Fence) -> Result<Run
             drop(running.await);
         }
     });
-    let (cell, draining, told) = (actor.get_cell(), actor.clone(), actor);
-    Ok(Running {
+    let (cell, draining, told) = (actor.get_cell(), actor.clone(), actor.clone());
+    let running = Running {
         stop: Box::new(move || cell.kill()),
         ended,
         drain: Box::new(move |done| drop(draining.send_message(PartitionMessage::Drain(done)))),
         reconfigured: Box::new(move || drop(told.send_message(PartitionMessage::Reconfigured))),
-    })
+    };
+    Ok((running, actor))
 }
 
 fn take_in(ingress: Ingress) -> Running {

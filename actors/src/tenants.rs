@@ -21,8 +21,10 @@ use heddle_schemas::ports::keys::{Keys, KeysError, Missing};
 use heddle_schemas::ports::log::{FetchLimit, Log, NewRecord, Record, StoreError};
 use heddle_schemas::record::tenants::{TenantRecord, TenantSecrets};
 use heddle_schemas::record::{RecordError, V, decode, encode, log_aad};
+use heddle_schemas::retention::{self, Former, Kind, suits};
 use heddle_schemas::sealed::{Sealed, Secret};
 use heddle_schemas::tenant::{Disconnected, Faults, Tenant};
+use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Offset, Topic, TopicPartition, tenant_partition};
 use tokio::sync::{broadcast, watch};
 
@@ -67,17 +69,22 @@ pub enum TenantsError {
     },
     /// The log keeps records for longer than the tenant was promised.
     #[error(
-        "retention.messages of tenant {tenant} is {}, and the log keeps every record for {}: lower log.retention \
-         (on Kafka with `heddle topics apply`), or raise the tenant's", humantime::format_duration(*.messages),
-        humantime::format_duration(*.log)
+        "retention.{kind} of tenant {tenant} is {}, and topic {topic} holds records until they are {} old: lower \
+         log.retention to {} (on Kafka with `heddle topics apply`), or raise the tenant's",
+        humantime::format_duration(*.promised), humantime::format_duration(*.oldest),
+        humantime::format_duration(suits(*.promised))
     )]
     Retention {
         /// Which.
         tenant: TenantId,
+        /// What of it.
+        kind: Kind,
         /// What it was promised.
-        messages: Duration,
-        /// What the log does.
-        log: Duration,
+        promised: Duration,
+        /// Where records of it are.
+        topic: Topic,
+        /// How old they get there.
+        oldest: Duration,
     },
     /// The log.
     #[error(transparent)]
@@ -95,9 +102,31 @@ pub enum TenantsError {
     },
 }
 
+/// How long a tenant's rows are kept, and since which record of topic tenants.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// Who.
+    pub tenant: Arc<Tenant>,
+    /// What its retention was before, as far as it still says something.
+    pub former: Arc<[Former]>,
+    /// How often its retention has been changed.
+    pub retentions: u64,
+    /// The partition and offset of a record that has it as it is now: of the first, or of a later one that this node
+    /// has begun with.
+    pub since: (u32, Offset),
+}
+
+impl Kept {
+    /// When a row ends that was written then.
+    #[must_use]
+    pub fn end(&self, kind: Kind, written: Timestamp) -> Timestamp {
+        retention::end(&self.tenant.retention, &self.former, kind, written)
+    }
+}
+
 #[derive(Default)]
 struct Directory {
-    tenants: BTreeMap<TenantId, Arc<Tenant>>,
+    tenants: BTreeMap<TenantId, Kept>,
     accounts: HashMap<(ChannelKind, AccountId), Arc<Tenant>>,
     /// Accounts whose credentials are erased while the newest record still has them: what disconnected them broke off.
     severed: HashSet<AccountKey>,
@@ -106,29 +135,38 @@ struct Directory {
 }
 
 impl Directory {
-    fn put(&mut self, tenant: Arc<Tenant>, severed: Vec<AccountKey>) {
+    fn put(&mut self, mut kept: Kept, severed: Vec<AccountKey>) {
+        let tenant = kept.tenant.clone();
+        let known = self.tenants.get(&tenant.id).filter(|known| {
+            known.retentions == kept.retentions && known.tenant.retention == kept.tenant.retention
+        });
+        if let Some(known) = known {
+            kept.since = known.since;
+        }
         self.remove(&tenant.id);
         self.severed.extend(severed);
         for channel in &tenant.channels {
             self.accounts.insert((channel.kind, channel.account.clone()), tenant.clone());
         }
-        self.tenants.insert(tenant.id.clone(), tenant);
+        self.tenants.insert(tenant.id.clone(), kept);
     }
 
     /// Leaves an account out of its tenant, whose credentials are erased.
     fn sever(&mut self, account: &AccountKey) {
-        let Some(tenant) = self.tenants.get(&account.tenant) else { return };
-        let mut tenant = (**tenant).clone();
+        let Some(kept) = self.tenants.get(&account.tenant) else { return };
+        let mut kept = kept.clone();
+        let mut tenant = (*kept.tenant).clone();
         tenant.channels.retain(|one| (one.kind, &one.account) != (account.channel, &account.account));
+        kept.tenant = Arc::new(tenant);
         let of_it = self.severed.iter().filter(|one| one.tenant == account.tenant).cloned();
         let severed = of_it.chain([account.clone()]).collect();
-        self.put(Arc::new(tenant), severed);
+        self.put(kept, severed);
     }
 
     fn remove(&mut self, id: &TenantId) {
         self.severed.retain(|account| account.tenant != *id);
         self.foreign.remove(id);
-        if let Some(old) = self.tenants.remove(id) {
+        if let Some(Kept { tenant: old, .. }) = self.tenants.remove(id) {
             for channel in &old.channels {
                 let key = (channel.kind, channel.account.clone());
                 if self.accounts.get(&key).is_some_and(|owner| owner.id == *id) {
@@ -154,8 +192,8 @@ pub struct Tenants {
     departures: broadcast::Sender<TenantId>,
     /// Up to where each partition of the topic has been read.
     read_to: watch::Sender<BTreeMap<TopicPartition, Offset>>,
-    /// How long the log keeps records, once that is known.
-    log_retention: OnceLock<Duration>,
+    /// How old records become in the log, once that is known.
+    oldest_record: OnceLock<Duration>,
 }
 
 impl Tenants {
@@ -178,7 +216,7 @@ impl Tenants {
             changes: watch::Sender::new(0),
             departures: broadcast::Sender::new(DEPARTURES),
             read_to: watch::Sender::default(),
-            log_retention: OnceLock::new(),
+            oldest_record: OnceLock::new(),
         });
         let mut followed = Vec::new();
         for partition in 0..this.log.partitions(Topic::Tenants) {
@@ -193,24 +231,32 @@ impl Tenants {
         Ok((this, followed))
     }
 
-    /// The log keeps records for so long, which must suit every tenant, and every one that is applied later.
+    /// Records become so old in the log, which must suit every tenant, and every one that is applied later.
     ///
     /// # Errors
     /// [`TenantsError::Retention`].
-    pub fn limit_retention(&self, log: Duration) -> Result<(), TenantsError> {
+    pub fn limit_retention(&self, oldest_record: Duration) -> Result<(), TenantsError> {
         // A second call would say the same: it comes from the configuration.
-        let _ = self.log_retention.set(log);
+        let _ = self.oldest_record.set(oldest_record);
         self.list().iter().try_for_each(|tenant| self.check_retention(tenant))
     }
 
     fn check_retention(&self, tenant: &Tenant) -> Result<(), TenantsError> {
-        let messages = tenant.retention.messages;
-        match self.log_retention.get() {
-            Some(&log) if log > messages => {
-                Err(TenantsError::Retention { tenant: tenant.id.clone(), messages, log })
+        let Some(&oldest) = self.oldest_record.get() else { return Ok(()) };
+        // What is in ingress is in inbound as well.
+        for topic in [Topic::Inbound, Topic::Outbound, Topic::Events, Topic::Dlq] {
+            let Some((kind, promised)) = tenant.retention.shortest_in(topic) else { continue };
+            if oldest > promised {
+                return Err(TenantsError::Retention {
+                    tenant: tenant.id.clone(),
+                    kind,
+                    promised,
+                    topic,
+                    oldest,
+                });
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// Reads on from where [`Tenants::load`] stopped, for as long as it is polled.
@@ -264,8 +310,13 @@ impl Tenants {
             });
             return Ok(());
         }
+        let (former, retentions) = (stored.former.clone().into(), stored.retentions);
+        let since = (record.partition.partition, record.offset);
         match self.open(stored).await {
-            Ok((tenant, severed)) => self.change(|directory| directory.put(Arc::new(tenant), severed)),
+            Ok((tenant, severed)) => {
+                let kept = Kept { tenant: Arc::new(tenant), former, retentions, since };
+                self.change(|directory| directory.put(kept, severed));
+            }
             // It is deleted, and was applied by a node that did not know.
             Err(TenantsError::Keys(KeysError::Gone { .. })) => self.depart(&id),
             Err(error) => return Err(error),
@@ -418,23 +469,38 @@ impl Tenants {
         }
         let secrets = sealed_part(tenant.own_secrets_mut());
         let cipher = self.keys.tenant(&tenant.id).await?;
+        let (former, retentions) = match self.kept(&tenant.id) {
+            Some(known) if known.tenant.retention == tenant.retention => {
+                (known.former.to_vec(), known.retentions)
+            }
+            Some(known) => {
+                let former = known.tenant.retention.replaced(known.former.to_vec(), &tenant.retention, at);
+                (former, known.retentions + 1)
+            }
+            None => (Vec::new(), 0),
+        };
         let record = TenantRecord {
             v: V,
             at,
+            retentions,
+            former: former.clone(),
             config: tenant.clone(),
             secrets: cipher.seal(&log_aad(Topic::Tenants, &tenant.id), &encode(&secrets)),
             channels,
         };
-        let partitions = self.log.partitions(Topic::Tenants);
-        self.log
+        let partition = tenant_partition(Topic::Tenants, &tenant.id, self.log.partitions(Topic::Tenants));
+        let offsets = self
+            .log
             .append(vec![NewRecord {
-                partition: tenant_partition(Topic::Tenants, &tenant.id, partitions),
+                partition,
                 key: Bytes::copy_from_slice(tenant.id.as_str().as_bytes()),
                 value: encode(&record),
             }])
             .await?;
         let tenant = Arc::new(tenant);
-        self.change(|directory| directory.put(tenant.clone(), Vec::new()));
+        let since = (partition.partition, offsets.first().copied().unwrap_or_default());
+        let kept = Kept { tenant: tenant.clone(), former: former.into(), retentions, since };
+        self.change(|directory| directory.put(kept, Vec::new()));
         Ok(tenant)
     }
 
@@ -483,6 +549,12 @@ impl Tenants {
     /// The tenant of this id.
     #[must_use]
     pub fn get(&self, id: &TenantId) -> Option<Arc<Tenant>> {
+        self.kept(id).map(|kept| kept.tenant)
+    }
+
+    /// How long the rows of this tenant are kept.
+    #[must_use]
+    pub fn kept(&self, id: &TenantId) -> Option<Kept> {
         self.read(|directory| directory.tenants.get(id).cloned())
     }
 
@@ -502,6 +574,19 @@ impl Tenants {
 
     fn elsewhere(&self, tenant: TenantId, theirs: String) -> TenantsError {
         TenantsError::Region { tenant, theirs, here: self.region.clone() }
+    }
+
+    /// The tenants whose retention was changed at some time.
+    #[must_use]
+    pub fn changed(&self) -> Vec<Kept> {
+        let changed = |kept: &&Kept| kept.retentions > 0;
+        self.read(|directory| directory.tenants.values().filter(changed).cloned().collect())
+    }
+
+    /// Up to where each partition of the topic has been read, by its number.
+    #[must_use]
+    pub fn read_to(&self) -> BTreeMap<u32, Offset> {
+        self.read_to.borrow().iter().map(|(partition, next)| (partition.partition, *next)).collect()
     }
 
     /// Waits until everything has been read that is in the topic now. Whoever applies a tenant on one node may
@@ -548,7 +633,7 @@ impl Tenants {
     /// All of them, by id.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<Tenant>> {
-        self.read(|directory| directory.tenants.values().cloned().collect())
+        self.read(|directory| directory.tenants.values().map(|kept| kept.tenant.clone()).collect())
     }
 
     /// Changes with every change of any tenant.

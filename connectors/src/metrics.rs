@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{IntCounter, IntGauge, Registry};
+use prometheus::{Counter, IntCounter, IntGauge, Registry};
 
 use crate::cluster::Cluster;
 use crate::embedded::Embedded;
@@ -41,6 +41,9 @@ struct EmbeddedCollector {
     written: IntCounter,
     syncs: IntCounter,
     batches: IntCounter,
+    swept: IntCounter,
+    compactions: IntCounter,
+    compacted: Counter,
 }
 
 impl EmbeddedCollector {
@@ -56,28 +59,59 @@ impl EmbeddedCollector {
                 "heddle_journal_batches_total",
                 "Batches, appends and conditional writes; with the syncs, how well they group.",
             ),
+            swept: counter(
+                "heddle_store_swept_rows_total",
+                "Rows deleted from the checkpoint because their time was over.",
+            ),
+            compactions: counter(
+                "heddle_store_compactions_total",
+                "How often the checkpoint's files were rewritten without rows that are gone; state.compact_every.",
+            ),
+            compacted: Counter::new(
+                "heddle_store_compactions_seconds_total",
+                "How long rewriting them took, all together.",
+            )
+            .expect("the name is valid"),
         }
+    }
+}
+
+impl EmbeddedCollector {
+    fn parts(&self) -> [&dyn Collector; 7] {
+        [
+            &self.held,
+            &self.written,
+            &self.syncs,
+            &self.batches,
+            &self.swept,
+            &self.compactions,
+            &self.compacted,
+        ]
     }
 }
 
 impl Collector for EmbeddedCollector {
     fn desc(&self) -> Vec<&Desc> {
-        let parts: [&dyn Collector; 4] = [&self.held, &self.written, &self.syncs, &self.batches];
-        parts.into_iter().flat_map(Collector::desc).collect()
+        self.parts().into_iter().flat_map(Collector::desc).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
         let Some(store) = self.store.upgrade() else { return Vec::new() };
         self.held.set(i64::try_from(store.journal_bytes()).unwrap_or(i64::MAX));
         let stats = store.stats();
-        for (counter, now) in
-            [(&self.written, stats.bytes()), (&self.syncs, stats.frames()), (&self.batches, stats.batches())]
-        {
+        for (counter, now) in [
+            (&self.written, stats.bytes()),
+            (&self.syncs, stats.frames()),
+            (&self.batches, stats.batches()),
+            (&self.swept, stats.swept()),
+            (&self.compactions, stats.compactions()),
+        ] {
             // Two may be asked at once; the later one adds nothing.
             counter.inc_by(now.saturating_sub(counter.get()));
         }
-        let parts: [&dyn Collector; 4] = [&self.held, &self.written, &self.syncs, &self.batches];
-        parts.into_iter().flat_map(Collector::collect).collect()
+        let compacted = stats.compacted_for().as_secs_f64();
+        self.compacted.inc_by((compacted - self.compacted.get()).max(0.0));
+        self.parts().into_iter().flat_map(Collector::collect).collect()
     }
 }
 

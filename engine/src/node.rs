@@ -166,7 +166,7 @@ impl Node {
     /// When the tenants cannot be read, such as under a wrong master key.
     pub async fn administration(&self) -> Result<Administration, NodeError> {
         let (tenants, _) = Tenants::load(&self.ports, &self.config.node.region).await?;
-        tenants.limit_retention(self.config.log.retention)?;
+        tenants.limit_retention(self.config.log.oldest_record())?;
         Ok(self.administration_of(tenants))
     }
 
@@ -175,9 +175,9 @@ impl Node {
     pub fn administration_of(&self, tenants: Arc<Tenants>) -> Administration {
         self.know(&tenants);
         let options = Options::of(&self.config);
-        let letters = DeadLetters::new(&self.ports, &options, self.metrics.clone());
+        let letters = DeadLetters::new(&self.ports, tenants.clone(), &options, self.metrics.clone());
         let proving = Proving {
-            log_retention: options.log_retention,
+            oldest_record: options.oldest_record,
             marker_ttl: options.marker_ttl,
             files: (self.config.state.kind == StateKind::Embedded).then(|| self.config.data_dir.clone()),
         };

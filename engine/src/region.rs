@@ -255,6 +255,8 @@ mod tests {
             heddle_schemas::tenant::Tenant::from_toml("id = \"acme\"\nname = \"A\"\nregion = \"us\"\n");
         let tenant = TenantRecord {
             v: V,
+            former: Vec::new(),
+            retentions: 0,
             at: AT,
             config: config_of.unwrap(),
             secrets: heddle_schemas::sealed::Sealed::from_bytes(Bytes::new()),

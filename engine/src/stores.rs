@@ -104,6 +104,7 @@ fn embedded_options(config: &Config) -> embedded::Options {
         max_bytes: config.log.max_bytes,
         cache_bytes: config.state.cache_bytes,
         checkpoint_bytes: config.state.checkpoint_bytes,
+        compact_every: config.state.compact_every,
         ..embedded::Options::new(&config.data_dir)
     }
 }

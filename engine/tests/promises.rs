@@ -196,7 +196,7 @@ impl World {
             ports: self.ports.clone(),
             keys: self.keys.clone(),
             tenants: self.system.tenants.clone(),
-            log_retention: DAY,
+            oldest_record: DAY,
             marker_ttl: 10 * DAY,
             records: 1_000,
         }
@@ -464,10 +464,10 @@ planted! {
 #[tokio::test(start_paused = true)]
 async fn a_log_that_keeps_records_for_too_long_is_found() {
     let world = World::begin().await;
-    // Of these, half as long again, and an hour.
-    let kept = Duration::from_secs(60);
+    // Of that, and an hour.
+    let oldest_record = Duration::from_secs(60);
     tokio::time::sleep(Duration::from_secs(3_600)).await;
-    let prover = Prover { log_retention: kept, ..world.prover() };
+    let prover = Prover { oldest_record, ..world.prover() };
     let (proofs, _) = prover.prove(&world.acme).await.unwrap();
     assert_eq!(broken(&proofs), BTreeSet::from([Promise::Topics]), "{proofs:#?}");
     assert!(format!("{proofs:?}").contains("is still there, after"), "{proofs:#?}");
@@ -476,7 +476,7 @@ async fn a_log_that_keeps_records_for_too_long_is_found() {
 #[tokio::test(start_paused = true)]
 async fn a_log_that_is_configured_to_keep_more_than_is_promised_is_found() {
     let world = World::begin().await;
-    let prover = Prover { log_retention: 40 * DAY, ..world.prover() };
+    let prover = Prover { oldest_record: 40 * DAY, ..world.prover() };
     let (proofs, _) = prover.prove(&world.acme).await.unwrap();
     assert_eq!(broken(&proofs), BTreeSet::from([Promise::Topics]), "{proofs:#?}");
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::retention;
 use crate::sealed::Secret;
 use crate::tenant::{Faults, default_region};
 use crate::time::human;
@@ -167,8 +168,9 @@ pub struct Log {
     pub partitions: NonZeroU32,
     /// Bytes of a segment file of the embedded log.
     pub segment_bytes: NonZeroU64,
-    /// How long records are kept; the embedded log keeps what has not been worked off for longer. Under
-    /// every tenant's `retention.messages`.
+    /// How long records are kept at least; the embedded log keeps what has not been worked off for longer. They go a
+    /// segment at a time, so within a quarter more ([`Log::oldest_record`]), which is under every tenant's
+    /// `[retention]`.
     #[serde(with = "human")]
     pub retention: Duration,
     /// Where Kafka is.
@@ -188,6 +190,14 @@ pub struct Log {
     /// Bytes the embedded log may take; over it, what has been worked off goes first, and then
     /// nothing is taken in: webhooks get 503.
     pub max_bytes: NonZeroU64,
+}
+
+impl Log {
+    /// How old a record that has been worked off can become.
+    #[must_use]
+    pub fn oldest_record(&self) -> Duration {
+        retention::oldest(self.retention)
+    }
 }
 
 impl Default for Log {
@@ -239,6 +249,11 @@ pub struct State {
     pub cache_bytes: NonZeroU64,
     /// Bytes of changes held in memory before a checkpoint is written.
     pub checkpoint_bytes: NonZeroU64,
+    /// How often the files of the embedded store are rewritten, so that bytes of rows that were deleted, written over
+    /// or have ended are gone: 1 minute to 7 days, well below the 30 days in which an erasure is done. A stop
+    /// waits for it.
+    #[serde(with = "human")]
+    pub compact_every: Duration,
     /// Where some nodes of the cluster are reached, `host:port`; the others are found through them.
     pub nodes: Vec<String>,
     /// The keyspace: lower-case letters, digits and `_`.
@@ -269,6 +284,7 @@ impl Default for State {
             kind: StateKind::Embedded,
             cache_bytes: const { NonZeroU64::new(64 << 20).unwrap() },
             checkpoint_bytes: const { NonZeroU64::new(64 << 20).unwrap() },
+            compact_every: Duration::from_secs(86_400),
             nodes: vec!["127.0.0.1:19042".into()],
             keyspace: "heddle".into(),
             replication: NonZeroU32::MIN,
@@ -437,6 +453,8 @@ pub struct Engine {
     /// than so many times the partitions are to wait for a responder at once (`turns_per_tenant`), it has to be raised
     /// as well.
     pub woken_per_tenant: NonZeroUsize,
+    /// Rows that this node looks at in a second at most, to apply a tenant's changed retention to what is there.
+    pub sweep_rows_per_second: NonZeroU32,
     /// How long a shutdown waits for what is in work.
     #[serde(with = "human")]
     pub drain: Duration,
@@ -457,6 +475,7 @@ impl Default for Engine {
             turns_per_tenant: const { NonZeroUsize::new(64).unwrap() },
             answer_deadline: Duration::from_secs(600),
             woken_per_tenant: const { NonZeroUsize::new(1024).unwrap() },
+            sweep_rows_per_second: const { NonZeroU32::new(2_000).unwrap() },
             drain: Duration::from_secs(20),
             answer_within: Duration::from_secs(86_400),
         }
@@ -560,6 +579,10 @@ impl Config {
         }
         if self.log.partitions.get() > 1024 {
             faults.push("log.partitions: is over 1024".to_owned());
+        }
+        let compact_every = Duration::from_secs(60)..=Duration::from_secs(7 * 86_400);
+        if !compact_every.contains(&self.state.compact_every) {
+            faults.push("state.compact_every: takes 1m to 7d".to_owned());
         }
         match (self.log.kind, self.state.kind) {
             (LogKind::Embedded, StateKind::Embedded) | (LogKind::Kafka, StateKind::Cql) => {}

@@ -204,6 +204,14 @@ impl Content {
     }
 }
 
+impl Content {
+    /// Whether it refers to a file of the channel, or is of a type that may.
+    #[must_use]
+    pub fn may_refer_to_file(&self) -> bool {
+        matches!(self, Self::Media { .. } | Self::Unknown { .. })
+    }
+}
+
 /// What a message refers to, and where it came from.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Context {

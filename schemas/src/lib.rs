@@ -15,7 +15,7 @@
 //! - [`ledger`]: which offsets of a partition are done.
 //! - [`table`]: the tables of the state store and the keys of their rows.
 //! - [`sealed`]: ciphertext as it is stored, and secrets that never print.
-//! - [`tenant`], [`config`]: what an operator writes.
+//! - [`tenant`], [`config`]: what an operator writes. [`retention`]: how long a tenant's data is kept.
 //! - [`audit`]: the audit log's entries, and how they are chained and verified.
 //! - [`zone`]: a tenant's time zone, its dates and months.
 //! - [`erasure`]: how far the erasure of a contact has come; [`removal`]: the deletion of a tenant.
@@ -38,6 +38,7 @@ pub mod ports;
 pub mod promise;
 pub mod record;
 pub mod removal;
+pub mod retention;
 pub mod sealed;
 pub mod table;
 pub mod tenant;

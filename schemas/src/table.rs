@@ -27,6 +27,7 @@
 //! | removal | none | `t` and tenant | how far the deletion of a tenant has come, then its receipt | for ever: the id is not given out twice |
 //! | removal | none | `o` and tenant | nothing: the deletion is not complete | until it is |
 //! | limit | none | keyed hash of a provider key | which node may use how much of its limits | until it is idle |
+//! | sweep | topic partition | none | how far changed retention has been applied to its rows | as the partition |
 
 use std::fmt;
 
@@ -59,12 +60,13 @@ pub enum Table {
     Limit = 16,
     Erasure = 17,
     Access = 18,
+    Sweep = 19,
     Removal = 20,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Head,
         Self::History,
         Self::Marker,
@@ -83,6 +85,7 @@ impl Table {
         Self::Limit,
         Self::Erasure,
         Self::Access,
+        Self::Sweep,
         Self::Removal,
     ];
 
@@ -114,6 +117,7 @@ impl Table {
             Self::Limit => "limit",
             Self::Erasure => "erasure",
             Self::Access => "access",
+            Self::Sweep => "sweep",
             Self::Removal => "removal",
         }
     }
@@ -136,8 +140,8 @@ impl Table {
 /// One partition of one table, from which rows are named or scanned.
 ///
 /// Encoded as: table (1), length of the tenant (1) and tenant, length of the partition (2) and
-/// partition. Agenda, limits, deletions of tenants, what is open of erasures and a part of the audit log belong to the engine, not to a tenant: their tenant is
-/// empty.
+/// partition. Agenda, limits, sweeps, deletions of tenants, what is open of erasures and a part of the audit log belong
+/// to the engine, not to a tenant: their tenant is empty.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition(Bytes);
 
@@ -556,6 +560,13 @@ impl Key {
     #[must_use]
     pub fn access_head(tenant: Option<&TenantId>) -> Self {
         Partition::access(tenant).row(&[])
+    }
+
+    /// How far changed retention has been applied to the rows of a partition.
+    #[must_use]
+    pub fn sweep(partition: TopicPartition) -> Self {
+        let topic = agenda_letter(partition.topic);
+        Self::new(Table::Sweep, "", &[&[topic], &partition.partition.to_be_bytes()], &[])
     }
 
     /// How the limits of a provider key are shared out.

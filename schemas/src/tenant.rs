@@ -20,6 +20,7 @@ use crate::id::{AccountId, AccountKey, ChannelKind, TenantId};
 use crate::language::Language;
 use crate::money::{Money, Price};
 use crate::ports::calendar::CalendarAccess;
+use crate::retention::Retention;
 use crate::sealed::Secret;
 use crate::time::{Timestamp, human};
 
@@ -450,31 +451,8 @@ impl Default for Quota {
     }
 }
 
-/// How long a tenant's data is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Retention {
-    /// Messages; at least one day.
-    #[serde(with = "human")]
-    #[schemars(with = "String")]
-    pub messages: Duration,
-    /// What concerns campaigns; at least one day.
-    #[serde(with = "human")]
-    #[schemars(with = "String")]
-    pub campaigns: Duration,
-}
-
 /// What a message holds at most: WhatsApp's limit of a text's body.
 pub const MESSAGE_CHARACTERS: usize = 4096;
-/// One day.
-const DAY: Duration = Duration::from_secs(86_400);
-
-impl Default for Retention {
-    fn default() -> Self {
-        Self { messages: 30 * DAY, campaigns: 365 * DAY }
-    }
-}
-
 /// Everything that is wrong with a file, a line each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
@@ -565,8 +543,7 @@ impl Tenant {
             "calendar: nothing is ever free without opening hours; write when you are open under [hours]"
                 .into()
         });
-        check(self.retention.messages >= DAY, &|| "retention.messages: is under one day (\"1d\")".into());
-        check(self.retention.campaigns >= DAY, &|| "retention.campaigns: is under one day (\"1d\")".into());
+        self.retention.faults().into_iter().for_each(|fault| check(false, &|| fault.clone()));
         let mut seen = BTreeSet::new();
         for (index, channel) in self.channels.iter().enumerate() {
             let at = |field: &str| format!("channels[{index}].{field}");

@@ -48,6 +48,7 @@ use heddle_schemas::tenant::{ChannelAccount, Tenant};
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Offset, Topic};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime, SpawnErr};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use self::backlog::{backlog_row, rows};
@@ -61,6 +62,7 @@ use crate::commit::{commit, read};
 use crate::partition::{Home, Receipt, Resident};
 use crate::ports::Context;
 use crate::publish;
+use crate::sweep::Shorter;
 
 /// Unknown sends that one account reads when it starts; it is never more than what was under way.
 const UNKNOWN_READ: usize = 100_000;
@@ -121,6 +123,11 @@ impl Resident for Accounts {
 
     fn passed(_: Offset) -> Option<AccountMessage> {
         Some(AccountMessage::Passed)
+    }
+
+    fn shorten(_: Vec<Shorter>, _: oneshot::Sender<usize>) -> Option<AccountMessage> {
+        // Journals and backlogs end by what has to be known of sends, not by a tenant's retention.
+        None
     }
 
     fn reconfigured() -> Option<AccountMessage> {

@@ -35,8 +35,6 @@ pub(super) struct Draft {
     conversation: ConversationId,
     /// When it is applied.
     pub(super) now: Timestamp,
-    /// When the history row ends.
-    pub(super) expires: Timestamp,
     /// The number of the history row.
     pub(super) number: u64,
     /// The history row.
@@ -74,29 +72,14 @@ pub(super) struct Owed {
 
 impl Draft {
     /// A row on top of this head.
-    pub(super) fn new(conversation: &ConversationId, head: &Head, tenant: &Tenant, now: Timestamp) -> Self {
+    pub(super) fn new(conversation: &ConversationId, head: &Head, now: Timestamp) -> Self {
         let conversation = conversation.clone();
         let mut head = head.clone();
         let number = head.take_row();
-        let expires = now.after(tenant.retention.messages);
-        let (row, address, seen, due, done, decided) = (Row::default(), None, None, None, None, None);
+        let row = Row { at: Some(now), ..Row::default() };
+        let (address, seen, due, done, decided) = (None, None, None, None, None);
         let (owed, hold, handled) = (Owed::default(), None, None);
-        Self {
-            conversation,
-            now,
-            expires,
-            number,
-            row,
-            head,
-            address,
-            seen,
-            due,
-            done,
-            decided,
-            owed,
-            hold,
-            handled,
-        }
+        Self { conversation, now, number, row, head, address, seen, due, done, decided, owed, hold, handled }
     }
 
     /// Takes in how a turn has ended. What the turn before it owes ([`Conversation::owed`]) goes first: the
@@ -184,7 +167,8 @@ impl Conversation {
             let remember = draft.now.after(self.context.options.marker_ttl);
             writes.push(Write::put_until(Key::marker(&self.id, message), marker, remember));
         }
-        writes.push(loaded.thread.write(draft.number, &draft.row, draft.expires));
+        let expires = draft.now.after(tenant.retention.of(draft.row.kind()));
+        writes.push(loaded.thread.write(draft.number, &draft.row, expires));
         writes.push(Write::put(Key::head(&self.id), encode(&draft.head)));
         let mut outputs = draft.owed.outputs.clone();
         let mut after: Vec<_> = draft.owed.spent.iter().cloned().collect();

@@ -37,12 +37,14 @@ use heddle_schemas::record::inbound::{
     InboundRecord, Restrict, SealedAct,
 };
 use heddle_schemas::record::{RecordError, decode, encode, encode_for, log_aad};
+use heddle_schemas::retention::Kind;
 use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::{Day, Timestamp};
 use heddle_schemas::topic::{Offset, Topic};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime, SpawnErr};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use self::draft::{Draft, Owed};
@@ -56,6 +58,7 @@ use crate::partition::{Home, PartitionMessage, Receipt, Resident};
 use crate::ports::Context;
 use crate::publish::{self, Routes};
 use crate::quota::amounts::Amounts;
+use crate::sweep::Shorter;
 
 /// How often a record that makes the conversation panic is tried.
 const TRIES: u32 = 3;
@@ -74,6 +77,9 @@ pub struct Delivery {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<DeliveryFailure>,
+    /// When this was written: its time to live counts from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<Timestamp>,
 }
 
 /// Conversations, as residents of inbound's partitions.
@@ -91,6 +97,8 @@ pub enum ConversationMessage {
     Wake(Entry<ConversationId>),
     /// A turn has run: which, of those since the actor started.
     Ended(u64, Result<Ended, StoreError>),
+    /// Rows are to end earlier; told for how many that was done.
+    Shorten(Vec<Shorter>, oneshot::Sender<usize>),
 }
 
 impl Resident for Conversations {
@@ -115,6 +123,10 @@ impl Resident for Conversations {
 
     fn passed(_: Offset) -> Option<ConversationMessage> {
         None
+    }
+
+    fn shorten(rows: Vec<Shorter>, done: oneshot::Sender<usize>) -> Option<ConversationMessage> {
+        Some(ConversationMessage::Shorten(rows, done))
     }
 
     fn reconfigured() -> Option<ConversationMessage> {
@@ -246,6 +258,11 @@ impl Actor for Conversation {
             ConversationMessage::Wake(entry) => {
                 state.handled += 1;
                 Box::pin(self.wake(&myself, state, entry)).await?;
+            }
+            ConversationMessage::Shorten(rows, done) => {
+                state.handled += 1;
+                // Who asked may have gone.
+                let _ = done.send(Box::pin(self.shorten(rows)).await?);
             }
             ConversationMessage::Ended(number, ended) => Box::pin(self.ended(state, number, ended?)).await?,
         }
@@ -558,7 +575,7 @@ impl Conversation {
         }
         let ports = &self.context.ports;
         let loaded = state.loaded.as_ref().expect("a record is applied after loading");
-        let mut draft = Draft::new(&self.id, &loaded.head, tenant, ports.clock.now());
+        let mut draft = Draft::new(&self.id, &loaded.head, ports.clock.now());
         change(&mut draft);
         draft.seen = Some((key, None));
         commit(&*ports.state, &ports.metrics, |again| {
@@ -584,7 +601,7 @@ impl Conversation {
         let said = open(act, log)?;
         let covers = state.running.as_ref().map_or(0, |running| running.covers);
         let loaded = state.loaded.as_ref().expect("a record is applied after loading");
-        let mut draft = Box::new(Draft::new(&self.id, &loaded.head, tenant, self.context.ports.clock.now()));
+        let mut draft = Box::new(Draft::new(&self.id, &loaded.head, self.context.ports.clock.now()));
         let (now, number) = (draft.now, draft.number);
         let Draft { head, row, address: changed, .. } = &mut *draft;
         // A reaction, an edit or a notice of the channel opens no window.
@@ -835,7 +852,7 @@ impl Conversation {
             self.home.tell(PartitionMessage::Woken { entry, again });
             return Ok(());
         };
-        let mut draft = Draft::new(&self.id, &loaded.head, &tenant, now);
+        let mut draft = Draft::new(&self.id, &loaded.head, now);
         let began = draft.head.open.first().map_or(now, |first| first.at);
         let covered = ended.covered.clone();
         let mut ended = ended;
@@ -886,8 +903,10 @@ impl Conversation {
         if stored.is_none() && self.is_of_forgotten(report).await? {
             ports.metrics.resurrection();
         } else if stored.is_none() || status != before {
-            let delivery = Delivery { status, at: report.at, failure: report.failure.clone() };
-            let expires = ports.clock.now().after(tenant.retention.messages);
+            let now = ports.clock.now();
+            let failure = report.failure.clone();
+            let delivery = Delivery { status, at: report.at, failure, written: Some(now) };
+            let expires = now.after(tenant.retention.of(Kind::Receipts));
             write = Some(Write::put_until(key, encode(&delivery), expires));
         }
         self.commit(Batch {
@@ -897,6 +916,32 @@ impl Conversation {
         })
         .await?;
         Ok(())
+    }
+}
+
+impl Conversation {
+    /// Has rows end earlier that are still as they were found. This actor alone writes them, so none changes between
+    /// the look and the write.
+    async fn shorten(&self, rows: Vec<Shorter>) -> Result<usize, StoreError> {
+        let ports = &self.context.ports;
+        let mut writes = Vec::with_capacity(rows.len());
+        for row in rows {
+            let stored = read(&ports.metrics, || ports.state.get(&row.key)).await?;
+            // One that was written since has its end by what holds now.
+            if stored.as_ref() == Some(&row.value) {
+                writes.push(row.write(ports.clock.now()));
+            }
+        }
+        let shortened = writes.len();
+        if shortened > 0 {
+            commit(&*ports.state, &ports.metrics, |_| Batch {
+                fence: Some(self.home.fence),
+                writes: writes.clone(),
+                ..Batch::default()
+            })
+            .await?;
+        }
+        Ok(shortened)
     }
 }
 

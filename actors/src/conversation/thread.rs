@@ -16,6 +16,7 @@ use heddle_schemas::ports::state::{Scan, State, StoreError, Write};
 use heddle_schemas::record::encode_for;
 use heddle_schemas::record::event::Outcome;
 use heddle_schemas::record::inbound::{ActKind, Handler, SealedAct};
+use heddle_schemas::retention::Kind;
 use heddle_schemas::sealed::Sealed;
 use heddle_schemas::table::{Key, Partition};
 use heddle_schemas::time::Timestamp;
@@ -30,6 +31,9 @@ pub(crate) const COLUMN: &str = "entries";
 /// What one commit added.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
+    /// When it was written: its time to live counts from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
     /// In order.
     pub entries: Vec<EntrySaid>,
 }
@@ -145,6 +149,31 @@ pub struct Decision<'a> {
 }
 
 impl Row {
+    /// Which time to live it has: what refers to a file ends when the reference has to, and all that was committed
+    /// with it.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        let refers = self.entries.iter().any(|entry| match entry {
+            EntrySaid::Customer { act, .. } => {
+                act.content.as_ref().is_some_and(Content::may_refer_to_file) || act.context.referral.is_some()
+            }
+            EntrySaid::Tenant { .. } | EntrySaid::Restricted { .. } | EntrySaid::Agent { .. } => false,
+        });
+        if refers { Kind::Media } else { Kind::Messages }
+    }
+
+    /// When it was written; one of a build that did not note it is as old as the first thing in it.
+    #[must_use]
+    pub fn written(&self) -> Option<Timestamp> {
+        let said = self.entries.iter().map(|entry| match entry {
+            EntrySaid::Customer { at, .. }
+            | EntrySaid::Tenant { at, .. }
+            | EntrySaid::Restricted { at, .. }
+            | EntrySaid::Agent { at, .. } => *at,
+        });
+        self.at.or_else(|| said.min())
+    }
+
     /// The text of a customer's message in this row.
     #[must_use]
     pub fn text_of(&self, message: MessageKey) -> Option<&str> {
@@ -240,6 +269,15 @@ impl Thread {
         Write::put_until(key, sealed.into_bytes(), expires)
     }
 
+    /// Opens a row that was read elsewhere.
+    ///
+    /// # Errors
+    /// [`ThreadError`].
+    pub fn open_row(&self, key: &Key, stored: &Bytes) -> Result<Row, ThreadError> {
+        let number = key.row().try_into().map_or(0, u64::from_be_bytes);
+        self.open(key, number, stored.clone())
+    }
+
     /// Opens a row.
     pub(crate) fn open(&self, key: &Key, number: u64, stored: Bytes) -> Result<Row, ThreadError> {
         let plain = self.cipher.open(&aad(key, COLUMN), &Sealed::from_bytes(stored))?;
@@ -298,5 +336,40 @@ impl Thread {
             said.extend(self.open(&key, 0, stored)?.said());
         }
         Ok(said)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_schemas::content::Context;
+
+    use super::*;
+
+    fn said(content: &str, context: Context) -> Row {
+        let content = serde_json::from_str(content).unwrap();
+        let act = SealedAct { id: "1".into(), from: Default::default(), content, emoji: None, context };
+        let key = MessageKey::from_bytes([1; 16]);
+        let entry = EntrySaid::Customer {
+            key,
+            at: Timestamp::EPOCH,
+            kind: ActKind::Say,
+            target: None,
+            act: Box::new(act),
+        };
+        Row { at: None, entries: vec![entry] }
+    }
+
+    #[test]
+    fn a_row_that_refers_to_a_file_or_may_lives_as_media() {
+        let plain = Context::default;
+        let text = r#"{"type":"text","body":"b"}"#;
+        assert_eq!(said(text, plain()).kind(), Kind::Messages);
+        let picture = r#"{"type":"media","kind":"image","id":"7"}"#;
+        assert_eq!(said(picture, plain()).kind(), Kind::Media);
+        let new = r#"{"type":"unknown","kind":"hologram","raw":{"id":"7"}}"#;
+        assert_eq!(said(new, plain()).kind(), Kind::Media);
+        // An advertisement's picture is named by its address.
+        let referral = Some(serde_json::json!({ "image_url": "https://scontent.xx.fbcdn.net/7" }));
+        assert_eq!(said(text, Context { referral, ..plain() }).kind(), Kind::Media);
     }
 }

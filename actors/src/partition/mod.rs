@@ -37,6 +37,7 @@ use crate::commit::{commit, read};
 use crate::metrics::Metrics;
 use crate::ports::Context;
 use crate::publish;
+use crate::sweep::Shorter;
 
 /// How often a partition looks after what nobody asked for: passivation, a wall clock that jumped.
 const LOOK: Duration = Duration::from_secs(1);
@@ -83,6 +84,9 @@ pub trait Resident: Clone + Send + Sync + 'static {
     /// such residents never ask.
     fn passed(below: Offset) -> Option<Self::Message>;
 
+    /// The message that has rows of it end earlier; `None` where such residents have none.
+    fn shorten(rows: Vec<Shorter>, done: oneshot::Sender<usize>) -> Option<Self::Message>;
+
     /// The message that tells it of changed configuration, where it wants to know.
     fn reconfigured() -> Option<Self::Message>;
 
@@ -123,6 +127,15 @@ pub enum PartitionMessage<K> {
         below: Offset,
         /// Who asks.
         key: K,
+    },
+    /// Rows of a resident are to end earlier.
+    Shorten {
+        /// Whose.
+        key: K,
+        /// Which.
+        rows: Vec<Shorter>,
+        /// Told how many it did that for; dropped where the partition is being given up.
+        done: oneshot::Sender<usize>,
     },
     /// The configuration of some tenant has changed.
     Reconfigured,
@@ -323,6 +336,11 @@ impl<R: Resident> Actor for Partition<R> {
             PartitionMessage::Barrier { below, key } => {
                 state.barriers.push((below, key));
                 return self.pass_barriers(&myself, state);
+            }
+            PartitionMessage::Shorten { key, rows, done } => {
+                // One that is being given up takes no work on.
+                let message = R::shorten(rows, done).filter(|_| state.draining.is_none());
+                return message.map_or(Ok(()), |message| self.give(&myself, state, key, message));
             }
             PartitionMessage::Reconfigured => self.reconfigured(state),
             PartitionMessage::Tick => {

@@ -187,7 +187,7 @@ impl Reader {
                 Holds::Fine
             }
             // The audit log proves itself; the others belong to no tenant.
-            Table::Access | Table::Agenda | Table::Limit => Holds::Fine,
+            Table::Access | Table::Agenda | Table::Limit | Table::Sweep => Holds::Fine,
         })
     }
 

@@ -62,6 +62,9 @@ pub enum ProveError {
     /// The audit log.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// The tenant was deleted meanwhile.
+    #[error("there is no tenant {0} any more")]
+    Unknown(TenantId),
 }
 
 /// What is looked with.
@@ -72,8 +75,8 @@ pub struct Prover {
     pub keys: Arc<dyn Keys>,
     /// All tenants.
     pub tenants: Arc<Tenants>,
-    /// How long the log keeps records.
-    pub log_retention: Duration,
+    /// How old a record of the log that has been worked off becomes.
+    pub oldest_record: Duration,
     /// How long what was seen is remembered: nothing is delivered again after that.
     pub marker_ttl: Duration,
     /// Records of each partition of the log that are read, the newest.
@@ -91,7 +94,10 @@ impl Prover {
         let mut isolation = Proof::new(Promise::Isolation);
         let mut reader = Reader::new(self.keys.clone(), &tenant.id).await?;
         let mut needles = Needles::new(tenant);
-        let mut times = Times::new(tenant, at, self.marker_ttl);
+        let Some(kept) = self.tenants.kept(&tenant.id) else {
+            return Err(ProveError::Unknown(tenant.id.clone()));
+        };
+        let mut times = Times::new(kept, at, self.marker_ttl);
         let mut erased = Erased::begin(&self.ports, &tenant.id).await?;
         let mut spent = Spent::begin(&self.ports, tenant).await?;
         let mut sends = Sends::default();

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use heddle_schemas::ports::state::Row;
 use heddle_schemas::promise::{Promise, Proof};
+use heddle_schemas::retention::Kind;
 use heddle_schemas::table::Table;
-use heddle_schemas::tenant::{Retention, Tenant};
 use heddle_schemas::time::Timestamp;
 
 use super::form::Holds;
 use crate::conversation::thread::EntrySaid;
+use crate::tenants::Kept;
 
 /// A clock may be so far ahead of another one, and a commit may take so long.
 const SLACK: Duration = Duration::from_secs(300);
@@ -20,16 +21,15 @@ const SWEPT_WITHIN: Duration = Duration::from_secs(86_400);
 pub(super) struct Times {
     proof: Proof,
     now: Timestamp,
-    retention: Retention,
+    kept: Kept,
     late: Duration,
     looked_at: u64,
     oldest: Option<Timestamp>,
 }
 
 impl Times {
-    pub(super) fn new(tenant: &Tenant, now: Timestamp, late: Duration) -> Self {
-        let retention = tenant.retention.clone();
-        Self { proof: Proof::new(Promise::Retention), now, retention, late, looked_at: 0, oldest: None }
+    pub(super) fn new(kept: Kept, now: Timestamp, late: Duration) -> Self {
+        Self { proof: Proof::new(Promise::Retention), now, kept, late, looked_at: 0, oldest: None }
     }
 
     /// What is true of every row of a table.
@@ -61,7 +61,7 @@ impl Times {
     /// What is true of a row by what it holds.
     pub(super) fn written(&mut self, row: &Row, holds: &Holds) {
         // What the channel stamped may have come later by as much as it is delivered again.
-        let (written, late, kept) = match holds {
+        let (written, late, kind) = match holds {
             Holds::History(history) => {
                 let mut written: Option<(Timestamp, Duration)> = None;
                 for entry in &history.entries {
@@ -76,24 +76,29 @@ impl Times {
                     }
                 }
                 let Some((at, late)) = written else { return };
-                (at, late, self.retention.messages)
+                (at, late, history.kind())
             }
-            Holds::Delivery(delivery) => (delivery.at, self.late, self.retention.messages),
+            Holds::Delivery(delivery) => (delivery.at, self.late, Kind::Receipts),
             _ => return,
         };
         if self.oldest.is_none_or(|oldest| written < oldest) {
             self.oldest = Some(written);
         }
         let Some(expires) = row.expires else { return };
-        let latest = written.after(late).min(self.now).after(kept).after(SLACK);
+        let latest = self.kept.end(kind, written.after(late).min(self.now)).after(SLACK);
         if expires > latest {
             self.proof.fault(format!("{:?}: written at {written}, it ends at {expires} only", row.key));
         }
     }
 
     pub(super) fn prove(mut self) -> Proof {
-        let kept = humantime::format_duration(self.retention.messages);
-        self.proof.saw(format!("the ends of {} rows, of messages within {kept}", self.looked_at));
+        let retention = &self.kept.tenant.retention;
+        let kept = |kind| humantime::format_duration(retention.of(kind));
+        let (messages, receipts) = (kept(Kind::Messages), kept(Kind::Receipts));
+        self.proof.saw(format!(
+            "the ends of {} rows, of messages within {messages}, of receipts within {receipts}",
+            self.looked_at
+        ));
         if let Some(oldest) = self.oldest {
             self.proof.saw(format!("the oldest of {oldest}"));
         }

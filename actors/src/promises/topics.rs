@@ -24,6 +24,8 @@ use crate::commit::read;
 const PAGE: FetchLimit = FetchLimit { records: 500, bytes: 4 << 20 };
 /// How long a record is waited for that is there.
 const WAIT: Duration = Duration::from_secs(2);
+/// How much later than it should a record may go.
+const LATE: Duration = Duration::from_secs(3_600);
 /// Records of the tenant that are opened.
 const OPENED: u64 = 2_000;
 
@@ -69,11 +71,18 @@ impl Topics<'_> {
             }
             self.is_kept_too_long(topic, oldest, &mut kept);
         }
-        let promised = humantime::format_duration(self.tenant.retention.messages);
-        let log = humantime::format_duration(self.prover.log_retention);
-        kept.saw(format!("the log keeps {log}, messages are promised to be gone after {promised}"));
-        if self.prover.log_retention > self.tenant.retention.messages {
-            kept.fault(format!("log.retention is {log}, and messages are to be gone after {promised}"));
+        let oldest = self.prover.oldest_record;
+        let held = humantime::format_duration(oldest);
+        kept.saw(format!("as configured, records are gone when they are {held} old"));
+        for topic in Topic::ALL {
+            if let Some((kind, promised)) = self.tenant.retention.shortest_in(topic)
+                && oldest > promised
+            {
+                let promised = humantime::format_duration(promised);
+                kept.fault(format!(
+                    "{topic} holds records for {held}, and {kind} are to be gone after {promised}"
+                ));
+            }
         }
         encryption.saw(format!(
             "{} records of topics searched, {} of them the tenant's, for {} things that customers wrote",
@@ -99,9 +108,8 @@ impl Topics<'_> {
             "{topic} begins {} ago",
             humantime::format_duration(Duration::from_secs(age.as_secs()))
         ));
-        // Records go a segment at a time; the last one that is written to does not.
-        let latest = self.prover.log_retention + self.prover.log_retention / 2 + Duration::from_secs(3_600);
-        if age > latest {
+        // Brokers look now and then, and what is not worked off yet stays until it is.
+        if age > self.prover.oldest_record + LATE {
             let age = humantime::format_duration(Duration::from_secs(age.as_secs()));
             kept.fault(format!("{topic}: a record of {oldest} is still there, after {age}"));
         }

@@ -1,8 +1,9 @@
 //! The thread that writes checkpoints and clears away what is old.
 //!
-//! It alone writes the key-value store: checkpoints one after the other, and between them it sweeps out rows
-//! whose time is over, a piece at a time, and deletes segments that nobody needs. A checkpoint that fails is
-//! tried again; its rows stay in memory and in the journal.
+//! It alone changes rows of the key-value store: checkpoints one after the other, and between them it sweeps out
+//! rows whose time is over, a piece at a time, deletes segments that nobody needs, and has the store's files
+//! rewritten when it is time ([`Compactor`]). A checkpoint that fails is tried again; its rows stay in memory
+//! and in the journal.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use bytes::Bytes;
 use heddle_schemas::ports::clock::Clock;
 use tokio::sync::mpsc;
 
+use super::Stats;
+use super::compaction::Compactor;
 use super::disk::Disk;
 use super::order::Order;
 use super::saved::Frozen;
@@ -44,6 +47,10 @@ pub(super) struct Checkpointer {
     pub(super) orders: mpsc::WeakSender<Order>,
     /// When it last swept, and the row to go on from.
     pub(super) swept: (Duration, Option<Bytes>),
+    /// Who rewrites the files.
+    pub(super) compactor: Compactor,
+    /// Where it counts.
+    pub(super) stats: Arc<Stats>,
 }
 
 impl Checkpointer {
@@ -53,13 +60,14 @@ impl Checkpointer {
             if let Some(frozen) = frozen {
                 if !self.write(&frozen) {
                     if self.view.read().stopped {
-                        return;
+                        break;
                     }
                     // Room may be what is missing.
                     self.forget();
                     std::thread::sleep(RETRY_AFTER);
                     continue;
                 }
+                self.compactor.wrote();
                 self.view.thaw();
             } else if let Some(orders) = self.orders.upgrade() {
                 // A writer that is busy looks after itself.
@@ -67,7 +75,9 @@ impl Checkpointer {
             }
             self.forget();
             self.sweep();
+            self.compactor.look();
         }
+        self.compactor.finish();
     }
 
     fn write(&self, frozen: &Frozen) -> bool {
@@ -100,14 +110,21 @@ impl Checkpointer {
 
     fn sweep(&mut self) {
         let elapsed = self.clock.elapsed();
-        if elapsed.saturating_sub(self.swept.0) < TEND_EVERY {
+        // Each piece is one more table to look into until it is merged.
+        if elapsed.saturating_sub(self.swept.0) < TEND_EVERY || self.store.is_compacting() {
             return;
         }
         // Only rows that nobody has changed since: a changed one is in memory and goes in with the next
         // checkpoint, which cannot be written meanwhile: it is this thread's work.
         let untouched = |key: &[u8]| self.view.read().row(key).is_none();
         match self.store.sweep(self.swept.1.as_ref(), SWEPT_AT_ONCE, self.clock.now(), untouched) {
-            Ok(next) => self.swept = (elapsed, next),
+            Ok((next, rows)) => {
+                self.swept = (elapsed, next);
+                self.stats.swept_out(rows);
+                if rows > 0 {
+                    self.compactor.wrote();
+                }
+            }
             Err(error) => tracing::warn!(%error, "rows whose time is over cannot be swept out"),
         }
     }

@@ -16,7 +16,8 @@
 //! - `codec`: what is in a frame. `segment`: frames in files, and which damage is which.
 //! - [`disk`]: the few file operations, behind a seam that tests make fail.
 //! - `order`: what the writer is asked. `writer`: the one thread that writes. `announcer`: the one that shows
-//!   what is durable. `checkpoint`: the one that empties the memory into the `store`.
+//!   what is durable. `checkpoint`: the one that empties the memory into the `store`. `compaction`: when its files
+//!   are rewritten.
 //! - `view`: what readers see, and `changes` to it: `rows`, `tail`s, and the `catalog` of segments. `merge`: scans over it.
 //! - `replay`: what happens at start. `older`: records that are no longer in memory.
 //! - `log`, `state`, `walk`: the ports.
@@ -26,6 +27,7 @@ mod catalog;
 mod changes;
 mod checkpoint;
 mod codec;
+mod compaction;
 pub mod disk;
 mod log;
 mod merge;
@@ -59,6 +61,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::announcer::Announcer;
 use self::checkpoint::Checkpointer;
+use self::compaction::Compactor;
 use self::disk::{Disk, RealDisk};
 use self::order::{Order, Prepared};
 use self::replay::Replay;
@@ -98,6 +101,8 @@ pub struct Options {
     pub checkpoint_bytes: NonZeroU64,
     /// Bytes of the newest records of each partition kept in memory.
     pub tail_bytes: usize,
+    /// How often the checkpoint's files are rewritten without rows that are gone.
+    pub compact_every: Duration,
 }
 
 impl Options {
@@ -115,6 +120,7 @@ impl Options {
             cache_bytes: state.cache_bytes,
             checkpoint_bytes: state.checkpoint_bytes,
             tail_bytes: 4 << 20,
+            compact_every: state.compact_every,
         }
     }
 }
@@ -226,7 +232,13 @@ impl Embedded {
         let epoch = view.read().epoch;
         let (orders, receiver) = mpsc::channel(WAITING);
         let (tell, announcements) = threads::sync_channel(ANNOUNCED);
+        let compactor = Compactor::new(store.clone(), clock.clone(), stats.clone(), options.compact_every);
         let checkpointer = Checkpointer {
+            compactor: compactor.map_err(|error| OpenError::Checkpoint {
+                dir: Store::path(&options.dir),
+                detail: error.to_string(),
+            })?,
+            stats: stats.clone(),
             store: store.clone(),
             view: view.clone(),
             clock: clock.clone(),
@@ -286,15 +298,16 @@ impl Embedded {
         written.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Rewrites the checkpoint, so that nothing is left in it of rows that were deleted or written over.
-    /// Takes as long as reading and writing all of it.
+    /// Writes a checkpoint and rewrites all of them, so that nothing is left of rows that were deleted or written
+    /// over. It happens by itself ([`Options::compact_every`]); this is for what cannot wait. Takes as long as
+    /// reading and writing all of it.
     ///
     /// # Errors
     /// As [`Embedded::checkpoint`].
     pub async fn compact(&self) -> Result<(), StoreError> {
         self.checkpoint().await?;
-        let store = self.store.clone();
-        let compacted = tokio::task::spawn_blocking(move || store.compact());
+        let (store, clock, stats) = (self.store.clone(), self.clock.clone(), self.stats.clone());
+        let compacted = tokio::task::spawn_blocking(move || store.compact(&*clock, &stats));
         compacted.await.map_err(|_| StoreError::Closed)?
     }
 

@@ -1,6 +1,7 @@
-//! How much the embedded store has written.
+//! How much the embedded store has written and rewritten.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Counts since the store was opened.
 #[derive(Debug, Default)]
@@ -8,6 +9,9 @@ pub struct Stats {
     frames: AtomicU64,
     bytes: AtomicU64,
     batches: AtomicU64,
+    compactions: AtomicU64,
+    compacted_micros: AtomicU64,
+    swept: AtomicU64,
 }
 
 impl Stats {
@@ -27,6 +31,34 @@ impl Stats {
     #[must_use]
     pub fn batches(&self) -> u64 {
         self.batches.load(Ordering::Relaxed)
+    }
+
+    /// How often its files were rewritten without what is gone.
+    #[must_use]
+    pub fn compactions(&self) -> u64 {
+        self.compactions.load(Ordering::Relaxed)
+    }
+
+    /// How long that took, all together.
+    #[must_use]
+    pub fn compacted_for(&self) -> Duration {
+        Duration::from_micros(self.compacted_micros.load(Ordering::Relaxed))
+    }
+
+    /// Rows that were deleted because their time was over.
+    #[must_use]
+    pub fn swept(&self) -> u64 {
+        self.swept.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn compacted(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.compacted_micros.fetch_add(micros, Ordering::Relaxed);
+        self.compactions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn swept_out(&self, rows: usize) {
+        self.swept.fetch_add(rows as u64, Ordering::Relaxed);
     }
 
     pub(super) fn wrote(&self, bytes: u64, batches: u64) {

@@ -7,36 +7,79 @@
 use std::num::NonZeroU64;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fjall::config::CompressionPolicy;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::time::Timestamp;
 
-use super::OpenError;
 use super::catalog::SegmentInfo;
 use super::rows::{Range, Slot};
 use super::saved::{Frozen, Saved};
+use super::{OpenError, Stats};
 
 /// The key of what is saved beside the rows; it and those of segments sort before every row.
 const SAVED: &[u8] = &[0];
+/// The key of when the files were rewritten last; before those of segments, which are longer.
+const COMPACTED: &[u8] = &[0, 0];
 /// What follows the keys of segments.
 const ROWS: &[u8] = &[1];
 /// Ingested tables that may wait for compaction: each is one more to look into for a row.
 const TABLES_WAITING: usize = 12;
 
+/// How often files are looked after that a merge has replaced, and the pause between: a read takes far less.
+const DROPPED_WITHIN: u32 = 100;
+const DROP_PAUSE: Duration = Duration::from_millis(100);
+
 /// What is known of segments.
 pub(super) type Segments = Vec<(u64, SegmentInfo)>;
 
 /// The store.
-pub(super) struct Store(RwLock<Option<Open>>);
+pub(super) struct Store {
+    open: RwLock<Option<Open>>,
+    /// One rewrites the files at a time.
+    compacting: Mutex<()>,
+    is_compacting: AtomicBool,
+}
 
 #[derive(Clone)]
 struct Open {
     database: Database,
     rows: Keyspace,
+}
+
+impl Open {
+    fn note_compacted(&self, at: Timestamp) -> Result<(), StoreError> {
+        self.rows.insert(COMPACTED, at.as_micros().to_be_bytes().as_slice()).map_err(failed)
+    }
+
+    /// The files that hold rows.
+    fn tables(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let entries = std::fs::read_dir(self.rows.path().join("tables")).map_err(failed)?;
+        entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
+    }
+
+    /// Waits until files are deleted that a merge has replaced.
+    ///
+    /// The store keeps them as a former version for whoever might read it, and looks whether somebody does only when
+    /// it makes a table of what was written singly (lsm-tree 3.1.10, `SuperVersions::maintenance`; fjall 3.1.13,
+    /// `Keyspace::inner_rotate_memtable`). So something is written, which also moves the horizon of readers on.
+    fn drop_files(&self, former: &[PathBuf], note: Timestamp) -> Result<(), StoreError> {
+        for _ in 0..DROPPED_WITHIN {
+            self.note_compacted(note)?;
+            self.rows.rotate_memtable_and_wait().map_err(failed)?;
+            if !former.iter().any(|table| table.exists()) {
+                return Ok(());
+            }
+            std::thread::sleep(DROP_PAUSE);
+        }
+        Err(failed("its former files are still being read"))
+    }
 }
 
 fn failed(error: impl std::fmt::Display) -> StoreError {
@@ -65,16 +108,20 @@ impl Store {
                 .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
         };
         let rows = database.keyspace("rows", options).map_err(damaged)?;
-        Ok(Self(RwLock::new(Some(Open { database, rows }))))
+        Ok(Self {
+            open: RwLock::new(Some(Open { database, rows })),
+            compacting: Mutex::new(()),
+            is_compacting: AtomicBool::new(false),
+        })
     }
 
     fn open_one(&self) -> Result<Open, StoreError> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(StoreError::Closed)
+        self.open.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(StoreError::Closed)
     }
 
     /// Closes it, so that it can be opened again.
     pub(super) fn close(&self) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.open.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// What the newest checkpoint saved, and the segments it knows.
@@ -87,7 +134,7 @@ impl Store {
         let Some(stored) = rows.get(SAVED).map_err(|error| told(&error))? else { return Ok(None) };
         let saved = serde_json::from_slice(&stored).map_err(|error| told(&error))?;
         let mut segments = Vec::new();
-        for entry in rows.range::<&[u8], _>((Bound::Excluded(SAVED), Bound::Excluded(ROWS))) {
+        for entry in rows.range::<&[u8], _>((Bound::Excluded(COMPACTED), Bound::Excluded(ROWS))) {
             let (key, value) = entry.into_inner().map_err(|error| told(&error))?;
             let id = key.get(1..9).and_then(|id| id.try_into().ok()).map(u64::from_be_bytes);
             let id = id.ok_or_else(|| format!("a segment is known as {key:?}"))?;
@@ -119,10 +166,17 @@ impl Store {
         }))
     }
 
-    /// Whether so many checkpoints wait to be merged that reading would suffer from one more.
+    /// Whether all of it is being rewritten.
+    #[must_use]
+    pub(super) fn is_compacting(&self) -> bool {
+        self.is_compacting.load(Ordering::Relaxed)
+    }
+
+    /// Whether so many checkpoints wait to be merged that reading would suffer from one more. While everything is
+    /// rewritten nothing else is merged, and waiting for it would only stop commits.
     #[must_use]
     pub(super) fn is_behind(&self) -> bool {
-        self.open_one().is_ok_and(|open| open.rows.l0_table_count() > TABLES_WAITING)
+        !self.is_compacting() && self.open_one().is_ok_and(|open| open.rows.l0_table_count() > TABLES_WAITING)
     }
 
     /// Writes frozen rows and what goes with them. Rows whose time is over are left out.
@@ -162,7 +216,10 @@ impl Store {
     }
 
     /// Looks at `count` rows from `from` on, and deletes those whose time is over, if they may `go`.
-    /// Returns the row to go on from, `None` at the end.
+    /// Returns the row to go on from, `None` at the end, and how many it has deleted.
+    ///
+    /// They are deleted by an ingestion, as all that is written here: what goes through the store's own journal
+    /// stays in it for as long as little else does.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -172,28 +229,71 @@ impl Store {
         count: usize,
         now: Timestamp,
         go: impl Fn(&[u8]) -> bool,
-    ) -> Result<Option<Bytes>, StoreError> {
+    ) -> Result<(Option<Bytes>, usize), StoreError> {
         let open = self.open_one()?;
         let from = from.map_or(ROWS, |from| from);
+        let (mut ended, mut next) = (Vec::new(), None);
         for (looked_at, entry) in open.rows.range(from..).enumerate() {
             let (key, value) = entry.into_inner().map_err(failed)?;
             if looked_at >= count {
-                return Ok(Some(Bytes::copy_from_slice(&key)));
+                next = Some(Bytes::copy_from_slice(&key));
+                break;
             }
             let expires = value.first_chunk::<8>().map_or(i64::MAX, |at| i64::from_be_bytes(*at));
             if expires <= now.as_micros() && go(&key) {
-                open.rows.remove(key).map_err(failed)?;
+                ended.push(key);
             }
         }
-        Ok(None)
+        let count = ended.len();
+        if count > 0 {
+            let mut ingestion = open.rows.start_ingestion().map_err(failed)?;
+            for key in ended {
+                ingestion.write_tombstone(key).map_err(failed)?;
+            }
+            ingestion.finish().map_err(failed)?;
+        }
+        Ok((next, count))
     }
 
-    /// Rewrites everything, so that nothing is left of what was deleted or written over.
+    /// When the files were rewritten last.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub(super) fn compact(&self) -> Result<(), StoreError> {
-        self.open_one()?.rows.major_compact().map_err(failed)
+    pub(super) fn compacted_at(&self) -> Result<Option<Timestamp>, StoreError> {
+        let stored = self.open_one()?.rows.get(COMPACTED).map_err(failed)?;
+        let at = stored.as_deref().and_then(|stored| stored.first_chunk::<8>());
+        Ok(at.map(|at| Timestamp::from_micros(i64::from_be_bytes(*at))))
+    }
+
+    /// Notes when the files were rewritten.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub(super) fn note_compacted(&self, at: Timestamp) -> Result<(), StoreError> {
+        self.open_one()?.note_compacted(at)
+    }
+
+    /// Rewrites everything, so that nothing is left of what was deleted or written over before. Checkpoints may be
+    /// written meanwhile; the store merges none of them before it is done.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], also where somebody has read the former files for long: they are still there.
+    pub(super) fn compact(&self, clock: &dyn Clock, stats: &Stats) -> Result<(), StoreError> {
+        let _one = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, began) = (clock.now(), clock.elapsed());
+        let former_at = self.compacted_at()?;
+        let open = self.open_one()?;
+        let former = open.tables()?;
+        self.is_compacting.store(true, Ordering::Relaxed);
+        let rewritten = open.rows.major_compact();
+        self.is_compacting.store(false, Ordering::Relaxed);
+        rewritten.map_err(failed)?;
+        open.drop_files(&former, former_at.unwrap_or(at))?;
+        open.note_compacted(at)?;
+        let took = clock.elapsed().saturating_sub(began);
+        stats.compacted(took);
+        tracing::info!(took_ms = took.as_millis(), "the store's files are rewritten without what is gone");
+        Ok(())
     }
 
     /// The folder of the store inside that of the embedded store.

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a promise that is broken panics")]
 
+mod bytes;
 mod crash;
 mod damage;
 mod disk;

@@ -19,8 +19,8 @@ const FILES: u64 = 8 << 30;
 /// What promises are held against, as it is configured.
 #[derive(Debug, Clone)]
 pub struct Proving {
-    /// How long the log keeps records.
-    pub log_retention: Duration,
+    /// How old a record of the log that has been worked off becomes.
+    pub oldest_record: Duration,
     /// How long what was seen is remembered.
     pub marker_ttl: Duration,
     /// Where the embedded store keeps its files; none where the data is elsewhere.
@@ -41,7 +41,7 @@ impl Administration {
             ports: self.ports.clone(),
             keys: self.keys.clone(),
             tenants: self.tenants.clone(),
-            log_retention: self.proving.log_retention,
+            oldest_record: self.proving.oldest_record,
             marker_ttl: self.proving.marker_ttl,
             records: RECORDS,
         };
@@ -62,6 +62,7 @@ impl From<ProveError> for AdministrationError {
             ProveError::Store(error) => Self::Store(error),
             ProveError::Keys(error) => Self::Keys(error),
             ProveError::Audit(error) => Self::AuditRead(error),
+            ProveError::Unknown(tenant) => Self::UnknownTenant(tenant),
         }
     }
 }

@@ -247,6 +247,12 @@ impl Found {
         Some((tenant, key.to_owned()))
     }
 
+    /// Whose it is, where that can be told.
+    pub(super) fn tenant(&self) -> Option<TenantId> {
+        let named = self.letter.as_ref().ok().and_then(|letter| letter.tenant.clone());
+        named.or_else(|| self.about().map(|(tenant, _)| tenant))
+    }
+
     pub(super) fn summary(&self) -> Summary {
         let (tenant, about) = self.about().unzip();
         match &self.letter {
@@ -280,9 +286,8 @@ impl Found {
     }
 
     pub(super) fn matches(&self, reason: Option<DeadReason>, tenant: Option<&TenantId>) -> bool {
-        let summary = || self.summary();
         reason.is_none_or(|reason| self.letter.as_ref().is_ok_and(|letter| letter.reason == reason))
-            && tenant.is_none_or(|tenant| summary().tenant.as_ref() == Some(tenant))
+            && tenant.is_none_or(|tenant| self.tenant().as_ref() == Some(tenant))
     }
 
     pub(super) fn shown(&self) -> Letter {

@@ -3,7 +3,7 @@
 //! # Contract
 //! A replay appends the original to its topic again and nothing else: it goes through the same checks as a
 //! first delivery, and may end in dlq once more, as another letter. Letters are never changed or removed;
-//! the log's retention ends them. Nothing that is sealed is opened for showing.
+//! the log's retention ends them, and where it is shorter the tenant's `retention.dlq`. Nothing that is sealed is opened for showing.
 //!
 //! Replaying twice does no harm (I3), nor does replaying what has been handled by another way:
 //! - a customer's act is recognised by its marker: who gave it up wrote none, whoever applies it writes one.
@@ -24,8 +24,9 @@
 //!
 //! # Layout
 //! - This file: the operations. `scan`: letters in order, from a place on.
-//! - `letter`: a letter as operators see it. `way`: what becomes of one, pure.
+//! - `letter`: a letter as operators see it. `kept`: which are not over yet. `way`: what becomes of one, pure.
 
+mod kept;
 mod letter;
 mod scan;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use heddle_actors::ports::{Options, Ports};
+use heddle_actors::tenants::Tenants;
 use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::keys::{Keys, KeysError, Missing};
@@ -49,6 +51,7 @@ use heddle_schemas::topic::{Offset, Topic};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::kept::Kept;
 use self::letter::Found;
 pub use self::letter::{InvalidLetterId, Letter, LetterId, OriginalState, Place, Summary};
 use self::scan::Scan;
@@ -68,7 +71,7 @@ pub const MAX_AGE: Duration = Duration::from_secs(86_400);
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLettersError {
     /// There is no such letter.
-    #[error("there is no letter {0}; the log's retention may have ended it")]
+    #[error("there is no letter {0}; log.retention or its tenant's retention.dlq may have ended it")]
     Unknown(LetterId),
     /// The request makes no sense.
     #[error("{0}")]
@@ -221,19 +224,21 @@ pub struct DeadLetters {
     log: Arc<dyn Log>,
     keys: Arc<dyn Keys>,
     clock: Arc<dyn Clock>,
+    tenants: Arc<Tenants>,
     metrics: Arc<Metrics>,
     answer_within: Duration,
     marker_ttl: Duration,
 }
 
 impl DeadLetters {
-    /// Over these ports, for actors with these options.
+    /// Over these ports, for these tenants and actors with these options.
     #[must_use]
-    pub fn new(ports: &Ports, options: &Options, metrics: Arc<Metrics>) -> Self {
+    pub fn new(ports: &Ports, tenants: Arc<Tenants>, options: &Options, metrics: Arc<Metrics>) -> Self {
         Self {
             log: ports.log.clone(),
             keys: ports.keys.clone(),
             clock: ports.clock.clone(),
+            tenants,
             metrics,
             answer_within: options.answer_within,
             marker_ttl: options.marker_ttl,
@@ -246,7 +251,7 @@ impl DeadLetters {
     /// [`DeadLettersError`].
     pub async fn list(&self, filters: &Filters) -> Result<Page, DeadLettersError> {
         let limit = filters.limit.unwrap_or(LISTED).clamp(1, MOST);
-        let mut scan = Scan::begin(&*self.log, filters, None).await?;
+        let mut scan = Scan::begin(&*self.log, filters, self.kept(), None).await?;
         let mut items = Vec::new();
         while items.len() < limit
             && let Some(found) = scan.next().await?
@@ -261,8 +266,17 @@ impl DeadLetters {
     /// # Errors
     /// [`DeadLettersError`].
     pub async fn show(&self, id: LetterId) -> Result<Letter, DeadLettersError> {
-        let found = scan::find(&*self.log, id).await?.ok_or(DeadLettersError::Unknown(id))?;
+        let found = self.find(id).await?.ok_or(DeadLettersError::Unknown(id))?;
         Ok(found.shown())
+    }
+
+    fn kept(&self) -> Kept<'_> {
+        Kept { tenants: &self.tenants, now: self.clock.now() }
+    }
+
+    async fn find(&self, id: LetterId) -> Result<Option<Found>, StoreError> {
+        let found = scan::find(&*self.log, id).await?;
+        Ok(found.filter(|found| self.kept().holds(found)))
     }
 
     /// Puts originals back on their way. Doing it again does no harm: see the module.
@@ -299,7 +313,7 @@ impl DeadLetters {
                 && bytes < TOGETHER.1
                 && let Some(id) = ids.next()
             {
-                match scan::find(&*self.log, id).await? {
+                match self.find(id).await? {
                     Some(found) => {
                         bytes += found.weight();
                         together.push(found);
@@ -310,7 +324,7 @@ impl DeadLetters {
             if together.is_empty() && unknown.is_empty() {
                 break;
             }
-            let detail = || "the log's retention may have ended it".to_owned();
+            let detail = || "log.retention or its tenant's retention.dlq may have ended it".to_owned();
             let unknown =
                 unknown.into_iter().map(|id| self.told(replay, id, Outcome::Unknown, None, detail()));
             items.extend(unknown);
@@ -327,7 +341,7 @@ impl DeadLetters {
         replay: &Replay,
     ) -> Result<Replayed, DeadLettersError> {
         let limit = filters.limit.unwrap_or(MOST).clamp(1, MOST);
-        let mut scan = Scan::begin(&*self.log, filters, until).await?;
+        let mut scan = Scan::begin(&*self.log, filters, self.kept(), until).await?;
         let mut items = Vec::new();
         loop {
             let (mut together, mut bytes) = (Vec::new(), 0);

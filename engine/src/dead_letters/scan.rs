@@ -12,6 +12,7 @@ use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Offset, Topic};
 
 use super::Filters;
+use super::kept::Kept;
 use super::letter::{Found, LetterId, Place};
 
 /// What is fetched and waits to be merged, at most, all partitions together; and of each one at least.
@@ -25,6 +26,7 @@ const LOOKED_AT: (usize, usize) = (20_000, 128 << 20);
 pub(super) struct Scan<'a> {
     log: &'a dyn Log,
     filters: &'a Filters,
+    kept: Kept<'a>,
     lanes: Vec<Lane>,
     fetch: FetchLimit,
     looked_at: (usize, usize),
@@ -60,6 +62,7 @@ impl<'a> Scan<'a> {
     pub(super) async fn begin(
         log: &'a dyn Log,
         filters: &'a Filters,
+        kept: Kept<'a>,
         until: Option<&[LetterId]>,
     ) -> Result<Self, StoreError> {
         let partitions = log.partitions(Topic::Dlq);
@@ -91,7 +94,7 @@ impl<'a> Scan<'a> {
             records: (FETCH.records / share).max(FETCH_LEAST.records),
             bytes: (FETCH.bytes / share).max(FETCH_LEAST.bytes),
         };
-        Ok(Self { log, filters, lanes, fetch, looked_at: (0, 0) })
+        Ok(Self { log, filters, kept, lanes, fetch, looked_at: (0, 0) })
     }
 
     /// The next letter that matches; none at the end, or when enough was looked at.
@@ -114,7 +117,7 @@ impl<'a> Scan<'a> {
             lane.since = None;
             self.looked_at.0 += 1;
             self.looked_at.1 += found.weight();
-            if found.matches(self.filters.reason, self.filters.tenant.as_ref()) {
+            if found.matches(self.filters.reason, self.filters.tenant.as_ref()) && self.kept.holds(&found) {
                 return Ok(Some(found));
             }
         }

@@ -94,7 +94,7 @@ impl Site {
         };
         let system = System::start(ports.clone(), Options::default()).await.unwrap();
         let metrics = Arc::new(Metrics::register(&Registry::new()));
-        let letters = DeadLetters::new(&ports, &Options::default(), metrics);
+        let letters = DeadLetters::new(&ports, system.tenants.clone(), &Options::default(), metrics);
         Self { disk, clock, channel, poison, ports, system, letters }
     }
 
@@ -315,6 +315,31 @@ async fn a_late_message_is_recorded_and_not_answered_and_a_forgotten_one_stays()
     // Its marker is about to end.
     site.clock.jump_forward(240 * HOUR);
     assert_eq!(site.replay(&[0]).await[0].0, Outcome::TooOld);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_that_is_older_than_its_tenant_keeps_letters_is_as_one_that_is_gone() {
+    let site = Site::with_acme().await;
+    let mut short = tenant("acme", &["1"]);
+    short.retention.dlq = Some(24 * HOUR);
+    site.system.tenants.apply(short).await.unwrap();
+    site.reply(1).await;
+    let elsewhere = TopicPartition { topic: Topic::Outbound, partition: 0 };
+    site.letter(elsewhere, "+16505551234", Bytes::from_static(b"{}"));
+    site.clock.jump_forward(24 * HOUR - Duration::from_secs(1));
+    assert!(site.letters.show(at(0)).await.is_ok());
+    assert_eq!(site.list().await.len(), 2);
+
+    site.clock.jump_forward(Duration::from_secs(1));
+    let refused = site.letters.show(at(0)).await.unwrap_err().to_string();
+    assert!(refused.contains("retention.dlq"), "{refused}");
+    let left: Vec<_> = site.list().await.into_iter().map(|letter| letter.id).collect();
+    assert_eq!(left, [at(1)], "that of no tenant lives as long as its topic");
+    let named = Replay { ids: Some(vec![at(0)]), max_age: 240 * HOUR, ..Replay::default() };
+    let all = Replay { ids: None, filters: Some(Filters::default()), ..named.clone() };
+    assert_eq!(site.letters.replay(&named).await.unwrap().items[0].outcome, Outcome::Unknown);
+    assert!(site.letters.replay(&all).await.unwrap().items.iter().all(|fate| fate.id != at(0)));
+    assert_eq!(site.sent(), 0);
 }
 
 #[tokio::test(start_paused = true)]

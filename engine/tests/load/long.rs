@@ -101,7 +101,7 @@ impl Site {
                 target: None,
                 act: Box::new(act),
             };
-            thread.write(number, &Row { entries: vec![entry] }, expires)
+            thread.write(number, &Row { at: None, entries: vec![entry] }, expires)
         };
         let first = head.next_row;
         let batches: Vec<_> = (first..first + rows).step_by(200).collect();

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::V;
 use crate::id::AccountKey;
+use crate::retention::Former;
 use crate::sealed::Sealed;
 use crate::tenant::Tenant;
 use crate::time::Timestamp;
@@ -20,6 +21,12 @@ pub struct TenantRecord {
     pub at: Timestamp,
     /// The configuration; its secrets read `[redacted]`.
     pub config: Tenant,
+    /// How often `retention` has been changed.
+    #[serde(default)]
+    pub retentions: u64,
+    /// What it was before, where rows may be left that were promised it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<Former>,
     /// [`TenantSecrets`], bound to topic tenants and the tenant's id. In records from before channels had keys of
     /// their own, those of channels too.
     pub secrets: Sealed,

@@ -10,8 +10,9 @@ use heddle_schemas::consent::words::ConsentWords;
 use heddle_schemas::hours::Hours;
 use heddle_schemas::id::{AccountId, ChannelKind, TenantId};
 use heddle_schemas::ports::knowledge::{Document, DocumentFormat};
+use heddle_schemas::retention::Retention;
 use heddle_schemas::sealed::Secret;
-use heddle_schemas::tenant::{Agent, ChannelAccount, KnowledgeBase, Llm, Quota, Retention, Tenant, Tools};
+use heddle_schemas::tenant::{Agent, ChannelAccount, KnowledgeBase, Llm, Quota, Tenant, Tools};
 use sha2::{Digest, Sha256};
 
 use super::options::Options;
