@@ -51,7 +51,8 @@ pub async fn record(
     let row = Key::contact(tenant, contact);
     let place = aad(&row, &Evidence::column(*key));
     let text = text.as_ref().map(|text| cipher.seal(&place, text.as_bytes()));
-    let evidence = Evidence { at: *at, how: *how, key: *key, text };
+    let known_at = Some(ports.clock.now());
+    let evidence = Evidence { at: *at, how: *how, key: *key, text, known_at };
     let mut found = ports.state.get(&row).await?;
     let merged = loop {
         let before = match &found {

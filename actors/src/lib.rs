@@ -18,6 +18,7 @@
 //! - [`erasure`]: erasures of contacts, and how far they have come; [`removal`]: deletions of tenants;
 //!   [`housekeeping`]: who sees to it that they go on.
 //! - [`audit`]: who did what, when and why; [`security`]: what looks like an attack.
+//! - [`promises`]: whether what is promised holds, by what is stored.
 //! - [`account`]: the only sender: paces, journals, settles.
 //! - [`publish`]: records on their way out; [`commit`]: writes a batch until it is written;
 //!   [`metrics`]: what operators watch.
@@ -35,6 +36,7 @@ pub mod ingress;
 pub mod metrics;
 pub mod partition;
 pub mod ports;
+pub mod promises;
 pub mod publish;
 pub mod quota;
 pub mod reception;

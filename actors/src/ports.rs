@@ -95,6 +95,8 @@ pub struct Options {
     pub log_retention: Duration,
     /// How long markers of seen messages and journals of sends are kept: longer than any redelivery.
     pub marker_ttl: Duration,
+    /// The region that log and state are in.
+    pub region: String,
 }
 
 impl Options {
@@ -116,6 +118,7 @@ impl Options {
             answer_deadline: engine.answer_deadline,
             answer_within: engine.answer_within,
             log_retention: config.log.retention,
+            region: config.node.region.clone(),
             ..Self::default()
         }
     }
@@ -143,6 +146,7 @@ impl Default for Options {
             log_retention: Duration::ZERO,
             // Ten days: WhatsApp retries webhooks for seven, and a day each for the log and the dlq.
             marker_ttl: Duration::from_secs(10 * 86_400),
+            region: config::Node::default().region,
         }
     }
 }

@@ -392,10 +392,10 @@ impl Found {
         let Row { key, value, .. } = row;
         match key.table() {
             Table::Head | Table::History | Table::Marker | Table::Claim | Table::Delivery | Table::Tool => {
-                self.conversations.extend(key.of_conversation_row());
+                self.conversations.extend(key.conversation());
             }
             Table::Send | Table::Backlog => {
-                let Some(account) = key.of_account_row() else { return };
+                let Some(account) = key.account() else { return };
                 let sends = self.accounts.entry(account).or_default();
                 sends.extend((key.table() == Table::Send).then(|| OutboundId::from_row(key.row())).flatten());
             }

@@ -72,8 +72,7 @@ impl System {
     /// # Errors
     /// When the tenants cannot be read, or the log keeps records longer than one of them was promised.
     pub async fn start(ports: Ports, options: Options) -> Result<Self, TenantsError> {
-        let (tenants, followed) =
-            Tenants::load(ports.log.clone(), ports.keys.clone(), ports.clock.clone()).await?;
+        let (tenants, followed) = Tenants::load(&ports, &options.region).await?;
         tenants.limit_retention(options.log_retention)?;
         let mut following = JoinSet::new();
         for (partition, next) in followed {

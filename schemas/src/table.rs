@@ -8,7 +8,7 @@
 //! |---|---|---|---|---|
 //! | head | conversation | none | state of the conversation | as the contact |
 //! | history | conversation | sequence | what one commit added to the thread, sealed | tenant's retention |
-//! | marker | conversation | message key | nothing: the message has been seen | longer than every redelivery |
+//! | marker | conversation | message key | that the message has been seen, and in which turn | longer than every redelivery |
 //! | claim | conversation | turn | who calls outside for the turn | as markers |
 //! | delivery | conversation | outbound id | how far a sent message has come | tenant's retention |
 //! | agenda | topic partition | due, id | what waits | until done |
@@ -16,7 +16,7 @@
 //! | backlog | account | kind, then outbound id or sequence | unknown sends, and what waits for the account | until sent |
 //! | alias | tenant | keyed hash of an id | the contact | as the contact |
 //! | contact | tenant | contact | its consents, opt-outs and restriction, what is personal of them sealed | as the tenant |
-//! | key | tenant | `t` or contact | a wrapped key | until erased |
+//! | key | tenant, or none | `t`, contact or channel account | a wrapped key; without a tenant, to which master key and region the store belongs | until erased |
 //! | document | tenant | document, or none | a document, sealed; without one, the version of all of them | until removed |
 //! | quota | tenant | month | what was spent, and which chunks are out | as the tenant |
 //! | spend | chunk of a quota | turn, attempt | what a call may cost, then what the turn cost | until its month is long over |
@@ -458,6 +458,26 @@ impl Key {
         Self::new(Table::Key, tenant.as_str(), &[b"c", &contact.to_bytes()], &[])
     }
 
+    /// The wrapped key of a channel account's credentials.
+    #[must_use]
+    pub fn channel_key(account: &AccountKey) -> Self {
+        let AccountKey { tenant, channel, account } = account;
+        let parts: [&[u8]; 4] = [b"a", channel.as_str().as_bytes(), b"/", account.as_str().as_bytes()];
+        Self::new(Table::Key, tenant.as_str(), &parts, &[])
+    }
+
+    /// The row of no tenant by which a store knows its master key.
+    #[must_use]
+    pub fn master_check() -> Self {
+        Self::new(Table::Key, "", &[b"m"], &[])
+    }
+
+    /// The row of no tenant that says to which region a store belongs.
+    #[must_use]
+    pub fn region() -> Self {
+        Self::new(Table::Key, "", &[b"r"], &[])
+    }
+
     /// A document of a tenant.
     #[must_use]
     pub fn document(tenant: &TenantId, document: &str) -> Self {
@@ -611,32 +631,47 @@ impl Key {
         Parts::of(&self.bytes).agenda()
     }
 
-    /// The conversation whose row it is; `None` for tables that have none.
+    /// The conversation whose row it is; `None` for tables of something else, and for a key that no id made.
     #[must_use]
-    pub fn of_conversation_row(&self) -> Option<ConversationId> {
-        use Table::{Claim, Delivery, Head, History, Marker, Tool};
-        if !matches!(self.table(), Head | History | Marker | Claim | Delivery | Tool) {
-            return None;
-        }
-        let (account, contact) = self.id().split_last_chunk::<16>()?;
-        let AccountKey { tenant, channel, account } = self.account(account.strip_suffix(b"/")?)?;
+    pub fn conversation(&self) -> Option<ConversationId> {
+        let of_conversations =
+            [Table::Head, Table::History, Table::Marker, Table::Claim, Table::Delivery, Table::Tool];
+        let parts = Parts::of(&self.bytes);
+        let (account, contact) = parts.id.split_last_chunk::<16>()?;
+        let account = account.strip_suffix(b"/").filter(|_| of_conversations.contains(&parts.table))?;
+        let AccountKey { tenant, channel, account } = account_of(parts.tenant, account)?;
         Some(ConversationId { tenant, channel, account, contact: ContactId::from_bytes(*contact) })
     }
 
-    /// The account whose row it is; `None` for tables that have none.
+    /// The account whose row it is; `None` as for [`Key::conversation`].
     #[must_use]
-    pub fn of_account_row(&self) -> Option<AccountKey> {
-        matches!(self.table(), Table::Send | Table::Backlog).then(|| self.account(self.id()))?
+    pub fn account(&self) -> Option<AccountKey> {
+        let parts = Parts::of(&self.bytes);
+        let is_accounts = matches!(parts.table, Table::Send | Table::Backlog);
+        account_of(parts.tenant, parts.id).filter(|_| is_accounts)
     }
 
-    fn account(&self, id: &[u8]) -> Option<AccountKey> {
-        let (channel, account) = std::str::from_utf8(id).ok()?.split_once('/')?;
-        Some(AccountKey {
-            tenant: self.tenant().parse().ok()?,
-            channel: channel.parse().ok()?,
-            account: account.parse().ok()?,
-        })
+    /// The contact about whom the row is, where it is about one.
+    #[must_use]
+    pub fn about(&self) -> Option<ContactId> {
+        let contact = |id: &[u8]| Some(ContactId::from_bytes(id.try_into().ok()?));
+        match self.table() {
+            Table::Contact => contact(self.id()),
+            Table::Key => contact(self.id().strip_prefix(b"c")?),
+            Table::Send => OutboundId::from_row(self.row()).map(|id| id.contact),
+            Table::Spend => contact(self.row().first_chunk::<16>()?),
+            _ => self.conversation().map(|conversation| conversation.contact),
+        }
     }
+}
+
+fn account_of(tenant: &str, id: &[u8]) -> Option<AccountKey> {
+    let (channel, account) = std::str::from_utf8(id).ok()?.split_once('/')?;
+    Some(AccountKey {
+        tenant: tenant.parse().ok()?,
+        channel: channel.parse().ok()?,
+        account: account.parse().ok()?,
+    })
 }
 
 impl fmt::Debug for Key {
@@ -782,6 +817,44 @@ mod tests {
     }
 
     #[test]
+    fn a_key_says_whose_it_is() {
+        // A contact's bytes may be anything, a slash too.
+        let of = conversation("acme", b'/');
+        let account =
+            AccountKey { tenant: of.tenant.clone(), channel: of.channel, account: of.account.clone() };
+        let turn = TurnId(MessageKey::from_bytes([3; 16]));
+        let outbound = OutboundId { contact: of.contact, turn, index: 1 };
+        for key in [
+            Key::head(&of),
+            Key::history(&of, 1),
+            Key::marker(&of, turn.0),
+            Key::claim(&of, turn),
+            Key::delivery(&of, &outbound),
+            Key::tool(&of, turn, 1),
+        ] {
+            assert_eq!((key.conversation(), key.account()), (Some(of.clone()), None), "{key:?}");
+            assert_eq!(key.about(), Some(of.contact), "{key:?}");
+        }
+        for key in [Key::send(&account, &outbound), Key::backlog(&account, 1)] {
+            assert_eq!((key.conversation(), key.account()), (None, Some(account.clone())), "{key:?}");
+        }
+        let spent = SpentBy::new(of.contact, turn, 1);
+        for key in [
+            Key::send(&account, &outbound),
+            Key::contact(&of.tenant, of.contact),
+            Key::contact_key(&of.tenant, of.contact),
+            Key::spend(&of.tenant, ChunkId::from_bytes([4; 16]), &spent),
+        ] {
+            assert_eq!(key.about(), Some(of.contact), "{key:?}");
+        }
+        for key in
+            [Key::tenant_key(&of.tenant), Key::alias(&of.tenant, turn.0), Key::document(&of.tenant, "x")]
+        {
+            assert_eq!((key.about(), key.conversation(), key.account()), (None, None, None), "{key:?}");
+        }
+    }
+
+    #[test]
     fn an_agenda_says_whose_it_is() {
         for topic in Topic::ALL {
             let of = TopicPartition { topic, partition: 70_000 };
@@ -814,26 +887,16 @@ mod tests {
             Key::tool(&of, turn, 1),
         ];
         for key in of_conversation {
-            assert_eq!(
-                (key.of_conversation_row(), key.of_account_row()),
-                (Some(of.clone()), None),
-                "{key:?}"
-            );
+            assert_eq!((key.conversation(), key.account()), (Some(of.clone()), None), "{key:?}");
         }
         let account = of.account();
         for key in
             [Key::send(&account, &outbound), Key::backlog(&account, 7), Key::unknown(&account, &outbound)]
         {
-            assert_eq!(
-                (key.of_conversation_row(), key.of_account_row()),
-                (None, Some(account.clone())),
-                "{key:?}"
-            );
+            assert_eq!((key.conversation(), key.account()), (None, Some(account.clone())), "{key:?}");
         }
         let others = [Key::tenant_key(&of.tenant), Key::document(&of.tenant, "a/b")];
-        assert!(
-            others.iter().all(|key| key.of_conversation_row().is_none() && key.of_account_row().is_none())
-        );
+        assert!(others.iter().all(|key| key.conversation().is_none() && key.account().is_none()));
     }
 
     #[test]

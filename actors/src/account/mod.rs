@@ -3,7 +3,8 @@
 //! Contract: messages of one conversation leave strictly in the order they were decided, the next one
 //! only when the one before is settled; conversations do not wait for each other. The account's limits
 //! are kept ([`pacing`]), passing trouble pauses it ([`breaker`]), and a token that is refused stops it
-//! until the tenant is configured anew or a probe comes through. What does not fit into memory, or waits
+//! until the tenant is configured anew or a probe comes through. What waits for an account that is disconnected is
+//! settled as withheld. What does not fit into memory, or waits
 //! for a stopped account, is moved to the account's backlog in the state store and acknowledged, so one
 //! account never holds up the others of its partition.
 //!
@@ -169,6 +170,7 @@ impl Actor for Account {
             breaker: Breaker::default(),
             stopped: None,
             proving: false,
+            cut_off: false,
             sends: JoinSet::new(),
             look: None,
             handled: 0,

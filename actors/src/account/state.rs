@@ -82,6 +82,8 @@ pub(super) struct AccountState {
     pub(super) stopped: Option<Stopped>,
     /// Stopped before, and nothing has come through since.
     pub(super) proving: bool,
+    /// The account is known to be disconnected.
+    pub(super) cut_off: bool,
     pub(super) sends: JoinSet<()>,
     pub(super) look: Option<(Duration, Timer<AccountMessage>)>,
     pub(super) handled: u64,

@@ -23,8 +23,12 @@ impl Conversation {
         receipt: &Receipt,
     ) -> Result<(), Fault> {
         if !self.is_of_deleted().await? {
-            let detail = format!("tenant {} is not known", self.id.tenant);
-            return Err(Fault::Dead { reason: DeadReason::UnknownTenant, detail });
+            let id = &self.id.tenant;
+            let (reason, detail) = match self.context.tenants.check_region(id) {
+                Err(elsewhere) => (DeadReason::Region, elsewhere.to_string()),
+                Ok(()) => (DeadReason::UnknownTenant, format!("tenant {id} is not known")),
+            };
+            return Err(Fault::Dead { reason, detail });
         }
         if record.event == InboundEvent::Leave {
             self.drop_turn(state);

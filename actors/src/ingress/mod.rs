@@ -157,7 +157,14 @@ impl Ingress {
         let Context { ports, tenants, .. } = &self.context;
         let owner = |kind, account: &_| tenants.by_account(kind, account);
         let known = |tenant: &_| tenants.get(tenant).is_some();
-        admit(&record.value, &owner, &known, ports.clock.now())
+        let admitted = admit(&record.value, &owner, &known, ports.clock.now());
+        admitted.map_err(|why| {
+            let named = tenant_of(&record.value).filter(|_| why.reason == DeadReason::UnknownTenant);
+            match named.map(|tenant| tenants.check_region(&tenant)) {
+                Some(Err(elsewhere)) => Refused::new(DeadReason::Region, elsewhere.to_string()),
+                _ => why,
+            }
+        })
     }
 
     /// Writes the records of a group, whose tenant is one and the same.

@@ -39,8 +39,9 @@ use heddle_schemas::zone::{Date, Month};
 use serde::Serialize;
 
 use self::amounts::{Amounts, Totals};
-use self::journal::Spend;
-use self::ledger::{Closing, Ledger};
+pub(crate) use self::journal::Spend;
+use self::ledger::Closing;
+pub(crate) use self::ledger::Ledger;
 pub use self::purse::ChunkOf;
 use self::purse::{Held, LIFE, Purse};
 use crate::commit::{commit, read};

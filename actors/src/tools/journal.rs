@@ -17,7 +17,7 @@ use crate::commit::{commit, read};
 use crate::ports::Ports;
 
 /// The column of a row.
-const COLUMN: &str = "step";
+pub(crate) const COLUMN: &str = "step";
 
 /// The journal of one turn.
 pub struct Journal {

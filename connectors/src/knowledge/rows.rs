@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::keys::{Keys, TenantCipher, aad};
-use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError};
+use heddle_schemas::ports::knowledge::{DOCUMENT_COLUMN, Document, DocumentSummary, KnowledgeError};
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::ports::state::{Batch, Scan, State, Swap, Write};
 use heddle_schemas::sealed::Sealed;
@@ -19,9 +19,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::pool::Pool;
-
-/// The column of a document, for its associated data.
-const COLUMN: &str = "document";
 
 /// Rows that are read at once: each may have some MiB.
 pub(super) const PAGE: usize = 16;
@@ -81,7 +78,7 @@ impl Rows {
     pub(super) async fn put(&self, tenant: &TenantId, stored: Stored) -> Result<Vec<u8>, KnowledgeError> {
         let cipher = self.cipher(tenant).await?;
         let key = Key::document(tenant, &stored.document.id);
-        let place = aad(&key, COLUMN);
+        let place = aad(&key, DOCUMENT_COLUMN);
         let seal = move || serde_json::to_vec(&stored).map(|json| cipher.seal(&place, &json));
         let sealed = self.pool.run(seal).await.map_err(|detail| failed(tenant, detail))?;
         let sealed = sealed.map_err(|error| failed(tenant, error.to_string()))?;
@@ -193,7 +190,7 @@ fn version_row(tenant: &TenantId) -> Key {
 }
 
 fn opened(cipher: &dyn TenantCipher, (key, value): (Key, Bytes)) -> Result<Stored, KnowledgeError> {
-    let json = cipher.open(&aad(&key, COLUMN), &Sealed::from_bytes(value))?;
+    let json = cipher.open(&aad(&key, DOCUMENT_COLUMN), &Sealed::from_bytes(value))?;
     serde_json::from_slice(&json).map_err(|error| {
         KnowledgeError::Store(StoreError::Corrupt { detail: format!("row {key:?} is no document: {error}") })
     })

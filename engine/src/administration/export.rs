@@ -357,7 +357,7 @@ impl Administration {
                 writer.line(json!({ "kind": "usage", "usage": usage })).await
             }
             _ => {
-                let Some(conversation) = key.of_conversation_row() else { return Ok(()) };
+                let Some(conversation) = key.conversation() else { return Ok(()) };
                 let Some(reading) = Reading::begin(&self.ports, &conversation).await? else { return Ok(()) };
                 self.conversation_lines(writer, &reading).await
             }

@@ -4,7 +4,7 @@ use heddle_actors::{consent, erasure, publish};
 use heddle_schemas::audit::What;
 use heddle_schemas::contact::ContactName;
 use heddle_schemas::erasure::Erasure;
-use heddle_schemas::id::{AccountKey, ContactId, ConversationId, MessageKey, TenantId};
+use heddle_schemas::id::{ContactId, ConversationId, MessageKey, TenantId};
 use heddle_schemas::record::V;
 use heddle_schemas::record::inbound::{InboundEvent, InboundRecord, Restrict};
 use heddle_schemas::tenant::Tenant;
@@ -12,14 +12,9 @@ use heddle_schemas::tenant::Tenant;
 use super::{Administration, AdministrationError};
 use crate::consents::Consents;
 
-/// Every conversation that a contact could have.
+/// Every conversation that a contact could have, also with accounts that were disconnected.
 pub(super) fn conversations(tenant: &Tenant, contact: ContactId) -> impl Iterator<Item = ConversationId> {
-    tenant.accounts().map(move |AccountKey { tenant, channel, account }| ConversationId {
-        tenant,
-        channel,
-        account,
-        contact,
-    })
+    tenant.accounts_ever().into_iter().map(move |account| account.conversation(contact))
 }
 
 impl Administration {

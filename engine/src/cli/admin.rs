@@ -12,9 +12,10 @@ use heddle_schemas::audit::{Entry, Means, Note, Who};
 use heddle_schemas::config::Config;
 use heddle_schemas::contact::ContactName;
 use heddle_schemas::erasure::Erasure;
-use heddle_schemas::id::{ConversationId, MessageKey, TenantId};
+use heddle_schemas::id::{AccountKey, ConversationId, MessageKey, TenantId};
 use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError, Passage};
+use heddle_schemas::promise::Proofs;
 use heddle_schemas::record::inbound::Handler;
 use heddle_schemas::removal::Removal;
 use heddle_schemas::sealed::Secret;
@@ -43,6 +44,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
 /// How long it may take for a file, which may wait for others to be read.
 const FILE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How long it may take for an audit, which reads all that is stored.
+const AUDIT_TIMEOUT: Duration = Duration::from_secs(6 * 3_600);
 
 /// Where to find the node.
 #[derive(Debug, Clone, Default, Args)]
@@ -224,6 +228,21 @@ impl Admin {
                 remote.ask::<List<_>>(Method::GET, "deletions", &[], None).await.map(|list| list.items)
             }
             Self::Local(_, local) => Ok(local.deletions().await?),
+        }
+    }
+
+    /// Disconnects a channel account.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn disconnect(&self, account: &AccountKey) -> Result<Tenant, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let AccountKey { tenant, channel, account } = account;
+                let path = format!("tenants/{tenant}/channels/{channel}/{account}");
+                remote.ask(Method::DELETE, &path, &[], None).await
+            }
+            Self::Local(_, local) => Ok(local.disconnect(account).await?),
         }
     }
 
@@ -536,6 +555,20 @@ impl Admin {
                 remote.ask::<List<_>>(Method::GET, "audit/log", &query, None).await.map(|list| list.items)
             }
             Self::Local(_, local) => Ok(local.audit_log(tenant, from, ENTRIES).await?),
+        }
+    }
+
+    /// Whether everything holds that a tenant is promised; without one, what is no tenant's.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn prove(&self, tenant: Option<&TenantId>) -> Result<Proofs, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let query: Vec<_> = tenant.map(|tenant| ("tenant", tenant.as_str())).into_iter().collect();
+                Remote::answer(remote.request(Method::GET, "audit", &query).timeout(AUDIT_TIMEOUT)).await
+            }
+            Self::Local(_, local) => Ok(local.prove(tenant).await?),
         }
     }
 

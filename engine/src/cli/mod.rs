@@ -115,6 +115,7 @@ impl From<NodeError> for Failure {
         match error {
             NodeError::Configuration(error) => error.into(),
             NodeError::Stores(error) => error.into(),
+            NodeError::Region(ref why) if why.is_configured_wrongly() => Self::Usage(error.into()),
             // The configuration names another master key than the store's.
             NodeError::Keys(KeysError::Master { .. })
             | NodeError::Tenants(TenantsError::Keys(KeysError::Master { .. })) => Self::Usage(error.into()),

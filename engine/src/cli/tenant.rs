@@ -1,11 +1,12 @@
-//! `heddle tenant`: applies a tenant's file, lists tenants, shows one and what it has used, exports one, deletes one.
+//! `heddle tenant`: applies a tenant's file, disconnects its channels, lists tenants, shows one and what it has used,
+//! exports one, deletes one.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use heddle_connectors::clock::SystemClock;
 use heddle_schemas::config::Config;
-use heddle_schemas::id::TenantId;
+use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, TenantId};
 use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::removal::Removal;
 use heddle_schemas::tenant::Tenant;
@@ -42,6 +43,16 @@ enum Action {
     Show {
         /// The tenant's id.
         tenant: TenantId,
+    },
+    /// Disconnect a channel account: its credentials are erased at once, its webhooks refused, and what waits to be
+    /// sent by it is withheld. Applying a file that has the account connects it again.
+    Disconnect {
+        /// The tenant's id.
+        tenant: TenantId,
+        /// The kind of channel, such as whatsapp.
+        channel: ChannelKind,
+        /// The provider's id of the account; WhatsApp: the phone_number_id.
+        account: AccountId,
     },
     /// Show what a tenant has used in a month, and what is left of its quota.
     Usage {
@@ -90,6 +101,12 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
         (Action::Show { tenant }, _) => admin.tenant(&tenant).await.map(|tenant| {
             output.result(&tenant, || shown(&tenant));
         }),
+        (Action::Disconnect { tenant, channel, account }, _) => {
+            let account = AccountKey { tenant, channel, account };
+            admin.disconnect(&account).await.map(|tenant| {
+                output.result(&tenant, || format!("{account} is disconnected; its credentials are erased"));
+            })
+        }
         (Action::Usage { tenant, month }, _) => admin.usage(&tenant, month).await.map(|usage| {
             output.result(&usage, || used(&usage));
         }),

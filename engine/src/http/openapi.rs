@@ -5,6 +5,7 @@ use heddle_schemas::audit::Entry;
 use heddle_schemas::audit::chain::Verdict;
 use heddle_schemas::erasure::Erasure;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
+use heddle_schemas::promise::Proofs;
 use heddle_schemas::removal::Removal;
 use heddle_schemas::tenant::Tenant;
 use schemars::SchemaGenerator;
@@ -37,6 +38,8 @@ pub fn describe() -> Value {
         json!([{ "name": "tenant", "in": "path", "required": true, "schema": { "type": "string" } }]);
     let conversation_path = ["tenant", "channel", "account", "contact"]
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
+    let channel_path = ["tenant", "channel", "account"]
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
     let erasure_path = ["tenant", "erasure"]
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
     let mut paths = json!({
@@ -59,6 +62,10 @@ pub fn describe() -> Value {
         "/v1/deletions/{tenant}": {
             "parameters": tenant_path,
             "get": operation("How far the deletion of a tenant has come; complete, it is the receipt.", None, &answer::<Removal>(&mut schemas, "200"), &mut schemas),
+        },
+        "/v1/tenants/{tenant}/channels/{channel}/{account}": {
+            "parameters": channel_path,
+            "delete": operation("Disconnects a channel account: its credentials are erased, its webhooks refused, what waits to be sent by it is withheld. Asking twice does no harm.", None, &answer::<Tenant>(&mut schemas, "200"), &mut schemas),
         },
         "/v1/tenants/{tenant}/usage": {
             "parameters": tenant_path,
@@ -149,6 +156,12 @@ pub fn describe() -> Value {
         },
         "/v1/dlq/replay": {
             "post": operation("Puts originals back on their way, through the same checks as a first delivery. Doing it twice does no harm.", Some(body::<Replay>(&mut schemas)), &answer::<Replayed>(&mut schemas, "200"), &mut schemas),
+        },
+        "/v1/audit": {
+            "get": with_parameters(
+                operation("Whether everything holds that a tenant is promised, promise by promise; without a tenant, what is no tenant's. It reads all that is stored, and takes as long.", None, &answer::<Proofs>(&mut schemas, "200"), &mut schemas),
+                query::<OfTenant>(&mut schemas),
+            ),
         },
         "/v1/audit/log": {
             "get": with_parameters(

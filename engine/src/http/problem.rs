@@ -52,9 +52,12 @@ impl From<AdministrationError> for Problem {
             | AdministrationError::UnknownContact(_)
             | AdministrationError::UnknownErasure(..)
             | AdministrationError::NotDeleted(_)
+            | AdministrationError::Tenants(TenantsError::UnknownAccount(_))
             | AdministrationError::Knowledge(KnowledgeError::Unknown { .. })
             | AdministrationError::DeadLetters(DeadLettersError::Unknown(_)) => StatusCode::NOT_FOUND,
-            AdministrationError::Tenants(TenantsError::Faults(_) | TenantsError::Retention { .. })
+            AdministrationError::Tenants(
+                TenantsError::Faults(_) | TenantsError::Retention { .. } | TenantsError::Region { .. },
+            )
             | AdministrationError::Knowledge(KnowledgeError::Refused { .. })
             | AdministrationError::Keys(KeysError::Master { .. })
             | AdministrationError::Entry(_)

@@ -10,6 +10,9 @@ use super::keys::KeysError;
 use super::state::StoreError;
 use crate::id::TenantId;
 
+/// The column of a document, for its associated data.
+pub const DOCUMENT_COLUMN: &str = "document";
+
 /// How a document is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

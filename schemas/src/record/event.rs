@@ -259,16 +259,19 @@ pub enum IncidentKind {
     UnusualExport,
     /// The audit log is not what was written.
     AuditLog,
+    /// Data of a tenant of another region is in these stores.
+    ForeignRegion,
 }
 
 impl IncidentKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::FailedDecryption,
         Self::WebhookSignature,
         Self::CrossTenant,
         Self::UnusualExport,
         Self::AuditLog,
+        Self::ForeignRegion,
     ];
 
     /// The name, as a label.
@@ -280,6 +283,7 @@ impl IncidentKind {
             Self::CrossTenant => "cross_tenant",
             Self::UnusualExport => "unusual_export",
             Self::AuditLog => "audit_log",
+            Self::ForeignRegion => "foreign_region",
         }
     }
 }
