@@ -42,7 +42,7 @@ const DOCUMENTS: usize = 4;
 
 /// An export that is being written: its pieces, in order.
 #[derive(Debug)]
-pub struct Pieces(mpsc::Receiver<Result<Bytes, AdministrationError>>);
+pub struct Pieces(pub(crate) mpsc::Receiver<Result<Bytes, AdministrationError>>);
 
 impl Pieces {
     /// The next piece; `None` when that was all.
@@ -388,4 +388,68 @@ impl Administration {
 fn as_json<T: Serialize>(page: Page<T>) -> Page<serde_json::Value> {
     let json = |item| serde_json::to_value(item).expect("what is exported is always JSON");
     Page { items: page.items.into_iter().map(json).collect(), after: page.after }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use heddle_schemas::ports::log::StoreError;
+
+    use super::*;
+
+    fn writer() -> (Writer, Pieces) {
+        let (pieces, written) = mpsc::channel(PIECES);
+        (Writer { pieces, buffer: Vec::new(), records: 0 }, Pieces(written))
+    }
+
+    #[tokio::test]
+    async fn who_reads_slowly_is_waited_for_and_gets_all_of_it() {
+        const ITEMS: u64 = 100_000;
+        let (mut writer, mut pieces) = writer();
+        let written = Arc::new(AtomicU64::new(0));
+        let counted = written.clone();
+        let writing = tokio::spawn(async move {
+            writer.put("[").await?;
+            let mut first = true;
+            for number in 0..ITEMS {
+                writer.items(&mut first, &[json!({ "number": number, "text": "x".repeat(100) })]).await?;
+                counted.store(number, Ordering::Relaxed);
+            }
+            writer.put("]").await?;
+            writer.flush().await
+        });
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let ahead = written.load(Ordering::Relaxed);
+        let most = (PIECES as u64 + 2) * PIECE as u64 / 100;
+        assert!(ahead > 0 && ahead <= most, "{ahead} items of {ITEMS} were written though nobody read");
+        let mut all = Vec::new();
+        while let Some(piece) = pieces.next().await.unwrap() {
+            all.extend_from_slice(&piece);
+        }
+        assert!(writing.await.unwrap().is_ok());
+        let read: Vec<serde_json::Value> = serde_json::from_slice(&all).unwrap();
+        assert_eq!((read.len() as u64, read[99_999]["number"].as_u64()), (ITEMS, Some(ITEMS - 1)));
+    }
+
+    #[tokio::test]
+    async fn an_export_that_nobody_reads_any_more_ends() {
+        let (mut writer, pieces) = writer();
+        drop(pieces);
+        let items = vec![json!("x".repeat(PIECE))];
+        let written = writer.items(&mut true, &items).await;
+        assert!(matches!(written, Err(Stopped::Unread)));
+    }
+
+    #[tokio::test]
+    async fn what_broke_off_is_told_of_behind_what_was_read() {
+        let (mut writer, mut pieces) = writer();
+        writer.put("[").await.unwrap();
+        writer.flush().await.unwrap();
+        let away = StoreError::Unavailable { detail: "away".into() };
+        writer.pieces.send(Err(away.into())).await.unwrap();
+        assert_eq!(pieces.next().await.unwrap().as_deref(), Some(&b"["[..]));
+        assert!(pieces.next().await.is_err());
+    }
 }

@@ -78,3 +78,47 @@ async fn write_part(part: &Path, export: &mut Export) -> Result<u64, Failure> {
     into.sync_all().with_context(failed).map_err(Failure::Failed)?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use heddle_schemas::ports::log::StoreError;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::administration::AdministrationError;
+    use crate::administration::export::Pieces;
+
+    async fn write(file: &Path, pieces: Vec<Result<Bytes, AdministrationError>>) -> Result<(), Failure> {
+        let (sender, receiver) = mpsc::channel(8);
+        for piece in pieces {
+            sender.send(piece).await.unwrap();
+        }
+        drop(sender);
+        let into = Into { out: Some(file.to_owned()) };
+        into.write(Export::Local(Pieces(receiver)), &mut Output::new(true)).await
+    }
+
+    #[tokio::test]
+    async fn a_file_is_there_once_it_is_complete_and_is_not_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("export.json");
+        let piece = |text: &'static str| Ok(Bytes::from_static(text.as_bytes()));
+        let away = StoreError::Unavailable { detail: "away".into() };
+        let broken = write(&file, vec![piece("{\"a\":"), Err(away.into())]).await;
+        assert!(matches!(broken, Err(Failure::Failed(_))));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "a part of it is not left about");
+
+        write(&file, vec![piece("{\"a\":"), piece("1}")]).await.unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "{\"a\":1}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        let again = write(&file, vec![piece("2")]).await;
+        assert!(matches!(again, Err(Failure::Usage(_))));
+        assert_eq!(fs::read_to_string(&file).unwrap(), "{\"a\":1}");
+    }
+}

@@ -46,6 +46,12 @@ async fn a_contact_sees_what_is_kept_and_is_forgotten() {
     let shown = conversation["thread"].to_string();
     assert!(shown.contains("my code is xyzzy") && shown.contains("A colleague"), "{shown}");
     assert_eq!(before["conversations"].as_array().unwrap().len(), 1);
+    assert_eq!(before["conversations"][0]["deliveries"].as_array().unwrap().len(), 1);
+    let audit = before["audit"].to_string();
+    assert!(
+        audit.contains("contact_export") && audit.contains("begun"),
+        "that it is read is told too: {audit}"
+    );
 
     let url = format!("{}/v1/tenants/acme/contacts/forget", site.url);
     let forget = site.client.post(url).query(&[("contact", "whatsapp:15551234")]).send().await.unwrap();
