@@ -304,6 +304,8 @@ async fn what_is_published_for_a_tenant_of_another_region_is_put_aside_without_i
     let sealed = node.ports.keys.tenant(&foreign.id).await.unwrap().seal(b"elsewhere", b"{}");
     let copied = TenantRecord {
         v: V,
+        former: Vec::new(),
+        retentions: 0,
         at: site.clock.now(),
         config: foreign,
         secrets: sealed,
