@@ -4,6 +4,7 @@
 //! that both answer alike.
 
 mod channels;
+pub mod correction;
 pub mod rights;
 
 use std::sync::Arc;

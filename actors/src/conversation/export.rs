@@ -24,6 +24,9 @@ pub struct Exported {
     pub conversation: ConversationId,
     /// How the person is reached.
     pub address: Address,
+    /// Whether the name in it is a correction.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub name_corrected: bool,
     /// When the person last wrote, by the channel's clock.
     pub customer_at: Timestamp,
     /// Since when a human answers, where one does.
@@ -84,11 +87,12 @@ pub async fn export(ports: &Ports, id: &ConversationId) -> Result<Option<Exporte
         }
     }
     let deliveries = deliveries(ports, id).await?;
-    let Head { customer_at, human_since, restricted_since, .. } = head;
+    let Head { corrected, customer_at, human_since, restricted_since, .. } = head;
     let conversation = id.clone();
     Ok(Some(Exported {
         conversation,
         address,
+        name_corrected: corrected.is_some(),
         customer_at,
         human_since,
         restricted_since,

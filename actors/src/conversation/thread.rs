@@ -66,6 +66,11 @@ pub enum EntrySaid {
         /// Whether it is only recorded.
         restricted: bool,
     },
+    /// By the customer's right: the name that is kept was corrected. Which one it was or is does not stand here.
+    Corrected {
+        /// When.
+        at: Timestamp,
+    },
     /// By the agent.
     Agent {
         /// The turn that decided it.
@@ -179,7 +184,10 @@ impl Row {
                     _ => vec![],
                 }
             }
-            EntrySaid::Customer { .. } | EntrySaid::Tenant { .. } | EntrySaid::Restricted { .. } => vec![],
+            EntrySaid::Customer { .. }
+            | EntrySaid::Tenant { .. }
+            | EntrySaid::Restricted { .. }
+            | EntrySaid::Corrected { .. } => vec![],
             EntrySaid::Agent { texts, .. } => {
                 texts.iter().map(|text| Said { by: Speaker::Agent, text: text.clone() }).collect()
             }

@@ -15,6 +15,7 @@ use serde_json::json;
 use super::Failure;
 use super::admin::{Admin, Where};
 use super::output::{Output, table};
+use crate::administration::correction::Correction;
 use crate::consents::{ConsentEntry, Consents, Entered, Held, Shown, Time};
 
 /// What to do with a contact.
@@ -42,6 +43,17 @@ enum Action {
     Consent(Consent),
     /// Print all that is kept of a person, as JSON.
     Export(Person),
+    /// Have the name that is kept of a person put right. A wrong number or id is not corrected: it is another person.
+    Correct {
+        #[command(flatten)]
+        person: Person,
+        /// The right name.
+        #[arg(long, required_unless_present = "no_name", conflicts_with = "no_name")]
+        name: Option<String>,
+        /// Keep no name.
+        #[arg(long)]
+        no_name: bool,
+    },
     /// Have what is kept of a person stored and not used: nobody answers them and nothing new is sent.
     Restrict {
         #[command(flatten)]
@@ -159,6 +171,13 @@ async fn act(admin: &Admin, action: Action, output: &mut Output) -> Result<(), F
             let export = admin.export(&tenant, &contact).await?;
             let text = serde_json::to_string_pretty(&export).expect("an export is always JSON");
             output.result(&export, || text);
+            Ok(())
+        }
+        Action::Correct { person: Person { tenant, contact }, name, no_name: _ } => {
+            admin.correct(&tenant, &contact, Correction { name }).await?;
+            output.result(&json!({ "tenant": tenant, "accepted": true }), || {
+                "the name is put right once what the contact's conversations received before is worked off".into()
+            });
             Ok(())
         }
         Action::Restrict { person: Person { tenant, contact }, lift } => {
