@@ -254,7 +254,10 @@ impl Administration {
     /// # Errors
     /// [`AdministrationError`].
     pub async fn handle(&self, conversation: ConversationId, by: Handler) -> Result<(), AdministrationError> {
-        self.tenant(&conversation.tenant)?;
+        let account = conversation.account();
+        if !self.tenant(&account.tenant)?.accounts_ever().contains(&account) {
+            return Err(TenantsError::UnknownAccount(account).into());
+        }
         let id = conversation.tenant.clone();
         let what = match by {
             Handler::Human => What::ContactHandOver { conversation: conversation.clone() },
