@@ -17,6 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::account::Accounts;
 use crate::conversation::Conversations;
+use crate::housekeeping;
 use crate::ingress::Ingress;
 use crate::partition::{Partition, PartitionMessage, Resident};
 use crate::ports::{Context, Options, Ports};
@@ -62,6 +63,7 @@ struct Supervisor {
     reception: Arc<Reception>,
     running: BTreeMap<TopicPartition, Running>,
     owned: BTreeMap<TopicPartition, Epoch>,
+    keeps_house: watch::Sender<bool>,
 }
 
 impl System {
@@ -81,6 +83,9 @@ impl System {
         let quotas = Quotas::new(ports.clone());
         following.spawn(quotas.clone().tidy(tenants.clone()));
         following.spawn(ports.security.clone().run(ports.log.clone()));
+        let (keeps_house, ours) = watch::channel(false);
+        following.spawn(housekeeping::run(ports.clone(), tenants.clone(), ours));
+        following.spawn(housekeeping::close_indexes(ports.clone(), tenants.clone()));
         let context = Context {
             turns: TenantActors::new(options.turns_per_tenant),
             started: ports.clock.now(),
@@ -96,6 +101,7 @@ impl System {
             reception: reception.clone(),
             running: BTreeMap::new(),
             owned: BTreeMap::new(),
+            keeps_house,
         };
         let (running_on, over) = watch::channel(());
         let running = tokio::spawn(async move {
@@ -204,6 +210,7 @@ impl Supervisor {
         }
         while leaving.join_next().await.is_some() {}
         self.restart();
+        self.keeps_house.send_replace(self.owned.contains_key(&housekeeping::HOUSE));
         for topic in Topic::CONSUMED {
             let owned = self.owned.keys().filter(|partition| partition.topic == topic).count();
             self.context.ports.metrics.owned(topic, owned);

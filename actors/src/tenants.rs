@@ -24,13 +24,16 @@ use heddle_schemas::record::{RecordError, V, decode, encode, log_aad};
 use heddle_schemas::sealed::{Sealed, Secret};
 use heddle_schemas::tenant::{Disconnected, Faults, Tenant};
 use heddle_schemas::topic::{Offset, Topic, TopicPartition, tenant_partition};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::ports::Ports;
 use crate::security::{Security, Sighting};
 
 /// How long it may take to read what has been applied until now.
 const CATCH_UP: Duration = Duration::from_secs(10);
+
+/// Tenants that have gone and of which somebody has not read yet.
+const DEPARTURES: usize = 1_024;
 
 /// Why a tenant could not be applied or read.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +151,7 @@ pub struct Tenants {
     // One change at a time, so that two cannot both take an account.
     applying: tokio::sync::Mutex<()>,
     changes: watch::Sender<u64>,
+    departures: broadcast::Sender<TenantId>,
     /// Up to where each partition of the topic has been read.
     read_to: watch::Sender<BTreeMap<TopicPartition, Offset>>,
     /// How long the log keeps records, once that is known.
@@ -172,6 +176,7 @@ impl Tenants {
             directory: RwLock::default(),
             applying: tokio::sync::Mutex::default(),
             changes: watch::Sender::new(0),
+            departures: broadcast::Sender::new(DEPARTURES),
             read_to: watch::Sender::default(),
             log_retention: OnceLock::new(),
         });
@@ -242,7 +247,7 @@ impl Tenants {
         }
         if record.value.is_empty() {
             if let Ok(id) = name().parse() {
-                self.change(|directory| directory.remove(&id));
+                self.depart(&id);
             }
             return Ok(());
         }
@@ -258,8 +263,13 @@ impl Tenants {
             });
             return Ok(());
         }
-        let (tenant, severed) = self.open(stored).await?;
-        self.change(|directory| directory.put(Arc::new(tenant), severed));
+        let id = stored.config.id.clone();
+        match self.open(stored).await {
+            Ok((tenant, severed)) => self.change(|directory| directory.put(Arc::new(tenant), severed)),
+            // It is deleted, and was applied by a node that did not know.
+            Err(TenantsError::Keys(KeysError::Gone { .. })) => self.depart(&id),
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 
@@ -426,6 +436,39 @@ impl Tenants {
         let tenant = Arc::new(tenant);
         self.change(|directory| directory.put(tenant.clone(), Vec::new()));
         Ok(tenant)
+    }
+
+    /// Has every node not know the tenant any more, durably: nothing is taken in for it, and nothing of it is sent.
+    ///
+    /// # Errors
+    /// [`TenantsError::Store`].
+    pub async fn remove(&self, id: &TenantId) -> Result<(), TenantsError> {
+        let _one_at_a_time = self.applying.lock().await;
+        let partitions = self.log.partitions(Topic::Tenants);
+        self.log
+            .append(vec![NewRecord {
+                partition: tenant_partition(Topic::Tenants, id, partitions),
+                key: Bytes::copy_from_slice(id.as_str().as_bytes()),
+                value: Bytes::new(),
+            }])
+            .await?;
+        self.depart(id);
+        Ok(())
+    }
+
+    fn depart(&self, id: &TenantId) {
+        let was_known = self.get(id).is_some();
+        self.change(|directory| directory.remove(id));
+        if was_known {
+            // Nobody may want to know.
+            let _ = self.departures.send(id.clone());
+        }
+    }
+
+    /// Brings each tenant that is not known any more. Who reads slowly misses some.
+    #[must_use]
+    pub fn departures(&self) -> broadcast::Receiver<TenantId> {
+        self.departures.subscribe()
     }
 
     fn change(&self, change: impl FnOnce(&mut Directory)) {

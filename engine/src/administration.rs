@@ -5,6 +5,9 @@
 
 mod channels;
 pub mod correction;
+pub mod departure;
+pub mod export;
+pub mod promises;
 pub mod rights;
 
 use std::sync::Arc;
@@ -34,6 +37,7 @@ use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::zone::Month;
 
+use self::promises::Proving;
 use crate::consents::{ConsentEntry, Consents};
 use crate::dead_letters::{DeadLetters, DeadLettersError, Letter, LetterId, Replay, Replayed};
 use crate::rotation::{self, KeysStatus, Rotate, Rotated};
@@ -54,6 +58,12 @@ pub enum AdministrationError {
     /// There is no such erasure.
     #[error("tenant {0} has no erasure {1}; `heddle contact erasures` shows those there are")]
     UnknownErasure(TenantId, MessageKey),
+    /// The tenant was deleted, or is being deleted.
+    #[error("tenant {0} was deleted, and its id is not given out again: apply it under another id")]
+    Deleted(TenantId),
+    /// The tenant was not deleted.
+    #[error("no tenant {0} was deleted; `heddle tenant deletions` shows those that were")]
+    NotDeleted(TenantId),
     /// What is kept of a contact cannot be read.
     #[error(transparent)]
     Thread(#[from] ThreadError),
@@ -78,6 +88,9 @@ pub enum AdministrationError {
     /// The audit log; the operation was not begun.
     #[error("nothing was done: {0}")]
     Audit(#[from] AuditError),
+    /// A file of the data folder.
+    #[error("a file of the data folder cannot be searched: {0}")]
+    Files(#[source] std::io::Error),
     /// The audit log, which was to be read.
     #[error("{0}")]
     AuditRead(#[source] AuditError),
@@ -112,6 +125,7 @@ impl AdministrationError {
         match self {
             Self::UnknownTenant(_)
             | Self::UnknownContact(_)
+            | Self::Deleted(_)
             | Self::Tenants(
                 TenantsError::Faults(_)
                 | TenantsError::Taken { .. }
@@ -155,6 +169,7 @@ pub struct Administration {
     ports: Ports,
     identity: Arc<Identity>,
     keys: Arc<EnvelopeKeys>,
+    proving: Proving,
     /// What reads files.
     pub files: Arc<Extractor>,
     /// What could not be processed.
@@ -170,10 +185,11 @@ impl Administration {
         keys: Arc<EnvelopeKeys>,
         files: Arc<Extractor>,
         dead_letters: DeadLetters,
+        proving: Proving,
     ) -> Self {
         let identity = Arc::new(Identity::new(ports.clone()));
         let audit = AuditLog::new(ports.clone());
-        Self { by: By::ENGINE, audit, tenants, ports, identity, keys, files, dead_letters }
+        Self { by: By::ENGINE, audit, tenants, ports, identity, keys, proving, files, dead_letters }
     }
 
     /// The same in somebody's name; without it, they are done in the engine's own.
@@ -281,6 +297,7 @@ impl Administration {
     pub async fn apply(&self, tenant: Tenant) -> Result<Arc<Tenant>, AdministrationError> {
         // What is no configuration of a tenant that there can be begins no log.
         tenant.validate().map_err(TenantsError::from)?;
+        self.may_be_applied(&tenant.id).await?;
         let id = tenant.id.clone();
         let apply = async {
             let applied = self.tenants.apply(tenant).await;

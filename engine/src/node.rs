@@ -21,7 +21,7 @@ use heddle_connectors::keys::{self, Entropy, EnvelopeKeys, SystemEntropy, vault}
 use heddle_connectors::knowledge::extract::process::{self as extraction, Extractor};
 use heddle_connectors::knowledge::{self, Languages, TantivyKnowledge};
 use heddle_connectors::responders::{Extractive, Llm, llm};
-use heddle_schemas::config::Config;
+use heddle_schemas::config::{Config, StateKind};
 use heddle_schemas::id::ChannelKind;
 use heddle_schemas::language::Language;
 use heddle_schemas::ports::channel::Channel;
@@ -34,6 +34,7 @@ use heddle_schemas::topic::{Topic, TopicPartition};
 use prometheus::Registry;
 
 use crate::administration::Administration;
+use crate::administration::promises::Proving;
 use crate::configuration::ConfigurationError;
 use crate::dead_letters::DeadLetters;
 use crate::masters::MasterKeys;
@@ -175,7 +176,13 @@ impl Node {
         self.know(&tenants);
         let options = Options::of(&self.config);
         let letters = DeadLetters::new(&self.ports, &options, self.metrics.clone());
-        Administration::new(tenants, self.ports.clone(), self.keys.clone(), self.files.clone(), letters)
+        let proving = Proving {
+            log_retention: options.log_retention,
+            marker_ttl: options.marker_ttl,
+            files: (self.config.state.kind == StateKind::Embedded).then(|| self.config.data_dir.clone()),
+        };
+        let (ports, keys, files) = (self.ports.clone(), self.keys.clone(), self.files.clone());
+        Administration::new(tenants, ports, keys, files, letters, proving)
     }
 
     /// Starts the actors. Webhooks are not taken in before [`heddle_actors::reception::WayIn::set_open`].

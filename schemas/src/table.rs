@@ -8,7 +8,7 @@
 //! |---|---|---|---|---|
 //! | head | conversation | none | state of the conversation | as the contact |
 //! | history | conversation | sequence | what one commit added to the thread, sealed | tenant's retention |
-//! | marker | conversation | message key | nothing: the message has been seen | longer than every redelivery |
+//! | marker | conversation | message key | that the message has been seen, and in which turn | longer than every redelivery |
 //! | claim | conversation | turn | who calls outside for the turn | as markers |
 //! | delivery | conversation | outbound id | how far a sent message has come | tenant's retention |
 //! | agenda | topic partition | due, id | what waits | until done |
@@ -22,7 +22,10 @@
 //! | spend | chunk of a quota | turn, attempt | what a call may cost, then what the turn cost | until its month is long over |
 //! | tool | conversation | turn, step | which tools were called, and what they gave, sealed | as markers |
 //! | erasure | tenant | erasure | how far an erasure has come, then its receipt | as the tenant |
+//! | erasure | none | tenant, contact | an erasure that is not complete, as it was asked for | until it is |
 //! | access | tenant, or none | number, or none | an entry of the audit log, chained to the one before; without one, the newest once more | as the audit log is kept |
+//! | removal | none | `t` and tenant | how far the deletion of a tenant has come, then its receipt | for ever: the id is not given out twice |
+//! | removal | none | `o` and tenant | nothing: the deletion is not complete | until it is |
 //! | limit | none | keyed hash of a provider key | which node may use how much of its limits | until it is idle |
 
 use std::fmt;
@@ -56,11 +59,12 @@ pub enum Table {
     Limit = 16,
     Erasure = 17,
     Access = 18,
+    Removal = 20,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Head,
         Self::History,
         Self::Marker,
@@ -79,6 +83,7 @@ impl Table {
         Self::Limit,
         Self::Erasure,
         Self::Access,
+        Self::Removal,
     ];
 
     /// The table with this stored number.
@@ -109,6 +114,7 @@ impl Table {
             Self::Limit => "limit",
             Self::Erasure => "erasure",
             Self::Access => "access",
+            Self::Removal => "removal",
         }
     }
 }
@@ -130,7 +136,7 @@ impl Table {
 /// One partition of one table, from which rows are named or scanned.
 ///
 /// Encoded as: table (1), length of the tenant (1) and tenant, length of the partition (2) and
-/// partition. Agenda, limits and a part of the audit log belong to the engine, not to a tenant: their tenant is
+/// partition. Agenda, limits, deletions of tenants, what is open of erasures and a part of the audit log belong to the engine, not to a tenant: their tenant is
 /// empty.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition(Bytes);
@@ -212,10 +218,23 @@ impl Partition {
         Self::new(Table::Erasure, tenant.as_str(), &[])
     }
 
+    /// The erasures of all tenants that are not complete, rows by tenant and contact: what is to be done is found
+    /// without reading what is done.
+    #[must_use]
+    pub fn open_erasures() -> Self {
+        Self::new(Table::Erasure, "", &[])
+    }
+
     /// The audit log of a tenant, or of what is no tenant's; rows by number.
     #[must_use]
     pub fn access(tenant: Option<&TenantId>) -> Self {
         Self::new(Table::Access, tenant.map_or("", TenantId::as_str), &[])
+    }
+
+    /// The deletions of tenants: rows that say which are not complete, and one a tenant.
+    #[must_use]
+    pub fn removals() -> Self {
+        Self::new(Table::Removal, "", &[])
     }
 
     /// The row of this name.
@@ -517,6 +536,41 @@ impl Key {
         Partition::erasures(tenant).row(&erasure.to_bytes())
     }
 
+    /// That the erasure of a contact is under way.
+    #[must_use]
+    pub fn open_erasure(tenant: &TenantId, contact: ContactId) -> Self {
+        let row = [tenant.as_str().as_bytes(), b"/", &contact.to_bytes()].concat();
+        Partition::open_erasures().row(&row)
+    }
+
+    /// Whose erasure is under way, of a row of [`Partition::open_erasures`].
+    #[must_use]
+    pub fn of_open_erasure(&self) -> Option<(TenantId, ContactId)> {
+        let (rest, contact) = self.row().split_last_chunk::<16>()?;
+        let (b'/', tenant) = rest.split_last()? else { return None };
+        let tenant = std::str::from_utf8(tenant).ok()?.parse().ok()?;
+        Some((tenant, ContactId::from_bytes(*contact)))
+    }
+
+    /// The deletion of a tenant.
+    #[must_use]
+    pub fn removal(tenant: &TenantId) -> Self {
+        Partition::removals().row(&[&[REMOVAL_TOLD], tenant.as_str().as_bytes()].concat())
+    }
+
+    /// That the deletion of a tenant is not complete.
+    #[must_use]
+    pub fn open_removal(tenant: &TenantId) -> Self {
+        Partition::removals().row(&[&[REMOVAL_OPEN], tenant.as_str().as_bytes()].concat())
+    }
+
+    /// Whose deletion is not complete, of a row of [`Partition::removals`].
+    #[must_use]
+    pub fn of_open_removal(&self) -> Option<TenantId> {
+        let (&REMOVAL_OPEN, tenant) = self.row().split_first()? else { return None };
+        std::str::from_utf8(tenant).ok()?.parse().ok()
+    }
+
     /// An entry of the audit log.
     #[must_use]
     pub fn access(tenant: Option<&TenantId>, number: u64) -> Self {
@@ -650,6 +704,11 @@ impl fmt::Debug for Key {
         write!(f, "{:?}/{}", self.partition(), hex::encode(self.row()))
     }
 }
+
+/// The first byte of the row of a deletion that is not complete.
+pub const REMOVAL_OPEN: u8 = b'o';
+/// The first byte of the row of a deletion.
+pub const REMOVAL_TOLD: u8 = b't';
 
 /// Who has spent: an attempt at a turn of a conversation.
 ///
@@ -837,6 +896,50 @@ mod tests {
         let outbound = OutboundId { contact: of.contact, turn, index: 517 };
         assert_eq!(OutboundId::from_row(Key::delivery(&of, &outbound).row()), Some(outbound));
         assert_eq!(OutboundId::from_row(&[0; 33]), None);
+    }
+
+    #[test]
+    fn a_row_says_which_conversation_or_account_it_is_of() {
+        let of = conversation("acme", b'/');
+        let turn = TurnId(MessageKey::from_bytes([3; 16]));
+        let outbound = OutboundId { contact: of.contact, turn, index: 1 };
+        let of_conversation = [
+            Key::head(&of),
+            Key::history(&of, 1),
+            Key::marker(&of, turn.0),
+            Key::claim(&of, turn),
+            Key::delivery(&of, &outbound),
+            Key::tool(&of, turn, 1),
+        ];
+        for key in of_conversation {
+            assert_eq!((key.conversation(), key.account()), (Some(of.clone()), None), "{key:?}");
+        }
+        let account = of.account();
+        for key in
+            [Key::send(&account, &outbound), Key::backlog(&account, 7), Key::unknown(&account, &outbound)]
+        {
+            assert_eq!((key.conversation(), key.account()), (None, Some(account.clone())), "{key:?}");
+        }
+        let others = [Key::tenant_key(&of.tenant), Key::document(&of.tenant, "a/b")];
+        assert!(others.iter().all(|key| key.conversation().is_none() && key.account().is_none()));
+    }
+
+    #[test]
+    fn an_open_removal_says_whose_it_is() {
+        let tenant: TenantId = "acme".parse().unwrap();
+        assert_eq!(Key::open_removal(&tenant).of_open_removal(), Some(tenant.clone()));
+        assert_eq!(Key::removal(&tenant).of_open_removal(), None);
+    }
+
+    #[test]
+    fn an_open_erasure_says_whose_it_is() {
+        let (tenant, contact): (TenantId, _) = ("acme".parse().unwrap(), ContactId::from_bytes([b'/'; 16]));
+        let key = Key::open_erasure(&tenant, contact);
+        assert_eq!((key.of_open_erasure(), key.tenant()), (Some((tenant, contact)), ""));
+        assert_eq!(
+            Key::erasure(&"acme".parse().unwrap(), MessageKey::from_bytes([1; 16])).of_open_erasure(),
+            None
+        );
     }
 
     #[test]

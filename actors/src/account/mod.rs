@@ -25,6 +25,7 @@ mod backlog;
 pub mod breaker;
 mod dispatch;
 mod forget;
+mod leave;
 pub mod pacing;
 pub mod queue;
 pub mod send;
@@ -40,7 +41,7 @@ use heddle_schemas::id::AccountKey;
 use heddle_schemas::ports::log::{NewRecord, Record};
 use heddle_schemas::ports::state::{Batch, Fence, Scan, StoreError};
 use heddle_schemas::record::event::{Event, EventRecord};
-use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
+use heddle_schemas::record::outbound::{Leave, OutboundCommand, OutboundRecord};
 use heddle_schemas::record::{RecordError, V, decode};
 use heddle_schemas::table::{BACKLOG_QUEUED, Key, Partition};
 use heddle_schemas::tenant::{ChannelAccount, Tenant};
@@ -106,7 +107,7 @@ impl Resident for Accounts {
     fn published_under(item: &Box<OutboundRecord>) -> Option<Fence> {
         match &item.command {
             OutboundCommand::Send(command) => command.fence,
-            OutboundCommand::Settle(_) | OutboundCommand::Forget => None,
+            OutboundCommand::Settle(_) | OutboundCommand::Forget | OutboundCommand::Leave(_) => None,
         }
     }
 
@@ -277,7 +278,16 @@ impl Account {
         record: OutboundRecord,
         receipt: Receipt,
     ) -> Result<(), ActorProcessingErr> {
+        if let OutboundCommand::Leave(leave) = &record.command {
+            let leave = leave.clone();
+            return self.leave(state, record, &leave, receipt).await;
+        }
+        // A tenant that is not known may be one that was applied on another node a moment ago.
+        if self.tenant().is_none() && self.is_of_deleted().await? {
+            return Ok(self.refuse(&receipt).await?);
+        }
         match record.command {
+            OutboundCommand::Leave(_) => {}
             OutboundCommand::Settle(report) => {
                 self.report(state, &record.conversation, &report, &receipt).await?;
             }

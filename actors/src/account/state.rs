@@ -87,7 +87,7 @@ pub(super) struct AccountState {
     pub(super) sends: JoinSet<()>,
     pub(super) look: Option<(Duration, Timer<AccountMessage>)>,
     pub(super) handled: u64,
-    /// Records that ask to forget somebody and wait for rows that are being written.
+    /// Records that ask to forget somebody, or to leave, and wait for rows that are being written.
     pub(super) forgetting: Vec<(OutboundRecord, Receipt)>,
 }
 

@@ -25,7 +25,7 @@ use crate::quota::ChunkOf;
 use crate::quota::amounts::Totals;
 
 /// The column of a history row.
-const COLUMN: &str = "entries";
+pub(crate) const COLUMN: &str = "entries";
 
 /// What one commit added.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -248,7 +248,8 @@ impl Thread {
         Write::put_until(key, sealed.into_bytes(), expires)
     }
 
-    fn open(&self, key: &Key, number: u64, stored: Bytes) -> Result<Row, ThreadError> {
+    /// Opens a row.
+    pub(crate) fn open(&self, key: &Key, number: u64, stored: Bytes) -> Result<Row, ThreadError> {
         let plain = self.cipher.open(&aad(key, COLUMN), &Sealed::from_bytes(stored))?;
         serde_json::from_slice(&plain)
             .map_err(|error| ThreadError::Row { row: number, detail: error.to_string() })

@@ -28,9 +28,9 @@ use self::admission::{Admitted, Refused, admit};
 use crate::commit::{self, commit, read};
 use crate::partition::lag::Lag;
 use crate::ports::Context;
-use crate::publish;
 use crate::reception::{Reception, ReceptionError};
 use crate::security::Sighting;
+use crate::{publish, removal};
 
 /// Records of one fetch at most.
 const RECORDS: usize = 256;
@@ -192,6 +192,14 @@ impl Ingress {
         let mut ciphers: HashMap<TenantId, Option<Arc<dyn Cipher>>> = HashMap::new();
         for (index, Refused { reason, detail, tenant, .. }) in refused {
             let Taken { record, outputs } = &mut taken[index];
+            if reason == DeadReason::UnknownTenant
+                && let Some(named) = tenant_of(&record.value)
+                && removal::find(ports, &named).await?.is_some()
+            {
+                // Settled, and not kept: nobody's key could end it.
+                ports.metrics.of_deleted(1);
+                continue;
+            }
             let cipher = match &tenant {
                 None => None,
                 Some(tenant) => match ciphers.get(tenant) {

@@ -15,6 +15,7 @@ use heddle_schemas::audit::chain::{Noted, Verdict};
 use heddle_schemas::contact::ContactName;
 use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, ContactId, ConversationId, TenantId};
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
+use heddle_schemas::promise::Proofs;
 use heddle_schemas::record::inbound::Handler;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::zone::Month;
@@ -24,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::Shared;
 use super::asker::Asked;
 use super::problem::Problem;
-use super::{guard, openapi, rights};
+use super::{departure, guard, openapi, rights};
 use crate::administration::AdministrationError;
 use crate::administration::correction::Correction;
 use crate::consents::{ConsentEntry, Consents};
@@ -63,10 +64,12 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/dlq", get(letters))
         .route("/dlq/{id}", get(letter))
         .route("/dlq/replay", post(replay))
+        .route("/audit", get(prove))
         .route("/audit/log", get(audit_log))
         .route("/audit/log/verification", get(verify_audit_log))
         .route("/audit/log/resumption", post(resume_audit_log))
         .merge(rights::routes())
+        .merge(departure::routes())
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such path; see /v1/openapi.json"))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(axum::middleware::from_fn_with_state(shared, guard::guard))
@@ -343,6 +346,10 @@ async fn audit_log(State(shared): State<Arc<Shared>>, Query(which): Query<Entrie
     let items =
         shared.administration.audit_log(which.tenant.as_ref(), which.from.unwrap_or(1), limit).await?;
     Ok(List { items })
+}
+
+async fn prove(Asked(administration): Asked, Query(chain): Query<OfTenant>) -> Answer<axum::Json<Proofs>> {
+    Ok(axum::Json(administration.prove(chain.tenant.as_ref()).await?))
 }
 
 async fn verify_audit_log(

@@ -52,6 +52,7 @@ impl From<AdministrationError> for Problem {
             | AdministrationError::UnknownContact(_)
             | AdministrationError::UnknownErasure(..)
             | AdministrationError::Tenants(TenantsError::UnknownAccount(_))
+            | AdministrationError::NotDeleted(_)
             | AdministrationError::Knowledge(KnowledgeError::Unknown { .. })
             | AdministrationError::DeadLetters(DeadLettersError::Unknown(_)) => StatusCode::NOT_FOUND,
             AdministrationError::Tenants(
@@ -63,7 +64,9 @@ impl From<AdministrationError> for Problem {
             | AdministrationError::DeadLetters(DeadLettersError::Request(_)) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
-            AdministrationError::Tenants(TenantsError::Taken { .. }) => StatusCode::CONFLICT,
+            AdministrationError::Tenants(TenantsError::Taken { .. }) | AdministrationError::Deleted(_) => {
+                StatusCode::CONFLICT
+            }
             other if other.is_transient() => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };

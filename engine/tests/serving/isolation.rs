@@ -168,6 +168,10 @@ async fn no_call_of_the_admin_api_reaches_another_tenants_data() {
             let (query, body, answers): (&str, Option<Value>, &[u16]) = match (path.as_str(), method) {
                 ("/v1/tenants/{tenant}", "get") => ("", None, &[200]),
                 ("/v1/tenants/{tenant}", "put") => ("", Some(taken), &[409]),
+                // Last of all: there is no Globex after it.
+                ("/v1/tenants/{tenant}", "delete") => continue,
+                ("/v1/tenants/{tenant}/export", "get") => ("", None, &[200]),
+                ("/v1/deletions/{tenant}", "get") => ("", None, &[404]),
                 ("/v1/tenants/{tenant}/channels/{channel}/{account}", "delete") => ("", None, &[404]),
                 ("/v1/tenants/{tenant}/usage", "get") => ("", None, &[200]),
                 ("/v1/tenants/{tenant}/conversations/{channel}/{account}/{contact}/handling", "put") => {
@@ -219,6 +223,9 @@ async fn no_call_of_the_admin_api_reaches_another_tenants_data() {
     assert_eq!(own["conversations"].as_array().unwrap().len(), 1);
     assert_eq!(own["conversations"][0]["address"], json!({}));
     assert!(!own.to_string().contains("\"by\":\"customer\""), "{own}");
+    assert_eq!(ask(&site, Method::DELETE, "/v1/tenants/globex", None).await.status(), 202);
+    settled(&site).await;
+    assert_eq!(picture(&site).await, before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

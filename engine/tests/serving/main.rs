@@ -8,6 +8,7 @@ mod channels;
 mod contacts;
 mod conversations;
 mod dead_letters;
+mod departure;
 mod isolation;
 mod llm;
 mod regions;

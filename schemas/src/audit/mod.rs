@@ -314,6 +314,8 @@ pub enum What {
         /// How many were named.
         named: u64,
     },
+    /// What is stored was held against what is promised.
+    Prove,
     /// Keys were wrapped anew.
     KeysRotate,
     /// The audit log was begun anew behind a break. One number is left out, so that the break shows for ever.
@@ -341,8 +343,36 @@ impl What {
             Self::DocumentRemove { .. } => "document_remove",
             Self::LetterShow { .. } => "letter_show",
             Self::LettersReplay { .. } => "letters_replay",
+            Self::Prove => "prove",
             Self::KeysRotate => "keys_rotate",
             Self::Resume => "resume",
+        }
+    }
+
+    /// The contact that it was done with, where it was one.
+    #[must_use]
+    pub fn contact(&self) -> Option<ContactId> {
+        match self {
+            Self::ContactHandOver { conversation } | Self::ContactGiveBack { conversation } => {
+                Some(conversation.contact)
+            }
+            Self::ContactExport { contact }
+            | Self::ContactCorrect { contact }
+            | Self::ContactRestrict { contact, .. }
+            | Self::ContactObject { contact }
+            | Self::ContactErase { contact }
+            | Self::ContactConsent { contact, .. } => Some(*contact),
+            Self::TenantApply
+            | Self::TenantExport
+            | Self::TenantErase { .. }
+            | Self::ChannelDisconnect { .. }
+            | Self::DocumentPut { .. }
+            | Self::DocumentRemove { .. }
+            | Self::LetterShow { .. }
+            | Self::Prove
+            | Self::LettersReplay { .. }
+            | Self::KeysRotate
+            | Self::Resume => None,
         }
     }
 
@@ -350,7 +380,9 @@ impl What {
     #[must_use]
     pub fn about(&self) -> String {
         match self {
-            Self::TenantApply | Self::TenantExport | Self::KeysRotate | Self::Resume => String::new(),
+            Self::TenantApply | Self::TenantExport | Self::Prove | Self::KeysRotate | Self::Resume => {
+                String::new()
+            }
             Self::TenantErase { tenant } => tenant.to_string(),
             Self::ChannelDisconnect { channel, account } => format!("{channel}/{account}"),
             Self::ContactHandOver { conversation } | Self::ContactGiveBack { conversation } => {

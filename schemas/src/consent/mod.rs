@@ -354,7 +354,7 @@ mod tests {
         assert_eq!(record.forbade(Category::Utility, Timestamp::from_secs(24)), Some(false));
         record.merge(Category::Utility, said(Says::Stop, 1));
         assert_eq!(record.forbade(Category::Utility, Timestamp::from_secs(24)), None, "nobody knows");
-        record.restricted_at = Some(Timestamp::from_secs(40));
+        let record = ContactRecord { restricted_at: Some(Timestamp::from_secs(40)), ..ContactRecord::new() };
         assert_eq!([39, 40].map(|at| forbade(&record, at)), [Some(false), Some(true)]);
     }
 

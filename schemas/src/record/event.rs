@@ -157,6 +157,14 @@ pub enum Event {
         /// How many rows were removed.
         rows: u64,
     },
+    /// All that was the tenant's is gone but its audit log, and the receipt that an operator can ask for. Nothing else of
+    /// this tenant follows.
+    TenantDeleted {
+        /// When it was asked for, microseconds since 1970.
+        requested_at: Timestamp,
+        /// How many rows there were.
+        rows: u64,
+    },
     /// An account does not send until an operator has acted.
     AccountStopped {
         /// Which channel.

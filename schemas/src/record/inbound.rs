@@ -39,6 +39,8 @@ pub enum InboundEvent {
     Restrict(Restrict),
     /// What is kept of the contact as a fact is wrong, and is corrected.
     Correct(Correct),
+    /// Its tenant is being deleted: all of the conversation goes. It counts only where that is so.
+    Leave,
 }
 
 /// Whether what is kept of a contact may be used.
