@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use heddle_schemas::ports::state::{Batch, State, StoreError};
+use heddle_schemas::record::event::IncidentKind;
 use heddle_schemas::time::Seldom;
 
 use crate::metrics::Metrics;
@@ -18,13 +19,22 @@ pub(crate) const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Dura
 ///
 /// # Errors
 /// What no repetition mends: [`StoreError::Fenced`], [`StoreError::Closed`], [`StoreError::Corrupt`],
-/// [`StoreError::TooLarge`].
+/// [`StoreError::TooLarge`]. A batch that has rows or records of two tenants is refused as corrupt, an incident: it
+/// is better not to go on than to mix them.
 pub async fn commit(
     state: &dyn State,
     metrics: &Metrics,
     build: impl Fn(bool) -> Batch,
 ) -> Result<(), StoreError> {
-    match state.commit(build(false)).await {
+    let batch = build(false);
+    if let Some((one, other)) = batch.mixes() {
+        metrics.sighted(IncidentKind::CrossTenant, true);
+        let detail =
+            format!("a batch of tenant {one} has something of tenant {other}; nothing of it was written");
+        tracing::error!(detail, "tenants are kept apart");
+        return Err(StoreError::Corrupt { detail });
+    }
+    match state.commit(batch).await {
         // Rare, and in a box, so that who waits for the first attempt holds no more than that.
         Err(error) if error.is_transient() => Box::pin(commit_again(state, metrics, build, error)).await,
         done => done,

@@ -4,6 +4,7 @@
 //! that both answer alike.
 
 mod channels;
+pub mod correction;
 pub mod departure;
 pub mod export;
 pub mod promises;
@@ -269,7 +270,10 @@ impl Administration {
     /// # Errors
     /// [`AdministrationError`].
     pub async fn handle(&self, conversation: ConversationId, by: Handler) -> Result<(), AdministrationError> {
-        self.tenant(&conversation.tenant)?;
+        let account = conversation.account();
+        if !self.tenant(&account.tenant)?.accounts_ever().contains(&account) {
+            return Err(TenantsError::UnknownAccount(account).into());
+        }
         let id = conversation.tenant.clone();
         let what = match by {
             Handler::Human => What::ContactHandOver { conversation: conversation.clone() },

@@ -337,7 +337,32 @@ impl fmt::Debug for Partition {
 
 /// One row of one table.
 ///
-/// It is made in one piece: a turn names half a dozen rows.
+/// It is made in one piece: a turn names half a dozen rows. None is made without its tenant:
+///
+/// ```
+/// use heddle_schemas::table::Key;
+/// let acme = "acme".parse().unwrap();
+/// assert_eq!(Key::document(&acme, "faq").tenant(), "acme");
+/// ```
+/// ```compile_fail,E0061
+/// use heddle_schemas::table::Key;
+/// let key = Key::document("faq");
+/// ```
+/// ```compile_fail,E0308
+/// use heddle_schemas::table::Key;
+/// // What came from outside is no tenant's id before it has been read as one.
+/// let key = Key::document("acme", "faq");
+/// ```
+/// ```compile_fail,E0624
+/// use heddle_schemas::table::{Key, Table};
+/// let key = Key::new(Table::Document, "acme", &[], b"faq");
+/// ```
+/// ```compile_fail,E0451
+/// use heddle_schemas::table::Key;
+/// let key = Key { bytes: Default::default(), row_at: 0 };
+/// ```
+/// [`Key::from_bytes`] and [`Key::stored`] are for stores, which read back what they were given; lints deny them to
+/// everybody else.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     bytes: Bytes,

@@ -22,7 +22,7 @@ use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Offset, Topic, TopicPartition};
 
-use super::head::Head;
+use super::head::{Corrected, Head};
 use super::thread::{EntrySaid, Row, Spent, Tally};
 use super::turn::Ended;
 use super::{Conversation, Loaded};
@@ -43,6 +43,8 @@ pub(super) struct Draft {
     pub(super) head: Head,
     /// The address as it will be, where it changes.
     pub(super) address: Option<Address>,
+    /// The correction of its name as it will be, where it changes.
+    pub(super) corrected: Option<Option<Corrected>>,
     /// The message that is seen with it, and the turn it belongs to.
     pub(super) seen: Option<(MessageKey, Option<TurnId>)>,
     /// The agenda row to write.
@@ -79,7 +81,22 @@ impl Draft {
         let row = Row { at: Some(now), ..Row::default() };
         let (address, seen, due, done, decided) = (None, None, None, None, None);
         let (owed, hold, handled) = (Owed::default(), None, None);
-        Self { conversation, now, number, row, head, address, seen, due, done, decided, owed, hold, handled }
+        Self {
+            conversation,
+            now,
+            number,
+            row,
+            head,
+            address,
+            corrected: None,
+            seen,
+            due,
+            done,
+            decided,
+            owed,
+            hold,
+            handled,
+        }
     }
 
     /// Takes in how a turn has ended. What the turn before it owes ([`Conversation::owed`]) goes first: the

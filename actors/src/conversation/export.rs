@@ -13,9 +13,9 @@ use heddle_schemas::time::{Day, Timestamp};
 use heddle_schemas::topic::Topic;
 use serde::{Deserialize, Serialize};
 
-use super::Delivery;
 use super::head::Head;
 use super::thread::{EntrySaid, Thread, ThreadError};
+use super::{Delivery, correct};
 use crate::commit::read;
 use crate::ports::Ports;
 use crate::tools::journal;
@@ -30,6 +30,9 @@ pub struct Kept {
     pub conversation: ConversationId,
     /// How the person is reached.
     pub address: Address,
+    /// Whether the name in it is a correction.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub name_corrected: bool,
     /// When the person last wrote, by the channel's clock.
     pub customer_at: Timestamp,
     /// Since when a human answers, where one does.
@@ -107,12 +110,19 @@ impl Reading {
         let head: Head =
             serde_json::from_slice(&stored).map_err(|error| corrupt("the head of a conversation", error))?;
         let address = match &head.address {
-            Some(sealed) => serde_json::from_slice(&cipher.open(&aad(&key, "address"), sealed)?)
+            Some(sealed) => serde_json::from_slice(&cipher.open(&aad(&key, correct::ADDRESS), sealed)?)
                 .map_err(|error| corrupt("the address of a contact", error))?,
             None => Address::default(),
         };
-        let Head { customer_at, human_since, restricted_since, .. } = head;
-        let kept = Kept { conversation: id.clone(), address, customer_at, human_since, restricted_since };
+        let Head { corrected, customer_at, human_since, restricted_since, .. } = head;
+        let kept = Kept {
+            conversation: id.clone(),
+            address,
+            name_corrected: corrected.is_some(),
+            customer_at,
+            human_since,
+            restricted_since,
+        };
         Ok(Some(Self { id: id.clone(), kept, thread: Thread::new(id.clone(), cipher) }))
     }
 

@@ -53,6 +53,9 @@ pub struct Head {
     /// How the customer is reached, sealed under the contact's key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Sealed>,
+    /// That the name in `address` is a correction: a [`Corrected`], sealed as that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrected: Option<Sealed>,
     /// Messages that wait for their turn, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub open: Vec<Open>,
@@ -71,6 +74,26 @@ pub struct Head {
     /// Since when what the customer says is recorded and not used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restricted_since: Option<Timestamp>,
+}
+
+/// A correction of the name that a channel shows.
+///
+/// A channel brings the name with every message, whether the person has changed it or not. So a correction holds for
+/// as long as the channel shows what it showed when the name was corrected; another name is the person's own change.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Corrected {
+    /// What the channel showed then; none where it had shown nothing yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<String>,
+}
+
+impl Corrected {
+    /// What remains of the correction when the channel shows this name; `None` where the person has changed it.
+    #[must_use]
+    pub fn when_shown(&self, name: &str) -> Option<Self> {
+        let same = self.shown.as_deref().is_none_or(|shown| shown == name);
+        same.then(|| Self { shown: Some(name.to_owned()) })
+    }
 }
 
 /// What a woken conversation does.

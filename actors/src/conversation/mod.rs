@@ -9,6 +9,7 @@
 //! remembers is always what is stored. A record that makes it panic is tried again from stored state,
 //! then dead-lettered: it never takes the conversation down with it.
 
+pub(crate) mod correct;
 mod draft;
 pub mod export;
 mod forget;
@@ -33,10 +34,10 @@ use heddle_schemas::ports::state::{Batch, StoreError, Write};
 use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::record::event::Outcome;
 use heddle_schemas::record::inbound::{
-    ActKind, CustomerAct, DeliveryFailure, DeliveryReport, DeliveryStatus, Handling, InboundEvent,
-    InboundRecord, Restrict, SealedAct,
+    ActKind, Correct, CustomerAct, DeliveryFailure, DeliveryReport, DeliveryStatus, Handling, InboundEvent,
+    InboundRecord, Restrict, SealedAct, SealedCorrection,
 };
-use heddle_schemas::record::{RecordError, decode, encode, encode_for, log_aad};
+use heddle_schemas::record::{RecordError, decode, encode, log_aad};
 use heddle_schemas::retention::Kind;
 use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
@@ -48,7 +49,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use self::draft::{Draft, Owed};
-use self::head::{Head, Open, Wake};
+use self::head::{Corrected, Head, Open, Wake};
 use self::seen::Seen;
 use self::thread::{EntrySaid, Thread, ThreadError};
 use self::turn::{Asked, Ended, Turn};
@@ -171,6 +172,8 @@ struct Loaded {
     seen: Seen,
     thread: Thread,
     address: Address,
+    /// Where its name is a correction.
+    corrected: Option<Corrected>,
     routes: Routes,
     /// When the contact was forgotten last.
     erased_at: Option<Timestamp>,
@@ -358,6 +361,7 @@ impl Conversation {
                 let change = |draft: &mut Draft| draft.restrict(*restricted);
                 Box::pin(self.told_by_tenant(state, &tenant, *key, change, receipt)).await
             }
+            InboundEvent::Correct(correct) => Box::pin(self.correct(state, &tenant, correct, receipt)).await,
             InboundEvent::Forget(forget) => Box::pin(self.forget(state, forget, receipt)).await,
             InboundEvent::Customer(act) => {
                 if state.loaded.is_none() {
@@ -403,15 +407,20 @@ impl Conversation {
             None => Head::new(),
         };
         let address = match &head.address {
-            Some(sealed) => serde_json::from_slice(&cipher.open(&aad(&key, "address"), sealed)?)
+            Some(sealed) => serde_json::from_slice(&cipher.open(&aad(&key, correct::ADDRESS), sealed)?)
                 .map_err(|error| unreadable(format!("the address of a contact: {error}")))?,
             None => Address::default(),
+        };
+        let corrected = match &head.corrected {
+            Some(sealed) => serde_json::from_slice(&cipher.open(&aad(&key, correct::CORRECTED), sealed)?)
+                .map_err(|error| unreadable(format!("the correction of a contact: {error}")))?,
+            None => None,
         };
         let erased_at = cipher.erased_at();
         let thread = Thread::new(self.id.clone(), cipher);
         let routes = Routes::of(ports, &self.id);
         let published = head.last.is_none();
-        state.loaded = Some(Loaded { head, seen, thread, address, routes, erased_at, published });
+        state.loaded = Some(Loaded { head, seen, thread, address, corrected, routes, erased_at, published });
         Ok(())
     }
 
@@ -589,6 +598,35 @@ impl Conversation {
         Ok(())
     }
 
+    /// Puts right what is kept of the contact, where anything is.
+    async fn correct(
+        &self,
+        state: &mut ConversationState,
+        tenant: &Tenant,
+        Correct { key, sealed }: &Correct,
+        receipt: &Receipt,
+    ) -> Result<(), Fault> {
+        let ports = &self.context.ports;
+        let day = Day(sealed.key_number().unwrap_or_default());
+        let log = ports.keys.log(&self.id.tenant, day).await?;
+        let plain = log.open(&log_aad(Topic::Inbound, key), sealed)?;
+        let correction: SealedCorrection = serde_json::from_slice(&plain).map_err(|error| Fault::Dead {
+            reason: DeadReason::Shape,
+            detail: format!("what is sealed is no correction: {error}"),
+        })?;
+        if ports.state.get(&Key::head(&self.id)).await?.is_none() {
+            // They never met here, or it was forgotten: there is nothing to be put right.
+            let consumed = vec![receipt.consumed()];
+            return Ok(self.commit(Batch { consumed, ..Batch::default() }).await?);
+        }
+        self.load(state).await?;
+        let loaded = state.loaded.as_ref().expect("it was loaded");
+        let mut changed = Draft::new(&self.id, &loaded.head, ports.clock.now());
+        correct::correct(&mut changed, loaded, &self.id, correction);
+        let change = move |draft: &mut Draft| *draft = changed;
+        self.told_by_tenant(state, tenant, *key, change, receipt).await
+    }
+
     /// What an act of the customer changes.
     fn draft(
         &self,
@@ -603,17 +641,11 @@ impl Conversation {
         let loaded = state.loaded.as_ref().expect("a record is applied after loading");
         let mut draft = Box::new(Draft::new(&self.id, &loaded.head, self.context.ports.clock.now()));
         let (now, number) = (draft.now, draft.number);
-        let Draft { head, row, address: changed, .. } = &mut *draft;
+        correct::meet(&mut draft, loaded, &self.id, &said.from);
+        let Draft { head, row, .. } = &mut *draft;
         // A reaction, an edit or a notice of the channel opens no window.
         if act.kind == ActKind::Say && !matches!(said.content, Some(Content::System { .. })) {
             head.customer_at = head.customer_at.max(act.sent_at);
-        }
-        if !loaded.address.holds(&said.from) {
-            let mut address = loaded.address.clone();
-            address.update(&said.from);
-            let at = aad(&Key::head(&self.id), "address");
-            head.address = Some(encode_for(&address, |plain| loaded.thread.cipher().seal(&at, plain)));
-            *changed = Some(address);
         }
         let asks = said.content.as_ref().map_or(Asks::Nothing, Content::asks);
         let text = match asks {
@@ -662,6 +694,9 @@ impl Conversation {
             loaded.published |= draft.decided.is_some();
             if let Some(address) = draft.address {
                 loaded.address = address;
+            }
+            if let Some(corrected) = draft.corrected {
+                loaded.corrected = corrected;
             }
         }
         if let Some(due) = draft.due {

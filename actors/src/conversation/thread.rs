@@ -70,6 +70,11 @@ pub enum EntrySaid {
         /// Whether it is only recorded.
         restricted: bool,
     },
+    /// By the customer's right: the name that is kept was corrected. Which one it was or is does not stand here.
+    Corrected {
+        /// When.
+        at: Timestamp,
+    },
     /// By the agent.
     Agent {
         /// The turn that decided it.
@@ -157,7 +162,10 @@ impl Row {
             EntrySaid::Customer { act, .. } => {
                 act.content.as_ref().is_some_and(Content::may_refer_to_file) || act.context.referral.is_some()
             }
-            EntrySaid::Tenant { .. } | EntrySaid::Restricted { .. } | EntrySaid::Agent { .. } => false,
+            EntrySaid::Tenant { .. }
+            | EntrySaid::Restricted { .. }
+            | EntrySaid::Corrected { .. }
+            | EntrySaid::Agent { .. } => false,
         });
         if refers { Kind::Media } else { Kind::Messages }
     }
@@ -169,6 +177,7 @@ impl Row {
             EntrySaid::Customer { at, .. }
             | EntrySaid::Tenant { at, .. }
             | EntrySaid::Restricted { at, .. }
+            | EntrySaid::Corrected { at }
             | EntrySaid::Agent { at, .. } => *at,
         });
         self.at.or_else(|| said.min())
@@ -208,7 +217,10 @@ impl Row {
                     _ => vec![],
                 }
             }
-            EntrySaid::Customer { .. } | EntrySaid::Tenant { .. } | EntrySaid::Restricted { .. } => vec![],
+            EntrySaid::Customer { .. }
+            | EntrySaid::Tenant { .. }
+            | EntrySaid::Restricted { .. }
+            | EntrySaid::Corrected { .. } => vec![],
             EntrySaid::Agent { texts, .. } => {
                 texts.iter().map(|text| Said { by: Speaker::Agent, text: text.clone() }).collect()
             }

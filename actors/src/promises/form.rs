@@ -27,6 +27,7 @@ use serde_json::Value;
 use crate::account::send::Journal;
 use crate::consent;
 use crate::conversation::Delivery;
+use crate::conversation::correct::CORRECTED;
 use crate::conversation::head::Head;
 use crate::conversation::thread::{self, Thread, ThreadError};
 use crate::conversation::turn::Claim;
@@ -103,6 +104,10 @@ impl Reader {
         Ok(match key.table() {
             Table::Head => {
                 let head: Head = strict(value)?;
+                if let Some(sealed) = &head.corrected {
+                    let cipher = self.of_contact(key).await?;
+                    self.opened(cipher.open(&aad(key, CORRECTED), sealed))?;
+                }
                 let Some(sealed) = &head.address else { return Ok(Holds::Head(Address::default())) };
                 let cipher = self.of_contact(key).await?;
                 let plain = self.opened(cipher.open(&aad(key, "address"), sealed))?;
@@ -314,6 +319,7 @@ pub(super) fn is_from_before(holds: &Holds, erased_at: Timestamp) -> bool {
             EntrySaid::Customer { at, .. }
             | EntrySaid::Tenant { at, .. }
             | EntrySaid::Restricted { at, .. }
+            | EntrySaid::Corrected { at }
             | EntrySaid::Agent { at, .. } => *at <= erased_at,
         }),
         Holds::Delivery(delivery) => delivery.at <= erased_at,

@@ -9,7 +9,6 @@ use heddle_schemas::table::Table;
 use heddle_schemas::time::Timestamp;
 
 use super::form::Holds;
-use crate::conversation::thread::EntrySaid;
 use crate::tenants::Kept;
 
 /// A clock may be so far ahead of another one, and a commit may take so long.
@@ -63,20 +62,10 @@ impl Times {
         // What the channel stamped may have come later by as much as it is delivered again.
         let (written, late, kind) = match holds {
             Holds::History(history) => {
-                let mut written: Option<(Timestamp, Duration)> = None;
-                for entry in &history.entries {
-                    let (at, late) = match entry {
-                        EntrySaid::Customer { at, .. } => (*at, self.late),
-                        EntrySaid::Agent { at, .. }
-                        | EntrySaid::Tenant { at, .. }
-                        | EntrySaid::Restricted { at, .. } => (*at, Duration::ZERO),
-                    };
-                    if written.is_none_or(|(before, _)| at > before) {
-                        written = Some((at, late));
-                    }
-                }
-                let Some((at, late)) = written else { return };
-                (at, late, history.kind())
+                let Some(written) = history.written() else { return };
+                // A row of a build that did not note it tells when the channel stamped what is in it.
+                let late = if history.at.is_some() { Duration::ZERO } else { self.late };
+                (written, late, history.kind())
             }
             Holds::Delivery(delivery) => (delivery.at, self.late, Kind::Receipts),
             _ => return,

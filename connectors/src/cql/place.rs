@@ -86,6 +86,7 @@ impl Stored {
 
     /// The key that is stored under these values of its primary key; `None` for an agenda's, and where they are
     /// none of this build's.
+    #[expect(clippy::disallowed_methods, reason = "a store reads back the keys that it was given")]
     pub(super) fn key(self, values: &mut impl Iterator<Item = Option<CqlValue>>) -> Option<Key> {
         let tenant = values.next()?.and_then(CqlValue::into_string)?;
         let id = values.next()?.and_then(CqlValue::into_blob)?;

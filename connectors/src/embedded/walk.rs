@@ -13,6 +13,7 @@ use super::Embedded;
 use super::merge::successor;
 
 impl Embedded {
+    #[expect(clippy::disallowed_methods, reason = "a store reads back the keys that it was given")]
     pub(super) async fn walk_page(&self, walk: &Walk) -> Result<Walked, StoreError> {
         if walk.after.is_none() {
             self.checkpoint().await?;

@@ -27,6 +27,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::Failure;
+use crate::administration::correction::Correction;
 use crate::administration::export::Pieces;
 use crate::administration::{Administration, AdministrationError, By};
 use crate::consents::{ConsentEntry, Consents};
@@ -342,6 +343,26 @@ impl Admin {
                 remote.ask(Method::PUT, &path, &[("contact", &name)], Some(body)).await
             }
             Self::Local(_, local) => Ok(local.restrict(id, contact, restricted).await?),
+        }
+    }
+
+    /// Has the name that is kept of a contact put right.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn correct(
+        &self,
+        id: &TenantId,
+        contact: &ContactName,
+        correction: Correction,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let (path, name) = (format!("tenants/{id}/contacts/correction"), contact.to_string());
+                let body = serde_json::to_value(correction).expect("it is always JSON");
+                remote.ask::<()>(Method::PUT, &path, &[("contact", &name)], Some(body)).await
+            }
+            Self::Local(_, local) => Ok(local.correct(id, contact, correction).await?),
         }
     }
 

@@ -18,6 +18,7 @@ use super::Failure;
 use super::admin::{Admin, Where};
 use super::export::Into;
 use super::output::{Output, table};
+use crate::administration::correction::Correction;
 use crate::consents::{ConsentEntry, Consents, Entered, Held, Shown, Time};
 
 /// What to do with a contact.
@@ -49,6 +50,17 @@ enum Action {
         person: Person,
         #[command(flatten)]
         into: Into,
+    },
+    /// Have the name that is kept of a person put right. A wrong number or id is not corrected: it is another person.
+    Correct {
+        #[command(flatten)]
+        person: Person,
+        /// The right name.
+        #[arg(long, required_unless_present = "no_name", conflicts_with = "no_name")]
+        name: Option<String>,
+        /// Keep no name.
+        #[arg(long)]
+        no_name: bool,
     },
     /// Have what is kept of a person stored and not used: nobody answers them and nothing new is sent.
     Restrict {
@@ -165,6 +177,13 @@ async fn act(admin: &Admin, action: Action, output: &mut Output) -> Result<(), F
         Action::Consent(asked) => consent(admin, asked, output).await,
         Action::Export { person: Person { tenant, contact }, into } => {
             into.write(admin.export(&tenant, &contact).await?, output).await
+        }
+        Action::Correct { person: Person { tenant, contact }, name, no_name: _ } => {
+            admin.correct(&tenant, &contact, Correction { name }).await?;
+            output.result(&json!({ "tenant": tenant, "accepted": true }), || {
+                "the name is put right once what the contact's conversations received before is worked off".into()
+            });
+            Ok(())
         }
         Action::Restrict { person: Person { tenant, contact }, lift } => {
             let consents = admin.restrict(&tenant, &contact, !lift).await?;

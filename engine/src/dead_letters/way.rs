@@ -63,7 +63,10 @@ impl Desk<'_> {
         };
         let age = self.now.since(read.at);
         let note = match &read.event {
-            InboundEvent::Customer(_) | InboundEvent::Handling(_) | InboundEvent::Restrict(_)
+            InboundEvent::Customer(_)
+            | InboundEvent::Handling(_)
+            | InboundEvent::Restrict(_)
+            | InboundEvent::Correct(_)
                 if age > self.ages.remembered =>
             {
                 return forgotten(self.ages);

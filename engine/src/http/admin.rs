@@ -27,6 +27,7 @@ use super::asker::Asked;
 use super::problem::Problem;
 use super::{departure, guard, openapi, rights};
 use crate::administration::AdministrationError;
+use crate::administration::correction::Correction;
 use crate::consents::{ConsentEntry, Consents};
 use crate::dead_letters::{Filters, Letter, LetterId, Page, Replay, Replayed};
 use crate::rotation::{KeysStatus, Rotate, Rotated};
@@ -54,6 +55,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/tenants/{tenant}/usage", get(usage))
         .route("/tenants/{tenant}/conversations/{channel}/{account}/{contact}/handling", put(handle))
         .route("/tenants/{tenant}/contacts/consent", get(consents).post(enter))
+        .route("/tenants/{tenant}/contacts/correction", put(correct))
         .route("/tenants/{tenant}/documents", get(documents).post(add).delete(remove))
         .route("/tenants/{tenant}/documents/file", post(add_file))
         .route("/tenants/{tenant}/search", post(search))
@@ -248,6 +250,16 @@ async fn enter(
     Json(entry): Json<ConsentEntry>,
 ) -> Answer<axum::Json<Consents>> {
     Ok(axum::Json(administration.enter(&id, &of.contact, entry).await?))
+}
+
+async fn correct(
+    Asked(administration): Asked,
+    Path(id): Path<TenantId>,
+    Query(of): Query<OfContact>,
+    Json(correction): Json<Correction>,
+) -> Answer<StatusCode> {
+    administration.correct(&id, &of.contact, correction).await?;
+    Ok(StatusCode::ACCEPTED)
 }
 
 async fn documents(

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::admin::{Chain, Entries, Handles, List, OfContact, OfMonth, OfTenant, Search, Uploaded};
 use super::problem::Problem;
 use super::rights::Restriction;
+use crate::administration::correction::Correction;
 use crate::consents::{ConsentEntry, Consents};
 use crate::dead_letters::{Filters, Letter, LetterId, Page, Replay, Replayed};
 use crate::rotation::{KeysStatus, Rotate, Rotated};
@@ -86,6 +87,13 @@ pub fn describe() -> Value {
             ),
             "post": with_parameters(
                 operation("Enters a consent or an opt-out. What was said last holds.", Some(body::<ConsentEntry>(&mut schemas)), &answer::<Consents>(&mut schemas, "200"), &mut schemas),
+                query::<OfContact>(&mut schemas),
+            ),
+        },
+        "/v1/tenants/{tenant}/contacts/correction": {
+            "parameters": tenant_path,
+            "put": with_parameters(
+                operation("Puts right the name that is kept of a contact. It holds until the channel shows another name than it showed then.", Some(body::<Correction>(&mut schemas)), &json!({ "202": { "description": "taken; in force after what the contact's conversations received before" } }), &mut schemas),
                 query::<OfContact>(&mut schemas),
             ),
         },

@@ -187,7 +187,7 @@ async fn restarted(site: Site) -> (Service, tempfile::TempDir) {
     (start(&folder).await, folder)
 }
 
-async fn start(folder: &tempfile::TempDir) -> Service {
+pub(crate) async fn start(folder: &tempfile::TempDir) -> Service {
     let mut config = Config { data_dir: folder.path().join("data"), ..Config::default() };
     config.http.listen = "127.0.0.1:0".parse().unwrap();
     Service::start(config).await.unwrap()

@@ -9,6 +9,7 @@ mod contacts;
 mod conversations;
 mod dead_letters;
 mod departure;
+mod isolation;
 mod llm;
 mod regions;
 mod rights;

@@ -120,3 +120,58 @@ async fn who_has_it_restricted_is_recorded_and_not_answered_until_it_is_lifted()
     taken(&graph, ANN, 2).await;
     assert!(export(&site).await.1["conversations"][0].get("restricted_since").is_none());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_corrected_name_holds_until_the_person_shows_another_one() {
+    let (site, graph) = site(&["1001", "1002"], Duration::from_secs(60)).await;
+    let name = async || export(&site).await.1["conversations"][0]["address"]["name"].clone();
+    let named = async |id: &str, shown: &str, at: i64, count: usize| {
+        let mut body: Value = serde_json::from_str(&said("1001", ANN, id, text("hello"))).unwrap();
+        *body.pointer_mut("/entry/0/changes/0/value/contacts/0/profile/name").unwrap() = json!(shown);
+        let message = body.pointer_mut("/entry/0/changes/0/value/messages/0/timestamp").unwrap();
+        *message = json!(stamp(at));
+        assert_eq!(site.post("1001", "s3cret", body.to_string()).send().await.unwrap().status(), 200);
+        taken(&graph, ANN, count).await;
+    };
+    let correct = async |correction: Value| {
+        let url = format!("{}/v1/tenants/acme/contacts/correction", site.url);
+        let put = site.client.put(url).query(&[("contact", "+15551234")]).json(&correction);
+        put.header("heddle-actor", "ann").send().await.unwrap().status().as_u16()
+    };
+    let becomes = async |expected: Value| {
+        let right = async {
+            while name().await != expected {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        assert!(
+            tokio::time::timeout(Duration::from_secs(10), right).await.is_ok(),
+            "{expected}: {}",
+            name().await
+        );
+    };
+    assert_eq!(correct(json!({ "name": "Anna" })).await, 404, "nobody of this number has written yet");
+    named("wamid.1", "Ann", -5, 1).await;
+    assert_eq!(name().await, "Ann");
+    assert_eq!(correct(json!({ "name": " " })).await, 422);
+    assert_eq!(correct(json!({ "name": "Anna Bell" })).await, 202);
+    becomes(json!("Anna Bell")).await;
+    named("wamid.2", "Ann", -4, 2).await;
+    assert_eq!(name().await, "Anna Bell", "the channel shows what it showed before");
+    let (_, kept) = export(&site).await;
+    assert_eq!(kept["conversations"].as_array().unwrap().len(), 1, "where they never met, nothing begins");
+    assert_eq!(kept["conversations"][0]["name_corrected"], true);
+    assert!(kept["conversations"][0]["thread"].to_string().contains("\"by\":\"corrected\""));
+    named("wamid.3", "Queen Ann", -3, 3).await;
+    assert_eq!(name().await, "Queen Ann", "which is the person's own doing");
+    assert_eq!(correct(json!({ "name": null })).await, 202);
+    becomes(Value::Null).await;
+    named("wamid.4", "Queen Ann", -2, 4).await;
+    assert_eq!(name().await, Value::Null);
+
+    let log = format!("{}/v1/audit/log", site.url);
+    let log = site.client.get(log).query(&[("tenant", "acme")]).send().await.unwrap().text().await.unwrap();
+    assert!(log.contains("contact_correct") && !log.contains("Bell"), "{log}");
+    let inbound = crate::channels::records(&site, heddle_schemas::topic::Topic::Inbound).await;
+    assert!(inbound.iter().all(|record| !record.to_string().contains("Bell")), "it is sealed on its way");
+}

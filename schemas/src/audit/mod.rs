@@ -365,11 +365,11 @@ impl What {
             Self::TenantApply
             | Self::TenantExport
             | Self::TenantErase { .. }
+            | Self::ChannelDisconnect { .. }
             | Self::DocumentPut { .. }
             | Self::DocumentRemove { .. }
             | Self::LetterShow { .. }
             | Self::Prove
-            | Self::ChannelDisconnect { .. }
             | Self::LettersReplay { .. }
             | Self::KeysRotate
             | Self::Resume => None,

@@ -25,6 +25,19 @@ pub struct NewRecord {
     pub value: Bytes,
 }
 
+impl NewRecord {
+    /// Whose it is, by its key; `None` in topics whose records are keyed otherwise.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&str> {
+        let key = std::str::from_utf8(&self.key).ok()?;
+        match self.partition.topic {
+            Topic::Inbound | Topic::Outbound => key.split_once('/').map(|(tenant, _)| tenant),
+            Topic::Tenants | Topic::Events => Some(key),
+            Topic::Ingress | Topic::Dlq => None,
+        }
+    }
+}
+
 /// A record as it is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {

@@ -74,6 +74,19 @@ pub struct Batch {
     pub consumed: Vec<(TopicPartition, Offset)>,
 }
 
+impl Batch {
+    /// Two tenants whose rows, or records, are in it: it is one tenant's decision, so that is a fault of who built it.
+    /// The agenda and what is no tenant's go with everybody's.
+    #[must_use]
+    pub fn mixes(&self) -> Option<(&str, &str)> {
+        let rows = self.writes.iter().chain(&self.after).map(|write| write.key.tenant());
+        let mut rows = rows.filter(|tenant| !tenant.is_empty());
+        let first = rows.next()?;
+        let told = self.outputs.iter().filter_map(NewRecord::tenant);
+        rows.chain(told).find(|tenant| *tenant != first).map(|other| (first, other))
+    }
+}
+
 /// Rows of one partition, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scan {
@@ -217,4 +230,48 @@ pub trait State: Send + Sync + 'static {
         new: Option<Bytes>,
         expires: Option<Timestamp>,
     ) -> Result<Swap, StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topic::Topic;
+
+    #[test]
+    fn a_batch_of_two_tenants_is_known_by_its_rows_and_by_its_records() {
+        let row = |tenant: &str| Write::put(Key::document(&tenant.parse().unwrap(), "faq"), "");
+        let waits = TopicPartition { topic: Topic::Inbound, partition: 0 };
+        let agenda = Write::put(Key::agenda(waits, Timestamp::from_secs(1), b"x"), "");
+        let record = |topic, key: &str| NewRecord {
+            partition: TopicPartition { topic, partition: 0 },
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            value: Bytes::new(),
+        };
+        let own = Batch {
+            writes: vec![agenda.clone(), row("acme")],
+            after: vec![row("acme"), agenda],
+            outputs: vec![
+                record(Topic::Outbound, "acme/whatsapp/1"),
+                record(Topic::Events, "acme"),
+                record(Topic::Dlq, "globex"),
+            ],
+            ..Batch::default()
+        };
+        assert_eq!(own.mixes(), None);
+        let mixed = [
+            Batch { writes: vec![row("acme"), row("globex")], ..Batch::default() },
+            Batch { writes: vec![row("acme")], after: vec![row("globex")], ..Batch::default() },
+            Batch {
+                writes: vec![row("acme")],
+                outputs: vec![record(Topic::Outbound, "globex/whatsapp/1")],
+                ..Batch::default()
+            },
+            Batch {
+                writes: vec![row("acme")],
+                outputs: vec![record(Topic::Events, "globex")],
+                ..own.clone()
+            },
+        ];
+        assert!(mixed.iter().all(|batch| batch.mixes() == Some(("acme", "globex"))));
+    }
 }

@@ -37,6 +37,8 @@ pub enum InboundEvent {
     Forget(Forget),
     /// What is kept of the contact is stored and not used from now on, or no more.
     Restrict(Restrict),
+    /// What is kept of the contact as a fact is wrong, and is corrected.
+    Correct(Correct),
     /// Its tenant is being deleted: all of the conversation goes. It counts only where that is so.
     Leave,
 }
@@ -48,6 +50,23 @@ pub struct Restrict {
     pub key: MessageKey,
     /// Whether it is stored only from now on.
     pub restricted: bool,
+}
+
+/// What is kept of a contact as a fact is corrected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Correct {
+    /// Two records with the same one are one.
+    pub key: MessageKey,
+    /// A [`SealedCorrection`], bound to topic inbound and `key`.
+    pub sealed: Sealed,
+}
+
+/// What is inside the ciphertext of a [`Correct`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedCorrection {
+    /// The right name; none where none is to be kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// All that came before is to be forgotten, in every conversation of the contact.

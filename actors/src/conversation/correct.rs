@@ -1,0 +1,85 @@
+//! Corrections: the name that is kept of a contact, put right by who asks for it.
+//!
+//! Beside what was said, a conversation keeps of a person only how it is reached: numbers and ids, which name it
+//! towards the channel and are not corrected but changed there, and the name that the channel shows. That one may be
+//! wrong, and is what a correction replaces. What was said stays as it was said, and so does the name inside the
+//! messages that brought it: they are kept as they came, until their retention ends.
+
+use heddle_schemas::content::Address;
+use heddle_schemas::id::ConversationId;
+use heddle_schemas::ports::keys::{Cipher, aad};
+use heddle_schemas::record::encode_for;
+use heddle_schemas::record::inbound::SealedCorrection;
+use heddle_schemas::sealed::Sealed;
+use heddle_schemas::table::Key;
+
+use super::Loaded;
+use super::draft::Draft;
+use super::head::Corrected;
+use super::thread::EntrySaid;
+
+/// The columns of a head that are sealed under the contact's key.
+pub(super) const ADDRESS: &str = "address";
+pub(crate) const CORRECTED: &str = "corrected";
+
+pub(super) fn seal<T: serde::Serialize>(
+    of: &ConversationId,
+    cipher: &dyn Cipher,
+    column: &str,
+    value: &T,
+) -> Sealed {
+    let at = aad(&Key::head(of), column);
+    encode_for(value, |plain| cipher.seal(&at, plain))
+}
+
+/// Puts a name right.
+pub(super) fn correct(draft: &mut Draft, loaded: &Loaded, of: &ConversationId, correction: SealedCorrection) {
+    let shown = match &loaded.corrected {
+        Some(corrected) => corrected.shown.clone(),
+        None => loaded.address.name.clone(),
+    };
+    let corrected = Corrected { shown };
+    let address = Address { name: correction.name, ..loaded.address.clone() };
+    let cipher = loaded.thread.cipher();
+    draft.row.entries.push(EntrySaid::Corrected { at: draft.now });
+    draft.head.address = Some(seal(of, cipher, ADDRESS, &address));
+    draft.head.corrected = Some(seal(of, cipher, CORRECTED, &corrected));
+    draft.address = Some(address);
+    draft.corrected = Some(Some(corrected));
+}
+
+/// Takes over how the customer is reached, as a message shows it.
+pub(super) fn meet(draft: &mut Draft, loaded: &Loaded, of: &ConversationId, from: &Address) {
+    let cipher = loaded.thread.cipher();
+    let mut from = from.clone();
+    if let (Some(corrected), Some(shown)) = (&loaded.corrected, &from.name) {
+        let remains = corrected.when_shown(shown);
+        if remains.is_some() {
+            from.name = None;
+        }
+        if remains.as_ref() != Some(corrected) {
+            draft.head.corrected = remains.as_ref().map(|corrected| seal(of, cipher, CORRECTED, corrected));
+            draft.corrected = Some(remains);
+        }
+    }
+    if !loaded.address.holds(&from) {
+        let mut address = loaded.address.clone();
+        address.update(&from);
+        draft.head.address = Some(seal(of, cipher, ADDRESS, &address));
+        draft.address = Some(address);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_correction_holds_until_the_person_shows_another_name() {
+        let corrected = Corrected { shown: Some("Anna".into()) };
+        assert_eq!(corrected.when_shown("Anna"), Some(corrected.clone()));
+        assert_eq!(corrected.when_shown("Ann B."), None);
+        let unseen = Corrected::default();
+        assert_eq!(unseen.when_shown("Anna"), Some(corrected), "what is shown first is what was wrong");
+    }
+}
