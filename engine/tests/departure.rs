@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use heddle_actors::audit::AuditLog;
+use heddle_actors::promises::Prover;
 use heddle_actors::{consent, erasure, removal};
 use heddle_schemas::audit::{Outcome, What};
 use heddle_schemas::consent::{Category, How, Says};
@@ -231,6 +232,27 @@ async fn a_deleted_tenant_leaves_its_receipt_alone_and_another_is_as_it_was() {
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!(world.removal().await, Some(removal));
     assert_eq!(world.deleted_events(), 1, "it is told of once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_audit_tells_rows_that_are_on_their_way_out_from_rows_that_were_left() {
+    let world = World::begin().await;
+    let left = world.rows(&acme().id).await.into_iter().find(|row| row.key.table() == Table::Alias).unwrap();
+    let prove = async || {
+        let (ports, tenants) = world.with(|node| (node.ports.clone(), node.system.tenants.clone()));
+        let keys = ports.keys.clone();
+        let (log_retention, marker_ttl) = (Duration::from_secs(86_400), Duration::from_secs(864_000));
+        Prover { ports, keys, tenants, log_retention, marker_ttl, records: 100 }.prove_rest().await.unwrap()
+    };
+    world.ask_once().await;
+    let proofs = prove().await;
+    assert!(proofs.hold(), "they have their time: {proofs:?}");
+    world.completed().await;
+    assert!(prove().await.hold());
+    let state = world.with(|node| node.ports.state.clone());
+    state.compare_and_set(&left.key, None, Some(left.value), None).await.unwrap();
+    let proofs = prove().await;
+    assert!(!proofs.hold(), "what comes back is found: {proofs:?}");
 }
 
 #[tokio::test(start_paused = true)]
