@@ -313,6 +313,6 @@ async fn a_crash_at_any_step_is_gone_on_from_though_nobody_asks_again() {
             return;
         }
         // The request and the first walks step by step, what repeats itself by samples.
-        step += if step < 24 { 1 } else { 1 + step / 4 };
+        step += if step < 20 { 1 } else { 1 + step / 3 };
     }
 }
