@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use heddle_actors::audit::AuditLog;
+use heddle_actors::promises::Prover;
 use heddle_actors::{consent, erasure, removal};
 use heddle_schemas::audit::{Outcome, What};
 use heddle_schemas::consent::{Category, How, Says};
@@ -234,6 +235,27 @@ async fn a_deleted_tenant_leaves_its_receipt_alone_and_another_is_as_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_audit_tells_rows_that_are_on_their_way_out_from_rows_that_were_left() {
+    let world = World::begin().await;
+    let left = world.rows(&acme().id).await.into_iter().find(|row| row.key.table() == Table::Alias).unwrap();
+    let prove = async || {
+        let (ports, tenants) = world.with(|node| (node.ports.clone(), node.system.tenants.clone()));
+        let keys = ports.keys.clone();
+        let (log_retention, marker_ttl) = (Duration::from_secs(86_400), Duration::from_secs(864_000));
+        Prover { ports, keys, tenants, log_retention, marker_ttl, records: 100 }.prove_rest().await.unwrap()
+    };
+    world.ask_once().await;
+    let proofs = prove().await;
+    assert!(proofs.hold(), "they have their time: {proofs:?}");
+    world.completed().await;
+    assert!(prove().await.hold());
+    let state = world.with(|node| node.ports.state.clone());
+    state.compare_and_set(&left.key, None, Some(left.value), None).await.unwrap();
+    let proofs = prove().await;
+    assert!(!proofs.hold(), "what comes back is found: {proofs:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_erasure_under_way_goes_with_its_tenant() {
     let world = World::begin().await;
     let (ports, id) = (world.with(|node| node.ports.clone()), acme().id);
@@ -291,6 +313,6 @@ async fn a_crash_at_any_step_is_gone_on_from_though_nobody_asks_again() {
             return;
         }
         // The request and the first walks step by step, what repeats itself by samples.
-        step += if step < 24 { 1 } else { 1 + step / 4 };
+        step += if step < 20 { 1 } else { 1 + step / 3 };
     }
 }

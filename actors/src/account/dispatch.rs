@@ -36,7 +36,7 @@ impl Account {
             return Ok(());
         }
         self.look_at(myself, state, now, now + PATIENCE);
-        if self.is_cut_off(state).await {
+        if self.is_cut_off(state, now).await {
             self.resume(state);
             state.proving = false;
             let channels = &self.context.ports.channels;
@@ -97,12 +97,12 @@ impl Account {
     /// Whether the account is disconnected, or its tenant's data stays in another region: nothing that waits is sent
     /// then. Asked once, until the configuration
     /// changes.
-    async fn is_cut_off(&self, state: &mut AccountState) -> bool {
+    async fn is_cut_off(&self, state: &mut AccountState, now: Duration) -> bool {
         if self.context.tenants.foreign(&self.key.tenant).is_some() {
             state.cut_off = true;
         } else if self.tenant().as_deref().and_then(|tenant| self.config(tenant)).is_some() {
             state.cut_off = false;
-        } else if !state.cut_off {
+        } else if !state.cut_off && state.stopped.as_ref().is_none_or(|stopped| stopped.probe_at <= now) {
             // Where that is not known, it is a stopped account for now, and asked again.
             state.cut_off = self.context.tenants.is_disconnected(&self.key).await.unwrap_or(false);
         }
@@ -267,9 +267,14 @@ impl Account {
         state.cut_off = false;
         let tenant = self.tenant();
         let config = tenant.as_deref().and_then(|tenant| self.config(tenant));
-        let fresh = match (&state.stopped, config) {
+        let fresh = match (&mut state.stopped, config) {
             (Some(stopped), Some(config)) => stopped.token != config.access_token,
-            _ => false,
+            (Some(stopped), None) => {
+                // It may be disconnected now, which is asked when it would be tried.
+                stopped.probe_at = self.context.ports.clock.elapsed();
+                false
+            }
+            (None, _) => false,
         };
         if fresh {
             self.resume(state);

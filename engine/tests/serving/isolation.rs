@@ -108,9 +108,10 @@ async fn ask(site: &Site, method: Method, path: &str, body: Option<Value>) -> Re
 
 async fn shown(site: &Site, path: &str) -> Value {
     let mut shown: Value = ask(site, Method::GET, path, None).await.json().await.unwrap();
-    // When it was read.
+    // When it was read, and that it was.
     if let Some(fields) = shown.as_object_mut() {
         fields.remove("at");
+        fields.remove("audit");
     }
     shown
 }
