@@ -51,7 +51,8 @@ pub async fn record(
     let row = Key::contact(tenant, contact);
     let place = aad(&row, &Evidence::column(*key));
     let text = text.as_ref().map(|text| cipher.seal(&place, text.as_bytes()));
-    let evidence = Evidence { at: *at, how: *how, key: *key, text };
+    let known_at = Some(ports.clock.now());
+    let evidence = Evidence { at: *at, how: *how, key: *key, text, known_at };
     let mut found = ports.state.get(&row).await?;
     let merged = loop {
         let before = match &found {
@@ -104,14 +105,43 @@ pub async fn restrict(
     contact: ContactId,
     restricted: bool,
 ) -> Result<bool, StoreError> {
+    let now = ports.clock.now();
+    change_restriction(ports, tenant, contact, |since| match (since, restricted) {
+        (Some(since), true) => Some(since),
+        (None, true) => Some(now),
+        (_, false) => None,
+    })
+    .await
+}
+
+/// Has what is kept of a contact used again, where it has been stored only since `until` or before.
+///
+/// # Errors
+/// As [`record`].
+pub(crate) async fn lift_restriction(
+    ports: &Ports,
+    tenant: &TenantId,
+    contact: ContactId,
+    until: Timestamp,
+) -> Result<bool, StoreError> {
+    change_restriction(ports, tenant, contact, |since| since.filter(|since| *since > until)).await
+}
+
+async fn change_restriction(
+    ports: &Ports,
+    tenant: &TenantId,
+    contact: ContactId,
+    change: impl Fn(Option<Timestamp>) -> Option<Timestamp>,
+) -> Result<bool, StoreError> {
     let row = Key::contact(tenant, contact);
     let mut found = ports.state.get(&row).await?;
     loop {
         let mut changed = found.as_deref().map_or_else(|| Ok(ContactRecord::new()), parse)?;
-        if changed.restricted_at.is_some() == restricted {
+        let restricted_at = change(changed.restricted_at);
+        if changed.restricted_at == restricted_at {
             return Ok(false);
         }
-        changed.restricted_at = restricted.then(|| ports.clock.now());
+        changed.restricted_at = restricted_at;
         match ports.state.compare_and_set(&row, found, Some(encode(&changed)), None).await? {
             Swap::Done => return Ok(true),
             Swap::Found(other) => found = other,

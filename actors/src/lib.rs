@@ -16,8 +16,10 @@
 //! - [`conversation`]: applies what a conversation receives and decides its turns.
 //! - [`tools`]: what an agent may do beside talking; [`quota`]: what a tenant may use in a month.
 //! - [`sweep`]: applies changed retention to rows that are there.
-//! - [`erasure`]: erasures of contacts, and how far they have come.
+//! - [`erasure`]: erasures of contacts, and how far they have come; [`removal`]: deletions of tenants;
+//!   [`housekeeping`]: who sees to it that they go on.
 //! - [`audit`]: who did what, when and why; [`security`]: what looks like an attack.
+//! - [`promises`]: whether what is promised holds, by what is stored.
 //! - [`account`]: the only sender: paces, journals, settles.
 //! - [`publish`]: records on their way out; [`commit`]: writes a batch until it is written;
 //!   [`metrics`]: what operators watch.
@@ -29,14 +31,17 @@ pub mod commit;
 pub mod consent;
 pub mod conversation;
 pub mod erasure;
+pub mod housekeeping;
 pub mod identity;
 pub mod ingress;
 pub mod metrics;
 pub mod partition;
 pub mod ports;
+pub mod promises;
 pub mod publish;
 pub mod quota;
 pub mod reception;
+pub mod removal;
 pub mod security;
 pub mod sweep;
 pub mod system;

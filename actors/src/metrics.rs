@@ -2,6 +2,8 @@
 //!
 //! Labels are bounded: topics, kinds, outcomes; never a tenant's conversation, contact or message.
 
+use std::time::Duration;
+
 use heddle_schemas::audit::Outcome as Written;
 use heddle_schemas::consent::{How, Says};
 use heddle_schemas::ports::channel::FailureClass;
@@ -65,6 +67,11 @@ pub struct Metrics {
     late: IntCounter,
     stray: IntCounter,
     forgotten: IntCounter,
+    erasures_open: IntGauge,
+    erasures_oldest: IntGauge,
+    removals_open: IntGauge,
+    removals_oldest: IntGauge,
+    of_deleted: IntCounter,
     resurrections: IntCounter,
     swept_rows: IntCounterVec,
     sweeps: IntCounter,
@@ -148,6 +155,26 @@ impl Metrics {
                 "Records that a former owner published after it had lost its partition; each was looked up.",
             ),
             forgotten: counter("heddle_erasure_contacts_total", "Contacts that were forgotten, completely."),
+            erasures_open: gauge(
+                "heddle_erasure_open",
+                "Erasures of contacts that are not complete; 0 on all nodes but the one that looks after them.",
+            ),
+            erasures_oldest: gauge(
+                "heddle_erasure_oldest_seconds",
+                "How long the oldest erasure that is not complete has been under way.",
+            ),
+            removals_open: gauge(
+                "heddle_tenant_deletions_open",
+                "Deletions of tenants that are not complete; 0 on all nodes but the one that looks after them.",
+            ),
+            removals_oldest: gauge(
+                "heddle_tenant_deletions_oldest_seconds",
+                "How long the oldest deletion of a tenant that is not complete has been under way.",
+            ),
+            of_deleted: counter(
+                "heddle_tenant_refused_records_total",
+                "Records of deleted tenants that came late; each was settled and not applied.",
+            ),
             resurrections: counter(
                 "heddle_erasure_refused_total",
                 "Messages and reports from before an erasure that came after it; each was refused.",
@@ -293,6 +320,23 @@ impl Metrics {
     /// A contact is forgotten.
     pub fn forgotten(&self) {
         self.forgotten.inc();
+    }
+
+    /// So many erasures are not complete, the oldest of them for so long.
+    pub fn erasures(&self, open: usize, oldest: Duration) {
+        self.erasures_open.set(i64::try_from(open).unwrap_or(i64::MAX));
+        self.erasures_oldest.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
+    }
+
+    /// So many deletions of tenants are not complete, the oldest of them for so long.
+    pub fn removals(&self, open: usize, oldest: Duration) {
+        self.removals_open.set(i64::try_from(open).unwrap_or(i64::MAX));
+        self.removals_oldest.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
+    }
+
+    /// So many records of a deleted tenant came late.
+    pub fn of_deleted(&self, records: u64) {
+        self.of_deleted.inc_by(records);
     }
 
     /// Something came that would have brought back what is forgotten.

@@ -99,6 +99,8 @@ pub struct Options {
     pub oldest_record: Duration,
     /// How long markers of seen messages and journals of sends are kept: longer than any redelivery.
     pub marker_ttl: Duration,
+    /// The region that log and state are in.
+    pub region: String,
 }
 
 impl Options {
@@ -121,6 +123,7 @@ impl Options {
             answer_within: engine.answer_within,
             sweep_rows_per_second: engine.sweep_rows_per_second,
             oldest_record: config.log.oldest_record(),
+            region: config.node.region.clone(),
             ..Self::default()
         }
     }
@@ -150,6 +153,7 @@ impl Default for Options {
             oldest_record: Duration::ZERO,
             // Ten days: WhatsApp retries webhooks for seven, and a day each for the log and the dlq.
             marker_ttl: Duration::from_secs(10 * 86_400),
+            region: config::Node::default().region,
         }
     }
 }

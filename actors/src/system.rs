@@ -17,6 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::account::Accounts;
 use crate::conversation::Conversations;
+use crate::housekeeping;
 use crate::ingress::Ingress;
 use crate::partition::{Partition, PartitionMessage, Resident};
 use crate::ports::{Context, Options, Ports};
@@ -65,6 +66,7 @@ struct Supervisor {
     owned: BTreeMap<TopicPartition, Epoch>,
     /// The partitions of inbound among those that run.
     inhabited: sweep::Running,
+    keeps_house: watch::Sender<bool>,
 }
 
 impl System {
@@ -73,8 +75,7 @@ impl System {
     /// # Errors
     /// When the tenants cannot be read, or the log keeps records longer than one of them was promised.
     pub async fn start(ports: Ports, options: Options) -> Result<Self, TenantsError> {
-        let (tenants, followed) =
-            Tenants::load(ports.log.clone(), ports.keys.clone(), ports.clock.clone()).await?;
+        let (tenants, followed) = Tenants::load(&ports, &options.region).await?;
         tenants.limit_retention(options.oldest_record)?;
         let mut following = JoinSet::new();
         for (partition, next) in followed {
@@ -85,6 +86,9 @@ impl System {
         let quotas = Quotas::new(ports.clone());
         following.spawn(quotas.clone().tidy(tenants.clone()));
         following.spawn(ports.security.clone().run(ports.log.clone()));
+        let (keeps_house, ours) = watch::channel(false);
+        following.spawn(housekeeping::run(ports.clone(), tenants.clone(), ours));
+        following.spawn(housekeeping::close_indexes(ports.clone(), tenants.clone()));
         let context = Context {
             turns: TenantActors::new(options.turns_per_tenant),
             started: ports.clock.now(),
@@ -103,6 +107,7 @@ impl System {
             running: BTreeMap::new(),
             owned: BTreeMap::new(),
             inhabited,
+            keeps_house,
         };
         let (running_on, over) = watch::channel(());
         let running = tokio::spawn(async move {
@@ -212,6 +217,7 @@ impl Supervisor {
         }
         while leaving.join_next().await.is_some() {}
         self.restart();
+        self.keeps_house.send_replace(self.owned.contains_key(&housekeeping::HOUSE));
         for topic in Topic::CONSUMED {
             let owned = self.owned.keys().filter(|partition| partition.topic == topic).count();
             self.context.ports.metrics.owned(topic, owned);

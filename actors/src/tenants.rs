@@ -2,27 +2,40 @@
 //!
 //! Secrets are sealed in the log and open only here. A change is in force on this node when
 //! [`Tenants::apply`] returns, and on others as soon as they have read it.
+//!
+//! A tenant whose region is another one than that of the stores is not opened at all: it has no account here, its
+//! records are dead letters, and that it is here is an incident.
+//!
+//! The credentials of a channel account are sealed under a key of the account's own. Whatever takes an account out of
+//! a tenant destroys that key before anything else: from then on no record of the topic opens to its credentials,
+//! however old, and a node that starts leaves the account out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use heddle_schemas::id::{AccountId, ChannelKind, TenantId};
+use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, TenantId};
 use heddle_schemas::ports::clock::Clock;
-use heddle_schemas::ports::keys::{Keys, KeysError};
+use heddle_schemas::ports::keys::{Keys, KeysError, Missing};
 use heddle_schemas::ports::log::{FetchLimit, Log, NewRecord, Record, StoreError};
 use heddle_schemas::record::tenants::{TenantRecord, TenantSecrets};
 use heddle_schemas::record::{RecordError, V, decode, encode, log_aad};
 use heddle_schemas::retention::{self, Former, Kind, suits};
-use heddle_schemas::sealed::Secret;
-use heddle_schemas::tenant::{Faults, Tenant};
+use heddle_schemas::sealed::{Sealed, Secret};
+use heddle_schemas::tenant::{Disconnected, Faults, Tenant};
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Offset, Topic, TopicPartition, tenant_partition};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
+
+use crate::ports::Ports;
+use crate::security::{Security, Sighting};
 
 /// How long it may take to read what has been applied until now.
 const CATCH_UP: Duration = Duration::from_secs(10);
+
+/// Tenants that have gone and of which somebody has not read yet.
+const DEPARTURES: usize = 1_024;
 
 /// Why a tenant could not be applied or read.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +50,22 @@ pub enum TenantsError {
         kind: ChannelKind,
         /// Which account.
         account: AccountId,
+    },
+    /// The tenant has no such account, and has had none.
+    #[error("tenant {} has no {} account {}; `heddle tenant show` shows those it has", .0.tenant, .0.channel, .0.account)]
+    UnknownAccount(AccountKey),
+    /// The tenant's data stays in another region.
+    #[error(
+        "the data of tenant {tenant} stays in region {theirs:?}, and this node's stores are in {here:?}; ask a node of \
+         region {theirs:?}, whose configuration has node.region = {theirs:?}"
+    )]
+    Region {
+        /// Which.
+        tenant: TenantId,
+        /// Where its data stays.
+        theirs: String,
+        /// Where these stores are.
+        here: String,
     },
     /// The log keeps records for longer than the tenant was promised.
     #[error(
@@ -99,10 +128,14 @@ impl Kept {
 struct Directory {
     tenants: BTreeMap<TenantId, Kept>,
     accounts: HashMap<(ChannelKind, AccountId), Arc<Tenant>>,
+    /// Accounts whose credentials are erased while the newest record still has them: what disconnected them broke off.
+    severed: HashSet<AccountKey>,
+    /// Tenants whose data stays in another region: that one.
+    foreign: HashMap<TenantId, String>,
 }
 
 impl Directory {
-    fn put(&mut self, mut kept: Kept) {
+    fn put(&mut self, mut kept: Kept, severed: Vec<AccountKey>) {
         let tenant = kept.tenant.clone();
         let known = self.tenants.get(&tenant.id).filter(|known| {
             known.retentions == kept.retentions && known.tenant.retention == kept.tenant.retention
@@ -111,13 +144,27 @@ impl Directory {
             kept.since = known.since;
         }
         self.remove(&tenant.id);
+        self.severed.extend(severed);
         for channel in &tenant.channels {
             self.accounts.insert((channel.kind, channel.account.clone()), tenant.clone());
         }
         self.tenants.insert(tenant.id.clone(), kept);
     }
 
+    /// Leaves an account out of its tenant, whose credentials are erased.
+    fn sever(&mut self, account: &AccountKey) {
+        let Some(kept) = self.tenants.get(&account.tenant) else { return };
+        let kept = kept.clone();
+        let mut tenant = (*kept.tenant).clone();
+        tenant.channels.retain(|one| (one.kind, &one.account) != (account.channel, &account.account));
+        let of_it = self.severed.iter().filter(|one| one.tenant == account.tenant).cloned();
+        let severed = of_it.chain([account.clone()]).collect();
+        self.put(Kept { tenant: Arc::new(tenant), ..kept }, severed);
+    }
+
     fn remove(&mut self, id: &TenantId) {
+        self.severed.retain(|account| account.tenant != *id);
+        self.foreign.remove(id);
         if let Some(Kept { tenant: old, .. }) = self.tenants.remove(id) {
             for channel in &old.channels {
                 let key = (channel.kind, channel.account.clone());
@@ -134,10 +181,14 @@ pub struct Tenants {
     log: Arc<dyn Log>,
     keys: Arc<dyn Keys>,
     clock: Arc<dyn Clock>,
+    security: Arc<Security>,
+    /// That of the stores.
+    region: String,
     directory: RwLock<Directory>,
     // One change at a time, so that two cannot both take an account.
     applying: tokio::sync::Mutex<()>,
     changes: watch::Sender<u64>,
+    departures: broadcast::Sender<TenantId>,
     /// Up to where each partition of the topic has been read.
     read_to: watch::Sender<BTreeMap<TopicPartition, Offset>>,
     /// How old records become in the log, once that is known.
@@ -145,22 +196,24 @@ pub struct Tenants {
 }
 
 impl Tenants {
-    /// Reads every tenant's newest configuration. [`Tenants::follow`] keeps up with changes.
+    /// Reads the newest configuration of every tenant of the stores' region. [`Tenants::follow`] keeps up with changes.
     ///
     /// # Errors
     /// When the log or a key cannot be read.
     pub async fn load(
-        log: Arc<dyn Log>,
-        keys: Arc<dyn Keys>,
-        clock: Arc<dyn Clock>,
+        ports: &Ports,
+        region: &str,
     ) -> Result<(Arc<Self>, Vec<(TopicPartition, Offset)>), TenantsError> {
         let this = Arc::new(Self {
-            log,
-            keys,
-            clock,
+            log: ports.log.clone(),
+            keys: ports.keys.clone(),
+            clock: ports.clock.clone(),
+            security: ports.security.clone(),
+            region: region.to_owned(),
             directory: RwLock::default(),
             applying: tokio::sync::Mutex::default(),
             changes: watch::Sender::new(0),
+            departures: broadcast::Sender::new(DEPARTURES),
             read_to: watch::Sender::default(),
             oldest_record: OnceLock::new(),
         });
@@ -233,42 +286,91 @@ impl Tenants {
 
     async fn take(&self, record: &Record) -> Result<(), TenantsError> {
         let name = || String::from_utf8_lossy(&record.key).into_owned();
+        if record.key == TenantId::engine().as_str() {
+            // It says to which region the topics belong, and was looked at before.
+            return Ok(());
+        }
         if record.value.is_empty() {
             if let Ok(id) = name().parse() {
-                self.change(|directory| directory.remove(&id));
+                self.depart(&id);
             }
             return Ok(());
         }
         let stored: TenantRecord =
             decode(&record.value).map_err(|source| TenantsError::Record { tenant: name(), source })?;
-        let (former, retentions) = (stored.former.clone().into(), stored.retentions);
-        let tenant = Arc::new(self.open(stored).await?);
+        let (retained, retentions) = (stored.former.clone().into(), stored.retentions);
         let since = (record.partition.partition, record.offset);
-        self.change(|directory| directory.put(Kept { tenant, former, retentions, since }));
+        let id = stored.config.id.clone();
+        if stored.config.region != self.region {
+            let theirs = stored.config.region;
+            tracing::error!(tenant = %id, region = theirs, "a tenant of another region is in these stores; it is refused");
+            self.security.saw(Some(&id), Sighting::ForeignRegion);
+            self.change(|directory| {
+                directory.remove(&id);
+                directory.foreign.insert(id, theirs);
+            });
+            return Ok(());
+        }
+        match self.open(stored).await {
+            Ok((tenant, severed)) => {
+                let kept = Kept { tenant: Arc::new(tenant), former: retained, retentions, since };
+                self.change(|directory| directory.put(kept, severed));
+            }
+            // It is deleted, and was applied by a node that did not know.
+            Err(TenantsError::Keys(KeysError::Gone { .. })) => self.depart(&id),
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 
-    async fn open(&self, stored: TenantRecord) -> Result<Tenant, TenantsError> {
+    /// A configuration with its secrets, without the accounts whose credentials are erased, and these.
+    async fn open(&self, stored: TenantRecord) -> Result<(Tenant, Vec<AccountKey>), TenantsError> {
         let mut tenant = stored.config;
-        let cipher = self.keys.tenant(&tenant.id).await?;
-        let plain = cipher.open(&log_aad(Topic::Tenants, &tenant.id), &stored.secrets)?;
-        let secrets: TenantSecrets =
-            serde_json::from_slice(&plain).map_err(|error| TenantsError::Record {
-                tenant: tenant.id.to_string(),
+        let id = tenant.id.clone();
+        let read = |plain: Vec<u8>| {
+            serde_json::from_slice::<TenantSecrets>(&plain).map_err(|error| TenantsError::Record {
+                tenant: id.to_string(),
                 source: RecordError::Shape(error.to_string()),
-            })?;
+            })
+        };
+        let cipher = self.keys.tenant(&id).await?;
+        let mut secrets = read(cipher.open(&log_aad(Topic::Tenants, &id), &stored.secrets)?)?;
+        let mut severed = Vec::new();
+        for (account, sealed) in &stored.channels {
+            match self.credentials(account, sealed).await.map_err(KeysError::passing) {
+                Ok(plain) => secrets.append(&mut read(plain)?),
+                Err(Ok(error)) => return Err(error.into()),
+                Err(Err(why)) => {
+                    tracing::warn!(%account, %why, "an account is left out: its credentials do not open any more");
+                    severed.push(account.clone());
+                }
+            }
+        }
         for (place, secret) in tenant.secrets_mut() {
             *secret = Secret::new(secrets.get(&place).cloned().unwrap_or_default());
         }
-        Ok(tenant)
+        tenant.channels.retain(|channel| {
+            let is_it = |one: &AccountKey| (one.channel, &one.account) == (channel.kind, &channel.account);
+            !severed.iter().any(is_it)
+        });
+        Ok((tenant, severed))
     }
 
-    /// Makes a configuration the tenant's own, durably.
+    async fn credentials(&self, account: &AccountKey, sealed: &Sealed) -> Result<Vec<u8>, KeysError> {
+        let cipher = self.keys.channel(account, Missing::Fail).await?;
+        cipher.open(&log_aad(Topic::Tenants, account), sealed)
+    }
+
+    /// Makes a configuration the tenant's own, durably. An account that the tenant had and has no more is
+    /// disconnected, as by [`Tenants::disconnect`].
     ///
     /// # Errors
     /// [`TenantsError`].
-    pub async fn apply(&self, mut tenant: Tenant) -> Result<Arc<Tenant>, TenantsError> {
+    pub async fn apply(&self, tenant: Tenant) -> Result<Arc<Tenant>, TenantsError> {
         tenant.validate()?;
+        if tenant.region != self.region {
+            return Err(self.elsewhere(tenant.id, tenant.region));
+        }
         self.check_retention(&tenant)?;
         let _one_at_a_time = self.applying.lock().await;
         for channel in &tenant.channels {
@@ -277,31 +379,113 @@ impl Tenants {
                 return Err(TenantsError::Taken { kind: channel.kind, account: channel.account.clone() });
             }
         }
-        let secrets: TenantSecrets = tenant
-            .secrets_mut()
-            .into_iter()
-            .filter(|(_, secret)| !secret.is_empty())
-            .map(|(place, secret)| (place, secret.expose().to_owned()))
-            .collect();
+        self.store(tenant).await
+    }
+
+    /// Disconnects a channel account: destroys the key of its credentials, takes it out of the tenant on this node,
+    /// then for good. Its webhooks are refused and what waits to be sent by it is withheld, here when this returns,
+    /// on other nodes as soon as they have read it. Doing it again does no harm.
+    ///
+    /// # Errors
+    /// [`TenantsError`]; unless it is [`TenantsError::UnknownAccount`], it is to be done again.
+    pub async fn disconnect(&self, account: &AccountKey) -> Result<Arc<Tenant>, TenantsError> {
+        if !self.has(account) {
+            self.catch_up().await?;
+        }
+        let _one_at_a_time = self.applying.lock().await;
+        let unknown = || TenantsError::UnknownAccount(account.clone());
+        let mut tenant = (*self.get(&account.tenant).ok_or_else(unknown)?).clone();
+        if !self.has(account) && !self.read(|directory| directory.severed.contains(account)) {
+            if !tenant.accounts_ever().contains(account) {
+                return Err(unknown());
+            }
+            self.keys.erase_channel(account).await?;
+            return Ok(Arc::new(tenant));
+        }
+        tenant.channels.retain(|one| (one.kind, &one.account) != (account.channel, &account.account));
+        self.store(tenant).await
+    }
+
+    /// Whether a tenant that there is has no such account, also if it was applied on another node a moment ago.
+    ///
+    /// # Errors
+    /// As [`Tenants::catch_up`].
+    pub async fn is_disconnected(&self, account: &AccountKey) -> Result<bool, StoreError> {
+        if self.has(account) {
+            return Ok(false);
+        }
+        self.catch_up().await?;
+        Ok(!self.has(account) && self.get(&account.tenant).is_some())
+    }
+
+    fn has(&self, account: &AccountKey) -> bool {
+        self.get(&account.tenant)
+            .is_some_and(|tenant| tenant.channel(account.channel, &account.account).is_some())
+    }
+
+    /// Erases the credentials of the accounts that a tenant had and has no more, and writes what is left.
+    async fn store(&self, mut tenant: Tenant) -> Result<Arc<Tenant>, TenantsError> {
+        let at = self.clock.now();
+        let kept: HashSet<_> = tenant.accounts().collect();
+        let (mut former, mut gone) = (Vec::new(), Vec::new());
+        if let Some(before) = self.get(&tenant.id) {
+            former.clone_from(&before.disconnected);
+            gone.extend(before.accounts());
+        }
+        gone.extend(self.read(|directory| {
+            directory
+                .severed
+                .iter()
+                .filter(|account| account.tenant == tenant.id)
+                .cloned()
+                .collect::<Vec<_>>()
+        }));
+        gone.retain(|account| !kept.contains(account));
+        for account in &gone {
+            self.keys.erase_channel(account).await?;
+            self.change(|directory| directory.sever(account));
+        }
+        former.append(&mut tenant.disconnected);
+        former.extend(gone.into_iter().map(|gone| Disconnected {
+            kind: gone.channel,
+            account: gone.account,
+            at,
+        }));
+        former.retain(|former| !kept.contains(&tenant.account(former.kind, &former.account)));
+        former.sort_by(|one, other| {
+            (one.kind, &one.account, one.at).cmp(&(other.kind, &other.account, other.at))
+        });
+        former.dedup_by(|one, other| (one.kind, &one.account) == (other.kind, &other.account));
+        tenant.disconnected = former;
+
+        let mut channels = BTreeMap::new();
+        for channel in tenant.clone().channels.iter_mut() {
+            let account = tenant.account(channel.kind, &channel.account);
+            let secrets = sealed_part(channel.credentials_mut());
+            let cipher = self.keys.channel(&account, Missing::Create).await?;
+            let sealed = cipher.seal(&log_aad(Topic::Tenants, &account), &encode(&secrets));
+            channels.insert(account, sealed);
+        }
+        let secrets = sealed_part(tenant.own_secrets_mut());
         let cipher = self.keys.tenant(&tenant.id).await?;
-        let now = self.clock.now();
-        let (former, retentions) = match self.kept(&tenant.id) {
+        let (retained, retentions) = match self.kept(&tenant.id) {
             Some(known) if known.tenant.retention == tenant.retention => {
                 (known.former.to_vec(), known.retentions)
             }
             Some(known) => {
-                let former = known.tenant.retention.replaced(known.former.to_vec(), &tenant.retention, now);
-                (former, known.retentions + 1)
+                let retained = known.tenant.retention.replaced(known.former.to_vec(), &tenant.retention, at);
+                (retained, known.retentions + 1)
             }
             None => (Vec::new(), 0),
         };
         let record = TenantRecord {
             v: V,
-            at: now,
+            at,
             retentions,
-            former: former.clone(),
+            former: retained.clone(),
             config: tenant.clone(),
             secrets: cipher.seal(&log_aad(Topic::Tenants, &tenant.id), &encode(&secrets)),
+            channels,
         };
         let partition = tenant_partition(Topic::Tenants, &tenant.id, self.log.partitions(Topic::Tenants));
         let offsets = self
@@ -314,9 +498,42 @@ impl Tenants {
             .await?;
         let tenant = Arc::new(tenant);
         let since = (partition.partition, offsets.first().copied().unwrap_or_default());
-        let kept = Kept { tenant: tenant.clone(), former: former.into(), retentions, since };
-        self.change(|directory| directory.put(kept));
+        let kept = Kept { tenant: tenant.clone(), former: retained.into(), retentions, since };
+        self.change(|directory| directory.put(kept, Vec::new()));
         Ok(tenant)
+    }
+
+    /// Has every node not know the tenant any more, durably: nothing is taken in for it, and nothing of it is sent.
+    ///
+    /// # Errors
+    /// [`TenantsError::Store`].
+    pub async fn remove(&self, id: &TenantId) -> Result<(), TenantsError> {
+        let _one_at_a_time = self.applying.lock().await;
+        let partitions = self.log.partitions(Topic::Tenants);
+        self.log
+            .append(vec![NewRecord {
+                partition: tenant_partition(Topic::Tenants, id, partitions),
+                key: Bytes::copy_from_slice(id.as_str().as_bytes()),
+                value: Bytes::new(),
+            }])
+            .await?;
+        self.depart(id);
+        Ok(())
+    }
+
+    fn depart(&self, id: &TenantId) {
+        let was_known = self.get(id).is_some();
+        self.change(|directory| directory.remove(id));
+        if was_known {
+            // Nobody may want to know.
+            let _ = self.departures.send(id.clone());
+        }
+    }
+
+    /// Brings each tenant that is not known any more. Who reads slowly misses some.
+    #[must_use]
+    pub fn departures(&self) -> broadcast::Receiver<TenantId> {
+        self.departures.subscribe()
     }
 
     fn change(&self, change: impl FnOnce(&mut Directory)) {
@@ -353,6 +570,24 @@ impl Tenants {
         self.read_to.borrow().iter().map(|(partition, next)| (partition.partition, *next)).collect()
     }
 
+    /// The region that a tenant's data stays in, where that is another one than this.
+    #[must_use]
+    pub fn foreign(&self, id: &TenantId) -> Option<String> {
+        self.read(|directory| directory.foreign.get(id).cloned())
+    }
+
+    /// Fails for a tenant whose data stays in another region.
+    ///
+    /// # Errors
+    /// [`TenantsError::Region`].
+    pub fn check_region(&self, id: &TenantId) -> Result<(), TenantsError> {
+        self.foreign(id).map_or(Ok(()), |theirs| Err(self.elsewhere(id.clone(), theirs)))
+    }
+
+    fn elsewhere(&self, tenant: TenantId, theirs: String) -> TenantsError {
+        TenantsError::Region { tenant, theirs, here: self.region.clone() }
+    }
+
     /// Waits until everything has been read that is in the topic now. Whoever applies a tenant on one node may
     /// use it on another one at once, which may not have read of it by then: what is not known is not known
     /// only after this.
@@ -381,6 +616,9 @@ impl Tenants {
         if let Some(tenant) = self.get(id) {
             return Ok(Some(tenant));
         }
+        if self.foreign(id).is_some() {
+            return Ok(None);
+        }
         self.catch_up().await?;
         Ok(self.get(id))
     }
@@ -402,4 +640,10 @@ impl Tenants {
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
+}
+
+/// What is sealed of secrets: those that are set.
+fn sealed_part<'a>(secrets: impl IntoIterator<Item = (String, &'a mut Secret)>) -> TenantSecrets {
+    let set = secrets.into_iter().filter(|(_, secret)| !secret.is_empty());
+    set.map(|(place, secret)| (place, secret.expose().to_owned())).collect()
 }

@@ -217,7 +217,7 @@ impl Turns {
             metrics,
             security,
         };
-        let (tenants, _) = Tenants::load(ports.log.clone(), ports.keys.clone(), ports.clock.clone()).await?;
+        let (tenants, _) = Tenants::load(&ports, &options.region).await?;
         // A quota that is kept account of, and never reached.
         let tenant = Tenant::from_toml(&format!(
             "id = \"bench\"\nname = \"Bench\"\n[agent]\nsettle = \"0s\"\n[[channels]]\nkind = \"whatsapp\"\n\

@@ -3,6 +3,10 @@
 //! One set of operations behind the admin API and behind commands on a folder that no process has open, so
 //! that both answer alike.
 
+mod channels;
+pub mod departure;
+pub mod export;
+pub mod promises;
 pub mod rights;
 
 use std::sync::Arc;
@@ -32,6 +36,7 @@ use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::zone::Month;
 
+use self::promises::Proving;
 use crate::consents::{ConsentEntry, Consents};
 use crate::dead_letters::{DeadLetters, DeadLettersError, Letter, LetterId, Replay, Replayed};
 use crate::rotation::{self, KeysStatus, Rotate, Rotated};
@@ -52,6 +57,12 @@ pub enum AdministrationError {
     /// There is no such erasure.
     #[error("tenant {0} has no erasure {1}; `heddle contact erasures` shows those there are")]
     UnknownErasure(TenantId, MessageKey),
+    /// The tenant was deleted, or is being deleted.
+    #[error("tenant {0} was deleted, and its id is not given out again: apply it under another id")]
+    Deleted(TenantId),
+    /// The tenant was not deleted.
+    #[error("no tenant {0} was deleted; `heddle tenant deletions` shows those that were")]
+    NotDeleted(TenantId),
     /// What is kept of a contact cannot be read.
     #[error(transparent)]
     Thread(#[from] ThreadError),
@@ -76,6 +87,9 @@ pub enum AdministrationError {
     /// The audit log; the operation was not begun.
     #[error("nothing was done: {0}")]
     Audit(#[from] AuditError),
+    /// A file of the data folder.
+    #[error("a file of the data folder cannot be searched: {0}")]
+    Files(#[source] std::io::Error),
     /// The audit log, which was to be read.
     #[error("{0}")]
     AuditRead(#[source] AuditError),
@@ -110,8 +124,13 @@ impl AdministrationError {
         match self {
             Self::UnknownTenant(_)
             | Self::UnknownContact(_)
+            | Self::Deleted(_)
             | Self::Tenants(
-                TenantsError::Faults(_) | TenantsError::Taken { .. } | TenantsError::Retention { .. },
+                TenantsError::Faults(_)
+                | TenantsError::Taken { .. }
+                | TenantsError::UnknownAccount(_)
+                | TenantsError::Region { .. }
+                | TenantsError::Retention { .. },
             )
             | Self::Knowledge(KnowledgeError::Unknown { .. } | KnowledgeError::Refused { .. })
             | Self::DeadLetters(DeadLettersError::Unknown(_) | DeadLettersError::Request(_)) => {
@@ -149,6 +168,7 @@ pub struct Administration {
     ports: Ports,
     identity: Arc<Identity>,
     keys: Arc<EnvelopeKeys>,
+    proving: Proving,
     /// What reads files.
     pub files: Arc<Extractor>,
     /// What could not be processed.
@@ -164,10 +184,11 @@ impl Administration {
         keys: Arc<EnvelopeKeys>,
         files: Arc<Extractor>,
         dead_letters: DeadLetters,
+        proving: Proving,
     ) -> Self {
         let identity = Arc::new(Identity::new(ports.clone()));
         let audit = AuditLog::new(ports.clone());
-        Self { by: By::ENGINE, audit, tenants, ports, identity, keys, files, dead_letters }
+        Self { by: By::ENGINE, audit, tenants, ports, identity, keys, proving, files, dead_letters }
     }
 
     /// The same in somebody's name; without it, they are done in the engine's own.
@@ -272,6 +293,7 @@ impl Administration {
     pub async fn apply(&self, tenant: Tenant) -> Result<Arc<Tenant>, AdministrationError> {
         // What is no configuration of a tenant that there can be begins no log.
         tenant.validate().map_err(TenantsError::from)?;
+        self.may_be_applied(&tenant.id).await?;
         let id = tenant.id.clone();
         let apply = async {
             let applied = self.tenants.apply(tenant).await;
@@ -296,7 +318,11 @@ impl Administration {
     /// # Errors
     /// [`AdministrationError::UnknownTenant`].
     pub fn tenant(&self, id: &TenantId) -> Result<Arc<Tenant>, AdministrationError> {
-        self.tenants.get(id).ok_or_else(|| AdministrationError::UnknownTenant(id.clone()))
+        if let Some(tenant) = self.tenants.get(id) {
+            return Ok(tenant);
+        }
+        self.tenants.check_region(id)?;
+        Err(AdministrationError::UnknownTenant(id.clone()))
     }
 
     /// The contact that people call so. Its own id is taken as it is, whether it was ever met or not.

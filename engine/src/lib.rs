@@ -21,6 +21,7 @@ pub mod http;
 pub mod masters;
 pub mod metrics;
 pub mod node;
+pub mod region;
 pub mod rotation;
 pub mod service;
 pub mod simulator;

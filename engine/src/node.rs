@@ -21,7 +21,7 @@ use heddle_connectors::keys::{self, Entropy, EnvelopeKeys, SystemEntropy, vault}
 use heddle_connectors::knowledge::extract::process::{self as extraction, Extractor};
 use heddle_connectors::knowledge::{self, Languages, TantivyKnowledge};
 use heddle_connectors::responders::{Extractive, Llm, llm};
-use heddle_schemas::config::Config;
+use heddle_schemas::config::{Config, StateKind};
 use heddle_schemas::id::ChannelKind;
 use heddle_schemas::language::Language;
 use heddle_schemas::ports::channel::Channel;
@@ -34,10 +34,12 @@ use heddle_schemas::topic::{Topic, TopicPartition};
 use prometheus::Registry;
 
 use crate::administration::Administration;
+use crate::administration::promises::Proving;
 use crate::configuration::ConfigurationError;
 use crate::dead_letters::DeadLetters;
 use crate::masters::MasterKeys;
 use crate::metrics::Metrics;
+use crate::region::{self, RegionError};
 use crate::stores::{Stores, StoresError};
 
 /// Why a node could not be opened or started.
@@ -52,6 +54,9 @@ pub enum NodeError {
     /// Log or state.
     #[error(transparent)]
     Stores(#[from] StoresError),
+    /// They belong to another region.
+    #[error(transparent)]
+    Region(#[from] RegionError),
     /// A channel.
     #[error(transparent)]
     Channel(#[from] whatsapp::SetupError),
@@ -104,6 +109,10 @@ impl Node {
         let owner = format!("{}/{}", config.node.name, hex::encode(random()));
         let stores = Stores::open(&config, clock.clone(), owner.clone(), &registry).await?;
         let state = stores.state();
+        if let Err(error) = region::bind(&config, &*state, &*stores.log(), clock.now()).await {
+            stores.close().await;
+            return Err(error.into());
+        }
         let keys = match open_keys(masters, state.clone(), clock.clone()).await {
             Ok(keys) => keys,
             Err(error) => {
@@ -156,8 +165,7 @@ impl Node {
     /// # Errors
     /// When the tenants cannot be read, such as under a wrong master key.
     pub async fn administration(&self) -> Result<Administration, NodeError> {
-        let Ports { log, keys, clock, .. } = self.ports.clone();
-        let (tenants, _) = Tenants::load(log, keys, clock).await?;
+        let (tenants, _) = Tenants::load(&self.ports, &self.config.node.region).await?;
         tenants.limit_retention(self.config.log.oldest_record())?;
         Ok(self.administration_of(tenants))
     }
@@ -168,7 +176,13 @@ impl Node {
         self.know(&tenants);
         let options = Options::of(&self.config);
         let letters = DeadLetters::new(&self.ports, tenants.clone(), &options, self.metrics.clone());
-        Administration::new(tenants, self.ports.clone(), self.keys.clone(), self.files.clone(), letters)
+        let proving = Proving {
+            log_retention: self.config.log.retention,
+            marker_ttl: options.marker_ttl,
+            files: (self.config.state.kind == StateKind::Embedded).then(|| self.config.data_dir.clone()),
+        };
+        let (ports, keys, files) = (self.ports.clone(), self.keys.clone(), self.files.clone());
+        Administration::new(tenants, ports, keys, files, letters, proving)
     }
 
     /// Starts the actors. Webhooks are not taken in before [`heddle_actors::reception::WayIn::set_open`].

@@ -26,9 +26,10 @@ use heddle_schemas::ports::channel::{Act, Channel, ChannelEvent, ReceivedMessage
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::log::NewRecord;
 use heddle_schemas::ports::responder::Responder;
-use heddle_schemas::record::decode;
 use heddle_schemas::record::dlq::{DeadLetter, DeadReason};
 use heddle_schemas::record::inbound::{InboundEvent, InboundRecord};
+use heddle_schemas::record::tenants::TenantRecord;
+use heddle_schemas::record::{V, decode, encode};
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Topic, TopicPartition};
@@ -277,8 +278,7 @@ async fn a_record_that_overtakes_its_tenants_configuration_waits_for_it() {
     let node = site.start(StoreOptions { faults: Arc::new(slow), ..StoreOptions::default() }).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     // As on another node, which answers the administrator before this one has read of it.
-    let keys = Arc::new(site.keys(&node.store));
-    let (tenants, _) = Tenants::load(node.store.clone(), keys, site.clock.clone()).await.unwrap();
+    let (tenants, _) = Tenants::load(&node.ports, "eu").await.unwrap();
     tenants.apply(named("globex", "2")).await.unwrap();
     let of_globex = |id, seconds| {
         let mut record = record(id, seconds, json!({ "user_id": "U" }));
@@ -293,4 +293,31 @@ async fn a_record_that_overtakes_its_tenants_configuration_waits_for_it() {
     assert_eq!(site.received().into_values().collect::<Vec<_>>(), [[0, 2]]);
     let dead: Vec<_> = site.dead().iter().map(|letter| (letter.reason, letter.offset)).collect();
     assert_eq!(dead, [(DeadReason::UnknownTenant, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_published_for_a_tenant_of_another_region_is_put_aside_without_its_content() {
+    let site = Site::new();
+    let node = site.start(StoreOptions::default()).await;
+    let mut foreign = named("globex", "2");
+    foreign.region = "us".into();
+    let sealed = node.ports.keys.tenant(&foreign.id).await.unwrap().seal(b"elsewhere", b"{}");
+    let copied = TenantRecord {
+        v: V,
+        at: site.clock.now(),
+        config: foreign,
+        secrets: sealed,
+        channels: std::collections::BTreeMap::new(),
+    };
+    let tenants = TopicPartition { topic: Topic::Tenants, partition: 0 };
+    let copied = NewRecord { partition: tenants, key: "globex".into(), value: encode(&copied) };
+    site.disk.publish(vec![copied], site.clock.now());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let mut record = record("m1", 1, json!({ "user_id": "U" }));
+    record["tenant"] = json!("globex");
+    record["account"] = json!("2");
+    site.publish(TopicPartition { topic: Topic::Ingress, partition: 0 }, [record]);
+    site.settled().await;
+    let dead: Vec<_> = site.dead().iter().map(|letter| (letter.reason, letter.original.is_some())).collect();
+    assert_eq!(dead, [(DeadReason::Region, false)]);
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::retention;
 use crate::sealed::Secret;
-use crate::tenant::Faults;
+use crate::tenant::{Faults, default_region};
 use crate::time::human;
 
 /// The configuration of a node.
@@ -59,6 +59,9 @@ impl Default for Config {
 pub struct Node {
     /// Its name, stable across restarts: under it the node gets back the partitions it had.
     pub name: String,
+    /// The region that its stores are in, as tenants name it. The stores remember it from the first start on: a node
+    /// of another region does not start on them, and a tenant of another one is refused.
+    pub region: String,
     /// How long the node owns a partition of a shared log without renewing that. So long after a crash
     /// others wait before they take it over.
     #[serde(with = "human")]
@@ -67,7 +70,7 @@ pub struct Node {
 
 impl Default for Node {
     fn default() -> Self {
-        Self { name: "a".into(), lease: Duration::from_secs(10) }
+        Self { name: "a".into(), region: default_region(), lease: Duration::from_secs(10) }
     }
 }
 
@@ -561,6 +564,12 @@ impl Config {
         let mut faults = Vec::new();
         if self.node.name.is_empty() || self.node.name.len() > 64 {
             faults.push("node.name: takes 1 to 64 characters".to_owned());
+        }
+        let named = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+        if !(1..=64).contains(&self.node.region.len()) || !self.node.region.chars().all(named) {
+            faults.push(
+                "node.region: takes 1 to 64 lower-case letters, digits, '-' and '_', such as \"eu\"".into(),
+            );
         }
         if self.log.segment_bytes.get() < 1 << 20 {
             faults.push("log.segment_bytes: is under 1 MiB (1048576)".to_owned());

@@ -86,6 +86,12 @@ impl Erasure {
         self.completed_at.is_some()
     }
 
+    /// Whether it is not complete though it had to be by now.
+    #[must_use]
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        !self.is_complete() && now > self.deadline
+    }
+
     /// The part of an account.
     #[must_use]
     pub fn part(&self, channel: ChannelKind, account: &AccountId) -> Option<&Part> {

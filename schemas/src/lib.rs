@@ -18,8 +18,9 @@
 //! - [`tenant`], [`config`]: what an operator writes. [`retention`]: how long a tenant's data is kept.
 //! - [`audit`]: the audit log's entries, and how they are chained and verified.
 //! - [`zone`]: a tenant's time zone, its dates and months.
-//! - [`erasure`]: how far the erasure of a contact has come.
+//! - [`erasure`]: how far the erasure of a contact has come; [`removal`]: the deletion of a tenant.
 //! - [`language`]: languages whose word forms are known.
+//! - [`promise`]: what is promised, and whether it holds.
 //! - [`ports`]: what the engine needs of the outside, as traits.
 
 pub mod audit;
@@ -34,7 +35,9 @@ pub mod language;
 pub mod ledger;
 pub mod money;
 pub mod ports;
+pub mod promise;
 pub mod record;
+pub mod removal;
 pub mod retention;
 pub mod sealed;
 pub mod table;

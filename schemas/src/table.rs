@@ -8,7 +8,7 @@
 //! |---|---|---|---|---|
 //! | head | conversation | none | state of the conversation | as the contact |
 //! | history | conversation | sequence | what one commit added to the thread, sealed | tenant's retention |
-//! | marker | conversation | message key | nothing: the message has been seen | longer than every redelivery |
+//! | marker | conversation | message key | that the message has been seen, and in which turn | longer than every redelivery |
 //! | claim | conversation | turn | who calls outside for the turn | as markers |
 //! | delivery | conversation | outbound id | how far a sent message has come | tenant's retention |
 //! | agenda | topic partition | due, id | what waits | until done |
@@ -16,13 +16,16 @@
 //! | backlog | account | kind, then outbound id or sequence | unknown sends, and what waits for the account | until sent |
 //! | alias | tenant | keyed hash of an id | the contact | as the contact |
 //! | contact | tenant | contact | its consents, opt-outs and restriction, what is personal of them sealed | as the tenant |
-//! | key | tenant | `t` or contact | a wrapped key | until erased |
+//! | key | tenant, or none | `t`, contact or channel account | a wrapped key; without a tenant, to which master key and region the store belongs | until erased |
 //! | document | tenant | document, or none | a document, sealed; without one, the version of all of them | until removed |
 //! | quota | tenant | month | what was spent, and which chunks are out | as the tenant |
 //! | spend | chunk of a quota | turn, attempt | what a call may cost, then what the turn cost | until its month is long over |
 //! | tool | conversation | turn, step | which tools were called, and what they gave, sealed | as markers |
 //! | erasure | tenant | erasure | how far an erasure has come, then its receipt | as the tenant |
+//! | erasure | none | tenant, contact | an erasure that is not complete, as it was asked for | until it is |
 //! | access | tenant, or none | number, or none | an entry of the audit log, chained to the one before; without one, the newest once more | as the audit log is kept |
+//! | removal | none | `t` and tenant | how far the deletion of a tenant has come, then its receipt | for ever: the id is not given out twice |
+//! | removal | none | `o` and tenant | nothing: the deletion is not complete | until it is |
 //! | limit | none | keyed hash of a provider key | which node may use how much of its limits | until it is idle |
 //! | sweep | topic partition | none | how far changed retention has been applied to its rows | as the partition |
 
@@ -58,11 +61,12 @@ pub enum Table {
     Erasure = 17,
     Access = 18,
     Sweep = 19,
+    Removal = 20,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Head,
         Self::History,
         Self::Marker,
@@ -82,6 +86,7 @@ impl Table {
         Self::Erasure,
         Self::Access,
         Self::Sweep,
+        Self::Removal,
     ];
 
     /// The table with this stored number.
@@ -113,6 +118,7 @@ impl Table {
             Self::Erasure => "erasure",
             Self::Access => "access",
             Self::Sweep => "sweep",
+            Self::Removal => "removal",
         }
     }
 }
@@ -134,7 +140,7 @@ impl Table {
 /// One partition of one table, from which rows are named or scanned.
 ///
 /// Encoded as: table (1), length of the tenant (1) and tenant, length of the partition (2) and
-/// partition. Agenda, limits and a part of the audit log belong to the engine, not to a tenant: their tenant is
+/// partition. Agenda, limits, deletions of tenants, what is open of erasures and a part of the audit log belong to the engine, not to a tenant: their tenant is
 /// empty.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition(Bytes);
@@ -216,10 +222,23 @@ impl Partition {
         Self::new(Table::Erasure, tenant.as_str(), &[])
     }
 
+    /// The erasures of all tenants that are not complete, rows by tenant and contact: what is to be done is found
+    /// without reading what is done.
+    #[must_use]
+    pub fn open_erasures() -> Self {
+        Self::new(Table::Erasure, "", &[])
+    }
+
     /// The audit log of a tenant, or of what is no tenant's; rows by number.
     #[must_use]
     pub fn access(tenant: Option<&TenantId>) -> Self {
         Self::new(Table::Access, tenant.map_or("", TenantId::as_str), &[])
+    }
+
+    /// The deletions of tenants: rows that say which are not complete, and one a tenant.
+    #[must_use]
+    pub fn removals() -> Self {
+        Self::new(Table::Removal, "", &[])
     }
 
     /// The row of this name.
@@ -443,6 +462,26 @@ impl Key {
         Self::new(Table::Key, tenant.as_str(), &[b"c", &contact.to_bytes()], &[])
     }
 
+    /// The wrapped key of a channel account's credentials.
+    #[must_use]
+    pub fn channel_key(account: &AccountKey) -> Self {
+        let AccountKey { tenant, channel, account } = account;
+        let parts: [&[u8]; 4] = [b"a", channel.as_str().as_bytes(), b"/", account.as_str().as_bytes()];
+        Self::new(Table::Key, tenant.as_str(), &parts, &[])
+    }
+
+    /// The row of no tenant by which a store knows its master key.
+    #[must_use]
+    pub fn master_check() -> Self {
+        Self::new(Table::Key, "", &[b"m"], &[])
+    }
+
+    /// The row of no tenant that says to which region a store belongs.
+    #[must_use]
+    pub fn region() -> Self {
+        Self::new(Table::Key, "", &[b"r"], &[])
+    }
+
     /// A document of a tenant.
     #[must_use]
     pub fn document(tenant: &TenantId, document: &str) -> Self {
@@ -476,6 +515,41 @@ impl Key {
         Partition::erasures(tenant).row(&erasure.to_bytes())
     }
 
+    /// That the erasure of a contact is under way.
+    #[must_use]
+    pub fn open_erasure(tenant: &TenantId, contact: ContactId) -> Self {
+        let row = [tenant.as_str().as_bytes(), b"/", &contact.to_bytes()].concat();
+        Partition::open_erasures().row(&row)
+    }
+
+    /// Whose erasure is under way, of a row of [`Partition::open_erasures`].
+    #[must_use]
+    pub fn of_open_erasure(&self) -> Option<(TenantId, ContactId)> {
+        let (rest, contact) = self.row().split_last_chunk::<16>()?;
+        let (b'/', tenant) = rest.split_last()? else { return None };
+        let tenant = std::str::from_utf8(tenant).ok()?.parse().ok()?;
+        Some((tenant, ContactId::from_bytes(*contact)))
+    }
+
+    /// The deletion of a tenant.
+    #[must_use]
+    pub fn removal(tenant: &TenantId) -> Self {
+        Partition::removals().row(&[&[REMOVAL_TOLD], tenant.as_str().as_bytes()].concat())
+    }
+
+    /// That the deletion of a tenant is not complete.
+    #[must_use]
+    pub fn open_removal(tenant: &TenantId) -> Self {
+        Partition::removals().row(&[&[REMOVAL_OPEN], tenant.as_str().as_bytes()].concat())
+    }
+
+    /// Whose deletion is not complete, of a row of [`Partition::removals`].
+    #[must_use]
+    pub fn of_open_removal(&self) -> Option<TenantId> {
+        let (&REMOVAL_OPEN, tenant) = self.row().split_first()? else { return None };
+        std::str::from_utf8(tenant).ok()?.parse().ok()
+    }
+
     /// An entry of the audit log.
     #[must_use]
     pub fn access(tenant: Option<&TenantId>, number: u64) -> Self {
@@ -493,23 +567,6 @@ impl Key {
     pub fn sweep(partition: TopicPartition) -> Self {
         let topic = agenda_letter(partition.topic);
         Self::new(Table::Sweep, "", &[&[topic], &partition.partition.to_be_bytes()], &[])
-    }
-
-    /// The conversation it is of; `None` in tables of something else.
-    #[must_use]
-    pub fn conversation(&self) -> Option<ConversationId> {
-        let of_conversation = matches!(
-            self.table(),
-            Table::Head | Table::History | Table::Marker | Table::Claim | Table::Delivery | Table::Tool
-        );
-        let (place, contact) = self.id().split_last_chunk::<16>().filter(|_| of_conversation)?;
-        let (channel, account) = std::str::from_utf8(place).ok()?.strip_suffix('/')?.split_once('/')?;
-        Some(ConversationId {
-            tenant: self.tenant().parse().ok()?,
-            channel: channel.parse().ok()?,
-            account: account.parse().ok()?,
-            contact: ContactId::from_bytes(*contact),
-        })
     }
 
     /// How the limits of a provider key are shared out.
@@ -584,6 +641,48 @@ impl Key {
     pub fn of_agenda(&self) -> Option<TopicPartition> {
         Parts::of(&self.bytes).agenda()
     }
+
+    /// The conversation whose row it is; `None` for tables of something else, and for a key that no id made.
+    #[must_use]
+    pub fn conversation(&self) -> Option<ConversationId> {
+        let of_conversations =
+            [Table::Head, Table::History, Table::Marker, Table::Claim, Table::Delivery, Table::Tool];
+        let parts = Parts::of(&self.bytes);
+        let (account, contact) = parts.id.split_last_chunk::<16>()?;
+        let account = account.strip_suffix(b"/").filter(|_| of_conversations.contains(&parts.table))?;
+        let AccountKey { tenant, channel, account } = account_of(parts.tenant, account)?;
+        Some(ConversationId { tenant, channel, account, contact: ContactId::from_bytes(*contact) })
+    }
+
+    /// The account whose row it is; `None` as for [`Key::conversation`].
+    #[must_use]
+    pub fn account(&self) -> Option<AccountKey> {
+        let parts = Parts::of(&self.bytes);
+        let is_accounts = matches!(parts.table, Table::Send | Table::Backlog);
+        account_of(parts.tenant, parts.id).filter(|_| is_accounts)
+    }
+
+    /// The contact about whom the row is, where it is about one.
+    #[must_use]
+    pub fn about(&self) -> Option<ContactId> {
+        let contact = |id: &[u8]| Some(ContactId::from_bytes(id.try_into().ok()?));
+        match self.table() {
+            Table::Contact => contact(self.id()),
+            Table::Key => contact(self.id().strip_prefix(b"c")?),
+            Table::Send => OutboundId::from_row(self.row()).map(|id| id.contact),
+            Table::Spend => contact(self.row().first_chunk::<16>()?),
+            _ => self.conversation().map(|conversation| conversation.contact),
+        }
+    }
+}
+
+fn account_of(tenant: &str, id: &[u8]) -> Option<AccountKey> {
+    let (channel, account) = std::str::from_utf8(id).ok()?.split_once('/')?;
+    Some(AccountKey {
+        tenant: tenant.parse().ok()?,
+        channel: channel.parse().ok()?,
+        account: account.parse().ok()?,
+    })
 }
 
 impl fmt::Debug for Key {
@@ -591,6 +690,11 @@ impl fmt::Debug for Key {
         write!(f, "{:?}/{}", self.partition(), hex::encode(self.row()))
     }
 }
+
+/// The first byte of the row of a deletion that is not complete.
+pub const REMOVAL_OPEN: u8 = b'o';
+/// The first byte of the row of a deletion.
+pub const REMOVAL_TOLD: u8 = b't';
 
 /// Who has spent: an attempt at a turn of a conversation.
 ///
@@ -724,11 +828,41 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_a_conversation_says_of_which() {
-        let of = conversation("acme", 7);
-        assert_eq!(Key::history(&of, 1).conversation(), Some(of.clone()));
-        assert_eq!(Key::head(&of).conversation(), Some(of));
-        assert_eq!(Key::document(&"acme".parse().unwrap(), "faq").conversation(), None);
+    fn a_key_says_whose_it_is() {
+        // A contact's bytes may be anything, a slash too.
+        let of = conversation("acme", b'/');
+        let account =
+            AccountKey { tenant: of.tenant.clone(), channel: of.channel, account: of.account.clone() };
+        let turn = TurnId(MessageKey::from_bytes([3; 16]));
+        let outbound = OutboundId { contact: of.contact, turn, index: 1 };
+        for key in [
+            Key::head(&of),
+            Key::history(&of, 1),
+            Key::marker(&of, turn.0),
+            Key::claim(&of, turn),
+            Key::delivery(&of, &outbound),
+            Key::tool(&of, turn, 1),
+        ] {
+            assert_eq!((key.conversation(), key.account()), (Some(of.clone()), None), "{key:?}");
+            assert_eq!(key.about(), Some(of.contact), "{key:?}");
+        }
+        for key in [Key::send(&account, &outbound), Key::backlog(&account, 1)] {
+            assert_eq!((key.conversation(), key.account()), (None, Some(account.clone())), "{key:?}");
+        }
+        let spent = SpentBy::new(of.contact, turn, 1);
+        for key in [
+            Key::send(&account, &outbound),
+            Key::contact(&of.tenant, of.contact),
+            Key::contact_key(&of.tenant, of.contact),
+            Key::spend(&of.tenant, ChunkId::from_bytes([4; 16]), &spent),
+        ] {
+            assert_eq!(key.about(), Some(of.contact), "{key:?}");
+        }
+        for key in
+            [Key::tenant_key(&of.tenant), Key::alias(&of.tenant, turn.0), Key::document(&of.tenant, "x")]
+        {
+            assert_eq!((key.about(), key.conversation(), key.account()), (None, None, None), "{key:?}");
+        }
     }
 
     #[test]
@@ -748,6 +882,50 @@ mod tests {
         let outbound = OutboundId { contact: of.contact, turn, index: 517 };
         assert_eq!(OutboundId::from_row(Key::delivery(&of, &outbound).row()), Some(outbound));
         assert_eq!(OutboundId::from_row(&[0; 33]), None);
+    }
+
+    #[test]
+    fn a_row_says_which_conversation_or_account_it_is_of() {
+        let of = conversation("acme", b'/');
+        let turn = TurnId(MessageKey::from_bytes([3; 16]));
+        let outbound = OutboundId { contact: of.contact, turn, index: 1 };
+        let of_conversation = [
+            Key::head(&of),
+            Key::history(&of, 1),
+            Key::marker(&of, turn.0),
+            Key::claim(&of, turn),
+            Key::delivery(&of, &outbound),
+            Key::tool(&of, turn, 1),
+        ];
+        for key in of_conversation {
+            assert_eq!((key.conversation(), key.account()), (Some(of.clone()), None), "{key:?}");
+        }
+        let account = of.account();
+        for key in
+            [Key::send(&account, &outbound), Key::backlog(&account, 7), Key::unknown(&account, &outbound)]
+        {
+            assert_eq!((key.conversation(), key.account()), (None, Some(account.clone())), "{key:?}");
+        }
+        let others = [Key::tenant_key(&of.tenant), Key::document(&of.tenant, "a/b")];
+        assert!(others.iter().all(|key| key.conversation().is_none() && key.account().is_none()));
+    }
+
+    #[test]
+    fn an_open_removal_says_whose_it_is() {
+        let tenant: TenantId = "acme".parse().unwrap();
+        assert_eq!(Key::open_removal(&tenant).of_open_removal(), Some(tenant.clone()));
+        assert_eq!(Key::removal(&tenant).of_open_removal(), None);
+    }
+
+    #[test]
+    fn an_open_erasure_says_whose_it_is() {
+        let (tenant, contact): (TenantId, _) = ("acme".parse().unwrap(), ContactId::from_bytes([b'/'; 16]));
+        let key = Key::open_erasure(&tenant, contact);
+        assert_eq!((key.of_open_erasure(), key.tenant()), (Some((tenant, contact)), ""));
+        assert_eq!(
+            Key::erasure(&"acme".parse().unwrap(), MessageKey::from_bytes([1; 16])).of_open_erasure(),
+            None
+        );
     }
 
     #[test]

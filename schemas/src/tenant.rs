@@ -22,7 +22,7 @@ use crate::money::{Money, Price};
 use crate::ports::calendar::CalendarAccess;
 use crate::retention::Retention;
 use crate::sealed::Secret;
-use crate::time::human;
+use crate::time::{Timestamp, human};
 
 /// A tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -41,6 +41,10 @@ pub struct Tenant {
     /// Where it is reached.
     #[serde(default)]
     pub channels: Vec<ChannelAccount>,
+    /// Where it was reached before. The engine keeps this list: what was said there is kept as long as anything is,
+    /// and is exported and forgotten with the rest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disconnected: Vec<Disconnected>,
     /// Who answers.
     #[serde(default)]
     pub llm: Llm,
@@ -67,7 +71,8 @@ pub struct Tenant {
     pub consent: ConsentWords,
 }
 
-fn default_region() -> String {
+/// The region of tenants and nodes that name none.
+pub(crate) fn default_region() -> String {
     "eu".into()
 }
 
@@ -165,6 +170,30 @@ pub struct ChannelAccount {
     /// Messages a second of this number, in and out together; WhatsApp: 80, upgraded 1,000.
     #[serde(default = "default_messages_per_second")]
     pub messages_per_second: NonZeroU32,
+}
+
+impl ChannelAccount {
+    /// Its credentials, each with its place in the tenant's configuration.
+    pub fn credentials_mut(&mut self) -> [(String, &mut Secret); 3] {
+        let at = |field| format!("channels.{}.{}.{field}", self.kind, self.account);
+        [
+            (at("access_token"), &mut self.access_token),
+            (at("app_secret"), &mut self.app_secret),
+            (at("verify_token"), &mut self.verify_token),
+        ]
+    }
+}
+
+/// A channel account that a tenant has had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Disconnected {
+    /// Which channel.
+    pub kind: ChannelKind,
+    /// The provider's id of it.
+    pub account: AccountId,
+    /// Since when its credentials are erased, microseconds since 1970.
+    pub at: Timestamp,
 }
 
 fn default_api_base() -> String {
@@ -541,25 +570,17 @@ impl Tenant {
         self.consent.says(message, self.knowledge.language) == Some(Says::Stop)
     }
 
-    /// Every secret with its place, for resolving, sealing and opening.
+    /// Every secret with its place, for resolving.
     pub fn secrets_mut(&mut self) -> BTreeMap<String, &mut Secret> {
-        let mut secrets = BTreeMap::from([("llm.api_key".to_owned(), &mut self.llm.api_key)]);
-        for (index, fallback) in self.llm.fallbacks.iter_mut().enumerate() {
-            secrets.insert(format!("llm.fallbacks.{index}.api_key"), &mut fallback.api_key);
-        }
-        if let Some(calendar) = &mut self.calendar {
-            secrets.insert("calendar.client_secret".to_owned(), &mut calendar.client_secret);
-            secrets.insert("calendar.refresh_token".to_owned(), &mut calendar.refresh_token);
-        }
-        for channel in &mut self.channels {
-            let at = |field| format!("channels.{}.{}.{field}", channel.kind, channel.account);
-            secrets.extend([
-                (at("access_token"), &mut channel.access_token),
-                (at("app_secret"), &mut channel.app_secret),
-                (at("verify_token"), &mut channel.verify_token),
-            ]);
-        }
+        let channels: Vec<_> = self.channels.iter_mut().map(ChannelAccount::credentials_mut).collect();
+        let mut secrets = own_secrets_mut(&mut self.llm, &mut self.calendar);
+        secrets.extend(channels.into_iter().flatten());
         secrets
+    }
+
+    /// The secrets that are no channel's.
+    pub fn own_secrets_mut(&mut self) -> BTreeMap<String, &mut Secret> {
+        own_secrets_mut(&mut self.llm, &mut self.calendar)
     }
 
     /// The configuration as JSON with its secrets in the clear, as the admin API takes it. Never for a log.
@@ -594,12 +615,36 @@ impl Tenant {
 
     /// The keys of its accounts.
     pub fn accounts(&self) -> impl Iterator<Item = AccountKey> + '_ {
-        self.channels.iter().map(|channel| AccountKey {
-            tenant: self.id.clone(),
-            channel: channel.kind,
-            account: channel.account.clone(),
-        })
+        self.channels.iter().map(|channel| self.account(channel.kind, &channel.account))
     }
+
+    /// The key of an account of this tenant.
+    #[must_use]
+    pub fn account(&self, kind: ChannelKind, account: &AccountId) -> AccountKey {
+        AccountKey { tenant: self.id.clone(), channel: kind, account: account.clone() }
+    }
+
+    /// The keys of its accounts and of those it has had: a contact may have a conversation with each.
+    #[must_use]
+    pub fn accounts_ever(&self) -> BTreeSet<AccountKey> {
+        let former = self.disconnected.iter().map(|former| self.account(former.kind, &former.account));
+        self.accounts().chain(former).collect()
+    }
+}
+
+fn own_secrets_mut<'a>(
+    llm: &'a mut Llm,
+    calendar: &'a mut Option<CalendarAccess>,
+) -> BTreeMap<String, &'a mut Secret> {
+    let mut secrets = BTreeMap::from([("llm.api_key".to_owned(), &mut llm.api_key)]);
+    for (index, fallback) in llm.fallbacks.iter_mut().enumerate() {
+        secrets.insert(format!("llm.fallbacks.{index}.api_key"), &mut fallback.api_key);
+    }
+    if let Some(calendar) = calendar {
+        secrets.insert("calendar.client_secret".to_owned(), &mut calendar.client_secret);
+        secrets.insert("calendar.refresh_token".to_owned(), &mut calendar.refresh_token);
+    }
+    secrets
 }
 
 #[cfg(test)]

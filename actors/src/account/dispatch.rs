@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_schemas::ports::channel::{Access, Channel, FailureClass, SendError};
+use heddle_schemas::ports::channel::{Channel, FailureClass, SendError};
 use heddle_schemas::ports::state::{Batch, StoreError};
 use heddle_schemas::record::decode;
 use heddle_schemas::record::event::Event;
 use heddle_schemas::record::outbound::OutboundRecord;
-use heddle_schemas::tenant::ChannelAccount;
 use ractor::{ActorProcessingErr, ActorRef};
 
 use super::send::{Ended, Item, Origin, Send};
@@ -37,6 +36,18 @@ impl Account {
             return Ok(());
         }
         self.look_at(myself, state, now, now + PATIENCE);
+        if self.is_cut_off(state).await {
+            self.resume(state);
+            state.proving = false;
+            let channels = &self.context.ports.channels;
+            while state.queue.busy() < self.context.options.account_calls.get()
+                && let Some(channel) = channels.get(&self.key.channel)
+                && let Some((_, item)) = state.queue.next(now, |_| Duration::ZERO)
+            {
+                self.send(myself, state, channel, item);
+            }
+            return Ok(());
+        }
         if let Some(stopped) = &state.stopped {
             if stopped.probe_at > now {
                 return Ok(());
@@ -78,16 +89,30 @@ impl Account {
             };
             state.pace.sent(now);
             state.pairs.sent(contact, now);
-            self.send(myself, state, config, channel, item);
+            self.send(myself, state, channel, item);
         }
         Ok(())
+    }
+
+    /// Whether the account is disconnected, or its tenant's data stays in another region: nothing that waits is sent
+    /// then. Asked once, until the configuration
+    /// changes.
+    async fn is_cut_off(&self, state: &mut AccountState) -> bool {
+        if self.context.tenants.foreign(&self.key.tenant).is_some() {
+            state.cut_off = true;
+        } else if self.tenant().as_deref().and_then(|tenant| self.config(tenant)).is_some() {
+            state.cut_off = false;
+        } else if !state.cut_off {
+            // Where that is not known, it is a stopped account for now, and asked again.
+            state.cut_off = self.context.tenants.is_disconnected(&self.key).await.unwrap_or(false);
+        }
+        state.cut_off
     }
 
     pub(super) fn send(
         &self,
         myself: &ActorRef<AccountMessage>,
         state: &mut AccountState,
-        config: &ChannelAccount,
         channel: &Arc<dyn Channel>,
         item: Item,
     ) {
@@ -96,11 +121,6 @@ impl Account {
             account: self.key.clone(),
             fence: self.home.fence,
             channel: channel.clone(),
-            access: Access {
-                account: config.account.clone(),
-                api_base: config.api_base.clone(),
-                access_token: config.access_token.clone(),
-            },
         };
         let myself = myself.clone();
         state.sends.spawn(async move {
@@ -244,6 +264,7 @@ impl Account {
 
     /// A stopped account goes on when its token is another one.
     pub(super) async fn reconfigured(&self, state: &mut AccountState) -> Result<(), StoreError> {
+        state.cut_off = false;
         let tenant = self.tenant();
         let config = tenant.as_deref().and_then(|tenant| self.config(tenant));
         let fresh = match (&state.stopped, config) {

@@ -78,7 +78,13 @@ impl Account {
     /// What had to wait for rows that were being written.
     pub(super) async fn forget_waiting(&self, state: &mut AccountState) -> Result<(), ActorProcessingErr> {
         for (record, receipt) in std::mem::take(&mut state.forgetting) {
-            self.forget(state, record, receipt).await?;
+            match &record.command {
+                OutboundCommand::Leave(leave) => {
+                    let leave = leave.clone();
+                    self.leave(state, record, &leave, receipt).await?;
+                }
+                _ => self.forget(state, record, receipt).await?,
+            }
         }
         Ok(())
     }

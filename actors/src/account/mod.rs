@@ -3,7 +3,8 @@
 //! Contract: messages of one conversation leave strictly in the order they were decided, the next one
 //! only when the one before is settled; conversations do not wait for each other. The account's limits
 //! are kept ([`pacing`]), passing trouble pauses it ([`breaker`]), and a token that is refused stops it
-//! until the tenant is configured anew or a probe comes through. What does not fit into memory, or waits
+//! until the tenant is configured anew or a probe comes through. What waits for an account that is disconnected is
+//! settled as withheld. What does not fit into memory, or waits
 //! for a stopped account, is moved to the account's backlog in the state store and acknowledged, so one
 //! account never holds up the others of its partition.
 //!
@@ -24,6 +25,7 @@ mod backlog;
 pub mod breaker;
 mod dispatch;
 mod forget;
+mod leave;
 pub mod pacing;
 pub mod queue;
 pub mod send;
@@ -39,7 +41,7 @@ use heddle_schemas::id::AccountKey;
 use heddle_schemas::ports::log::{NewRecord, Record};
 use heddle_schemas::ports::state::{Batch, Fence, Scan, StoreError};
 use heddle_schemas::record::event::{Event, EventRecord};
-use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
+use heddle_schemas::record::outbound::{Leave, OutboundCommand, OutboundRecord};
 use heddle_schemas::record::{RecordError, V, decode};
 use heddle_schemas::table::{BACKLOG_QUEUED, Key, Partition};
 use heddle_schemas::tenant::{ChannelAccount, Tenant};
@@ -107,7 +109,7 @@ impl Resident for Accounts {
     fn published_under(item: &Box<OutboundRecord>) -> Option<Fence> {
         match &item.command {
             OutboundCommand::Send(command) => command.fence,
-            OutboundCommand::Settle(_) | OutboundCommand::Forget => None,
+            OutboundCommand::Settle(_) | OutboundCommand::Forget | OutboundCommand::Leave(_) => None,
         }
     }
 
@@ -175,6 +177,7 @@ impl Actor for Account {
             breaker: Breaker::default(),
             stopped: None,
             proving: false,
+            cut_off: false,
             sends: JoinSet::new(),
             look: None,
             handled: 0,
@@ -282,7 +285,16 @@ impl Account {
         record: OutboundRecord,
         receipt: Receipt,
     ) -> Result<(), ActorProcessingErr> {
+        if let OutboundCommand::Leave(leave) = &record.command {
+            let leave = leave.clone();
+            return self.leave(state, record, &leave, receipt).await;
+        }
+        // A tenant that is not known may be one that was applied on another node a moment ago.
+        if self.tenant().is_none() && self.is_of_deleted().await? {
+            return Ok(self.refuse(&receipt).await?);
+        }
         match record.command {
+            OutboundCommand::Leave(_) => {}
             OutboundCommand::Settle(report) => {
                 self.report(state, &record.conversation, &report, &receipt).await?;
             }

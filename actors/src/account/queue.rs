@@ -120,6 +120,15 @@ impl<T> Queue<T> {
         meant
     }
 
+    /// Takes out everything that waits, and waits for no outcome any more; what is under way goes on.
+    pub fn clear(&mut self) -> Vec<T> {
+        let waiting = self.lanes.values_mut().flat_map(|lane| std::mem::take(&mut lane.waiting)).collect();
+        self.lanes.values_mut().for_each(|lane| lane.unknown.clear());
+        self.lanes.retain(|_, lane| !lane.is_over());
+        self.waiting = 0;
+        waiting
+    }
+
     fn release(&mut self, contact: ContactId, change: impl FnOnce(&mut Lane<T>) -> usize) {
         let lane = self.lanes.entry(contact).or_default();
         if lane.busy {

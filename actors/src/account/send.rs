@@ -7,7 +7,7 @@
 //!
 //! Right before the call it is asked whether the message may still go: a message that is no reply needs that its
 //! contact has not opted out, by the record as it is in the store then; anything with a window needs that this is
-//! not over. What may not go is settled as failed, with a code of the engine's own.
+//! not over; and all need that the account is still connected. What may not go is settled as failed, with a code of the engine's own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use heddle_schemas::consent::{Category, How, Says, Standing};
 use heddle_schemas::id::{AccountKey, ContactId, ConversationId, OutboundId};
 use heddle_schemas::ports::channel::{Accepted, Access, Channel, FailureClass, OutboundMessage, SendError};
 use heddle_schemas::ports::keys::KeysError;
+use heddle_schemas::ports::log::Record;
 use heddle_schemas::ports::state::{Batch, Fence, StoreError, Write};
 use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::record::event::{Event, EventRecord};
@@ -50,7 +51,9 @@ pub enum Journal {
         /// How many calls were refused.
         attempts: u32,
     },
-    /// The channel took it.
+    /// The channel took it when it was called.
+    Taken(Taken),
+    /// The channel took it, as a status tells.
     Sent,
     /// The channel will not take it.
     Failed {
@@ -59,6 +62,30 @@ pub enum Journal {
     },
     /// Nobody knows, and policy gave it up.
     GivenUp,
+}
+
+/// Under which conditions a message was sent: what shows later that it was allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// When it was asked whether it may go, right before the call.
+    pub at: Timestamp,
+    /// What it needed the contact's consent for; a reply needs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<Category>,
+    /// Until when it was allowed, where that ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_until: Option<Timestamp>,
+}
+
+impl Taken {
+    fn of(item: &Item, at: Timestamp) -> Self {
+        let SendCommand { purpose, category, window_until, .. } = item.command;
+        let category = match purpose {
+            Purpose::Reply => None,
+            Purpose::Campaign => Some(category.unwrap_or(Category::Marketing)),
+        };
+        Self { at, category, window_until }
+    }
 }
 
 /// Where a message to send is kept until it is settled.
@@ -143,8 +170,6 @@ pub struct Send {
     pub fence: Fence,
     /// The channel.
     pub channel: Arc<dyn Channel>,
-    /// How to call it.
-    pub access: Access,
 }
 
 impl Send {
@@ -154,6 +179,10 @@ impl Send {
     /// When the store is closed or has another owner: nothing more may be sent then.
     pub async fn run(self, mut item: Item) -> Result<(Item, Ended), StoreError> {
         let ports = &self.context.ports;
+        if let Err(elsewhere) = self.context.tenants.check_region(&self.account.tenant) {
+            self.bury(&item, DeadReason::Region, elsewhere.to_string()).await?;
+            return Ok((item, Ended::Settled { called: false }));
+        }
         if item.look_up {
             let key = Key::send(&self.account, &item.command.id);
             let found = read(&ports.metrics, || ports.state.get(&key)).await?;
@@ -166,7 +195,9 @@ impl Send {
                     let due = self.unknown(&item).await?;
                     return Ok((item, Ended::Unknown(due)));
                 }
-                Some(journal @ (Journal::Sent | Journal::Failed { .. } | Journal::GivenUp)) => {
+                Some(
+                    journal @ (Journal::Taken(_) | Journal::Sent | Journal::Failed { .. } | Journal::GivenUp),
+                ) => {
                     self.settle(&item, &journal, None, None).await?;
                     return Ok((item, Ended::Settled { called: false }));
                 }
@@ -176,22 +207,27 @@ impl Send {
         let message = match self.open(&item).await? {
             Ok(message) => message,
             Err(why) => {
-                self.bury(&item, why).await?;
+                self.bury(&item, DeadReason::Unreadable, why).await?;
                 return Ok((item, Ended::Settled { called: false }));
             }
         };
         let attempt = item.refused + 1;
         self.journal(&item, &Journal::Attempting { attempt }).await?;
-        if let Some(why) = self.withheld(&item).await? {
+        let taken = Taken::of(&item, ports.clock.now());
+        if let Some(why) = self.withheld(&item, taken).await? {
             self.withhold(&item, why).await?;
             return Ok((item, Ended::Settled { called: false }));
         }
         // Whoever was suspended since may have lost the account meanwhile, and the call cannot be fenced.
         let Fence { partition, epoch } = self.fence;
         read(&ports.metrics, || ports.log.holds(partition, epoch)).await?;
-        let ended = match self.call(&message).await {
+        let Some(access) = self.access() else {
+            self.withhold(&item, Withheld::Disconnected).await?;
+            return Ok((item, Ended::Settled { called: false }));
+        };
+        let ended = match self.call(&access, &message).await {
             Ok(accepted) => {
-                self.settle(&item, &Journal::Sent, Some(&accepted), None).await?;
+                self.settle(&item, &Journal::Taken(taken), Some(&accepted), None).await?;
                 Ended::Settled { called: true }
             }
             Err(error) => self.failed(&item, attempt, error).await?,
@@ -203,11 +239,10 @@ impl Send {
     }
 
     /// Why the message may not go now, if it may not.
-    async fn withheld(&self, item: &Item) -> Result<Option<Withheld>, StoreError> {
+    async fn withheld(&self, item: &Item, taken: Taken) -> Result<Option<Withheld>, StoreError> {
         let ports = &self.context.ports;
         // A reply answers what the customer asked, and goes out also after an opt-out.
-        if item.command.purpose == Purpose::Campaign {
-            let category = item.command.category.unwrap_or(Category::Marketing);
+        if let Some(category) = taken.category {
             let standing = consent::standing(ports, &self.account.tenant, item.contact(), category).await?;
             match standing {
                 Standing::Stopped => return Ok(Some(Withheld::OptedOut)),
@@ -215,7 +250,7 @@ impl Send {
                 Standing::Unknown | Standing::Given => {}
             }
         }
-        let is_over = item.command.window_until.is_some_and(|until| ports.clock.now() >= until);
+        let is_over = taken.window_until.is_some_and(|until| ports.clock.now() >= until);
         Ok(is_over.then_some(Withheld::WindowOver))
     }
 
@@ -266,10 +301,21 @@ impl Send {
         self.commit(Batch { outputs: told, ..Batch::default() }).await
     }
 
-    async fn call(&self, message: &OutboundMessage) -> Result<Accepted, SendError> {
+    /// How to call the channel, as it is configured now; `None` once the account is disconnected.
+    fn access(&self) -> Option<Access> {
+        let tenant = self.context.tenants.get(&self.account.tenant)?;
+        let config = tenant.channel(self.account.channel, &self.account.account)?;
+        Some(Access {
+            account: config.account.clone(),
+            api_base: config.api_base.clone(),
+            access_token: config.access_token.clone(),
+        })
+    }
+
+    async fn call(&self, access: &Access, message: &OutboundMessage) -> Result<Accepted, SendError> {
         let ports = &self.context.ports;
         let began = ports.clock.elapsed();
-        let call = self.channel.send(&self.access, message);
+        let call = self.channel.send(access, message);
         let result = tokio::time::timeout(self.context.options.send_timeout, call).await;
         let result = result.unwrap_or_else(|_| {
             Err(SendError {
@@ -409,16 +455,22 @@ impl Send {
         Ok(due)
     }
 
-    async fn bury(&self, item: &Item, why: String) -> Result<(), StoreError> {
+    /// Gives a message up, as it came.
+    async fn bury(&self, item: &Item, reason: DeadReason, why: String) -> Result<(), StoreError> {
         let ports = &self.context.ports;
         let mut batch = Batch::default();
-        if let Origin::Log(receipt) = &item.origin {
-            let record = &receipt.record;
-            batch.outputs.push(publish::dead_letter(ports, record, DeadReason::Unreadable, why, 1));
-        } else {
-            ports.metrics.dead(DeadReason::Unreadable);
-            tracing::warn!(account = %self.account, why, "a waiting message was given up");
-        }
+        let came = match &item.origin {
+            Origin::Log(receipt) => receipt.record.clone(),
+            // It left the log; what is kept of it is the record's value.
+            Origin::Backlog | Origin::Unknown => Record {
+                partition: self.fence.partition,
+                offset: item.offset,
+                key: self.account.to_string().into(),
+                value: item.stored.clone(),
+                at: ports.clock.now(),
+            },
+        };
+        batch.outputs.push(publish::dead_letter(ports, &came, reason, why, 1));
         item.take_out(&self.account, &mut batch);
         self.commit(batch).await
     }

@@ -82,10 +82,12 @@ pub(super) struct AccountState {
     pub(super) stopped: Option<Stopped>,
     /// Stopped before, and nothing has come through since.
     pub(super) proving: bool,
+    /// The account is known to be disconnected.
+    pub(super) cut_off: bool,
     pub(super) sends: JoinSet<()>,
     pub(super) look: Option<(Duration, Timer<AccountMessage>)>,
     pub(super) handled: u64,
-    /// Records that ask to forget somebody and wait for rows that are being written.
+    /// Records that ask to forget somebody, or to leave, and wait for rows that are being written.
     pub(super) forgetting: Vec<(OutboundRecord, Receipt)>,
 }
 

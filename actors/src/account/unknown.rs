@@ -177,7 +177,7 @@ impl Account {
         let key = Key::send(&self.key, &id);
         let found = read(&ports.metrics, || ports.state.get(&key)).await?;
         let found = found.and_then(|found| serde_json::from_slice::<Journal>(&found).ok());
-        if matches!(found, Some(Journal::Sent | Journal::Failed { .. })) {
+        if matches!(found, Some(Journal::Taken(_) | Journal::Sent | Journal::Failed { .. })) {
             let Some(unknown) = state.unknown.remove(&id) else { return Ok(()) };
             let event = self.resolved(&unknown.item.conversation, id, Resolution::Status);
             let after = vec![Write::delete(Key::unknown(&self.key, &id))];

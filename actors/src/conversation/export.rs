@@ -1,11 +1,16 @@
-//! What is kept of a conversation, opened, for whom it is about.
+//! What is kept of a conversation, opened, for whom it is about: a page at a time, however long it is.
 
-use heddle_schemas::content::Address;
-use heddle_schemas::id::{ConversationId, OutboundId};
+use bytes::Bytes;
+use heddle_schemas::content::{Address, Content};
+use heddle_schemas::id::{ConversationId, OutboundId, TurnId};
 use heddle_schemas::ports::keys::{KeysError, Missing, aad};
+use heddle_schemas::ports::responder::Step;
 use heddle_schemas::ports::state::{Scan, StoreError};
+use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord, SealedMessage};
+use heddle_schemas::record::{decode, log_aad};
 use heddle_schemas::table::{Key, Partition};
-use heddle_schemas::time::Timestamp;
+use heddle_schemas::time::{Day, Timestamp};
+use heddle_schemas::topic::Topic;
 use serde::{Deserialize, Serialize};
 
 use super::Delivery;
@@ -13,13 +18,14 @@ use super::head::Head;
 use super::thread::{EntrySaid, Thread, ThreadError};
 use crate::commit::read;
 use crate::ports::Ports;
+use crate::tools::journal;
 
 /// Rows that are read at once.
 const PAGE: usize = 256;
 
-/// What is kept of a conversation.
+/// What is kept of a conversation beside its rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Exported {
+pub struct Kept {
     /// Which.
     pub conversation: ConversationId,
     /// How the person is reached.
@@ -32,10 +38,6 @@ pub struct Exported {
     /// Since when what the person says is only recorded, where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restricted_since: Option<Timestamp>,
-    /// What was said and done, in order.
-    pub thread: Vec<EntrySaid>,
-    /// How far the messages that were sent have come.
-    pub deliveries: Vec<Delivered>,
 }
 
 /// How far one message has come.
@@ -48,71 +50,160 @@ pub struct Delivered {
     pub delivery: Delivery,
 }
 
-/// Reads all of a conversation; `None` where nothing is kept of it.
-///
-/// # Errors
-/// [`ThreadError`].
-pub async fn export(ports: &Ports, id: &ConversationId) -> Result<Option<Exported>, ThreadError> {
-    let key = Key::head(id);
-    let Some(stored) = read(&ports.metrics, || ports.state.get(&key)).await? else { return Ok(None) };
-    let cipher = match ports.keys.contact(&id.tenant, id.contact, Missing::Fail).await {
-        // It is being forgotten at this moment.
-        Err(KeysError::Gone { .. }) => return Ok(None),
-        cipher => cipher?,
-    };
-    let corrupt =
-        |what: &str, error: serde_json::Error| StoreError::Corrupt { detail: format!("{what}: {error}") };
-    let head: Head =
-        serde_json::from_slice(&stored).map_err(|error| corrupt("the head of a conversation", error))?;
-    let address = match &head.address {
-        Some(sealed) => serde_json::from_slice(&cipher.open(&aad(&key, "address"), sealed)?)
-            .map_err(|error| corrupt("the address of a contact", error))?,
-        None => Address::default(),
-    };
-    let reading = Thread::new(id.clone(), cipher);
-    let mut thread = Vec::new();
-    let mut next = 0;
-    loop {
-        let rows = reading.from(&*ports.state, next, PAGE).await?;
-        let full = rows.len() == PAGE;
-        if let Some((last, _)) = rows.last() {
-            next = last + 1;
-        }
-        thread.extend(rows.into_iter().flat_map(|(_, row)| row.entries));
-        if !full {
-            break;
-        }
-    }
-    let deliveries = deliveries(ports, id).await?;
-    let Head { customer_at, human_since, restricted_since, .. } = head;
-    let conversation = id.clone();
-    Ok(Some(Exported {
-        conversation,
-        address,
-        customer_at,
-        human_since,
-        restricted_since,
-        thread,
-        deliveries,
-    }))
+/// Tools that were called in a turn, and what they gave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Called {
+    /// In which turn.
+    pub turn: TurnId,
+    /// Which calls.
+    #[serde(flatten)]
+    pub step: Step,
 }
 
-async fn deliveries(ports: &Ports, id: &ConversationId) -> Result<Vec<Delivered>, StoreError> {
-    let mut deliveries = Vec::new();
-    let mut scan = Scan::first(Partition::deliveries(id), PAGE);
-    loop {
-        let page = read(&ports.metrics, || ports.state.scan(&scan)).await?;
-        for (key, stored) in &page {
+/// A message that waits for the account.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Which.
+    pub outbound: OutboundId,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// To whom.
+    pub to: Address,
+    /// What it says.
+    pub content: Content,
+}
+
+/// Some of what there is, and what to go on behind, where there may be more.
+#[derive(Debug)]
+pub struct Page<T> {
+    /// In order.
+    pub items: Vec<T>,
+    /// The last row that was read.
+    pub after: Option<Key>,
+}
+
+/// A conversation that is being read.
+#[derive(Debug)]
+pub struct Reading {
+    id: ConversationId,
+    /// What it is.
+    pub kept: Kept,
+    thread: Thread,
+}
+
+impl Reading {
+    /// Opens a conversation; `None` where nothing is kept of it.
+    ///
+    /// # Errors
+    /// [`ThreadError`].
+    pub async fn begin(ports: &Ports, id: &ConversationId) -> Result<Option<Self>, ThreadError> {
+        let key = Key::head(id);
+        let Some(stored) = read(&ports.metrics, || ports.state.get(&key)).await? else { return Ok(None) };
+        let cipher = match ports.keys.contact(&id.tenant, id.contact, Missing::Fail).await {
+            // It is being forgotten at this moment.
+            Err(KeysError::Gone { .. }) => return Ok(None),
+            cipher => cipher?,
+        };
+        let head: Head =
+            serde_json::from_slice(&stored).map_err(|error| corrupt("the head of a conversation", error))?;
+        let address = match &head.address {
+            Some(sealed) => serde_json::from_slice(&cipher.open(&aad(&key, "address"), sealed)?)
+                .map_err(|error| corrupt("the address of a contact", error))?,
+            None => Address::default(),
+        };
+        let Head { customer_at, human_since, restricted_since, .. } = head;
+        let kept = Kept { conversation: id.clone(), address, customer_at, human_since, restricted_since };
+        Ok(Some(Self { id: id.clone(), kept, thread: Thread::new(id.clone(), cipher) }))
+    }
+
+    /// What was said and done, in order.
+    ///
+    /// # Errors
+    /// [`ThreadError`].
+    pub async fn thread(&self, ports: &Ports, after: Option<&Key>) -> Result<Page<EntrySaid>, ThreadError> {
+        let next = after.and_then(|key| Some(u64::from_be_bytes(key.row().try_into().ok()?) + 1));
+        let rows = self.thread.from(&*ports.state, next.unwrap_or_default(), PAGE).await?;
+        let full = rows.len() == PAGE;
+        let last = rows.last().map(|(number, _)| Key::history(&self.id, *number));
+        let items = rows.into_iter().flat_map(|(_, row)| row.entries).collect();
+        Ok(Page { items, after: last.filter(|_| full) })
+    }
+
+    /// How far the messages that were sent have come.
+    ///
+    /// # Errors
+    /// [`ThreadError`].
+    pub async fn deliveries(
+        &self,
+        ports: &Ports,
+        after: Option<&Key>,
+    ) -> Result<Page<Delivered>, ThreadError> {
+        page(ports, Partition::deliveries(&self.id), after, |key, stored| {
             let outbound = OutboundId::from_row(key.row());
             let delivery = serde_json::from_slice(stored).ok();
-            let (Some(outbound), Some(delivery)) = (outbound, delivery) else {
-                return Err(StoreError::Corrupt { detail: format!("{key:?}: no delivery") });
-            };
-            deliveries.push(Delivered { outbound, delivery });
-        }
-        match page.last() {
-            Some((key, _)) if page.len() == PAGE => scan.from = [key.row(), &[0]].concat().into(),
-            _ => return Ok(deliveries),
-        }
+            match (outbound, delivery) {
+                (Some(outbound), Some(delivery)) => Ok(Some(Delivered { outbound, delivery })),
+                _ => Err(StoreError::Corrupt { detail: format!("{key:?}: no delivery") }.into()),
+            }
+        })
+        .await
     }
+
+    /// Which tools were called.
+    ///
+    /// # Errors
+    /// [`ThreadError`].
+    pub async fn tools(&self, ports: &Ports, after: Option<&Key>) -> Result<Page<Called>, ThreadError> {
+        page(ports, Partition::tools(&self.id), after, |key, stored| {
+            let (turn, step) = journal::opened(self.thread.cipher(), key, stored)?;
+            Ok(Some(Called { turn, step }))
+        })
+        .await
+    }
+
+    /// What waits for the account, of all that waits there. The rest of its queue is in the log, and of that nothing is
+    /// older than what the log keeps.
+    ///
+    /// # Errors
+    /// [`ThreadError`].
+    pub async fn waiting(&self, ports: &Ports, after: Option<&Key>) -> Result<Page<Waiting>, ThreadError> {
+        let account = Partition::backlog(&self.id.account());
+        let found = page(ports, account, after, |_, stored| {
+            let record = decode::<OutboundRecord>(stored).ok();
+            Ok(record.filter(|record| record.conversation == self.id))
+        })
+        .await?;
+        let mut items = Vec::new();
+        for OutboundRecord { at, command, .. } in found.items {
+            let OutboundCommand::Send(send) = command else { continue };
+            let day = Day(send.sealed.key_number().unwrap_or_default());
+            let cipher = ports.keys.log(&self.id.tenant, day).await?;
+            let plain = cipher.open(&log_aad(Topic::Outbound, &send.id), &send.sealed)?;
+            let SealedMessage { to, content } =
+                serde_json::from_slice(&plain).map_err(|error| corrupt("a message that waits", error))?;
+            items.push(Waiting { outbound: send.id, at, to, content });
+        }
+        Ok(Page { items, after: found.after })
+    }
+}
+
+async fn page<T>(
+    ports: &Ports,
+    partition: Partition,
+    after: Option<&Key>,
+    open: impl Fn(&Key, &[u8]) -> Result<Option<T>, ThreadError>,
+) -> Result<Page<T>, ThreadError> {
+    let from = after.map(|key| Bytes::from([key.row(), &[0]].concat())).unwrap_or_default();
+    let scan = Scan { from, ..Scan::first(partition, PAGE) };
+    let rows = read(&ports.metrics, || ports.state.scan(&scan)).await?;
+    let mut items = Vec::new();
+    for (key, stored) in &rows {
+        items.extend(open(key, stored)?);
+    }
+    let full = rows.len() == PAGE;
+    Ok(Page { items, after: rows.into_iter().last().map(|(key, _)| key).filter(|_| full) })
+}
+
+fn corrupt(what: &str, error: serde_json::Error) -> StoreError {
+    StoreError::Corrupt { detail: format!("{what}: {error}") }
 }

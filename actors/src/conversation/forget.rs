@@ -8,7 +8,6 @@ use heddle_schemas::id::ConversationId;
 use heddle_schemas::ports::keys::{KeysError, Missing};
 use heddle_schemas::ports::state::{Batch, Scan, StoreError, Write};
 use heddle_schemas::record::V;
-use heddle_schemas::record::event::{Event, EventRecord};
 use heddle_schemas::record::inbound::{DeliveryReport, Forget};
 use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
 use heddle_schemas::table::{Key, Partition};
@@ -46,23 +45,14 @@ impl Conversation {
             OutboundRecord { v: V, conversation: self.id.clone(), at: now, command: OutboundCommand::Forget };
         let outputs = vec![publish::outbound(ports, &command)];
         self.commit(Batch { outputs, ..Batch::default() }).await?;
-        let mut outputs = Vec::new();
         if let Some(complete) = erasure::done(ports, &self.id, forget.erasure, rows).await? {
-            ports.metrics.forgotten();
-            let event = Event::Forgotten {
-                erasure: complete.id,
-                contact: complete.contact,
-                requested_at: complete.requested_at,
-                rows: complete.rows(),
-            };
-            let event = EventRecord { v: V, tenant: self.id.tenant.clone(), at: now, event };
-            outputs.push(publish::event(ports, &event));
+            erasure::close(ports, &self.id.tenant, &complete).await?;
         }
-        Ok(self.commit(Batch { outputs, consumed, ..Batch::default() }).await?)
+        Ok(self.commit(Batch { consumed, ..Batch::default() }).await?)
     }
 
     /// A turn under way answers what is being forgotten.
-    fn drop_turn(&self, state: &mut ConversationState) {
+    pub(super) fn drop_turn(&self, state: &mut ConversationState) {
         state.tasks.abort_all();
         if let Some(running) = state.running.take() {
             self.home.tell(PartitionMessage::Woken { entry: running.entry, again: None });
@@ -72,7 +62,7 @@ impl Conversation {
     }
 
     /// Removes every row of the conversation, and returns how many.
-    async fn remove_rows(&self) -> Result<u64, Fault> {
+    pub(super) async fn remove_rows(&self) -> Result<u64, Fault> {
         let ports = &self.context.ports;
         let head = Key::head(&self.id);
         let stored = read(&ports.metrics, || ports.state.get(&head)).await?;

@@ -13,6 +13,7 @@ mod draft;
 pub mod export;
 mod forget;
 pub mod head;
+mod leave;
 mod seen;
 mod split;
 pub mod thread;
@@ -297,7 +298,14 @@ impl Conversation {
                     state.loaded = None;
                     continue;
                 }
-                Ok(Err(Fault::Forgotten(detail))) => (DeadReason::Unreadable, detail),
+                Ok(Err(Fault::Forgotten(detail))) => match Box::pin(self.is_of_deleted()).await {
+                    // The node has not read yet that the tenant is deleted, and its key is gone.
+                    Ok(true) => match Box::pin(self.refuse(receipt)).await {
+                        Err(Fault::Store(error)) => return Err(error),
+                        _ => return Ok(()),
+                    },
+                    _ => (DeadReason::Unreadable, detail),
+                },
                 Ok(Err(Fault::Dead { reason, detail })) => (reason, detail),
                 Err(_) if attempt < TRIES => {
                     state.loaded = None;
@@ -334,11 +342,13 @@ impl Conversation {
         record: &InboundRecord,
         receipt: &Receipt,
     ) -> Result<(), Fault> {
-        let Some(tenant) = self.context.tenants.find(&self.id.tenant).await? else {
-            let detail = format!("tenant {} is not known", self.id.tenant);
-            return Err(Fault::Dead { reason: DeadReason::UnknownTenant, detail });
+        let tenant = match &record.event {
+            InboundEvent::Leave => None,
+            _ => self.context.tenants.find(&self.id.tenant).await?,
         };
+        let Some(tenant) = tenant else { return Box::pin(self.part(state, record, receipt)).await };
         match &record.event {
+            InboundEvent::Leave => Ok(()),
             InboundEvent::Delivery(report) => Box::pin(self.report(&tenant, report, receipt)).await,
             InboundEvent::Handling(Handling { key, by }) => {
                 let change = |draft: &mut Draft| draft.handle(*by);
@@ -706,7 +716,11 @@ impl Conversation {
         let now = self.context.ports.clock.now();
         let later = |again: Timestamp| PartitionMessage::Woken { entry: entry.clone(), again: Some(again) };
         let Some(tenant) = self.context.tenants.get(&self.id.tenant) else {
-            self.home.tell(later(now.after(UNKNOWN_TENANT_PAUSE)));
+            match self.disarm(entry.due).await {
+                Ok(true) => self.home.tell(PartitionMessage::Woken { entry, again: None }),
+                Ok(false) => self.home.tell(later(now.after(UNKNOWN_TENANT_PAUSE))),
+                Err(fault) => return self.postpone(fault, later(now.after(UNKNOWN_TENANT_PAUSE))),
+            }
             return Ok(());
         };
         if let Err(fault) = self.load(state).await {

@@ -26,7 +26,7 @@ use crate::quota::ChunkOf;
 use crate::quota::amounts::Totals;
 
 /// The column of a history row.
-const COLUMN: &str = "entries";
+pub(crate) const COLUMN: &str = "entries";
 
 /// What one commit added.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -269,16 +269,8 @@ impl Thread {
         Write::put_until(key, sealed.into_bytes(), expires)
     }
 
-    /// Opens a row that was read elsewhere.
-    ///
-    /// # Errors
-    /// [`ThreadError`].
-    pub fn open_row(&self, key: &Key, stored: &Bytes) -> Result<Row, ThreadError> {
-        let number = key.row().try_into().map_or(0, u64::from_be_bytes);
-        self.open(key, number, stored.clone())
-    }
-
-    fn open(&self, key: &Key, number: u64, stored: Bytes) -> Result<Row, ThreadError> {
+    /// Opens a row.
+    pub(crate) fn open(&self, key: &Key, number: u64, stored: Bytes) -> Result<Row, ThreadError> {
         let plain = self.cipher.open(&aad(key, COLUMN), &Sealed::from_bytes(stored))?;
         serde_json::from_slice(&plain)
             .map_err(|error| ThreadError::Row { row: number, detail: error.to_string() })

@@ -40,7 +40,7 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    fn new(reason: DeadReason, detail: impl Into<String>) -> Self {
+    pub(super) fn new(reason: DeadReason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into(), tenant: None, owner: None }
     }
 

@@ -21,15 +21,16 @@ use heddle_schemas::ports::keys::{Cipher, KeysError};
 use heddle_schemas::ports::log::{FetchLimit, NewRecord, Record, StoreError};
 use heddle_schemas::ports::state::{Batch, Fence};
 use heddle_schemas::record::dlq::DeadReason;
+use heddle_schemas::record::ingress::tenant_of;
 use tokio::sync::{mpsc, oneshot};
 
 use self::admission::{Admitted, Refused, admit};
 use crate::commit::{self, commit, read};
 use crate::partition::lag::Lag;
 use crate::ports::Context;
-use crate::publish;
 use crate::reception::{Reception, ReceptionError};
 use crate::security::Sighting;
+use crate::{publish, removal};
 
 /// Records of one fetch at most.
 const RECORDS: usize = 256;
@@ -156,7 +157,14 @@ impl Ingress {
         let Context { ports, tenants, .. } = &self.context;
         let owner = |kind, account: &_| tenants.by_account(kind, account);
         let known = |tenant: &_| tenants.get(tenant).is_some();
-        admit(&record.value, &owner, &known, ports.clock.now())
+        let admitted = admit(&record.value, &owner, &known, ports.clock.now());
+        admitted.map_err(|why| {
+            let named = tenant_of(&record.value).filter(|_| why.reason == DeadReason::UnknownTenant);
+            match named.map(|tenant| tenants.check_region(&tenant)) {
+                Some(Err(elsewhere)) => Refused::new(DeadReason::Region, elsewhere.to_string()),
+                _ => why,
+            }
+        })
     }
 
     /// Writes the records of a group, whose tenant is one and the same.
@@ -184,6 +192,14 @@ impl Ingress {
         let mut ciphers: HashMap<TenantId, Option<Arc<dyn Cipher>>> = HashMap::new();
         for (index, Refused { reason, detail, tenant, .. }) in refused {
             let Taken { record, outputs } = &mut taken[index];
+            if reason == DeadReason::UnknownTenant
+                && let Some(named) = tenant_of(&record.value)
+                && removal::find(ports, &named).await?.is_some()
+            {
+                // Settled, and not kept: nobody's key could end it.
+                ports.metrics.of_deleted(1);
+                continue;
+            }
             let cipher = match &tenant {
                 None => None,
                 Some(tenant) => match ciphers.get(tenant) {

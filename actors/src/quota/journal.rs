@@ -26,7 +26,7 @@ const PAGE: usize = 1_000;
 /// A row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Spend {
+pub(crate) enum Spend {
     /// The outside is about to be called for it. While nothing else is written, it counts as an interrupted attempt.
     Reserved {
         /// The tenant's date.
@@ -54,7 +54,7 @@ pub(super) enum Spend {
 
 impl Spend {
     /// What it adds, and to which day.
-    fn counts(&self) -> Option<(Date, Totals)> {
+    pub(crate) fn counts(&self) -> Option<(Date, Totals)> {
         match *self {
             Self::Reserved { day, tokens, money } => {
                 let (interrupted_tokens, interrupted_money) = (tokens, money);

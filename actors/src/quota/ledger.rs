@@ -57,7 +57,7 @@ impl Open {
 
 /// The ledger.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     /// Version of this form.
     pub(super) v: u16,
     /// What is spent for good.

@@ -39,8 +39,9 @@ use heddle_schemas::zone::{Date, Month};
 use serde::Serialize;
 
 use self::amounts::{Amounts, Totals};
-use self::journal::Spend;
-use self::ledger::{Closing, Ledger};
+pub(crate) use self::journal::Spend;
+use self::ledger::Closing;
+pub(crate) use self::ledger::Ledger;
 pub use self::purse::ChunkOf;
 use self::purse::{Held, LIFE, Purse};
 use crate::commit::{commit, read};
@@ -620,21 +621,34 @@ impl Quotas {
 /// # Errors
 /// [`StoreError`].
 pub async fn usage(ports: &Ports, tenant: &Tenant, month: Month) -> Result<Usage, StoreError> {
+    let limit = Amounts::limit(&tenant.quota);
+    Ok(Usage { limit, ..usage_of(ports, &tenant.id, month).await? })
+}
+
+/// What turns have used in a month, of a tenant that may have no configuration any more.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn used(ports: &Ports, tenant: &TenantId, month: Month) -> Result<Totals, StoreError> {
+    Ok(usage_of(ports, tenant, month).await?.total())
+}
+
+async fn usage_of(ports: &Ports, tenant: &TenantId, month: Month) -> Result<Usage, StoreError> {
     let quotas = Quotas::new(ports.clone());
-    let key = Key::quota(&tenant.id, &month.to_string());
+    let key = Key::quota(tenant, &month.to_string());
     let ledger = loop {
         let (_, ledger) = quotas.ledger(&key).await?;
         match ledger.overdue(ports.clock.now()) {
             Some(dead) => {
                 let dead = ChunkOf { id: dead.id, month };
-                quotas.close_dead(&tenant.id, dead).await?;
+                quotas.close_dead(tenant, dead).await?;
             }
             None => break ledger,
         }
     };
     let (mut days, mut spent, mut set_aside) = (ledger.days.clone(), ledger.spent, Amounts::NONE);
     for open in &ledger.open {
-        let used = read(&ports.metrics, || journal::sum(&*ports.state, &tenant.id, open.id)).await?;
+        let used = read(&ports.metrics, || journal::sum(&*ports.state, tenant, open.id)).await?;
         let mut of_chunk = Amounts::NONE;
         for (day, totals) in used {
             let sum = days.entry(day).or_default();
@@ -644,6 +658,6 @@ pub async fn usage(ports: &Ports, tenant: &Tenant, month: Month) -> Result<Usage
         spent = spent.plus(of_chunk);
         set_aside = set_aside.plus(open.size.minus(of_chunk));
     }
-    let limit = Amounts::limit(&tenant.quota);
+    let limit = Amounts::NONE;
     Ok(Usage { month, limit, spent, lost_messages: ledger.lost, set_aside, days })
 }

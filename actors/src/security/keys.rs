@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use heddle_schemas::id::{ContactId, MessageKey, TenantId};
+use heddle_schemas::id::{AccountKey, ContactId, MessageKey, TenantId};
 use heddle_schemas::ports::keys::{Cipher, ContactCipher, Keys, KeysError, Missing, TenantCipher};
 use heddle_schemas::record::event::DataCategory;
 use heddle_schemas::sealed::Sealed;
@@ -117,6 +117,16 @@ impl Keys for WatchedKeys {
         at: Timestamp,
     ) -> Result<(), KeysError> {
         self.keys.erase_contact(tenant, contact, at).await
+    }
+
+    async fn channel(&self, account: &AccountKey, missing: Missing) -> Result<Arc<dyn Cipher>, KeysError> {
+        let seals = self.seals(&account.tenant, None, KEY);
+        // What does not open under it may be from before the account was connected again: who reads decides.
+        seals.watch(self.keys.channel(account, missing).await)
+    }
+
+    async fn erase_channel(&self, account: &AccountKey) -> Result<(), KeysError> {
+        self.keys.erase_channel(account).await
     }
 
     async fn erase_tenant(&self, tenant: &TenantId) -> Result<(), KeysError> {

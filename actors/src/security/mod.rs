@@ -59,6 +59,8 @@ pub enum Sighting<'a> {
         /// Faults.
         faults: u64,
     },
+    /// Its data stays in another region, and something of it is here.
+    ForeignRegion,
 }
 
 impl Sighting<'_> {
@@ -71,6 +73,7 @@ impl Sighting<'_> {
             Self::CrossTenant => IncidentKind::CrossTenant,
             Self::Export { .. } => IncidentKind::UnusualExport,
             Self::AuditLog { .. } => IncidentKind::AuditLog,
+            Self::ForeignRegion => IncidentKind::ForeignRegion,
         }
     }
 
@@ -78,7 +81,7 @@ impl Sighting<'_> {
     fn data(&self) -> &[DataCategory] {
         match self {
             Self::FailedDecryption { data, .. } => data,
-            Self::WebhookSignature | Self::CrossTenant => &[],
+            Self::WebhookSignature | Self::CrossTenant | Self::ForeignRegion => &[],
             Self::Export { .. } => {
                 &[DataCategory::ContactDetails, DataCategory::Messages, DataCategory::Consents]
             }
@@ -89,7 +92,7 @@ impl Sighting<'_> {
     fn contact(&self) -> Option<ContactId> {
         match self {
             Self::FailedDecryption { contact, .. } | Self::Export { contact, .. } => *contact,
-            Self::WebhookSignature | Self::CrossTenant | Self::AuditLog { .. } => None,
+            Self::WebhookSignature | Self::CrossTenant | Self::AuditLog { .. } | Self::ForeignRegion => None,
         }
     }
 
@@ -98,7 +101,7 @@ impl Sighting<'_> {
             Self::FailedDecryption { .. } => 1,
             Self::Export { records, .. } => *records,
             Self::AuditLog { faults } => *faults,
-            Self::WebhookSignature | Self::CrossTenant => 0,
+            Self::WebhookSignature | Self::CrossTenant | Self::ForeignRegion => 0,
         }
     }
 }
@@ -107,7 +110,9 @@ impl Sighting<'_> {
 fn measure(kind: IncidentKind) -> Measure {
     match kind {
         IncidentKind::FailedDecryption => Measure::NotUsed,
-        IncidentKind::WebhookSignature | IncidentKind::CrossTenant => Measure::Refused,
+        IncidentKind::WebhookSignature | IncidentKind::CrossTenant | IncidentKind::ForeignRegion => {
+            Measure::Refused
+        }
         IncidentKind::UnusualExport => Measure::Permitted,
         IncidentKind::AuditLog => Measure::Told,
     }

@@ -94,7 +94,7 @@ impl Watch {
             IncidentKind::CrossTenant => options.cross_tenant.get(),
             IncidentKind::UnusualExport if seen.records >= options.export_records.get() => 0,
             IncidentKind::UnusualExport => options.exports.get(),
-            IncidentKind::AuditLog => 1,
+            IncidentKind::AuditLog | IncidentKind::ForeignRegion => 1,
         };
         seen.count >= threshold
     }

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use heddle_schemas::id::{ConversationId, TurnId};
+use bytes::Bytes;
+use heddle_schemas::id::{ConversationId, MessageKey, TurnId};
 use heddle_schemas::ports::keys::{Cipher, aad};
 use heddle_schemas::ports::responder::Step;
 use heddle_schemas::ports::state::{Batch, Fence, Scan, StoreError, Write};
@@ -16,7 +17,7 @@ use crate::commit::{commit, read};
 use crate::ports::Ports;
 
 /// The column of a row.
-const COLUMN: &str = "step";
+pub(crate) const COLUMN: &str = "step";
 
 /// The journal of one turn.
 pub struct Journal {
@@ -46,13 +47,7 @@ impl Journal {
             ..Scan::first(Partition::tools(&self.conversation), most)
         };
         let rows = read(&self.ports.metrics, || self.ports.state.scan(&scan)).await?;
-        let opened = rows.into_iter().map(|(key, stored)| {
-            let plain = self.cipher.open(&aad(&key, COLUMN), &Sealed::from_bytes(stored)).ok();
-            plain
-                .and_then(|plain| serde_json::from_slice(&plain).ok())
-                .ok_or_else(|| StoreError::Corrupt { detail: format!("{key:?}: no step of a turn") })
-        });
-        opened.collect()
+        rows.iter().map(|(key, stored)| Ok(opened(&*self.cipher, key, stored)?.1)).collect()
     }
 
     /// Writes a step down.
@@ -70,4 +65,16 @@ impl Journal {
     fn key(&self, number: u8) -> Key {
         Key::tool(&self.conversation, self.turn, number)
     }
+}
+
+/// A step that a row holds, and its turn.
+///
+/// # Errors
+/// As corrupt, where it does not open.
+pub(crate) fn opened(cipher: &dyn Cipher, key: &Key, stored: &[u8]) -> Result<(TurnId, Step), StoreError> {
+    let turn = key.row().first_chunk::<16>().map(|turn| TurnId(MessageKey::from_bytes(*turn)));
+    let sealed = Sealed::from_bytes(Bytes::copy_from_slice(stored));
+    let step = cipher.open(&aad(key, COLUMN), &sealed).ok();
+    let step = step.and_then(|plain| serde_json::from_slice(&plain).ok());
+    turn.zip(step).ok_or_else(|| StoreError::Corrupt { detail: format!("{key:?}: no step of a turn") })
 }

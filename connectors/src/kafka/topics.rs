@@ -25,6 +25,8 @@ use super::names::Names;
 use super::{OpenError, Options};
 
 const REQUEST: Duration = Duration::from_secs(10);
+/// How long a record of a compacted topic that has been replaced may stay before it is to be compacted away.
+const REPLACED: Duration = Duration::from_secs(86_400);
 
 /// What is wanted of the topics.
 #[derive(Debug, Clone)]
@@ -145,6 +147,12 @@ fn settings(topic: Topic, policy: &Policy, max_record_bytes: usize) -> BTreeMap<
     ]);
     if topic.is_compacted() {
         settings.insert("cleanup.policy", "compact".to_owned());
+        // Without a bound, what a tenant replaced stays until half of the topic is such. It also bounds the time for
+        // which a segment takes records, of which the last one is never compacted; but only a further record ends it
+        // (`max.compaction.lag.ms` in Kafka's TopicConfig).
+        let lag = REPLACED.as_millis().to_string();
+        settings.insert("max.compaction.lag.ms", lag.clone());
+        settings.insert("delete.retention.ms", lag);
         return settings;
     }
     let kept = policy.retention;

@@ -94,6 +94,11 @@ impl Cache {
         true
     }
 
+    /// Whether no erasure came since a load began.
+    pub(super) fn is_current(&self, loading: &Loading) -> bool {
+        self.lock().erasures == loading.erasures
+    }
+
     /// Forgets an owner, whose row may have changed.
     pub(super) fn forget(&self, owner: &Owner) {
         let mut content = self.lock();

@@ -20,7 +20,7 @@ use super::derive::{Clear, Purpose, Root, mac128};
 use super::entropy::Entropy;
 use aes_gcm::aead::{Aead as _, AeadInOut as _, KeyInit as _, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
-use heddle_schemas::id::{ContactId, MessageKey, TenantId};
+use heddle_schemas::id::{AccountKey, ContactId, MessageKey, TenantId};
 use heddle_schemas::ports::keys::{Cipher, ContactCipher, KeysError, TenantCipher};
 use heddle_schemas::sealed::Sealed;
 use heddle_schemas::time::{Day, Timestamp};
@@ -35,6 +35,7 @@ pub(super) enum Owner {
     Tenant(TenantId),
     Log(TenantId, Day),
     Contact(TenantId, ContactId),
+    Channel(AccountKey),
 }
 
 impl Owner {
@@ -43,6 +44,7 @@ impl Owner {
         match self {
             Self::Master => None,
             Self::Tenant(tenant) | Self::Log(tenant, _) | Self::Contact(tenant, _) => Some(tenant),
+            Self::Channel(account) => Some(&account.tenant),
         }
     }
 }
@@ -54,6 +56,7 @@ impl fmt::Display for Owner {
             Self::Tenant(tenant) => write!(f, "the key of tenant {tenant}"),
             Self::Log(tenant, Day(day)) => write!(f, "the log key of tenant {tenant}, day {day}"),
             Self::Contact(tenant, contact) => write!(f, "the key of contact {contact} of tenant {tenant}"),
+            Self::Channel(account) => write!(f, "the key of channel account {account}"),
         }
     }
 }

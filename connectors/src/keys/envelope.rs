@@ -5,6 +5,8 @@
 //!   0, so that it is never made again;
 //! - `key/c` of a contact: its data key, sealed by its tenant's key; after its erasure a byte 0 and the time of it, so
 //!   that a later message starts anew under another key, which carries that time with it;
+//! - `key/a` of a channel account: the key of its credentials, sealed by its tenant's key; erased, there is no row. It is
+//!   never held in memory: a node that still had it could seal under it what nobody can open;
 //! - one row of no tenant: a known text wrapped by the master key that the store began with, or was last
 //!   rotated to. It is looked at before the first key is made, so an operator who starts with another
 //!   master key is told at once, and nothing is ever written under it.
@@ -17,11 +19,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use heddle_schemas::id::{ContactId, TenantId};
+use heddle_schemas::id::{AccountKey, ContactId, TenantId};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::keys::{Cipher, ContactCipher, Keys, KeysError, Missing, TenantCipher, aad};
 use heddle_schemas::ports::state::{State, Swap};
-use heddle_schemas::table::{Key, Table};
+use heddle_schemas::table::Key;
 use heddle_schemas::time::{Day, Timestamp};
 use zeroize::Zeroizing;
 
@@ -120,7 +122,7 @@ impl EnvelopeKeys {
     /// # Errors
     /// [`KeysError::Store`].
     pub async fn has_begun(state: &dyn State) -> Result<bool, KeysError> {
-        Ok(state.get(&check_row()).await?.is_some())
+        Ok(state.get(&Key::master_check()).await?.is_some())
     }
 
     /// The master keys that are known.
@@ -140,7 +142,7 @@ impl EnvelopeKeys {
             return Ok(());
         }
         self.masters.present().check().await?;
-        let row = check_row();
+        let row = Key::master_check();
         let stored = self.read_or_wrap(&row, || Zeroizing::new(CHECK.to_vec())).await?;
         let opened = self.masters.of(&stored)?.open(&aad(&row, COLUMN), &stored).await?;
         if opened.as_slice() != CHECK {
@@ -209,6 +211,31 @@ impl EnvelopeKeys {
             match self.state.compare_and_set(&row, stored, Some(wrapped), None).await? {
                 Swap::Done => return Ok(made),
                 // Whoever made it first made it for all.
+                Swap::Found(found) => stored = found,
+            }
+        }
+    }
+
+    async fn load_channel(
+        &self,
+        keys: &TenantKeys,
+        account: &AccountKey,
+        missing: Missing,
+    ) -> Result<contact::DataKey, KeysError> {
+        let row = Key::channel_key(account);
+        let mut stored = self.state.get(&row).await?;
+        loop {
+            if let Some(stored) = stored {
+                return contact::DataKey::unwrap(&keys.wrap, &row, stored);
+            }
+            if missing == Missing::Fail {
+                let detail = format!("channel account {account} is disconnected");
+                return Err(KeysError::Gone { detail });
+            }
+            let made = contact::DataKey { key: self.new_key(), erased_at: None };
+            let wrapped = made.wrap(&keys.wrap, &row);
+            match self.state.compare_and_set(&row, None, Some(wrapped), None).await? {
+                Swap::Done => return Ok(made),
                 Swap::Found(found) => stored = found,
             }
         }
@@ -336,6 +363,26 @@ impl Keys for EnvelopeKeys {
         erased
     }
 
+    async fn channel(&self, account: &AccountKey, missing: Missing) -> Result<Arc<dyn Cipher>, KeysError> {
+        let owner = Owner::Channel(account.clone());
+        loop {
+            // An erasure of the tenant turns it off as all others.
+            let loading = self.cache.begin(&owner);
+            let keys = self.tenant_keys(&account.tenant).await?;
+            let key = self.load_channel(&keys, account, missing).await?;
+            if self.cache.is_current(&loading) {
+                let entropy = self.entropy.clone();
+                return Ok(Arc::new(AesCipher::new(&key.key, FIRST, owner, loading.erased, entropy)));
+            }
+        }
+    }
+
+    async fn erase_channel(&self, account: &AccountKey) -> Result<(), KeysError> {
+        let erased = self.overwrite(&Key::channel_key(account), None).await;
+        self.cache.erase(&Owner::Channel(account.clone()));
+        erased
+    }
+
     async fn erase_tenant(&self, tenant: &TenantId) -> Result<(), KeysError> {
         let erased = self.overwrite(&Key::tenant_key(tenant), Some(ERASED)).await;
         match erased {
@@ -360,13 +407,6 @@ pub(super) fn clear(bytes: &[u8]) -> Result<Clear, KeysError> {
     }
     key.copy_from_slice(bytes);
     Ok(key)
-}
-
-/// The row by which a store knows its master key: as the agenda it belongs to the engine, so its
-/// tenant is empty, which no tenant's is.
-pub(super) fn check_row() -> Key {
-    let bytes = Bytes::from_static(&[Table::Key as u8, 0, 0, 1, b'm']);
-    Key::from_bytes(bytes).expect("table, no tenant, one byte of partition, no row")
 }
 
 #[cfg(test)]

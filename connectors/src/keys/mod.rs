@@ -1,4 +1,4 @@
-//! Envelope encryption over any state store: a master key wraps tenants' keys, which wrap contacts' keys.
+//! Envelope encryption over any state store: a master key wraps tenants' keys, which wrap those of contacts and channel accounts.
 //!
 //! Contract: a key is made once, by conditional write, and of two makers at the same time the second
 //! uses the first one's. Nothing is ever written under a master key unless the one that the store began
@@ -13,6 +13,7 @@
 //! | tenant's log key of a day | HKDF of the tenant's | | the day |
 //! | tenant's key for hashes of a domain | HKDF of the tenant's | | |
 //! | contact | random, row `key/c` | tenant | 1 |
+//! | channel account | random, row `key/a` | tenant | 1 |
 //!
 //! The numbers are there so that keys can be rotated: a new master key or a second tenant key gets
 //! another number, and what was sealed before still says which key opens it. [`rotation`] wraps tenants'
@@ -25,7 +26,7 @@
 //! - [`masters`]: which of them wraps, and which still open.
 //! - [`rotation`]: wraps anew.
 //! - [`entropy`]: where keys and nonces come from.
-//! - `contact`: the row of a contact's key, before and after an erasure.
+//! - `contact`: the row of a contact's key, before and after an erasure; that of a channel account's is like the first.
 //! - `cipher`: AES-256-GCM under one key.
 //! - `derive`: HKDF-SHA-256 and HMAC-SHA-256, and every label in use.
 //! - `cache`: opened keys, for a short time; `opened`: tenants' keys that Vault opened, as long as their rows

@@ -10,7 +10,7 @@ use heddle_schemas::ports::keys::{KeysError, aad};
 use heddle_schemas::ports::state::Swap;
 use heddle_schemas::table::Key;
 
-use super::envelope::{COLUMN, ERASED, EnvelopeKeys, check_row};
+use super::envelope::{COLUMN, ERASED, EnvelopeKeys};
 use super::wrapper::number_of;
 
 /// What became of a row.
@@ -57,7 +57,7 @@ impl EnvelopeKeys {
     /// # Errors
     /// As [`EnvelopeKeys::rewrap_tenant`].
     pub async fn rewrap_check(&self) -> Result<Rewrapped, KeysError> {
-        self.rewrap(&check_row()).await
+        self.rewrap(&Key::master_check()).await
     }
 
     /// Which key wrapped a tenant's.
@@ -73,7 +73,7 @@ impl EnvelopeKeys {
     /// # Errors
     /// As [`EnvelopeKeys::tenant_wrapped_by`].
     pub async fn check_wrapped_by(&self) -> Result<WrappedBy, KeysError> {
-        self.wrapped_by(&check_row()).await
+        self.wrapped_by(&Key::master_check()).await
     }
 
     async fn rewrap(&self, row: &Key) -> Result<Rewrapped, KeysError> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::keys::{Keys, TenantCipher, aad};
-use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError};
+use heddle_schemas::ports::knowledge::{DOCUMENT_COLUMN, Document, DocumentSummary, KnowledgeError};
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::ports::state::{Batch, Scan, State, Swap, Write};
 use heddle_schemas::sealed::Sealed;
@@ -20,11 +20,8 @@ use sha2::{Digest, Sha256};
 
 use super::pool::Pool;
 
-/// The column of a document, for its associated data.
-const COLUMN: &str = "document";
-
 /// Rows that are read at once: each may have some MiB.
-const PAGE: usize = 16;
+pub(super) const PAGE: usize = 16;
 
 /// What a row holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -81,7 +78,7 @@ impl Rows {
     pub(super) async fn put(&self, tenant: &TenantId, stored: Stored) -> Result<Vec<u8>, KnowledgeError> {
         let cipher = self.cipher(tenant).await?;
         let key = Key::document(tenant, &stored.document.id);
-        let place = aad(&key, COLUMN);
+        let place = aad(&key, DOCUMENT_COLUMN);
         let seal = move || serde_json::to_vec(&stored).map(|json| cipher.seal(&place, &json));
         let sealed = self.pool.run(seal).await.map_err(|detail| failed(tenant, detail))?;
         let sealed = sealed.map_err(|error| failed(tenant, error.to_string()))?;
@@ -134,14 +131,15 @@ impl Rows {
         }
     }
 
-    /// The documents by id, a page after `after`; `each` is done to them off the async threads.
+    /// The documents by id, a page of at most `limit` after `after`; `each` is done to them off the async threads.
     pub(super) async fn page<T: Send + 'static>(
         &self,
         tenant: &TenantId,
         after: Option<&Key>,
+        limit: usize,
         each: impl Fn(Stored) -> T + Send + 'static,
     ) -> Result<(Vec<T>, Option<Key>), KnowledgeError> {
-        let rows = self.rows(tenant, after).await?;
+        let rows = self.rows(tenant, after, limit).await?;
         // A tenant without documents has no need of a key, and reading makes none.
         let Some((last, _)) = rows.last() else { return Ok((Vec::new(), None)) };
         let last = last.clone();
@@ -156,7 +154,7 @@ impl Rows {
     pub(super) async fn erase(&self, tenant: &TenantId) -> Result<(), StoreError> {
         loop {
             loop {
-                let rows = self.rows(tenant, None).await?;
+                let rows = self.rows(tenant, None, PAGE).await?;
                 if rows.is_empty() {
                     break;
                 }
@@ -169,11 +167,16 @@ impl Rows {
         }
     }
 
-    async fn rows(&self, tenant: &TenantId, after: Option<&Key>) -> Result<Vec<(Key, Bytes)>, StoreError> {
+    async fn rows(
+        &self,
+        tenant: &TenantId,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Bytes)>, StoreError> {
         // The version's row is empty, so the first document comes at the earliest after one zero byte.
         let mut from = after.map(|key| key.row().to_vec()).unwrap_or_default();
         from.push(0);
-        let first = Scan::first(Partition::documents(tenant), PAGE);
+        let first = Scan::first(Partition::documents(tenant), limit);
         self.state.scan(&Scan { from: from.into(), ..first }).await
     }
 
@@ -187,7 +190,7 @@ fn version_row(tenant: &TenantId) -> Key {
 }
 
 fn opened(cipher: &dyn TenantCipher, (key, value): (Key, Bytes)) -> Result<Stored, KnowledgeError> {
-    let json = cipher.open(&aad(&key, COLUMN), &Sealed::from_bytes(value))?;
+    let json = cipher.open(&aad(&key, DOCUMENT_COLUMN), &Sealed::from_bytes(value))?;
     serde_json::from_slice(&json).map_err(|error| {
         KnowledgeError::Store(StoreError::Corrupt { detail: format!("row {key:?} is no document: {error}") })
     })

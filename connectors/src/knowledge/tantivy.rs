@@ -11,6 +11,7 @@ use heddle_schemas::language::Language;
 use heddle_schemas::ports::keys::{Keys, KeysError};
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Knowledge, KnowledgeError, Passage};
 use heddle_schemas::ports::state::State;
+use heddle_schemas::table::Key;
 use tokio::sync::Semaphore;
 
 use super::document::{self, MAX_PASSAGES};
@@ -18,7 +19,7 @@ use super::index::{Change, Index, Prepared};
 use super::indexes::{Indexes, Loaded};
 use super::passages;
 use super::pool::Pool;
-use super::rows::{Rows, Stored, failed};
+use super::rows::{PAGE, Rows, Stored, failed};
 
 /// How many indexes are open, and how much is done at once.
 #[derive(Debug, Clone)]
@@ -115,7 +116,7 @@ impl TantivyKnowledge {
         let version = self.rows.version(tenant).await?;
         let (mut documents, mut after) = (Vec::new(), None);
         loop {
-            let (page, last) = self.rows.page(tenant, after.as_ref(), prepared).await?;
+            let (page, last) = self.rows.page(tenant, after.as_ref(), PAGE, prepared).await?;
             documents.extend(page);
             match last {
                 Some(last) => after = Some(last),
@@ -179,13 +180,25 @@ impl Knowledge for TantivyKnowledge {
     async fn list(&self, tenant: &TenantId) -> Result<Vec<DocumentSummary>, KnowledgeError> {
         let (mut documents, mut after) = (Vec::new(), None);
         loop {
-            let (page, last) = self.rows.page(tenant, after.as_ref(), |stored| stored.summary()).await?;
+            let (page, last) =
+                self.rows.page(tenant, after.as_ref(), PAGE, |stored| stored.summary()).await?;
             documents.extend(page);
             match last {
                 Some(last) => after = Some(last),
                 None => return Ok(documents),
             }
         }
+    }
+
+    async fn documents(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Document>, KnowledgeError> {
+        let after = after.map(|after| Key::document(tenant, after));
+        let (documents, _) = self.rows.page(tenant, after.as_ref(), limit, |stored| stored.document).await?;
+        Ok(documents)
     }
 
     async fn search(

@@ -48,6 +48,18 @@ impl Knowledge for MemoryKnowledge {
         Ok(self.lock().get(tenant).into_iter().flat_map(BTreeMap::values).map(summary).collect())
     }
 
+    async fn documents(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Document>, KnowledgeError> {
+        let tenants = self.lock();
+        let all = tenants.get(tenant).into_iter().flat_map(BTreeMap::values);
+        let behind = all.filter(|document| after.is_none_or(|after| document.id.as_str() > after));
+        Ok(behind.take(limit).cloned().collect())
+    }
+
     async fn search(
         &self,
         tenant: &TenantId,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use heddle_connectors::keys::vault::{self, Vault};
 use heddle_connectors::keys::{EnvelopeKeys, MasterKey, Masters, Options};
-use heddle_schemas::id::{ContactId, TenantId};
+use heddle_schemas::id::{AccountKey, ContactId, TenantId};
 use heddle_schemas::ports::keys::{Cipher, ContactCipher, Keys, KeysError, Missing, aad};
 use heddle_schemas::sealed::{Sealed, Secret};
 use heddle_schemas::table::Key;
@@ -31,6 +31,8 @@ macro_rules! promises_of_keys {
                 erasing_a_contact_is_at_once_and_for_good,
                 a_contact_that_returns_gets_another_key,
                 an_erasure_done_again_takes_nothing_that_came_after_it,
+                a_disconnected_channels_credentials_never_open_again,
+                a_channel_connected_again_gets_another_key_on_every_node,
                 erasing_a_tenant_takes_every_key_below_it,
                 an_erased_tenant_is_never_made_again,
                 erasing_what_never_was_is_no_fault,
@@ -241,12 +243,51 @@ pub(crate) async fn an_erasure_done_again_takes_nothing_that_came_after_it(mut f
     assert_eq!(contact(&*keys, "acme", ANN).await.erased_at(), Some(later));
 }
 
+fn account(id: &str) -> AccountKey {
+    id.parse().unwrap()
+}
+
+pub(crate) async fn a_disconnected_channels_credentials_never_open_again(mut fixture: Fixture) {
+    let keys = keys(&fixture);
+    let (one, other) = (account("acme/whatsapp/1001"), account("acme/whatsapp/1002"));
+    assert!(is_gone(keys.channel(&one, Missing::Fail).await), "asking makes none");
+    let cipher = keys.channel(&one, Missing::Create).await.unwrap();
+    let sealed = cipher.seal(PLACE, TEXT);
+    let kept = keys.channel(&other, Missing::Create).await.unwrap().seal(PLACE, TEXT);
+    assert!(is_unreadable(&keys.channel(&other, Missing::Fail).await.unwrap().open(PLACE, &sealed)));
+    keys.erase_channel(&one).await.unwrap();
+    assert!(is_gone(cipher.open(PLACE, &sealed)), "a cipher handed out before is off");
+    drop(keys);
+    fixture.reopen().await;
+    let keys = self::keys(&fixture);
+    assert!(is_gone(keys.channel(&one, Missing::Fail).await));
+    assert_eq!(keys.channel(&other, Missing::Fail).await.unwrap().open(PLACE, &kept).unwrap(), TEXT);
+    keys.erase_channel(&one).await.unwrap();
+}
+
+pub(crate) async fn a_channel_connected_again_gets_another_key_on_every_node(fixture: Fixture) {
+    let (here, there) = (keys(&fixture), keys(&fixture));
+    let one = account("acme/whatsapp/1001");
+    let sealed = here.channel(&one, Missing::Create).await.unwrap().seal(PLACE, TEXT);
+    assert_eq!(there.channel(&one, Missing::Fail).await.unwrap().open(PLACE, &sealed).unwrap(), TEXT);
+    here.erase_channel(&one).await.unwrap();
+    assert!(
+        is_gone(there.channel(&one, Missing::Fail).await),
+        "no node goes on with what it has read before"
+    );
+    let anew = there.channel(&one, Missing::Create).await.unwrap();
+    assert!(is_unreadable(&anew.open(PLACE, &sealed)));
+    let sealed = anew.seal(PLACE, TEXT);
+    assert_eq!(here.channel(&one, Missing::Fail).await.unwrap().open(PLACE, &sealed).unwrap(), TEXT);
+}
+
 pub(crate) async fn erasing_a_tenant_takes_every_key_below_it(mut fixture: Fixture) {
     let mut keys = keys(&fixture);
     let acme = tenant("acme");
-    let held: [Arc<dyn Cipher>; 3] = [
+    let held: [Arc<dyn Cipher>; 4] = [
         keys.tenant(&acme).await.unwrap(),
         keys.log(&acme, TODAY).await.unwrap(),
+        keys.channel(&account("acme/whatsapp/1001"), Missing::Create).await.unwrap(),
         contact(&*keys, "acme", ANN).await,
     ];
     let sealed = held.each_ref().map(|cipher| cipher.seal(PLACE, TEXT));

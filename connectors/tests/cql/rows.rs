@@ -47,6 +47,7 @@ fn keys(tenant: &str, number: u32) -> Vec<Key> {
         Key::document(&id, ""),
         Key::document(&id, "faq"),
         Key::erasure(&id, message),
+        Key::open_erasure(&id, ContactId::from_bytes([7; 16])),
         Key::access(Some(&id), 1),
         Key::access(Some(&id), 2),
     ]

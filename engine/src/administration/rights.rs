@@ -1,70 +1,23 @@
 //! What a person may ask for: to see what is kept, and to be forgotten.
 
-use heddle_actors::conversation::export::{Exported, export};
 use heddle_actors::{consent, erasure, publish};
-use heddle_schemas::audit::{Outcome, What};
+use heddle_schemas::audit::What;
 use heddle_schemas::contact::ContactName;
 use heddle_schemas::erasure::Erasure;
 use heddle_schemas::id::{ContactId, ConversationId, MessageKey, TenantId};
 use heddle_schemas::record::V;
 use heddle_schemas::record::inbound::{InboundEvent, InboundRecord, Restrict};
-use heddle_schemas::time::Timestamp;
-use serde::{Deserialize, Serialize};
+use heddle_schemas::tenant::Tenant;
 
 use super::{Administration, AdministrationError};
 use crate::consents::Consents;
 
-/// All that is kept of a contact.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Export {
-    /// Whose contact it is.
-    pub tenant: TenantId,
-    /// The internal id.
-    pub contact: ContactId,
-    /// When it was read, microseconds since 1970.
-    pub at: Timestamp,
-    /// Its conversations, one for each account that it has met.
-    pub conversations: Vec<Exported>,
-    /// What it has consented to and opted out of.
-    pub consents: Consents,
-    /// Its erasures before.
-    pub erasures: Vec<Erasure>,
+/// Every conversation that a contact could have, also with accounts that were disconnected.
+pub(super) fn conversations(tenant: &Tenant, contact: ContactId) -> impl Iterator<Item = ConversationId> {
+    tenant.accounts_ever().into_iter().map(move |account| account.conversation(contact))
 }
 
 impl Administration {
-    /// All that is kept of a contact, opened. It is in the audit log before anything is read.
-    ///
-    /// # Errors
-    /// [`AdministrationError`].
-    pub async fn export(&self, id: &TenantId, named: &ContactName) -> Result<Export, AdministrationError> {
-        let tenant = self.tenant(id)?;
-        let contact = self.contact(id, named).await?;
-        self.record(Some(id), What::ContactExport { contact }, Outcome::Begun).await?;
-        let mut conversations = Vec::new();
-        for channel in &tenant.channels {
-            let conversation = ConversationId {
-                tenant: id.clone(),
-                channel: channel.kind,
-                account: channel.account.clone(),
-                contact,
-            };
-            conversations.extend(export(&self.ports, &conversation).await?);
-        }
-        let records = conversations.iter().map(|conversation| conversation.thread.len() as u64).sum();
-        self.exported(id, Some(contact), records);
-        let erasures = erasure::list(&self.ports, id).await?;
-        let erasures = erasures.into_iter().filter(|erasure| erasure.contact == contact).collect();
-        let consents = self.consents_of(id, contact).await?;
-        Ok(Export {
-            tenant: id.clone(),
-            contact,
-            at: self.ports.clock.now(),
-            conversations,
-            consents,
-            erasures,
-        })
-    }
-
     /// Has what is kept of a contact stored and not used from now on, or used again: nobody answers it, and nothing
     /// but replies that were decided before is sent. It is in force once what its conversations received before is
     /// worked off. Asking again sends it on its way again.
@@ -81,13 +34,7 @@ impl Administration {
         let contact = self.contact(id, named).await?;
         self.audited(Some(id), What::ContactRestrict { contact, restricted }, async {
             consent::restrict(&self.ports, id, contact, restricted).await?;
-            let records = tenant.channels.iter().map(|channel| {
-                let conversation = ConversationId {
-                    tenant: id.clone(),
-                    channel: channel.kind,
-                    account: channel.account.clone(),
-                    contact,
-                };
+            let records = conversations(&tenant, contact).map(|conversation| {
                 let key = MessageKey::from_bytes((self.ports.random)());
                 let event = InboundEvent::Restrict(Restrict { key, restricted });
                 let record = InboundRecord { v: V, conversation, at: self.ports.clock.now(), event };
@@ -107,7 +54,8 @@ impl Administration {
     pub async fn forget(&self, id: &TenantId, named: &ContactName) -> Result<Erasure, AdministrationError> {
         let tenant = self.tenant(id)?;
         let contact = self.contact(id, named).await?;
-        let asking = async { Ok(erasure::ask(&self.ports, &tenant, contact).await?) };
+        let accounts = conversations(&tenant, contact).map(|of| (of.channel, of.account));
+        let asking = async { Ok(erasure::ask(&self.ports, id, accounts, contact).await?) };
         self.audited(Some(id), What::ContactErase { contact }, asking).await
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use bytes::Bytes;
 use clap::Args;
 use heddle_connectors::knowledge::extract::File;
 use heddle_schemas::audit::chain::{Noted, Verdict};
@@ -11,20 +12,22 @@ use heddle_schemas::audit::{Entry, Means, Note, Who};
 use heddle_schemas::config::Config;
 use heddle_schemas::contact::ContactName;
 use heddle_schemas::erasure::Erasure;
-use heddle_schemas::id::{ConversationId, MessageKey, TenantId};
+use heddle_schemas::id::{AccountKey, ConversationId, MessageKey, TenantId};
 use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError, Passage};
+use heddle_schemas::promise::Proofs;
 use heddle_schemas::record::inbound::Handler;
+use heddle_schemas::removal::Removal;
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::zone::Month;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::Failure;
-use crate::administration::rights::Export;
+use crate::administration::export::Pieces;
 use crate::administration::{Administration, AdministrationError, By};
 use crate::consents::{ConsentEntry, Consents};
 use crate::dead_letters::{DeadLettersError, Filters, Letter, LetterId, Page, Replay, Replayed};
@@ -37,8 +40,13 @@ use crate::usage::Usage;
 
 /// How long the admin API may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an export may take: it is sent as it is read.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
 /// How long it may take for a file, which may wait for others to be read.
 const FILE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How long it may take for an audit, which reads all that is stored.
+const AUDIT_TIMEOUT: Duration = Duration::from_secs(6 * 3_600);
 
 /// Where to find the node.
 #[derive(Debug, Clone, Default, Args)]
@@ -78,6 +86,30 @@ pub enum Admin {
     Remote(Remote),
     /// A folder that no process has open.
     Local(Arc<Node>, Box<Administration>),
+}
+
+/// An export that is coming in.
+pub enum Export {
+    /// From a running node.
+    Remote(Response),
+    /// From a folder that no process has open.
+    Local(Pieces),
+}
+
+impl Export {
+    /// The next piece; `None` when that was all.
+    ///
+    /// # Errors
+    /// When it broke off: what came before is not all.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        match self {
+            Self::Remote(response) => response.chunk().await.map_err(|error| {
+                let error = anyhow::Error::new(error.without_url());
+                Failure::Failed(error.context("the export broke off; the node's log tells why"))
+            }),
+            Self::Local(pieces) => Ok(pieces.next().await?),
+        }
+    }
 }
 
 /// The admin API of a running node.
@@ -175,6 +207,45 @@ impl Admin {
         }
     }
 
+    /// Deletes a tenant: under way when this returns.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn delete(&self, id: &TenantId) -> Result<Removal, Failure> {
+        match self {
+            Self::Remote(remote) => remote.ask(Method::DELETE, &format!("tenants/{id}"), &[], None).await,
+            Self::Local(_, local) => Ok(local.delete(id).await?),
+        }
+    }
+
+    /// Every deletion of a tenant, by id.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn deletions(&self) -> Result<Vec<Removal>, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                remote.ask::<List<_>>(Method::GET, "deletions", &[], None).await.map(|list| list.items)
+            }
+            Self::Local(_, local) => Ok(local.deletions().await?),
+        }
+    }
+
+    /// Disconnects a channel account.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn disconnect(&self, account: &AccountKey) -> Result<Tenant, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let AccountKey { tenant, channel, account } = account;
+                let path = format!("tenants/{tenant}/channels/{channel}/{account}");
+                remote.ask(Method::DELETE, &path, &[], None).await
+            }
+            Self::Local(_, local) => Ok(local.disconnect(account).await?),
+        }
+    }
+
     /// What a tenant has used in a month.
     ///
     /// # Errors
@@ -229,7 +300,7 @@ impl Admin {
         }
     }
 
-    /// All that is kept of a contact.
+    /// All that is kept of a contact, piece by piece.
     ///
     /// # Errors
     /// What the node says.
@@ -237,9 +308,20 @@ impl Admin {
         match self {
             Self::Remote(remote) => {
                 let (path, name) = (format!("tenants/{id}/contacts/export"), contact.to_string());
-                remote.ask(Method::GET, &path, &[("contact", &name)], None).await
+                remote.stream(&path, &[("contact", &name)]).await
             }
-            Self::Local(_, local) => Ok(local.export(id, contact).await?),
+            Self::Local(_, local) => Ok(Export::Local(local.export(id, contact).await?)),
+        }
+    }
+
+    /// All that is kept of a tenant, piece by piece.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn export_tenant(&self, id: &TenantId) -> Result<Export, Failure> {
+        match self {
+            Self::Remote(remote) => remote.stream(&format!("tenants/{id}/export"), &[]).await,
+            Self::Local(_, local) => Ok(Export::Local(local.export_tenant(id).await?)),
         }
     }
 
@@ -476,6 +558,20 @@ impl Admin {
         }
     }
 
+    /// Whether everything holds that a tenant is promised; without one, what is no tenant's.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn prove(&self, tenant: Option<&TenantId>) -> Result<Proofs, Failure> {
+        match self {
+            Self::Remote(remote) => {
+                let query: Vec<_> = tenant.map(|tenant| ("tenant", tenant.as_str())).into_iter().collect();
+                Remote::answer(remote.request(Method::GET, "audit", &query).timeout(AUDIT_TIMEOUT)).await
+            }
+            Self::Local(_, local) => Ok(local.prove(tenant).await?),
+        }
+    }
+
     /// Whether a log is as it was written.
     ///
     /// # Errors
@@ -554,8 +650,18 @@ impl Remote {
         if self.token.is_empty() { request } else { request.bearer_auth(self.token.expose()) }
     }
 
+    /// An answer that is read as it comes, for as long as it takes.
+    async fn stream(&self, path: &str, query: &[(&str, &str)]) -> Result<Export, Failure> {
+        let request = self.request(Method::GET, path, query).timeout(EXPORT_TIMEOUT);
+        let response = request.send().await.map_err(failed)?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(Export::Remote(response));
+        }
+        Err(Self::refused(status, &response.bytes().await.map_err(failed)?))
+    }
+
     async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, Failure> {
-        let failed = |error: reqwest::Error| Failure::Failed(error.without_url().into());
         let response = request.send().await.map_err(failed)?;
         let status = response.status();
         let bytes = response.bytes().await.map_err(failed)?;
@@ -564,14 +670,22 @@ impl Remote {
             return serde_json::from_slice(bytes)
                 .map_err(|error| Failure::Failed(anyhow!("the admin API's answer cannot be read: {error}")));
         }
-        let problem: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        Err(Self::refused(status, &bytes))
+    }
+
+    fn refused(status: StatusCode, bytes: &[u8]) -> Failure {
+        let problem: Value = serde_json::from_slice(bytes).unwrap_or_default();
         let detail = problem["detail"].as_str().unwrap_or("no detail");
         let detail = anyhow!("{detail}");
         match status {
             StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => {
-                Err(Failure::Usage(detail))
+                Failure::Usage(detail)
             }
-            _ => Err(Failure::Failed(detail.context(format!("the node answered {status}")))),
+            _ => Failure::Failed(detail.context(format!("the node answered {status}"))),
         }
     }
+}
+
+fn failed(error: reqwest::Error) -> Failure {
+    Failure::Failed(error.without_url().into())
 }

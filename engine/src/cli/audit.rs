@@ -1,4 +1,4 @@
-//! `heddle audit`: the audit log, listed and verified.
+//! `heddle audit`: whether what is promised holds; and the audit log, listed and verified.
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
@@ -6,18 +6,22 @@ use heddle_schemas::audit::chain::{Noted, Verdict};
 use heddle_schemas::audit::{Entry, Means, Who};
 use heddle_schemas::config::Config;
 use heddle_schemas::id::TenantId;
+use heddle_schemas::promise::{Proof, Proofs};
 
 use super::Failure;
 use super::admin::{Admin, Where};
 use super::output::{Output, table};
 
-/// What to do with the audit log.
+/// What to audit.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
     place: Where,
+    /// The tenant to whom everything is held against what is promised; without one every tenant, and what is no
+    /// tenant's. It reads all that is stored, and the exit code is 1 where a promise is broken.
+    tenant: Option<TenantId>,
     #[command(subcommand)]
-    action: Action,
+    action: Option<Action>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -51,7 +55,19 @@ struct Asked {
 /// # Errors
 /// [`Failure`].
 pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
-    let Action::Log(asked) = arguments.action;
+    let asked = match (arguments.action, arguments.tenant) {
+        (Some(Action::Log(asked)), None) => asked,
+        (Some(_), Some(tenant)) => {
+            let named = anyhow!("the tenant comes after `log`: heddle audit log {tenant}");
+            return Err(Failure::Usage(named));
+        }
+        (None, tenant) => {
+            let admin = Admin::find(config, &arguments.place).await?;
+            let done = prove(&admin, tenant, output).await;
+            admin.close().await;
+            return done;
+        }
+    };
     let admin = Admin::find(config, &arguments.place).await?;
     let done = match (asked.verify, asked.resume) {
         (true, _) => verify(&admin, &asked, output).await,
@@ -62,6 +78,49 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     };
     admin.close().await;
     done
+}
+
+async fn prove(admin: &Admin, tenant: Option<TenantId>, output: &mut Output) -> Result<(), Failure> {
+    let whose = match tenant {
+        Some(tenant) => vec![Some(tenant)],
+        None => {
+            let tenants = admin.tenants().await?;
+            tenants.into_iter().map(|tenant| Some(tenant.id)).chain([None]).collect()
+        }
+    };
+    let mut all = Vec::with_capacity(whose.len());
+    for tenant in &whose {
+        all.push(admin.prove(tenant.as_ref()).await?);
+    }
+    output.result(&all, || all.iter().map(proofs).collect::<Vec<_>>().join("\n\n"));
+    let broken: usize =
+        all.iter().map(|proofs| proofs.proofs.iter().filter(|proof| !proof.kept).count()).sum();
+    match broken {
+        0 => Ok(()),
+        1 => Err(Failure::Failed(anyhow!("a promise is broken"))),
+        _ => Err(Failure::Failed(anyhow!("{broken} promises are broken"))),
+    }
+}
+
+fn proofs(of: &Proofs) -> String {
+    let whose = of.tenant.as_ref().map_or_else(|| "no tenant".into(), |tenant| format!("tenant {tenant}"));
+    let rows: Vec<_> = of.proofs.iter().map(proof).collect();
+    let mut text = format!("{whose}, {}\n{}", of.at, table(["PROMISE", "VERDICT", "EVIDENCE"], &rows));
+    for proof in of.proofs.iter().filter(|proof| !proof.kept) {
+        text += &format!("\n\n{} is broken: {}", proof.promise, proof.promise.says());
+        for fault in &proof.faults {
+            text += &format!("\n  {fault}");
+        }
+        if proof.more_faults > 0 {
+            text += &format!("\n  and {} further faults", proof.more_faults);
+        }
+    }
+    text
+}
+
+fn proof(Proof { promise, kept, evidence, .. }: &Proof) -> [String; 3] {
+    let verdict = if *kept { "kept" } else { "BROKEN" };
+    [promise.as_str().to_owned(), verdict.to_owned(), evidence.clone()]
 }
 
 async fn list(admin: &Admin, asked: &Asked, output: &mut Output) -> Result<(), Failure> {

@@ -22,7 +22,18 @@ pub struct Arguments {
 #[derive(Serialize)]
 struct Checked {
     file: String,
+    /// The region that the node's stores, or the tenant's data, are in; none where the file cannot be used.
+    region: Option<String>,
     fault: Option<String>,
+}
+
+impl Checked {
+    fn of(file: String, region: Result<String, ConfigurationError>) -> Self {
+        match region {
+            Ok(region) => Self { file, region: Some(region), fault: None },
+            Err(fault) => Self { file, region: None, fault: Some(fault.to_string()) },
+        }
+    }
 }
 
 /// Checks.
@@ -35,14 +46,23 @@ pub fn run(global: &Global, arguments: &Arguments, output: &mut Output) -> Resul
         None if PathBuf::from(configuration::DEFAULT_FILE).exists() => configuration::DEFAULT_FILE.to_owned(),
         None => "the embedded defaults".to_owned(),
     };
-    let mut checked = vec![Checked { file: main, fault: check(global).err().map(|error| error.to_string()) }];
-    checked.extend(arguments.tenants.iter().map(|path| Checked {
-        file: path.display().to_string(),
-        fault: configuration::load_tenant(path).err().map(|error| error.to_string()),
+    let mut checked = vec![Checked::of(main, check(global))];
+    checked.extend(arguments.tenants.iter().map(|path| {
+        let region = configuration::load_tenant(path).map(|tenant| tenant.region);
+        Checked::of(path.display().to_string(), region)
     }));
+    if let Some(here) = checked[0].region.clone() {
+        for tenant in &mut checked[1..] {
+            if let Some(theirs) = tenant.region.as_ref().filter(|theirs| **theirs != here) {
+                tenant.fault = Some(format!(
+                    "region: is {theirs:?}, and node.region is {here:?}: apply it on a node of its region"
+                ));
+            }
+        }
+    }
     output.result(&checked, || {
         let lines = checked.iter().map(|one| match &one.fault {
-            None => format!("{}: good", one.file),
+            None => format!("{}: good, region {}", one.file, one.region.as_deref().unwrap_or_default()),
             Some(fault) => format!("{}:\n  {}", one.file, fault.replace('\n', "\n  ")),
         });
         lines.collect::<Vec<_>>().join("\n")
@@ -55,7 +75,9 @@ pub fn run(global: &Global, arguments: &Arguments, output: &mut Output) -> Resul
 }
 
 /// The configuration, and the master keys it names: those that are there are read, and none is made or asked for.
-fn check(global: &Global) -> Result<(), ConfigurationError> {
+/// Returns the region.
+fn check(global: &Global) -> Result<String, ConfigurationError> {
     let config = configuration::load(global.config.as_deref())?;
-    MasterKeys::read(&config, &vault::Calls::register(&Registry::new())).map(drop)
+    MasterKeys::read(&config, &vault::Calls::register(&Registry::new()))?;
+    Ok(config.node.region)
 }

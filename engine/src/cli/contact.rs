@@ -3,17 +3,20 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use heddle_connectors::clock::SystemClock;
 use heddle_schemas::config::Config;
 use heddle_schemas::consent::{Category, Says, Standing};
 use heddle_schemas::contact::ContactName;
 use heddle_schemas::erasure::Erasure;
 use heddle_schemas::id::{ConversationId, TenantId};
+use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::record::inbound::Handler;
 use heddle_schemas::time::Timestamp;
 use serde_json::json;
 
 use super::Failure;
 use super::admin::{Admin, Where};
+use super::export::Into;
 use super::output::{Output, table};
 use crate::consents::{ConsentEntry, Consents, Entered, Held, Shown, Time};
 
@@ -40,8 +43,13 @@ enum Action {
     },
     /// Show what a contact has consented to and opted out of; with --stop or --give, enter it.
     Consent(Consent),
-    /// Print all that is kept of a person, as JSON.
-    Export(Person),
+    /// Write all that is kept of a person, as JSON.
+    Export {
+        #[command(flatten)]
+        person: Person,
+        #[command(flatten)]
+        into: Into,
+    },
     /// Have what is kept of a person stored and not used: nobody answers them and nothing new is sent.
     Restrict {
         #[command(flatten)]
@@ -155,11 +163,8 @@ async fn act(admin: &Admin, action: Action, output: &mut Output) -> Result<(), F
             handle(admin, conversation, Handler::Agent, "is the agent's again", output).await
         }
         Action::Consent(asked) => consent(admin, asked, output).await,
-        Action::Export(Person { tenant, contact }) => {
-            let export = admin.export(&tenant, &contact).await?;
-            let text = serde_json::to_string_pretty(&export).expect("an export is always JSON");
-            output.result(&export, || text);
-            Ok(())
+        Action::Export { person: Person { tenant, contact }, into } => {
+            into.write(admin.export(&tenant, &contact).await?, output).await
         }
         Action::Restrict { person: Person { tenant, contact }, lift } => {
             let consents = admin.restrict(&tenant, &contact, !lift).await?;
@@ -175,7 +180,8 @@ async fn act(admin: &Admin, action: Action, output: &mut Output) -> Result<(), F
         }
         Action::Erasures { tenant } => {
             let erasures = admin.erasures(&tenant).await?;
-            let rows: Vec<_> = erasures.iter().map(row).collect();
+            let now = SystemClock.now();
+            let rows: Vec<_> = erasures.iter().map(|erasure| row(erasure, now)).collect();
             output.result(&json!({ "items": erasures }), || match rows.as_slice() {
                 [] => "nobody of this tenant has been forgotten".to_owned(),
                 rows => table(["erasure", "contact", "asked for", "to be done by", "done", "rows"], rows),
@@ -238,12 +244,13 @@ async fn forget(
     Ok(())
 }
 
-fn row(erasure: &Erasure) -> [String; 6] {
+fn row(erasure: &Erasure, now: Timestamp) -> [String; 6] {
     let done = match erasure.completed_at {
         Some(at) => at.to_string(),
         None => {
             let done = erasure.parts.iter().filter(|part| part.done.is_some()).count();
-            format!("{done} of {}", erasure.parts.len())
+            let overdue = if erasure.is_overdue(now) { ", OVERDUE" } else { "" };
+            format!("{done} of {}{overdue}", erasure.parts.len())
         }
     };
     [

@@ -16,6 +16,7 @@ pub mod check_config;
 pub mod contact;
 pub mod demo;
 pub mod dlq;
+mod export;
 pub mod extract;
 pub mod kb;
 pub mod keys;
@@ -73,7 +74,7 @@ enum Command {
     Topics(topics::Arguments),
     /// The tables of a CQL state store: apply what is missing, or list it.
     Schema(schema::Arguments),
-    /// Tenants: apply a file, list, show, what they have used.
+    /// Tenants: apply a file, list, show, what they have used, export, delete.
     Tenant(tenant::Arguments),
     /// A tenant's documents: add, list, remove, search.
     Kb(kb::Arguments),
@@ -114,6 +115,7 @@ impl From<NodeError> for Failure {
         match error {
             NodeError::Configuration(error) => error.into(),
             NodeError::Stores(error) => error.into(),
+            NodeError::Region(ref why) if why.is_configured_wrongly() => Self::Usage(error.into()),
             // The configuration names another master key than the store's.
             NodeError::Keys(KeysError::Master { .. })
             | NodeError::Tenants(TenantsError::Keys(KeysError::Master { .. })) => Self::Usage(error.into()),

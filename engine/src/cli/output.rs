@@ -45,6 +45,26 @@ impl Output {
         }
     }
 
+    /// Bytes as they are, of a result that is written piece by piece.
+    ///
+    /// # Errors
+    /// When nobody reads them any more: there is no use in going on.
+    pub fn raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        std::io::stdout().write_all(bytes)
+    }
+
+    /// Asks who sits there, on standard error; `None` where nobody does.
+    pub fn ask(&self, question: &str) -> Option<String> {
+        if !std::io::stdin().is_terminal() {
+            return None;
+        }
+        // Without the question nobody answers it.
+        write!(std::io::stderr(), "{question}").and_then(|()| std::io::stderr().flush()).ok()?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).ok()?;
+        Some(answer.trim().to_owned())
+    }
+
     /// What is wrong, on standard error: the fault and what caused it.
     pub fn fault(&mut self, error: &anyhow::Error) {
         let mut text = error.to_string();

@@ -1,15 +1,22 @@
-//! `heddle tenant`: applies a tenant's file, lists tenants, shows one and what it has used.
+//! `heddle tenant`: applies a tenant's file, disconnects its channels, lists tenants, shows one and what it has used,
+//! exports one, deletes one.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use heddle_connectors::clock::SystemClock;
 use heddle_schemas::config::Config;
-use heddle_schemas::id::TenantId;
+use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, TenantId};
+use heddle_schemas::ports::clock::Clock as _;
+use heddle_schemas::removal::Removal;
 use heddle_schemas::tenant::Tenant;
+use heddle_schemas::time::Timestamp;
 use heddle_schemas::zone::Month;
+use serde_json::json;
 
 use super::Failure;
 use super::admin::{Admin, Where};
+use super::export::Into;
 use super::output::{Output, table};
 use crate::configuration;
 use crate::usage::{Day, Resources, Usage};
@@ -37,6 +44,16 @@ enum Action {
         /// The tenant's id.
         tenant: TenantId,
     },
+    /// Disconnect a channel account: its credentials are erased at once, its webhooks refused, and what waits to be
+    /// sent by it is withheld. Applying a file that has the account connects it again.
+    Disconnect {
+        /// The tenant's id.
+        tenant: TenantId,
+        /// The kind of channel, such as whatsapp.
+        channel: ChannelKind,
+        /// The provider's id of the account; WhatsApp: the phone_number_id.
+        account: AccountId,
+    },
     /// Show what a tenant has used in a month, and what is left of its quota.
     Usage {
         /// The tenant's id.
@@ -45,6 +62,24 @@ enum Action {
         #[arg(long)]
         month: Option<Month>,
     },
+    /// Write all that is kept of a tenant, without its secrets: a line of JSON for each thing, whose `kind` tells what it is.
+    Export {
+        /// The tenant's id.
+        tenant: TenantId,
+        #[command(flatten)]
+        into: Into,
+    },
+    /// Delete a tenant and all that is kept of it. It stops and its key is destroyed at once, so nothing of it can be read
+    /// any more, whatever else happens; its rows follow. Its id is not given out again.
+    Delete {
+        /// The tenant's id.
+        tenant: TenantId,
+        /// Do not ask whether that is meant.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Show the tenants that were deleted, how far that has come, and what is kept of them.
+    Deletions,
 }
 
 /// Does it.
@@ -57,14 +92,40 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
         Action::Apply { file } => Some(configuration::load_tenant(file)?),
         _ => None,
     };
+    if let Action::Delete { tenant, yes } = &arguments.action {
+        confirm(tenant, *yes, output)?;
+    }
     let listen = config.http.listen;
     let admin = Admin::find(config, &arguments.place).await?;
     let done = match (arguments.action, tenant) {
         (Action::Show { tenant }, _) => admin.tenant(&tenant).await.map(|tenant| {
             output.result(&tenant, || shown(&tenant));
         }),
+        (Action::Disconnect { tenant, channel, account }, _) => {
+            let account = AccountKey { tenant, channel, account };
+            admin.disconnect(&account).await.map(|tenant| {
+                output.result(&tenant, || format!("{account} is disconnected; its credentials are erased"));
+            })
+        }
         (Action::Usage { tenant, month }, _) => admin.usage(&tenant, month).await.map(|usage| {
             output.result(&usage, || used(&usage));
+        }),
+        (Action::Export { tenant, into }, _) => match admin.export_tenant(&tenant).await {
+            Ok(export) => into.write(export, output).await,
+            Err(failure) => Err(failure),
+        },
+        (Action::Delete { tenant, .. }, _) => admin.delete(&tenant).await.map(|removal| {
+            output.result(&removal, || deleted(&removal));
+        }),
+        (Action::Deletions, _) => admin.deletions().await.map(|removals| {
+            let now = SystemClock.now();
+            let rows: Vec<_> = removals.iter().map(|removal| departed(removal, now)).collect();
+            output.result(&json!({ "items": removals }), || match rows.as_slice() {
+                [] => "no tenant has been deleted".to_owned(),
+                rows => {
+                    table(["TENANT", "ASKED FOR", "TO BE DONE BY", "KEY DESTROYED", "DONE", "ROWS"], rows)
+                }
+            });
         }),
         (_, Some(tenant)) => admin.apply(tenant).await.map(|tenant| {
             output.result(&tenant, || {
@@ -86,6 +147,48 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     };
     admin.close().await;
     done
+}
+
+/// Has whoever asks say the tenant's id once more: it cannot be undone.
+fn confirm(tenant: &TenantId, yes: bool, output: &Output) -> Result<(), Failure> {
+    let question = format!(
+        "All that is kept of tenant {tenant} will be destroyed, and nobody can bring it back. Type its id to go on: "
+    );
+    let meant = yes || output.ask(&question).is_some_and(|answer| answer == tenant.as_str());
+    let why = "nothing was done: deleting a tenant cannot be undone; say --yes, or type its id when asked";
+    if meant { Ok(()) } else { Err(Failure::Usage(anyhow::anyhow!(why))) }
+}
+
+fn deleted(removal: &Removal) -> String {
+    let Removal { tenant, .. } = removal;
+    match (removal.completed_at, removal.counted()) {
+        (Some(at), rows) => {
+            format!("tenant {tenant} is deleted since {at}: {} rows are gone", rows.unwrap_or_default())
+        }
+        (None, _) if removal.key_destroyed_at.is_some() => format!(
+            "tenant {tenant} has stopped and its key is destroyed: nothing that was sealed for it can be read any more. \
+             Running nodes remove its rows; `heddle tenant deletions` shows how far that has come"
+        ),
+        (None, _) => {
+            format!("tenant {tenant} is being deleted; `heddle tenant deletions` shows how far that has come")
+        }
+    }
+}
+
+fn departed(removal: &Removal, now: Timestamp) -> [String; 6] {
+    let done = match removal.completed_at {
+        Some(at) => at.to_string(),
+        None if removal.is_overdue(now) => "no, OVERDUE".to_owned(),
+        None => "no".to_owned(),
+    };
+    [
+        removal.tenant.to_string(),
+        removal.requested_at.to_string(),
+        removal.deadline.to_string(),
+        removal.key_destroyed_at.map_or_else(|| "no".to_owned(), |at| at.to_string()),
+        done,
+        removal.counted().map_or_else(String::new, |rows| rows.to_string()),
+    ]
 }
 
 fn row(tenant: &Tenant) -> [String; 5] {

@@ -99,7 +99,7 @@ impl Desk<'_> {
                 send.again = true;
                 encode(&read)
             }
-            OutboundCommand::Settle(_) | OutboundCommand::Forget => value,
+            OutboundCommand::Settle(_) | OutboundCommand::Forget | OutboundCommand::Leave(_) => value,
         };
         let account = read.conversation.account();
         let partition = outbound_partition(&account, (self.partitions)(Topic::Outbound));

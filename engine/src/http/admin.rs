@@ -8,13 +8,14 @@ use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request, St
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use heddle_connectors::knowledge::extract::File;
 use heddle_schemas::audit::Entry;
 use heddle_schemas::audit::chain::{Noted, Verdict};
 use heddle_schemas::contact::ContactName;
-use heddle_schemas::id::{AccountId, ChannelKind, ContactId, ConversationId, TenantId};
+use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, ContactId, ConversationId, TenantId};
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
+use heddle_schemas::promise::Proofs;
 use heddle_schemas::record::inbound::Handler;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::zone::Month;
@@ -24,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::Shared;
 use super::asker::Asked;
 use super::problem::Problem;
-use super::{guard, openapi, rights};
+use super::{departure, guard, openapi, rights};
 use crate::administration::AdministrationError;
 use crate::consents::{ConsentEntry, Consents};
 use crate::dead_letters::{Filters, Letter, LetterId, Page, Replay, Replayed};
@@ -49,6 +50,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/openapi.json", get(openapi::document))
         .route("/tenants", get(list))
         .route("/tenants/{tenant}", get(show).put(apply))
+        .route("/tenants/{tenant}/channels/{channel}/{account}", delete(disconnect))
         .route("/tenants/{tenant}/usage", get(usage))
         .route("/tenants/{tenant}/conversations/{channel}/{account}/{contact}/handling", put(handle))
         .route("/tenants/{tenant}/contacts/consent", get(consents).post(enter))
@@ -60,10 +62,12 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/dlq", get(letters))
         .route("/dlq/{id}", get(letter))
         .route("/dlq/replay", post(replay))
+        .route("/audit", get(prove))
         .route("/audit/log", get(audit_log))
         .route("/audit/log/verification", get(verify_audit_log))
         .route("/audit/log/resumption", post(resume_audit_log))
         .merge(rights::routes())
+        .merge(departure::routes())
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such path; see /v1/openapi.json"))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(axum::middleware::from_fn_with_state(shared, guard::guard))
@@ -204,6 +208,13 @@ async fn apply(
     Ok(axum::Json((*administration.apply(tenant).await?).clone()))
 }
 
+async fn disconnect(
+    Asked(administration): Asked,
+    Path((tenant, channel, account)): Path<(TenantId, ChannelKind, AccountId)>,
+) -> Answer<axum::Json<Tenant>> {
+    Ok(axum::Json(administration.disconnect(&AccountKey { tenant, channel, account }).await?))
+}
+
 async fn usage(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<TenantId>,
@@ -323,6 +334,10 @@ async fn audit_log(State(shared): State<Arc<Shared>>, Query(which): Query<Entrie
     let items =
         shared.administration.audit_log(which.tenant.as_ref(), which.from.unwrap_or(1), limit).await?;
     Ok(List { items })
+}
+
+async fn prove(Asked(administration): Asked, Query(chain): Query<OfTenant>) -> Answer<axum::Json<Proofs>> {
+    Ok(axum::Json(administration.prove(chain.tenant.as_ref()).await?))
 }
 
 async fn verify_audit_log(

@@ -10,6 +10,7 @@
 pub mod admin;
 pub mod asker;
 pub mod console;
+pub mod departure;
 pub mod guard;
 pub mod health;
 pub mod openapi;

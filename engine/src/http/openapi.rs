@@ -5,6 +5,8 @@ use heddle_schemas::audit::Entry;
 use heddle_schemas::audit::chain::Verdict;
 use heddle_schemas::erasure::Erasure;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Passage};
+use heddle_schemas::promise::Proofs;
+use heddle_schemas::removal::Removal;
 use heddle_schemas::tenant::Tenant;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
@@ -36,6 +38,8 @@ pub fn describe() -> Value {
         json!([{ "name": "tenant", "in": "path", "required": true, "schema": { "type": "string" } }]);
     let conversation_path = ["tenant", "channel", "account", "contact"]
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
+    let channel_path = ["tenant", "channel", "account"]
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
     let erasure_path = ["tenant", "erasure"]
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
     let mut paths = json!({
@@ -46,6 +50,22 @@ pub fn describe() -> Value {
             "parameters": tenant_path,
             "get": operation("One tenant; secrets read [redacted].", None, &answer::<Tenant>(&mut schemas, "200"), &mut schemas),
             "put": operation("Makes a configuration the tenant's own. Secrets are literals here.", Some(body::<Tenant>(&mut schemas)), &answer::<Tenant>(&mut schemas, "200"), &mut schemas),
+            "delete": operation("Deletes the tenant: it stops and its key is destroyed at once, its rows follow. Asking twice does no harm; its id is not given out again.", None, &answer::<Removal>(&mut schemas, "202"), &mut schemas),
+        },
+        "/v1/tenants/{tenant}/export": {
+            "parameters": tenant_path,
+            "get": operation("All that is kept of the tenant, opened, without secrets, a line of JSON for each thing, as it is read. Cut off, it broke off.", None, &json!({ "200": { "description": "begun", "content": { "application/x-ndjson": { "schema": { "type": "string" } } } } }), &mut schemas),
+        },
+        "/v1/deletions": {
+            "get": operation("Every deletion of a tenant, by id.", None, &answer::<List<Removal>>(&mut schemas, "200"), &mut schemas),
+        },
+        "/v1/deletions/{tenant}": {
+            "parameters": tenant_path,
+            "get": operation("How far the deletion of a tenant has come; complete, it is the receipt.", None, &answer::<Removal>(&mut schemas, "200"), &mut schemas),
+        },
+        "/v1/tenants/{tenant}/channels/{channel}/{account}": {
+            "parameters": channel_path,
+            "delete": operation("Disconnects a channel account: its credentials are erased, its webhooks refused, what waits to be sent by it is withheld. Asking twice does no harm.", None, &answer::<Tenant>(&mut schemas, "200"), &mut schemas),
         },
         "/v1/tenants/{tenant}/usage": {
             "parameters": tenant_path,
@@ -92,7 +112,7 @@ pub fn describe() -> Value {
         "/v1/tenants/{tenant}/contacts/export": {
             "parameters": tenant_path,
             "get": with_parameters(
-                operation("All that is kept of a contact, opened: its conversations, what was said in them, how far messages have come, its consents and erasures.", None, &json!({ "200": { "description": "done", "content": { "application/json": { "schema": { "type": "object" } } } } }), &mut schemas),
+                operation("All that is kept of a contact, opened: its conversations, what was said in them, how far messages have come, which tools were called, its consents and erasures, and who did what with it. It is sent as it is read; cut off, it broke off.", None, &json!({ "200": { "description": "begun", "content": { "application/json": { "schema": { "type": "object" } } } } }), &mut schemas),
                 query::<OfContact>(&mut schemas),
             ),
         },
@@ -137,6 +157,12 @@ pub fn describe() -> Value {
         "/v1/dlq/replay": {
             "post": operation("Puts originals back on their way, through the same checks as a first delivery. Doing it twice does no harm.", Some(body::<Replay>(&mut schemas)), &answer::<Replayed>(&mut schemas, "200"), &mut schemas),
         },
+        "/v1/audit": {
+            "get": with_parameters(
+                operation("Whether everything holds that a tenant is promised, promise by promise; without a tenant, what is no tenant's. It reads all that is stored, and takes as long.", None, &answer::<Proofs>(&mut schemas, "200"), &mut schemas),
+                query::<OfTenant>(&mut schemas),
+            ),
+        },
         "/v1/audit/log": {
             "get": with_parameters(
                 operation("The audit log: who did what, when and why, in order.", None, &answer::<List<Entry>>(&mut schemas, "200"), &mut schemas),
@@ -164,6 +190,7 @@ pub fn describe() -> Value {
     // Looking at a letter is written down too.
     paths.pointer_mut("/~1v1~1dlq~1{id}/get").into_iter().for_each(say_who);
     paths.pointer_mut("/~1v1~1tenants~1{tenant}~1contacts~1export/get").into_iter().for_each(say_who);
+    paths.pointer_mut("/~1v1~1tenants~1{tenant}~1export/get").into_iter().for_each(say_who);
     json!({
         "openapi": "3.1.0",
         "info": {

@@ -51,16 +51,22 @@ impl From<AdministrationError> for Problem {
             AdministrationError::UnknownTenant(_)
             | AdministrationError::UnknownContact(_)
             | AdministrationError::UnknownErasure(..)
+            | AdministrationError::NotDeleted(_)
+            | AdministrationError::Tenants(TenantsError::UnknownAccount(_))
             | AdministrationError::Knowledge(KnowledgeError::Unknown { .. })
             | AdministrationError::DeadLetters(DeadLettersError::Unknown(_)) => StatusCode::NOT_FOUND,
-            AdministrationError::Tenants(TenantsError::Faults(_) | TenantsError::Retention { .. })
+            AdministrationError::Tenants(
+                TenantsError::Faults(_) | TenantsError::Retention { .. } | TenantsError::Region { .. },
+            )
             | AdministrationError::Knowledge(KnowledgeError::Refused { .. })
             | AdministrationError::Keys(KeysError::Master { .. })
             | AdministrationError::Entry(_)
             | AdministrationError::DeadLetters(DeadLettersError::Request(_)) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
-            AdministrationError::Tenants(TenantsError::Taken { .. }) => StatusCode::CONFLICT,
+            AdministrationError::Tenants(TenantsError::Taken { .. }) | AdministrationError::Deleted(_) => {
+                StatusCode::CONFLICT
+            }
             other if other.is_transient() => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use heddle_schemas::erasure::Erasure;
 use heddle_schemas::id::{MessageKey, TenantId};
@@ -14,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::Shared;
 use super::admin::{Answer, Json, List, OfContact, Path, Query};
 use super::asker::Asked;
-use crate::administration::rights::Export;
+use crate::administration::export::Pieces;
 use crate::consents::Consents;
 
 /// The routes, to be guarded with the others.
@@ -32,8 +35,13 @@ async fn export(
     Asked(administration): Asked,
     Path(id): Path<TenantId>,
     Query(of): Query<OfContact>,
-) -> Answer<axum::Json<Export>> {
-    Ok(axum::Json(administration.export(&id, &of.contact).await?))
+) -> Answer<Response> {
+    Ok(streamed("application/json", administration.export(&id, &of.contact).await?))
+}
+
+/// Pieces as they come. Where they break off, the connection does too.
+pub(super) fn streamed(content_type: &'static str, pieces: Pieces) -> Response {
+    ([(CONTENT_TYPE, content_type)], Body::from_stream(pieces.into_stream())).into_response()
 }
 
 /// Whether what is kept of a contact may be used.

@@ -4,10 +4,13 @@
 
 mod admin;
 mod audit;
+mod channels;
 mod contacts;
 mod conversations;
 mod dead_letters;
+mod departure;
 mod llm;
+mod regions;
 mod rights;
 mod site;
 mod webhooks;

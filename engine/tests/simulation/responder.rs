@@ -102,6 +102,15 @@ impl Knowledge for OnePassage {
         Ok(Vec::new())
     }
 
+    async fn documents(
+        &self,
+        _: &TenantId,
+        _: Option<&str>,
+        _: usize,
+    ) -> Result<Vec<Document>, KnowledgeError> {
+        Ok(Vec::new())
+    }
+
     async fn search(&self, _: &TenantId, _: &str, _: usize) -> Result<Vec<Passage>, KnowledgeError> {
         let (takes, fails) = self
             .0

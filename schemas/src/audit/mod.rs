@@ -30,7 +30,7 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::id::{ContactId, ConversationId, MessageKey, TenantId};
+use crate::id::{AccountId, ChannelKind, ContactId, ConversationId, MessageKey, TenantId};
 use crate::record::V;
 use crate::time::Timestamp;
 
@@ -241,6 +241,13 @@ pub enum What {
         /// Which.
         tenant: TenantId,
     },
+    /// A channel account was disconnected, its credentials erased.
+    ChannelDisconnect {
+        /// Which channel.
+        channel: ChannelKind,
+        /// Which account.
+        account: AccountId,
+    },
     /// A conversation was handed over to a human.
     ContactHandOver {
         /// Which.
@@ -307,6 +314,8 @@ pub enum What {
         /// How many were named.
         named: u64,
     },
+    /// What is stored was held against what is promised.
+    Prove,
     /// Keys were wrapped anew.
     KeysRotate,
     /// The audit log was begun anew behind a break. One number is left out, so that the break shows for ever.
@@ -321,6 +330,7 @@ impl What {
             Self::TenantApply => "tenant_apply",
             Self::TenantExport => "tenant_export",
             Self::TenantErase { .. } => "tenant_erase",
+            Self::ChannelDisconnect { .. } => "channel_disconnect",
             Self::ContactHandOver { .. } => "contact_hand_over",
             Self::ContactGiveBack { .. } => "contact_give_back",
             Self::ContactExport { .. } => "contact_export",
@@ -333,8 +343,36 @@ impl What {
             Self::DocumentRemove { .. } => "document_remove",
             Self::LetterShow { .. } => "letter_show",
             Self::LettersReplay { .. } => "letters_replay",
+            Self::Prove => "prove",
             Self::KeysRotate => "keys_rotate",
             Self::Resume => "resume",
+        }
+    }
+
+    /// The contact that it was done with, where it was one.
+    #[must_use]
+    pub fn contact(&self) -> Option<ContactId> {
+        match self {
+            Self::ContactHandOver { conversation } | Self::ContactGiveBack { conversation } => {
+                Some(conversation.contact)
+            }
+            Self::ContactExport { contact }
+            | Self::ContactCorrect { contact }
+            | Self::ContactRestrict { contact, .. }
+            | Self::ContactObject { contact }
+            | Self::ContactErase { contact }
+            | Self::ContactConsent { contact, .. } => Some(*contact),
+            Self::TenantApply
+            | Self::TenantExport
+            | Self::TenantErase { .. }
+            | Self::DocumentPut { .. }
+            | Self::DocumentRemove { .. }
+            | Self::LetterShow { .. }
+            | Self::Prove
+            | Self::ChannelDisconnect { .. }
+            | Self::LettersReplay { .. }
+            | Self::KeysRotate
+            | Self::Resume => None,
         }
     }
 
@@ -342,8 +380,11 @@ impl What {
     #[must_use]
     pub fn about(&self) -> String {
         match self {
-            Self::TenantApply | Self::TenantExport | Self::KeysRotate | Self::Resume => String::new(),
+            Self::TenantApply | Self::TenantExport | Self::Prove | Self::KeysRotate | Self::Resume => {
+                String::new()
+            }
             Self::TenantErase { tenant } => tenant.to_string(),
+            Self::ChannelDisconnect { channel, account } => format!("{channel}/{account}"),
             Self::ContactHandOver { conversation } | Self::ContactGiveBack { conversation } => {
                 conversation.to_string()
             }

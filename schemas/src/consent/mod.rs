@@ -122,6 +122,10 @@ pub struct Evidence {
     /// The words, sealed under the tenant's key, bound to the contact's row and to `key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<Sealed>,
+    /// When the engine took it in: it holds from the next send on. Of the same evidence, what was taken in first
+    /// stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_at: Option<Timestamp>,
 }
 
 impl Evidence {
@@ -230,6 +234,24 @@ impl ContactRecord {
         *mine = std::mem::take(mine).merge(consent);
     }
 
+    /// Whether what the engine knew then forbade a message: a stop that it had taken in, and no consent that was
+    /// said after that stop. `None` where nobody can tell any more: the evidence does not say when it was taken in,
+    /// or the consent that is kept came later and may have taken the place of an earlier one.
+    #[must_use]
+    pub fn forbade(&self, category: Category, then: Timestamp) -> Option<bool> {
+        if self.restricted_at.is_some_and(|since| since <= then) {
+            return Some(true);
+        }
+        let Some(Consent { given, stopped: Some(stopped) }) = self.consents.get(&category) else {
+            return Some(false);
+        };
+        let known = |evidence: &Evidence| evidence.known_at.map(|known_at| known_at <= then);
+        match given {
+            Some(given) if known(stopped)? && given.at > stopped.at => known(given)?.then_some(false),
+            _ => known(stopped),
+        }
+    }
+
     /// What holds for a purpose.
     #[must_use]
     pub fn standing(&self, category: Category) -> Standing {
@@ -252,7 +274,8 @@ mod tests {
 
     fn evidence(at: i64, key: u8) -> Evidence {
         let how = if key.is_multiple_of(2) { How::Word } else { How::Preference };
-        Evidence { at: Timestamp::from_secs(at), how, key: MessageKey::from_bytes([key; 16]), text: None }
+        let (at, key) = (Timestamp::from_secs(at), MessageKey::from_bytes([key; 16]));
+        Evidence { at, how, key, text: None, known_at: None }
     }
 
     fn said(says: Says, at: i64) -> Consent {
@@ -306,6 +329,33 @@ mod tests {
         assert_eq!(stopped.clone().merge(said(Says::Give, 9)).standing(), Standing::Stopped);
         assert_eq!(stopped.clone().merge(said(Says::Give, 10)).standing(), Standing::Stopped);
         assert_eq!(stopped.merge(said(Says::Give, 11)).standing(), Standing::Given);
+    }
+
+    #[test]
+    fn a_stop_forbids_from_when_it_was_known_until_a_later_consent_is() {
+        let known = |mut consent: Consent, at: i64| {
+            for evidence in [&mut consent.given, &mut consent.stopped].into_iter().flatten() {
+                evidence.known_at = Some(Timestamp::from_secs(at));
+            }
+            consent
+        };
+        let mut record = ContactRecord::new();
+        record.merge(Category::Marketing, known(said(Says::Stop, 10), 12));
+        let forbade =
+            |record: &ContactRecord, at| record.forbade(Category::Marketing, Timestamp::from_secs(at));
+        assert_eq!([11, 12, 30].map(|at| forbade(&record, at)), [Some(false), Some(true), Some(true)]);
+        record.merge(Category::Marketing, known(said(Says::Give, 20), 25));
+        assert_eq!([24, 25].map(|at| forbade(&record, at)), [None, Some(false)]);
+        assert_eq!(forbade(&record, 11), Some(false), "before the stop was known");
+        let mut record = ContactRecord::new();
+        record.merge(Category::Marketing, known(said(Says::Stop, 10), 12));
+        record.merge(Category::Marketing, known(said(Says::Give, 9), 9));
+        assert_eq!(forbade(&record, 24), Some(true), "an older consent lifts nothing");
+        assert_eq!(record.forbade(Category::Utility, Timestamp::from_secs(24)), Some(false));
+        record.merge(Category::Utility, said(Says::Stop, 1));
+        assert_eq!(record.forbade(Category::Utility, Timestamp::from_secs(24)), None, "nobody knows");
+        let record = ContactRecord { restricted_at: Some(Timestamp::from_secs(40)), ..ContactRecord::new() };
+        assert_eq!([39, 40].map(|at| forbade(&record, at)), [Some(false), Some(true)]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Keys: a master key wraps a tenant's key, which wraps a contact's data key.
+//! Keys: a master key wraps a tenant's key, which wraps the data keys of contacts and of channel accounts.
 //!
 //! Every ciphertext is bound to where it stands by its associated data ([`crate::ports::keys::aad`]):
 //! moved elsewhere it does not open. Erasing a key makes what it sealed unreadable at once.
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::state::StoreError;
-use crate::id::{ContactId, MessageKey, TenantId};
+use crate::id::{AccountKey, ContactId, MessageKey, TenantId};
 use crate::sealed::Sealed;
 use crate::table::Key;
 use crate::time::{Day, Timestamp};
@@ -127,6 +127,20 @@ pub trait Keys: Send + Sync + 'static {
         contact: ContactId,
         at: Timestamp,
     ) -> Result<(), KeysError>;
+
+    /// The key of a channel account's credentials. It is read from the store at each call, and is to be used at once:
+    /// what is sealed after an erasure, under a key from before, never opens.
+    ///
+    /// # Errors
+    /// As [`Keys::contact`].
+    async fn channel(&self, account: &AccountKey, missing: Missing) -> Result<Arc<dyn Cipher>, KeysError>;
+
+    /// Erases the key of a channel account's credentials; wherever they are stored, they are unreadable from here
+    /// on. An account that is connected again gets another key.
+    ///
+    /// # Errors
+    /// [`KeysError::Store`].
+    async fn erase_channel(&self, account: &AccountKey) -> Result<(), KeysError>;
 
     /// Erases a tenant's key, and with it every key below it.
     ///

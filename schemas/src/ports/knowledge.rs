@@ -10,6 +10,9 @@ use super::keys::KeysError;
 use super::state::StoreError;
 use crate::id::TenantId;
 
+/// The column of a document, for its associated data.
+pub const DOCUMENT_COLUMN: &str = "document";
+
 /// How a document is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -117,6 +120,17 @@ pub trait Knowledge: Send + Sync + 'static {
     /// # Errors
     /// Store failures.
     async fn list(&self, tenant: &TenantId) -> Result<Vec<DocumentSummary>, KnowledgeError>;
+
+    /// Documents as they were put, by id: some of those behind `after`, at most `limit`; none when that was all.
+    ///
+    /// # Errors
+    /// Store failures.
+    async fn documents(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Document>, KnowledgeError>;
 
     /// The passages that match best, the best first; none where nothing matches. Of passages that say the same
     /// under the same heading one may stand for all. Any text is a query.

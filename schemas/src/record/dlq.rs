@@ -62,6 +62,8 @@ pub enum DeadReason {
     Unreadable,
     /// Its tenant is not known.
     UnknownTenant,
+    /// Its tenant's data stays in another region.
+    Region,
     /// Its account is not one of its tenant's.
     Account,
     /// It does not say who it is from.
@@ -83,6 +85,7 @@ impl DeadReason {
             Self::Version => "version",
             Self::Unreadable => "unreadable",
             Self::UnknownTenant => "unknown_tenant",
+            Self::Region => "region",
             Self::Account => "account",
             Self::Nameless => "nameless",
             Self::TooLarge => "too_large",

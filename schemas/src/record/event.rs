@@ -157,6 +157,14 @@ pub enum Event {
         /// How many rows were removed.
         rows: u64,
     },
+    /// All that was the tenant's is gone but its audit log, and the receipt that an operator can ask for. Nothing else of
+    /// this tenant follows.
+    TenantDeleted {
+        /// When it was asked for, microseconds since 1970.
+        requested_at: Timestamp,
+        /// How many rows there were.
+        rows: u64,
+    },
     /// An account does not send until an operator has acted.
     AccountStopped {
         /// Which channel.
@@ -251,16 +259,19 @@ pub enum IncidentKind {
     UnusualExport,
     /// The audit log is not what was written.
     AuditLog,
+    /// Data of a tenant of another region is in these stores.
+    ForeignRegion,
 }
 
 impl IncidentKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::FailedDecryption,
         Self::WebhookSignature,
         Self::CrossTenant,
         Self::UnusualExport,
         Self::AuditLog,
+        Self::ForeignRegion,
     ];
 
     /// The name, as a label.
@@ -272,6 +283,7 @@ impl IncidentKind {
             Self::CrossTenant => "cross_tenant",
             Self::UnusualExport => "unusual_export",
             Self::AuditLog => "audit_log",
+            Self::ForeignRegion => "foreign_region",
         }
     }
 }

@@ -37,6 +37,8 @@ pub enum InboundEvent {
     Forget(Forget),
     /// What is kept of the contact is stored and not used from now on, or no more.
     Restrict(Restrict),
+    /// Its tenant is being deleted: all of the conversation goes. It counts only where that is so.
+    Leave,
 }
 
 /// Whether what is kept of a contact may be used.
@@ -194,6 +196,8 @@ pub enum Withheld {
     WindowOver,
     /// What is kept of the contact is stored and not used.
     Restricted,
+    /// The account it was to leave by is disconnected.
+    Disconnected,
 }
 
 impl Withheld {
@@ -204,6 +208,7 @@ impl Withheld {
             Self::OptedOut => -1,
             Self::WindowOver => -2,
             Self::Restricted => -3,
+            Self::Disconnected => -4,
         }
     }
 
@@ -214,6 +219,7 @@ impl Withheld {
             Self::OptedOut => "opted_out",
             Self::WindowOver => "window_over",
             Self::Restricted => "restricted",
+            Self::Disconnected => "disconnected",
         }
     }
 }
@@ -226,6 +232,7 @@ impl DeliveryFailure {
             (Withheld::OptedOut, "the contact has opted out"),
             (Withheld::WindowOver, "the customer-service window is over"),
             (Withheld::Restricted, "the use of the contact's data is restricted"),
+            (Withheld::Disconnected, "the account is disconnected"),
         ];
         let title = own.into_iter().find(|(why, _)| why.code() == code).map_or("", |(_, title)| title);
         Self { code, title: title.into() }

@@ -10,6 +10,7 @@ pub mod event;
 pub mod inbound;
 pub mod ingress;
 pub mod outbound;
+pub mod region;
 pub mod schema;
 pub mod tenants;
 

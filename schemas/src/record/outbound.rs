@@ -35,6 +35,16 @@ pub enum OutboundCommand {
     Settle(DeliveryReport),
     /// Send nothing more of what was asked for in this conversation before: its contact is being forgotten.
     Forget,
+    /// The account's tenant is being deleted: nothing waits any more, and these entries of the journal go. It counts
+    /// only where that is so; the contact of the record's conversation says nothing.
+    Leave(Leave),
+}
+
+/// What of an account goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Leave {
+    /// Entries of the journal of sends, which can be found only by a walk over all rows.
+    pub sends: Vec<OutboundId>,
 }
 
 /// A message to send.

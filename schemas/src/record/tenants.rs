@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::V;
+use crate::id::AccountKey;
 use crate::retention::Former;
 use crate::sealed::Sealed;
 use crate::tenant::Tenant;
@@ -26,9 +27,14 @@ pub struct TenantRecord {
     /// What it was before, where rows may be left that were promised it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<Former>,
-    /// [`TenantSecrets`], bound to topic tenants and the tenant's id.
+    /// [`TenantSecrets`], bound to topic tenants and the tenant's id. In records from before channels had keys of
+    /// their own, those of channels too.
     pub secrets: Sealed,
+    /// The credentials of each channel account, [`TenantSecrets`] under a key of the account's own, bound to topic
+    /// tenants and the account: where that key is gone, so is the account.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub channels: BTreeMap<AccountKey, Sealed>,
 }
 
-/// What is inside the ciphertext of a [`TenantRecord`]: each secret by its place in the configuration.
+/// What is inside a ciphertext of a [`TenantRecord`]: each secret by its place in the configuration.
 pub type TenantSecrets = BTreeMap<String, String>;

@@ -420,7 +420,8 @@ async fn searches_see_every_finished_change_while_others_are_made() {
     try_join_all(puts).await.unwrap();
     let passages = node.knowledge.search(&globex, "cellar", 99).await.unwrap();
     assert_eq!(passages.len(), 4);
-    let (stored, _) = node.knowledge.rows.page(&globex, None, |stored| stored.document.text).await.unwrap();
+    let (stored, _) =
+        node.knowledge.rows.page(&globex, None, PAGE, |stored| stored.document.text).await.unwrap();
     assert!(passages.iter().all(|passage| stored.contains(&passage.text)), "{stored:?}");
 }
 

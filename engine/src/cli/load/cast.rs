@@ -81,6 +81,7 @@ impl Cast {
                 verify_token: self.secret("verify", tenant),
                 messages_per_second: options.per_number,
             }],
+            disconnected: Vec::new(),
             llm: Llm::default(),
             // Load is not what a quota is for.
             hours: Hours::default(),

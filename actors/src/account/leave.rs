@@ -1,0 +1,81 @@
+//! What an account does whose tenant is deleted: nothing waits any more, and all that it has kept goes.
+
+use heddle_schemas::ports::state::{Batch, Scan, StoreError, Write};
+use heddle_schemas::record::outbound::OutboundRecord;
+use heddle_schemas::table::{Key, Partition};
+use ractor::ActorProcessingErr;
+
+use super::state::{AccountState, Backlog};
+use super::{Account, Leave};
+use crate::commit::read;
+use crate::partition::Receipt;
+use crate::removal;
+
+/// Rows that are removed at once.
+const PAGE: usize = 512;
+
+impl Account {
+    /// Whether the tenant is being deleted, or has been.
+    pub(super) async fn is_of_deleted(&self) -> Result<bool, StoreError> {
+        Ok(removal::find(&self.context.ports, &self.key.tenant).await?.is_some())
+    }
+
+    /// Settles a record of a deleted tenant: nothing is sent.
+    pub(super) async fn refuse(&self, receipt: &Receipt) -> Result<(), StoreError> {
+        self.context.ports.metrics.of_deleted(1);
+        self.commit(Batch { consumed: vec![receipt.consumed()], ..Batch::default() }).await
+    }
+
+    /// Gives up all that waits, and removes its rows and these entries of the journal. What is being called at this
+    /// moment is not called back; a later record removes what it writes.
+    pub(super) async fn leave(
+        &self,
+        state: &mut AccountState,
+        record: OutboundRecord,
+        leave: &Leave,
+        receipt: Receipt,
+    ) -> Result<(), ActorProcessingErr> {
+        if !self.is_of_deleted().await? {
+            tracing::error!(account = %self.key, "it was told to leave, and its tenant is not deleted");
+            return Ok(self.refuse(&receipt).await?);
+        }
+        if state.backlog.writing.is_some() {
+            // What is being written is neither in the rows yet nor in memory.
+            state.forgetting.push((record, receipt));
+            return Ok(());
+        }
+        let mut batch = Batch { consumed: vec![receipt.consumed()], ..Batch::default() };
+        let queued = state.queue.clear();
+        let spilling = std::mem::take(&mut state.backlog.spilling);
+        for item in queued.iter().chain(&spilling) {
+            item.take_out(&self.key, &mut batch);
+        }
+        batch.writes.extend(leave.sends.iter().map(|id| Write::delete(Key::send(&self.key, id))));
+        self.remove_backlog().await?;
+        self.commit(batch).await?;
+        self.rows_changed(state, -state.backlog.rows);
+        for item in queued {
+            state.left(item.command.id);
+        }
+        state.backlog = Backlog::default();
+        state.unknown.clear();
+        state.overdue.clear();
+        Ok(())
+    }
+
+    async fn remove_backlog(&self) -> Result<(), StoreError> {
+        let ports = &self.context.ports;
+        loop {
+            let scan = Scan::first(Partition::backlog(&self.key), PAGE);
+            let page = read(&ports.metrics, || ports.state.scan(&scan)).await?;
+            let full = page.len() == PAGE;
+            let writes: Vec<_> = page.into_iter().map(|(key, _)| Write::delete(key)).collect();
+            if !writes.is_empty() {
+                self.commit(Batch { writes, ..Batch::default() }).await?;
+            }
+            if !full {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What a conversation does whose tenant is deleted: all of it goes, and what comes late is settled.
+
+use heddle_schemas::ports::state::{Batch, Write};
+use heddle_schemas::record::dlq::DeadReason;
+use heddle_schemas::record::inbound::{InboundEvent, InboundRecord};
+use heddle_schemas::time::Timestamp;
+
+use super::{Conversation, ConversationState, Fault};
+use crate::partition::Receipt;
+use crate::removal;
+
+impl Conversation {
+    /// Whether the tenant is being deleted, or has been.
+    pub(super) async fn is_of_deleted(&self) -> Result<bool, Fault> {
+        Ok(removal::find(&self.context.ports, &self.id.tenant).await?.is_some())
+    }
+
+    /// Deals with a record whose tenant nobody knows, or that asks to leave.
+    pub(super) async fn part(
+        &self,
+        state: &mut ConversationState,
+        record: &InboundRecord,
+        receipt: &Receipt,
+    ) -> Result<(), Fault> {
+        if !self.is_of_deleted().await? {
+            let id = &self.id.tenant;
+            let (reason, detail) = match self.context.tenants.check_region(id) {
+                Err(elsewhere) => (DeadReason::Region, elsewhere.to_string()),
+                Ok(()) => (DeadReason::UnknownTenant, format!("tenant {id} is not known")),
+            };
+            return Err(Fault::Dead { reason, detail });
+        }
+        if record.event == InboundEvent::Leave {
+            self.drop_turn(state);
+            self.remove_rows().await?;
+            return Ok(self.commit(Batch { consumed: vec![receipt.consumed()], ..Batch::default() }).await?);
+        }
+        self.refuse(receipt).await
+    }
+
+    /// Settles a record of a deleted tenant: it is neither applied nor kept.
+    pub(super) async fn refuse(&self, receipt: &Receipt) -> Result<(), Fault> {
+        self.context.ports.metrics.of_deleted(1);
+        Ok(self.commit(Batch { consumed: vec![receipt.consumed()], ..Batch::default() }).await?)
+    }
+
+    /// Deletes a row of the agenda, where the tenant is deleted. Returns whether it is.
+    pub(super) async fn disarm(&self, due: Timestamp) -> Result<bool, Fault> {
+        let deleted = self.is_of_deleted().await?;
+        if deleted {
+            let writes = vec![Write::delete(self.agenda(due))];
+            self.commit(Batch { writes, ..Batch::default() }).await?;
+        }
+        Ok(deleted)
+    }
+}

@@ -1,0 +1,137 @@
+//! What customers wrote and how they are reached: plain text that must not be found anywhere.
+
+use std::collections::BTreeSet;
+
+use aho_corasick::AhoCorasick;
+use heddle_schemas::content::{Address, Asks};
+use heddle_schemas::tenant::Tenant;
+
+use super::form::Holds;
+use crate::conversation::thread::EntrySaid;
+
+/// How many are looked for.
+const NEEDLES: usize = 256;
+/// Shorter ones are found by chance.
+const SHORTEST: usize = 12;
+/// Digits of a phone number that is looked for.
+const DIGITS: usize = 8;
+/// Longer ones are cut: the first part tells as much.
+const LONGEST: usize = 64;
+
+/// A sample of what customers wrote, and their numbers and ids.
+pub struct Needles {
+    /// What the tenant wrote itself may be anywhere.
+    known: String,
+    found: BTreeSet<String>,
+}
+
+impl Needles {
+    pub(super) fn new(tenant: &Tenant) -> Self {
+        let known = serde_json::to_string(tenant).expect("a tenant is always JSON");
+        Self { known, found: BTreeSet::new() }
+    }
+
+    pub(super) fn take(&mut self, holds: &Holds) {
+        match holds {
+            Holds::Head(address) => self.take_address(address),
+            Holds::History(row) => {
+                for entry in &row.entries {
+                    let EntrySaid::Customer { act, .. } = entry else { continue };
+                    self.take_address(&act.from);
+                    if let Some(Asks::Answer(text)) = act.content.as_ref().map(|content| content.asks()) {
+                        self.take_text(text);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take_address(&mut self, address: &Address) {
+        for id in [&address.phone, &address.user_id, &address.parent_user_id].into_iter().flatten() {
+            if id.len() >= DIGITS {
+                self.insert(id);
+            }
+        }
+    }
+
+    fn take_text(&mut self, text: &str) {
+        // JSON writes these otherwise, so the text is looked for between them.
+        let parts = text.split(|c: char| c.is_control() || c == '"' || c == '\\').map(str::trim);
+        let Some(longest) = parts.max_by_key(|part| part.len()) else { return };
+        if longest.len() >= SHORTEST {
+            let end = (0..=LONGEST.min(longest.len())).rev().find(|&at| longest.is_char_boundary(at));
+            self.insert(&longest[..end.unwrap_or(0)]);
+        }
+    }
+
+    fn insert(&mut self, needle: &str) {
+        if self.found.len() < NEEDLES && !self.known.contains(needle) {
+            self.found.insert(needle.to_owned());
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// The longest of them, in bytes.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.found.iter().map(String::len).max().unwrap_or(0)
+    }
+
+    /// What finds any of them.
+    ///
+    /// # Panics
+    /// Never: they are few and short.
+    #[must_use]
+    pub fn searcher(&self) -> AhoCorasick {
+        AhoCorasick::new(&self.found).expect("a few hundred short patterns")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn needles() -> Needles {
+        Needles { known: "{\"fallback\":\"A colleague will call you back.\"}".into(), found: BTreeSet::new() }
+    }
+
+    #[test]
+    fn short_and_known_texts_are_not_looked_for() {
+        let mut needles = needles();
+        needles.take_text("yes please");
+        needles.take_text("A colleague will call you back.");
+        assert!(needles.is_empty());
+        needles.take_text("my knee hurts since Tuesday");
+        assert_eq!(needles.len(), 1);
+        assert!(needles.searcher().is_match(b"{\"body\":\"my knee hurts since Tuesday\"}"));
+        assert!(!needles.searcher().is_match(b"{\"body\":\"my knee hurts\"}"));
+    }
+
+    #[test]
+    fn a_text_is_looked_for_as_json_writes_it() {
+        let mut needles = needles();
+        let text = "he said \"come at ten o'clock\"\nand then nothing more for a while";
+        needles.take_text(text);
+        let json = serde_json::to_vec(text).unwrap();
+        assert!(needles.searcher().is_match(&json));
+    }
+
+    #[test]
+    fn numbers_of_contacts_are_looked_for() {
+        let mut needles = needles();
+        needles.take_address(&Address { phone: Some("491570000001".into()), ..Address::default() });
+        assert!(needles.searcher().is_match("to 491570000001"));
+    }
+}

@@ -1,0 +1,391 @@
+//! What is kept, written out as JSON piece by piece: of a contact for the person, of a tenant for the platform.
+//!
+//! A piece is handed over before the next is read, and whoever reads slowly is waited for, so an export takes as much
+//! memory as a page of rows, however long it is. One that breaks off ends with an error and not with its last brace:
+//! what was cut off is no JSON. That it began is in the audit log before anything is read, and how many records it had
+//! when it ended.
+//!
+//! What is exported of a contact is a document. Of a tenant it is a line for each thing (<https://jsonlines.org>), whose
+//! `kind` tells what it is.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::Stream;
+use heddle_actors::conversation::export::{Page, Reading};
+use heddle_actors::conversation::thread::ThreadError;
+use heddle_actors::{erasure, quota};
+use heddle_schemas::audit::{Act, Outcome, What};
+use heddle_schemas::contact::ContactName;
+use heddle_schemas::id::{ContactId, ConversationId, TenantId};
+use heddle_schemas::ports::state::Walk;
+use heddle_schemas::table::{Key, Table};
+use heddle_schemas::tenant::Tenant;
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::rights::conversations;
+use super::{Administration, AdministrationError, By};
+use crate::usage::Usage;
+
+/// Bytes of a piece, more or less.
+const PIECE: usize = 64 << 10;
+/// Pieces that wait for whoever reads.
+const PIECES: usize = 2;
+/// Entries of the audit log that are read at once.
+const ENTRIES: usize = 500;
+/// Rows of a page of a walk.
+const ROWS: usize = 256;
+/// Documents that are read at once: each may have some MiB.
+const DOCUMENTS: usize = 4;
+
+/// An export that is being written: its pieces, in order.
+#[derive(Debug)]
+pub struct Pieces(mpsc::Receiver<Result<Bytes, AdministrationError>>);
+
+impl Pieces {
+    /// The next piece; `None` when that was all.
+    ///
+    /// # Errors
+    /// [`AdministrationError`]; what came before is not all.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, AdministrationError> {
+        self.0.recv().await.transpose()
+    }
+
+    /// The same as a stream.
+    pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, AdministrationError>> + Send {
+        futures::stream::unfold(self, |mut pieces| async move { Some((pieces.0.recv().await?, pieces)) })
+    }
+}
+
+/// Why an export does not go on.
+#[derive(Debug)]
+enum Stopped {
+    /// Nobody reads it any more.
+    Unread,
+    Failed(AdministrationError),
+}
+
+impl<E: Into<AdministrationError>> From<E> for Stopped {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Where an export is written to.
+struct Writer {
+    pieces: mpsc::Sender<Result<Bytes, AdministrationError>>,
+    buffer: Vec<u8>,
+    /// How many things it has written.
+    records: u64,
+}
+
+impl Writer {
+    async fn put(&mut self, text: &str) -> Result<(), Stopped> {
+        self.buffer.extend_from_slice(text.as_bytes());
+        if self.buffer.len() < PIECE { Ok(()) } else { self.flush().await }
+    }
+
+    async fn value(&mut self, value: &(impl Serialize + Sync)) -> Result<(), Stopped> {
+        serde_json::to_writer(&mut self.buffer, value).expect("what is exported is always JSON");
+        self.put("").await
+    }
+
+    /// A field of a document that was begun.
+    async fn field(&mut self, name: &str, value: &(impl Serialize + Sync)) -> Result<(), Stopped> {
+        self.put(&format!(",\n\"{name}\":")).await?;
+        self.value(value).await
+    }
+
+    /// Things of a list that was begun.
+    async fn items(&mut self, first: &mut bool, items: &[impl Serialize + Sync]) -> Result<(), Stopped> {
+        for item in items {
+            self.put(if std::mem::take(first) { "\n" } else { ",\n" }).await?;
+            self.value(item).await?;
+            self.records += 1;
+        }
+        Ok(())
+    }
+
+    /// A line of its own.
+    async fn line(&mut self, line: serde_json::Value) -> Result<(), Stopped> {
+        self.value(&line).await?;
+        self.records += 1;
+        self.put("\n").await
+    }
+
+    async fn flush(&mut self) -> Result<(), Stopped> {
+        let piece = Bytes::from(std::mem::take(&mut self.buffer));
+        self.pieces.send(Ok(piece)).await.map_err(|_| Stopped::Unread)
+    }
+}
+
+/// What a conversation has rows of, a page at a time.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Thread,
+    Deliveries,
+    Tools,
+    Waiting,
+}
+
+impl Part {
+    const ALL: [Self; 4] = [Self::Thread, Self::Deliveries, Self::Tools, Self::Waiting];
+
+    /// Its name in a document, and that of one of it in a line.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Thread => ("thread", "entry"),
+            Self::Deliveries => ("deliveries", "delivery"),
+            Self::Tools => ("tools", "tool"),
+            Self::Waiting => ("waiting", "waiting"),
+        }
+    }
+}
+
+/// What is exported.
+enum Of {
+    Contact(TenantId, ContactId, Vec<ConversationId>),
+    Tenant(Arc<Tenant>),
+}
+
+impl Of {
+    fn tenant(&self) -> &TenantId {
+        match self {
+            Self::Contact(tenant, ..) => tenant,
+            Self::Tenant(tenant) => &tenant.id,
+        }
+    }
+
+    fn contact(&self) -> Option<ContactId> {
+        match self {
+            Self::Contact(_, contact, _) => Some(*contact),
+            Self::Tenant(_) => None,
+        }
+    }
+
+    fn what(&self) -> What {
+        self.contact().map_or(What::TenantExport, |contact| What::ContactExport { contact })
+    }
+}
+
+impl Administration {
+    /// All that is kept of a contact, opened. That it begins is in the audit log before anything is read.
+    ///
+    /// # Errors
+    /// [`AdministrationError`], where it does not begin.
+    pub async fn export(&self, id: &TenantId, named: &ContactName) -> Result<Pieces, AdministrationError> {
+        let tenant = self.tenant(id)?;
+        let contact = self.contact(id, named).await?;
+        let conversations = conversations(&tenant, contact).collect();
+        self.begin(Of::Contact(id.clone(), contact, conversations)).await
+    }
+
+    /// All that is kept of a tenant, opened, without its secrets. That it begins is in the audit log before anything is
+    /// read.
+    ///
+    /// # Errors
+    /// [`AdministrationError`], where it does not begin.
+    pub async fn export_tenant(&self, id: &TenantId) -> Result<Pieces, AdministrationError> {
+        self.begin(Of::Tenant(self.tenant(id)?)).await
+    }
+
+    async fn begin(&self, of: Of) -> Result<Pieces, AdministrationError> {
+        let began = self.record(Some(of.tenant()), of.what(), Outcome::Begun).await?.body.number;
+        let (pieces, written) = mpsc::channel(PIECES);
+        tokio::spawn(self.clone().write(of, began, Writer { pieces, buffer: Vec::new(), records: 0 }));
+        Ok(Pieces(written))
+    }
+
+    async fn write(self, of: Of, began: u64, mut writer: Writer) {
+        let written = match &of {
+            Of::Contact(tenant, contact, conversations) => {
+                self.contact_into(&mut writer, tenant, *contact, conversations).await
+            }
+            Of::Tenant(tenant) => self.tenant_into(&mut writer, tenant).await,
+        };
+        let written = match written {
+            Ok(()) => writer.flush().await,
+            failed => failed,
+        };
+        self.exported(of.tenant(), of.contact(), writer.records);
+        let By { who, why } = self.by.clone();
+        let outcome = if written.is_ok() { Outcome::Done } else { Outcome::Failed };
+        let records = Some(writer.records);
+        let act = Act { who, what: of.what(), why, outcome, began: Some(began), records };
+        if let Err(error) = self.audit.append(Some(of.tenant()), act).await {
+            // That it began is there.
+            tracing::error!(%error, began, tenant = %of.tenant(), "the end of an export is not in the audit log");
+        }
+        if let Err(Stopped::Failed(error)) = written {
+            tracing::warn!(%error, tenant = %of.tenant(), "an export broke off");
+            // Nobody may read it any more.
+            let _ = writer.pieces.send(Err(error)).await;
+        }
+    }
+
+    async fn contact_into(
+        &self,
+        writer: &mut Writer,
+        tenant: &TenantId,
+        contact: ContactId,
+        conversations: &[ConversationId],
+    ) -> Result<(), Stopped> {
+        writer.put("{\"tenant\":").await?;
+        writer.value(tenant).await?;
+        writer.field("contact", &contact).await?;
+        writer.field("at", &self.ports.clock.now()).await?;
+        writer.put(",\n\"conversations\":[").await?;
+        let mut first = true;
+        for id in conversations {
+            let Some(reading) = Reading::begin(&self.ports, id).await? else { continue };
+            writer.put(if std::mem::take(&mut first) { "\n" } else { ",\n" }).await?;
+            self.conversation_into(writer, &reading).await?;
+        }
+        writer.put("]").await?;
+        writer.field("consents", &self.consents_of(tenant, contact).await?).await?;
+        writer.put(",\n\"erasures\":[").await?;
+        let (mut first, mut after) = (true, None);
+        loop {
+            let page = erasure::page(&self.ports, tenant, after.as_ref()).await?;
+            let of_contact: Vec<_> =
+                page.items.into_iter().filter(|erasure| erasure.contact == contact).collect();
+            writer.items(&mut first, &of_contact).await?;
+            after = page.after;
+            if after.is_none() {
+                break;
+            }
+        }
+        writer.put("],\n\"audit\":[").await?;
+        let (mut first, mut from) = (true, 1);
+        loop {
+            let entries = self.audit.entries(Some(tenant), from, ENTRIES).await;
+            let entries = entries.map_err(AdministrationError::AuditRead)?;
+            let Some(last) = entries.last().map(|entry| entry.body.number) else { break };
+            let about: Vec<_> =
+                entries.into_iter().filter(|entry| entry.body.act.what.contact() == Some(contact)).collect();
+            writer.items(&mut first, &about).await?;
+            from = last + 1;
+        }
+        writer.put("]}\n").await
+    }
+
+    async fn conversation_into(&self, writer: &mut Writer, reading: &Reading) -> Result<(), Stopped> {
+        let kept = serde_json::to_string(&reading.kept).expect("what is exported is always JSON");
+        // Its lists follow before the brace that ends it.
+        writer.put(kept.strip_suffix('}').expect("it is an object")).await?;
+        for part in Part::ALL {
+            writer.put(&format!(",\n\"{}\":[", part.names().0)).await?;
+            let (mut first, mut after) = (true, None);
+            loop {
+                let page = self.part(reading, part, after.as_ref()).await?;
+                writer.items(&mut first, &page.items).await?;
+                after = page.after;
+                if after.is_none() {
+                    break;
+                }
+            }
+            writer.put("]").await?;
+        }
+        writer.put("}").await
+    }
+
+    async fn part(
+        &self,
+        reading: &Reading,
+        part: Part,
+        after: Option<&Key>,
+    ) -> Result<Page<serde_json::Value>, ThreadError> {
+        let ports = &self.ports;
+        Ok(match part {
+            Part::Thread => as_json(reading.thread(ports, after).await?),
+            Part::Deliveries => as_json(reading.deliveries(ports, after).await?),
+            Part::Tools => as_json(reading.tools(ports, after).await?),
+            Part::Waiting => as_json(reading.waiting(ports, after).await?),
+        })
+    }
+
+    async fn tenant_into(&self, writer: &mut Writer, tenant: &Tenant) -> Result<(), Stopped> {
+        let id = &tenant.id;
+        writer
+            .line(json!({ "kind": "tenant", "at": self.ports.clock.now(), "configuration": tenant }))
+            .await?;
+        let mut after: Option<String> = None;
+        loop {
+            let documents = self.ports.knowledge.documents(id, after.as_deref(), DOCUMENTS).await?;
+            let Some(last) = documents.last() else { break };
+            after = Some(last.id.clone());
+            for document in documents {
+                writer.line(json!({ "kind": "document", "document": document })).await?;
+            }
+        }
+        let mut after = None;
+        loop {
+            let page = erasure::page(&self.ports, id, after.as_ref()).await?;
+            for erasure in page.items {
+                writer.line(json!({ "kind": "erasure", "erasure": erasure })).await?;
+            }
+            after = page.after;
+            if after.is_none() {
+                break;
+            }
+        }
+        let mut walk = Walk::of(id, [Table::Head, Table::Contact, Table::Quota], ROWS);
+        loop {
+            let page = self.ports.state.walk(&walk).await?;
+            for row in &page.rows {
+                self.row_into(writer, tenant, &row.key).await?;
+            }
+            if !walk.go_on(&page) {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn row_into(&self, writer: &mut Writer, tenant: &Tenant, key: &Key) -> Result<(), Stopped> {
+        match key.table() {
+            Table::Contact => {
+                let Ok(contact) = key.id().try_into().map(ContactId::from_bytes) else { return Ok(()) };
+                let consents = self.consents_of(&tenant.id, contact).await?;
+                writer.line(json!({ "kind": "consents", "consents": consents })).await
+            }
+            Table::Quota => {
+                let month = std::str::from_utf8(key.id()).ok().and_then(|month| month.parse().ok());
+                let Some(month) = month else { return Ok(()) };
+                let usage = Usage::of(&quota::usage(&self.ports, tenant, month).await?);
+                writer.line(json!({ "kind": "usage", "usage": usage })).await
+            }
+            _ => {
+                let Some(conversation) = key.conversation() else { return Ok(()) };
+                let Some(reading) = Reading::begin(&self.ports, &conversation).await? else { return Ok(()) };
+                self.conversation_lines(writer, &reading).await
+            }
+        }
+    }
+
+    async fn conversation_lines(&self, writer: &mut Writer, reading: &Reading) -> Result<(), Stopped> {
+        writer.line(json!({ "kind": "conversation", "conversation": reading.kept })).await?;
+        let of = reading.kept.conversation.to_string();
+        for part in Part::ALL {
+            let name = part.names().1;
+            let mut after = None;
+            loop {
+                let page = self.part(reading, part, after.as_ref()).await?;
+                for item in page.items {
+                    writer.line(json!({ "kind": name, "conversation": of, name: item })).await?;
+                }
+                after = page.after;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn as_json<T: Serialize>(page: Page<T>) -> Page<serde_json::Value> {
+    let json = |item| serde_json::to_value(item).expect("what is exported is always JSON");
+    Page { items: page.items.into_iter().map(json).collect(), after: page.after }
+}

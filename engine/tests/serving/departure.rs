@@ -1,0 +1,51 @@
+//! A tenant is deleted through a serving node.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::conversations::{said, site, taken, text};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_tenant_is_refused_at_once_and_its_id_is_not_given_out_again() {
+    let (site, graph) = site(&["1001"], Duration::from_secs(60)).await;
+    let hello = said("1001", "15551234", "wamid.1", text("my code is xyzzy"));
+    assert_eq!(site.post("1001", "s3cret", hello).send().await.unwrap().status(), 200);
+    taken(&graph, "15551234", 1).await;
+
+    let tenant = format!("{}/v1/tenants/acme", site.url);
+    let delete =
+        || site.client.delete(&tenant).header("heddle-actor", "ann").header("heddle-reason", "contract over");
+    let deleted = delete().send().await.unwrap();
+    assert_eq!(deleted.status(), StatusCode::ACCEPTED);
+    let deleted: Value = deleted.json().await.unwrap();
+    assert!(deleted["key_destroyed_at"].is_number() && deleted.get("completed_at").is_none(), "{deleted}");
+    assert_eq!(site.client.get(&tenant).send().await.unwrap().status(), StatusCode::NOT_FOUND);
+    let late = said("1001", "15551234", "wamid.2", text("are you there"));
+    assert_eq!(site.post("1001", "s3cret", late).send().await.unwrap().status(), StatusCode::NOT_FOUND);
+
+    let again: Value = delete().send().await.unwrap().json().await.unwrap();
+    assert_eq!(again["requested_at"], deleted["requested_at"], "asking again begins nothing anew");
+    let of = format!("{}/v1/deletions", site.url);
+    let all: Value = site.client.get(&of).send().await.unwrap().json().await.unwrap();
+    assert_eq!(all["items"][0]["tenant"], "acme");
+    let one: Value = site.client.get(format!("{of}/acme")).send().await.unwrap().json().await.unwrap();
+    assert_eq!(one["requested_at"], deleted["requested_at"]);
+    assert_eq!(site.client.get(format!("{of}/globex")).send().await.unwrap().status(), StatusCode::NOT_FOUND);
+    let nobody = format!("{}/v1/tenants/globex", site.url);
+    assert_eq!(site.client.delete(nobody).send().await.unwrap().status(), StatusCode::NOT_FOUND);
+
+    let body = json!({ "id": "acme", "name": "Acme", "agent": { "fallback": "f" } });
+    let applied = site.client.put(&tenant).json(&body).send().await.unwrap();
+    assert_eq!(applied.status(), StatusCode::CONFLICT, "{}", applied.text().await.unwrap());
+
+    let log = format!("{}/v1/audit/log", site.url);
+    let log: Value = site.client.get(&log).send().await.unwrap().json().await.unwrap();
+    let entries = log["items"].as_array().unwrap();
+    let begun = entries.iter().filter(|entry| entry.to_string().contains("tenant_erase")).collect::<Vec<_>>();
+    assert!(begun.len() == 1 && begun[0].to_string().contains("contract over"), "{begun:?}");
+    let verified = format!("{}/v1/audit/log/verification?tenant=acme", site.url);
+    let verdict: Value = site.client.get(verified).send().await.unwrap().json().await.unwrap();
+    assert_eq!(verdict["faults"], json!([]), "its own chain still holds: {verdict}");
+}
