@@ -241,8 +241,8 @@ async fn an_audit_tells_rows_that_are_on_their_way_out_from_rows_that_were_left(
     let prove = async || {
         let (ports, tenants) = world.with(|node| (node.ports.clone(), node.system.tenants.clone()));
         let keys = ports.keys.clone();
-        let (log_retention, marker_ttl) = (Duration::from_secs(86_400), Duration::from_secs(864_000));
-        Prover { ports, keys, tenants, log_retention, marker_ttl, records: 100 }.prove_rest().await.unwrap()
+        let (oldest_record, marker_ttl) = (Duration::from_secs(86_400), Duration::from_secs(864_000));
+        Prover { ports, keys, tenants, oldest_record, marker_ttl, records: 100 }.prove_rest().await.unwrap()
     };
     world.ask_once().await;
     let proofs = prove().await;

@@ -281,15 +281,6 @@ impl Thread {
         Write::put_until(key, sealed.into_bytes(), expires)
     }
 
-    /// Opens a row that was read elsewhere.
-    ///
-    /// # Errors
-    /// [`ThreadError`].
-    pub fn open_row(&self, key: &Key, stored: &Bytes) -> Result<Row, ThreadError> {
-        let number = key.row().try_into().map_or(0, u64::from_be_bytes);
-        self.open(key, number, stored.clone())
-    }
-
     /// Opens a row.
     pub(crate) fn open(&self, key: &Key, number: u64, stored: Bytes) -> Result<Row, ThreadError> {
         let plain = self.cipher.open(&aad(key, COLUMN), &Sealed::from_bytes(stored))?;

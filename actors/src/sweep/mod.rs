@@ -260,7 +260,8 @@ impl Sweeper {
             threads.insert(conversation.clone(), thread);
         }
         let Some(Some(thread)) = threads.get(conversation) else { return Ok(None) };
-        match thread.open_row(&row.key, &row.value) {
+        let number = row.key.row().try_into().map_or(0, u64::from_be_bytes);
+        match thread.open(&row.key, number, row.value.clone()) {
             Ok(opened) => Ok(opened.written().map(|written| (opened.kind(), written))),
             Err(ThreadError::Store(error)) => Err(error),
             Err(error) => {

@@ -2,11 +2,17 @@
 //!
 //! A topic is made once and for all: the number of its partitions decides where a conversation lives, so a
 //! wrong number is refused and never mended. Settings of a topic are compared and can be set again.
+//!
+//! What bounds how old a record becomes is refused where it is looser than `log.retention` says: the brokers delete a
+//! segment, the active one as well, when its newest record is older than `retention.ms`, and end one `segment.ms`
+//! after its first record (`UnifiedLog.deleteRetentionMsBreachedSegments`, `LogSegment.shouldRoll` of apache/kafka). The
+//! tenants are held against the same bound, [`retention::oldest`], so a topic that keeps it keeps every promise.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use heddle_schemas::retention;
 use heddle_schemas::topic::Topic;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -86,7 +92,7 @@ impl Difference {
             Self::Missing { .. } | Self::Partitions { .. } => true,
             Self::Replication { .. } => false,
             Self::Setting { setting, wanted, found, .. } => match setting.as_str() {
-                "retention.ms" => {
+                "retention.ms" | "segment.ms" => {
                     let millis = |text: &str| text.parse::<i64>().ok().filter(|&millis| millis >= 0);
                     millis(found).is_none_or(|found| millis(wanted).is_some_and(|wanted| found > wanted))
                 }
@@ -115,7 +121,17 @@ impl fmt::Display for Difference {
                  adds copies"
             ),
             Self::Setting { topic, setting, wanted, found } => {
-                write!(f, "{topic}: {setting} is {found}, and should be {wanted}")
+                write!(f, "{topic}: {setting} is {found}, and should be {wanted}")?;
+                match setting.as_str() {
+                    _ if !self.is_fatal() => Ok(()),
+                    "retention.ms" | "segment.ms" => f.write_str(
+                        ": records would be kept for longer than tenants are promised; `heddle topics apply` sets \
+                         it, or raise log.retention, as far as every tenant's [retention] allows",
+                    ),
+                    _ => f.write_str(
+                        ": nothing, or what is still needed, would be deleted from it; `heddle topics apply` sets it",
+                    ),
+                }
             }
         }
     }
@@ -139,11 +155,11 @@ fn settings(topic: Topic, policy: &Policy, max_record_bytes: usize) -> BTreeMap<
         settings.insert("delete.retention.ms", lag);
         return settings;
     }
-    let retention = policy.retention;
+    let kept = policy.retention;
     settings.insert("cleanup.policy", "delete".to_owned());
-    settings.insert("retention.ms", retention.as_millis().to_string());
+    settings.insert("retention.ms", kept.as_millis().to_string());
     // Records go a segment at a time, so a segment must not outlast the retention by much.
-    settings.insert("segment.ms", (retention / 4).max(Duration::from_secs(600)).as_millis().to_string());
+    settings.insert("segment.ms", retention::segment_age(kept).as_millis().to_string());
     settings
 }
 
@@ -302,4 +318,46 @@ fn timeouts() -> AdminOptions {
 
 fn refused(topic: &str, error: RDKafkaErrorCode) -> OpenError {
     OpenError::Topics(vec![format!("{topic}: the brokers refuse: {error}")])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn differs(setting: &str, wanted: &str, found: &str) -> Difference {
+        let [setting, wanted, found] = [setting, wanted, found].map(str::to_owned);
+        Difference::Setting { topic: "heddle.inbound".to_owned(), setting, wanted, found }
+    }
+
+    #[test]
+    fn what_lets_records_outlive_a_promise_is_refused_with_what_to_change() {
+        for setting in ["retention.ms", "segment.ms"] {
+            // Longer, for ever, and what says nothing.
+            for found in ["86400001", "-1", ""] {
+                let difference = differs(setting, "86400000", found);
+                assert!(difference.is_fatal(), "{difference}");
+                let told = difference.to_string();
+                assert!(told.contains("heddle topics apply") && told.contains("log.retention"), "{told}");
+            }
+            let shorter = differs(setting, "86400000", "3600000");
+            assert!(!shorter.is_fatal(), "{shorter}");
+            assert!(shorter.to_string().ends_with("should be 86400000"), "{shorter}");
+        }
+        assert!(differs("cleanup.policy", "delete", "compact").is_fatal());
+    }
+
+    #[test]
+    fn a_topic_that_is_as_it_has_to_be_keeps_records_no_longer_than_tenants_are_held_against() {
+        let policy = Policy { replication: 1, retention: DAY };
+        for topic in [Topic::Ingress, Topic::Inbound, Topic::Outbound, Topic::Events, Topic::Dlq] {
+            let settings = settings(topic, &policy, 1_000_000);
+            let millis = |setting: &str| settings[setting].parse::<u64>().unwrap();
+            // The first record of a segment goes with the last, which came at most a segment's age later.
+            let oldest = Duration::from_millis(millis("retention.ms") + millis("segment.ms"));
+            assert!(oldest <= retention::oldest(DAY), "{topic}");
+            assert_eq!(settings["cleanup.policy"], "delete");
+        }
+    }
 }

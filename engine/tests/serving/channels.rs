@@ -231,9 +231,15 @@ async fn what_was_applied_before_channels_had_keys_of_their_own_still_opens() {
         config.secrets_mut().into_iter().map(|(place, secret)| (place, secret.expose().to_owned())).collect();
     let cipher = node.ports.keys.tenant(&id).await.unwrap();
     let secrets = cipher.seal(&log_aad(Topic::Tenants, &id), &encode(&secrets));
-    let (former, retentions) = (Vec::new(), 0);
-    let channels = BTreeMap::new();
-    let old = TenantRecord { v: V, at: SystemClock.now(), config, former, retentions, secrets, channels };
+    let old = TenantRecord {
+        v: V,
+        at: SystemClock.now(),
+        config,
+        secrets,
+        channels: BTreeMap::new(),
+        retentions: 0,
+        former: Vec::new(),
+    };
     let bytes = encode(&old);
     assert!(!String::from_utf8(bytes.to_vec()).unwrap().contains("\"channels\":{"), "as it was written then");
     let partition = tenant_partition(Topic::Tenants, &id, node.ports.log.partitions(Topic::Tenants));
