@@ -100,7 +100,7 @@ impl Announcer {
     pub(super) fn show(&self, group: Group) {
         let Group { place, bytes, epoch, mut taken } = group;
         if let Some(epoch) = epoch {
-            self.view.show(place, |changes| changes.begin(epoch));
+            self.view.show(place, bytes, |changes| changes.begin(epoch));
         }
         let mut batches = taken.drain(..);
         loop {
@@ -108,7 +108,7 @@ impl Announcer {
             if some.is_empty() {
                 break;
             }
-            self.view.show(place, |changes| {
+            self.view.show(place, bytes, |changes| {
                 for batch in &mut some {
                     apply(changes, batch);
                 }

@@ -148,7 +148,7 @@ impl Replay<'_> {
 
     fn show(&self, place: Place, bytes: u64, payload: &[u8]) -> Option<()> {
         let read: Vec<Change> = changes(payload).collect::<Option<_>>()?;
-        self.view.show(place, |changes| {
+        self.view.show(place, bytes, |changes| {
             for change in read {
                 match change {
                     Change::Put { key, value, expires } => {

@@ -160,10 +160,12 @@ impl View {
         self.shown.load(Ordering::Acquire)
     }
 
-    /// Shows changes of the frame at `place`, all at one moment.
-    pub(super) fn show(&self, place: Place, change: impl FnOnce(&mut Changes<'_>)) {
+    /// Shows changes of the frame of so many bytes at `place`, all at one moment.
+    pub(super) fn show(&self, place: Place, bytes: u64, change: impl FnOnce(&mut Changes<'_>)) {
         let mut woken = Vec::new();
         let mut seen = self.write();
+        // The frame is durable. Who sees a record of it may have to read it from there.
+        self.cover(&mut seen, place, bytes);
         change(&mut Changes { seen: &mut seen, place, tail_bytes: self.tail_bytes, woken: &mut woken });
         for partition in woken {
             if let Some(tail) = seen.tails.get(&partition) {
@@ -176,12 +178,17 @@ impl View {
     pub(super) fn shown_whole(&self, place: Place, bytes: u64) {
         let next = Place { segment: place.segment, at: place.at + bytes, sequence: place.sequence + 1 };
         let mut seen = self.write();
-        let before = seen.catalog.0.get(&place.segment).map_or(0, |info| info.bytes);
-        seen.catalog.frame(place, bytes);
+        self.cover(&mut seen, place, bytes);
         seen.next = Some(next);
         seen.journal_since_freeze += bytes;
-        self.held.fetch_add(next.at - before, Ordering::Relaxed);
         self.shown.store(next.sequence, Ordering::Release);
+    }
+
+    /// Notes that a segment is durable up to the end of this frame.
+    fn cover(&self, seen: &mut Seen, place: Place, bytes: u64) {
+        let before = seen.catalog.0.get(&place.segment).map_or(0, |info| info.bytes);
+        seen.catalog.frame(place, bytes);
+        self.held.fetch_add(place.at + bytes - before, Ordering::Relaxed);
     }
 
     /// Makes the tail of a partition that has no records yet, so that somebody can wait for it.

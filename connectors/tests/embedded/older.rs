@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use heddle_schemas::ports::log::{FetchLimit, Log as _};
 
-use crate::{INBOUND, OUTBOUND, Site, read_on, record, records};
+use heddle_schemas::topic::{Topic, TopicPartition};
+
+use crate::{INBOUND, LIMIT, OUTBOUND, Site, read_on, record, records};
 
 #[tokio::test]
 async fn a_read_is_consecutive_from_wherever_it_begins() {
@@ -41,6 +43,28 @@ async fn a_read_is_consecutive_from_wherever_it_begins() {
             next += some.len() as u64;
         }
     }
+}
+
+/// Nobody follows the dead letters closely, so that all of them are read from files.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_is_seen_is_read_however_short_ago_it_was_written() {
+    let site = Site::new();
+    let store = site.open();
+    let letters = TopicPartition { topic: Topic::Dlq, partition: 0 };
+    let reading = tokio::spawn({
+        let store = store.clone();
+        async move {
+            let mut next = 0;
+            while next < 3_000 {
+                let read = store.fetch(letters, next, LIMIT, Duration::from_secs(10)).await.unwrap();
+                next = read.last().unwrap().offset + 1;
+            }
+        }
+    });
+    for number in 0..3_000_u32 {
+        store.append(vec![record(letters, number.to_string())]).await.unwrap();
+    }
+    reading.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
