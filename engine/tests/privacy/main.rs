@@ -183,19 +183,20 @@ impl Stage {
 
     /// Everything up to the search: the talk, the erasure in the middle of it, and the audit.
     async fn play(&self) {
-        let began = std::time::Instant::now();
+        let began = SystemClock.elapsed();
+        let since = || SystemClock.elapsed().saturating_sub(began);
         self.talk(0..CONTACTS, 0..BEFORE).await;
         self.answered(0..CONTACTS, BEFORE).await;
         let said = self.said().await;
         assert!(said.len() >= BEFORE * LINES, "{said:#?}");
-        println!("{:?}: the export before has {} messages of the person's", began.elapsed(), said.len());
+        println!("{:?}: the export before has {} messages of the person's", since(), said.len());
 
         // One burst of the person's is still on its way when the erasure is asked for.
         let (_, receipt) = tokio::join!(self.talk(1..CONTACTS, BEFORE..ROUNDS), async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             self.forget().await
         });
-        println!("{:?}: forgotten in the middle of the others' messages: {receipt}", began.elapsed());
+        println!("{:?}: forgotten in the middle of the others' messages: {receipt}", since());
         assert_eq!(self.said().await, [""; 0], "the export after");
         // What the channel delivers once more changes nothing.
         let replies = self.graph.taken_for(PHONE).len();
@@ -204,13 +205,13 @@ impl Stage {
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(self.said().await, [""; 0], "and after a late delivery");
         assert_eq!(self.graph.taken_for(PHONE).len(), replies, "nothing is sent any more");
-        println!("{:?}: everybody else is answered, {} replies", began.elapsed(), self.graph.taken_count());
+        println!("{:?}: everybody else is answered, {} replies", since(), self.graph.taken_count());
 
         let proofs = self.get("audit", &[("tenant", "clinic")]).await;
         for proof in proofs["proofs"].as_array().unwrap() {
             println!("{:<12} {:<6} {}", proof["promise"].as_str().unwrap(), proof["kept"], proof["evidence"]);
         }
-        println!("{:?}: audited", began.elapsed());
+        println!("{:?}: audited", since());
         let broken: Vec<_> =
             proofs["proofs"].as_array().unwrap().iter().filter(|proof| proof["kept"] != true).collect();
         assert!(broken.is_empty(), "{broken:#?}");

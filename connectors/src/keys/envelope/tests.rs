@@ -74,7 +74,7 @@ async fn another_master_key_is_refused_with_what_to_do_and_writes_nothing() {
 async fn a_key_wrapped_by_another_master_is_refused_also_without_a_check_row() {
     let world = World::new();
     world.keys(1).tenant(&acme()).await.unwrap();
-    let row = check_row();
+    let row = Key::master_check();
     let check = world.store.get(&row).await.unwrap();
     world.store.compare_and_set(&row, check, None, None).await.unwrap();
     let refused = world.keys(2).tenant(&acme()).await;

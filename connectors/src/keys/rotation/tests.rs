@@ -294,7 +294,7 @@ async fn a_store_from_before_rotation_opens() {
     // sealed `hello` at `place`.
     let world = World::new();
     for (row, value) in
-        [(check_row(), BEFORE_CHECK), (Key::tenant_key(&"acme".parse().unwrap()), BEFORE_TENANT)]
+        [(Key::master_check(), BEFORE_CHECK), (Key::tenant_key(&"acme".parse().unwrap()), BEFORE_TENANT)]
     {
         let value = hex::decode(value).unwrap().into();
         assert_eq!(world.store.compare_and_set(&row, None, Some(value), None).await.unwrap(), Swap::Done);

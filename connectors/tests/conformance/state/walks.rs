@@ -100,7 +100,7 @@ pub(crate) async fn a_walk_brings_every_row_of_a_tenant_and_no_other(fixture: Fi
             assert_eq!(all(&*state, Walk::of(&tenant(of), Table::ALL, limit)).await, *expected, "{of}");
         }
         let whole = Walk { tenant: None, ..Walk::of(&tenant("acme"), Table::ALL, limit) };
-        assert_eq!(all(&*state, whole).await, expected.values().flatten().cloned().collect());
+        assert_eq!(all(&*state, whole).await, expected.values().flat_map(Clone::clone).collect());
     }
 }
 
