@@ -79,6 +79,10 @@ pub async fn read<T, F: Future<Output = Result<T, StoreError>>>(
         match read().await {
             Err(error) if error.is_transient() => {
                 metrics.store_retried(&error);
+                static TOLD: Seldom = Seldom::new();
+                if TOLD.lets_through() {
+                    tracing::warn!(%error, "what cannot be read now is read again");
+                }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSES.1);
             }

@@ -41,7 +41,7 @@ use heddle_schemas::record::{RecordError, decode, encode, log_aad};
 use heddle_schemas::retention::Kind;
 use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
-use heddle_schemas::time::{Day, Timestamp};
+use heddle_schemas::time::{Day, Seldom, Timestamp};
 use heddle_schemas::topic::{Offset, Topic};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime, SpawnErr};
 use serde::{Deserialize, Serialize};
@@ -292,6 +292,10 @@ impl Conversation {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(Fault::Store(error))) if error.is_transient() => {
                     self.context.ports.metrics.store_retried(&error);
+                    static TOLD: Seldom = Seldom::new();
+                    if TOLD.lets_through() {
+                        tracing::warn!(%error, "a record that cannot be applied now is applied again");
+                    }
                     state.loaded = None;
                     Box::pin(tokio::time::sleep(std::time::Duration::from_millis(100))).await;
                     continue;

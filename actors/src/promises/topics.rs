@@ -22,8 +22,6 @@ use crate::commit::read;
 
 /// Records that are read at once, and their bytes.
 const PAGE: FetchLimit = FetchLimit { records: 500, bytes: 4 << 20 };
-/// How long a record is waited for that is there.
-const WAIT: Duration = Duration::from_secs(2);
 /// How much later than it should a record may go.
 const LATE: Duration = Duration::from_secs(3_600);
 /// Records of the tenant that are opened.
@@ -97,8 +95,10 @@ impl Topics<'_> {
     async fn oldest(&self, partition: TopicPartition) -> Result<Option<Timestamp>, ProveError> {
         let log = &self.prover.ports.log;
         let first = FetchLimit { records: 1, bytes: 1 };
-        let fetch = || log.fetch(partition, 0, first, Duration::from_millis(1));
-        Ok(read(&self.prover.ports.metrics, fetch).await?.first().map(|record| record.at))
+        Ok(read(&self.prover.ports.metrics, || log.look(partition, 0, first))
+            .await?
+            .first()
+            .map(|record| record.at))
     }
 
     fn is_kept_too_long(&self, topic: Topic, oldest: Option<Timestamp>, kept: &mut Proof) {
@@ -127,7 +127,7 @@ impl Topics<'_> {
         let end: Offset = read(&ports.metrics, || ports.log.end(partition)).await?;
         let mut from = end.saturating_sub(self.prover.records);
         while from < end {
-            let page = read(&ports.metrics, || ports.log.fetch(partition, from, PAGE, WAIT)).await?;
+            let page = read(&ports.metrics, || ports.log.look(partition, from, PAGE)).await?;
             let Some(last) = page.last() else { break };
             from = last.offset + 1;
             for record in &page {

@@ -175,6 +175,15 @@ impl Log for Cluster {
         self.kafka.fetch(partition, from, limit, wait).await
     }
 
+    async fn look(
+        &self,
+        partition: TopicPartition,
+        from: Offset,
+        limit: FetchLimit,
+    ) -> Result<Vec<Record>, StoreError> {
+        self.kafka.look(partition, from, limit).await
+    }
+
     async fn position(&self, partition: TopicPartition) -> Result<Position, StoreError> {
         self.kafka.position(partition).await
     }

@@ -81,6 +81,8 @@ pub struct Kafka {
     names: Names,
     producer: Producer,
     reader: Reader,
+    /// Reads for who does not follow: a partition has one place that it is read at, and one who waits there.
+    beside: Reader,
     membership: Membership,
     changes: Mutex<Option<mpsc::Receiver<Change>>>,
 }
@@ -98,6 +100,7 @@ impl Kafka {
         let producer =
             Producer::new(connection.clone(), names.clone(), clock.clone(), options.max_record_bytes)?;
         let reader = Reader::new(connection, names.clone(), &group, clock.clone())?;
+        let beside = Reader::new(connection, names.clone(), &group, clock.clone())?;
         let member = membership::Options {
             member: format!("{group}.{}", connection.node),
             group,
@@ -105,7 +108,7 @@ impl Kafka {
             handover: options.handover,
         };
         let (membership, changes) = Membership::new(connection, names.clone(), &member, clock)?;
-        Ok(Self { names, producer, reader, membership, changes: Mutex::new(Some(changes)) })
+        Ok(Self { names, producer, reader, beside, membership, changes: Mutex::new(Some(changes)) })
     }
 
     /// Joins the consumer group. Only the first call is given what the group says.
@@ -201,6 +204,25 @@ impl Kafka {
         Ok(records)
     }
 
+    /// See [`heddle_schemas::ports::log::Log::look`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn look(
+        &self,
+        partition: TopicPartition,
+        from: Offset,
+        limit: FetchLimit,
+    ) -> Result<Vec<Record>, StoreError> {
+        let records = self.beside.fetch(partition, from, limit, Duration::ZERO).await?;
+        let next = records.last().map_or(from, |record| record.offset + 1);
+        // Nobody is known to go on: what is fetched ahead would be held for nobody.
+        if next >= self.beside.watermarks(partition).await?.1 {
+            self.beside.leave(partition).await;
+        }
+        Ok(records)
+    }
+
     /// See [`heddle_schemas::ports::log::Log::position`].
     ///
     /// # Errors
@@ -230,17 +252,18 @@ impl Kafka {
     /// # Errors
     /// As there.
     pub async fn snapshot(&self, partition: TopicPartition) -> Result<(Vec<Record>, Offset), StoreError> {
-        let (mut next, end) = self.reader.watermarks(partition).await?;
+        let (mut next, end) = self.beside.watermarks(partition).await?;
         let limit = FetchLimit { records: 1_024, bytes: 4 << 20 };
         let mut newest = std::collections::BTreeMap::new();
         while next < end {
-            let records = self.reader.fetch(partition, next, limit, Duration::ZERO).await?;
+            let records = self.beside.fetch(partition, next, limit, Duration::ZERO).await?;
             let Some(last) = records.last() else { break };
             next = last.offset + 1;
             for record in records {
                 newest.insert(record.key.clone(), record);
             }
         }
+        self.beside.leave(partition).await;
         let mut records: Vec<_> = newest.into_values().filter(|record| !record.value.is_empty()).collect();
         records.sort_unstable_by_key(|record| record.offset);
         Ok((records, next))

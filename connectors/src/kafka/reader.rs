@@ -179,10 +179,18 @@ impl Reader {
     /// Stops fetching a partition. Who waits for its records is sent away, and who asks for them anew is
     /// refused until librdkafka has let go of it.
     pub(super) fn forget(&self, partition: TopicPartition) {
-        let Some(slot) = self.lock().remove(&partition) else { return };
-        slot.over.notify_waiters();
+        drop(tokio::spawn(self.leave(partition)));
+    }
+
+    /// As [`Reader::forget`], and waits until it is done: who asks after that is served.
+    pub(super) fn leave(&self, partition: TopicPartition) -> impl Future<Output = ()> + Send + use<> {
+        let slot = self.lock().remove(&partition);
+        if let Some(slot) = &slot {
+            slot.over.notify_waiters();
+        }
         let (consumer, list) = (self.consumer.clone(), self.list(partition, KafkaOffset::Invalid));
-        tokio::spawn(async move {
+        async move {
+            let Some(slot) = slot else { return };
             let mut reading = slot.reading.lock().await;
             reading.over = true;
             reading.cursor = None;
@@ -191,7 +199,7 @@ impl Reader {
             {
                 tracing::warn!(%error, %partition, "kafka goes on fetching what nobody reads");
             }
-        });
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<TopicPartition, Arc<Slot>>> {

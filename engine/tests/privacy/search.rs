@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::time::Duration;
 
 use aho_corasick::AhoCorasick;
 use heddle_schemas::ports::log::{FetchLimit, Log};
@@ -82,7 +81,7 @@ pub(crate) async fn topic(log: &dyn Log, topic: Topic, searched: &mut Searched) 
         let partition = TopicPartition { topic, partition };
         let (mut next, end) = (0, log.end(partition).await.unwrap());
         while next < end {
-            let page = log.fetch(partition, next, limit, Duration::from_secs(1)).await.unwrap();
+            let page = log.look(partition, next, limit).await.unwrap();
             let Some(last) = page.last() else { break };
             next = last.offset + 1;
             for record in &page {

@@ -145,6 +145,20 @@ pub trait Log: Send + Sync + 'static {
         wait: Duration,
     ) -> Result<Vec<Record>, StoreError>;
 
+    /// Reads what is there from `from` on, without waiting and beside whoever follows the partition: for audits and
+    /// searches. None where nothing is.
+    ///
+    /// # Errors
+    /// As [`Log::fetch`].
+    async fn look(
+        &self,
+        partition: TopicPartition,
+        from: Offset,
+        limit: FetchLimit,
+    ) -> Result<Vec<Record>, StoreError> {
+        self.fetch(partition, from, limit, Duration::ZERO).await
+    }
+
     /// How far the partition has been acknowledged.
     ///
     /// # Errors
