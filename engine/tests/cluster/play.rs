@@ -28,6 +28,9 @@ const ASLEEP: Duration = Duration::from_secs(12);
 const OWNED: Duration = Duration::from_secs(60);
 /// How long it may take until people are answered again.
 const RECOVERED: Duration = Duration::from_secs(90);
+/// How long a customer waits for an answer. A database that was killed answers slowly for a minute or two on a small
+/// machine, and what came meanwhile waits for it.
+const PATIENCE: Duration = Duration::from_secs(400);
 /// How long a scene goes on when its fault is over.
 const AFTER: Duration = Duration::from_secs(2);
 
@@ -147,7 +150,7 @@ impl Play {
             // people with few questions make more load than few with many.
             customers: NonZeroUsize::new(60 * scenes).unwrap(),
             questions: NonZeroUsize::new(4).unwrap(),
-            patience: Some(Duration::from_secs(400)),
+            patience: Some(PATIENCE),
             // About as long as the scenes last: a fault that nobody asks anything through shows nothing.
             start: Duration::from_secs(18) * u32::try_from(scenes).unwrap(),
             think: Duration::from_millis(100)..Duration::from_millis(1_000),
@@ -264,7 +267,7 @@ impl Play {
 
     /// Everybody is answered, everything is counted.
     pub(crate) async fn end(mut self) {
-        let done = tokio::time::timeout(Duration::from_secs(180), self.customers.done()).await;
+        let done = tokio::time::timeout(PATIENCE + AFTER, self.customers.done()).await;
         if done.is_err() {
             for (name, running) in ('a'..).zip(&self.running) {
                 let Some(running) = running else { continue };
