@@ -115,8 +115,11 @@ pub async fn page(
     tenant: &TenantId,
     after: Option<&Key>,
 ) -> Result<Page<Erasure>, StoreError> {
-    let from = after.map(|key| [key.row(), &[0]].concat().into()).unwrap_or_default();
-    let scan = Scan { from, ..Scan::first(Partition::erasures(tenant), PAGE) };
+    let scan = Scan::first(Partition::erasures(tenant), PAGE);
+    let scan = match after {
+        Some(row) => scan.behind(row),
+        None => scan,
+    };
     let rows = read(&ports.metrics, || ports.state.scan(&scan)).await?;
     let items = rows.iter().map(|(key, stored)| readable(key, stored)).collect::<Result<_, _>>()?;
     let full = rows.len() == PAGE;
@@ -128,16 +131,13 @@ async fn all(ports: &Ports, partition: Partition) -> Result<Vec<(Key, Erasure)>,
     let mut scan = Scan::first(partition, PAGE);
     loop {
         let page = read(&ports.metrics, || ports.state.scan(&scan)).await?;
-        let last = page.last().map(|(key, _)| key.clone());
-        let full = page.len() == PAGE;
+        let next = scan.next(&page);
         for (key, stored) in page {
             let erasure = readable(&key, &stored)?;
             erasures.push((key, erasure));
         }
-        match last {
-            Some(last) if full => scan.from = [last.row(), &[0]].concat().into(),
-            _ => return Ok(erasures),
-        }
+        let Some(next) = next else { return Ok(erasures) };
+        scan = next;
     }
 }
 

@@ -95,7 +95,7 @@ pub struct Options {
     pub sweep_page: NonZeroUsize,
     /// Up to which age a message is answered.
     pub answer_within: Duration,
-    /// How long the log keeps records; zero where no tenant is to be held against it.
+    /// How old a record of the log that has been worked off becomes; zero where no tenant is to be held against it.
     pub oldest_record: Duration,
     /// How long markers of seen messages and journals of sends are kept: longer than any redelivery.
     pub marker_ttl: Duration,

@@ -159,12 +159,10 @@ async fn all(ports: &Ports, kind: u8) -> Result<Vec<(Key, Bytes)>, StoreError> {
     };
     loop {
         let page = read(&ports.metrics, || ports.state.scan(&scan)).await?;
-        let full = page.len() == PAGE;
+        let next = scan.next(&page);
         rows.extend(page);
-        match rows.last() {
-            Some((last, _)) if full => scan.from = [last.row(), &[0]].concat().into(),
-            _ => return Ok(rows),
-        }
+        let Some(next) = next else { return Ok(rows) };
+        scan = next;
     }
 }
 

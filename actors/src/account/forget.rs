@@ -102,12 +102,11 @@ impl Account {
     ) -> Result<Vec<(Key, OutboundId)>, ActorProcessingErr> {
         let ports = &self.context.ports;
         let mut found = Vec::new();
-        let mut from = Bytes::from_static(&[BACKLOG_QUEUED]);
+        let from = Bytes::from_static(&[BACKLOG_QUEUED]);
+        let mut scan = Scan { from, ..Scan::first(Partition::backlog(&self.key), PAGE) };
         loop {
-            let scan = Scan { from, ..Scan::first(Partition::backlog(&self.key), PAGE) };
             let page = read(&ports.metrics, || ports.state.scan(&scan)).await?;
-            let last = page.last().map(|(key, _)| key.clone());
-            let full = page.len() == PAGE;
+            let next = scan.next(&page);
             for (key, stored) in page {
                 let Ok(record) = decode::<OutboundRecord>(&stored) else { continue };
                 let is_before = backlog_row(&key).is_some_and(|offset| offset < before);
@@ -118,10 +117,8 @@ impl Account {
                     found.push((key, send.id));
                 }
             }
-            match last {
-                Some(last) if full => from = [last.row(), &[0]].concat().into(),
-                _ => return Ok(found),
-            }
+            let Some(next) = next else { return Ok(found) };
+            scan = next;
         }
     }
 }

@@ -1,6 +1,5 @@
 //! What is kept of a conversation, opened, for whom it is about: a page at a time, however long it is.
 
-use bytes::Bytes;
 use heddle_schemas::content::{Address, Content};
 use heddle_schemas::id::{ConversationId, OutboundId, TurnId};
 use heddle_schemas::ports::keys::{KeysError, Missing, aad};
@@ -203,8 +202,11 @@ async fn page<T>(
     after: Option<&Key>,
     open: impl Fn(&Key, &[u8]) -> Result<Option<T>, ThreadError>,
 ) -> Result<Page<T>, ThreadError> {
-    let from = after.map(|key| Bytes::from([key.row(), &[0]].concat())).unwrap_or_default();
-    let scan = Scan { from, ..Scan::first(partition, PAGE) };
+    let scan = Scan::first(partition, PAGE);
+    let scan = match after {
+        Some(row) => scan.behind(row),
+        None => scan,
+    };
     let rows = read(&ports.metrics, || ports.state.scan(&scan)).await?;
     let mut items = Vec::new();
     for (key, stored) in &rows {

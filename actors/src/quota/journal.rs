@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
 use heddle_schemas::id::{ChunkId, TenantId};
 use heddle_schemas::ports::state::{Scan, State, StoreError, Write};
 use heddle_schemas::record::encode;
@@ -107,11 +106,7 @@ pub(super) async fn sum(
                 *sum = sum.plus(totals);
             }
         }
-        match rows.last() {
-            Some((last, _)) if rows.len() == PAGE => {
-                scan.from = Bytes::from([last.row(), &[0]].concat());
-            }
-            _ => return Ok(days),
-        }
+        let Some(next) = scan.next(&rows) else { return Ok(days) };
+        scan = next;
     }
 }

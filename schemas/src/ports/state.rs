@@ -115,17 +115,19 @@ impl Scan {
         Self { partition, from: Bytes::new(), to: None, limit, reverse: true }
     }
 
-    /// Has a scan from the beginning go on behind the page it has brought; false when that was the last one.
+    /// The same from behind a row on.
     #[must_use]
-    pub fn go_on(&mut self, page: &[(Key, Bytes)]) -> bool {
-        match page.last() {
-            Some((last, _)) if page.len() >= self.limit => {
-                // The first row after it.
-                self.from = [last.row(), &[0]].concat().into();
-                true
-            }
-            _ => false,
-        }
+    pub fn behind(self, row: &Key) -> Self {
+        // The first name after it.
+        Self { from: [row.row(), &[0]].concat().into(), ..self }
+    }
+
+    /// The scan of the page behind this one, which a scan from the beginning has brought; `None` when that was the
+    /// last one.
+    #[must_use]
+    pub fn next(self, page: &[(Key, Bytes)]) -> Option<Self> {
+        let (last, _) = page.last().filter(|_| page.len() >= self.limit)?;
+        Some(self.behind(last))
     }
 }
 
