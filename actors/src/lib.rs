@@ -1,50 +1,31 @@
-//! Who decides in Heddle: tenant, conversation and account, as pure state machines with actors around them.
+//! The decisions of Heddle: tenant, conversation and account as pure state machines with actors around them.
 //!
 //! Everything outside is reached through the ports of `heddle-schemas`; this crate never names an
 //! implementation. What one record does is decided without IO and tested without a runtime.
 //!
 //! # Layout
 //! - [`system`]: starts and stops everything below on one node.
-//! - [`ports`]: the ports and options that the actors share.
-//! - [`tenants`]: the configuration of all tenants, tailed from the log; [`tenant`]: the actor that shares
-//!   a tenant's turns out.
-//! - [`consent`]: what contacts consented to and opted out of.
-//! - [`reception`]: the way in, from a channel's events to durable records; [`identity`]: who a contact is.
-//! - [`ingress`]: the same way in for what third-party connectors publish.
-//! - [`partition`]: one partition of inbound or outbound: fetches, delivers in order, wakes what is due.
-//! - [`agenda`]: the durable timer's window in memory.
+//! - [`ports`]: how actors reach everything outside; [`context`]: the node's services that they share;
+//!   [`options`]: their limits and policies; [`random`]: injected randomness.
+//! - [`intake`]: what channels and connectors say becomes durable records of conversations.
+//! - [`partition`]: one partition of inbound or outbound: fetches, delivers in order, wakes what is due, commits.
 //! - [`conversation`]: applies what a conversation receives and decides its turns.
-//! - [`tools`]: what an agent may do beside talking; [`quota`]: what a tenant may use in a month.
-//! - [`sweep`]: applies changed retention to rows that are there.
-//! - [`erasure`]: erasures of contacts, and how far they have come; [`removal`]: deletions of tenants;
-//!   [`housekeeping`]: who sees to it that they go on.
-//! - [`audit`]: who did what, when and why; [`security`]: what looks like an attack.
-//! - [`promises`]: whether what is promised holds, by what is stored.
 //! - [`account`]: the only sender: paces, journals, settles.
-//! - [`publish`]: records on their way out; [`commit`]: writes a batch until it is written;
-//!   [`metrics`]: what operators watch.
+//! - [`tenant`]: configuration, fair share of turns, quota.
+//! - [`privacy`]: erasure, tenant deletion, retention, verification, audit log, security signals.
+//! - [`leader`]: the background work that one node does for all.
+//! - [`metrics`]: what operators watch.
 
 pub mod account;
-pub mod agenda;
-pub mod audit;
-pub mod commit;
-pub mod consent;
+pub mod context;
 pub mod conversation;
-pub mod erasure;
-pub mod housekeeping;
-pub mod identity;
-pub mod ingress;
+pub mod intake;
+pub mod leader;
 pub mod metrics;
+pub mod options;
 pub mod partition;
 pub mod ports;
-pub mod promises;
-pub mod publish;
-pub mod quota;
-pub mod reception;
-pub mod removal;
-pub mod security;
-pub mod sweep;
+pub mod privacy;
+pub mod random;
 pub mod system;
 pub mod tenant;
-pub mod tenants;
-pub mod tools;

@@ -1,11 +1,8 @@
-//! The ports and options that the actors of a node share.
+//! The ports through which actors reach everything outside: log, state, keys, channels, models, time.
 
 use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
-use std::time::Duration;
 
-use heddle_schemas::config;
 use heddle_schemas::id::ChannelKind;
 use heddle_schemas::ports::calendar::Calendar;
 use heddle_schemas::ports::channel::Channel;
@@ -16,20 +13,13 @@ use heddle_schemas::ports::log::Log;
 use heddle_schemas::ports::responder::Responder;
 use heddle_schemas::ports::state::State;
 use heddle_schemas::tenant::Tenant;
-use heddle_schemas::time::Timestamp;
 
 use crate::metrics::Metrics;
-use crate::quota::Quotas;
-use crate::reception::WayIn;
-use crate::security::Security;
-use crate::tenant::TenantActors;
-use crate::tenants::Tenants;
+use crate::privacy::security::Security;
+use crate::random::Random;
 
 /// Chooses the responder of a tenant.
 pub type Responders = Arc<dyn Fn(&Tenant) -> Arc<dyn Responder> + Send + Sync>;
-
-/// Sixteen random bytes, from a source that tests seed.
-pub type Random = Arc<dyn Fn() -> [u8; 16] + Send + Sync>;
 
 /// What the actors reach the outside through. Cheap to clone.
 #[derive(Clone)]
@@ -56,123 +46,4 @@ pub struct Ports {
     pub metrics: Arc<Metrics>,
     /// What looks like an attack.
     pub security: Arc<Security>,
-}
-
-/// What the actors may use, and their policies.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Records of a partition in work at once.
-    pub permits_per_partition: NonZeroUsize,
-    /// Residents of a partition in memory.
-    pub residents_per_partition: NonZeroUsize,
-    /// Agenda entries of a partition in memory.
-    pub agenda_window: NonZeroUsize,
-    /// Of those, how many of one tenant are in work at once; fewer where many tenants have some.
-    pub woken_per_tenant: NonZeroUsize,
-    /// After how long without work a resident leaves memory.
-    pub passivate_after: Duration,
-    /// The longest call to a channel.
-    pub send_timeout: Duration,
-    /// The longest wait for a responder.
-    pub answer_timeout: Duration,
-    /// How long a turn may wait for its tenant's share before the fallback is said.
-    pub answer_deadline: Duration,
-    /// How long a status is waited for after an interrupted send.
-    pub unknown_wait: Duration,
-    /// How long a stopped account waits before it tries one message.
-    pub stopped_probe: Duration,
-    /// Turns of one tenant in work at once.
-    pub turns_per_tenant: NonZeroUsize,
-    /// Messages of an account in memory; more wait in the state store.
-    pub account_queue: NonZeroUsize,
-    /// Calls of an account under way at once.
-    pub account_calls: NonZeroUsize,
-    /// How long a shutdown waits for what is in work.
-    pub drain: Duration,
-    /// Rows that a sweep of changed retention looks at in a second at most.
-    pub sweep_rows_per_second: NonZeroU32,
-    /// Rows that a sweep looks at before it writes down how far it has come.
-    pub sweep_page: NonZeroUsize,
-    /// Up to which age a message is answered.
-    pub answer_within: Duration,
-    /// How old a record of the log that has been worked off becomes; zero where no tenant is to be held against it.
-    pub oldest_record: Duration,
-    /// How long markers of seen messages and journals of sends are kept: longer than any redelivery.
-    pub marker_ttl: Duration,
-    /// The region that log and state are in.
-    pub region: String,
-}
-
-impl Options {
-    /// The options that a configuration asks for.
-    #[must_use]
-    pub fn of(config: &config::Config) -> Self {
-        let engine = &config.engine;
-        let partitions = config.log.partitions.get() as usize;
-        let share = NonZeroUsize::new(engine.max_conversations.get().div_ceil(partitions));
-        Self {
-            permits_per_partition: engine.permits_per_partition,
-            residents_per_partition: share.unwrap_or(NonZeroUsize::MIN),
-            passivate_after: engine.passivate_after,
-            send_timeout: engine.send_timeout,
-            unknown_wait: engine.unknown_wait,
-            turns_per_tenant: engine.turns_per_tenant,
-            woken_per_tenant: engine.woken_per_tenant,
-            drain: engine.drain,
-            answer_deadline: engine.answer_deadline,
-            answer_within: engine.answer_within,
-            sweep_rows_per_second: engine.sweep_rows_per_second,
-            oldest_record: config.log.oldest_record(),
-            region: config.node.region.clone(),
-            ..Self::default()
-        }
-    }
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        let engine = config::Engine::default();
-        Self {
-            permits_per_partition: engine.permits_per_partition,
-            residents_per_partition: engine.max_conversations,
-            agenda_window: const { NonZeroUsize::new(16_384).unwrap() },
-            woken_per_tenant: engine.woken_per_tenant,
-            passivate_after: engine.passivate_after,
-            send_timeout: engine.send_timeout,
-            answer_timeout: Duration::from_secs(60),
-            answer_deadline: engine.answer_deadline,
-            unknown_wait: engine.unknown_wait,
-            stopped_probe: Duration::from_secs(300),
-            turns_per_tenant: engine.turns_per_tenant,
-            account_queue: const { NonZeroUsize::new(256).unwrap() },
-            account_calls: const { NonZeroUsize::new(64).unwrap() },
-            drain: engine.drain,
-            answer_within: engine.answer_within,
-            sweep_rows_per_second: engine.sweep_rows_per_second,
-            sweep_page: const { NonZeroUsize::new(500).unwrap() },
-            oldest_record: Duration::ZERO,
-            // Ten days: WhatsApp retries webhooks for seven, and a day each for the log and the dlq.
-            marker_ttl: Duration::from_secs(10 * 86_400),
-            region: config::Node::default().region,
-        }
-    }
-}
-
-/// Everything a resident needs of its node. Cheap to clone.
-#[derive(Clone)]
-pub struct Context {
-    /// The ports.
-    pub ports: Ports,
-    /// The options.
-    pub options: Arc<Options>,
-    /// The tenants.
-    pub tenants: Arc<Tenants>,
-    /// Who shares out the tenants' turns.
-    pub turns: Arc<TenantActors>,
-    /// Since when the node runs.
-    pub started: Timestamp,
-    /// What the tenants may use.
-    pub quotas: Arc<Quotas>,
-    /// How long webhooks have been taken in.
-    pub way_in: Arc<WayIn>,
 }

@@ -16,16 +16,19 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::account::Accounts;
+use crate::context::Context;
 use crate::conversation::Conversations;
-use crate::housekeeping;
-use crate::ingress::Ingress;
+use crate::intake::connector::Ingress;
+use crate::intake::gate::IntakeGate;
+use crate::intake::webhook::Reception;
+use crate::leader;
+use crate::options::Options;
 use crate::partition::{Partition, PartitionMessage, Resident};
-use crate::ports::{Context, Options, Ports};
-use crate::quota::Quotas;
-use crate::reception::{Reception, WayIn};
-use crate::sweep::{self, Inhabited, Sweeper};
-use crate::tenant::TenantActors;
-use crate::tenants::{Tenants, TenantsError};
+use crate::ports::Ports;
+use crate::privacy::sweep::{self, Inhabited, Sweeper};
+use crate::tenant::configuration::{Tenants, TenantsError};
+use crate::tenant::quota::Quotas;
+use crate::tenant::turns::TenantActors;
 
 /// The pause before a failed partition is started anew.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -37,7 +40,7 @@ pub struct System {
     /// The way in for what channels say.
     pub reception: Arc<Reception>,
     /// Whether webhooks are being taken in; whoever serves them says so here.
-    pub way_in: Arc<WayIn>,
+    pub intake_gate: Arc<IntakeGate>,
     orders: mpsc::Sender<Order>,
     running: JoinHandle<()>,
     following: JoinSet<()>,
@@ -81,21 +84,21 @@ impl System {
         for (partition, next) in followed {
             following.spawn(tenants.clone().follow(partition, next));
         }
-        let way_in = WayIn::new(ports.clock.clone());
-        let reception = Arc::new(Reception::new(ports.clone(), way_in.clone()));
+        let intake_gate = IntakeGate::new(ports.clock.clone());
+        let reception = Arc::new(Reception::new(ports.clone(), intake_gate.clone()));
         let quotas = Quotas::new(ports.clone());
         following.spawn(quotas.clone().tidy(tenants.clone()));
         following.spawn(ports.security.clone().run(ports.log.clone()));
         let (keeps_house, ours) = watch::channel(false);
-        following.spawn(housekeeping::run(ports.clone(), tenants.clone(), ours));
-        following.spawn(housekeeping::close_indexes(ports.clone(), tenants.clone()));
+        following.spawn(leader::run(ports.clone(), tenants.clone(), ours));
+        following.spawn(leader::close_indexes(ports.clone(), tenants.clone()));
         let context = Context {
             turns: TenantActors::new(options.turns_per_tenant),
             started: ports.clock.now(),
             quotas: quotas.clone(),
             options: Arc::new(options),
             tenants: tenants.clone(),
-            way_in: way_in.clone(),
+            intake_gate: intake_gate.clone(),
             ports,
         };
         let inhabited = sweep::Running::default();
@@ -114,7 +117,7 @@ impl System {
             supervisor.run(receiver).await;
             drop(running_on);
         });
-        Ok(Self { tenants, reception, way_in, orders, running, following, over })
+        Ok(Self { tenants, reception, intake_gate, orders, running, following, over })
     }
 
     /// Waits until nothing can be worked off any more though nobody has asked for that: the log has closed to
@@ -127,7 +130,7 @@ impl System {
     /// Takes no more records, waits for what is in work, and stops. Returns whether all of it was finished
     /// in time; what was not is taken up again by the next owner.
     pub async fn drain(self) -> bool {
-        self.way_in.set_open(false);
+        self.intake_gate.set_open(false);
         let (done, drained) = oneshot::channel();
         if self.orders.send(Order::Drain(done)).await.is_err() {
             return false;
@@ -178,7 +181,7 @@ impl Supervisor {
                     }
                     Err(StoreError::Closed) => {
                         tracing::error!("the log has closed to this node; it works off nothing any more");
-                        self.context.way_in.set_open(false);
+                        self.context.intake_gate.set_open(false);
                         self.kill().await;
                         return;
                     }
@@ -217,7 +220,7 @@ impl Supervisor {
         }
         while leaving.join_next().await.is_some() {}
         self.restart();
-        self.keeps_house.send_replace(self.owned.contains_key(&housekeeping::HOUSE));
+        self.keeps_house.send_replace(self.owned.contains_key(&leader::HOUSE));
         for topic in Topic::CONSUMED {
             let owned = self.owned.keys().filter(|partition| partition.topic == topic).count();
             self.context.ports.metrics.owned(topic, owned);

@@ -23,13 +23,16 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use clap::Args;
 use hdrhistogram::Histogram;
+use heddle_actors::intake::gate::IntakeGate;
+use heddle_actors::intake::webhook::Reception;
 use heddle_actors::metrics::Metrics;
-use heddle_actors::ports::{Options, Ports, Random};
-use heddle_actors::reception::{Reception, WayIn};
-use heddle_actors::security::Security;
-use heddle_actors::security::keys::WatchedKeys;
+use heddle_actors::options::Options;
+use heddle_actors::ports::Ports;
+use heddle_actors::privacy::security::Security;
+use heddle_actors::privacy::security::keys::WatchedKeys;
+use heddle_actors::random::Random;
 use heddle_actors::system::System;
-use heddle_actors::tenants::Tenants;
+use heddle_actors::tenant::configuration::Tenants;
 use heddle_connectors::clock::SystemClock;
 use heddle_connectors::keys::{Entropy as _, EnvelopeKeys, MasterKey, SystemEntropy};
 use heddle_connectors::memory::{MemoryCalendar, MemoryKnowledge};
@@ -225,7 +228,7 @@ impl Turns {
              [quota]\nmessages_per_month = 1000000000000\ntokens_per_month = 1000000000000\n{more}",
         ))?;
         let tenant = tenants.apply(tenant).await?;
-        let reception = Arc::new(Reception::new(ports.clone(), WayIn::new(ports.clock.clone())));
+        let reception = Arc::new(Reception::new(ports.clone(), IntakeGate::new(ports.clock.clone())));
         Ok(Self { asked, log, ports, tenant, reception, syncs, options })
     }
 

@@ -12,14 +12,15 @@ pub mod rights;
 
 use std::sync::Arc;
 
-use heddle_actors::audit::{AuditError, AuditLog};
-use heddle_actors::consent;
 use heddle_actors::conversation::thread::ThreadError;
-use heddle_actors::identity::{Identity, IdentityError};
+use heddle_actors::intake::consent;
+use heddle_actors::intake::identity::{Identity, IdentityError};
+use heddle_actors::partition::publish;
 use heddle_actors::ports::Ports;
-use heddle_actors::security::Sighting;
-use heddle_actors::tenants::{Tenants, TenantsError};
-use heddle_actors::{publish, quota};
+use heddle_actors::privacy::audit_log::{AuditError, AuditLog};
+use heddle_actors::privacy::security::Sighting;
+use heddle_actors::tenant::configuration::{Tenants, TenantsError};
+use heddle_actors::tenant::quota;
 use heddle_connectors::keys::EnvelopeKeys;
 use heddle_connectors::knowledge::extract::File;
 use heddle_connectors::knowledge::extract::process::{Extractor, Place};

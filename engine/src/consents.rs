@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use heddle_actors::consent::{self, Statement};
+use heddle_actors::intake::consent::{self, Statement};
 use heddle_schemas::consent::{Category, ContactRecord, Evidence, How, Says, Standing};
 use heddle_schemas::id::{ContactId, MessageKey, TenantId};
 use heddle_schemas::ports::keys::{KeysError, TenantCipher};

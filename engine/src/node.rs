@@ -9,11 +9,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use heddle_actors::metrics::Metrics as ActorMetrics;
-use heddle_actors::ports::{Options, Ports, Random};
-use heddle_actors::security::Security;
-use heddle_actors::security::keys::WatchedKeys;
+use heddle_actors::options::Options;
+use heddle_actors::ports::Ports;
+use heddle_actors::privacy::security::Security;
+use heddle_actors::privacy::security::keys::WatchedKeys;
+use heddle_actors::random::Random;
 use heddle_actors::system::System;
-use heddle_actors::tenants::{Tenants, TenantsError};
+use heddle_actors::tenant::configuration::{Tenants, TenantsError};
 use heddle_connectors::calendar::{GoogleCalendar, google};
 use heddle_connectors::channels::whatsapp::{self, WhatsApp};
 use heddle_connectors::clock::SystemClock;
@@ -185,7 +187,7 @@ impl Node {
         Administration::new(tenants, ports, keys, files, letters, proving)
     }
 
-    /// Starts the actors. Webhooks are not taken in before [`heddle_actors::reception::WayIn::set_open`].
+    /// Starts the actors. Webhooks are not taken in before [`heddle_actors::intake::webhook::IntakeGate::set_open`].
     ///
     /// # Errors
     /// When the tenants cannot be read, such as under a wrong master key.

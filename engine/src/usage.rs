@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use heddle_actors::quota;
-use heddle_actors::quota::amounts::{Amounts, Totals};
+use heddle_actors::tenant::quota;
+use heddle_actors::tenant::quota::amounts::{Amounts, Totals};
 use heddle_schemas::money::Money;
 use heddle_schemas::zone::{Date, Month};
 use schemars::JsonSchema;

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use heddle_actors::audit::{AuditError, AuditLog};
 use heddle_actors::ports::Ports;
+use heddle_actors::privacy::audit_log::{AuditError, AuditLog};
 use heddle_connectors::keys::{EnvelopeKeys, MasterKey, Options as KeyOptions};
 use heddle_connectors::memory::responder::Response;
 use heddle_connectors::memory::{

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use heddle_actors::consent::standing;
-use heddle_actors::identity::Identity;
-use heddle_actors::ports::{Options, Ports};
-use heddle_actors::publish;
+use heddle_actors::intake::consent::standing;
+use heddle_actors::intake::identity::Identity;
+use heddle_actors::options::Options;
+use heddle_actors::partition::publish;
+use heddle_actors::ports::Ports;
 use heddle_actors::system::System;
 use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
 use heddle_connectors::memory::channel::{OPT_OUT, Reply, Sending};

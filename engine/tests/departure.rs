@@ -13,9 +13,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use heddle_actors::audit::AuditLog;
-use heddle_actors::promises::Prover;
-use heddle_actors::{consent, erasure, removal};
+use heddle_actors::intake::consent;
+use heddle_actors::privacy::audit_log::AuditLog;
+use heddle_actors::privacy::erasure;
+use heddle_actors::privacy::tenant_deletion;
+use heddle_actors::privacy::verification::Prover;
 use heddle_schemas::audit::{Outcome, What};
 use heddle_schemas::consent::{Category, How, Says};
 use heddle_schemas::id::{ChannelKind, ContactId, MessageKey, TenantId};
@@ -95,14 +97,14 @@ impl World {
         let (ports, tenants) = self.with(|node| (node.ports.clone(), node.system.tenants.clone()));
         let id = acme().id;
         tokio::select! {
-            asked = removal::ask(&ports, &tenants, &id, 1) => drop(asked.unwrap()),
+            asked = tenant_deletion::ask(&ports, &tenants, &id, 1) => drop(asked.unwrap()),
             () = self.died.notified() => self.restart().await,
         }
     }
 
     async fn removal(&self) -> Option<Removal> {
         let ports = self.with(|node| node.ports.clone());
-        removal::find(&ports, &acme().id).await.unwrap()
+        tenant_deletion::find(&ports, &acme().id).await.unwrap()
     }
 
     async fn completed(&self) -> Removal {

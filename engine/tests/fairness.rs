@@ -13,7 +13,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use heddle_actors::ports::Options;
+use heddle_actors::options::Options;
 use heddle_actors::system::System;
 use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
 use heddle_connectors::memory::channel::Sending;

@@ -12,8 +12,8 @@ use std::ops::Deref;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use heddle_actors::erasure;
-use heddle_actors::identity::Identity;
+use heddle_actors::intake::identity::Identity;
+use heddle_actors::privacy::erasure;
 use heddle_schemas::content::Address;
 use heddle_schemas::erasure::Erasure;
 use heddle_schemas::id::{AccountId, ChannelKind, ContactId, OutboundId};

@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use heddle_actors::ports::{Options, Ports};
+use heddle_actors::options::Options;
+use heddle_actors::ports::Ports;
 use heddle_actors::system::System;
-use heddle_actors::tenants::Tenants;
+use heddle_actors::tenant::configuration::Tenants;
 use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
 use heddle_connectors::memory::{
     Fault, MemoryDisk, MemoryStore, Options as StoreOptions, Outcome, ScriptedChannel, TokioClock,

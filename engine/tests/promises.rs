@@ -12,12 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use heddle_actors::audit::AuditLog;
-use heddle_actors::identity::Identity;
-use heddle_actors::ports::{Options, Ports};
-use heddle_actors::promises::Prover;
+use heddle_actors::intake::identity::Identity;
+use heddle_actors::options::Options;
+use heddle_actors::partition::publish;
+use heddle_actors::ports::Ports;
+use heddle_actors::privacy::audit_log::AuditLog;
+use heddle_actors::privacy::erasure;
+use heddle_actors::privacy::verification::Prover;
 use heddle_actors::system::System;
-use heddle_actors::{erasure, publish};
 use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
 use heddle_connectors::memory::responder::Response;
 use heddle_connectors::memory::{
@@ -86,7 +88,7 @@ impl World {
         let channel = Arc::new(ScriptedChannel::default());
         let ports = in_memory::ports(store, of_actors, clock.clone(), channel, Arc::new(responder));
         let system = System::start(ports.clone(), Options::default()).await.unwrap();
-        system.way_in.set_open(true);
+        system.intake_gate.set_open(true);
         let acme = system.tenants.apply(tenant("acme", "1")).await.unwrap();
         system.tenants.apply(tenant("beta", "2")).await.unwrap();
         let none = ContactId::from_bytes([0; 16]);

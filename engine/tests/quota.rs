@@ -20,8 +20,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use heddle_actors::ports::Ports;
-use heddle_actors::quota::amounts::{Amounts, Totals};
-use heddle_actors::quota::{self, ChunkOf, QuotaError, Quotas};
+use heddle_actors::tenant::quota::amounts::{Amounts, Totals};
+use heddle_actors::tenant::quota::{self, ChunkOf, QuotaError, Quotas};
 use heddle_connectors::keys::{EnvelopeKeys, MasterKey, Options as KeyOptions};
 use heddle_connectors::memory::{
     Fault, MemoryDisk, MemoryStore, Options, Outcome, ScriptedChannel, ScriptedResponder, TokioClock,

@@ -11,9 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use heddle_actors::ports::{Options, Ports};
+use heddle_actors::options::Options;
+use heddle_actors::partition::publish;
+use heddle_actors::ports::Ports;
 use heddle_actors::system::System;
-use heddle_actors::{publish, quota};
+use heddle_actors::tenant::quota;
 use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
 use heddle_connectors::memory::calendar::{CalendarAnswer, CalendarCall, CalendarReply};
 use heddle_connectors::memory::responder::Response;

@@ -17,8 +17,8 @@ use ractor::ActorRef;
 use super::send::{Item, Origin};
 use super::state::AccountState;
 use super::{Account, AccountMessage};
-use crate::commit::{commit, read};
 use crate::partition::PartitionMessage;
+use crate::partition::commit::{commit, read};
 
 /// Rows of the backlog that are counted at once when it starts.
 const COUNTED_AT_ONCE: usize = 1024;

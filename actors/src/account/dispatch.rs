@@ -68,7 +68,7 @@ impl Account {
             return Ok(());
         };
         state.pace.set(config.messages_per_second);
-        let received = self.context.way_in.take_received(&self.key);
+        let received = self.context.intake_gate.take_received(&self.key);
         if received > 0 {
             state.pace.received(received, now);
         }
@@ -173,7 +173,7 @@ impl Account {
                 let record = decode::<OutboundRecord>(&item.stored);
                 state.queue.hold(contact, id);
                 if let Ok(record) = record {
-                    let since = self.context.way_in.open_for();
+                    let since = self.context.intake_gate.open_for();
                     state.unknown.insert(id, Unknown { item: record, stored: item.stored, since });
                 }
                 self.home.tell(PartitionMessage::Armed { due, key: self.key.clone() });

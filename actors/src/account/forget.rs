@@ -13,8 +13,8 @@ use super::Account;
 use super::backlog::backlog_row;
 use super::send::{Item, Journal, Origin};
 use super::state::AccountState;
-use crate::commit::read;
 use crate::partition::Receipt;
+use crate::partition::commit::read;
 
 /// Rows of the backlog that are looked through at once.
 const PAGE: usize = 512;

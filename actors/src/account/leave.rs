@@ -7,9 +7,9 @@ use ractor::ActorProcessingErr;
 
 use super::state::{AccountState, Backlog};
 use super::{Account, Leave};
-use crate::commit::read;
 use crate::partition::Receipt;
-use crate::removal;
+use crate::partition::commit::read;
+use crate::privacy::tenant_deletion;
 
 /// Rows that are removed at once.
 const PAGE: usize = 512;
@@ -17,7 +17,7 @@ const PAGE: usize = 512;
 impl Account {
     /// Whether the tenant is being deleted, or has been.
     pub(super) async fn is_of_deleted(&self) -> Result<bool, StoreError> {
-        Ok(removal::find(&self.context.ports, &self.key.tenant).await?.is_some())
+        Ok(tenant_deletion::find(&self.context.ports, &self.key.tenant).await?.is_some())
     }
 
     /// Settles a record of a deleted tenant: nothing is sent.

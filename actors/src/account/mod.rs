@@ -57,12 +57,12 @@ use self::pacing::{Pace, Pairs};
 use self::queue::Queue;
 use self::send::{Ended, Item, Origin};
 use self::state::{AccountState, Backlog, Unknown};
-use crate::agenda::Entry;
-use crate::commit::{commit, read};
+use crate::context::Context;
+use crate::partition::agenda::Entry;
+use crate::partition::commit::{commit, read};
+use crate::partition::publish;
+use crate::partition::ttl_update::TtlUpdate;
 use crate::partition::{Home, Receipt, Resident};
-use crate::ports::Context;
-use crate::publish;
-use crate::sweep::Shorter;
 
 /// Unknown sends that one account reads when it starts; it is never more than what was under way.
 const UNKNOWN_READ: usize = 100_000;
@@ -125,7 +125,7 @@ impl Resident for Accounts {
         Some(AccountMessage::Passed)
     }
 
-    fn shorten(_: Vec<Shorter>, _: oneshot::Sender<usize>) -> Option<AccountMessage> {
+    fn shorten(_: Vec<TtlUpdate>, _: oneshot::Sender<usize>) -> Option<AccountMessage> {
         // Journals and backlogs end by what has to be known of sends, not by a tenant's retention.
         None
     }
@@ -258,7 +258,7 @@ impl Account {
         let backlog = Partition::backlog(&self.key);
         let queued = Bytes::from_static(&[BACKLOG_QUEUED]);
         let unknown = Scan { to: Some(queued.clone()), ..Scan::first(backlog.clone(), UNKNOWN_READ) };
-        let since = self.context.way_in.open_for();
+        let since = self.context.intake_gate.open_for();
         for (_, stored) in read(&ports.metrics, || ports.state.scan(&unknown)).await? {
             let Ok(item) = decode::<OutboundRecord>(&stored) else { continue };
             let OutboundCommand::Send(send) = &item.command else { continue };

@@ -31,11 +31,11 @@ use heddle_schemas::time::{Day, Timestamp};
 use heddle_schemas::topic::{Offset, Topic};
 use serde::{Deserialize, Serialize};
 
-use crate::commit::{self, commit, read};
-use crate::consent::{self, Statement};
+use crate::context::Context;
+use crate::intake::consent::{self, Statement};
 use crate::partition::Receipt;
-use crate::ports::Context;
-use crate::publish;
+use crate::partition::commit::{self, commit, read};
+use crate::partition::publish;
 
 /// The journal of one send, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,10 +17,10 @@ use ractor::ActorProcessingErr;
 use super::send::{Item, Journal, Origin};
 use super::state::{AccountState, Unknown};
 use super::{Account, UNKNOWN_LOOK};
-use crate::agenda::Entry;
-use crate::commit::read;
+use crate::partition::agenda::Entry;
+use crate::partition::commit::read;
+use crate::partition::publish;
 use crate::partition::{PartitionMessage, Receipt};
-use crate::publish;
 
 impl Account {
     /// A report of the channel: settles the send it is about, if that waits for it.
@@ -93,7 +93,7 @@ impl Account {
             return Ok(());
         }
         let wait = self.context.options.unknown_wait;
-        let over = |unknown: &Unknown| self.context.way_in.waited(unknown.since) >= wait;
+        let over = |unknown: &Unknown| self.context.intake_gate.waited(unknown.since) >= wait;
         state.overdue =
             state.unknown.iter().filter(|(_, unknown)| over(unknown)).map(|(id, _)| *id).collect();
         if !state.overdue.is_empty() {

@@ -26,8 +26,8 @@ use super::head::{Corrected, Head};
 use super::thread::{EntrySaid, Row, Spent, Tally};
 use super::turn::Ended;
 use super::{Conversation, Loaded};
-use crate::quota::Hold;
-use crate::quota::amounts::Amounts;
+use crate::tenant::quota::Hold;
+use crate::tenant::quota::amounts::Amounts;
 
 /// What changes.
 pub(super) struct Draft {

@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use super::head::Head;
 use super::thread::{EntrySaid, Thread, ThreadError};
 use super::{Delivery, correct};
-use crate::commit::read;
+use crate::conversation::tools::journal;
+use crate::partition::commit::read;
 use crate::ports::Ports;
-use crate::tools::journal;
 
 /// Rows that are read at once.
 const PAGE: usize = 256;

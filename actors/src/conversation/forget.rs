@@ -13,10 +13,10 @@ use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
 use heddle_schemas::table::{Key, Partition};
 
 use super::{Conversation, ConversationState, Fault};
-use crate::commit::read;
-use crate::erasure;
+use crate::partition::commit::read;
+use crate::partition::publish;
 use crate::partition::{PartitionMessage, Receipt};
-use crate::publish;
+use crate::privacy::erasure;
 
 /// Rows that are removed at once.
 const PAGE: usize = 512;

@@ -7,12 +7,12 @@ use heddle_schemas::time::Timestamp;
 
 use super::{Conversation, ConversationState, Fault};
 use crate::partition::Receipt;
-use crate::removal;
+use crate::privacy::tenant_deletion;
 
 impl Conversation {
     /// Whether the tenant is being deleted, or has been.
     pub(super) async fn is_of_deleted(&self) -> Result<bool, Fault> {
-        Ok(removal::find(&self.context.ports, &self.id.tenant).await?.is_some())
+        Ok(tenant_deletion::find(&self.context.ports, &self.id.tenant).await?.is_some())
     }
 
     /// Deals with a record whose tenant nobody knows, or that asks to leave.

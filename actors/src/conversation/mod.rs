@@ -18,6 +18,7 @@ mod leave;
 mod seen;
 mod split;
 pub mod thread;
+pub mod tools;
 pub mod turn;
 
 use std::collections::HashMap;
@@ -53,13 +54,13 @@ use self::head::{Corrected, Head, Open, Wake};
 use self::seen::Seen;
 use self::thread::{EntrySaid, Thread, ThreadError};
 use self::turn::{Asked, Ended, Turn};
-use crate::agenda::Entry;
-use crate::commit::{commit, read};
+use crate::context::Context;
+use crate::partition::agenda::Entry;
+use crate::partition::commit::{commit, read};
+use crate::partition::publish::{self, Routes};
+use crate::partition::ttl_update::TtlUpdate;
 use crate::partition::{Home, PartitionMessage, Receipt, Resident};
-use crate::ports::Context;
-use crate::publish::{self, Routes};
-use crate::quota::amounts::Amounts;
-use crate::sweep::Shorter;
+use crate::tenant::quota::amounts::Amounts;
 
 /// How often a record that makes the conversation panic is tried.
 const TRIES: u32 = 3;
@@ -99,7 +100,7 @@ pub enum ConversationMessage {
     /// A turn has run: which, of those since the actor started.
     Ended(u64, Result<Ended, StoreError>),
     /// Rows are to end earlier; told for how many that was done.
-    Shorten(Vec<Shorter>, oneshot::Sender<usize>),
+    Shorten(Vec<TtlUpdate>, oneshot::Sender<usize>),
 }
 
 impl Resident for Conversations {
@@ -126,7 +127,7 @@ impl Resident for Conversations {
         None
     }
 
-    fn shorten(rows: Vec<Shorter>, done: oneshot::Sender<usize>) -> Option<ConversationMessage> {
+    fn shorten(rows: Vec<TtlUpdate>, done: oneshot::Sender<usize>) -> Option<ConversationMessage> {
         Some(ConversationMessage::Shorten(rows, done))
     }
 
@@ -961,7 +962,7 @@ impl Conversation {
 impl Conversation {
     /// Has rows end earlier that are still as they were found. This actor alone writes them, so none changes between
     /// the look and the write.
-    async fn shorten(&self, rows: Vec<Shorter>) -> Result<usize, StoreError> {
+    async fn shorten(&self, rows: Vec<TtlUpdate>) -> Result<usize, StoreError> {
         let ports = &self.context.ports;
         let mut writes = Vec::with_capacity(rows.len());
         for row in rows {

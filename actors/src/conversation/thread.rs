@@ -22,8 +22,8 @@ use heddle_schemas::table::{Key, Partition};
 use heddle_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::quota::ChunkOf;
-use crate::quota::amounts::Totals;
+use crate::tenant::quota::ChunkOf;
+use crate::tenant::quota::amounts::Totals;
 
 /// The column of a history row.
 pub(crate) const COLUMN: &str = "entries";

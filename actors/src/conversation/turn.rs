@@ -24,12 +24,12 @@ use heddle_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::split::split;
-use crate::commit::{commit, read};
-use crate::ports::Context;
-use crate::quota::amounts::Amounts;
-use crate::quota::{Hold, QuotaError};
-use crate::tools;
-use crate::tools::journal::Journal;
+use crate::context::Context;
+use crate::conversation::tools;
+use crate::conversation::tools::journal::Journal;
+use crate::partition::commit::{commit, read};
+use crate::tenant::quota::amounts::Amounts;
+use crate::tenant::quota::{Hold, QuotaError};
 
 /// How often the outside is called for one turn, crashes included.
 pub const ATTEMPTS: u32 = 2;

@@ -8,8 +8,12 @@
 //! A resident counts what it has finished in [`Idle`]; when that equals what it was given, nothing is in
 //! its mailbox and nothing is under way, so it can be stopped and started anew without a gap.
 
+pub mod agenda;
+pub mod commit;
 mod fetch;
 pub(crate) mod lag;
+pub mod publish;
+pub mod ttl_update;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -32,12 +36,11 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 use self::lag::Lag;
-use crate::agenda::{Agenda, Entry, Laned, Place, Wanted};
-use crate::commit::{commit, read};
+use crate::context::Context;
 use crate::metrics::Metrics;
-use crate::ports::Context;
-use crate::publish;
-use crate::sweep::Shorter;
+use crate::partition::agenda::{Agenda, Entry, Laned, Place, Wanted};
+use crate::partition::commit::{commit, read};
+use crate::partition::ttl_update::TtlUpdate;
 
 /// How often a partition looks after what nobody asked for: passivation, a wall clock that jumped.
 const LOOK: Duration = Duration::from_secs(1);
@@ -85,7 +88,7 @@ pub trait Resident: Clone + Send + Sync + 'static {
     fn passed(below: Offset) -> Option<Self::Message>;
 
     /// The message that has rows of it end earlier; `None` where such residents have none.
-    fn shorten(rows: Vec<Shorter>, done: oneshot::Sender<usize>) -> Option<Self::Message>;
+    fn shorten(rows: Vec<TtlUpdate>, done: oneshot::Sender<usize>) -> Option<Self::Message>;
 
     /// The message that tells it of changed configuration, where it wants to know.
     fn reconfigured() -> Option<Self::Message>;
@@ -133,7 +136,7 @@ pub enum PartitionMessage<K> {
         /// Whose.
         key: K,
         /// Which.
-        rows: Vec<Shorter>,
+        rows: Vec<TtlUpdate>,
         /// Told how many it did that for; dropped where the partition is being given up.
         done: oneshot::Sender<usize>,
     },

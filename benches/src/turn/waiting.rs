@@ -20,7 +20,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use clap::Args;
 use hdrhistogram::Histogram;
-use heddle_actors::ports::Options;
+use heddle_actors::options::Options;
 use heddle_actors::system::System;
 use heddle_connectors::clock::SystemClock;
 use heddle_connectors::responders::{Llm, llm};

@@ -4,7 +4,7 @@
 //! numbers and ids. Those are how it is found: putting one right by hand would make two people one, so a wrong number
 //! is no correction but an erasure, and a new one comes from the channel.
 
-use heddle_actors::publish;
+use heddle_actors::partition::publish;
 use heddle_schemas::audit::What;
 use heddle_schemas::contact::ContactName;
 use heddle_schemas::id::{MessageKey, TenantId};

@@ -1,6 +1,6 @@
 //! What is done when a tenant leaves: it is deleted, and what is left is a receipt.
 
-use heddle_actors::removal::{self, RemovalError};
+use heddle_actors::privacy::tenant_deletion::{self, RemovalError};
 use heddle_schemas::audit::{Outcome, What};
 use heddle_schemas::id::TenantId;
 use heddle_schemas::removal::Removal;
@@ -27,7 +27,7 @@ impl Administration {
     /// # Errors
     /// [`AdministrationError`].
     pub async fn delete(&self, id: &TenantId) -> Result<Removal, AdministrationError> {
-        if let Some(removal) = removal::find(&self.ports, id).await? {
+        if let Some(removal) = tenant_deletion::find(&self.ports, id).await? {
             return Ok(removal);
         }
         // It may have been applied on another node a moment ago.
@@ -35,7 +35,7 @@ impl Administration {
         self.tenant(id)?;
         let what = What::TenantErase { tenant: id.clone() };
         let began = self.record(None, what.clone(), Outcome::Begun).await?.body.number;
-        let asked = removal::ask(&self.ports, &self.tenants, id, began).await;
+        let asked = tenant_deletion::ask(&self.ports, &self.tenants, id, began).await;
         let asked = asked.map_err(AdministrationError::from);
         if let Err(error) = &asked
             && let Err(unwritten) = self.record_of(None, what, error.outcome(), Some(began)).await
@@ -50,7 +50,7 @@ impl Administration {
     /// # Errors
     /// [`AdministrationError`].
     pub async fn deletions(&self) -> Result<Vec<Removal>, AdministrationError> {
-        Ok(removal::list(&self.ports).await?)
+        Ok(tenant_deletion::list(&self.ports).await?)
     }
 
     /// How far the deletion of a tenant has come; complete, it is the receipt.
@@ -58,13 +58,13 @@ impl Administration {
     /// # Errors
     /// [`AdministrationError`].
     pub async fn deletion(&self, id: &TenantId) -> Result<Removal, AdministrationError> {
-        let found = removal::find(&self.ports, id).await?;
+        let found = tenant_deletion::find(&self.ports, id).await?;
         found.ok_or_else(|| AdministrationError::NotDeleted(id.clone()))
     }
 
     /// That a tenant of this id may be applied.
     pub(super) async fn may_be_applied(&self, id: &TenantId) -> Result<(), AdministrationError> {
-        match removal::find(&self.ports, id).await? {
+        match tenant_deletion::find(&self.ports, id).await? {
             Some(_) => Err(AdministrationError::Deleted(id.clone())),
             None => Ok(()),
         }

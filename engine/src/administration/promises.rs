@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use heddle_actors::promises::{Needles, ProveError, Prover};
+use heddle_actors::privacy::verification::{Needles, ProveError, Prover};
 use heddle_schemas::audit::{Outcome, What};
 use heddle_schemas::id::TenantId;
 use heddle_schemas::promise::{Promise, Proof, Proofs};

@@ -1,6 +1,8 @@
 //! What a person may ask for: to see what is kept, and to be forgotten.
 
-use heddle_actors::{consent, erasure, publish};
+use heddle_actors::intake::consent;
+use heddle_actors::partition::publish;
+use heddle_actors::privacy::erasure;
 use heddle_schemas::audit::What;
 use heddle_schemas::contact::ContactName;
 use heddle_schemas::erasure::Erasure;

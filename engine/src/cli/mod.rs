@@ -31,7 +31,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use heddle_actors::tenants::TenantsError;
+use heddle_actors::tenant::configuration::TenantsError;
 use heddle_connectors::{embedded, kafka};
 use heddle_schemas::config::Config;
 use heddle_schemas::ports::keys::KeysError;

@@ -3,7 +3,7 @@
 //! The bytes go with the topic's segments, which is bounded by every tenant's time (`Tenants::limit_retention`); until
 //! then a letter that is over is as one that is gone: neither listed nor shown nor replayed.
 
-use heddle_actors::tenants::Tenants;
+use heddle_actors::tenant::configuration::Tenants;
 use heddle_schemas::retention::Kind;
 use heddle_schemas::time::Timestamp;
 

@@ -37,8 +37,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use heddle_actors::ports::{Options, Ports};
-use heddle_actors::tenants::Tenants;
+use heddle_actors::options::Options;
+use heddle_actors::ports::Ports;
+use heddle_actors::tenant::configuration::Tenants;
 use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::keys::{Keys, KeysError, Missing};

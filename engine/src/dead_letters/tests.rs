@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use heddle_actors::metrics::Metrics as ActorMetrics;
-use heddle_actors::ports::Random;
-use heddle_actors::security::Security;
+use heddle_actors::privacy::security::Security;
+use heddle_actors::random::Random;
 use heddle_actors::system::System;
 use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
 use heddle_connectors::memory::responder::Response;

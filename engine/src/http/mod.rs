@@ -23,8 +23,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
-use heddle_actors::reception::{Reception, WayIn};
-use heddle_actors::tenants::Tenants;
+use heddle_actors::intake::gate::IntakeGate;
+use heddle_actors::intake::webhook::Reception;
+use heddle_actors::tenant::configuration::Tenants;
 use heddle_schemas::config;
 use heddle_schemas::sealed::Secret;
 use prometheus::Registry;
@@ -52,7 +53,7 @@ pub struct Shared {
     node: Arc<Node>,
     tenants: Arc<Tenants>,
     reception: Arc<Reception>,
-    way_in: Arc<WayIn>,
+    intake_gate: Arc<IntakeGate>,
     administration: Administration,
     admin_token: Secret,
     registry: Registry,
@@ -69,7 +70,7 @@ impl Shared {
         Arc::new(Self {
             tenants: system.tenants.clone(),
             reception: system.reception.clone(),
-            way_in: system.way_in.clone(),
+            intake_gate: system.intake_gate.clone(),
             administration: node.administration_of(system.tenants.clone()),
             admin_token: http.admin_token.clone(),
             registry: node.registry.clone(),
@@ -83,7 +84,7 @@ impl Shared {
     /// Takes webhooks in from now on, or no more.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
-        self.way_in.set_open(ready);
+        self.intake_gate.set_open(ready);
         self.metrics.ready(ready);
     }
 

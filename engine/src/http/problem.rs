@@ -4,7 +4,7 @@ use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use heddle_actors::tenants::TenantsError;
+use heddle_actors::tenant::configuration::TenantsError;
 use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::knowledge::KnowledgeError;
 use schemars::JsonSchema;

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use heddle_actors::metrics::Metrics;
-use heddle_actors::ports::{Ports, Random};
-use heddle_actors::security::Security;
+use heddle_actors::ports::Ports;
+use heddle_actors::privacy::security::Security;
+use heddle_actors::random::Random;
 use heddle_connectors::keys::EnvelopeKeys;
 use heddle_connectors::memory::{MemoryCalendar, MemoryKnowledge, MemoryStore, TokioClock};
 use heddle_schemas::config;

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use heddle_actors::ports::{Options, Ports};
+use heddle_actors::options::Options;
+use heddle_actors::ports::Ports;
 use heddle_actors::system::System;
 use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
 use heddle_connectors::memory::channel::{Reply, Sending};
@@ -109,7 +110,7 @@ impl World {
         });
         let ports = in_memory::ports(store, keys, self.clock.clone(), channel, Arc::new(responder));
         let system = System::start(ports.clone(), Options::default()).await.unwrap();
-        system.way_in.set_open(true);
+        system.intake_gate.set_open(true);
         *self.node.lock().unwrap() = Some(Node { ports, system });
     }
 

@@ -140,7 +140,7 @@ async fn a_conversation_of_a_hundred_thousand_messages_answers_as_fast_as_one_of
         site.graph.api_base()
     ));
     let tenant = system.tenants.apply(tenant.unwrap()).await.unwrap();
-    system.way_in.set_open(true);
+    system.intake_gate.set_open(true);
     site.ask(&system, &tenant, "4915112345601").await;
     let long = site.conversations().await.remove(0);
     site.ask(&system, &tenant, "4915112345602").await;
@@ -151,7 +151,7 @@ async fn a_conversation_of_a_hundred_thousand_messages_answers_as_fast_as_one_of
     site.fill(&short, 100).await;
 
     let system = site.node.start().await.unwrap();
-    system.way_in.set_open(true);
+    system.intake_gate.set_open(true);
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..16 {
         for (place, who) in ["4915112345601", "4915112345602"].into_iter().enumerate() {

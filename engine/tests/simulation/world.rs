@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use heddle_actors::metrics::Metrics;
-use heddle_actors::ports::{Options, Ports, Random};
-use heddle_actors::quota;
-use heddle_actors::security::Security;
-use heddle_actors::security::keys::WatchedKeys;
+use heddle_actors::options::Options;
+use heddle_actors::ports::Ports;
+use heddle_actors::privacy::security::Security;
+use heddle_actors::privacy::security::keys::WatchedKeys;
+use heddle_actors::random::Random;
 use heddle_actors::system::System;
+use heddle_actors::tenant::quota;
 use heddle_connectors::keys::{EnvelopeKeys, MasterKey};
 use heddle_connectors::memory::{
     Fault, MemoryCalendar, MemoryDisk, MemoryStore, Operation, Options as StoreOptions, Outcome,
@@ -280,7 +282,7 @@ impl World {
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         };
-        system.way_in.set_open(true);
+        system.intake_gate.set_open(true);
         *self.node.write().await = Some(Node { store, ports, system, registry });
     }
 

@@ -47,7 +47,7 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// How long a send may take as a whole; after it the message counts as unknown. Default 30 s.
     pub timeout: Duration,
-    /// How long an unused connection is kept. Shorter than what servers allow (a minute or more),
+    /// How long an unused connection is kept. TtlUpdate than what servers allow (a minute or more),
     /// because a send on a connection that is just being closed is one that nobody knows about.
     /// Default 20 s.
     pub idle: Duration,

@@ -20,7 +20,7 @@ use super::options::{Options, Pace, Until};
 use super::report::{Report, Times};
 use super::schedule::Schedule;
 use super::tally::Tally;
-use super::way::{Letter, Parcel, WayIn};
+use super::way::{IntakeGate, Letter, Parcel};
 use crate::cli::Failure;
 use crate::cli::admin::Admin;
 use crate::simulator::dice::Dice;
@@ -70,7 +70,7 @@ pub struct Load {
     cast: Cast,
     clock: Arc<dyn Clock>,
     graph: GraphApi,
-    way: WayIn,
+    way: IntakeGate,
     ids: Dice,
     account: Arc<Account>,
     connections: Arc<Semaphore>,
@@ -116,7 +116,7 @@ impl Load {
         let cast = Cast::new(&options, moment);
         let graph = provider(&options, &cast, clock.clone()).await?;
         let connections = options.connections.get() as usize;
-        let way = WayIn::new(&options, &cast, base).map_err(Failure::Usage)?;
+        let way = IntakeGate::new(&options, &cast, base).map_err(Failure::Usage)?;
         apply(admin, &cast, &graph, &options).await?;
 
         let customers = match options.pace {

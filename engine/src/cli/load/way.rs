@@ -49,14 +49,14 @@ impl Parcel {
 pub(super) type Answer = Cow<'static, str>;
 
 /// A way in.
-pub(super) enum WayIn {
+pub(super) enum IntakeGate {
     /// Signed webhooks, as WhatsApp sends them.
     Webhooks(Webhooks),
     /// Records of topic ingress.
     Kafka(Kafka),
 }
 
-impl WayIn {
+impl IntakeGate {
     /// The way that the options name; webhooks go to `base` where they name no other node.
     ///
     /// # Errors

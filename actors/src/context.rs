@@ -1,0 +1,31 @@
+//! The services of a node that its entities share, beside the ports.
+
+use std::sync::Arc;
+
+use heddle_schemas::time::Timestamp;
+
+use crate::intake::gate::IntakeGate;
+use crate::options::Options;
+use crate::ports::Ports;
+use crate::tenant::configuration::Tenants;
+use crate::tenant::quota::Quotas;
+use crate::tenant::turns::TenantActors;
+
+/// Everything a resident needs of its node. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    /// The ports.
+    pub ports: Ports,
+    /// The options.
+    pub options: Arc<Options>,
+    /// The tenants.
+    pub tenants: Arc<Tenants>,
+    /// Who shares out the tenants' turns.
+    pub turns: Arc<TenantActors>,
+    /// Since when the node runs.
+    pub started: Timestamp,
+    /// What the tenants may use.
+    pub quotas: Arc<Quotas>,
+    /// For how long webhooks have been accepted, and what each account received.
+    pub intake_gate: Arc<IntakeGate>,
+}

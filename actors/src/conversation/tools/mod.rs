@@ -1,0 +1,117 @@
+//! What the agent may do beside talking: a file a tool.
+//!
+//! A responder asks for a tool by its name, with arguments that it made up from what a customer wrote. So a tool trusts
+//! nothing of them, does only what the tenant's configuration allows, and says in words what it did not do. What
+//! it gives is JSON that the responder reads; a fault of the arguments is such a result too.
+//!
+//! The calls of a turn are in its journal ([`journal`]) before the first is made, and their results after; an owner
+//! that finds calls without results makes them again under the same ids, so whatever a tool does outside is done
+//! under an id that makes it once.
+
+mod appointments;
+mod hand_over;
+pub mod journal;
+mod opening_hours;
+mod payment_link;
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use heddle_schemas::id::{ConversationId, TurnId};
+use heddle_schemas::ports::keys::KeysError;
+use heddle_schemas::ports::responder::{Tool, ToolCall};
+use heddle_schemas::ports::state::StoreError;
+use heddle_schemas::tenant::Tenant;
+use heddle_schemas::time::Timestamp;
+use serde_json::{Value, json};
+
+use crate::partition::commit::read;
+use crate::ports::Ports;
+
+/// Bytes of a result at most: it is sent to the responder, and counts there.
+const MAX_RESULT: usize = 4_096;
+
+/// Where a tool is called.
+pub struct At<'a> {
+    /// What it may reach.
+    pub ports: &'a Ports,
+    /// For whom.
+    pub tenant: &'a Arc<Tenant>,
+    /// In which conversation.
+    pub conversation: &'a ConversationId,
+    /// In which turn.
+    pub turn: TurnId,
+    /// Which step of the turn, and which call of the step: the same again after a crash.
+    pub place: (u8, u8),
+    /// What the customer is called, where that is known.
+    pub name: Option<&'a str>,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// A tool.
+#[async_trait]
+trait AgentTool: Send + Sync {
+    /// How it is offered to the responder; not at all where the tenant has not configured it.
+    fn offered(&self, tenant: &Tenant, now: Timestamp) -> Option<Tool>;
+
+    /// Does it.
+    async fn call(&self, at: &At<'_>, arguments: &Value) -> Result<Value, KeysError>;
+}
+
+const TOOLS: [&dyn AgentTool; 5] = [
+    &hand_over::HandOver,
+    &payment_link::PaymentLink,
+    &opening_hours::OpeningHours,
+    &appointments::Find,
+    &appointments::Book,
+];
+
+/// The tools that a tenant's agent may call.
+#[must_use]
+pub fn offered(tenant: &Tenant, now: Timestamp) -> Vec<Tool> {
+    TOOLS.iter().filter_map(|tool| tool.offered(tenant, now)).collect()
+}
+
+/// Calls a tool. What cannot be done is a result that says so.
+///
+/// # Errors
+/// When the store of keys is closed, or gives something that no repetition mends.
+pub async fn call(at: &At<'_>, call: &ToolCall) -> Result<Value, StoreError> {
+    let found = TOOLS
+        .iter()
+        .find(|tool| tool.offered(at.tenant, at.now).is_some_and(|offered| offered.name == call.name));
+    let Some(tool) = found else { return Ok(failed("there is no such tool")) };
+    let result = read(&at.ports.metrics, || async {
+        match tool.call(at, &call.arguments).await.map_err(KeysError::passing) {
+            Err(Ok(error)) => Err(error),
+            Err(Err(error)) => Ok(failed(error)),
+            Ok(result) => Ok(result),
+        }
+    });
+    let result = result.await?;
+    at.ports.metrics.tool_called(call_name(tool, at), result.get("error").is_none());
+    let is_short = serde_json::to_vec(&result).is_ok_and(|bytes| bytes.len() <= MAX_RESULT);
+    Ok(if is_short { result } else { failed("the result is too long; ask for less") })
+}
+
+fn call_name(tool: &&dyn AgentTool, at: &At<'_>) -> &'static str {
+    tool.offered(at.tenant, at.now).map_or("none", |offered| offered.name)
+}
+
+/// Whether a call hands the conversation over to a human.
+#[must_use]
+pub fn hands_over(call: &ToolCall, result: &Value) -> bool {
+    call.name == hand_over::NAME && result.get("error").is_none()
+}
+
+/// A result that says what was not done, and what to do.
+fn failed(why: impl Display) -> Value {
+    json!({ "error": why.to_string() })
+}
+
+/// A text among the arguments.
+fn text<'a>(arguments: &'a Value, name: &str) -> Option<&'a str> {
+    arguments.get(name)?.as_str().map(str::trim).filter(|text| !text.is_empty())
+}

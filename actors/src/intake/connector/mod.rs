@@ -1,0 +1,288 @@
+//! One owned partition of ingress: takes in what third-party connectors publish.
+//!
+//! Contract: a record is acknowledged when it is in inbound, or in dlq with the reason, and not before
+//! (I2). A crash in between has it taken in again, and its conversation drops what it has seen, as after a
+//! webhook that came twice: the message key is the same for both ways in. Records leave in the order they
+//! came. A store that does not answer holds the partition up; it makes no record be skipped.
+//!
+//! What a record has to fulfil is decided in [`admission`]; who it is from and how it is sealed is the
+//! work of [`Reception`]. A fetch's records become one batch. At most one batch is in memory (I9).
+
+mod admission;
+mod senders;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use heddle_schemas::id::TenantId;
+use heddle_schemas::ports::keys::{Cipher, KeysError};
+use heddle_schemas::ports::log::{FetchLimit, NewRecord, Record, StoreError};
+use heddle_schemas::ports::state::{Batch, Fence};
+use heddle_schemas::record::dlq::DeadReason;
+use heddle_schemas::record::ingress::tenant_of;
+use tokio::sync::{mpsc, oneshot};
+
+use self::admission::{Admitted, Refused, admit};
+use crate::context::Context;
+use crate::intake::webhook::{Reception, ReceptionError};
+use crate::partition::commit::{self, commit, read};
+use crate::partition::lag::Lag;
+use crate::partition::publish;
+use crate::privacy::security::Sighting;
+use crate::privacy::tenant_deletion;
+
+/// Records of one fetch at most.
+const RECORDS: usize = 256;
+/// Bytes of one fetch at most.
+const BYTES: usize = 4 << 20;
+/// How long a fetch waits for the first record.
+const WAIT: Duration = Duration::from_secs(5);
+/// Senders who are looked up at once.
+const LOOKUPS: usize = 16;
+
+/// The intake of one partition.
+pub(crate) struct Ingress {
+    context: Context,
+    reception: Arc<Reception>,
+    pub(crate) fence: Fence,
+    lag: Lag,
+}
+
+/// A record, and what is to be published before it is acknowledged.
+struct Taken {
+    record: Record,
+    outputs: Vec<NewRecord>,
+}
+
+impl Ingress {
+    pub(crate) fn new(context: Context, reception: Arc<Reception>, fence: Fence) -> Self {
+        let lag = Lag::new(&context.ports, fence.partition);
+        Self { context, reception, fence, lag }
+    }
+
+    /// Runs until it is told to drain, or the ownership or the log is gone.
+    pub(crate) async fn run(mut self, mut draining: mpsc::Receiver<oneshot::Sender<()>>) {
+        let partition = self.fence.partition;
+        match self.work(&mut draining).await {
+            Ok(Some(done)) => {
+                // Nobody has to wait for it.
+                let _ = done.send(());
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, %partition, "a partition is given up"),
+        }
+    }
+
+    async fn work(
+        &mut self,
+        draining: &mut mpsc::Receiver<oneshot::Sender<()>>,
+    ) -> Result<Option<oneshot::Sender<()>>, StoreError> {
+        let ports = self.context.ports.clone();
+        let partition = self.fence.partition;
+        let position = read(&ports.metrics, || ports.log.position(partition)).await?;
+        let records = RECORDS.min(self.context.options.permits_per_partition.get());
+        let limit = FetchLimit { records, bytes: BYTES };
+        let mut next = position.next;
+        loop {
+            let fetched = tokio::select! {
+                biased;
+                done = draining.recv() => return Ok(done),
+                fetched = ports.log.fetch(partition, next, limit, WAIT) => fetched,
+            };
+            match fetched {
+                Ok(mut records) => {
+                    next = records.last().map_or(next, |last| last.offset + 1);
+                    records.retain(|record| !position.is_done(record.offset));
+                    if !records.is_empty() {
+                        self.take_in(records).await?;
+                    }
+                }
+                Err(error @ (StoreError::Closed | StoreError::Fenced { .. })) => return Err(error),
+                Err(error) => {
+                    ports.metrics.store_retried(&error);
+                    tracing::warn!(%error, %partition, next, "records cannot be fetched");
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+            }
+            self.lag.look(next).await;
+        }
+    }
+
+    async fn take_in(&self, records: Vec<Record>) -> Result<(), StoreError> {
+        let Context { ports, tenants, .. } = &self.context;
+        ports.metrics.taken(self.fence.partition.topic, records.len());
+        let _in_work = ports.metrics.while_in_work(self.fence.partition.topic, records.len());
+        let (mut admitted, mut refused) = (Vec::new(), Vec::new());
+        let mut has_caught_up = false;
+        for (index, record) in records.iter().enumerate() {
+            let mut decided = self.admit(record);
+            // The tenant, or its account, may have been applied on another node just before.
+            if matches!(&decided, Err(why) if why.names_nobody()) && !has_caught_up {
+                self.insist(|| async { Ok(tenants.catch_up().await?) }).await?;
+                has_caught_up = true;
+                decided = self.admit(record);
+            }
+            match decided {
+                Ok(record) => admitted.push((index, record)),
+                Err(why) => {
+                    if let Some(owner) = &why.owner {
+                        ports.security.saw(Some(owner), Sighting::CrossTenant);
+                    }
+                    refused.push((index, why));
+                }
+            }
+        }
+        let mut taken: Vec<_> =
+            records.into_iter().map(|record| Taken { record, outputs: Vec::new() }).collect();
+        // Who shares no id is looked up at once; who does one after the other, so that an id that is new to
+        // both leads both to the same contact.
+        let groups = senders::apart(admitted);
+        let mut lookups = futures::stream::iter(groups.into_iter().map(|group| self.write(group)))
+            .buffer_unordered(LOOKUPS);
+        while let Some(written) = lookups.next().await {
+            match written? {
+                Written::Records(records) => {
+                    records.into_iter().for_each(|(index, outputs)| taken[index].outputs = outputs);
+                }
+                Written::Refused(group) => refused.extend(group),
+            }
+        }
+        drop(lookups);
+        self.bury(refused, &mut taken).await?;
+        self.settle(taken).await
+    }
+
+    fn admit(&self, record: &Record) -> Result<Admitted, Refused> {
+        let Context { ports, tenants, .. } = &self.context;
+        let owner = |kind, account: &_| tenants.by_account(kind, account);
+        let known = |tenant: &_| tenants.get(tenant).is_some();
+        let admitted = admit(&record.value, &owner, &known, ports.clock.now());
+        admitted.map_err(|why| {
+            let named = tenant_of(&record.value).filter(|_| why.reason == DeadReason::UnknownTenant);
+            match named.map(|tenant| tenants.check_region(&tenant)) {
+                Some(Err(elsewhere)) => Refused::new(DeadReason::Region, elsewhere.to_string()),
+                _ => why,
+            }
+        })
+    }
+
+    /// Writes the records of a group, whose tenant is one and the same.
+    async fn write(&self, group: Vec<(usize, Admitted)>) -> Result<Written, StoreError> {
+        let Some((tenant, kind)) = group.first().map(|(_, first)| (first.tenant.clone(), first.kind)) else {
+            return Ok(Written::Records(Vec::new()));
+        };
+        let (indexes, events): (Vec<_>, Vec<_>) =
+            group.into_iter().map(|(index, admitted)| (index, admitted.event)).unzip();
+        // A connector, an outage or the dead-letter topic may have kept it for any time.
+        let fresh = self.context.options.answer_within;
+        let written = self.insist(|| self.reception.write(kind, &tenant, events.clone(), fresh)).await?;
+        Ok(match written {
+            Some(records) => Written::Records(indexes.into_iter().zip(records).collect()),
+            None => {
+                let gone = || Refused::erased(tenant.id.clone());
+                Written::Refused(indexes.into_iter().map(|index| (index, gone())).collect())
+            }
+        })
+    }
+
+    /// Makes dead letters of what was refused.
+    async fn bury(&self, refused: Vec<(usize, Refused)>, taken: &mut [Taken]) -> Result<(), StoreError> {
+        let ports = &self.context.ports;
+        let mut ciphers: HashMap<TenantId, Option<Arc<dyn Cipher>>> = HashMap::new();
+        for (index, Refused { reason, detail, tenant, .. }) in refused {
+            let Taken { record, outputs } = &mut taken[index];
+            if reason == DeadReason::UnknownTenant
+                && let Some(named) = tenant_of(&record.value)
+                && tenant_deletion::find(ports, &named).await?.is_some()
+            {
+                // Settled, and not kept: nobody's key could end it.
+                ports.metrics.of_deleted(1);
+                continue;
+            }
+            let cipher = match &tenant {
+                None => None,
+                Some(tenant) => match ciphers.get(tenant) {
+                    Some(cipher) => cipher.clone(),
+                    None => {
+                        let day = ports.clock.now().day();
+                        let opened = self.insist(|| async { Ok(ports.keys.log(tenant, day).await?) }).await?;
+                        ciphers.entry(tenant.clone()).or_insert(opened).clone()
+                    }
+                },
+            };
+            let keep = tenant.as_ref().zip(cipher.as_deref());
+            *outputs = vec![publish::dead_plaintext(ports, record, reason, detail, keep)];
+        }
+        Ok(())
+    }
+
+    /// Publishes what was written and then acknowledges, in one batch.
+    async fn settle(&self, mut taken: Vec<Taken>) -> Result<(), StoreError> {
+        match self.commit(&taken).await {
+            // Records are far below what a log takes by default, but its limit may be set lower: then those
+            // within it go on alone.
+            Err(StoreError::TooLarge { .. }) if taken.len() > 1 => {
+                for one in taken {
+                    Box::pin(self.settle(vec![one])).await?;
+                }
+                Ok(())
+            }
+            Err(StoreError::TooLarge { .. }) => {
+                let detail = "it is larger than the log takes".to_owned();
+                for Taken { record, outputs } in &mut taken {
+                    let reason = DeadReason::TooLarge;
+                    let letter =
+                        publish::dead_plaintext(&self.context.ports, record, reason, detail.clone(), None);
+                    *outputs = vec![letter];
+                }
+                self.commit(&taken).await
+            }
+            settled => settled,
+        }
+    }
+
+    async fn commit(&self, taken: &[Taken]) -> Result<(), StoreError> {
+        let ports = &self.context.ports;
+        commit(&*ports.state, &ports.metrics, |_| Batch {
+            fence: Some(self.fence),
+            outputs: taken.iter().flat_map(|taken| &taken.outputs).cloned().collect(),
+            consumed: taken.iter().map(|taken| (taken.record.partition, taken.record.offset)).collect(),
+            ..Batch::default()
+        })
+        .await
+    }
+
+    /// Tries until it is done; `None` when the tenant's keys are gone, and nobody can do it any more.
+    async fn insist<T, F: Future<Output = Result<T, ReceptionError>>>(
+        &self,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<Option<T>, StoreError> {
+        let mut pause = commit::PAUSES.0;
+        loop {
+            let error = match attempt().await {
+                Ok(done) => return Ok(Some(done)),
+                Err(ReceptionError::Keys(KeysError::Gone { .. })) => return Ok(None),
+                Err(ReceptionError::Store(error)) => error,
+                // A damaged row is what an operator has to mend.
+                Err(ReceptionError::Keys(error)) => {
+                    error.passing().unwrap_or_else(|error| StoreError::Corrupt { detail: error.to_string() })
+                }
+            };
+            if matches!(error, StoreError::Closed | StoreError::Fenced { .. }) {
+                return Err(error);
+            }
+            self.context.ports.metrics.store_retried(&error);
+            tracing::warn!(%error, partition = %self.fence.partition, "records cannot be taken in now");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(commit::PAUSES.1);
+        }
+    }
+}
+
+/// What became of a group.
+enum Written {
+    Records(Vec<(usize, Vec<NewRecord>)>),
+    Refused(Vec<(usize, Refused)>),
+}

@@ -1,0 +1,205 @@
+//! Consent and opt-out of a contact: taking in what is said, and reading what holds.
+//!
+//! The contact's record is changed by conditional update only, so whoever writes it merges with what others wrote
+//! meanwhile, and taking the same in again changes nothing ([`heddle_schemas::consent`]). What is said is durable
+//! when [`record`] returns. [`standing`] asks the store, never a cache: an opt-out holds from the next send on.
+
+use heddle_schemas::consent::{Category, Consent, ContactRecord, Evidence, How, Says, Standing};
+use heddle_schemas::id::{ContactId, MessageKey, TenantId};
+use heddle_schemas::ports::keys::{KeysError, TenantCipher, aad};
+use heddle_schemas::ports::log::NewRecord;
+use heddle_schemas::ports::state::{State, StoreError, Swap};
+use heddle_schemas::record::event::{Event, EventRecord};
+use heddle_schemas::record::{V, encode};
+use heddle_schemas::table::Key;
+use heddle_schemas::time::Timestamp;
+
+use crate::partition::commit::read;
+use crate::partition::publish;
+use crate::ports::Ports;
+
+/// Something that was said about what may be sent.
+#[derive(Debug, Clone)]
+pub struct Statement {
+    /// Give or stop.
+    pub says: Says,
+    /// About what; one statement may speak of several.
+    pub categories: Vec<Category>,
+    /// When, by the channel's clock.
+    pub at: Timestamp,
+    /// How.
+    pub how: How,
+    /// Keyed hash of what says so: the same for each delivery of it.
+    pub key: MessageKey,
+    /// In which words.
+    pub text: Option<String>,
+}
+
+/// Takes a statement into the contact's record. Returns the events that tell of it, where it is the latest: also
+/// when it was there before, since who wrote it then may not have told.
+///
+/// # Errors
+/// When the store does not answer. Whether it was taken in is not known then; doing it again does no harm.
+pub async fn record(
+    ports: &Ports,
+    tenant: &TenantId,
+    cipher: &dyn TenantCipher,
+    contact: ContactId,
+    statement: &Statement,
+) -> Result<Vec<NewRecord>, StoreError> {
+    let Statement { says, categories, at, how, key, text } = statement;
+    let row = Key::contact(tenant, contact);
+    let place = aad(&row, &Evidence::column(*key));
+    let text = text.as_ref().map(|text| cipher.seal(&place, text.as_bytes()));
+    let known_at = Some(ports.clock.now());
+    let evidence = Evidence { at: *at, how: *how, key: *key, text, known_at };
+    let mut found = ports.state.get(&row).await?;
+    let merged = loop {
+        let before = match &found {
+            Some(stored) => parse(stored)?,
+            None => ContactRecord::new(),
+        };
+        let mut merged = before.clone();
+        for category in categories {
+            merged.merge(*category, Consent::of(*says, evidence.clone()));
+        }
+        if merged == before {
+            break merged;
+        }
+        let value = Some(encode(&merged));
+        match ports.state.compare_and_set(&row, found, value, None).await? {
+            Swap::Done => {
+                ports.metrics.consent(*says, *how);
+                break merged;
+            }
+            Swap::Found(other) => found = other,
+        }
+    };
+    let latest = |category: &&Category| {
+        let consent = merged.consents.get(category);
+        let kept = consent.and_then(|consent| match says {
+            Says::Give => consent.given.as_ref(),
+            Says::Stop => consent.stopped.as_ref(),
+        });
+        kept.is_some_and(|kept| (kept.at, kept.how, kept.key) == (*at, *how, *key))
+    };
+    let told = categories.iter().filter(latest).map(|&category| {
+        let (how, said_at) = (*how, *at);
+        let event = match says {
+            Says::Give => Event::Consented { contact, category, how, said_at },
+            Says::Stop => Event::OptedOut { contact, category, how, said_at },
+        };
+        let tenant = tenant.clone();
+        publish::event(ports, &EventRecord { v: V, tenant, at: ports.clock.now(), event })
+    });
+    Ok(told.collect())
+}
+
+/// Has what is kept of a contact stored and not used from now on, or used again. Returns whether that is new.
+///
+/// # Errors
+/// As [`record`].
+pub async fn restrict(
+    ports: &Ports,
+    tenant: &TenantId,
+    contact: ContactId,
+    restricted: bool,
+) -> Result<bool, StoreError> {
+    let now = ports.clock.now();
+    change_restriction(ports, tenant, contact, |since| match (since, restricted) {
+        (Some(since), true) => Some(since),
+        (None, true) => Some(now),
+        (_, false) => None,
+    })
+    .await
+}
+
+/// Has what is kept of a contact used again, where it has been stored only since `until` or before.
+///
+/// # Errors
+/// As [`record`].
+pub(crate) async fn lift_restriction(
+    ports: &Ports,
+    tenant: &TenantId,
+    contact: ContactId,
+    until: Timestamp,
+) -> Result<bool, StoreError> {
+    change_restriction(ports, tenant, contact, |since| since.filter(|since| *since > until)).await
+}
+
+async fn change_restriction(
+    ports: &Ports,
+    tenant: &TenantId,
+    contact: ContactId,
+    change: impl Fn(Option<Timestamp>) -> Option<Timestamp>,
+) -> Result<bool, StoreError> {
+    let row = Key::contact(tenant, contact);
+    let mut found = ports.state.get(&row).await?;
+    loop {
+        let mut changed = found.as_deref().map_or_else(|| Ok(ContactRecord::new()), parse)?;
+        let restricted_at = change(changed.restricted_at);
+        if changed.restricted_at == restricted_at {
+            return Ok(false);
+        }
+        changed.restricted_at = restricted_at;
+        match ports.state.compare_and_set(&row, found, Some(encode(&changed)), None).await? {
+            Swap::Done => return Ok(true),
+            Swap::Found(other) => found = other,
+        }
+    }
+}
+
+/// What holds for a purpose. A store that does not answer is waited for: nothing is sent on a guess. A record that
+/// cannot be read counts as an opt-out.
+///
+/// # Errors
+/// What no repetition mends.
+pub async fn standing(
+    ports: &Ports,
+    tenant: &TenantId,
+    contact: ContactId,
+    category: Category,
+) -> Result<Standing, StoreError> {
+    let row = Key::contact(tenant, contact);
+    let stored = read(&ports.metrics, || ports.state.get(&row)).await?;
+    Ok(match stored.as_deref().map(parse).transpose() {
+        Ok(record) => record.map_or(Standing::Unknown, |record| record.standing(category)),
+        Err(error) => {
+            tracing::error!(%tenant, %error, "a contact is taken as opted out");
+            Standing::Stopped
+        }
+    })
+}
+
+/// The record of a contact, as it is stored.
+///
+/// # Errors
+/// When the store does not answer, or the record cannot be read.
+pub async fn load(
+    state: &dyn State,
+    tenant: &TenantId,
+    contact: ContactId,
+) -> Result<ContactRecord, StoreError> {
+    let stored = state.get(&Key::contact(tenant, contact)).await?;
+    stored.as_deref().map_or_else(|| Ok(ContactRecord::new()), parse)
+}
+
+/// The words of a piece of evidence.
+///
+/// # Errors
+/// When they do not open.
+pub fn words(
+    tenant: &TenantId,
+    cipher: &dyn TenantCipher,
+    contact: ContactId,
+    evidence: &Evidence,
+) -> Result<Option<String>, KeysError> {
+    let place = aad(&Key::contact(tenant, contact), &Evidence::column(evidence.key));
+    let open = |sealed| Ok(String::from_utf8_lossy(&cipher.open(&place, sealed)?).into_owned());
+    evidence.text.as_ref().map(open).transpose()
+}
+
+fn parse(stored: &[u8]) -> Result<ContactRecord, StoreError> {
+    serde_json::from_slice(stored)
+        .map_err(|error| StoreError::Corrupt { detail: format!("the record of a contact: {error}") })
+}

@@ -1,0 +1,331 @@
+//! The way in: from what a channel says to durable records, before the channel gets its answer.
+//!
+//! [`Reception::accept`] returns only when every record is durable (I2). It resolves who each message
+//! is from, seals what is said under the tenant's log key of the day, and places the record in the
+//! partition of its conversation; [`crate::intake::connector`] has the same done to what it reads. A report about a message of ours goes to its conversation and to its
+//! account, which may be waiting for it.
+//!
+//! What somebody says about what may be sent to them (a stop word, a setting of the channel, a failure that says
+//! so) is in the contact's record before the channel gets its answer (I8).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_schemas::consent::{Category, How, Says};
+use heddle_schemas::content::{Asks, Content};
+use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, ContactId, MessageKey, TenantId};
+use heddle_schemas::ports::channel::{
+    Act, ChannelEvent, ReceivedMessage, ReceivedPreference, ReceivedStatus,
+};
+use heddle_schemas::ports::keys::{Cipher, KeysError, TenantCipher};
+use heddle_schemas::ports::log::{NewRecord, StoreError};
+use heddle_schemas::record::event::{Event, EventRecord};
+use heddle_schemas::record::inbound::{
+    ActKind, CustomerAct, DeliveryReport, InboundEvent, InboundRecord, SealedAct,
+};
+use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
+use heddle_schemas::record::{V, encode_for, log_aad};
+use heddle_schemas::tenant::Tenant;
+use heddle_schemas::time::Timestamp;
+use heddle_schemas::topic::Topic;
+
+use crate::intake::consent::{self, Statement};
+use crate::intake::gate::IntakeGate;
+use crate::intake::identity::{Identity, IdentityError};
+use crate::partition::publish;
+use crate::ports::Ports;
+
+/// Why a channel's events could not be taken in. The channel must send them again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceptionError {
+    /// The log or the alias table.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The tenant's keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+}
+
+/// The way in.
+pub struct Reception {
+    ports: Ports,
+    identity: Identity,
+    intake_gate: Arc<IntakeGate>,
+}
+
+impl Reception {
+    /// Over these ports.
+    #[must_use]
+    pub fn new(ports: Ports, intake_gate: Arc<IntakeGate>) -> Self {
+        Self { identity: Identity::new(ports.clone()), ports, intake_gate }
+    }
+
+    /// Takes in what a channel says to a tenant. When it returns, all of it is durable; when it
+    /// fails, the channel is to send all of it again, and what was taken in is recognised then.
+    ///
+    /// # Errors
+    /// [`ReceptionError`].
+    pub async fn accept(
+        &self,
+        kind: ChannelKind,
+        tenant: &Arc<Tenant>,
+        events: Vec<ChannelEvent>,
+    ) -> Result<(), ReceptionError> {
+        let accepted = async {
+            let records = self.write(kind, tenant, events, Duration::MAX).await?;
+            let records: Vec<_> = records.into_iter().flatten().collect();
+            if !records.is_empty() {
+                self.ports.log.append(records).await?;
+            }
+            Ok(())
+        };
+        accepted.await.inspect_err(|_| self.intake_gate.refused())
+    }
+
+    /// The records that take in what a channel says to a tenant, those of each event apart: for who makes
+    /// them durable together with others. Doing it again, for the same events, does no harm.
+    ///
+    /// A message that was sent longer than `fresh` ago counts as taken in when it was sent: somebody kept
+    /// it, and its conversation must see its age to leave it unanswered.
+    ///
+    /// # Errors
+    /// [`ReceptionError`].
+    pub async fn write(
+        &self,
+        kind: ChannelKind,
+        tenant: &Tenant,
+        events: Vec<ChannelEvent>,
+        fresh: Duration,
+    ) -> Result<Vec<Vec<NewRecord>>, ReceptionError> {
+        let now = self.ports.clock.now();
+        let own = self.ports.keys.tenant(&tenant.id).await?;
+        let log = self.ports.keys.log(&tenant.id, now.day()).await?;
+        let desk = Desk {
+            ports: &self.ports,
+            kind,
+            tenant: &tenant.id,
+            config: tenant,
+            now,
+            fresh,
+            own: &*own,
+            log: &*log,
+        };
+        let mut records = Vec::with_capacity(events.len());
+        for event in events {
+            records.push(self.write_one(&desk, event).await?);
+        }
+        Ok(records)
+    }
+
+    async fn write_one(
+        &self,
+        desk: &Desk<'_>,
+        event: ChannelEvent,
+    ) -> Result<Vec<NewRecord>, ReceptionError> {
+        let dropped = |reason| {
+            self.ports.metrics.dropped(reason);
+            Vec::new()
+        };
+        Ok(match event {
+            ChannelEvent::Message(message) => {
+                self.intake_gate.received(&desk.account(&message.account));
+                match somebody(self.contact(desk, &message).await)? {
+                    Some(contact) => {
+                        let mut records = self.record(desk, contact, desk.word(&message)).await?;
+                        records.push(desk.message(contact, message));
+                        records
+                    }
+                    None => dropped("nameless"),
+                }
+            }
+            ChannelEvent::Status(status) => {
+                let contact = status.outbound.map(|outbound| outbound.contact);
+                let said = desk.refusal(&status);
+                match (contact, desk.status(status)) {
+                    (Some(contact), Some(both)) => {
+                        let mut records = self.record(desk, contact, said).await?;
+                        records.extend(both);
+                        records
+                    }
+                    _ => dropped("not_ours"),
+                }
+            }
+            ChannelEvent::Preference(preference) => {
+                let found = self.identity.resolve(desk.tenant, desk.kind, &preference.from).await;
+                match somebody(found)? {
+                    Some(contact) => self.record(desk, contact, Some(desk.preference(preference))).await?,
+                    None => dropped("nameless"),
+                }
+            }
+            ChannelEvent::Notice { field, value } => vec![desk.notice(field, &value)],
+        })
+    }
+
+    /// Takes in what somebody said about what may be sent. Returns the events that tell of it.
+    async fn record(
+        &self,
+        desk: &Desk<'_>,
+        contact: ContactId,
+        statement: Option<Statement>,
+    ) -> Result<Vec<NewRecord>, ReceptionError> {
+        match statement {
+            // Rare, and in a box, so that who says nothing of it holds no more than that.
+            Some(statement) => {
+                let record = consent::record(&self.ports, desk.tenant, desk.own, contact, &statement);
+                Ok(Box::pin(record).await?)
+            }
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn contact(&self, desk: &Desk<'_>, message: &ReceivedMessage) -> Result<ContactId, IdentityError> {
+        match &message.act {
+            Act::Rename { to, .. } => self.identity.rename(desk.tenant, desk.kind, &message.from, to).await,
+            _ => self.identity.resolve(desk.tenant, desk.kind, &message.from).await,
+        }
+    }
+}
+
+/// Who was found; `None` where nothing says who it is.
+fn somebody(found: Result<ContactId, IdentityError>) -> Result<Option<ContactId>, ReceptionError> {
+    match found {
+        Ok(contact) => Ok(Some(contact)),
+        Err(IdentityError::Nameless) => Ok(None),
+        Err(IdentityError::Store(error)) => Err(error.into()),
+        Err(IdentityError::Keys(error)) => Err(error.into()),
+    }
+}
+
+/// Writes the records of one call.
+struct Desk<'a> {
+    ports: &'a Ports,
+    kind: ChannelKind,
+    tenant: &'a TenantId,
+    config: &'a Tenant,
+    now: Timestamp,
+    fresh: Duration,
+    own: &'a dyn TenantCipher,
+    log: &'a dyn Cipher,
+}
+
+impl Desk<'_> {
+    fn account(&self, account: &AccountId) -> AccountKey {
+        AccountKey { tenant: self.tenant.clone(), channel: self.kind, account: account.clone() }
+    }
+
+    fn message_key(&self, account: &AccountKey, id: &str) -> MessageKey {
+        self.own.hash("message", format!("{account}/{id}").as_bytes())
+    }
+
+    /// What a message says about consent: a stop or a start word.
+    fn word(&self, message: &ReceivedMessage) -> Option<Statement> {
+        let Act::Say(content) = &message.act else { return None };
+        let Asks::Answer(text) = content.asks() else { return None };
+        let words = &self.config.consent;
+        let says = words.says(text, self.config.knowledge.language)?;
+        Some(Statement {
+            says,
+            categories: words.purposes.clone(),
+            at: message.sent_at,
+            how: How::Word,
+            key: self.message_key(&self.account(&message.account), &message.id),
+            text: Some(text.to_owned()),
+        })
+    }
+
+    /// What the failure of a message of ours says about consent.
+    fn refusal(&self, status: &ReceivedStatus) -> Option<Statement> {
+        let code = status.failure.as_ref()?.code;
+        let channel = self.ports.channels.get(&self.kind)?;
+        channel.is_opt_out(code).then(|| Statement {
+            says: Says::Stop,
+            categories: vec![Category::Marketing],
+            at: status.at,
+            how: How::ChannelError,
+            key: self.message_key(&self.account(&status.account), &status.message_id),
+            text: Some(code.to_string()),
+        })
+    }
+
+    fn preference(&self, preference: ReceivedPreference) -> Statement {
+        let ReceivedPreference { account, at, category, says, detail, from: _ } = preference;
+        // The channel gives it no id; the same person says the same at one time only once.
+        let id = format!("preference/{category}/{}/{}", says.as_str(), at.as_micros());
+        let key = self.message_key(&self.account(&account), &id);
+        Statement { says, categories: vec![category], at, how: How::Preference, key, text: detail }
+    }
+
+    fn message(&self, contact: ContactId, message: ReceivedMessage) -> NewRecord {
+        let account = self.account(&message.account);
+        let key = self.message_key(&account, &message.id);
+        let target = |id: &str| Some(self.message_key(&account, id));
+        let mut from = message.from;
+        let (kind, target, content, emoji) = match message.act {
+            Act::Say(content) => (ActKind::Say, None, Some(content), None),
+            Act::Edit { target: id, content } => (ActKind::Edit, target(&id), Some(content), None),
+            Act::Delete { target: id } => (ActKind::Delete, target(&id), None, None),
+            Act::React { target: id, emoji } => (ActKind::React, target(&id), None, emoji),
+            Act::Rename { to, body } => {
+                from.update(&to);
+                let content = Content::System { kind: "user_changed_number".into(), body };
+                (ActKind::Rename, None, Some(content), None)
+            }
+        };
+        let sealed = SealedAct { id: message.id, from, content, emoji, context: message.context };
+        let at = log_aad(Topic::Inbound, &key);
+        let act = CustomerAct {
+            key,
+            sent_at: message.sent_at,
+            kind,
+            target,
+            sealed: encode_for(&sealed, |plain| self.log.seal(&at, plain)),
+        };
+        let conversation = account.conversation(contact);
+        let kept = self.now.since(message.sent_at) > self.fresh;
+        let at = if kept { message.sent_at } else { self.now };
+        publish::inbound(
+            self.ports,
+            &InboundRecord { v: V, conversation, at, event: InboundEvent::Customer(act) },
+        )
+    }
+
+    fn status(&self, status: ReceivedStatus) -> Option<[NewRecord; 2]> {
+        let account = self.account(&status.account);
+        let outbound = status.outbound?;
+        let report = DeliveryReport {
+            outbound,
+            status: status.status,
+            at: status.at,
+            failure: status.failure,
+            message: Some(self.message_key(&account, &status.message_id)),
+        };
+        let conversation = account.conversation(outbound.contact);
+        let settle = OutboundRecord {
+            v: V,
+            conversation: conversation.clone(),
+            at: self.now,
+            command: OutboundCommand::Settle(report.clone()),
+        };
+        let report =
+            InboundRecord { v: V, conversation, at: self.now, event: InboundEvent::Delivery(report) };
+        Some([publish::inbound(self.ports, &report), publish::outbound(self.ports, &settle)])
+    }
+
+    fn notice(&self, field: String, value: &serde_json::Value) -> NewRecord {
+        let about = format!("{}/{field}", self.tenant);
+        let sealed = self.log.seal(&log_aad(Topic::Events, &about), value.to_string().as_bytes());
+        let account = value
+            .pointer("/metadata/phone_number_id")
+            .and_then(|id| id.as_str())
+            .and_then(|id| id.parse().ok());
+        publish::event(
+            self.ports,
+            &EventRecord {
+                v: V,
+                tenant: self.tenant.clone(),
+                at: self.now,
+                event: Event::ChannelNotice { channel: self.kind, account, field, sealed },
+            },
+        )
+    }
+}

@@ -1,0 +1,68 @@
+//! What one node does for all: it looks after what was begun and is not complete, whoever began it.
+//!
+//! Contract: the owner of the first partition of inbound keeps house, so one node does, wherever it moves. Two that
+//! do for a moment, while the ownership changes, do no harm: all of it can be done twice. What fails is tried again at
+//! the next look.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_schemas::topic::{Topic, TopicPartition};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
+
+use crate::ports::Ports;
+use crate::privacy::erasure::OpenErasures;
+use crate::privacy::tenant_deletion::OpenRemovals;
+use crate::tenant::configuration::Tenants;
+
+/// How often it looks.
+const LOOK: Duration = Duration::from_secs(30);
+/// How soon it looks again where there is more to do: others' work comes in between.
+const BREATH: Duration = Duration::from_millis(250);
+/// Whose owner keeps house.
+pub(crate) const HOUSE: TopicPartition = TopicPartition { topic: Topic::Inbound, partition: 0 };
+
+/// Keeps house for as long as it is polled and `ours` says so.
+pub(crate) async fn run(ports: Ports, tenants: Arc<Tenants>, mut ours: watch::Receiver<bool>) {
+    loop {
+        // It ends with the system.
+        let Ok(_) = ours.wait_for(|ours| *ours).await else { return };
+        let (mut erasures, mut removals) = (OpenErasures::default(), OpenRemovals::default());
+        let mut erasures_at = ports.clock.elapsed();
+        while *ours.borrow_and_update() {
+            if ports.clock.elapsed() >= erasures_at {
+                erasures_at = ports.clock.elapsed() + LOOK;
+                if let Err(error) = erasures.look(&ports).await {
+                    tracing::warn!(%error, "open erasures cannot be looked after now");
+                }
+            }
+            let more = removals.look(&ports, &tenants).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "deletions of tenants cannot be looked after now");
+                false
+            });
+            // A change of the ownership is looked at right away.
+            drop(tokio::time::timeout(if more { BREATH } else { LOOK }, ours.changed()).await);
+        }
+        ports.metrics.erasures(0, Duration::ZERO);
+        ports.metrics.removals(0, Duration::ZERO);
+    }
+}
+
+/// Has a node keep no index of a tenant that it does not know any more, for as long as it is polled: each node has its
+/// own, in memory. One that is missed is closed by the next search, which finds no key, or as the least used.
+pub(crate) async fn close_indexes(ports: Ports, tenants: Arc<Tenants>) {
+    let mut departures = tenants.departures();
+    loop {
+        match departures.recv().await {
+            Ok(gone) => {
+                if let Err(error) = ports.knowledge.erase(&gone).await {
+                    // It is closed all the same, and its rows are removed by who keeps house.
+                    tracing::debug!(%error, tenant = %gone, "documents of a deleted tenant are not removed yet");
+                }
+            }
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
+}

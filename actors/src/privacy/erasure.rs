@@ -1,0 +1,244 @@
+//! Erasures of contacts: asked for here, done by the contact's conversations, each in its order with messages.
+//!
+//! Contract: when [`ask`] returns, the erasure is durable and on its way to every conversation that the contact could
+//! have. One that is durable goes on by itself, whoever dies: a row says that it is open until it is complete and told
+//! of, and [`OpenErasures`] sends what is open on its way again. That does no harm, and neither does asking again.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use heddle_schemas::erasure::{Done, Erasure};
+use heddle_schemas::id::{AccountId, ChannelKind, ContactId, ConversationId, MessageKey, TenantId};
+use heddle_schemas::ports::state::{Scan, StoreError, Swap};
+use heddle_schemas::record::event::{Event, EventRecord};
+use heddle_schemas::record::inbound::{Forget, InboundEvent, InboundRecord};
+use heddle_schemas::record::{V, encode};
+use heddle_schemas::table::{Key, Partition};
+
+use crate::conversation::export::Page;
+use crate::intake::consent;
+use crate::partition::commit::read;
+use crate::partition::publish;
+use crate::ports::Ports;
+use crate::privacy::tenant_deletion;
+
+/// Erasures that are read at once.
+const PAGE: usize = 256;
+/// How long one is left to who asked for it, and then how long until it is sent on its way once more; twice as long
+/// each time.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest pause: a conversation that is held up for days is not sent hundreds of the same record.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
+
+/// Asks for the erasure of a contact, in its conversations with these accounts.
+///
+/// # Errors
+/// [`StoreError`]; then it may be under way or not, and is to be asked for again.
+pub async fn ask(
+    ports: &Ports,
+    tenant: &TenantId,
+    accounts: impl IntoIterator<Item = (ChannelKind, AccountId)>,
+    contact: ContactId,
+) -> Result<Erasure, StoreError> {
+    let key = Key::open_erasure(tenant, contact);
+    let id = MessageKey::from_bytes((ports.random)());
+    let new = Erasure::new(id, contact, ports.clock.now(), accounts);
+    let mut stored = ports.state.get(&key).await?;
+    let asked = loop {
+        let Some(open) = &stored else {
+            match ports.state.compare_and_set(&key, None, Some(encode(&new)), None).await? {
+                Swap::Done => break new,
+                Swap::Found(found) => stored = found,
+            }
+            continue;
+        };
+        let open = readable(&key, open)?;
+        match find(ports, tenant, open.id).await? {
+            Some(complete) if complete.is_complete() => {
+                close(ports, tenant, &complete).await?;
+                stored = None;
+            }
+            _ => break open,
+        }
+    };
+    go_on(ports, tenant, &asked).await
+}
+
+/// Sends on its way what of an erasure is open; `asked` is what it began with.
+async fn go_on(ports: &Ports, tenant: &TenantId, asked: &Erasure) -> Result<Erasure, StoreError> {
+    let key = Key::erasure(tenant, asked.id);
+    let erasure = match ports.state.compare_and_set(&key, None, Some(encode(asked)), None).await? {
+        Swap::Done | Swap::Found(None) => asked.clone(),
+        Swap::Found(Some(found)) => readable(&key, &found)?,
+    };
+    // What was stored and not used is not stored any more; who writes anew is answered.
+    consent::lift_restriction(ports, tenant, erasure.contact, erasure.requested_at).await?;
+    let event = InboundEvent::Forget(Forget { erasure: erasure.id, at: erasure.at });
+    let open = erasure.parts.iter().filter(|part| part.done.is_none());
+    let records = open.map(|part| {
+        let conversation = ConversationId {
+            tenant: tenant.clone(),
+            channel: part.channel,
+            account: part.account.clone(),
+            contact: erasure.contact,
+        };
+        let record = InboundRecord { v: V, conversation, at: ports.clock.now(), event: event.clone() };
+        publish::inbound(ports, &record)
+    });
+    ports.log.append(records.collect()).await?;
+    Ok(erasure)
+}
+
+/// An erasure.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn find(ports: &Ports, tenant: &TenantId, id: MessageKey) -> Result<Option<Erasure>, StoreError> {
+    let key = Key::erasure(tenant, id);
+    let stored = read(&ports.metrics, || ports.state.get(&key)).await?;
+    stored.map(|stored| readable(&key, &stored)).transpose()
+}
+
+/// Every erasure of a tenant's contacts, by id.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn list(ports: &Ports, tenant: &TenantId) -> Result<Vec<Erasure>, StoreError> {
+    let stored = all(ports, Partition::erasures(tenant)).await?;
+    stored.into_iter().map(|(_, erasure)| Ok(erasure)).collect()
+}
+
+/// Some of the erasures of a tenant's contacts, behind a row, by id.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn page(
+    ports: &Ports,
+    tenant: &TenantId,
+    after: Option<&Key>,
+) -> Result<Page<Erasure>, StoreError> {
+    let scan = Scan::first(Partition::erasures(tenant), PAGE);
+    let scan = match after {
+        Some(row) => scan.behind(row),
+        None => scan,
+    };
+    let rows = read(&ports.metrics, || ports.state.scan(&scan)).await?;
+    let items = rows.iter().map(|(key, stored)| readable(key, stored)).collect::<Result<_, _>>()?;
+    let full = rows.len() == PAGE;
+    Ok(Page { items, after: rows.into_iter().last().map(|(key, _)| key).filter(|_| full) })
+}
+
+async fn all(ports: &Ports, partition: Partition) -> Result<Vec<(Key, Erasure)>, StoreError> {
+    let mut erasures = Vec::new();
+    let mut scan = Scan::first(partition, PAGE);
+    loop {
+        let page = read(&ports.metrics, || ports.state.scan(&scan)).await?;
+        let next = scan.next(&page);
+        for (key, stored) in page {
+            let erasure = readable(&key, &stored)?;
+            erasures.push((key, erasure));
+        }
+        let Some(next) = next else { return Ok(erasures) };
+        scan = next;
+    }
+}
+
+/// A conversation has done its part. Returns the erasure when that was the last one.
+pub(crate) async fn done(
+    ports: &Ports,
+    conversation: &ConversationId,
+    id: MessageKey,
+    rows: u64,
+) -> Result<Option<Erasure>, StoreError> {
+    let key = Key::erasure(&conversation.tenant, id);
+    let mut stored = read(&ports.metrics, || ports.state.get(&key)).await?;
+    loop {
+        // Without a row it was never asked for, or is older than what is kept.
+        let Some(found) = &stored else { return Ok(None) };
+        let mut erasure = readable(&key, found)?;
+        let done = Done { at: ports.clock.now(), rows };
+        if !erasure.done(conversation.channel, &conversation.account, done) {
+            return Ok(None);
+        }
+        match ports.state.compare_and_set(&key, stored.clone(), Some(encode(&erasure)), None).await {
+            Ok(Swap::Done) => return Ok(erasure.is_complete().then_some(erasure)),
+            Ok(Swap::Found(found)) => stored = found,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Tells of an erasure that is complete, at least once, and then looks after it no more.
+pub(crate) async fn close(ports: &Ports, tenant: &TenantId, complete: &Erasure) -> Result<(), StoreError> {
+    let key = Key::open_erasure(tenant, complete.contact);
+    let Some(stored) = ports.state.get(&key).await? else { return Ok(()) };
+    if readable(&key, &stored)?.id != complete.id {
+        // It was closed, and the contact is forgotten once more since.
+        return Ok(());
+    }
+    let event = Event::Forgotten {
+        erasure: complete.id,
+        contact: complete.contact,
+        requested_at: complete.requested_at,
+        rows: complete.rows(),
+    };
+    let event = EventRecord { v: V, tenant: tenant.clone(), at: ports.clock.now(), event };
+    ports.log.append(vec![publish::event(ports, &event)]).await?;
+    // Whoever else removes it has told of it too.
+    if ports.state.compare_and_set(&key, Some(stored), None, None).await? == Swap::Done {
+        ports.metrics.forgotten();
+    }
+    Ok(())
+}
+
+/// The erasures that are not complete, looked after by the one node that keeps house.
+#[derive(Debug, Default)]
+pub(crate) struct OpenErasures {
+    /// When each is sent on its way next, by the clock's elapsed time, and the pause after that. It is forgotten with
+    /// the node: another one sends all of them on their way once.
+    next: HashMap<MessageKey, (Duration, Duration)>,
+}
+
+impl OpenErasures {
+    /// Looks once: what has been open for a while is sent on its way, and what is complete is told of.
+    pub(crate) async fn look(&mut self, ports: &Ports) -> Result<(), StoreError> {
+        let (now, elapsed) = (ports.clock.now(), ports.clock.elapsed());
+        let open = all(ports, Partition::open_erasures()).await?;
+        let oldest = open.iter().map(|(_, erasure)| now.since(erasure.requested_at)).max();
+        ports.metrics.erasures(open.len(), oldest.unwrap_or_default());
+        self.next.retain(|id, _| open.iter().any(|(_, erasure)| erasure.id == *id));
+        for (key, asked) in open {
+            let Some((tenant, _)) = key.of_open_erasure() else { continue };
+            let (at, pause) = self.next.get(&asked.id).copied().unwrap_or((Duration::ZERO, PATIENCE));
+            // Whoever asked, or the conversation that did the last part, is at work.
+            if at > elapsed || now.since(asked.requested_at) < PATIENCE {
+                continue;
+            }
+            self.next.insert(asked.id, (elapsed + pause, (2 * pause).min(LONGEST_PAUSE)));
+            // One that fails holds up no other.
+            if let Err(error) = look_after(ports, &tenant, &asked).await {
+                tracing::warn!(%error, %tenant, erasure = %asked.id, "an erasure cannot go on now");
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn look_after(ports: &Ports, tenant: &TenantId, asked: &Erasure) -> Result<(), StoreError> {
+    if tenant_deletion::find(ports, tenant).await?.is_some() {
+        // All of the tenant goes, this row too.
+        return Ok(());
+    }
+    match find(ports, tenant, asked.id).await? {
+        Some(complete) if complete.is_complete() => close(ports, tenant, &complete).await,
+        _ => {
+            tracing::info!(%tenant, erasure = %asked.id, "an erasure is sent on its way again");
+            go_on(ports, tenant, asked).await.map(drop)
+        }
+    }
+}
+
+fn readable(key: &Key, stored: &[u8]) -> Result<Erasure, StoreError> {
+    serde_json::from_slice(stored)
+        .map_err(|error| StoreError::Corrupt { detail: format!("{key:?}: no erasure: {error}") })
+}

@@ -1,0 +1,205 @@
+//! What looks like an attack, or like a breach of personal data: counted, told, and never a flood of events.
+//!
+//! Contract: [`Security::saw`] costs a lock for a moment, waits for nothing and may be called from anywhere. From a
+//! threshold on, what is seen of one kind and one tenant within a window is an incident: a metric and a log
+//! line at once, and an event in topic events by [`Security::run`]. While it goes on, a further event with the
+//! numbers until then follows once a window; when nothing more is seen for a window, it is over. What a crash
+//! takes along is the count since the last event; the metric has been scraped, and the log line is written.
+//!
+//! # Layout
+//! - here: what others call; `watch`: when it is an incident, decided without IO; [`keys`]: keys that report what does not open.
+
+pub mod keys;
+mod watch;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use heddle_schemas::config;
+use heddle_schemas::id::{ContactId, MessageKey, TenantId};
+use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::ports::log::{Log, StoreError};
+use heddle_schemas::record::V;
+use heddle_schemas::record::event::{DataCategory, Event, EventRecord, IncidentKind, Measure};
+use tokio::sync::Notify;
+
+use self::watch::{Now, Watch};
+use crate::metrics::Metrics;
+use crate::partition::publish;
+use crate::random::Random;
+
+/// How often it is looked whether an incident that goes on is to be told again.
+const LOOK: Duration = Duration::from_secs(5);
+/// The pause while the log does not answer.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Something that was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sighting<'a> {
+    /// A ciphertext did not open.
+    FailedDecryption {
+        /// The contact whose key it was to be, where it was one's.
+        contact: Option<ContactId>,
+        /// What such ciphertexts hold.
+        data: &'a [DataCategory],
+    },
+    /// A webhook of one of its accounts had a wrong signature.
+    WebhookSignature,
+    /// Somebody who may speak for another tenant named what is this one's.
+    CrossTenant,
+    /// Personal data was exported.
+    Export {
+        /// Whose, where it was of one contact.
+        contact: Option<ContactId>,
+        /// How many records.
+        records: u64,
+    },
+    /// Its audit log is not what was written, at so many places.
+    AuditLog {
+        /// Faults.
+        faults: u64,
+    },
+    /// Its data stays in another region, and something of it is here.
+    ForeignRegion,
+}
+
+impl Sighting<'_> {
+    /// Of which kind it is.
+    #[must_use]
+    pub fn kind(&self) -> IncidentKind {
+        match self {
+            Self::FailedDecryption { .. } => IncidentKind::FailedDecryption,
+            Self::WebhookSignature => IncidentKind::WebhookSignature,
+            Self::CrossTenant => IncidentKind::CrossTenant,
+            Self::Export { .. } => IncidentKind::UnusualExport,
+            Self::AuditLog { .. } => IncidentKind::AuditLog,
+            Self::ForeignRegion => IncidentKind::ForeignRegion,
+        }
+    }
+
+    /// What may be concerned.
+    fn data(&self) -> &[DataCategory] {
+        match self {
+            Self::FailedDecryption { data, .. } => data,
+            Self::WebhookSignature | Self::CrossTenant | Self::ForeignRegion => &[],
+            Self::Export { .. } => {
+                &[DataCategory::ContactDetails, DataCategory::Messages, DataCategory::Consents]
+            }
+            Self::AuditLog { .. } => &[DataCategory::AuditLog],
+        }
+    }
+
+    fn contact(&self) -> Option<ContactId> {
+        match self {
+            Self::FailedDecryption { contact, .. } | Self::Export { contact, .. } => *contact,
+            Self::WebhookSignature | Self::CrossTenant | Self::AuditLog { .. } | Self::ForeignRegion => None,
+        }
+    }
+
+    fn records(&self) -> u64 {
+        match self {
+            Self::FailedDecryption { .. } => 1,
+            Self::Export { records, .. } => *records,
+            Self::AuditLog { faults } => *faults,
+            Self::WebhookSignature | Self::CrossTenant | Self::ForeignRegion => 0,
+        }
+    }
+}
+
+/// What the engine does about incidents of a kind.
+fn measure(kind: IncidentKind) -> Measure {
+    match kind {
+        IncidentKind::FailedDecryption => Measure::NotUsed,
+        IncidentKind::WebhookSignature | IncidentKind::CrossTenant | IncidentKind::ForeignRegion => {
+            Measure::Refused
+        }
+        IncidentKind::UnusualExport => Measure::Permitted,
+        IncidentKind::AuditLog => Measure::Told,
+    }
+}
+
+/// Sees to it that what looks like an attack is told.
+pub struct Security {
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    random: Random,
+    watch: Mutex<Watch>,
+    news: Notify,
+}
+
+impl Security {
+    /// Nothing seen yet.
+    #[must_use]
+    pub fn new(
+        options: config::Security,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        random: Random,
+    ) -> Arc<Self> {
+        let watch = Mutex::new(Watch::new(options));
+        Arc::new(Self { clock, metrics, random, watch, news: Notify::new() })
+    }
+
+    /// Something was seen that concerns a tenant, or (`None`) none.
+    pub fn saw(&self, tenant: Option<&TenantId>, sighting: Sighting<'_>) {
+        let kind = sighting.kind();
+        let tenant = tenant.cloned().unwrap_or_else(TenantId::engine);
+        let id = || MessageKey::from_bytes((self.random)());
+        let began = self.lock().saw(self.now(), &tenant, sighting, id);
+        self.metrics.sighted(kind, began.is_some());
+        if let Some(incident) = began {
+            tracing::error!(%tenant, kind = kind.as_str(), %incident, "a security incident has begun");
+            self.news.notify_one();
+        }
+    }
+
+    /// Personal data of a tenant was exported: of one contact, or (`None`) of all.
+    pub fn exported(&self, tenant: &TenantId, contact: Option<ContactId>, records: u64) {
+        self.saw(Some(tenant), Sighting::Export { contact, records });
+    }
+
+    /// Publishes what is to be told, for as long as it is polled.
+    pub async fn run(self: Arc<Self>, log: Arc<dyn Log>) {
+        loop {
+            // What is not published is told by a later look.
+            match self.publish(&*log).await {
+                Ok(()) => drop(tokio::time::timeout(LOOK, self.news.notified()).await),
+                Err(StoreError::Closed) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "security events cannot be published now");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Publishes what is to be told by now.
+    ///
+    /// # Errors
+    /// The log's; what was not published stays to be told.
+    pub async fn publish(&self, log: &dyn Log) -> Result<(), StoreError> {
+        let due = self.lock().due(self.now());
+        for (tenant, incident) in due {
+            let (kind, told) = (incident.kind, (incident.id, incident.count));
+            let event = Event::Security(incident);
+            let record = EventRecord { v: V, tenant, at: self.clock.now(), event };
+            log.append(vec![publish::event_into(log, &record)]).await?;
+            self.lock().told(self.now(), &record.tenant, kind, told);
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Now {
+        Now { at: self.clock.now(), elapsed: self.clock.elapsed() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Security {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Security").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,483 @@
+//! Deletions of tenants: asked for here, carried on by the node that keeps house until no row is left.
+//!
+//! Contract: when [`ask`] returns, no node takes anything in for the tenant any more once it has read topic tenants, and
+//! the tenant's key is destroyed, so that what it sealed cannot be read by anybody. Rows follow. A row says that the
+//! deletion is open until it is complete and told of, and [`OpenRemovals`] goes on from wherever it stands, whoever died.
+//!
+//! Rows go the way they came. Those of conversations and accounts are fenced: their owners are told to remove them, by a
+//! record of their own topic ([`InboundEvent::Leave`], [`OutboundCommand::Leave`]). Those that are written on a condition
+//! are removed on a condition. What calls have cost, and documents, are removed without a fence, once nothing can be
+//! under way any more. Nothing rests on a list of what the tenant has: each walk goes over all rows of it, and only one
+//! that finds none is the last ([`Removal::walked`]).
+//!
+//! A record of a deleted tenant that comes late is settled and counted, and neither applied nor kept ([`find`]).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use heddle_schemas::audit::{Act, Outcome, What, Who};
+use heddle_schemas::id::{AccountKey, ContactId, ConversationId, OutboundId, TenantId};
+use heddle_schemas::money::Money;
+use heddle_schemas::ports::keys::KeysError;
+use heddle_schemas::ports::knowledge::KnowledgeError;
+use heddle_schemas::ports::log::NewRecord;
+use heddle_schemas::ports::state::{Batch, Row, Scan, StoreError, Swap, Walk, Write};
+use heddle_schemas::record::event::{Event, EventRecord};
+use heddle_schemas::record::inbound::{InboundEvent, InboundRecord};
+use heddle_schemas::record::outbound::{Leave, OutboundCommand, OutboundRecord};
+use heddle_schemas::record::{V, encode};
+use heddle_schemas::removal::{Removal, Used};
+use heddle_schemas::table::{Key, Partition, REMOVAL_OPEN, REMOVAL_TOLD, Table};
+use heddle_schemas::time::Timestamp;
+use heddle_schemas::zone::Month;
+
+use crate::partition::commit::read;
+use crate::partition::publish;
+use crate::ports::Ports;
+use crate::privacy::audit_log::{AuditError, AuditLog};
+use crate::tenant::configuration::{Tenants, TenantsError};
+use crate::tenant::quota;
+
+/// Rows of a page.
+const PAGE: usize = 256;
+/// Pages between two looks at everything else.
+const PAGES: usize = 16;
+/// Conversations and accounts that are told to leave at once: others' records are behind them in the same partitions.
+const LEAVES: usize = 256;
+/// Rows that are removed on a condition at once.
+const AT_ONCE: usize = 16;
+/// Who has been told to leave in a walk, at most; over it, some are told once more.
+const TOLD: usize = 100_000;
+/// The pause between two walks, in which conversations and accounts do their part.
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// Where a tenant has rows. The agenda names nobody and is emptied by who is woken; the audit log stays, as evidence of
+/// who did what: it names contacts by ids that lead to nobody any more.
+const TABLES: [Table; 15] = [
+    Table::Head,
+    Table::History,
+    Table::Marker,
+    Table::Claim,
+    Table::Delivery,
+    Table::Tool,
+    Table::Send,
+    Table::Backlog,
+    Table::Alias,
+    Table::Contact,
+    Table::Key,
+    Table::Document,
+    Table::Quota,
+    Table::Spend,
+    Table::Erasure,
+];
+
+/// Why a deletion does not go on now.
+#[derive(Debug, thiserror::Error)]
+pub enum RemovalError {
+    /// The state store or the log.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The tenant's key.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The tenant's configuration.
+    #[error(transparent)]
+    Tenants(#[from] TenantsError),
+    /// Its documents.
+    #[error(transparent)]
+    Knowledge(#[from] KnowledgeError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+}
+
+/// Asks for the deletion of a tenant; `entry` is that of the audit log which tells of it. Asking again changes nothing.
+///
+/// # Errors
+/// [`RemovalError`]; then it may be under way or not, and is to be asked for again.
+pub async fn ask(
+    ports: &Ports,
+    tenants: &Tenants,
+    tenant: &TenantId,
+    entry: u64,
+) -> Result<Removal, RemovalError> {
+    if let Some(removal) = find(ports, tenant).await? {
+        return Ok(removal);
+    }
+    let new = Removal::new(tenant.clone(), ports.clock.now(), entry);
+    let open = Key::open_removal(tenant);
+    let asked = match ports.state.compare_and_set(&open, None, Some(encode(&new)), None).await? {
+        Swap::Done | Swap::Found(None) => new,
+        Swap::Found(Some(found)) => readable(&open, &found)?,
+    };
+    Ok(stop(ports, tenants, begun(ports, asked).await?).await?.removal)
+}
+
+/// The deletion of a tenant, where one was asked for: the tenant is not to be anything any more.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn find(ports: &Ports, tenant: &TenantId) -> Result<Option<Removal>, StoreError> {
+    Ok(load(ports, tenant).await?.map(|stored| stored.removal))
+}
+
+/// A deletion, and the row that it was read from: only that row is changed.
+#[derive(Debug)]
+struct Stored {
+    removal: Removal,
+    bytes: Bytes,
+}
+
+impl Stored {
+    fn of(key: &Key, bytes: Bytes) -> Result<Self, StoreError> {
+        Ok(Self { removal: readable(key, &bytes)?, bytes })
+    }
+}
+
+async fn load(ports: &Ports, tenant: &TenantId) -> Result<Option<Stored>, StoreError> {
+    let key = Key::removal(tenant);
+    let stored = read(&ports.metrics, || ports.state.get(&key)).await?;
+    stored.map(|stored| Stored::of(&key, stored)).transpose()
+}
+
+/// Every deletion, by tenant.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn list(ports: &Ports) -> Result<Vec<Removal>, StoreError> {
+    let rows = all(ports, REMOVAL_TOLD).await?;
+    rows.iter().map(|(key, stored)| readable(key, stored)).collect()
+}
+
+async fn all(ports: &Ports, kind: u8) -> Result<Vec<(Key, Bytes)>, StoreError> {
+    let mut rows = Vec::new();
+    let mut scan = Scan {
+        from: vec![kind].into(),
+        to: Some(vec![kind + 1].into()),
+        ..Scan::first(Partition::removals(), PAGE)
+    };
+    loop {
+        let page = read(&ports.metrics, || ports.state.scan(&scan)).await?;
+        let next = scan.next(&page);
+        rows.extend(page);
+        let Some(next) = next else { return Ok(rows) };
+        scan = next;
+    }
+}
+
+/// The row of a deletion that is durable by the row that says it is open.
+async fn begun(ports: &Ports, asked: Removal) -> Result<Stored, StoreError> {
+    let key = Key::removal(&asked.tenant);
+    let bytes = encode(&asked);
+    match ports.state.compare_and_set(&key, None, Some(bytes.clone()), None).await? {
+        Swap::Done | Swap::Found(None) => Ok(Stored { removal: asked, bytes }),
+        Swap::Found(Some(found)) => Stored::of(&key, found),
+    }
+}
+
+/// Stops the tenant everywhere, and destroys its key.
+async fn stop(ports: &Ports, tenants: &Tenants, stored: Stored) -> Result<Stored, RemovalError> {
+    let Stored { removal, bytes } = stored;
+    if removal.key_destroyed_at.is_some() {
+        return Ok(Stored { removal, bytes });
+    }
+    tenants.remove(&removal.tenant).await?;
+    ports.keys.erase_tenant(&removal.tenant).await?;
+    let destroyed = Removal { key_destroyed_at: Some(ports.clock.now()), ..removal };
+    // Where somebody else was faster, the next look reads what holds.
+    save(ports, &bytes, &destroyed).await?;
+    Ok(Stored { bytes: encode(&destroyed), removal: destroyed })
+}
+
+/// Returns whether nobody else has changed it since it was read.
+async fn save(ports: &Ports, before: &Bytes, after: &Removal) -> Result<bool, StoreError> {
+    let key = Key::removal(&after.tenant);
+    let saved = ports.state.compare_and_set(&key, Some(before.clone()), Some(encode(after)), None).await?;
+    Ok(saved == Swap::Done)
+}
+
+/// The deletions that are not complete, looked after by the one node that keeps house.
+#[derive(Debug, Default)]
+pub(crate) struct OpenRemovals {
+    /// When the next walk begins, by the clock's elapsed time.
+    next: HashMap<TenantId, Duration>,
+    /// Who has been told to leave in the walk under way.
+    told: HashSet<ConversationId>,
+}
+
+impl OpenRemovals {
+    /// Looks once. Returns whether there is more to do at once.
+    pub(crate) async fn look(&mut self, ports: &Ports, tenants: &Tenants) -> Result<bool, StoreError> {
+        let now = ports.clock.now();
+        let open = all(ports, REMOVAL_OPEN).await?;
+        let mut oldest = Duration::ZERO;
+        let mut more = false;
+        for (key, stored) in &open {
+            let asked = readable(key, stored)?;
+            oldest = oldest.max(now.since(asked.requested_at));
+            let tenant = asked.tenant.clone();
+            // One that fails holds up no other.
+            match self.go_on(ports, tenants, asked).await {
+                Ok(again) => more |= again,
+                Err(error) => tracing::warn!(%error, %tenant, "the deletion of a tenant cannot go on now"),
+            }
+        }
+        ports.metrics.removals(open.len(), oldest);
+        Ok(more)
+    }
+
+    async fn go_on(
+        &mut self,
+        ports: &Ports,
+        tenants: &Tenants,
+        asked: Removal,
+    ) -> Result<bool, RemovalError> {
+        let stored = match load(ports, &asked.tenant).await? {
+            Some(stored) => stored,
+            None => begun(ports, asked).await?,
+        };
+        let removal = &stored.removal;
+        if removal.is_complete() {
+            close(ports, tenants, removal).await?;
+            self.next.remove(&removal.tenant);
+            return Ok(false);
+        }
+        if removal.key_destroyed_at.is_none() {
+            stop(ports, tenants, stored).await?;
+            return Ok(true);
+        }
+        if self.next.get(&removal.tenant).is_some_and(|at| *at > ports.clock.elapsed()) {
+            return Ok(false);
+        }
+        self.walk(ports, tenants, stored).await
+    }
+
+    /// Walks on for a while. What it has come to is durable before a row is removed, so after a crash the walk goes on
+    /// behind rows that it did not remove: the next one finds them.
+    async fn walk(
+        &mut self,
+        ports: &Ports,
+        tenants: &Tenants,
+        Stored { mut removal, bytes: before }: Stored,
+    ) -> Result<bool, RemovalError> {
+        let tenant = removal.tenant.clone();
+        let now = ports.clock.now();
+        if removal.walk.is_none() {
+            self.told.retain(|conversation| conversation.tenant != tenant);
+            // Who applied it on another node, not knowing, has written behind the record that removed it.
+            tenants.remove(&tenant).await?;
+            ports.knowledge.erase(&tenant).await?;
+        }
+        let counts = removal.rows.is_none();
+        let settled = removal.has_settled(now);
+        let mut found = Found::default();
+        let mut ended = false;
+        for _ in 0..PAGES {
+            let stand = removal.walking(now);
+            let after = stand.after.as_ref().and_then(|after| hex::decode(after).ok()).map(Bytes::from);
+            let walk = Walk { after, ..Walk::of(&tenant, TABLES, PAGE) };
+            let page = match ports.state.walk(&walk).await {
+                // It was begun on another store, or by another build.
+                Err(StoreError::Corrupt { .. }) if walk.after.is_some() => {
+                    removal.walk = None;
+                    break;
+                }
+                page => page?,
+            };
+            let rows =
+                page.rows.into_iter().filter(|row| lives(row, now) && row.key != Key::tenant_key(&tenant));
+            for row in rows {
+                *stand.found.entry(row.key.table().as_str().to_owned()).or_default() += 1;
+                if !counts {
+                    found.take(row, settled);
+                }
+            }
+            stand.after = page.next.map(hex::encode);
+            if stand.after.is_none() {
+                ended = true;
+                break;
+            }
+            if found.leaving() >= LEAVES {
+                break;
+            }
+        }
+        for month in &found.months {
+            let used = used(quota::used(ports, &tenant, *month).await?);
+            removal.usage.entry(*month).or_insert(used);
+        }
+        if ended {
+            if !counts {
+                self.open_erasures(ports, &mut removal, &mut found).await?;
+            }
+            removal.walked(now);
+            self.next.insert(tenant, ports.clock.elapsed() + PAUSE);
+        }
+        if !save(ports, &before, &removal).await? {
+            // Another node keeps house by now.
+            return Ok(false);
+        }
+        self.remove(ports, found).await?;
+        if removal.is_complete() {
+            close(ports, tenants, &removal).await?;
+        }
+        Ok(!ended)
+    }
+
+    /// What is open of erasures of its contacts is of no tenant.
+    async fn open_erasures(
+        &self,
+        ports: &Ports,
+        removal: &mut Removal,
+        found: &mut Found,
+    ) -> Result<(), StoreError> {
+        let prefix = |end: u8| Bytes::from([removal.tenant.as_str().as_bytes(), &[end]].concat());
+        let scan = Scan {
+            from: prefix(b'/'),
+            to: Some(prefix(b'/' + 1)),
+            ..Scan::first(Partition::open_erasures(), PAGE)
+        };
+        let rows = ports.state.scan(&scan).await?;
+        if let (Some(stand), false) = (&mut removal.walk, rows.is_empty()) {
+            *stand.found.entry(Table::Erasure.as_str().to_owned()).or_default() += rows.len() as u64;
+        }
+        found.conditional.extend(rows);
+        Ok(())
+    }
+
+    async fn remove(&mut self, ports: &Ports, found: Found) -> Result<(), RemovalError> {
+        if self.told.len() > TOLD {
+            self.told.clear();
+        }
+        let fresh: Vec<_> =
+            found.conversations.into_iter().filter(|of| self.told.insert(of.clone())).collect();
+        let now = ports.clock.now();
+        let mut records: Vec<_> = fresh.into_iter().map(|of| leave(ports, of, now)).collect();
+        records.extend(found.accounts.into_iter().map(|(of, sends)| leave_account(ports, of, sends, now)));
+        if !records.is_empty() {
+            ports.log.append(records).await?;
+        }
+        futures::stream::iter(found.conditional)
+            .map(|(key, value)| async move {
+                // Who has changed it since has it found by the next walk.
+                ports.state.compare_and_set(&key, Some(value), None, None).await.map(drop)
+            })
+            .buffer_unordered(AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+        if !found.plain.is_empty() {
+            let writes = found.plain.into_iter().map(Write::delete).collect();
+            ports.state.commit(Batch { writes, ..Batch::default() }).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Rows that a walk has found, and how each goes.
+#[derive(Debug, Default)]
+struct Found {
+    conversations: BTreeSet<ConversationId>,
+    accounts: BTreeMap<AccountKey, Vec<OutboundId>>,
+    conditional: Vec<(Key, Bytes)>,
+    plain: Vec<Key>,
+    /// Those whose ledger goes.
+    months: BTreeSet<Month>,
+}
+
+impl Found {
+    /// Takes a row in; `settled`: nothing of the tenant can be under way any more.
+    fn take(&mut self, row: Row, settled: bool) {
+        let Row { key, value, .. } = row;
+        match key.table() {
+            Table::Head | Table::History | Table::Marker | Table::Claim | Table::Delivery | Table::Tool => {
+                self.conversations.extend(key.conversation());
+            }
+            Table::Send | Table::Backlog => {
+                let Some(account) = key.account() else { return };
+                let sends = self.accounts.entry(account).or_default();
+                sends.extend((key.table() == Table::Send).then(|| OutboundId::from_row(key.row())).flatten());
+            }
+            Table::Quota => {
+                // Until its chunks are given back, the ledger does not tell all.
+                let month: Option<Month> =
+                    std::str::from_utf8(key.id()).ok().and_then(|month| month.parse().ok());
+                if settled {
+                    self.months.extend(month);
+                    self.conditional.push((key, value));
+                }
+            }
+            // Its ledger, which is read before, is in front of it in a walk.
+            Table::Spend => self.plain.extend(settled.then_some(key)),
+            Table::Alias | Table::Contact | Table::Key | Table::Erasure => {
+                self.conditional.push((key, value))
+            }
+            // Documents go all together, before a walk begins. The others are not walked over.
+            Table::Document
+            | Table::Agenda
+            | Table::Limit
+            | Table::Access
+            | Table::Sweep
+            | Table::Removal => {}
+        }
+    }
+
+    fn leaving(&self) -> usize {
+        self.conversations.len() + self.accounts.len()
+    }
+}
+
+/// Whether a row is not over. One that is, is as good as gone: its key is, and the store drops it.
+fn lives(row: &Row, now: Timestamp) -> bool {
+    row.expires.is_none_or(|expires| expires > now)
+}
+
+fn used(totals: quota::amounts::Totals) -> Used {
+    let quota::amounts::Totals { turns, messages, input_tokens, output_tokens, money, .. } = totals;
+    let tokens = input_tokens.saturating_add(output_tokens).saturating_add(totals.interrupted_tokens);
+    let money = Money::from_micros(money.saturating_add(totals.interrupted_money));
+    Used { turns, messages, tokens, money }
+}
+
+fn leave(ports: &Ports, conversation: ConversationId, at: Timestamp) -> NewRecord {
+    publish::inbound(ports, &InboundRecord { v: V, conversation, at, event: InboundEvent::Leave })
+}
+
+fn leave_account(ports: &Ports, of: AccountKey, sends: Vec<OutboundId>, at: Timestamp) -> NewRecord {
+    let AccountKey { tenant, channel, account } = of;
+    let contact = ContactId::from_bytes([0; 16]);
+    let conversation = ConversationId { tenant, channel, account, contact };
+    let command = OutboundCommand::Leave(Leave { sends });
+    publish::outbound(ports, &OutboundRecord { v: V, conversation, at, command })
+}
+
+/// Tells of a deletion that is complete, at least once, and then looks after it no more.
+async fn close(ports: &Ports, tenants: &Tenants, complete: &Removal) -> Result<(), RemovalError> {
+    let Removal { tenant, requested_at, entry, .. } = complete;
+    // Topic tenants is compacted, and the record that removed it may be gone: the last one is of now.
+    tenants.remove(tenant).await?;
+    let rows = complete.counted().unwrap_or_default();
+    let event = Event::TenantDeleted { requested_at: *requested_at, rows };
+    let event = EventRecord { v: V, tenant: tenant.clone(), at: ports.clock.now(), event };
+    ports.log.append(vec![publish::event(ports, &event)]).await?;
+    let act = Act {
+        who: Who::ENGINE,
+        what: What::TenantErase { tenant: tenant.clone() },
+        why: None,
+        outcome: Outcome::Done,
+        began: Some(*entry),
+        records: Some(rows),
+    };
+    AuditLog::new(ports.clone()).append(None, act).await?;
+    let key = Key::open_removal(tenant);
+    let stored = ports.state.get(&key).await?;
+    if let Some(stored) = stored {
+        ports.state.compare_and_set(&key, Some(stored), None, None).await?;
+    }
+    Ok(())
+}
+
+fn readable(key: &Key, stored: &[u8]) -> Result<Removal, StoreError> {
+    serde_json::from_slice(stored)
+        .map_err(|error| StoreError::Corrupt { detail: format!("{key:?}: no deletion: {error}") })
+}

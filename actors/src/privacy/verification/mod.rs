@@ -1,0 +1,216 @@
+//! Whether what is promised to a tenant holds: reads what is stored, as it is stored, and can find that it does not.
+//!
+//! Every row of the tenant is read once and held against each promise; then the newest records of the topics, and
+//! what must not be in any of them. Nothing is taken on trust: a ciphertext is opened at its place, a destroyed key
+//! is tried, what was spent is added up again, sends are replayed against the consents. It goes on while the
+//! tenant's customers write; what changes meanwhile is told from what is wrong by looking again.
+//!
+//! # Layout
+//! - This file: the order of looking.
+//! - `form`: what a row has to look like, opened.
+//! - `times`: whether rows end in time. `erased`: whether erasures hold. `spent`: the quota, added up again.
+//!   `sends`: sends against consents and windows. `strangers`: whether other tenants can read it. `region`: what the
+//!   stores are bound to.
+//! - `topics`: what is in the log. [`Needles`]: what customers wrote, to be found nowhere.
+
+mod erased;
+mod form;
+mod needles;
+mod region;
+mod sends;
+mod spent;
+mod strangers;
+mod times;
+mod topics;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_schemas::id::TenantId;
+use heddle_schemas::ports::keys::{Keys, KeysError};
+use heddle_schemas::ports::state::{StoreError, Walk};
+use heddle_schemas::promise::{Promise, Proof, Proofs};
+use heddle_schemas::table::Table;
+use heddle_schemas::tenant::Tenant;
+
+use self::erased::Erased;
+use self::form::{Holds, Reader, Wrong};
+pub use self::needles::Needles;
+use self::sends::Sends;
+use self::spent::Spent;
+use self::strangers::Strangers;
+use self::times::Times;
+use self::topics::Topics;
+use crate::partition::commit::read;
+use crate::ports::Ports;
+use crate::privacy::audit_log::{AuditError, AuditLog};
+use crate::privacy::tenant_deletion;
+use crate::tenant::configuration::Tenants;
+
+/// Rows that are read at once.
+const PAGE: usize = 500;
+
+/// Why nothing can be said: something could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ProveError {
+    /// The log or the state.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The tenant was deleted meanwhile.
+    #[error("there is no tenant {0} any more")]
+    Unknown(TenantId),
+}
+
+/// What is looked with.
+pub struct Prover {
+    /// What the engine works on.
+    pub ports: Ports,
+    /// The keys, unwatched: what is tried here and does not open is no incident.
+    pub keys: Arc<dyn Keys>,
+    /// All tenants.
+    pub tenants: Arc<Tenants>,
+    /// How old a record of the log that has been worked off becomes.
+    pub oldest_record: Duration,
+    /// How long what was seen is remembered: nothing is delivered again after that.
+    pub marker_ttl: Duration,
+    /// Records of each partition of the log that are read, the newest.
+    pub records: u64,
+}
+
+impl Prover {
+    /// Looks at everything about a tenant. Returns what was found, and what must not be found anywhere else either.
+    ///
+    /// # Errors
+    /// [`ProveError`].
+    pub async fn prove(&self, tenant: &Arc<Tenant>) -> Result<(Proofs, Needles), ProveError> {
+        let at = self.ports.clock.now();
+        let mut encryption = Proof::new(Promise::Encryption);
+        let mut isolation = Proof::new(Promise::Isolation);
+        let mut reader = Reader::new(self.keys.clone(), &tenant.id).await?;
+        let mut needles = Needles::new(tenant);
+        let Some(kept) = self.tenants.kept(&tenant.id) else {
+            return Err(ProveError::Unknown(tenant.id.clone()));
+        };
+        let mut times = Times::new(kept, at, self.marker_ttl);
+        let mut erased = Erased::begin(&self.ports, &tenant.id).await?;
+        let mut spent = Spent::begin(&self.ports, tenant).await?;
+        let mut sends = Sends::default();
+        let mut strangers = Strangers::default();
+        let mut rows = 0_u64;
+        let tables: Vec<_> = Table::ALL.into_iter().filter(|table| *table != Table::Agenda).collect();
+        let mut walk = Walk::of(&tenant.id, tables, PAGE);
+        loop {
+            let page = read(&self.ports.metrics, || self.ports.state.walk(&walk)).await?;
+            for row in &page.rows {
+                rows += 1;
+                times.ends(row);
+                strangers.sample(row);
+                match reader.read(row).await? {
+                    Ok(holds) => {
+                        times.written(row, &holds);
+                        needles.take(&holds);
+                        erased.readable(row, &holds);
+                        spent.take(&holds);
+                        sends.take(row, &holds);
+                        if let Holds::Backlog(record) = &holds
+                            && row.key.account() != Some(record.conversation.account())
+                        {
+                            isolation.fault(format!("{:?}: it waits for another account's sender", row.key));
+                        }
+                    }
+                    Err(Wrong::Form(detail)) => encryption.fault(format!("{:?}: {detail}", row.key)),
+                    Err(Wrong::Foreign(detail)) => isolation.fault(format!("{:?}: {detail}", row.key)),
+                    Err(Wrong::Gone(contact)) => erased.left(row, contact),
+                }
+            }
+            if !walk.go_on(&page) {
+                break;
+            }
+        }
+        encryption.saw(format!("{rows} rows read, {} ciphertexts opened", reader.opened));
+        strangers.prove(&*self.keys, &self.tenants, tenant, &mut isolation).await?;
+        let topics = Topics { prover: self, tenant, at, needles: needles.searcher() };
+        let (credentials, kept) = topics.prove(&mut reader, &mut encryption, &mut isolation).await?;
+        let (consent, window) = sends.prove();
+        let proofs = vec![
+            encryption,
+            credentials,
+            isolation,
+            times.prove(),
+            erased.prove(&self.ports, &*self.keys).await?,
+            spent.prove(&self.ports).await?,
+            consent,
+            window,
+            region::prove(&self.ports, tenant).await?,
+            kept,
+            self.prove_audit_log(Some(&tenant.id)).await?,
+        ];
+        Ok((Proofs { tenant: Some(tenant.id.clone()), at, proofs }, needles))
+    }
+}
+
+/// What may be left of a tenant that there is no more: that it was erased, what it used, and who did what.
+const LEFT: [Table; 5] = [Table::Key, Table::Quota, Table::Erasure, Table::Access, Table::Removal];
+
+impl Prover {
+    /// Looks at what is no tenant's: rows of tenants that there are not, and the audit log of the engine itself.
+    ///
+    /// # Errors
+    /// [`ProveError`].
+    pub async fn prove_rest(&self) -> Result<Proofs, ProveError> {
+        let at = self.ports.clock.now();
+        let mut isolation = Proof::new(Promise::Isolation);
+        let mut rows = 0_u64;
+        let mut strange: BTreeMap<String, (u64, String)> = BTreeMap::new();
+        let tables = Table::ALL.into_iter().filter(|table| *table != Table::Agenda && !LEFT.contains(table));
+        let mut walk = Walk { tables: tables.collect(), tenant: None, after: None, limit: PAGE };
+        loop {
+            let page = read(&self.ports.metrics, || self.ports.state.walk(&walk)).await?;
+            for row in &page.rows {
+                rows += 1;
+                let tenant = row.key.tenant();
+                // What has no tenant is the engine's own.
+                let is_known =
+                    tenant.is_empty() || tenant.parse().is_ok_and(|id| self.tenants.get(&id).is_some());
+                if !is_known {
+                    let first = || (0, format!("{:?}", row.key));
+                    strange.entry(tenant.to_owned()).or_insert_with(first).0 += 1;
+                }
+            }
+            if !walk.go_on(&page) {
+                break;
+            }
+        }
+        isolation.saw(format!("{rows} rows of all tenants"));
+        for (tenant, (rows, first)) in strange {
+            let id = tenant.parse::<TenantId>().ok();
+            let removal = match &id {
+                Some(id) => tenant_deletion::find(&self.ports, id).await?,
+                None => None,
+            };
+            if removal.is_some_and(|removal| !removal.is_complete() && !removal.is_overdue(at)) {
+                isolation.saw(format!("{rows} rows of tenant {tenant}, which is being deleted"));
+                continue;
+            }
+            isolation.fault(format!("there is no tenant {tenant:?}, and {rows} rows of it, such as {first}"));
+        }
+        let audit_log = self.prove_audit_log(None).await?;
+        Ok(Proofs { tenant: None, at, proofs: vec![isolation, audit_log] })
+    }
+
+    async fn prove_audit_log(&self, tenant: Option<&TenantId>) -> Result<Proof, AuditError> {
+        let mut proof = Proof::new(Promise::AuditLog);
+        let verdict = AuditLog::new(self.ports.clone()).verify(tenant, &[]).await?;
+        proof.saw(format!("{} entries", verdict.entries));
+        verdict.faults.iter().for_each(|fault| proof.fault(fault.to_string()));
+        proof.more_faults += verdict.more_faults;
+        Ok(proof)
+    }
+}

@@ -1,0 +1,96 @@
+//! Whether rows end in time.
+
+use std::time::Duration;
+
+use heddle_schemas::ports::state::Row;
+use heddle_schemas::promise::{Promise, Proof};
+use heddle_schemas::retention::Kind;
+use heddle_schemas::table::Table;
+use heddle_schemas::time::Timestamp;
+
+use super::form::Holds;
+use crate::tenant::configuration::Kept;
+
+/// A clock may be so far ahead of another one, and a commit may take so long.
+const SLACK: Duration = Duration::from_secs(300);
+/// A row whose time is over is not read any more, and its bytes have so long to go.
+const SWEPT_WITHIN: Duration = Duration::from_secs(86_400);
+
+/// Looks at the ends of rows.
+pub(super) struct Times {
+    proof: Proof,
+    now: Timestamp,
+    kept: Kept,
+    late: Duration,
+    looked_at: u64,
+    oldest: Option<Timestamp>,
+}
+
+impl Times {
+    pub(super) fn new(kept: Kept, now: Timestamp, late: Duration) -> Self {
+        Self { proof: Proof::new(Promise::Retention), now, kept, late, looked_at: 0, oldest: None }
+    }
+
+    /// What is true of every row of a table.
+    pub(super) fn ends(&mut self, row: &Row) {
+        let ends = matches!(
+            row.key.table(),
+            Table::History
+                | Table::Marker
+                | Table::Claim
+                | Table::Delivery
+                | Table::Send
+                | Table::Spend
+                | Table::Tool
+        );
+        if !ends {
+            return;
+        }
+        self.looked_at += 1;
+        match row.expires {
+            None => self.proof.fault(format!("{:?}: it has no end", row.key)),
+            Some(expires) if expires.after(SWEPT_WITHIN) < self.now => {
+                self.proof
+                    .fault(format!("{:?}: its time was over at {expires}, and it is still there", row.key));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// What is true of a row by what it holds.
+    pub(super) fn written(&mut self, row: &Row, holds: &Holds) {
+        // What the channel stamped may have come later by as much as it is delivered again.
+        let (written, late, kind) = match holds {
+            Holds::History(history) => {
+                let Some(written) = history.written() else { return };
+                // A row of a build that did not note it tells when the channel stamped what is in it.
+                let late = if history.at.is_some() { Duration::ZERO } else { self.late };
+                (written, late, history.kind())
+            }
+            Holds::Delivery(delivery) => (delivery.at, self.late, Kind::Receipts),
+            _ => return,
+        };
+        if self.oldest.is_none_or(|oldest| written < oldest) {
+            self.oldest = Some(written);
+        }
+        let Some(expires) = row.expires else { return };
+        let latest = self.kept.end(kind, written.after(late).min(self.now)).after(SLACK);
+        if expires > latest {
+            self.proof.fault(format!("{:?}: written at {written}, it ends at {expires} only", row.key));
+        }
+    }
+
+    pub(super) fn prove(mut self) -> Proof {
+        let retention = &self.kept.tenant.retention;
+        let kept = |kind| humantime::format_duration(retention.of(kind));
+        let (messages, receipts) = (kept(Kind::Messages), kept(Kind::Receipts));
+        self.proof.saw(format!(
+            "the ends of {} rows, of messages within {messages}, of receipts within {receipts}",
+            self.looked_at
+        ));
+        if let Some(oldest) = self.oldest {
+            self.proof.saw(format!("the oldest of {oldest}"));
+        }
+        self.proof
+    }
+}

@@ -1,0 +1,650 @@
+//! The configuration of all tenants on this node, read from topic tenants and followed from there.
+//!
+//! Secrets are sealed in the log and open only here. A change is in force on this node when
+//! [`Tenants::apply`] returns, and on others as soon as they have read it.
+//!
+//! A tenant whose region is another one than that of the stores is not opened at all: it has no account here, its
+//! records are dead letters, and that it is here is an incident.
+//!
+//! The credentials of a channel account are sealed under a key of the account's own. Whatever takes an account out of
+//! a tenant destroys that key before anything else: from then on no record of the topic opens to its credentials,
+//! however old, and a node that starts leaves the account out.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, TenantId};
+use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::ports::keys::{Keys, KeysError, Missing};
+use heddle_schemas::ports::log::{FetchLimit, Log, NewRecord, Record, StoreError};
+use heddle_schemas::record::tenants::{TenantRecord, TenantSecrets};
+use heddle_schemas::record::{RecordError, V, decode, encode, log_aad};
+use heddle_schemas::retention::{self, Former, Kind, suits};
+use heddle_schemas::sealed::{Sealed, Secret};
+use heddle_schemas::tenant::{Disconnected, Faults, Tenant};
+use heddle_schemas::time::Timestamp;
+use heddle_schemas::topic::{Offset, Topic, TopicPartition, tenant_partition};
+use tokio::sync::{broadcast, watch};
+
+use crate::ports::Ports;
+use crate::privacy::security::{Security, Sighting};
+
+/// How long it may take to read what has been applied until now.
+const CATCH_UP: Duration = Duration::from_secs(10);
+
+/// Tenants that have gone and of which somebody has not read yet.
+const DEPARTURES: usize = 1_024;
+
+/// Why a tenant could not be applied or read.
+#[derive(Debug, thiserror::Error)]
+pub enum TenantsError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Faults(#[from] Faults),
+    /// An account belongs to another tenant.
+    #[error("{kind} account {account} belongs to another tenant; remove it there first")]
+    Taken {
+        /// Which channel.
+        kind: ChannelKind,
+        /// Which account.
+        account: AccountId,
+    },
+    /// The tenant has no such account, and has had none.
+    #[error("tenant {} has no {} account {}; `heddle tenant show` shows those it has", .0.tenant, .0.channel, .0.account)]
+    UnknownAccount(AccountKey),
+    /// The tenant's data stays in another region.
+    #[error(
+        "the data of tenant {tenant} stays in region {theirs:?}, and this node's stores are in {here:?}; ask a node of \
+         region {theirs:?}, whose configuration has node.region = {theirs:?}"
+    )]
+    Region {
+        /// Which.
+        tenant: TenantId,
+        /// Where its data stays.
+        theirs: String,
+        /// Where these stores are.
+        here: String,
+    },
+    /// The log keeps records for longer than the tenant was promised.
+    #[error(
+        "retention.{kind} of tenant {tenant} is {}, and topic {topic} holds records until they are {} old: lower \
+         log.retention to {} (on Kafka with `heddle topics apply`), or raise the tenant's",
+        humantime::format_duration(*.promised), humantime::format_duration(*.oldest),
+        humantime::format_duration(suits(*.promised))
+    )]
+    Retention {
+        /// Which.
+        tenant: TenantId,
+        /// What of it.
+        kind: Kind,
+        /// What it was promised.
+        promised: Duration,
+        /// Where records of it are.
+        topic: Topic,
+        /// How old they get there.
+        oldest: Duration,
+    },
+    /// The log.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The tenant's key.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// A stored record cannot be read.
+    #[error("the configuration of tenant {tenant:?} cannot be read: {source}")]
+    Record {
+        /// The record's key.
+        tenant: String,
+        /// What is wrong.
+        source: RecordError,
+    },
+}
+
+/// How long a tenant's rows are kept, and since which record of topic tenants.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// Who.
+    pub tenant: Arc<Tenant>,
+    /// What its retention was before, as far as it still says something.
+    pub former: Arc<[Former]>,
+    /// How often its retention has been changed.
+    pub retentions: u64,
+    /// The partition and offset of a record that has it as it is now: of the first, or of a later one that this node
+    /// has begun with.
+    pub since: (u32, Offset),
+}
+
+impl Kept {
+    /// When a row ends that was written then.
+    #[must_use]
+    pub fn end(&self, kind: Kind, written: Timestamp) -> Timestamp {
+        retention::end(&self.tenant.retention, &self.former, kind, written)
+    }
+}
+
+#[derive(Default)]
+struct Directory {
+    tenants: BTreeMap<TenantId, Kept>,
+    accounts: HashMap<(ChannelKind, AccountId), Arc<Tenant>>,
+    /// Accounts whose credentials are erased while the newest record still has them: what disconnected them broke off.
+    severed: HashSet<AccountKey>,
+    /// Tenants whose data stays in another region: that one.
+    foreign: HashMap<TenantId, String>,
+}
+
+impl Directory {
+    fn put(&mut self, mut kept: Kept, severed: Vec<AccountKey>) {
+        let tenant = kept.tenant.clone();
+        let known = self.tenants.get(&tenant.id).filter(|known| {
+            known.retentions == kept.retentions && known.tenant.retention == kept.tenant.retention
+        });
+        if let Some(known) = known {
+            kept.since = known.since;
+        }
+        self.remove(&tenant.id);
+        self.severed.extend(severed);
+        for channel in &tenant.channels {
+            self.accounts.insert((channel.kind, channel.account.clone()), tenant.clone());
+        }
+        self.tenants.insert(tenant.id.clone(), kept);
+    }
+
+    /// Leaves an account out of its tenant, whose credentials are erased.
+    fn sever(&mut self, account: &AccountKey) {
+        let Some(kept) = self.tenants.get(&account.tenant) else { return };
+        let mut kept = kept.clone();
+        let mut tenant = (*kept.tenant).clone();
+        tenant.channels.retain(|one| (one.kind, &one.account) != (account.channel, &account.account));
+        kept.tenant = Arc::new(tenant);
+        let of_it = self.severed.iter().filter(|one| one.tenant == account.tenant).cloned();
+        let severed = of_it.chain([account.clone()]).collect();
+        self.put(kept, severed);
+    }
+
+    fn remove(&mut self, id: &TenantId) {
+        self.severed.retain(|account| account.tenant != *id);
+        self.foreign.remove(id);
+        if let Some(Kept { tenant: old, .. }) = self.tenants.remove(id) {
+            for channel in &old.channels {
+                let key = (channel.kind, channel.account.clone());
+                if self.accounts.get(&key).is_some_and(|owner| owner.id == *id) {
+                    self.accounts.remove(&key);
+                }
+            }
+        }
+    }
+}
+
+/// All tenants.
+pub struct Tenants {
+    log: Arc<dyn Log>,
+    keys: Arc<dyn Keys>,
+    clock: Arc<dyn Clock>,
+    security: Arc<Security>,
+    /// That of the stores.
+    region: String,
+    directory: RwLock<Directory>,
+    // One change at a time, so that two cannot both take an account.
+    applying: tokio::sync::Mutex<()>,
+    changes: watch::Sender<u64>,
+    departures: broadcast::Sender<TenantId>,
+    /// Up to where each partition of the topic has been read.
+    read_to: watch::Sender<BTreeMap<TopicPartition, Offset>>,
+    /// How old records become in the log, once that is known.
+    oldest_record: OnceLock<Duration>,
+}
+
+impl Tenants {
+    /// Reads the newest configuration of every tenant of the stores' region. [`Tenants::follow`] keeps up with changes.
+    ///
+    /// # Errors
+    /// When the log or a key cannot be read.
+    pub async fn load(
+        ports: &Ports,
+        region: &str,
+    ) -> Result<(Arc<Self>, Vec<(TopicPartition, Offset)>), TenantsError> {
+        let this = Arc::new(Self {
+            log: ports.log.clone(),
+            keys: ports.keys.clone(),
+            clock: ports.clock.clone(),
+            security: ports.security.clone(),
+            region: region.to_owned(),
+            directory: RwLock::default(),
+            applying: tokio::sync::Mutex::default(),
+            changes: watch::Sender::new(0),
+            departures: broadcast::Sender::new(DEPARTURES),
+            read_to: watch::Sender::default(),
+            oldest_record: OnceLock::new(),
+        });
+        let mut followed = Vec::new();
+        for partition in 0..this.log.partitions(Topic::Tenants) {
+            let partition = TopicPartition { topic: Topic::Tenants, partition };
+            let (records, next) = this.log.snapshot(partition).await?;
+            for record in records {
+                this.take(&record).await?;
+            }
+            followed.push((partition, next));
+        }
+        this.read_to.send_replace(followed.iter().copied().collect());
+        Ok((this, followed))
+    }
+
+    /// Records become so old in the log, which must suit every tenant, and every one that is applied later.
+    ///
+    /// # Errors
+    /// [`TenantsError::Retention`].
+    pub fn limit_retention(&self, oldest_record: Duration) -> Result<(), TenantsError> {
+        // A second call would say the same: it comes from the configuration.
+        let _ = self.oldest_record.set(oldest_record);
+        self.list().iter().try_for_each(|tenant| self.check_retention(tenant))
+    }
+
+    fn check_retention(&self, tenant: &Tenant) -> Result<(), TenantsError> {
+        let Some(&oldest) = self.oldest_record.get() else { return Ok(()) };
+        // What is in ingress is in inbound as well.
+        for topic in [Topic::Inbound, Topic::Outbound, Topic::Events, Topic::Dlq] {
+            let Some((kind, promised)) = tenant.retention.shortest_in(topic) else { continue };
+            if oldest > promised {
+                return Err(TenantsError::Retention {
+                    tenant: tenant.id.clone(),
+                    kind,
+                    promised,
+                    topic,
+                    oldest,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads on from where [`Tenants::load`] stopped, for as long as it is polled.
+    pub async fn follow(self: Arc<Self>, partition: TopicPartition, mut next: Offset) {
+        let limit = FetchLimit { records: 64, bytes: 1 << 20 };
+        loop {
+            match self.log.fetch(partition, next, limit, Duration::from_secs(30)).await {
+                Ok(records) => {
+                    for record in records {
+                        next = record.offset + 1;
+                        if let Err(error) = self.take(&record).await {
+                            // The node goes on with the configuration it has.
+                            tracing::error!(%error, %partition, offset = record.offset, "a tenant was not taken over");
+                        }
+                    }
+                    self.read_to.send_modify(|read_to| {
+                        read_to.insert(partition, next);
+                    });
+                }
+                Err(StoreError::Closed) => return,
+                Err(error) => {
+                    tracing::warn!(%error, %partition, "tenants cannot be followed now");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    async fn take(&self, record: &Record) -> Result<(), TenantsError> {
+        let name = || String::from_utf8_lossy(&record.key).into_owned();
+        if record.key == TenantId::engine().as_str() {
+            // It says to which region the topics belong, and was looked at before.
+            return Ok(());
+        }
+        if record.value.is_empty() {
+            if let Ok(id) = name().parse() {
+                self.depart(&id);
+            }
+            return Ok(());
+        }
+        let stored: TenantRecord =
+            decode(&record.value).map_err(|source| TenantsError::Record { tenant: name(), source })?;
+        let id = stored.config.id.clone();
+        if stored.config.region != self.region {
+            let theirs = stored.config.region;
+            tracing::error!(tenant = %id, region = theirs, "a tenant of another region is in these stores; it is refused");
+            self.security.saw(Some(&id), Sighting::ForeignRegion);
+            self.change(|directory| {
+                directory.remove(&id);
+                directory.foreign.insert(id, theirs);
+            });
+            return Ok(());
+        }
+        let (former, retentions) = (stored.former.clone().into(), stored.retentions);
+        let since = (record.partition.partition, record.offset);
+        match self.open(stored).await {
+            Ok((tenant, severed)) => {
+                let kept = Kept { tenant: Arc::new(tenant), former, retentions, since };
+                self.change(|directory| directory.put(kept, severed));
+            }
+            // It is deleted, and was applied by a node that did not know.
+            Err(TenantsError::Keys(KeysError::Gone { .. })) => self.depart(&id),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// A configuration with its secrets, without the accounts whose credentials are erased, and these.
+    async fn open(&self, stored: TenantRecord) -> Result<(Tenant, Vec<AccountKey>), TenantsError> {
+        let mut tenant = stored.config;
+        let id = tenant.id.clone();
+        let read = |plain: Vec<u8>| {
+            serde_json::from_slice::<TenantSecrets>(&plain).map_err(|error| TenantsError::Record {
+                tenant: id.to_string(),
+                source: RecordError::Shape(error.to_string()),
+            })
+        };
+        let cipher = self.keys.tenant(&id).await?;
+        let mut secrets = read(cipher.open(&log_aad(Topic::Tenants, &id), &stored.secrets)?)?;
+        let mut severed = Vec::new();
+        for (account, sealed) in &stored.channels {
+            match self.credentials(account, sealed).await.map_err(KeysError::passing) {
+                Ok(plain) => secrets.append(&mut read(plain)?),
+                Err(Ok(error)) => return Err(error.into()),
+                Err(Err(why)) => {
+                    tracing::warn!(%account, %why, "an account is left out: its credentials do not open any more");
+                    severed.push(account.clone());
+                }
+            }
+        }
+        for (place, secret) in tenant.secrets_mut() {
+            *secret = Secret::new(secrets.get(&place).cloned().unwrap_or_default());
+        }
+        tenant.channels.retain(|channel| {
+            let is_it = |one: &AccountKey| (one.channel, &one.account) == (channel.kind, &channel.account);
+            !severed.iter().any(is_it)
+        });
+        Ok((tenant, severed))
+    }
+
+    async fn credentials(&self, account: &AccountKey, sealed: &Sealed) -> Result<Vec<u8>, KeysError> {
+        let cipher = self.keys.channel(account, Missing::Fail).await?;
+        cipher.open(&log_aad(Topic::Tenants, account), sealed)
+    }
+
+    /// Makes a configuration the tenant's own, durably. An account that the tenant had and has no more is
+    /// disconnected, as by [`Tenants::disconnect`].
+    ///
+    /// # Errors
+    /// [`TenantsError`].
+    pub async fn apply(&self, tenant: Tenant) -> Result<Arc<Tenant>, TenantsError> {
+        tenant.validate()?;
+        if tenant.region != self.region {
+            return Err(self.elsewhere(tenant.id, tenant.region));
+        }
+        self.check_retention(&tenant)?;
+        let _one_at_a_time = self.applying.lock().await;
+        for channel in &tenant.channels {
+            let owner = self.by_account(channel.kind, &channel.account);
+            if owner.is_some_and(|owner| owner.id != tenant.id) {
+                return Err(TenantsError::Taken { kind: channel.kind, account: channel.account.clone() });
+            }
+        }
+        self.store(tenant).await
+    }
+
+    /// Disconnects a channel account: destroys the key of its credentials, takes it out of the tenant on this node,
+    /// then for good. Its webhooks are refused and what waits to be sent by it is withheld, here when this returns,
+    /// on other nodes as soon as they have read it. Doing it again does no harm.
+    ///
+    /// # Errors
+    /// [`TenantsError`]; unless it is [`TenantsError::UnknownAccount`], it is to be done again.
+    pub async fn disconnect(&self, account: &AccountKey) -> Result<Arc<Tenant>, TenantsError> {
+        if !self.has(account) {
+            self.catch_up().await?;
+        }
+        let _one_at_a_time = self.applying.lock().await;
+        let unknown = || TenantsError::UnknownAccount(account.clone());
+        let mut tenant = (*self.get(&account.tenant).ok_or_else(unknown)?).clone();
+        if !self.has(account) && !self.read(|directory| directory.severed.contains(account)) {
+            if !tenant.accounts_ever().contains(account) {
+                return Err(unknown());
+            }
+            self.keys.erase_channel(account).await?;
+            return Ok(Arc::new(tenant));
+        }
+        tenant.channels.retain(|one| (one.kind, &one.account) != (account.channel, &account.account));
+        self.store(tenant).await
+    }
+
+    /// Whether a tenant that there is has no such account, also if it was applied on another node a moment ago.
+    ///
+    /// # Errors
+    /// As [`Tenants::catch_up`].
+    pub async fn is_disconnected(&self, account: &AccountKey) -> Result<bool, StoreError> {
+        if self.has(account) {
+            return Ok(false);
+        }
+        self.catch_up().await?;
+        Ok(!self.has(account) && self.get(&account.tenant).is_some())
+    }
+
+    fn has(&self, account: &AccountKey) -> bool {
+        self.get(&account.tenant)
+            .is_some_and(|tenant| tenant.channel(account.channel, &account.account).is_some())
+    }
+
+    /// Erases the credentials of the accounts that a tenant had and has no more, and writes what is left.
+    async fn store(&self, mut tenant: Tenant) -> Result<Arc<Tenant>, TenantsError> {
+        let at = self.clock.now();
+        let kept: HashSet<_> = tenant.accounts().collect();
+        let (mut former, mut gone) = (Vec::new(), Vec::new());
+        if let Some(before) = self.get(&tenant.id) {
+            former.clone_from(&before.disconnected);
+            gone.extend(before.accounts());
+        }
+        gone.extend(self.read(|directory| {
+            directory
+                .severed
+                .iter()
+                .filter(|account| account.tenant == tenant.id)
+                .cloned()
+                .collect::<Vec<_>>()
+        }));
+        gone.retain(|account| !kept.contains(account));
+        for account in &gone {
+            self.keys.erase_channel(account).await?;
+            self.change(|directory| directory.sever(account));
+        }
+        former.append(&mut tenant.disconnected);
+        former.extend(gone.into_iter().map(|gone| Disconnected {
+            kind: gone.channel,
+            account: gone.account,
+            at,
+        }));
+        former.retain(|former| !kept.contains(&tenant.account(former.kind, &former.account)));
+        former.sort_by(|one, other| {
+            (one.kind, &one.account, one.at).cmp(&(other.kind, &other.account, other.at))
+        });
+        former.dedup_by(|one, other| (one.kind, &one.account) == (other.kind, &other.account));
+        tenant.disconnected = former;
+
+        let mut channels = BTreeMap::new();
+        for channel in tenant.clone().channels.iter_mut() {
+            let account = tenant.account(channel.kind, &channel.account);
+            let secrets = sealed_part(channel.credentials_mut());
+            let cipher = self.keys.channel(&account, Missing::Create).await?;
+            let sealed = cipher.seal(&log_aad(Topic::Tenants, &account), &encode(&secrets));
+            channels.insert(account, sealed);
+        }
+        let secrets = sealed_part(tenant.own_secrets_mut());
+        let cipher = self.keys.tenant(&tenant.id).await?;
+        let (former, retentions) = match self.kept(&tenant.id) {
+            Some(known) if known.tenant.retention == tenant.retention => {
+                (known.former.to_vec(), known.retentions)
+            }
+            Some(known) => {
+                let former = known.tenant.retention.replaced(known.former.to_vec(), &tenant.retention, at);
+                (former, known.retentions + 1)
+            }
+            None => (Vec::new(), 0),
+        };
+        let record = TenantRecord {
+            v: V,
+            at,
+            retentions,
+            former: former.clone(),
+            config: tenant.clone(),
+            secrets: cipher.seal(&log_aad(Topic::Tenants, &tenant.id), &encode(&secrets)),
+            channels,
+        };
+        let partition = tenant_partition(Topic::Tenants, &tenant.id, self.log.partitions(Topic::Tenants));
+        let offsets = self
+            .log
+            .append(vec![NewRecord {
+                partition,
+                key: Bytes::copy_from_slice(tenant.id.as_str().as_bytes()),
+                value: encode(&record),
+            }])
+            .await?;
+        let tenant = Arc::new(tenant);
+        let since = (partition.partition, offsets.first().copied().unwrap_or_default());
+        let kept = Kept { tenant: tenant.clone(), former: former.into(), retentions, since };
+        self.change(|directory| directory.put(kept, Vec::new()));
+        Ok(tenant)
+    }
+
+    /// Has every node not know the tenant any more, durably: nothing is taken in for it, and nothing of it is sent.
+    ///
+    /// # Errors
+    /// [`TenantsError::Store`].
+    pub async fn remove(&self, id: &TenantId) -> Result<(), TenantsError> {
+        let _one_at_a_time = self.applying.lock().await;
+        let partitions = self.log.partitions(Topic::Tenants);
+        self.log
+            .append(vec![NewRecord {
+                partition: tenant_partition(Topic::Tenants, id, partitions),
+                key: Bytes::copy_from_slice(id.as_str().as_bytes()),
+                value: Bytes::new(),
+            }])
+            .await?;
+        self.depart(id);
+        Ok(())
+    }
+
+    fn depart(&self, id: &TenantId) {
+        let was_known = self.get(id).is_some();
+        self.change(|directory| directory.remove(id));
+        if was_known {
+            // Nobody may want to know.
+            let _ = self.departures.send(id.clone());
+        }
+    }
+
+    /// Brings each tenant that is not known any more. Who reads slowly misses some.
+    #[must_use]
+    pub fn departures(&self) -> broadcast::Receiver<TenantId> {
+        self.departures.subscribe()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Directory)) {
+        change(&mut self.directory.write().unwrap_or_else(PoisonError::into_inner));
+        self.changes.send_modify(|generation| *generation += 1);
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Directory) -> T) -> T {
+        read(&self.directory.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The tenant of this id.
+    #[must_use]
+    pub fn get(&self, id: &TenantId) -> Option<Arc<Tenant>> {
+        self.kept(id).map(|kept| kept.tenant)
+    }
+
+    /// How long the rows of this tenant are kept.
+    #[must_use]
+    pub fn kept(&self, id: &TenantId) -> Option<Kept> {
+        self.read(|directory| directory.tenants.get(id).cloned())
+    }
+
+    /// The region that a tenant's data stays in, where that is another one than this.
+    #[must_use]
+    pub fn foreign(&self, id: &TenantId) -> Option<String> {
+        self.read(|directory| directory.foreign.get(id).cloned())
+    }
+
+    /// Fails for a tenant whose data stays in another region.
+    ///
+    /// # Errors
+    /// [`TenantsError::Region`].
+    pub fn check_region(&self, id: &TenantId) -> Result<(), TenantsError> {
+        self.foreign(id).map_or(Ok(()), |theirs| Err(self.elsewhere(id.clone(), theirs)))
+    }
+
+    fn elsewhere(&self, tenant: TenantId, theirs: String) -> TenantsError {
+        TenantsError::Region { tenant, theirs, here: self.region.clone() }
+    }
+
+    /// The tenants whose retention was changed at some time.
+    #[must_use]
+    pub fn changed(&self) -> Vec<Kept> {
+        let changed = |kept: &&Kept| kept.retentions > 0;
+        self.read(|directory| directory.tenants.values().filter(changed).cloned().collect())
+    }
+
+    /// Up to where each partition of the topic has been read, by its number.
+    #[must_use]
+    pub fn read_to(&self) -> BTreeMap<u32, Offset> {
+        self.read_to.borrow().iter().map(|(partition, next)| (partition.partition, *next)).collect()
+    }
+
+    /// Waits until everything has been read that is in the topic now. Whoever applies a tenant on one node may
+    /// use it on another one at once, which may not have read of it by then: what is not known is not known
+    /// only after this.
+    ///
+    /// # Errors
+    /// [`StoreError`]: when it takes long, as unavailable.
+    pub async fn catch_up(&self) -> Result<(), StoreError> {
+        let mut read_to = self.read_to.subscribe();
+        for partition in 0..self.log.partitions(Topic::Tenants) {
+            let partition = TopicPartition { topic: Topic::Tenants, partition };
+            let end = self.log.end(partition).await?;
+            let read = read_to.wait_for(|read_to| read_to.get(&partition).is_some_and(|next| *next >= end));
+            // It fails only without a sender, and that is in `self`.
+            tokio::time::timeout(CATCH_UP, read).await.map(drop).map_err(|_| StoreError::Unavailable {
+                detail: format!("{partition} could not be read up to offset {end} yet"),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The tenant of this id, also if it was applied on another node a moment ago.
+    ///
+    /// # Errors
+    /// As [`Tenants::catch_up`].
+    pub async fn find(&self, id: &TenantId) -> Result<Option<Arc<Tenant>>, StoreError> {
+        if let Some(tenant) = self.get(id) {
+            return Ok(Some(tenant));
+        }
+        if self.foreign(id).is_some() {
+            return Ok(None);
+        }
+        self.catch_up().await?;
+        Ok(self.get(id))
+    }
+
+    /// The tenant that owns an account.
+    #[must_use]
+    pub fn by_account(&self, kind: ChannelKind, account: &AccountId) -> Option<Arc<Tenant>> {
+        self.read(|directory| directory.accounts.get(&(kind, account.clone())).cloned())
+    }
+
+    /// All of them, by id.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<Tenant>> {
+        self.read(|directory| directory.tenants.values().map(|kept| kept.tenant.clone()).collect())
+    }
+
+    /// Changes with every change of any tenant.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
+
+/// What is sealed of secrets: those that are set.
+fn sealed_part<'a>(secrets: impl IntoIterator<Item = (String, &'a mut Secret)>) -> TenantSecrets {
+    let set = secrets.into_iter().filter(|(_, secret)| !secret.is_empty());
+    set.map(|(place, secret)| (place, secret.expose().to_owned())).collect()
+}

@@ -1,0 +1,10 @@
+//! Tenants: their configuration, their fair share of turns, and their quota.
+//!
+//! # Layout
+//! - [`configuration`]: the configuration of all tenants, tailed from the log.
+//! - [`turns`]: the actor that shares a tenant's turns out.
+//! - [`quota`]: what a tenant may use in a month.
+
+pub mod configuration;
+pub mod quota;
+pub mod turns;

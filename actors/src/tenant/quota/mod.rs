@@ -1,0 +1,663 @@
+//! Quotas: what a tenant may use in a month, over all nodes and through crashes, and what it has used.
+//!
+//! A node takes a chunk of the tenant's quota from its ledger by conditional update, and turns take from the chunk
+//! without asking anybody. Contract: what turns spend is never more than the quota, and each turn is counted once.
+//!
+//! - A turn takes the most that it can cost before it spends anything, and gives back what it did not need.
+//! - Before the outside is called, the most that the call can cost is in the chunk's journal; with the decision, what
+//!   the turn did cost. Closing a chunk adds up its journal, and only what it proves to be unspent is free again.
+//! - Messages are not in the journal before they are decided. Where a node dies, those that were left in its chunk
+//!   count as spent; chunks are small for that, and near the limit as small as one turn.
+//! - Nothing is taken from a chunk near its end ([`purse`]), and others close it a while after ([`ledger`]).
+//! - A turn whose decision is durable and whose row in the journal may not be is written down by whoever finds it
+//!   ([`Quotas::again`]): in its chunk, or where that is closed in one of its own.
+//!
+//! # Layout
+//! - [`amounts`]: what a quota is made of.
+//! - [`ledger`], [`purse`]: a tenant's month, and what a node holds of it; pure.
+//! - [`journal`]: what was spent of a chunk.
+
+pub mod amounts;
+mod journal;
+mod ledger;
+mod purse;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use heddle_schemas::id::{ChunkId, TenantId};
+use heddle_schemas::ports::state::{Batch, Fence, StoreError, Swap, Write};
+use heddle_schemas::record::event::{Event, EventRecord};
+use heddle_schemas::record::{V, encode};
+use heddle_schemas::table::{Key, SpentBy};
+use heddle_schemas::tenant::{Resource, Tenant};
+use heddle_schemas::time::Timestamp;
+use heddle_schemas::zone::{Date, Month};
+use serde::Serialize;
+
+use self::amounts::{Amounts, Totals};
+pub(crate) use self::journal::Spend;
+use self::ledger::Closing;
+pub(crate) use self::ledger::Ledger;
+pub use self::purse::ChunkOf;
+use self::purse::{Held, LIFE, Purse};
+use crate::partition::commit::{commit, read};
+use crate::partition::publish;
+use crate::ports::Ports;
+use crate::tenant::configuration::Tenants;
+
+/// How long a turn waits for chunks that others give back before it is refused.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(300);
+/// How long nobody asks again after a refusal.
+const REFUSED: Duration = Duration::from_secs(5);
+/// How often chunks are looked after.
+const TIDY: Duration = Duration::from_millis(500);
+/// What others had begun to write into a chunk when it was marked lands before it is added up.
+const CLOSE_PAUSE: Duration = Duration::from_millis(500);
+/// How long before a chunk's end nothing is written down in it by others.
+const MARGIN: Duration = Duration::from_secs(5);
+/// The pause of who lost a race for the ledger.
+const AGAIN: Duration = Duration::from_millis(5);
+
+/// The quotas of a node's tenants.
+pub struct Quotas {
+    ports: Ports,
+    /// One gives back; at the end of a node, whoever does it last waits for the one before.
+    giving_back: tokio::sync::Mutex<()>,
+    accounts: Mutex<HashMap<TenantId, Arc<Account>>>,
+}
+
+/// What a node holds of a tenant.
+#[derive(Default)]
+struct Account {
+    purse: Mutex<Purse>,
+    /// One asks the ledger; the others wait for what it gets.
+    asking: tokio::sync::Mutex<()>,
+    /// One waits for what others give back, and asks again now and then.
+    waiting: tokio::sync::Mutex<()>,
+    /// Until when so much, which was refused, is not asked for again.
+    refused: Mutex<BTreeMap<Resource, (u64, Timestamp)>>,
+}
+
+/// What a turn has taken. Dropped unsettled, it counts as spent.
+#[must_use]
+pub struct Hold {
+    account: Arc<Account>,
+    of: ChunkOf,
+    taken: Amounts,
+    settled: bool,
+}
+
+impl std::fmt::Debug for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hold").field("of", &self.of).field("taken", &self.taken).finish()
+    }
+}
+
+impl Hold {
+    /// The chunk it was taken from.
+    #[must_use]
+    pub fn chunk(&self) -> ChunkOf {
+        self.of
+    }
+
+    /// How much was taken.
+    #[must_use]
+    pub fn taken(&self) -> Amounts {
+        self.taken
+    }
+
+    /// The turn is decided and durable, and has used so much.
+    pub fn settle(mut self, used: Amounts) {
+        self.settled = true;
+        lock(&self.account.purse).settle(self.of, self.taken.minus(used));
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if !self.settled {
+            lock(&self.account.purse).abandon(self.of, self.taken.messages);
+        }
+    }
+}
+
+/// Why nothing was taken.
+#[derive(Debug, thiserror::Error)]
+pub enum QuotaError {
+    /// It is spent.
+    #[error("the tenant's {0} of this month are spent")]
+    Spent(Resource),
+    /// The store of the ledger.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a tenant has used in a month.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// The month, in the tenant's time zone.
+    pub month: Month,
+    /// What it may use; of money, millionths.
+    pub limit: Amounts,
+    /// What counts as spent.
+    pub spent: Amounts,
+    /// Of that, messages that a dead node may have sent or not.
+    pub lost_messages: u64,
+    /// What nodes have set aside beside that for turns to come.
+    pub set_aside: Amounts,
+    /// What was used, by the tenant's date.
+    pub days: BTreeMap<Date, Totals>,
+}
+
+impl Usage {
+    /// What was used in the month.
+    #[must_use]
+    pub fn total(&self) -> Totals {
+        self.days.values().fold(Totals::default(), |sum, day| sum.plus(*day))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn month(tenant: &Tenant, at: Timestamp) -> Month {
+    tenant.hours.time_zone.month(at)
+}
+
+impl Quotas {
+    /// Nothing is held yet.
+    #[must_use]
+    pub fn new(ports: Ports) -> Arc<Self> {
+        let giving_back = tokio::sync::Mutex::default();
+        Arc::new(Self { ports, giving_back, accounts: Mutex::default() })
+    }
+
+    fn account(&self, tenant: &TenantId) -> Arc<Account> {
+        lock(&self.accounts).entry(tenant.clone()).or_default().clone()
+    }
+
+    /// Takes so much of a tenant's quota.
+    ///
+    /// # Errors
+    /// [`QuotaError::Spent`] when it is not there, also after others have given back what they do not use;
+    /// [`QuotaError::Store`] when the ledger cannot be read or changed.
+    pub async fn take(&self, tenant: &Tenant, need: Amounts) -> Result<Hold, QuotaError> {
+        let account = self.account(&tenant.id);
+        match self.take_held(&account, tenant, need) {
+            Some(hold) => Ok(hold),
+            // Rare, so that who takes from a chunk waits in little space.
+            None => Box::pin(self.ask(&account, tenant, need, PATIENCE)).await,
+        }
+    }
+
+    /// Takes what a turn would like to have, or, where that is not there, what it needs at least.
+    ///
+    /// # Errors
+    /// As [`Quotas::take`].
+    pub async fn take_at_least(
+        &self,
+        tenant: &Tenant,
+        liked: Amounts,
+        need: Amounts,
+    ) -> Result<Hold, QuotaError> {
+        let account = self.account(&tenant.id);
+        if let Some(hold) = self.take_held(&account, tenant, liked) {
+            return Ok(hold);
+        }
+        match Box::pin(self.ask(&account, tenant, liked, Duration::ZERO)).await {
+            Err(QuotaError::Spent(_)) if need != liked => self.take(tenant, need).await,
+            taken => taken,
+        }
+    }
+
+    /// Whether a turn that says one message is told at once whether it may, instead of waiting for what others give
+    /// back. Takes a chunk where there is none.
+    pub async fn tells_at_once(&self, tenant: &Tenant) -> bool {
+        let account = self.account(&tenant.id);
+        let one = Amounts { messages: 1, ..Amounts::NONE };
+        let has = || {
+            let now = self.ports.clock.now();
+            lock(&account.purse).has(one, month(tenant, now), now)
+        };
+        if has() {
+            return true;
+        }
+        // In a box, as it is rare.
+        Box::pin(async {
+            let _asking = account.asking.lock().await;
+            has()
+                || self.refused(&account, one).is_some()
+                || matches!(self.refill(&account, tenant, one).await, Ok(Ok(())))
+        })
+        .await
+    }
+
+    fn take_held(&self, account: &Arc<Account>, tenant: &Tenant, need: Amounts) -> Option<Hold> {
+        let now = self.ports.clock.now();
+        let of = lock(&account.purse).take(need, month(tenant, now), now)?;
+        Some(Hold { account: account.clone(), of, taken: need, settled: false })
+    }
+
+    async fn ask(
+        &self,
+        account: &Arc<Account>,
+        tenant: &Tenant,
+        need: Amounts,
+        patience: Duration,
+    ) -> Result<Hold, QuotaError> {
+        let _one = match patience {
+            Duration::ZERO => None,
+            _ => Some(account.waiting.lock().await),
+        };
+        let began = self.ports.clock.elapsed();
+        loop {
+            let asking = account.asking.lock().await;
+            if let Some(hold) = self.take_held(account, tenant, need) {
+                return Ok(hold);
+            }
+            if let Some(resource) = self.refused(account, need) {
+                return Err(self.refuse(tenant, resource));
+            }
+            let refilled = self.refill(account, tenant, need).await?;
+            // Others may ask while this one waits.
+            drop(asking);
+            match refilled {
+                Ok(()) => {}
+                Err(resource) if patience.is_zero() => return Err(QuotaError::Spent(resource)),
+                Err(_) if self.ports.clock.elapsed().saturating_sub(began) < patience => {
+                    tokio::time::sleep(LOOK).await;
+                }
+                Err(resource) => {
+                    let until = self.ports.clock.now().after(REFUSED);
+                    lock(&account.refused).insert(resource, (need.of(resource), until));
+                    self.tell_spent(tenant, resource).await?;
+                    return Err(self.refuse(tenant, resource));
+                }
+            }
+        }
+    }
+
+    /// What has been refused lately, so that it is not asked for again.
+    fn refused(&self, account: &Account, need: Amounts) -> Option<Resource> {
+        let now = self.ports.clock.now();
+        let refused = lock(&account.refused);
+        Resource::ALL.into_iter().find(|resource| {
+            let lately = refused.get(resource).filter(|(_, until)| *until > now);
+            lately.is_some_and(|(amount, _)| need.of(*resource) >= *amount)
+        })
+    }
+
+    fn refuse(&self, tenant: &Tenant, resource: Resource) -> QuotaError {
+        self.ports.metrics.quota_refused(resource);
+        tracing::debug!(tenant = %tenant.id, %resource, "a quota is spent");
+        QuotaError::Spent(resource)
+    }
+
+    async fn ledger(&self, key: &Key) -> Result<(Option<Bytes>, Ledger), StoreError> {
+        let stored = read(&self.ports.metrics, || self.ports.state.get(key)).await?;
+        let ledger = match &stored {
+            Some(stored) => serde_json::from_slice(stored).map_err(|error| StoreError::Corrupt {
+                detail: format!("{key:?}: no ledger of a quota: {error}"),
+            })?,
+            None => Ledger::new(),
+        };
+        Ok((stored, ledger))
+    }
+
+    /// Changes a ledger. Whether an attempt without an answer happened, the next reading tells.
+    async fn change(&self, key: &Key, mut change: impl FnMut(&mut Ledger) -> bool) -> Result<(), StoreError> {
+        loop {
+            let (stored, mut ledger) = self.ledger(key).await?;
+            if !change(&mut ledger) {
+                return Ok(());
+            }
+            let new = Some(encode(&ledger));
+            match self.ports.state.compare_and_set(key, stored, new, None).await {
+                Ok(Swap::Done) => return Ok(()),
+                Ok(Swap::Found(_)) => {}
+                Err(error) if error.is_transient() => self.ports.metrics.store_retried(&error),
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Puts a new chunk into the purse, or says what there is not enough of.
+    async fn refill(
+        &self,
+        account: &Account,
+        tenant: &Tenant,
+        need: Amounts,
+    ) -> Result<Result<(), Resource>, StoreError> {
+        let id = ChunkId::from_bytes((self.ports.random)());
+        loop {
+            let now = self.ports.clock.now();
+            let of = ChunkOf { id, month: month(tenant, now) };
+            let key = Key::quota(&tenant.id, &of.month.to_string());
+            let (_, before) = self.ledger(&key).await?;
+            if let Some(dead) = before.overdue(now) {
+                let dead = ChunkOf { id: dead.id, ..of };
+                self.close_dead(&tenant.id, dead).await?;
+                continue;
+            }
+            let limit = Amounts::limit(&tenant.quota);
+            self.warn(tenant, &key, &before, limit, of.month).await?;
+            let (wanted, until) = (lock(&account.purse).wanted(need), now.after(LIFE));
+            let mut granted = Ok(Amounts::NONE);
+            self.change(&key, |ledger| {
+                if let Some(open) = ledger.find(id) {
+                    granted = Ok(open.size);
+                    return false;
+                }
+                granted = ledger.grant(limit, need, wanted, id, until);
+                ledger.told.clear();
+                granted.is_ok()
+            })
+            .await?;
+            return Ok(granted.map(|size| lock(&account.purse).put(of, size, wanted, now)));
+        }
+    }
+
+    /// Warns of what is nearly spent: first the event, then that it was told, so that none is lost.
+    async fn warn(
+        &self,
+        tenant: &Tenant,
+        key: &Key,
+        ledger: &Ledger,
+        limit: Amounts,
+        month: Month,
+    ) -> Result<(), StoreError> {
+        let near: Vec<_> = ledger.warnings(limit, tenant.quota.warn_percent).collect();
+        for resource in &near {
+            let (taken, limit) = (ledger.taken().of(*resource), limit.of(*resource));
+            self.ports.metrics.quota_warned(*resource);
+            tracing::warn!(tenant = %tenant.id, %resource, taken, limit, "a quota is nearly spent");
+            self.tell(tenant, Event::QuotaWarning { month, resource: *resource, taken, limit }).await?;
+        }
+        if near.is_empty() {
+            return Ok(());
+        }
+        self.change(key, |ledger| {
+            ledger.warned.extend(near.iter().copied());
+            true
+        })
+        .await
+    }
+
+    /// Tells once that something is spent.
+    async fn tell_spent(&self, tenant: &Tenant, resource: Resource) -> Result<(), StoreError> {
+        let month = month(tenant, self.ports.clock.now());
+        let key = Key::quota(&tenant.id, &month.to_string());
+        if self.ledger(&key).await?.1.told.contains(&resource) {
+            return Ok(());
+        }
+        let limit = Amounts::limit(&tenant.quota).of(resource);
+        tracing::warn!(tenant = %tenant.id, %resource, limit, "a quota is spent");
+        self.tell(tenant, Event::QuotaSpent { month, resource, limit }).await?;
+        self.change(&key, |ledger| ledger.told.insert(resource)).await
+    }
+
+    async fn tell(&self, tenant: &Tenant, event: Event) -> Result<(), StoreError> {
+        let record = EventRecord { v: V, tenant: tenant.id.clone(), at: self.ports.clock.now(), event };
+        let told = publish::event(&self.ports, &record);
+        read(&self.ports.metrics, || self.ports.log.append(vec![told.clone()])).await.map(drop)
+    }
+
+    /// What stands in the journal before the outside is called.
+    #[must_use]
+    pub fn reserved(&self, tenant: &Tenant, hold: &Hold, by: &SpentBy) -> Write {
+        let now = self.ports.clock.now();
+        let Amounts { tokens, money, .. } = hold.taken;
+        let day = tenant.hours.time_zone.date(now);
+        Spend::Reserved { day, tokens, money }.write(&tenant.id, hold.of.id, by, now)
+    }
+
+    /// What stands in the journal once a turn is decided.
+    #[must_use]
+    pub fn settled(
+        &self,
+        tenant: &Tenant,
+        of: ChunkOf,
+        by: &SpentBy,
+        at: Timestamp,
+        totals: Totals,
+    ) -> Write {
+        let day = tenant.hours.time_zone.date(at);
+        Spend::Settled { day, totals }.write(&tenant.id, of.id, by, self.ports.clock.now())
+    }
+
+    /// Where a turn is written down that was decided before, and may not have been written down then. Returns what to
+    /// write, which is nothing where that is done, and what to hold until it is written.
+    ///
+    /// # Errors
+    /// [`StoreError`]; as unavailable near the end of its chunk.
+    pub async fn again(
+        &self,
+        tenant: &Tenant,
+        fence: Fence,
+        first: ChunkOf,
+        by: &SpentBy,
+        at: Timestamp,
+        mut totals: Totals,
+    ) -> Result<Option<(Write, Option<Hold>)>, StoreError> {
+        let mut of = first;
+        let mut held = None;
+        loop {
+            let now = self.ports.clock.now();
+            let key = Key::quota(&tenant.id, &of.month.to_string());
+            let (_, ledger) = self.ledger(&key).await?;
+            if let Some(open) = ledger.find(of.id) {
+                if open.closing.is_none() && now.after(MARGIN) < open.until {
+                    return Ok(Some((self.settled(tenant, of, by, at, totals), held)));
+                }
+                // One that is being closed may have lost who does it.
+                if open.closing.is_none() && !open.is_overdue(now) {
+                    let detail = format!("a chunk of the quota of {} is at its end", tenant.id);
+                    return Err(StoreError::Unavailable { detail });
+                }
+                self.close_dead(&tenant.id, of).await?;
+            }
+            let found = read(&self.ports.metrics, || Spend::get(&*self.ports.state, &tenant.id, of.id, by));
+            match found.await? {
+                Some(Spend::Settled { .. }) => return Ok(None),
+                Some(Spend::Moved { chunk, month }) => {
+                    of = ChunkOf { id: chunk, month };
+                    continue;
+                }
+                // Its tokens and its money were counted when the chunk was closed.
+                Some(Spend::Reserved { .. }) => {
+                    totals = Totals { turns: totals.turns, messages: totals.messages, ..Totals::default() };
+                }
+                None => {}
+            }
+            // It needs a chunk to be written down in, and nothing of it: what it spent was taken from the first.
+            let hold = self.take(tenant, Amounts::NONE).await.map_err(|error| match error {
+                QuotaError::Store(error) => error,
+                QuotaError::Spent(_) => StoreError::Unavailable { detail: error.to_string() },
+            })?;
+            let moved = Spend::Moved { chunk: hold.of.id, month: hold.of.month };
+            let writes = vec![moved.write(&tenant.id, of.id, by, now)];
+            let batch = Batch { fence: Some(fence), writes, ..Batch::default() };
+            commit(&*self.ports.state, &self.ports.metrics, |_| batch.clone()).await?;
+            of = hold.of;
+            held = Some(hold);
+        }
+    }
+
+    /// Closes chunks of one month: adds their journals up and takes them off the ledger's list, in one step. All of
+    /// them together, since each change of a ledger makes every other one under way begin anew.
+    async fn close(
+        &self,
+        tenant: &TenantId,
+        month: Month,
+        chunks: &[(ChunkId, Closing)],
+    ) -> Result<(), StoreError> {
+        let key = Key::quota(tenant, &month.to_string());
+        let mut out = Vec::new();
+        self.change(&key, |ledger| {
+            out = chunks.iter().copied().filter(|(id, _)| ledger.find(*id).is_some()).collect();
+            let mut marked = false;
+            for (id, closing) in &out {
+                marked |= ledger.begin_closing(*id, *closing);
+            }
+            marked
+        })
+        .await?;
+        if out.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(CLOSE_PAUSE).await;
+        let state = &*self.ports.state;
+        let mut journals = Vec::with_capacity(out.len());
+        for (id, closing) in out {
+            let days = read(&self.ports.metrics, || journal::sum(state, tenant, id)).await?;
+            journals.push((id, closing, days));
+        }
+        let (mut lost, mut interrupted) = (0, 0);
+        self.change(&key, |ledger| {
+            (lost, interrupted) = (0, 0);
+            let mut closed = false;
+            for (id, closing, days) in &journals {
+                let Some(open) = ledger.find(*id) else { continue };
+                let used = days.values().fold(Totals::default(), |sum, day| sum.plus(*day));
+                // As it was begun, whoever finishes it.
+                let unproven = match open.closing.unwrap_or(*closing) {
+                    Closing::Own { unsettled } => unsettled,
+                    Closing::Others => open.size.messages.saturating_sub(used.messages),
+                };
+                let mut spent = used.amounts();
+                spent.messages += unproven;
+                ledger.lost += unproven;
+                (lost, interrupted) = (lost + unproven, interrupted + used.interrupted);
+                closed |= ledger.close(*id, spent, days);
+            }
+            closed
+        })
+        .await?;
+        self.ports.metrics.quota_closed(lost, interrupted);
+        Ok(())
+    }
+
+    /// Closes a chunk that somebody else had.
+    async fn close_dead(&self, tenant: &TenantId, of: ChunkOf) -> Result<(), StoreError> {
+        self.close(tenant, of.month, &[(of.id, Closing::Others)]).await
+    }
+
+    /// Gives back what is not used, and closes what is finished, for as long as it is polled.
+    pub async fn tidy(self: Arc<Self>, tenants: Arc<Tenants>) {
+        loop {
+            tokio::time::sleep(TIDY).await;
+            self.tidy_once(|tenant| tenants.get(tenant)).await;
+        }
+    }
+
+    /// Does so once.
+    pub async fn tidy_once(&self, find: impl Fn(&TenantId) -> Option<Arc<Tenant>>) {
+        let _one = self.giving_back.lock().await;
+        let now = self.ports.clock.now();
+        let accounts: Vec<_> =
+            lock(&self.accounts).iter().map(|(id, account)| (id.clone(), account.clone())).collect();
+        self.close_all(accounts, |tenant, purse| match find(tenant) {
+            Some(tenant) => purse.tidy(month(&tenant, now), now),
+            None => purse.retire(),
+        })
+        .await;
+        lock(&self.accounts)
+            .retain(|_, account| Arc::strong_count(account) > 1 || !lock(&account.purse).is_empty());
+    }
+
+    /// Gives everything back. Nothing may be in work any more.
+    pub async fn give_back(&self) {
+        let _one = self.giving_back.lock().await;
+        let accounts: Vec<_> = lock(&self.accounts).drain().collect();
+        self.close_all(accounts, |_, purse| purse.retire()).await;
+    }
+
+    async fn close_all(
+        &self,
+        accounts: Vec<(TenantId, Arc<Account>)>,
+        retire: impl Fn(&TenantId, &mut Purse),
+    ) {
+        let mut closing = Vec::new();
+        for (tenant, account) in accounts {
+            let mut months = BTreeMap::<Month, Vec<Held>>::new();
+            {
+                let mut purse = lock(&account.purse);
+                retire(&tenant, &mut purse);
+                purse
+                    .closable()
+                    .into_iter()
+                    .for_each(|held| months.entry(held.of.month).or_default().push(held));
+            }
+            let close = |(month, held)| self.close_held(tenant.clone(), account.clone(), month, held);
+            closing.extend(months.into_iter().map(close));
+        }
+        join_all(closing).await;
+    }
+
+    async fn close_held(&self, tenant: TenantId, account: Arc<Account>, month: Month, all: Vec<Held>) {
+        let closing = |held: &Held| (held.of.id, Closing::Own { unsettled: held.unsettled });
+        let chunks: Vec<_> = all.iter().map(closing).collect();
+        if let Err(error) = self.close(&tenant, month, &chunks).await {
+            // Others close them after their end.
+            tracing::warn!(%tenant, %error, "chunks of a quota could not be given back yet");
+            if error.is_transient() {
+                let mut purse = lock(&account.purse);
+                all.into_iter().for_each(|held| purse.put_back(held));
+            }
+        }
+    }
+}
+
+/// What a tenant has used in a month, also of what is not closed yet. Chunks of dead nodes are closed by it.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn usage(ports: &Ports, tenant: &Tenant, month: Month) -> Result<Usage, StoreError> {
+    let limit = Amounts::limit(&tenant.quota);
+    Ok(Usage { limit, ..usage_of(ports, &tenant.id, month).await? })
+}
+
+/// What turns have used in a month, of a tenant that may have no configuration any more.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn used(ports: &Ports, tenant: &TenantId, month: Month) -> Result<Totals, StoreError> {
+    Ok(usage_of(ports, tenant, month).await?.total())
+}
+
+async fn usage_of(ports: &Ports, tenant: &TenantId, month: Month) -> Result<Usage, StoreError> {
+    let quotas = Quotas::new(ports.clone());
+    let key = Key::quota(tenant, &month.to_string());
+    let ledger = loop {
+        let (_, ledger) = quotas.ledger(&key).await?;
+        match ledger.overdue(ports.clock.now()) {
+            Some(dead) => {
+                let dead = ChunkOf { id: dead.id, month };
+                quotas.close_dead(tenant, dead).await?;
+            }
+            None => break ledger,
+        }
+    };
+    let (mut days, mut spent, mut set_aside) = (ledger.days.clone(), ledger.spent, Amounts::NONE);
+    for open in &ledger.open {
+        let used = read(&ports.metrics, || journal::sum(&*ports.state, tenant, open.id)).await?;
+        let mut of_chunk = Amounts::NONE;
+        for (day, totals) in used {
+            let sum = days.entry(day).or_default();
+            *sum = sum.plus(totals);
+            of_chunk = of_chunk.plus(totals.amounts());
+        }
+        spent = spent.plus(of_chunk);
+        set_aside = set_aside.plus(open.size.minus(of_chunk));
+    }
+    let limit = Amounts::NONE;
+    Ok(Usage { month, limit, spent, lost_messages: ledger.lost, set_aside, days })
+}
