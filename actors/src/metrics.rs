@@ -53,6 +53,35 @@ impl Drop for InWork<'_> {
     }
 }
 
+/// One owner's share of a gauge, given back when the owner is dropped.
+///
+/// An actor that fails or is killed is dropped without its `post_stop`, so that what it added by hand would stay in
+/// the gauge for as long as the process lives.
+#[derive(Debug)]
+pub(crate) struct GaugeShare {
+    gauge: IntGauge,
+    value: i64,
+}
+
+impl GaugeShare {
+    fn of(gauge: IntGauge) -> Self {
+        Self { gauge, value: 0 }
+    }
+
+    /// Sets the share.
+    pub(crate) fn set(&mut self, value: usize) {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        self.gauge.add(value - self.value);
+        self.value = value;
+    }
+}
+
+impl Drop for GaugeShare {
+    fn drop(&mut self) {
+        self.gauge.sub(self.value);
+    }
+}
+
 /// The metrics of the actors.
 #[derive(Debug)]
 pub struct Metrics {
@@ -307,9 +336,9 @@ impl Metrics {
         InWork { metrics: self, topic, records }
     }
 
-    /// Residents came or went.
-    pub fn residents(&self, topic: Topic, change: i64) {
-        self.residents.with_label_values(&[topic.as_str()]).add(change);
+    /// A partition's share of the entities in memory.
+    pub(crate) fn residents(&self, topic: Topic) -> GaugeShare {
+        GaugeShare::of(self.residents.with_label_values(&[topic.as_str()]))
     }
 
     /// A record came of who had lost its partition before.
@@ -376,14 +405,14 @@ impl Metrics {
         self.owned.with_label_values(&[topic.as_str()]).set(i64::try_from(partitions).unwrap_or(i64::MAX));
     }
 
-    /// The agenda's window changed its size.
-    pub fn agenda(&self, topic: Topic, change: i64) {
-        self.agenda.with_label_values(&[topic.as_str()]).add(change);
+    /// A partition's share of the agenda entries in memory.
+    pub(crate) fn agenda(&self, topic: Topic) -> GaugeShare {
+        GaugeShare::of(self.agenda.with_label_values(&[topic.as_str()]))
     }
 
-    /// The lag of a topic changed.
-    pub fn lag(&self, topic: Topic, change: i64) {
-        self.lag.with_label_values(&[topic.as_str()]).add(change);
+    /// A partition's share of its topic's lag.
+    pub(crate) fn lag(&self, topic: Topic) -> GaugeShare {
+        GaugeShare::of(self.lag.with_label_values(&[topic.as_str()]))
     }
 
     /// A record was given up.

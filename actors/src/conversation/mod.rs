@@ -755,6 +755,11 @@ impl Conversation {
     ) -> Result<(), ActorProcessingErr> {
         let now = self.context.ports.clock.now();
         let later = |again: Timestamp| PartitionMessage::Woken { entry: entry.clone(), again: Some(again) };
+        if state.running.is_some() {
+            // Turns of one conversation are strictly one after the other, and each entry is answered once.
+            self.home.tell(later(now.after(std::time::Duration::from_secs(1))));
+            return Ok(());
+        }
         let Some(tenant) = self.context.tenants.get(&self.id.tenant) else {
             match self.disarm(entry.due).await {
                 Ok(true) => self.home.tell(PartitionMessage::Woken { entry, again: None }),

@@ -1,4 +1,4 @@
-//! How much of a partition's log has not been taken yet, as operators see it.
+//! Lag of a partition: records of its log that have not been taken yet, as operators see it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,19 +8,18 @@ use heddle_schemas::ports::log::Log;
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Offset, TopicPartition};
 
-use crate::metrics::Metrics;
+use crate::metrics::GaugeShare;
 use crate::ports::Ports;
 
-/// At most how often the log is asked.
+/// Shortest time between two reads of the end of the log.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What a partition adds to its topic's lag; taken back when it is dropped.
+/// A partition's share of its topic's lag.
 pub(crate) struct Lag {
     log: Arc<dyn Log>,
     clock: Arc<dyn Clock>,
-    metrics: Arc<Metrics>,
     partition: TopicPartition,
-    reported: i64,
+    reported: GaugeShare,
     looked_at: Option<Timestamp>,
 }
 
@@ -28,10 +27,10 @@ impl Lag {
     /// Nothing yet.
     pub(crate) fn new(ports: &Ports, partition: TopicPartition) -> Self {
         let Ports { log, clock, metrics, .. } = ports.clone();
-        Self { log, clock, metrics, partition, reported: 0, looked_at: None }
+        Self { log, clock, partition, reported: metrics.lag(partition.topic), looked_at: None }
     }
 
-    /// Tells how much there is from `taken` on, unless it was asked a moment ago.
+    /// Reports the records from `taken` on, at most once in [`LOOK`].
     pub(crate) async fn look(&mut self, taken: Offset) {
         let now = self.clock.now();
         if self.looked_at.is_some_and(|at| at <= now && now.since(at) < LOOK) {
@@ -40,15 +39,7 @@ impl Lag {
         self.looked_at = Some(now);
         // A log that does not answer has its own metric, and the lag stays as it was last known.
         if let Ok(end) = self.log.end(self.partition).await {
-            let lag = i64::try_from(end.saturating_sub(taken)).unwrap_or(i64::MAX);
-            self.metrics.lag(self.partition.topic, lag - self.reported);
-            self.reported = lag;
+            self.reported.set(usize::try_from(end.saturating_sub(taken)).unwrap_or(usize::MAX));
         }
-    }
-}
-
-impl Drop for Lag {
-    fn drop(&mut self) {
-        self.metrics.lag(self.partition.topic, -self.reported);
     }
 }

@@ -37,7 +37,7 @@ use tokio::task::JoinHandle;
 
 use self::lag::Lag;
 use crate::context::Context;
-use crate::metrics::Metrics;
+use crate::metrics::{GaugeShare, Metrics};
 use crate::partition::agenda::{Agenda, Entry, Laned, Place, Wanted};
 use crate::partition::commit::{commit, read};
 use crate::partition::ttl_update::TtlUpdate;
@@ -265,7 +265,9 @@ pub struct PartitionState<R: Resident> {
     fetch: Fetching,
     tick: Option<(Timestamp, Timer<PartitionMessage<R::Key>>)>,
     draining: Option<oneshot::Sender<()>>,
-    agenda_reported: i64,
+    /// Reported sizes of `residents` and of `agenda`.
+    residents_reported: GaugeShare,
+    agenda_reported: GaugeShare,
     lag: Lag,
 }
 
@@ -309,7 +311,8 @@ impl<R: Resident> Actor for Partition<R> {
             fetch: Fetching(tokio::spawn(fetch.run())),
             tick: None,
             draining: None,
-            agenda_reported: 0,
+            residents_reported: ports.metrics.residents(R::TOPIC),
+            agenda_reported: ports.metrics.agenda(R::TOPIC),
             lag: Lag::new(ports, partition),
         })
     }
@@ -371,9 +374,6 @@ impl<R: Resident> Actor for Partition<R> {
         if let Some((_, tick)) = state.tick.take() {
             tick.abort();
         }
-        let metrics = &self.context.ports.metrics;
-        metrics.residents(R::TOPIC, -i64::try_from(state.residents.len()).unwrap_or(0));
-        metrics.agenda(R::TOPIC, -state.agenda_reported);
         Ok(())
     }
 
@@ -472,8 +472,8 @@ impl<R: Resident> Partition<R> {
                 let idle = Arc::<Idle>::default();
                 let home = Home { fence: self.fence, idle: idle.clone(), partition: myself.clone() };
                 let actor = self.resident.spawn(key.clone(), home, myself.get_cell())?;
-                self.context.ports.metrics.residents(R::TOPIC, 1);
                 self.make_room(state, 1);
+                state.residents_reported.set(state.residents.len() + 1);
                 state.residents.get_or_insert_mut(key, || Inhabitant { actor, idle, given: 0, last: now })
             }
         };
@@ -529,7 +529,7 @@ impl<R: Resident> Partition<R> {
         let Some((key, resident)) = state.residents.pop_lru() else { return };
         if resident.is_idle() {
             resident.actor.stop(None);
-            self.context.ports.metrics.residents(R::TOPIC, -1);
+            state.residents_reported.set(state.residents.len());
         } else {
             let now = self.context.ports.clock.now();
             state.residents.put(key, Inhabitant { last: now, ..resident });
@@ -572,9 +572,7 @@ impl<R: Resident> Partition<R> {
         for entry in state.agenda.take_due(now) {
             self.give(myself, state, entry.key.clone(), R::wake(entry))?;
         }
-        let held = i64::try_from(state.agenda.len()).unwrap_or(i64::MAX);
-        self.context.ports.metrics.agenda(R::TOPIC, held - state.agenda_reported);
-        state.agenda_reported = held;
+        state.agenda_reported.set(state.agenda.len());
         // Where there is no room, what frees some looks again.
         let latest = now.after(LOOK);
         self.tick_at(myself, state, now, state.agenda.next().map_or(latest, |next| next.min(latest)));
