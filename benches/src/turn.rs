@@ -35,7 +35,7 @@ use heddle_actors::system::System;
 use heddle_actors::tenant::configuration::Tenants;
 use heddle_connectors::clock::SystemClock;
 use heddle_connectors::keys::{Entropy as _, EnvelopeKeys, MasterKey, SystemEntropy};
-use heddle_connectors::memory::{MemoryCalendar, MemoryKnowledge};
+use heddle_memory::{MemoryCalendar, MemoryKnowledge};
 use heddle_schemas::config;
 use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::id::ChannelKind;

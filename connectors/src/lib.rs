@@ -1,4 +1,4 @@
-//! How Heddle reaches the outside: logs, state stores, keys, knowledge, responders, calendars and channels.
+//! Connectors to the outside: logs, state stores, keys, knowledge, responders, calendars and channels.
 //!
 //! # Layout
 //! - [`calendar`]: calendars that appointments are booked into.
@@ -9,12 +9,13 @@
 //! - [`embedded`]: log and state of one process, in files.
 //! - `http`: what calls to others' HTTP APIs share.
 //! - [`kafka`]: the log on Apache Kafka.
-//! - [`keys`]: envelope encryption over any state store.
+//! - [`keys`]: envelope encryption over any state store (crate `heddle-keys`), and Vault.
 //! - [`knowledge`]: tenants' documents, searched with Tantivy.
 //! - [`metrics`]: what operators watch of the stores.
-//! - [`memory`]: every port in memory, with injectable faults, for tests and the seeded simulation.
 //! - [`responders`]: what answers a turn, a file each.
 //! - `words`: the words of a text, for the index and the responders.
+//!
+//! Crates of their own, for what links little: `heddle-keys` (keys/) and `heddle-memory` (memory/), every port in memory.
 
 pub mod calendar;
 pub mod channels;
@@ -28,7 +29,6 @@ mod http;
 pub mod kafka;
 pub mod keys;
 pub mod knowledge;
-pub mod memory;
 pub mod metrics;
 pub mod responders;
 mod words;

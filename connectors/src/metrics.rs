@@ -119,7 +119,7 @@ impl Collector for EmbeddedCollector {
 mod tests {
     use super::*;
     use crate::embedded::Options;
-    use crate::memory::ManualClock;
+    use heddle_memory::ManualClock;
     use heddle_schemas::time::Timestamp;
 
     #[tokio::test]

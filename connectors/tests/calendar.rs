@@ -8,7 +8,7 @@ mod google;
 mod site;
 
 use heddle_connectors::clock::SystemClock;
-use heddle_connectors::memory::ManualClock;
+use heddle_memory::ManualClock;
 use heddle_schemas::ports::calendar::{Booking, BookingId, Busy, CalendarError};
 use heddle_schemas::time::Timestamp;
 use proptest::prelude::*;

@@ -10,7 +10,7 @@ use heddle_connectors::keys::vault::{self, Vault};
 use heddle_connectors::keys::{
     EnvelopeKeys, LocalMaster, MasterKey, Masters, Options, Rewrapped, SystemEntropy, WrappedBy, Wrapper,
 };
-use heddle_connectors::memory::{ManualClock, MemoryDisk, MemoryStore};
+use heddle_memory::{ManualClock, MemoryDisk, MemoryStore};
 use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::keys::{Keys as _, KeysError, TenantCipher};
 use heddle_schemas::ports::state::{State as _, StoreError};

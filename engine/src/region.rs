@@ -190,7 +190,7 @@ mod tests {
     use std::num::NonZeroU32;
     use std::sync::Arc;
 
-    use heddle_connectors::memory::{MemoryDisk, MemoryStore, TokioClock};
+    use heddle_memory::{MemoryDisk, MemoryStore, TokioClock};
 
     use super::*;
 

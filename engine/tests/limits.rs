@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use heddle_connectors::clock::SystemClock;
-use heddle_connectors::memory::{MemoryDisk, MemoryStore};
 use heddle_connectors::responders::Llm;
 use heddle_connectors::responders::llm;
 use heddle_engine::simulator::llm::{Account, Faults, Limits, LlmApi, Options, Tokens};
+use heddle_memory::{MemoryDisk, MemoryStore};
 use heddle_schemas::id::{MessageKey, TurnId};
 use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::ports::responder::{Outgoing, Question, Responder as _, ResponderError, Usage};

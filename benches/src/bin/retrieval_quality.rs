@@ -21,7 +21,7 @@ use clap::Parser;
 use heddle_connectors::clock::SystemClock;
 use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
 use heddle_connectors::knowledge::{Options, TantivyKnowledge, passages_of};
-use heddle_connectors::memory::{MemoryDisk, MemoryStore};
+use heddle_memory::{MemoryDisk, MemoryStore};
 use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::knowledge::{Document, DocumentFormat, Knowledge, Passage};

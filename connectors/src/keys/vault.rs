@@ -37,7 +37,8 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use super::wrapper::{EXTERNAL_HEADER, Wrapper, external};
+use heddle_keys::wrapper::{EXTERNAL_HEADER, Wrapper, external};
+
 use crate::http;
 
 /// What is read of an answer, in bytes. A key's versions are listed at some 30 bytes each.

@@ -12,7 +12,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, Response, Uri};
 use heddle_connectors::clock::SystemClock;
-use heddle_connectors::memory::ManualClock;
+use heddle_memory::ManualClock;
 use heddle_schemas::ports::calendar::{Busy, Calendar as _, CalendarError};
 use heddle_schemas::time::{Timestamp, rfc3339};
 use serde::Deserialize;

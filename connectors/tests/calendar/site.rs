@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use heddle_connectors::calendar::google::{GoogleCalendar, Options};
-use heddle_connectors::memory::MemoryCalendar;
-use heddle_connectors::memory::calendar::{CalendarAnswer, CalendarCall, CalendarReply};
+use heddle_memory::MemoryCalendar;
+use heddle_memory::calendar::{CalendarAnswer, CalendarCall, CalendarReply};
 use heddle_schemas::ports::calendar::{BookingId, Busy, Calendar, CalendarAccess};
 use heddle_schemas::ports::clock::Clock;
 

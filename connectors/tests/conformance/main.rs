@@ -19,7 +19,7 @@ mod topics_of_tests;
 #[path = "../common/vault.rs"]
 mod vault;
 
-use heddle_connectors::memory::{MemoryKnowledge, ScriptedChannel};
+use heddle_memory::{MemoryKnowledge, ScriptedChannel};
 
 /// Makes a test of each promise of a suite: `$given` is made anew for each.
 macro_rules! promises {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use heddle_connectors::embedded::{self, Embedded};
 use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
 use heddle_connectors::knowledge::{self, TantivyKnowledge};
-use heddle_connectors::memory::{ManualClock, MemoryDisk, MemoryStore, Options};
+use heddle_memory::{ManualClock, MemoryDisk, MemoryStore, Options};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::log::{FetchLimit, Log, NewRecord, Record};
 use heddle_schemas::ports::state::{Fence, State};

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use heddle_connectors::embedded::disk::{Disk, RealDisk};
 use heddle_connectors::embedded::{Embedded, OpenError, Options};
-use heddle_connectors::memory::ManualClock;
+use heddle_memory::ManualClock;
 use heddle_schemas::ports::log::{FetchLimit, Log as _, NewRecord, Record};
 use heddle_schemas::ports::state::{Batch, State as _, Write};
 use heddle_schemas::table::{Key, Partition};

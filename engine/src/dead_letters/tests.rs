@@ -8,8 +8,8 @@ use heddle_actors::privacy::security::Security;
 use heddle_actors::random::Random;
 use heddle_actors::system::System;
 use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
-use heddle_connectors::memory::responder::Response;
-use heddle_connectors::memory::{
+use heddle_memory::responder::Response;
+use heddle_memory::{
     MemoryCalendar, MemoryDisk, MemoryKnowledge, MemoryStore, Options as StoreOptions, ScriptedChannel,
     ScriptedResponder, TokioClock,
 };

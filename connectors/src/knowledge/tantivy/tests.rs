@@ -12,7 +12,7 @@ use heddle_schemas::time::Timestamp;
 
 use super::*;
 use crate::keys::{self, EnvelopeKeys, MasterKey};
-use crate::memory::{self, Fault, ManualClock, MemoryDisk, MemoryStore, Operation, Outcome};
+use heddle_memory::{self as memory, Fault, ManualClock, MemoryDisk, MemoryStore, Operation, Outcome};
 
 const HOURS: &str = "We are open on weekdays from nine to five.";
 

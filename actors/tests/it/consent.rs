@@ -1,0 +1,342 @@
+//! Opt-outs and the 24 h window, over the store in memory with paused time: what is not sent, and what still is.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use heddle_actors::intake::consent::standing;
+use heddle_actors::intake::identity::Identity;
+use heddle_actors::options::Options;
+use heddle_actors::partition::publish;
+use heddle_actors::ports::Ports;
+use heddle_actors::system::System;
+use heddle_keys::{self as keys, EnvelopeKeys, MasterKey};
+use heddle_memory::channel::{OPT_OUT, Reply, Sending};
+use heddle_memory::faults::{Operation, Outcome};
+use heddle_memory::responder::Response;
+use heddle_memory::{
+    Fault, MemoryDisk, MemoryStore, Options as StoreOptions, ScriptedChannel, ScriptedResponder, TokioClock,
+};
+use heddle_schemas::consent::{Category, Says, Standing};
+use heddle_schemas::content::{Address, Content, Context};
+use heddle_schemas::id::{AccountKey, ChannelKind, ContactId, MessageKey, OutboundId, TurnId};
+use heddle_schemas::ports::channel::{
+    Act, ChannelEvent, FailureClass, OutboundMessage, ReceivedMessage, ReceivedPreference, ReceivedStatus,
+    SendError,
+};
+use heddle_schemas::ports::clock::Clock as _;
+use heddle_schemas::record::event::{Event, EventRecord};
+use heddle_schemas::record::inbound::{DeliveryFailure, DeliveryStatus, Withheld};
+use heddle_schemas::record::outbound::{
+    OutboundCommand, OutboundRecord, Purpose, SealedMessage, SendCommand,
+};
+use heddle_schemas::record::{V, decode, encode, log_aad};
+use heddle_schemas::tenant::Tenant;
+use heddle_schemas::time::Timestamp;
+use heddle_schemas::topic::{Topic, TopicPartition};
+use heddle_testing::PortsBuilder;
+
+const PHONE: &str = "15551234";
+const OFFER: &str = "an offer";
+
+/// A node over the store in memory, with one tenant.
+struct World {
+    system: System,
+    ports: Ports,
+    tenant: Arc<Tenant>,
+    channel: Arc<ScriptedChannel>,
+    disk: Arc<MemoryDisk>,
+    clock: Arc<TokioClock>,
+    /// Conditional writes fail while it is set.
+    broken: Arc<AtomicBool>,
+}
+
+impl World {
+    async fn start(more: &str) -> Self {
+        Self::with(more, ScriptedChannel::default()).await
+    }
+
+    async fn with(more: &str, channel: ScriptedChannel) -> Self {
+        let disk = MemoryDisk::new(NonZeroU32::MIN);
+        let clock = Arc::new(TokioClock::starting_at(Timestamp::from_secs(1_767_225_600)));
+        let broken = Arc::<AtomicBool>::default();
+        let fails = broken.clone();
+        let faults = move |operation| match operation {
+            Operation::CompareAndSet if fails.load(Ordering::Relaxed) => Fault::outcome(Outcome::FailsBefore),
+            _ => Fault::NONE,
+        };
+        let options = StoreOptions { faults: Arc::new(faults), ..StoreOptions::default() };
+        let store = Arc::new(MemoryStore::open_with(disk.clone(), clock.clone(), options));
+        let keys =
+            EnvelopeKeys::new(store.clone(), clock.clone(), &MasterKey::generate(), keys::Options::default());
+        let responder = ScriptedResponder::new(false, |question| {
+            Response::text(question, format!("re: {}", question.messages.join("+")))
+        });
+        let channel = Arc::new(channel);
+        let ports =
+            PortsBuilder::new(store, keys, clock.clone(), channel.clone(), Arc::new(responder)).build();
+        let system = System::start(ports.clone(), Options::default()).await.unwrap();
+        let text = format!(
+            "id = \"acme\"\nname = \"N\"\n[agent]\nfallback = \"f\"\nsettle = \"0s\"\n[[channels]]\n\
+             kind = \"whatsapp\"\naccount = \"1\"\naccess_token = \"t\"\napp_secret = \"s\"\n\
+             verify_token = \"v\"\n{more}"
+        );
+        let tenant = system.tenants.apply(Tenant::from_toml(&text).unwrap()).await.unwrap();
+        Self { system, ports, tenant, channel, disk, clock, broken }
+    }
+
+    fn account(&self) -> AccountKey {
+        AccountKey {
+            tenant: self.tenant.id.clone(),
+            channel: ChannelKind::Whatsapp,
+            account: "1".parse().unwrap(),
+        }
+    }
+
+    async fn contact(&self) -> ContactId {
+        let identity = Identity::new(self.ports.clone());
+        identity.resolve(&self.tenant.id, ChannelKind::Whatsapp, &address()).await.unwrap()
+    }
+
+    fn said(&self, id: &str, body: &str, at: Timestamp) -> ChannelEvent {
+        ChannelEvent::Message(ReceivedMessage {
+            account: self.account().account,
+            id: id.into(),
+            from: address(),
+            sent_at: at,
+            act: Act::Say(Content::Text { body: body.into() }),
+            context: Context::default(),
+        })
+    }
+
+    fn preference(&self, says: Says, at: Timestamp) -> ChannelEvent {
+        ChannelEvent::Preference(ReceivedPreference {
+            account: self.account().account,
+            from: address(),
+            at,
+            category: Category::Marketing,
+            says,
+            detail: Some("User requested it".into()),
+        })
+    }
+
+    async fn accept(&self, event: ChannelEvent) -> bool {
+        self.system.reception.accept(ChannelKind::Whatsapp, &self.tenant, vec![event]).await.is_ok()
+    }
+
+    async fn standing(&self, category: Category) -> Standing {
+        standing(&self.ports, &self.tenant.id, self.contact().await, category).await.unwrap()
+    }
+
+    /// A message of a campaign, as it waits in the log.
+    async fn plan(
+        &self,
+        number: u8,
+        category: Option<Category>,
+        window_until: Option<Timestamp>,
+    ) -> OutboundId {
+        let contact = self.contact().await;
+        let turn = TurnId(MessageKey::from_bytes([number; 16]));
+        let id = OutboundId { contact, turn, index: 0 };
+        let log = self.ports.keys.log(&self.tenant.id, self.clock.now().day()).await.unwrap();
+        let message = SealedMessage { to: address(), content: Content::Text { body: OFFER.into() } };
+        let sealed = log.seal(&log_aad(Topic::Outbound, &id), &encode(&message));
+        let purpose = Purpose::Campaign;
+        let command = SendCommand { id, purpose, again: false, fence: None, window_until, category, sealed };
+        let command = OutboundCommand::Send(command);
+        let conversation = self.account().conversation(contact);
+        let record = OutboundRecord { v: V, conversation, at: self.clock.now(), command };
+        self.ports.log.append(vec![publish::outbound(&self.ports, &record)]).await.unwrap();
+        id
+    }
+
+    /// Waits until nothing is left to do, and tells what customers have.
+    async fn taken(&self) -> Vec<String> {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let text = |message: OutboundMessage| match message.content {
+            Content::Text { body } => body,
+            other => panic!("{other:?}"),
+        };
+        self.channel.accepted().into_iter().map(|call| text(call.message)).collect()
+    }
+
+    fn events(&self) -> Vec<Event> {
+        let records = self.disk.records(TopicPartition { topic: Topic::Events, partition: 0 });
+        records.iter().map(|record| decode::<EventRecord>(&record.value).unwrap().event).collect()
+    }
+
+    fn withheld(&self) -> Vec<Withheld> {
+        let of = |event| match event {
+            Event::SendWithheld { because, .. } => Some(because),
+            _ => None,
+        };
+        self.events().into_iter().filter_map(of).collect()
+    }
+}
+
+fn address() -> Address {
+    Address { phone: Some(PHONE.into()), ..Address::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_campaign_had_planned_is_not_sent_after_a_stop_and_a_reply_still_is() {
+    let world = World::start("").await;
+    world.plan(1, None, None).await;
+    assert_eq!(world.taken().await, [OFFER], "before");
+    assert!(world.accept(world.said("m1", "STOP!", world.clock.now())).await);
+    assert_eq!(world.standing(Category::Marketing).await, Standing::Stopped, "as soon as it is accepted");
+    world.plan(2, None, None).await;
+    world.plan(3, Some(Category::Utility), None).await;
+    assert_eq!(world.taken().await, [OFFER], "and a stop word is answered with nothing");
+    assert_eq!(world.withheld(), [Withheld::OptedOut; 2]);
+    assert!(world.accept(world.said("m2", "when do you open?", world.clock.now())).await);
+    assert_eq!(world.taken().await, [OFFER, "re: when do you open?"]);
+    assert!(world.accept(world.said("m3", "start", world.clock.now())).await);
+    world.plan(4, None, None).await;
+    let taken = world.taken().await;
+    assert_eq!(taken.iter().filter(|text| *text == OFFER).count(), 2, "{taken:?}");
+    let told = world.events();
+    assert_eq!(told.iter().filter(|event| matches!(event, Event::OptedOut { .. })).count(), 2);
+    assert_eq!(told.iter().filter(|event| matches!(event, Event::Consented { .. })).count(), 2);
+    world.system.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_while_a_campaigns_message_waits_for_its_account_holds_it_back() {
+    let refused = |_: &OutboundMessage, before: usize| match before {
+        0 => Sending::from(Reply::fails(FailureClass::Temporary)),
+        _ => Sending::default(),
+    };
+    let world = World::with("", ScriptedChannel::new(refused)).await;
+    world.plan(1, None, None).await;
+    while world.channel.calls().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(world.accept(world.preference(Says::Stop, world.clock.now())).await);
+    assert_eq!(world.taken().await, [""; 0]);
+    assert_eq!(world.channel.calls().len(), 1, "it was to be tried again");
+    assert_eq!(world.withheld(), [Withheld::OptedOut]);
+    world.system.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_accepted_before_the_opt_out_is_durable() {
+    let world = World::start("").await;
+    world.contact().await;
+    let stop = || world.said("m1", "stop", Timestamp::from_secs(1_767_225_600));
+    world.broken.store(true, Ordering::Relaxed);
+    assert!(!world.accept(stop()).await, "the provider is told to send it again");
+    assert!(world.accept(world.said("m0", "hello", world.clock.now())).await, "nothing else waits for it");
+    world.broken.store(false, Ordering::Relaxed);
+    assert_eq!(world.standing(Category::Marketing).await, Standing::Unknown);
+    assert!(world.accept(stop()).await);
+    assert_eq!(world.standing(Category::Marketing).await, Standing::Stopped);
+    assert!(world.accept(stop()).await, "and once more");
+    assert_eq!(world.standing(Category::Utility).await, Standing::Stopped);
+    world.system.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_resume_that_comes_late_changes_nothing() {
+    let world = World::start("").await;
+    let at = |seconds: i64| Timestamp::from_secs(1_767_225_600 + seconds);
+    assert!(world.accept(world.preference(Says::Stop, at(-10))).await);
+    assert!(world.accept(world.preference(Says::Give, at(-20))).await);
+    assert_eq!(world.standing(Category::Marketing).await, Standing::Stopped);
+    assert_eq!(world.standing(Category::Utility).await, Standing::Unknown, "it spoke of marketing only");
+    assert!(world.accept(world.preference(Says::Give, at(-5))).await);
+    assert_eq!(world.standing(Category::Marketing).await, Standing::Given);
+    world.system.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_channels_own_opt_out_is_known_from_a_refusal_and_from_a_status() {
+    let refuses = |_: &OutboundMessage, _| {
+        let detail = "stopped".into();
+        let code = Some(OPT_OUT);
+        let error = SendError { class: FailureClass::OptedOut, code, detail, retry_after: None };
+        Sending::from(Reply::Refuses(error))
+    };
+    let world = World::with("", ScriptedChannel::new(refuses)).await;
+    world.plan(1, None, None).await;
+    assert_eq!(world.taken().await, [""; 0]);
+    assert_eq!(world.standing(Category::Marketing).await, Standing::Stopped);
+    assert_eq!(world.standing(Category::Utility).await, Standing::Unknown);
+    world.plan(2, None, None).await;
+    world.taken().await;
+    assert_eq!(world.channel.calls().len(), 1, "the channel is not asked again");
+    world.system.kill().await;
+
+    let world = World::start("").await;
+    let outbound = world.plan(1, None, None).await;
+    world.taken().await;
+    let status = |code| {
+        ChannelEvent::Status(ReceivedStatus {
+            account: world.account().account,
+            message_id: "scripted.0".into(),
+            outbound: Some(outbound),
+            status: DeliveryStatus::Failed,
+            at: world.clock.now(),
+            failure: Some(DeliveryFailure { code, title: String::new() }),
+        })
+    };
+    assert!(world.accept(status(131_026)).await);
+    assert_eq!(world.standing(Category::Marketing).await, Standing::Unknown, "undeliverable is no opt-out");
+    assert!(world.accept(status(OPT_OUT)).await);
+    assert_eq!(world.standing(Category::Marketing).await, Standing::Stopped);
+    world.system.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_word_is_answered_with_the_tenants_own_text_where_there_is_one() {
+    let world = World::start("[consent]\nstopped_text = \"No more from us.\"\n").await;
+    assert!(world.accept(world.said("m1", "unsubscribe", world.clock.now())).await);
+    assert_eq!(world.taken().await, ["No more from us."]);
+    world.system.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_over_24_hours_after_the_customers_last_message_is_not_sent() {
+    let world = World::start("").await;
+    let hours = |hours: i64| Timestamp::from_secs(1_767_225_600 + hours * 3600);
+    // The channel kept it that long, and webhooks may be days late.
+    assert!(world.accept(world.said("m1", "late", hours(-25))).await);
+    assert_eq!(world.taken().await, [""; 0]);
+    assert_eq!(world.withheld(), [Withheld::WindowOver]);
+    assert!(world.accept(world.said("m2", "in time", hours(-23))).await);
+    assert_eq!(world.taken().await, ["re: in time"]);
+    world.system.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_waited_for_its_account_until_the_window_was_over_is_not_sent() {
+    let dead = Arc::new(AtomicBool::new(true));
+    let is_dead = dead.clone();
+    let channel = ScriptedChannel::new(move |_, _| match is_dead.load(Ordering::Relaxed) {
+        true => Sending::from(Reply::fails(FailureClass::Unauthorized)),
+        false => Sending::default(),
+    });
+    let world = World::with("", channel).await;
+    assert!(world.accept(world.said("m1", "hello", world.clock.now())).await);
+    tokio::time::sleep(Duration::from_secs(25 * 3600)).await;
+    dead.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.taken().await, [""; 0]);
+    assert_eq!(world.withheld(), [Withheld::WindowOver]);
+    assert!(world.accept(world.said("m2", "still there?", world.clock.now())).await);
+    assert_eq!(world.taken().await, ["re: still there?"]);
+    world.system.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_is_kept_to_the_microsecond_and_what_has_none_is_sent_as_before() {
+    let world = World::start("").await;
+    let now = world.clock.now();
+    world.plan(1, None, Some(now)).await;
+    world.plan(2, None, Some(now.after(Duration::from_secs(60)))).await;
+    world.plan(3, None, None).await;
+    assert_eq!(world.taken().await, [OFFER; 2]);
+    assert_eq!(world.withheld(), [Withheld::WindowOver]);
+    world.system.kill().await;
+}

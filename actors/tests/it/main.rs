@@ -1,0 +1,18 @@
+//! The actors over ports in memory, under paused time.
+//!
+//! One binary, so that the crate's tests are linked once. The seeded simulation of the whole is [`simulation`].
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod audit;
+mod consent;
+mod departure;
+mod fairness;
+mod forget;
+mod ingress;
+mod partition;
+mod promises;
+mod quota;
+mod retention;
+mod simulation;
+mod tools;

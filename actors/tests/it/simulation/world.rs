@@ -1,0 +1,772 @@
+//! The world of one seed: tenants, customers, a provider, and a node that dies and comes back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use heddle_actors::metrics::Metrics;
+use heddle_actors::options::Options;
+use heddle_actors::ports::Ports;
+use heddle_actors::privacy::security::Security;
+use heddle_actors::privacy::security::keys::WatchedKeys;
+use heddle_actors::random::Random;
+use heddle_actors::system::System;
+use heddle_actors::tenant::quota;
+use heddle_keys::{EnvelopeKeys, MasterKey, SeededEntropy};
+use heddle_memory::{
+    Fault, MemoryCalendar, MemoryDisk, MemoryStore, Operation, Options as StoreOptions, Outcome, TokioClock,
+};
+use heddle_schemas::config;
+use heddle_schemas::content::{Address, Content, Context, MediaKind};
+use heddle_schemas::id::{AccountId, ChannelKind, ContactId, TurnId};
+use heddle_schemas::ports::channel::{Act, Channel, ChannelEvent, ReceivedMessage};
+use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::ports::keys::Keys;
+use heddle_schemas::ports::log::{Log, NewRecord};
+use heddle_schemas::ports::responder::Responder;
+use heddle_schemas::record::decode;
+use heddle_schemas::record::dlq::DeadLetter;
+use heddle_schemas::record::event::{Event, EventRecord};
+use heddle_schemas::sealed::Secret;
+use heddle_schemas::table::{Key, Table};
+use heddle_schemas::tenant::Tenant;
+use heddle_schemas::time::{Day, Timestamp};
+use heddle_schemas::topic::{Offset, Topic, TopicPartition};
+use heddle_schemas::zone::Month;
+use prometheus::Registry;
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+
+use super::connector;
+use super::provider::{Faults, Provider, Taken};
+use super::responder::{OnePassage, Repeats};
+
+const FALLBACK: &str = "fallback";
+const PERMITS: usize = 8;
+const RESIDENTS: usize = 6;
+const PARTITIONS: u32 = 3;
+/// Longer than any report takes to come, retries included.
+const UNKNOWN_WAIT: Duration = Duration::from_secs(12);
+/// How long a channel waits for the answer to a webhook.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The turns of each contact, with the number of messages that each answers.
+type Covered = BTreeMap<ContactId, BTreeMap<TurnId, u32>>;
+
+struct Node {
+    store: Arc<MemoryStore>,
+    ports: Ports,
+    system: System,
+    registry: Registry,
+}
+
+impl Node {
+    /// The largest of a gauge's series.
+    fn gauge(&self, name: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        family.map_or(0.0, |family| {
+            family.get_metric().iter().map(|metric| metric.get_gauge().get_value()).fold(0.0, f64::max)
+        })
+    }
+}
+
+/// What a customer has said and what has become of it.
+#[derive(Default)]
+struct Spoken {
+    /// Texts that ask for an answer, in the order they were taken in.
+    texts: Vec<String>,
+    /// Messages without text that ask for one.
+    textless: usize,
+    /// Messages that ask for nothing.
+    silent: usize,
+}
+
+struct Customer {
+    tenant: usize,
+    /// Whether what is said here comes by a third-party connector instead of by webhook.
+    by_connector: bool,
+    /// Where the customer was reached before, and last where it is now.
+    addresses: Mutex<Vec<Address>>,
+    spoken: Mutex<Spoken>,
+}
+
+impl Customer {
+    fn address(&self) -> Address {
+        let addresses = self.addresses.lock().expect("no test panics while holding it");
+        addresses.last().expect("a customer is reached somewhere").clone()
+    }
+}
+
+pub(crate) struct World {
+    seed: u64,
+    rng: Mutex<StdRng>,
+    clock: Arc<TokioClock>,
+    disk: Arc<MemoryDisk>,
+    master: MasterKey,
+    /// One for all restarts: keys decide hashes, and those decide ids.
+    entropy: Arc<SeededEntropy>,
+    provider: Arc<Provider>,
+    responder: Arc<Repeats>,
+    outside: bool,
+    split: bool,
+    stormy: Arc<std::sync::atomic::AtomicBool>,
+    worst_moment: Arc<tokio::sync::Notify>,
+    tenants: Vec<Tenant>,
+    customers: Vec<Customer>,
+    /// What connectors published that cannot be taken in.
+    wrong: Mutex<BTreeMap<(TopicPartition, Offset), connector::Wrong>>,
+    node: tokio::sync::RwLock<Option<Node>>,
+    crashes: Mutex<u32>,
+}
+
+fn tenant(index: usize, settle: &str) -> Tenant {
+    let text = format!(
+        r#"
+        id = "t{index}"
+        name = "Tenant {index}"
+        [agent]
+        fallback = "{FALLBACK}"
+        settle = "{settle}"
+        [[channels]]
+        kind = "whatsapp"
+        account = "100{index}"
+        access_token = "token-{index}"
+        app_secret = "s"
+        verify_token = "v"
+        "#
+    );
+    Tenant::from_toml(&text).expect("the tenant is valid")
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Arc<Self> {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let settle = ["0ms", "300ms", "50ms"][rng.random_range(0..3)];
+        let tenants: Vec<_> = (0..rng.random_range(1..4)).map(|index| tenant(index, settle)).collect();
+        let customers = (0..rng.random_range(1..12))
+            .map(|index: usize| {
+                let phone = Some(format!("4915700000{index:02}"));
+                let user_id = rng.random_bool(0.3).then(|| format!("DE.{index}"));
+                let address = match rng.random_bool(0.2) {
+                    true => Address { user_id: Some(format!("DE.{index}")), ..Address::default() },
+                    false => Address { phone, user_id, ..Address::default() },
+                };
+                let tenant = rng.random_range(0..tenants.len());
+                let by_connector = rng.random_bool(0.4);
+                let addresses = Mutex::new(vec![address]);
+                Customer { tenant, by_connector, addresses, spoken: Mutex::default() }
+            })
+            .collect();
+        let outside = rng.random_bool(0.5);
+        let split = rng.random_bool(0.5);
+        let share = |rng: &mut StdRng, most: u32| rng.random_range(0..=most);
+        let faults = Faults {
+            refuses: share(&mut rng, 10),
+            limits: share(&mut rng, 5),
+            takes_silently: share(&mut rng, 10),
+            loses_silently: share(&mut rng, 5),
+            hangs: share(&mut rng, 5),
+        };
+        Arc::new(Self {
+            seed,
+            clock: Arc::new(TokioClock::starting_at(Timestamp::from_secs(1_767_225_600))),
+            disk: MemoryDisk::new(NonZeroU32::new(PARTITIONS).expect("not zero")),
+            master: MasterKey::generate(),
+            entropy: Arc::new(SeededEntropy::new(seed)),
+            provider: Provider::new(seed, faults),
+            responder: Repeats::new(seed, outside, share(&mut rng, 10)),
+            rng: Mutex::new(rng),
+            outside,
+            split,
+            stormy: Arc::new(true.into()),
+            worst_moment: Arc::default(),
+            tenants,
+            customers,
+            wrong: Mutex::default(),
+            node: tokio::sync::RwLock::new(None),
+            crashes: Mutex::new(0),
+        })
+    }
+
+    fn dice<T>(&self, roll: impl FnOnce(&mut StdRng) -> T) -> T {
+        roll(&mut self.rng.lock().expect("no test panics while holding it"))
+    }
+
+    fn millis(&self, range: std::ops::Range<u64>) -> Duration {
+        Duration::from_millis(self.dice(|rng| rng.random_range(range)))
+    }
+
+    /// What the store gets wrong, from a generator of its own, so that runs of one seed are alike.
+    fn store_faults(&self) -> impl Fn(Operation) -> Fault + Send + Sync + 'static {
+        let rng = Mutex::new(StdRng::seed_from_u64(self.dice(|rng| rng.next_u64())));
+        let stormy = self.stormy.clone();
+        let worst_moment = self.worst_moment.clone();
+        move |operation| {
+            let mut rng = rng.lock().expect("no test panics while holding it");
+            let before = Duration::from_micros(rng.random_range(0..3000));
+            let odds = if operation == Operation::CommitOutputs { 100 } else { 400 };
+            if stormy.load(std::sync::atomic::Ordering::Relaxed) && rng.random_range(0..odds) == 0 {
+                // The node dies right after this step took effect, and before anybody hears of it.
+                worst_moment.notify_one();
+                let hanging = Duration::from_secs(3600);
+                if operation == Operation::CommitOutputs && rng.random_bool(0.5) {
+                    // Or when its records are on their way: they arrive when others are at work.
+                    return Fault::delay(hanging);
+                }
+                return Fault { before: Duration::ZERO, after: hanging, outcome: Outcome::Works };
+            }
+            let dice = rng.random_range(0..1000);
+            let outcome = match dice {
+                _ if !stormy.load(std::sync::atomic::Ordering::Relaxed) => Outcome::Works,
+                0..10 => Outcome::FailsBefore,
+                10..20 => Outcome::FailsAfter,
+                20..24 => Outcome::Full,
+                _ => Outcome::Works,
+            };
+            Fault { before, after: Duration::ZERO, outcome }
+        }
+    }
+
+    async fn boot(&self) {
+        let options = StoreOptions {
+            split: self.split,
+            faults: Arc::new(self.store_faults()),
+            ..StoreOptions::default()
+        };
+        let store = Arc::new(MemoryStore::open_with(self.disk.clone(), self.clock.clone(), options));
+        let registry = Registry::new();
+        let keys = self.keys(&store);
+        let responder: Arc<dyn Responder> = self.responder.clone();
+        let provider: Arc<dyn Channel> = self.provider.clone();
+        let random = Mutex::new(StdRng::seed_from_u64(self.dice(|rng| rng.next_u64())));
+        let random: Random =
+            Arc::new(move || random.lock().expect("no test panics while holding it").random());
+        let metrics = Arc::new(Metrics::register(&registry));
+        let security =
+            Security::new(config::Security::default(), self.clock.clone(), metrics.clone(), random.clone());
+        let keys = WatchedKeys::new(Arc::new(keys), security.clone());
+        let ports = Ports {
+            log: store.clone(),
+            state: store.clone(),
+            keys: Arc::new(keys),
+            calendar: Arc::new(MemoryCalendar::default()),
+            knowledge: Arc::new(OnePassage(self.responder.clone())),
+            responders: Arc::new(move |_| responder.clone()),
+            channels: Arc::new([(ChannelKind::Whatsapp, provider)].into()),
+            clock: self.clock.clone(),
+            random,
+            metrics,
+            security,
+        };
+        let options = Options {
+            permits_per_partition: NonZeroUsize::new(PERMITS).expect("not zero"),
+            residents_per_partition: NonZeroUsize::new(RESIDENTS).expect("not zero"),
+            agenda_window: NonZeroUsize::new(4).expect("not zero"),
+            woken_per_tenant: NonZeroUsize::new(4).expect("not zero"),
+            passivate_after: Duration::from_secs(3),
+            send_timeout: Duration::from_secs(2),
+            answer_timeout: Duration::from_secs(3),
+            unknown_wait: UNKNOWN_WAIT,
+            stopped_probe: Duration::from_secs(20),
+            turns_per_tenant: NonZeroUsize::new(3).expect("not zero"),
+            account_queue: NonZeroUsize::new(5).expect("not zero"),
+            account_calls: NonZeroUsize::new(4).expect("not zero"),
+            ..Options::default()
+        };
+        let system = loop {
+            match System::start(ports.clone(), options.clone()).await {
+                Ok(system) => break system,
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        };
+        system.intake_gate.set_open(true);
+        *self.node.write().await = Some(Node { store, ports, system, registry });
+    }
+
+    fn keys(&self, store: &Arc<MemoryStore>) -> EnvelopeKeys {
+        EnvelopeKeys::new(
+            store.clone(),
+            self.clock.clone(),
+            &self.master,
+            heddle_keys::Options { entropy: self.entropy.clone(), ..Default::default() },
+        )
+    }
+
+    async fn crash(&self) {
+        let node = self.node.write().await.take();
+        if let Some(Node { store, system, .. }) = node {
+            // The disk stops first: whatever still runs changes nothing any more.
+            store.close();
+            self.disk.crash();
+            system.kill().await;
+            *self.crashes.lock().expect("no test panics while holding it") += 1;
+        }
+    }
+
+    /// Publishes into ingress, where a connector's partitioner puts it.
+    fn publish(&self, partition: usize, value: Vec<u8>) -> (TopicPartition, Offset) {
+        let partitions = self.disk.partitions(Topic::Ingress) as usize;
+        let partition = u32::try_from(partition % partitions).expect("there are few");
+        let partition = TopicPartition { topic: Topic::Ingress, partition };
+        let record = NewRecord { partition, key: connector::SECRET.into(), value: value.into() };
+        (partition, self.disk.publish(vec![record], self.clock.now())[0])
+    }
+
+    /// A customer's message comes in, by the customer's way.
+    async fn receive(&self, customer: usize, event: ChannelEvent) {
+        let Customer { tenant, by_connector, .. } = &self.customers[customer];
+        let tenant = &self.tenants[*tenant];
+        match by_connector {
+            // One sender, one partition; which one is the connector's business.
+            true => drop(self.publish(customer, connector::written(tenant, &event))),
+            false => self.webhook(tenant, vec![event]).await,
+        }
+    }
+
+    /// A connector with faults publishes what cannot be taken in.
+    async fn blunder(self: Arc<Self>) {
+        for _ in 0..self.dice(|rng| rng.random_range(0..8)) {
+            let pause = self.millis(0..6000);
+            tokio::time::sleep(pause).await;
+            let partition = self.dice(|rng| rng.random_range(0..PARTITIONS as usize));
+            let (value, wrong) = self.dice(|rng| connector::wrong(rng, &self.tenants, self.clock.now()));
+            let mut all = self.wrong.lock().expect("no test panics while holding it");
+            all.insert(self.publish(partition, value), wrong);
+        }
+    }
+
+    /// Hands events over until they are taken in, as a channel does: one that hears nothing tries again.
+    async fn webhook(&self, tenant: &Tenant, events: Vec<ChannelEvent>) {
+        loop {
+            // Nothing of the node is held meanwhile, or it could not die with the call under way.
+            let door = self.node.read().await.as_ref().and_then(|node| {
+                let tenant = node.system.tenants.get(&tenant.id)?;
+                Some((node.system.reception.clone(), tenant))
+            });
+            if let Some((reception, tenant)) = door {
+                let accepting = reception.accept(ChannelKind::Whatsapp, &tenant, events.clone());
+                if tokio::time::timeout(PATIENCE, accepting).await.is_ok_and(|taken| taken.is_ok()) {
+                    return;
+                }
+            }
+            let pause = self.millis(50..500);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Applies a configuration until it is in force.
+    async fn apply(&self, tenant: &Tenant) {
+        loop {
+            let tenants = self.node.read().await.as_ref().map(|node| node.system.tenants.clone());
+            if let Some(tenants) = tenants {
+                let applying = tokio::time::timeout(PATIENCE, tenants.apply(tenant.clone())).await;
+                if applying.is_ok_and(|applied| applied.is_ok()) {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// One customer speaks: bursts, pauses, duplicates, and things that are no text.
+    async fn speak(self: Arc<Self>, index: usize) {
+        let customer = &self.customers[index];
+        let tenant = &self.tenants[customer.tenant];
+        let account: AccountId = tenant.channels[0].account.clone();
+        for number in 0..self.dice(|rng| rng.random_range(1..10)) {
+            let pause = match self.dice(|rng| rng.random_range(0..3)) {
+                0 => self.millis(0..20),
+                1 => self.millis(20..1000),
+                _ => self.millis(1000..8000),
+            };
+            tokio::time::sleep(pause).await;
+            let text = format!("c{index}m{number}");
+            let dice = self.dice(|rng| rng.random_range(0..20));
+            let from = customer.address();
+            let act = match dice {
+                2 if from.phone.is_some() => {
+                    let to = Address { phone: Some(format!("4916{index:02}00{number:02}")), ..from.clone() };
+                    customer.addresses.lock().expect("no test panics while holding it").push(to.clone());
+                    Act::Rename { to, body: None }
+                }
+                0 => Act::React { target: "wamid.1".into(), emoji: Some("+".into()) },
+                1 => Act::Say(Content::Media {
+                    kind: MediaKind::Image,
+                    id: text.clone(),
+                    mime_type: None,
+                    sha256: None,
+                    caption: None,
+                    filename: None,
+                }),
+                _ => Act::Say(Content::Text { body: text.clone() }),
+            };
+            let asks = matches!(act, Act::Say(Content::Text { .. }));
+            let message = ReceivedMessage {
+                account: account.clone(),
+                id: format!("wamid.in.{text}"),
+                from,
+                sent_at: self.clock.now(),
+                act,
+                context: Context::default(),
+            };
+            let event = ChannelEvent::Message(message);
+            self.receive(index, event.clone()).await;
+            {
+                let mut spoken = customer.spoken.lock().expect("no test panics while holding it");
+                match dice {
+                    1 => spoken.textless += 1,
+                    _ if asks => spoken.texts.push(text),
+                    _ => spoken.silent += 1,
+                }
+            }
+            for _ in 0..self.dice(|rng| rng.random_range(0_u32..3).saturating_sub(1)) {
+                let again = self.clone();
+                let event = event.clone();
+                tokio::spawn(async move {
+                    let pause = again.millis(0..4000);
+                    tokio::time::sleep(pause).await;
+                    again.receive(index, event).await;
+                });
+            }
+        }
+    }
+
+    /// Brings the provider's reports in, each in its own time.
+    async fn reports(self: Arc<Self>) {
+        loop {
+            while let Some((delay, event)) = self.provider.next_report() {
+                let world = self.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    let ChannelEvent::Status(status) = &event else { return };
+                    let tenant = world
+                        .tenants
+                        .iter()
+                        .find(|tenant| tenant.channels[0].account == status.account)
+                        .expect("the provider knows only these accounts");
+                    if world.dice(|rng| rng.random_bool(0.3)) {
+                        let partition = world.dice(|rng| rng.random_range(0..PARTITIONS as usize));
+                        world.publish(partition, connector::written(tenant, &event));
+                    } else {
+                        world.webhook(tenant, vec![event.clone()]).await;
+                    }
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The node dies now and then, and stays away for a while.
+    async fn storms(self: Arc<Self>) {
+        while self.stormy.load(std::sync::atomic::Ordering::Relaxed) {
+            let pause = self.millis(0..15_000);
+            tokio::select! {
+                biased;
+                () = self.worst_moment.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            if self.dice(|rng| rng.random_bool(0.2)) {
+                let jump = self.millis(0..40_000);
+                match self.dice(|rng| rng.random_bool(0.5)) {
+                    true => self.clock.jump_forward(jump),
+                    false => self.clock.jump_back(jump),
+                }
+            }
+            self.reboot().await;
+        }
+        // What hangs for good since the worst moment of a node hangs until it dies.
+        self.reboot().await;
+    }
+
+    async fn reboot(self: &Arc<Self>) {
+        self.crash().await;
+        let strays = self.disk.strays();
+        let late = self.millis(0..6000);
+        let world = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(late).await;
+            world.disk.publish(strays, world.clock.now());
+        });
+        let away = self.millis(0..3000);
+        tokio::time::sleep(away).await;
+        self.boot().await;
+    }
+
+    pub(crate) async fn run(self: Arc<Self>) {
+        self.boot().await;
+        for tenant in &self.tenants {
+            self.apply(tenant).await;
+        }
+        let reports = tokio::spawn(self.clone().reports());
+        let watch = tokio::spawn(self.clone().watch_bounds());
+        let storms = tokio::spawn(self.clone().storms());
+        let blunders = tokio::spawn(self.clone().blunder());
+        let token_dies = self.dice(|rng| rng.random_bool(0.25)).then(|| self.millis(0..20_000));
+        let token = tokio::spawn(self.clone().lose_token(token_dies));
+        let speaking: Vec<_> =
+            (0..self.customers.len()).map(|index| tokio::spawn(self.clone().speak(index))).collect();
+        for customer in speaking {
+            customer.await.expect("a customer speaks to the end");
+        }
+        blunders.await.expect("a connector blunders to the end");
+        self.stormy.store(false, std::sync::atomic::Ordering::Relaxed);
+        storms.await.expect("storms end");
+        self.provider.calm();
+        self.responder.calm();
+        if token.await.expect("a token dies quietly") {
+            self.renew_token().await;
+        }
+        self.settle().await;
+        let held_back =
+            self.node.read().await.as_ref().map(|node| node.gauge("heddle_account_backlog_records"));
+        assert_eq!(held_back, Some(0.0), "seed {}: what operators see of an empty backlog", self.seed);
+        watch.abort();
+        assert!(!watch.await.is_err_and(|error| error.is_panic()), "I9: a bound was passed");
+        reports.abort();
+        self.check();
+        self.check_dead_letters().await;
+        self.check_usage().await;
+    }
+
+    /// I5: each turn and each message is counted once, whoever has decided it and whatever died meanwhile.
+    async fn check_usage(&self) {
+        let node = self.node.read().await;
+        let ports = &node.as_ref().expect("the node runs").ports;
+        let (mut turns, mut messages) = (BTreeMap::new(), BTreeMap::new());
+        for partition in 0..self.disk.partitions(Topic::Events) {
+            for record in self.disk.records(TopicPartition { topic: Topic::Events, partition }) {
+                let record: EventRecord = decode(&record.value).expect("an event is readable");
+                if let Event::Turn { conversation, turn, .. } = record.event {
+                    let of_tenant: &mut BTreeSet<_> = turns.entry(record.tenant).or_default();
+                    of_tenant.insert((conversation.contact, turn));
+                }
+            }
+        }
+        for taken in self.provider.taken() {
+            *messages.entry(taken.account).or_insert(0) += 1;
+        }
+        for tenant in &self.tenants {
+            let (mut counted, mut said) = (0, 0);
+            // It all begins with a year, and the clock jumps back and forth.
+            let mut month: Month = "2025-12".parse().expect("it is a month");
+            for _ in 0..3 {
+                let usage = quota::usage(ports, tenant, month).await.expect("the store is calm");
+                (counted, said) = (counted + usage.total().turns, said + usage.total().messages);
+                month = month.next();
+            }
+            let turns = turns.get(&tenant.id).map_or(0, BTreeSet::len) as u64;
+            let messages = messages.get(tenant.channels[0].account.as_str()).copied().unwrap_or(0);
+            assert_eq!(counted, turns, "seed {}: I5: turns of {}", self.seed, tenant.id);
+            assert_eq!(said, messages, "seed {}: I5: messages of {}", self.seed, tenant.id);
+        }
+    }
+
+    /// The first tenant's token dies after a while, where the seed says so.
+    async fn lose_token(self: Arc<Self>, after: Option<Duration>) -> bool {
+        let Some(after) = after else { return false };
+        tokio::time::sleep(after).await;
+        self.provider.kill_token(self.tenants[0].channels[0].access_token.expose());
+        true
+    }
+
+    /// An operator sees the stopped account and gives it a new token: what had waited goes out.
+    async fn renew_token(&self) {
+        let mut tenant = self.tenants[0].clone();
+        tenant.channels[0].access_token = Secret::new("renewed");
+        self.apply(&tenant).await;
+    }
+
+    /// Waits until nothing waits any more: every record settled, no agenda, no backlog.
+    async fn settle(&self) {
+        for _ in 0..3000 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            if self.unsettled().await.is_empty() {
+                // What was duplicated late may still be on its way.
+                tokio::time::sleep(Duration::from_secs(6)).await;
+                if self.unsettled().await.is_empty() {
+                    return;
+                }
+            }
+        }
+        panic!("seed {}: I2: after ten quiet minutes there is still {:?}", self.seed, self.unsettled().await);
+    }
+
+    async fn unsettled(&self) -> Vec<String> {
+        let node = self.node.read().await;
+        let node = node.as_ref().expect("the node runs");
+        let mut left = Vec::new();
+        for topic in Topic::CONSUMED {
+            for partition in 0..PARTITIONS {
+                let partition = TopicPartition { topic, partition };
+                let end = node.store.end(partition).await.unwrap_or_default();
+                let position = self.disk.position(partition);
+                if position.next != end {
+                    left.push(format!("{partition} done to {} of {end}", position.next));
+                }
+            }
+        }
+        for (key, _) in self.rows() {
+            if matches!(key.table(), Table::Agenda | Table::Backlog) {
+                left.push(format!("{key:?}"));
+            }
+        }
+        left
+    }
+
+    fn rows(&self) -> Vec<(Key, bytes::Bytes)> {
+        self.disk.rows(self.clock.now())
+    }
+
+    /// I9: what is in memory stays within its bounds, at every moment somebody looks.
+    async fn watch_bounds(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(Duration::from_millis(37)).await;
+            let node = self.node.read().await;
+            let Some(node) = &*node else { continue };
+            let partitions = f64::from(PARTITIONS);
+            let in_work = node.gauge("heddle_partition_in_work_records");
+            assert!(in_work <= PERMITS as f64 * partitions, "seed {}: {in_work} in work", self.seed);
+            // A resident at work is not retired, so there may be one for each record in work beside.
+            let residents = node.gauge("heddle_partition_residents");
+            let most = (RESIDENTS + PERMITS + 4 + 1) as f64 * partitions;
+            assert!(residents <= most, "seed {}: {residents} residents", self.seed);
+        }
+    }
+
+    fn check(&self) {
+        let taken = self.provider.taken();
+        self.check_once(&taken);
+        let covered = self.covered();
+        for customer in &self.customers {
+            self.check_customer(customer, &taken, &covered);
+        }
+        self.check_calls();
+    }
+
+    /// I2: what cannot be taken in is in dlq with the reason, nothing else is, and nothing of it in the clear.
+    async fn check_dead_letters(&self) {
+        let seed = self.seed;
+        let keys = self.keys(&self.node.read().await.as_ref().expect("the node runs").store);
+        let mut wrong = self.wrong.lock().expect("no test panics while holding it").clone();
+        let mut seen = BTreeSet::new();
+        for partition in 0..self.disk.partitions(Topic::Dlq) {
+            for record in self.disk.records(TopicPartition { topic: Topic::Dlq, partition }) {
+                for shown in [&record.key, &record.value] {
+                    let shown = String::from_utf8_lossy(shown);
+                    assert!(!shown.contains(connector::SECRET), "seed {seed}: I4: {shown}");
+                }
+                let letter: DeadLetter = decode(&record.value).expect("a dead letter is readable");
+                let place = (letter.from, letter.offset);
+                // A crash may have it given up twice, never differently.
+                let Some(expected) = wrong.get(&place) else {
+                    panic!("seed {seed}: {letter:?} was given up");
+                };
+                seen.insert(place);
+                assert_eq!((letter.reason, letter.bytes), (expected.reason, expected.bytes), "seed {seed}");
+                assert_eq!(letter.tenant, expected.tenant, "seed {seed}: {letter:?}");
+                let (Some(tenant), Some(sealed)) = (&letter.tenant, &letter.original) else {
+                    assert_eq!(letter.original, None, "seed {seed}: nobody's key could end it");
+                    continue;
+                };
+                let day = Day(sealed.key_number().expect("a sealed text names its key"));
+                let cipher = keys.log(tenant, day).await.expect("a tenant has its keys");
+                let opened = cipher.open(&DeadLetter::aad(letter.from, letter.offset), sealed);
+                let originals = self.disk.records(letter.from);
+                let original = originals.iter().find(|record| record.offset == letter.offset);
+                assert_eq!(opened.ok().map(Into::into), original.map(|it| it.value.clone()), "seed {seed}");
+            }
+        }
+        wrong.retain(|place, _| !seen.contains(place));
+        assert!(wrong.is_empty(), "seed {seed}: I2: lost without a word: {wrong:?}");
+    }
+
+    /// Which turns the events tell of, and how many messages each answers. An interrupted commit may
+    /// tell of a turn twice, never differently.
+    fn covered(&self) -> Covered {
+        let mut covered = Covered::new();
+        for partition in 0..self.disk.partitions(Topic::Events) {
+            for record in self.disk.records(TopicPartition { topic: Topic::Events, partition }) {
+                let record: EventRecord = decode(&record.value).expect("an event is readable");
+                let Event::Turn { conversation, turn, messages, .. } = record.event else { continue };
+                let before = covered.entry(conversation.contact).or_default().insert(turn, messages);
+                assert!(before.is_none_or(|before| before == messages), "seed {}: I3: {turn}", self.seed);
+            }
+        }
+        covered
+    }
+
+    /// I3: the provider took no message twice.
+    fn check_once(&self, taken: &[Taken]) {
+        let mut count = BTreeMap::new();
+        for message in taken {
+            *count.entry(message.id).or_insert(0) += 1;
+        }
+        for (id, times) in count {
+            assert_eq!(times, 1, "seed {}: I3: {id} was taken {times} times", self.seed);
+        }
+    }
+
+    /// I1 and I2: every text is answered once, in the order it was said.
+    fn check_customer(&self, customer: &Customer, taken: &[Taken], covered: &Covered) {
+        let spoken = customer.spoken.lock().expect("no test panics while holding it");
+        let account = self.tenants[customer.tenant].channels[0].account.as_str();
+        let addresses = customer.addresses.lock().expect("no test panics while holding it");
+        let ids: Vec<_> =
+            addresses.iter().flat_map(|address| [&address.user_id, &address.phone]).flatten().collect();
+        let replies: Vec<_> = taken
+            .iter()
+            .filter(|message| message.account == account)
+            .filter(|message| ids.contains(&&message.to))
+            .collect();
+        let said: Vec<_> = replies
+            .iter()
+            .filter(|reply| reply.text != FALLBACK)
+            .flat_map(|reply| reply.text.split('|').map(str::to_owned))
+            .collect();
+        let mut position = 0;
+        for text in &said {
+            let found = spoken.texts[position..].iter().position(|spoken| spoken == text);
+            let Some(found) = found else {
+                panic!(
+                    "seed {}: I1/I3: {said:?} answers {:?} out of order or twice",
+                    self.seed, spoken.texts
+                );
+            };
+            position += found + 1;
+        }
+        // What the responder failed at, or what had no text, got the fallback.
+        let fallbacks = replies.len() - replies.iter().filter(|reply| reply.text != FALLBACK).count();
+        let unanswered = spoken.texts.len() - said.len();
+        assert!(
+            unanswered == 0 || fallbacks > 0,
+            "seed {}: I2: {unanswered} of {:?} not answered: {said:?}",
+            self.seed,
+            spoken.texts
+        );
+        let contacts: BTreeSet<_> = replies.iter().map(|reply| reply.id.contact).collect();
+        assert!(contacts.len() <= 1, "seed {}: one customer became {} contacts", self.seed, contacts.len());
+        // Each turn sends one message, and says how many it answers.
+        let turns: Vec<_> = contacts.iter().flat_map(|contact| &covered[contact]).collect();
+        let answered: u32 = turns.iter().map(|(_, messages)| **messages).sum();
+        let asked = spoken.texts.len() + spoken.textless;
+        assert_eq!(answered as usize, asked, "seed {}: I2: messages that turns answer", self.seed);
+        assert_eq!(replies.len(), turns.len(), "seed {}: I2/I3: a reply for each turn", self.seed);
+    }
+
+    /// I3: the outside was not asked more often than policy allows, and again only after a crash.
+    fn check_calls(&self) {
+        let crashes = *self.crashes.lock().expect("no test panics while holding it");
+        for (turn, calls) in self.responder.calls() {
+            if self.outside {
+                assert!(calls <= 2, "seed {}: I3: {calls} calls for turn {turn}", self.seed);
+                assert!(calls == 1 || crashes > 0, "seed {}: I3: repeated without a crash", self.seed);
+            }
+        }
+        for (id, calls) in self.provider.calls() {
+            assert!(calls >= 1, "seed {}: {id}", self.seed);
+        }
+        assert_eq!(self.responder.blind(), 0, "seed {}: asked without what the documents say", self.seed);
+    }
+}

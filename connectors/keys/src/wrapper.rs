@@ -1,0 +1,109 @@
+//! Who wraps tenants' keys: a local master key, or a key that never leaves an external service.
+//!
+//! Contract: what is wrapped opens only with the same `place`, which is where it is stored. What is
+//! stored names the key that wrapped it, so that several can be known at once:
+//!
+//! | first byte | what follows |
+//! |---|---|
+//! | 0 | nothing: the tenant has been erased |
+//! | 1 | a [`Sealed`], wrapped by a local master key, whose number it carries |
+//! | 2 | four bytes number (big-endian) of a key in an external service, then the service's ciphertext |
+//!
+//! # Errors of all calls
+//! [`KeysError::Unreadable`] when the ciphertext is at fault; [`KeysError::Master`] when somebody has to
+//! mend something, such as a refused token; [`KeysError::Store`] when trying again may help.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use heddle_schemas::ports::keys::KeysError;
+use heddle_schemas::sealed::Sealed;
+use zeroize::Zeroizing;
+
+/// The first byte of what an external service wrapped.
+pub(super) const EXTERNAL: u8 = 2;
+/// Bytes before the service's ciphertext.
+pub const EXTERNAL_HEADER: usize = 1 + 4;
+
+/// Wraps and opens short secrets.
+#[async_trait]
+pub trait Wrapper: Send + Sync + fmt::Debug + 'static {
+    /// What ciphertexts carry: 32 bits that tell this key from others.
+    fn number(&self) -> u32;
+
+    /// Where the key is, as the configuration says it; nothing of the key itself.
+    fn name(&self) -> &str;
+
+    /// Whether a call leaves the process: what it opened is then held on to, and asked for again rarely.
+    fn is_external(&self) -> bool;
+
+    /// Whether it can be used now: asked once, before the first key.
+    ///
+    /// # Errors
+    /// As the module says.
+    async fn check(&self) -> Result<(), KeysError>;
+
+    /// Wraps `secret` so that it opens only at `place`.
+    ///
+    /// # Errors
+    /// As the module says.
+    async fn wrap(&self, place: &[u8], secret: &[u8]) -> Result<Bytes, KeysError>;
+
+    /// Opens what was wrapped by any version of this key.
+    ///
+    /// # Errors
+    /// As the module says.
+    async fn open(&self, place: &[u8], wrapped: &Bytes) -> Result<Zeroizing<Vec<u8>>, KeysError>;
+
+    /// Wraps the same secret by the newest version of this key, without opening it here; `None` when that
+    /// wrapped it already.
+    ///
+    /// # Errors
+    /// As the module says.
+    async fn renew(&self, place: &[u8], wrapped: &Bytes) -> Result<Option<Bytes>, KeysError>;
+
+    /// Which version of this key wrapped it; `None` for a key that has only one.
+    fn version(&self, wrapped: &[u8]) -> Option<u32>;
+
+    /// Makes a new version of this key, which wraps from now on.
+    ///
+    /// # Errors
+    /// As the module says; [`KeysError::Master`] for a key that has only one version.
+    async fn new_version(&self) -> Result<(), KeysError>;
+}
+
+/// The number of the key that wrapped what is stored; `None` when nothing that this build knows did.
+pub(super) fn number_of(stored: &[u8]) -> Option<u32> {
+    match *stored {
+        [Sealed::VERSION, ..] => Sealed::from_bytes(Bytes::copy_from_slice(stored)).key_number(),
+        [EXTERNAL, a, b, c, d, _, ..] => Some(u32::from_be_bytes([a, b, c, d])),
+        _ => None,
+    }
+}
+
+/// Puts the header before a service's ciphertext.
+#[must_use]
+pub fn external(number: u32, ciphertext: &str) -> Bytes {
+    let mut bytes = Vec::with_capacity(EXTERNAL_HEADER + ciphertext.len());
+    bytes.push(EXTERNAL);
+    bytes.extend_from_slice(&number.to_be_bytes());
+    bytes.extend_from_slice(ciphertext.as_bytes());
+    bytes.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_names_its_key_and_what_is_cut_names_none() {
+        assert_eq!(number_of(&external(0x0102_0304, "vault:v1:AAAA")), Some(0x0102_0304));
+        let mut sealed = vec![1, 9, 9, 9, 9];
+        sealed.resize(Sealed::HEADER, 0);
+        assert_eq!(number_of(&sealed), Some(0x0909_0909));
+        for cut in [&[][..], &[0], &[1, 9, 9, 9, 9], &[2, 1, 2, 3, 4], &[3; 40]] {
+            assert_eq!(number_of(cut), None, "{cut:?}");
+        }
+    }
+}
