@@ -1,0 +1,509 @@
+//! A stand-in for Google Calendar v3 and its token endpoint, and what is Google's alone.
+//!
+//! It holds what it is asked to what the reference says of it: the authorization, the bodies' fields, the alphabet
+//! and length of ids. What breaks it is answered with 400 and fails the test.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, Response, Uri};
+use heddle_connectors::clock::SystemClock;
+use heddle_memory::ManualClock;
+use heddle_schemas::ports::calendar::{Busy, Calendar as _, CalendarError};
+use heddle_schemas::time::{Timestamp, rfc3339};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::calendar::site::{CALENDAR, GoogleSite, Site as _};
+use crate::calendar::{book, booking, busy, minute, time};
+
+/// What the stand-in does with one call instead of what it should.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Does {
+    /// This status and reason, and nothing else; with `Retry-After`.
+    Answers(u16, &'static str, Option<&'static str>),
+    /// It, and then cuts the answer.
+    ItAndBreaksOff,
+    /// It, and never answers.
+    ItAndHangs,
+    /// Nothing, and never answers.
+    Hangs,
+}
+
+/// An event, as Google keeps it.
+#[derive(Debug)]
+struct Kept {
+    at: Busy,
+    cancelled: bool,
+    whole_days: bool,
+}
+
+#[derive(Debug, Default)]
+struct World {
+    tokens: BTreeSet<String>,
+    issued: usize,
+    revoked: bool,
+    others: Vec<Busy>,
+    events: BTreeMap<String, Kept>,
+    script: VecDeque<(&'static str, Does)>,
+    calls: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct StandIn(Mutex<World>);
+
+type Answer = (u16, Value);
+
+fn error(status: u16, reason: &str) -> Answer {
+    // Messages of the real ones may repeat what was sent, too.
+    let message = "Ann Example, Phone +49 151 12345678, secret-1, refresh-1";
+    let errors = json!([{ "domain": "global", "reason": reason, "message": message }]);
+    (status, json!({ "error": { "errors": errors, "code": status, "message": message } }))
+}
+
+#[derive(Deserialize)]
+struct At(#[serde(with = "rfc3339")] Timestamp);
+
+fn moment(value: &Value) -> Option<Timestamp> {
+    At::deserialize(value).ok().map(|at| at.0)
+}
+
+fn fields(value: &Value) -> Vec<&str> {
+    value.as_object().map(|object| object.keys().map(String::as_str).collect()).unwrap_or_default()
+}
+
+impl World {
+    fn token(&mut self, headers: &HeaderMap, body: &[u8]) -> Answer {
+        if headers.get("content-type").is_none_or(|kind| kind != "application/x-www-form-urlencoded") {
+            return (400, json!({ "error": "invalid_request" }));
+        }
+        let form = std::str::from_utf8(body).unwrap();
+        let form: BTreeMap<_, _> = form.split('&').filter_map(|pair| pair.split_once('=')).collect();
+        if form.get("grant_type") != Some(&"refresh_token") {
+            return (400, json!({ "error": "unsupported_grant_type" }));
+        }
+        if (form.get("client_id"), form.get("client_secret")) != (Some(&"client-1"), Some(&"secret-1")) {
+            return (401, json!({ "error": "invalid_client", "error_description": "Unauthorized secret-1" }));
+        }
+        if self.revoked || form.get("refresh_token") != Some(&"refresh-1") {
+            let says = "Token refresh-1 has been expired or revoked.";
+            return (400, json!({ "error": "invalid_grant", "error_description": says }));
+        }
+        self.issued += 1;
+        let token = format!("ya29.{}", self.issued);
+        self.tokens.insert(token.clone());
+        (200, json!({ "access_token": token, "expires_in": 3_599, "scope": "s", "token_type": "Bearer" }))
+    }
+
+    fn free_busy(&self, body: &Value) -> Answer {
+        let (Some(from), Some(to)) = (moment(&body["timeMin"]), moment(&body["timeMax"])) else {
+            return error(400, "badRequest");
+        };
+        if fields(body) != ["items", "timeMax", "timeMin"] || from >= to {
+            return error(400, "timeRangeEmpty");
+        }
+        let Some(id) = body["items"]
+            .as_array()
+            .filter(|items| items.len() == 1)
+            .and_then(|items| items[0]["id"].as_str())
+        else {
+            return error(400, "badRequest");
+        };
+        let calendar = if id == CALENDAR {
+            let ours = self.events.values().filter(|kept| !kept.cancelled).map(|kept| kept.at);
+            let all = self.others.iter().copied().chain(ours).filter(|one| one.from < to && from < one.to);
+            let busy: Vec<_> =
+                all.map(|one| json!({ "start": one.from.to_string(), "end": one.to.to_string() })).collect();
+            json!({ "busy": busy })
+        } else {
+            json!({ "errors": [{ "domain": "global", "reason": "notFound" }], "busy": [] })
+        };
+        let (from, to) = (from.to_string(), to.to_string());
+        (
+            200,
+            json!({ "kind": "calendar#freeBusy", "timeMin": from, "timeMax": to, "calendars": { id: calendar } }),
+        )
+    }
+
+    fn insert(&mut self, body: &Value) -> Answer {
+        let id = body["id"].as_str().unwrap_or_default();
+        let base32hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'v').contains(&byte);
+        let times = [&body["start"], &body["end"]].map(|time| moment(&time["dateTime"]));
+        let [Some(from), Some(to)] = times else { return error(400, "required") };
+        let known = ["description", "end", "id", "start", "summary"];
+        if !(5..=1_024).contains(&id.len())
+            || !id.bytes().all(base32hex)
+            || fields(body) != known
+            || from > to
+        {
+            return error(400, "invalid");
+        }
+        if self.events.contains_key(id) {
+            return error(409, "duplicate");
+        }
+        self.events.insert(id.into(), Kept { at: Busy { from, to }, cancelled: false, whole_days: false });
+        self.get(id)
+    }
+
+    fn get(&self, id: &str) -> Answer {
+        let Some(kept) = self.events.get(id) else { return error(404, "notFound") };
+        if kept.cancelled {
+            return (200, json!({ "kind": "calendar#event", "id": id, "status": "cancelled" }));
+        }
+        // Times come in the calendar's own zone.
+        let at = |time: Timestamp| match kept.whole_days {
+            true => json!({ "date": time.to_string()[..10] }),
+            false => {
+                let shown = time.after(Duration::from_secs(3_600)).to_string().replace('Z', "+01:00");
+                json!({ "dateTime": shown, "timeZone": "Europe/Berlin" })
+            }
+        };
+        (
+            200,
+            json!({ "kind": "calendar#event", "id": id, "status": "confirmed", "start": at(kept.at.from),
+            "end": at(kept.at.to), "summary": "Ann Example", "htmlLink": "https://www.google.com/calendar/event" }),
+        )
+    }
+
+    fn answer(&mut self, call: &str, headers: &HeaderMap, tail: &str, body: &[u8]) -> Answer {
+        if call == "POST token" {
+            return self.token(headers, body);
+        }
+        let bearer =
+            headers.get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        if !bearer.is_some_and(|token| self.tokens.contains(token)) {
+            return error(401, "authError");
+        }
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        match call {
+            "POST freeBusy" => self.free_busy(&body),
+            "POST events" => self.insert(&body),
+            "GET event" => self.get(tail),
+            _ => error(404, "notFound"),
+        }
+    }
+}
+
+async fn called(
+    State(this): State<Arc<StandIn>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
+    // The id's `#` and `/` have to arrive as one part of the path.
+    const EVENTS: &str = "/calendar/v3/calendars/clinic%231%2Fa@group.calendar.google.com/events";
+    let (kind, tail) = match uri.path() {
+        "/token" => ("token", ""),
+        "/calendar/v3/freeBusy" => ("freeBusy", ""),
+        EVENTS => ("events", ""),
+        other => match other.strip_prefix(EVENTS).and_then(|rest| rest.strip_prefix('/')) {
+            Some(id) => ("event", id),
+            None => ("elsewhere", other),
+        },
+    };
+    let call = format!("{method} {kind}");
+    let (answer, does) = {
+        let mut world = this.lock();
+        world.calls.push(call.clone());
+        let does = world.script.iter().position(|(at, _)| *at == call).and_then(|at| world.script.remove(at));
+        let does = does.map(|(_, does)| does);
+        let answer = match does {
+            Some(Does::Answers(status, reason, _)) => error(status, reason),
+            Some(Does::Hangs) => (200, Value::Null),
+            _ => world.answer(&call, &headers, tail, &body),
+        };
+        (answer, does)
+    };
+    let (status, body) = (answer.0, answer.1.to_string());
+    let response = Response::builder().status(status).header("content-type", "application/json");
+    match does {
+        Some(Does::Hangs | Does::ItAndHangs) => std::future::pending().await,
+        Some(Does::ItAndBreaksOff) => {
+            let half = Bytes::from(body[..body.len() / 2].to_owned());
+            let chunks = [Ok(half), Err(std::io::Error::other("broken"))];
+            response.body(Body::from_stream(futures::stream::iter(chunks))).unwrap()
+        }
+        Some(Does::Answers(_, _, Some(wait))) => {
+            response.header("retry-after", wait).body(body.into()).unwrap()
+        }
+        _ => response.body(body.into()).unwrap(),
+    }
+}
+
+impl StandIn {
+    pub(crate) async fn start() -> (Arc<Self>, String) {
+        let this = Arc::new(Self::default());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().fallback(called).with_state(this.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (this, base)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+
+    pub(crate) fn script(&self, call: &'static str, does: Does) {
+        self.lock().script.push_back((call, does));
+    }
+
+    pub(crate) fn occupy(&self, at: Busy) {
+        self.lock().others.push(at);
+    }
+
+    /// The owner moves an event or cancels it.
+    pub(crate) fn change(&self, id: &str, to: Option<Busy>) {
+        if let Some(kept) = self.lock().events.get_mut(id) {
+            kept.cancelled = to.is_none();
+            kept.at = to.unwrap_or(kept.at);
+        }
+    }
+
+    pub(crate) fn held(&self) -> Vec<(String, Busy)> {
+        let world = self.lock();
+        let there = world.events.iter().filter(|(_, kept)| !kept.cancelled);
+        there.map(|(id, kept)| (id.clone(), kept.at)).collect()
+    }
+
+    /// What was called since this was last asked.
+    fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().calls)
+    }
+}
+
+async fn site() -> GoogleSite {
+    GoogleSite::start(Arc::new(SystemClock)).await
+}
+
+#[tokio::test]
+async fn a_booking_looks_once_more_and_inserts_and_again_it_only_looks() {
+    let site = site().await;
+    book(&site, &booking(1, 0, 30)).await.unwrap();
+    assert_eq!(site.google.calls(), ["POST token", "POST freeBusy", "POST events"]);
+    book(&site, &booking(1, 0, 30)).await.unwrap();
+    assert_eq!(site.google.calls(), ["POST freeBusy", "GET event"]);
+    let seen = busy(&site, 60, 120).await;
+    site.occupy(time(60, 90));
+    assert_eq!((seen, book(&site, &booking(2, 60, 90)).await), (vec![], Err(CalendarError::Taken)));
+}
+
+#[tokio::test]
+async fn a_token_is_fetched_once_for_all_and_again_before_it_expires() {
+    let clock = Arc::new(ManualClock::starting_at(minute(0)));
+    let site = GoogleSite::start(clock.clone()).await;
+    let tokens = || site.google.calls().iter().filter(|call| *call == "POST token").count();
+    futures::future::join_all((0..16).map(|_| busy(&site, 0, 60))).await;
+    assert_eq!(tokens(), 1);
+    // It is good for 3,599 s and not used in its last minute.
+    clock.advance(Duration::from_secs(3_538));
+    busy(&site, 0, 60).await;
+    assert_eq!(tokens(), 0);
+    clock.advance(Duration::from_secs(1));
+    futures::future::join_all((0..16).map(|_| busy(&site, 0, 60))).await;
+    assert_eq!(tokens(), 1);
+    // Another tenant's key is another token.
+    let mut access = site.access();
+    access.refresh_token = heddle_schemas::sealed::Secret::new("refresh-2");
+    let other = site.calendar.busy(&access, minute(0), minute(1)).await;
+    assert!(matches!(other, Err(CalendarError::Refused { .. })), "{other:?}");
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_is_renewed_once_for_all_and_the_call_repeated() {
+    let site = site().await;
+    busy(&site, 0, 60).await;
+    site.google.calls();
+    site.google.lock().tokens.clear();
+    let all = futures::future::join_all((1..9).map(|id| {
+        let booking = booking(id, i64::from(id) * 30, i64::from(id) * 30 + 30);
+        let site = &site;
+        async move { book(site, &booking).await.map(drop) }
+    }));
+    assert!(all.await.iter().all(Result::is_ok));
+    let tokens = site.google.calls().iter().filter(|call| *call == "POST token").count();
+    assert_eq!((tokens, site.held().len()), (1, 8));
+}
+
+#[tokio::test]
+async fn a_new_token_that_is_refused_as_well_is_the_operators_business() {
+    let site = site().await;
+    for _ in 0..2 {
+        site.google.script("POST freeBusy", Does::Answers(401, "authError", None));
+    }
+    let error = book(&site, &booking(1, 0, 30)).await.unwrap_err();
+    assert!(
+        matches!(&error, CalendarError::Refused { detail } if detail.contains("[calendar]")),
+        "{error:?}"
+    );
+    assert_eq!(site.google.calls(), ["POST token", "POST freeBusy", "POST token", "POST freeBusy"]);
+}
+
+#[tokio::test]
+async fn a_revoked_grant_and_a_wrong_client_say_what_to_do() {
+    let site = site().await;
+    site.google.lock().revoked = true;
+    let error = book(&site, &booking(1, 0, 30)).await.unwrap_err();
+    let CalendarError::Refused { detail } = &error else { panic!("{error:?}") };
+    assert!(
+        detail.starts_with("400, invalid_grant: ") && detail.contains("calendar.refresh_token"),
+        "{detail}"
+    );
+    let mut access = site.access();
+    access.client_id = "client-2".into();
+    let error = site.calendar.busy(&access, minute(0), minute(60)).await.unwrap_err();
+    assert!(
+        matches!(&error, CalendarError::Refused { detail } if detail.contains("calendar.client_id")),
+        "{error:?}"
+    );
+    // The new grant works at once.
+    site.google.lock().revoked = false;
+    book(&site, &booking(1, 0, 30)).await.unwrap();
+}
+
+#[tokio::test]
+async fn limits_are_told_with_their_time_and_nothing_was_done() {
+    let site = site().await;
+    for (call, status, reason, wait) in [
+        ("POST freeBusy", 403, "userRateLimitExceeded", None),
+        ("POST events", 403, "rateLimitExceeded", Some("7")),
+        ("POST events", 429, "rateLimitExceeded", Some("7")),
+        ("POST token", 429, "rateLimitExceeded", Some("7")),
+        ("POST freeBusy", 500, "backendError", None),
+        ("POST token", 503, "backendError", Some("7")),
+    ] {
+        site.google.lock().tokens.clear();
+        site.google.script(call, Does::Answers(status, reason, wait));
+        let error = book(&site, &booking(1, 0, 30)).await.unwrap_err();
+        let CalendarError::Unavailable { retry_after, .. } = error else {
+            panic!("{call} {status}: {error:?}")
+        };
+        assert_eq!(retry_after, wait.map(|_| Duration::from_secs(7)), "{call} {status}");
+        assert!(site.held().is_empty());
+    }
+    book(&site, &booking(1, 0, 30)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_insert_without_a_readable_answer_may_have_been_done_and_is_found_again() {
+    for (does, done) in [
+        (Does::Hangs, false),
+        (Does::ItAndHangs, true),
+        (Does::ItAndBreaksOff, true),
+        (Does::Answers(500, "backendError", Some("7")), false),
+    ] {
+        let site = site().await;
+        site.google.script("POST events", does);
+        let error = book(&site, &booking(1, 0, 30)).await.unwrap_err();
+        assert!(matches!(error, CalendarError::Unknown { .. }), "{does:?}: {error:?}");
+        assert_eq!(site.held().len(), usize::from(done), "{does:?}");
+        book(&site, &booking(1, 0, 30)).await.unwrap();
+        assert_eq!(site.held().len(), 1, "{does:?}");
+    }
+}
+
+#[tokio::test]
+async fn before_the_insert_no_trouble_leaves_a_doubt() {
+    for call in ["POST token", "POST freeBusy"] {
+        for does in [Does::Hangs, Does::ItAndHangs, Does::ItAndBreaksOff] {
+            let site = site().await;
+            site.google.script(call, does);
+            let error = book(&site, &booking(1, 0, 30)).await.unwrap_err();
+            assert!(matches!(error, CalendarError::Unavailable { .. }), "{call} {does:?}: {error:?}");
+            assert!(site.held().is_empty());
+        }
+    }
+    let site = site().await;
+    let mut access = site.access();
+    // Nobody listens on the port for discarding (RFC 863).
+    access.api_base = "http://127.0.0.1:9".into();
+    let error = site.calendar.book(&access, &booking(1, 0, 30)).await.unwrap_err();
+    assert!(matches!(error, CalendarError::Unavailable { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_id_that_is_taken_by_nothing_to_be_found_leaves_a_doubt() {
+    let site = site().await;
+    site.google.script("POST events", Does::Answers(409, "duplicate", None));
+    let error = book(&site, &booking(1, 0, 30)).await.unwrap_err();
+    assert!(matches!(error, CalendarError::Unknown { .. }), "{error:?}");
+    site.google.script("POST events", Does::Answers(409, "duplicate", None));
+    site.google.script("GET event", Does::Answers(503, "backendError", None));
+    let error = book(&site, &booking(1, 0, 30)).await.unwrap_err();
+    assert!(matches!(error, CalendarError::Unknown { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_event_that_lasts_whole_days_now_was_moved() {
+    let site = site().await;
+    let first = booking(1, 0, 30);
+    book(&site, &first).await.unwrap();
+    site.google.lock().events.get_mut(&first.id.to_string()).unwrap().whole_days = true;
+    assert_eq!(book(&site, &first).await, Err(CalendarError::Moved { to: None }));
+}
+
+#[tokio::test]
+async fn a_deleted_event_that_is_gone_was_cancelled() {
+    let site = site().await;
+    site.occupy(time(0, 30));
+    site.google.script("GET event", Does::Answers(410, "deleted", None));
+    assert_eq!(book(&site, &booking(1, 0, 30)).await, Err(CalendarError::Cancelled));
+}
+
+#[tokio::test]
+async fn a_calendar_that_is_not_there_or_not_ours_says_what_to_do() {
+    let site = site().await;
+    let mut access = site.access();
+    access.calendar = "other@example.com".into();
+    let error = site.calendar.busy(&access, minute(0), minute(60)).await.unwrap_err();
+    assert!(
+        matches!(&error, CalendarError::Refused { detail } if detail.contains("calendar.calendar")),
+        "{error:?}"
+    );
+    site.google.script("POST events", Does::Answers(403, "forbidden", None));
+    let error = book(&site, &booking(1, 0, 30)).await.unwrap_err();
+    assert!(
+        matches!(&error, CalendarError::Refused { detail } if detail.contains("calendar.events")),
+        "{error:?}"
+    );
+    access.api_base = "no address".into();
+    let error = site.calendar.busy(&access, minute(0), minute(60)).await.unwrap_err();
+    assert!(matches!(&error, CalendarError::Refused { detail } if detail.contains("api_base")), "{error:?}");
+}
+
+#[tokio::test]
+async fn no_error_tells_a_secret_or_whom_an_appointment_is_for() {
+    let mut told = Vec::new();
+    for call in ["POST token", "POST freeBusy", "POST events", "GET event"] {
+        for status in [400, 401, 403, 404, 409, 418, 429, 500] {
+            let site = site().await;
+            if call == "GET event" {
+                site.occupy(time(0, 30));
+            }
+            for _ in 0..2 {
+                site.google.script(call, Does::Answers(status, "someReason", None));
+            }
+            let result = book(&site, &booking(1, 0, 30)).await;
+            told.extend(result.map_err(|error| format!("{error} {error:?} {:?}", site.calendar)).err());
+        }
+        let site = site().await;
+        site.google.script(call, Does::Hangs);
+        told.extend(
+            book(&site, &booking(1, 0, 30)).await.map_err(|error| format!("{error} {error:?}")).err(),
+        );
+    }
+    let site = site().await;
+    site.google.lock().revoked = true;
+    told.push(format!("{:?}", book(&site, &booking(1, 0, 30)).await));
+    assert!(told.len() > 30, "{}", told.len());
+    for text in told {
+        for secret in ["Ann", "151", "secret-1", "refresh-1", "ya29", "client-1", "clinic#1"] {
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! That what is gone is gone from the files as well.
+//!
+//! Everything below the data folder is searched for plain text that was written: values are stored as they come, and
+//! what seals them is the engine's business.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use heddle_connectors::embedded::Embedded;
+use heddle_schemas::ports::clock::Clock as _;
+use heddle_schemas::ports::log::Log as _;
+use heddle_schemas::ports::state::{Batch, State as _, Write};
+use heddle_schemas::topic::{Topic, TopicPartition};
+
+use crate::embedded::{INBOUND, OUTBOUND, Site, record, row, until};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const EVENTS: TopicPartition = TopicPartition { topic: Topic::Events, partition: 0 };
+const DLQ: TopicPartition = TopicPartition { topic: Topic::Dlq, partition: 0 };
+/// What is written, and by what it ends.
+const DELETED: &str = "marker-of-a-row-that-is-deleted";
+const OVERWRITTEN: &str = "marker-of-a-row-that-is-written-over";
+const ENDED: &str = "marker-of-a-row-whose-time-is-over";
+const RECORDS: [(TopicPartition, &str); 4] = [
+    (INBOUND, "marker-of-a-record-of-inbound"),
+    (OUTBOUND, "marker-of-a-record-of-outbound"),
+    (EVENTS, "marker-of-a-record-of-events"),
+    (DLQ, "marker-of-a-record-of-dlq"),
+];
+const KEPT: &str = "marker-of-a-row-that-is-kept";
+
+/// The files below a folder that hold a text.
+fn with(dir: &Path, text: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(with(&path, text));
+        } else if let Ok(bytes) = std::fs::read(&path)
+            && memchr::memmem::find(&bytes, text.as_bytes()).is_some()
+        {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn site() -> Site {
+    let mut site = Site::new();
+    site.options.retention = HOUR;
+    site.options.compact_every = 12 * HOUR;
+    site
+}
+
+async fn put(store: &Embedded, writes: Vec<Write>) {
+    store.commit(Batch { writes, ..Batch::default() }).await.unwrap();
+}
+
+/// Writes every marker into the journal and a checkpoint, and then ends all but one of them, on paper.
+async fn write_and_end(site: &Site, store: &Embedded) {
+    let (dir, rows) = (&site.options.dir, site.options.dir.join("rows"));
+    let ends = site.clock.now().after(HOUR);
+    put(
+        store,
+        vec![
+            Write::put(row(1), DELETED),
+            Write::put(row(2), OVERWRITTEN),
+            Write::put_until(row(3), ENDED, ends),
+            Write::put(row(4), KEPT),
+        ],
+    )
+    .await;
+    for (partition, marker) in RECORDS {
+        store.append(vec![record(partition, marker)]).await.unwrap();
+    }
+    store.checkpoint().await.unwrap();
+    // The search finds what is there: rows in the journal and the checkpoint, records in the journal.
+    for marker in [DELETED, OVERWRITTEN, ENDED, KEPT] {
+        assert_eq!(with(&site.journal(), marker).len(), 1, "{marker}");
+        assert!(!with(&rows, marker).is_empty(), "{marker}");
+    }
+    for (_, marker) in RECORDS {
+        assert_eq!(with(dir, marker).len(), 1, "{marker}");
+    }
+    put(store, vec![Write::delete(row(1)), Write::put(row(2), "another value")]).await;
+    store.acknowledge(INBOUND, &[0]).await.unwrap();
+    store.acknowledge(OUTBOUND, &[0]).await.unwrap();
+    store.checkpoint().await.unwrap();
+}
+
+async fn assert_gone(site: &Site, store: &Embedded) {
+    let dir = &site.options.dir;
+    let markers = RECORDS.map(|(_, marker)| marker).into_iter().chain([DELETED, OVERWRITTEN, ENDED]);
+    for marker in markers {
+        assert_eq!(with(dir, marker), Vec::<PathBuf>::new(), "{marker}");
+    }
+    assert!(!with(dir, KEPT).is_empty());
+    assert_eq!(store.get(&row(4)).await.unwrap().as_deref(), Some(KEPT.as_bytes()));
+    assert_eq!(store.get(&row(2)).await.unwrap().as_deref(), Some(&b"another value"[..]));
+}
+
+#[tokio::test]
+async fn an_idle_store_drops_the_bytes_of_what_is_gone() {
+    let site = site();
+    let store = site.open();
+    write_and_end(&site, &store).await;
+    // Nothing is written any more. Segments end with the log's retention, the row is swept out.
+    site.clock.advance(2 * HOUR);
+    for (_, marker) in RECORDS {
+        until("the end of its segment", async || with(&site.options.dir, marker).is_empty()).await;
+    }
+    until("the sweep", async || store.stats().swept() == 1).await;
+    assert_eq!(store.stats().compactions(), 0, "it is not time yet");
+    assert!(!with(&site.options.dir, DELETED).is_empty(), "its bytes are still in the checkpoint's files");
+    site.clock.advance(11 * HOUR);
+    until("the compaction", async || store.stats().compactions() == 1).await;
+    assert_gone(&site, &store).await;
+    store.close().await;
+    let store = site.open();
+    assert_gone(&site, &store).await;
+}
+
+#[tokio::test]
+async fn what_cannot_wait_is_rewritten_at_once() {
+    let site = site();
+    let store = site.open();
+    write_and_end(&site, &store).await;
+    site.clock.advance(2 * HOUR);
+    until("the sweep", async || store.stats().swept() == 1).await;
+    store.compact().await.unwrap();
+    for marker in [DELETED, OVERWRITTEN, ENDED] {
+        assert_eq!(with(&site.options.dir.join("rows"), marker), Vec::<PathBuf>::new(), "{marker}");
+    }
+    assert_eq!(store.stats().compactions(), 1);
+}
+
+#[tokio::test]
+async fn restarts_do_not_put_it_off() {
+    let site = site();
+    let store = site.open();
+    write_and_end(&site, &store).await;
+    drop(store);
+    for _ in 0..2 {
+        site.clock.advance(4 * HOUR);
+        let store = site.open();
+        store.checkpoint().await.unwrap();
+        assert_eq!(store.stats().compactions(), 0, "it is not time yet");
+        store.close().await;
+    }
+    site.clock.advance(4 * HOUR);
+    let store = site.open();
+    until("the compaction", async || store.stats().compactions() == 1).await;
+    for marker in [DELETED, OVERWRITTEN] {
+        assert_eq!(with(&site.options.dir.join("rows"), marker), Vec::<PathBuf>::new(), "{marker}");
+    }
+}
+
+/// What commits see while the files are rewritten: run it alone, in the release profile where there is time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement: cargo test -p heddle-connectors --test it embedded -- --ignored --nocapture commits_go_on"]
+#[expect(clippy::disallowed_methods, reason = "a measurement takes the time and tells it")]
+async fn commits_go_on_while_files_are_rewritten() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
+
+    const ROWS: u64 = 100_000;
+    let mut site = site();
+    site.options.checkpoint_bytes = (8 << 20).try_into().unwrap();
+    site.options.segment_bytes = (16 << 20).try_into().unwrap();
+    let clock = Arc::new(heddle_connectors::clock::SystemClock);
+    let store = Embedded::open(site.options.clone(), clock).unwrap();
+    let mut state = 1_u64;
+    let mut noise = move || {
+        let mut bytes = Vec::with_capacity(400);
+        while bytes.len() < 400 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            bytes.extend(state.to_le_bytes());
+        }
+        bytes
+    };
+    // Twice, so that as much is gone as is there.
+    for _ in 0..2 {
+        for first in (0..ROWS).step_by(1_000) {
+            let rows = first..first + 1_000;
+            put(&store, rows.map(|number| Write::put(row(number), noise())).collect()).await;
+        }
+    }
+    store.checkpoint().await.unwrap();
+    let bytes = |dir: &Path| -> u64 {
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+    };
+    let tables = site.options.dir.join("rows/keyspaces/1/tables");
+    let value = noise();
+    let measured = async |until: Arc<AtomicBool>| {
+        let tasks = (0..64_u64).map(|task| {
+            let (store, value, until) = (store.clone(), value.clone(), until.clone());
+            tokio::spawn(async move {
+                let mut taken = Vec::new();
+                let mut number = task;
+                while !until.load(Ordering::Relaxed) {
+                    number = (number * 1_103 + 7_919) % ROWS;
+                    let began = Instant::now();
+                    put(&store, vec![Write::put(row(number), value.clone())]).await;
+                    taken.push(began.elapsed().as_micros());
+                }
+                taken
+            })
+        });
+        let mut taken = Vec::new();
+        for task in tasks.collect::<Vec<_>>() {
+            taken.extend(task.await.unwrap());
+        }
+        taken.sort_unstable();
+        let at = |percent: usize| taken[(taken.len() - 1) * percent / 100];
+        format!("{} commits, p50 {} us, p99 {} us, max {} us", taken.len(), at(50), at(99), at(100))
+    };
+    let until = Arc::<AtomicBool>::default();
+    let stop = until.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        stop.store(true, Ordering::Relaxed);
+    });
+    println!("before, 4 s: {}; {} bytes of tables", measured(until).await, bytes(&tables));
+    let until = Arc::<AtomicBool>::default();
+    let (stop, compacted) = (until.clone(), store.clone());
+    let began = Instant::now();
+    let compaction = tokio::spawn(async move {
+        compacted.compact().await.unwrap();
+        stop.store(true, Ordering::Relaxed);
+    });
+    let told = measured(until).await;
+    compaction.await.unwrap();
+    println!("during, {:?}: {told}; {} bytes of tables", began.elapsed(), bytes(&tables));
+    store.close().await;
+}

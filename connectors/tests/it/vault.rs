@@ -1,0 +1,309 @@
+//! Tenants' keys wrapped by Vault's transit engine, against a stand-in on loopback.
+
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use heddle_connectors::keys::vault::{self, Vault};
+use heddle_connectors::keys::{
+    EnvelopeKeys, LocalMaster, MasterKey, Masters, Options, Rewrapped, SystemEntropy, WrappedBy, Wrapper,
+};
+use heddle_memory::{ManualClock, MemoryDisk, MemoryStore};
+use heddle_schemas::id::TenantId;
+use heddle_schemas::ports::keys::{Keys as _, KeysError, TenantCipher};
+use heddle_schemas::ports::state::{State as _, StoreError};
+use heddle_schemas::sealed::Secret;
+use heddle_schemas::table::Key;
+use heddle_schemas::time::Timestamp;
+
+use heddle_connectors_testing::vault::{TOKEN, Transit};
+
+const PLACE: &[u8] = b"place";
+
+struct World {
+    transit: Transit,
+    store: Arc<MemoryStore>,
+    clock: Arc<ManualClock>,
+    token: Arc<Mutex<String>>,
+    registry: prometheus::Registry,
+    calls: vault::Calls,
+}
+
+fn acme() -> TenantId {
+    "acme".parse().unwrap()
+}
+
+impl World {
+    async fn new() -> Self {
+        let transit = Transit::start().await;
+        transit.make("heddle", true);
+        let clock = Arc::new(ManualClock::starting_at(Timestamp::from_secs(1_000)));
+        let store = Arc::new(MemoryStore::open(MemoryDisk::new(NonZeroU32::MIN), clock.clone()));
+        let token = Arc::new(Mutex::new(TOKEN.to_owned()));
+        let registry = prometheus::Registry::new();
+        let calls = vault::Calls::register(&registry);
+        Self { transit, store, clock, token, registry, calls }
+    }
+
+    fn vault(&self, name: &str) -> Vault {
+        let token = self.token.clone();
+        let token: vault::Token = Arc::new(move || Ok(Secret::new(token.lock().unwrap().clone())));
+        let options = vault::Options { timeout: Duration::from_secs(2), ..vault::Options::default() };
+        Vault::new(self.transit.key(name).parse().unwrap(), token, &options, self.calls.clone()).unwrap()
+    }
+
+    fn keys(&self, masters: Masters) -> EnvelopeKeys {
+        EnvelopeKeys::with_masters(self.store.clone(), self.clock.clone(), masters, Options::default())
+    }
+
+    fn vaulted(&self) -> EnvelopeKeys {
+        self.keys(Masters::new(Arc::new(self.vault("heddle")), Vec::new()).unwrap())
+    }
+
+    async fn row(&self) -> Vec<u8> {
+        self.store.get(&Key::tenant_key(&acme())).await.unwrap().unwrap().to_vec()
+    }
+
+    /// Until the cache has forgotten what it holds, and the row is read again.
+    fn minute(&self) {
+        self.clock.advance(Options::default().cache_for);
+    }
+
+    fn metric(&self, call: &str, result: &str) -> f64 {
+        let families = self.registry.gather();
+        let metrics = families.iter().flat_map(|family| family.get_metric());
+        let of = |metric: &&prometheus::proto::Metric| {
+            let labels: Vec<_> = metric.get_label().iter().map(|label| label.value().to_owned()).collect();
+            labels == [call, result]
+        };
+        metrics.filter(of).map(|metric| metric.get_counter().get_value()).sum()
+    }
+}
+
+fn local(byte: u8) -> MasterKey {
+    use base64::Engine as _;
+    MasterKey::from_base64(&base64::engine::general_purpose::STANDARD.encode([byte; 32])).unwrap()
+}
+
+fn local_wrapper(byte: u8) -> Arc<dyn Wrapper> {
+    Arc::new(LocalMaster::new(format!("file:{byte}"), &local(byte), Arc::new(SystemEntropy)))
+}
+
+fn master(error: KeysError) -> String {
+    match error {
+        KeysError::Master { detail } => detail,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn unavailable(error: KeysError) -> String {
+    match error {
+        KeysError::Store(StoreError::Unavailable { detail }) => detail,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn sealed_by(tenant: &dyn TenantCipher) -> heddle_schemas::sealed::Sealed {
+    tenant.seal(PLACE, b"hello")
+}
+
+#[tokio::test]
+async fn what_is_stored_is_vaults_ciphertext_and_no_key() {
+    let world = World::new().await;
+    world.vaulted().tenant(&acme()).await.unwrap();
+    let row = world.row().await;
+    assert_eq!(row[0], 2);
+    assert_eq!(row[1..5], world.vault("heddle").number().to_be_bytes());
+    assert!(row[5..].starts_with(b"vault:v1:"));
+}
+
+#[tokio::test]
+async fn a_wrapped_key_that_was_moved_does_not_open_whether_vault_derives_or_not() {
+    let world = World::new().await;
+    world.transit.make("plain", false);
+    for name in ["heddle", "plain"] {
+        let vault = world.vault(name);
+        let wrapped = vault.wrap(PLACE, &[7; 32]).await.unwrap();
+        assert_eq!(vault.open(PLACE, &wrapped).await.unwrap().to_vec(), [7; 32]);
+        let moved = vault.open(b"elsewhere", &wrapped).await;
+        assert!(matches!(moved, Err(KeysError::Unreadable { .. })), "{name}: {moved:?}");
+        let renewed = vault.renew(PLACE, &wrapped).await.unwrap();
+        assert_eq!(renewed, None, "{name}: it is wrapped by the newest version");
+    }
+}
+
+#[tokio::test]
+async fn a_new_version_rewraps_without_the_plain_key_passing_through() {
+    let world = World::new().await;
+    let keys = world.vaulted();
+    let sealed = sealed_by(&*keys.tenant(&acme()).await.unwrap());
+    keys.masters().present().new_version().await.unwrap();
+    let (encrypts, decrypts) = (world.transit.calls("encrypt"), world.transit.calls("decrypt"));
+    assert_eq!(keys.rewrap_tenant(&acme()).await.unwrap(), Rewrapped::Done);
+    assert_eq!(keys.rewrap_tenant(&acme()).await.unwrap(), Rewrapped::Already);
+    assert_eq!(keys.rewrap_check().await.unwrap(), Rewrapped::Done);
+    assert_eq!((encrypts, decrypts), (world.transit.calls("encrypt"), world.transit.calls("decrypt")));
+    assert!(world.row().await[5..].starts_with(b"vault:v2:"));
+    let number = world.vault("heddle").number();
+    assert_eq!(
+        keys.tenant_wrapped_by(&acme()).await.unwrap(),
+        WrappedBy::Master { number, version: Some(2) }
+    );
+    // The old version may go: everything opens without it.
+    world.transit.set_min_decryption("heddle", 2);
+    assert_eq!(world.vaulted().tenant(&acme()).await.unwrap().open(PLACE, &sealed).unwrap(), b"hello");
+}
+
+#[tokio::test]
+async fn a_version_that_was_retired_too_early_is_told_with_the_way_back() {
+    let world = World::new().await;
+    let keys = world.vaulted();
+    keys.tenant(&acme()).await.unwrap();
+    keys.masters().present().new_version().await.unwrap();
+    world.transit.set_min_decryption("heddle", 2);
+    let told = master(world.vaulted().tenant(&acme()).await.unwrap_err());
+    assert!(told.contains("min_decryption_version") && told.contains("heddle keys rotate"), "{told}");
+}
+
+#[tokio::test]
+async fn tenants_move_from_a_file_into_vault_and_back() {
+    let world = World::new().await;
+    let before = EnvelopeKeys::new(world.store.clone(), world.clock.clone(), &local(1), Options::default());
+    let sealed = sealed_by(&*before.tenant(&acme()).await.unwrap());
+    let into = |present: Arc<dyn Wrapper>, former: Vec<Arc<dyn Wrapper>>| {
+        world.keys(Masters::new(present, former).unwrap())
+    };
+    let vaulted = into(Arc::new(world.vault("heddle")), vec![local_wrapper(1)]);
+    assert_eq!(vaulted.tenant(&acme()).await.unwrap().open(PLACE, &sealed).unwrap(), b"hello");
+    assert_eq!(vaulted.rewrap_tenant(&acme()).await.unwrap(), Rewrapped::Done);
+    assert_eq!(vaulted.rewrap_check().await.unwrap(), Rewrapped::Done);
+    let alone = world.vaulted();
+    assert_eq!(alone.tenant(&acme()).await.unwrap().open(PLACE, &sealed).unwrap(), b"hello");
+    let told = master(before_again(&world).verify_master().await.unwrap_err());
+    assert!(told.contains("Vault's key") && told.contains("keys.former"), "{told}");
+
+    let back = into(local_wrapper(2), vec![Arc::new(world.vault("heddle"))]);
+    assert_eq!(back.rewrap_tenant(&acme()).await.unwrap(), Rewrapped::Done);
+    assert_eq!(back.rewrap_check().await.unwrap(), Rewrapped::Done);
+    let after = EnvelopeKeys::new(world.store.clone(), world.clock.clone(), &local(2), Options::default());
+    assert_eq!(after.tenant(&acme()).await.unwrap().open(PLACE, &sealed).unwrap(), b"hello");
+}
+
+fn before_again(world: &World) -> EnvelopeKeys {
+    EnvelopeKeys::new(world.store.clone(), world.clock.clone(), &local(1), Options::default())
+}
+
+#[tokio::test]
+async fn each_thing_that_keeps_vault_from_serving_is_told_as_what_it_is_and_nothing_is_written() {
+    let world = World::new().await;
+    let tried = async || world.vaulted().tenant(&acme()).await.unwrap_err();
+
+    *world.token.lock().unwrap() = "hvs.wrong".into();
+    let told = master(tried().await);
+    assert!(told.contains("refuses the token") && told.contains("403, permission denied"), "{told}");
+    assert!(!told.contains("hvs.wrong"), "a token is not repeated");
+    *world.token.lock().unwrap() = TOKEN.into();
+
+    world.transit.seal(true);
+    let told = unavailable(tried().await);
+    assert!(told.contains("sealed") && told.contains("unseal"), "{told}");
+    world.transit.seal(false);
+
+    world.transit.remove("heddle");
+    let told = master(tried().await);
+    assert!(told.contains("vault write -f transit/keys/heddle derived=true"), "{told}");
+
+    world.transit.make_signing("heddle");
+    let told = master(tried().await);
+    assert!(told.contains("does not encrypt"), "{told}");
+    world.transit.remove("heddle");
+    world.transit.make("heddle", true);
+
+    world.transit.stop().await;
+    let told = unavailable(tried().await);
+    assert!(told.contains("http://127.0.0.1") && told.contains("no connection"), "{told}");
+    world.transit.resume().await;
+
+    assert_eq!(world.store.get(&Key::tenant_key(&acme())).await.unwrap(), None);
+    world.vaulted().tenant(&acme()).await.unwrap();
+    assert!(world.metric("read", "unavailable") >= 2.0 && world.metric("read", "refused") >= 2.0);
+}
+
+#[tokio::test]
+async fn a_node_goes_on_with_the_keys_it_holds_while_vault_is_away_and_takes_no_new_tenants() {
+    let world = World::new().await;
+    let keys = world.vaulted();
+    let sealed = sealed_by(&*keys.tenant(&acme()).await.unwrap());
+    world.transit.stop().await;
+    for _ in 0..30 {
+        world.minute();
+        assert_eq!(keys.tenant(&acme()).await.unwrap().open(PLACE, &sealed).unwrap(), b"hello");
+    }
+    unavailable(keys.tenant(&"new".parse().unwrap()).await.unwrap_err());
+    // Asked in the background, in vain.
+    let asked = async {
+        while world.metric("decrypt", "unavailable") < 1.0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap();
+    keys.tenant(&acme()).await.unwrap();
+    world.transit.resume().await;
+    keys.tenant(&"new".parse().unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn vault_is_not_asked_again_every_minute() {
+    let world = World::new().await;
+    let keys = world.vaulted();
+    keys.tenant(&acme()).await.unwrap();
+    let asked = world.transit.calls("decrypt");
+    for _ in 0..9 {
+        world.minute();
+        keys.tenant(&acme()).await.unwrap();
+    }
+    assert_eq!(world.transit.calls("decrypt"), asked);
+}
+
+#[tokio::test]
+async fn an_erasure_is_seen_also_while_vault_is_away() {
+    let world = World::new().await;
+    let (keys, elsewhere) = (world.vaulted(), world.vaulted());
+    keys.tenant(&acme()).await.unwrap();
+    world.transit.stop().await;
+    elsewhere.erase_tenant(&acme()).await.unwrap();
+    world.minute();
+    assert!(matches!(keys.tenant(&acme()).await, Err(KeysError::Gone { .. })));
+}
+
+#[tokio::test]
+async fn a_token_that_is_revoked_stops_a_running_node_within_the_stated_time() {
+    let world = World::new().await;
+    let keys = world.vaulted();
+    keys.tenant(&acme()).await.unwrap();
+    world.transit.set_token("hvs.other");
+    world.clock.advance(Options::default().ask_again);
+    // This one asks in the background and still has the key.
+    keys.tenant(&acme()).await.unwrap();
+    let refused = async {
+        loop {
+            world.minute();
+            match keys.tenant(&acme()).await {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(error) => return error,
+            }
+        }
+    };
+    let told = master(tokio::time::timeout(Duration::from_secs(20), refused).await.unwrap());
+    assert!(told.contains("refuses the token"), "{told}");
+    // A renewed one is used at once.
+    *world.token.lock().unwrap() = "hvs.other".into();
+    keys.tenant(&acme()).await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_that_is_printed_holds_the_token() {
+    let world = World::new().await;
+    let printed = format!("{:?} {:?}", world.vault("heddle"), world.vaulted());
+    assert!(!printed.contains(TOKEN) && printed.contains("transit/keys/heddle"), "{printed}");
+}

@@ -1,0 +1,4 @@
+//! The WhatsApp channel: what it reads in webhooks, and what it sends.
+
+mod send;
+mod webhook;

@@ -1,0 +1,322 @@
+//! The play: customers who ask, and a fault at a time.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_connectors::clock::SystemClock;
+use heddle_engine::simulator::customers::{self, Customers, Question};
+use heddle_engine::simulator::graph::GraphApi;
+use heddle_engine::simulator::webhooks::{self, Webhooks};
+use heddle_schemas::id::AccountId;
+use heddle_schemas::ports::clock::Clock as _;
+use heddle_schemas::topic::Topic;
+use rustix::process::Signal;
+
+use crate::process::Running;
+use crate::stage::Stage;
+use crate::whole_machine::cluster::site::{PARTITIONS, Site, Stored};
+use heddle_connectors_testing::services;
+
+/// Nodes that there are.
+const NODES: usize = 3;
+/// Longer than the session timeout and the lease together.
+const ASLEEP: Duration = Duration::from_secs(12);
+/// How long the nodes may take until every partition has its owner again.
+const OWNED: Duration = Duration::from_secs(60);
+/// How long it may take until people are answered again.
+const RECOVERED: Duration = Duration::from_secs(90);
+/// How long a customer waits for an answer. A database that was killed answers slowly for a minute or two on a small
+/// machine, and what came meanwhile waits for it.
+const PATIENCE: Duration = Duration::from_secs(400);
+/// How long a scene goes on when its fault is over.
+const AFTER: Duration = Duration::from_secs(2);
+
+/// What happens in a scene.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A node joins.
+    Joins,
+    /// A node is stopped in order, stays away until its partitions are taken over, and comes back.
+    Leaves,
+    /// A node is killed and comes back at once.
+    Killed,
+    /// A node is suspended until others have its partitions, and goes on as if nothing had happened.
+    Sleeps,
+    /// The broker is killed and comes back.
+    Broker,
+    /// The database is killed and comes back.
+    Database,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Joins, Self::Killed, Self::Sleeps, Self::Leaves, Self::Broker, Self::Database];
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Joins => "a node joins",
+            Self::Leaves => "a node leaves and comes back",
+            Self::Killed => "a node is killed (-9) and restarted",
+            Self::Sleeps => "a node sleeps (SIGSTOP) and wakes as a zombie",
+            Self::Broker => "the broker is killed and restarted",
+            Self::Database => "the database is killed and restarted",
+        })
+    }
+}
+
+/// One line of the table.
+struct Line {
+    what: String,
+    seconds: f64,
+    answered: u64,
+}
+
+/// The play under way.
+pub(crate) struct Play {
+    site: Site,
+    running: Vec<Option<Running>>,
+    graph: GraphApi,
+    webhooks: Webhooks,
+    customers: Customers,
+    lines: Vec<Line>,
+    turn: usize,
+    // Goes last: everything in it is in use.
+    _folder: Folder,
+}
+
+/// The nodes' files, which are kept when the test fails.
+struct Folder(tempfile::TempDir);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.disable_cleanup(true);
+            println!("the nodes' log lines are kept in {}", self.0.path().display());
+        }
+    }
+}
+
+fn accounts() -> Vec<AccountId> {
+    (0..6).map(|number| format!("30{number:02}").parse().unwrap()).collect()
+}
+
+fn stage() -> Stage {
+    Stage { tenant: "cluster", accounts: accounts(), word: "sesame" }
+}
+
+impl Play {
+    /// Two nodes serve, and customers begin to ask, enough of them for so many scenes.
+    pub(crate) async fn begin(scenes: usize) -> Self {
+        let folder = Folder(tempfile::tempdir().unwrap());
+        let clock = Arc::new(SystemClock);
+        let stage = stage();
+        let graph = GraphApi::start(stage.provider(), clock.clone()).await.unwrap();
+        let site = Site::new(folder.0.path(), NODES);
+        let (document, things) = crate::stage::catalogue();
+        // One line each: while webhooks are refused and come again, a burst falls apart into turns, and its
+        // second half asks for nothing that could be counted.
+        let question = |(thing, price): &(&str, String)| {
+            Question::new([&*format!("What does a {thing} cost?")]).expecting(price)
+        };
+        let questions = things.iter().map(question).collect();
+        let (of_tenant, of_document) =
+            (folder.0.path().join("tenant.toml"), folder.0.path().join("catalogue.md"));
+        std::fs::write(&of_tenant, stage.file(&graph.api_base())).unwrap();
+        std::fs::write(&of_document, document).unwrap();
+        let first = site.nodes[0].start().await;
+        site.nodes[0].command(&["tenant", "apply", of_tenant.to_str().unwrap()]);
+        site.nodes[0].command(&["kb", "add", "cluster", of_document.to_str().unwrap()]);
+        let mut running: Vec<_> = (0..NODES).map(|_| None).collect();
+        running[1] = Some(site.nodes[1].start().await);
+        running[0] = Some(first);
+
+        let secrets: HashMap<_, _> =
+            accounts().into_iter().map(|account| (account, stage.app_secret())).collect();
+        let hooks = webhooks::Options {
+            targets: site.urls(),
+            longest_pause: Duration::from_millis(500),
+            timeout: Duration::from_secs(3),
+            ..webhooks::Options::new("", secrets)
+        };
+        let webhooks = Webhooks::start(hooks, &graph, clock.clone()).unwrap();
+        let scenes = scenes.max(1);
+        let cast = customers::Options {
+            // A new owner of an account grants a person one message in six seconds and no burst, so that many
+            // people with few questions make more load than few with many.
+            customers: NonZeroUsize::new(60 * scenes).unwrap(),
+            questions: NonZeroUsize::new(4).unwrap(),
+            patience: Some(PATIENCE),
+            // About as long as the scenes last: a fault that nobody asks anything through shows nothing.
+            start: Duration::from_secs(18) * u32::try_from(scenes).unwrap(),
+            think: Duration::from_millis(100)..Duration::from_millis(1_000),
+            extras: 0.0,
+            ..customers::Options::new(accounts(), questions)
+        };
+        let customers = Customers::start(cast, &graph, &webhooks, clock, None).unwrap();
+        let lines = Vec::new();
+        let mut play = Self { site, running, graph, webhooks, customers, lines, turn: 0, _folder: folder };
+        play.scene("two nodes serve".to_owned(), None).await;
+        play
+    }
+
+    /// One fault, in the middle of the load.
+    pub(crate) async fn act(&mut self, fault: Fault) {
+        self.scene(fault.to_string(), Some(fault)).await;
+    }
+
+    async fn scene(&mut self, what: String, fault: Option<Fault>) {
+        let (began, before) = (SystemClock.elapsed(), self.graph.counts().taken);
+        match fault {
+            Some(fault) => self.fault(fault).await,
+            None => self.owned(self.alive()).await,
+        }
+        self.goes_on().await;
+        tokio::time::sleep(AFTER).await;
+        assert!(self.graph.times_taken().into_values().all(|times| times == 1), "{what}: sent twice");
+        let answered = self.graph.counts().taken - before;
+        let seconds = (SystemClock.elapsed() - began).as_secs_f64();
+        println!("{what}: {answered} messages in {seconds:.1} s");
+        self.lines.push(Line { what, seconds, answered });
+    }
+
+    /// Waits until people are answered again.
+    async fn goes_on(&self) {
+        let before = self.graph.counts().taken;
+        let more = async {
+            while self.graph.counts().taken < before + 20 && !self.is_over() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        assert!(tokio::time::timeout(RECOVERED, more).await.is_ok(), "nobody is answered any more");
+    }
+
+    fn is_over(&self) -> bool {
+        let (answered, questions) = self.customers.progress();
+        answered >= questions
+    }
+
+    /// The node whose turn it is to suffer.
+    fn next(&mut self) -> usize {
+        loop {
+            self.turn = (self.turn + 1) % NODES;
+            if self.running[self.turn].is_some() {
+                return self.turn;
+            }
+        }
+    }
+
+    async fn fault(&mut self, fault: Fault) {
+        match fault {
+            Fault::Joins => {
+                for node in 0..NODES {
+                    if self.running[node].is_none() {
+                        self.running[node] = Some(self.site.nodes[node].start().await);
+                    }
+                }
+            }
+            Fault::Leaves => {
+                let node = self.next();
+                self.running[node].take().unwrap().terminate();
+                self.owned(self.alive()).await;
+                self.running[node] = Some(self.site.nodes[node].start().await);
+            }
+            Fault::Killed => {
+                let node = self.next();
+                self.running[node].take().unwrap().kill();
+                self.running[node] = Some(self.site.nodes[node].start().await);
+            }
+            Fault::Sleeps => {
+                let node = self.next();
+                self.running[node].as_ref().unwrap().signal(Signal::STOP);
+                tokio::time::sleep(ASLEEP).await;
+                self.running[node].as_ref().unwrap().signal(Signal::CONT);
+            }
+            Fault::Broker => tokio::task::block_in_place(|| services::restart("kafka")),
+            Fault::Database => tokio::task::block_in_place(|| services::restart("cassandra")),
+        }
+        self.owned(self.alive()).await;
+    }
+
+    fn alive(&self) -> usize {
+        self.running.iter().flatten().count()
+    }
+
+    /// Waits until every partition has one owner, and each of so many nodes a share.
+    async fn owned(&self, nodes: usize) {
+        let mut shares = Vec::new();
+        let owned = async {
+            loop {
+                shares.clear();
+                for running in self.running.iter().flatten() {
+                    shares.push(running.metric("heddle_partition_owned").await as usize);
+                }
+                let busy = shares.iter().filter(|&&share| share > 0).count();
+                if shares.iter().sum::<usize>() == Topic::CONSUMED.len() * PARTITIONS && busy >= nodes {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        assert!(tokio::time::timeout(OWNED, owned).await.is_ok(), "partitions are owned as {shares:?}");
+    }
+
+    /// Everybody is answered, everything is counted.
+    pub(crate) async fn end(mut self) {
+        let done = tokio::time::timeout(PATIENCE + AFTER, self.customers.done()).await;
+        if done.is_err() {
+            for (name, running) in ('a'..).zip(&self.running) {
+                let Some(running) = running else { continue };
+                println!("node {name} after the last customer's patience:\n{}\n", running.waiting().await);
+            }
+        }
+        let progress = self.customers.progress();
+        assert!(done.is_ok(), "{progress:?}");
+        assert!(
+            tokio::time::timeout(Duration::from_secs(60), self.webhooks.idle()).await.is_ok(),
+            "{} webhooks were never taken",
+            self.webhooks.open()
+        );
+        for running in self.running.iter().flatten() {
+            running.settled().await;
+            assert_eq!(running.metric("heddle_dlq_records_total").await, 0.0);
+        }
+        let used = self.site.nodes[0].usage(stage().tenant);
+        for running in std::mem::take(&mut self.running).into_iter().flatten() {
+            running.terminate();
+        }
+        let report = self.customers.report();
+        let twice = self.graph.times_taken().into_values().filter(|times| *times > 1).count();
+        println!("\n{:<48} {:>8} {:>10} {:>8}", "scene", "seconds", "answers", "per s");
+        for Line { what, seconds, answered } in &self.lines {
+            println!("{what:<48} {seconds:>8.1} {answered:>10} {:>8.1}", *answered as f64 / seconds);
+        }
+        println!(
+            "\n{} messages, {} questions, {} replies; lost {}, doubled {}, out of order {}; webhooks retried {}, \
+             duplicates sent {}; answers took p50 {:?}, p99 {:?}, max {:?}",
+            report.messages,
+            report.questions,
+            report.replies,
+            report.unanswered,
+            report.doubled,
+            report.out_of_order,
+            report.webhooks.retried,
+            report.duplicates,
+            report.latency.p50,
+            report.latency.p99,
+            report.latency.max,
+        );
+        assert!(report.is_clean(), "{report:#?}");
+        assert_eq!(twice, 0);
+        // I5: whoever decided it, and whatever died meanwhile.
+        assert_eq!(used, (report.replies, report.replies), "turns and messages used");
+        // And so it is in the database: each message seen, each reply sent and reported, nothing left.
+        let (messages, replies) = (report.messages.cast_signed(), report.replies.cast_signed());
+        let expected = Stored { markers: messages, sends: replies, deliveries: replies, waiting: 0 };
+        assert_eq!(self.site.stored().await, expected);
+    }
+}

@@ -1,0 +1,84 @@
+//! Topics, a keyspace and nodes of a test of its own.
+
+use std::path::Path;
+
+use futures::StreamExt as _;
+use heddle_schemas::table::Table;
+use scylla::client::session::Session;
+use scylla::client::session_builder::SessionBuilder;
+use scylla::value::Row;
+
+use crate::process::Node;
+use heddle_connectors_testing::services::Services;
+
+/// Partitions of inbound and of outbound.
+pub(crate) const PARTITIONS: usize = 6;
+
+/// Nodes that share topics and a keyspace.
+pub(crate) struct Site {
+    pub(crate) nodes: Vec<Node>,
+    keyspace: String,
+}
+
+/// What is in the database when everything is done.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Stored {
+    /// Messages that were seen.
+    pub(crate) markers: i64,
+    /// Messages that were sent, by their journals.
+    pub(crate) sends: i64,
+    /// Messages of which a status has come.
+    pub(crate) deliveries: i64,
+    /// What still waits, for a time or for an account.
+    pub(crate) waiting: i64,
+}
+
+impl Site {
+    /// So many nodes, named from `a` on, over fresh topics and tables.
+    pub(crate) fn new(folder: &Path, nodes: usize) -> Self {
+        let services = Services::get();
+        let id = std::process::id();
+        let keyspace = format!("cluster_{id}");
+        let key = folder.join("master.key");
+        // 32 bytes: the nodes of a cluster share one key.
+        std::fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
+        let config = format!(
+            "keys.master = \"file:{key}\"\nnode.lease = \"5s\"\n\
+             log.kind = \"kafka\"\nlog.brokers = [\"{kafka}\"]\nlog.topic_prefix = \"cluster.{id}.\"\n\
+             log.partitions = {PARTITIONS}\nlog.session_timeout = \"6s\"\n\
+             state.kind = \"cql\"\nstate.nodes = [\"{cql}\"]\nstate.keyspace = \"{keyspace}\"\n\
+             engine.send_timeout = \"2s\"\nengine.unknown_wait = \"10s\"\nengine.drain = \"30s\"\n",
+            key = key.display(),
+            kafka = services.kafka,
+            cql = services.cql,
+        );
+        let nodes: Vec<_> =
+            ('a'..='z').take(nodes).map(|name| Node::new(folder, &name.to_string(), &config)).collect();
+        nodes[0].command(&["topics", "apply"]);
+        nodes[0].command(&["schema", "apply"]);
+        Self { nodes, keyspace }
+    }
+
+    /// Reads back, beside the engine, what it has left.
+    pub(crate) async fn stored(&self) -> Stored {
+        let session = SessionBuilder::new().known_node(&Services::get().cql).build().await.unwrap();
+        let count = async |rows_of: String| rows(&session, &self.keyspace, &rows_of).await;
+        let of_kind = |table: Table| format!("conversation WHERE kind = {} ALLOW FILTERING", table as i8);
+        Stored {
+            markers: count(of_kind(Table::Marker)).await,
+            sends: count("send".into()).await,
+            deliveries: count(of_kind(Table::Delivery)).await,
+            waiting: count("agenda".into()).await + count("account".into()).await,
+        }
+    }
+
+    pub(crate) fn urls(&self) -> Vec<String> {
+        self.nodes.iter().map(Node::url).collect()
+    }
+}
+
+async fn rows(session: &Session, keyspace: &str, rows_of: &str) -> i64 {
+    let pager = session.query_iter(format!("SELECT * FROM {keyspace}.{rows_of}"), ()).await.unwrap();
+    let rows = pager.rows_stream::<Row>().unwrap();
+    i64::try_from(rows.map(Result::unwrap).count().await).unwrap()
+}
