@@ -180,8 +180,11 @@ impl Group {
     }
 
     fn tell(&self, change: Change) {
-        // Who followed the group is gone when the node is being closed.
-        drop(self.changes.blocking_send(change));
+        // A consumer that is dropped serves what is still in its queue, on whatever thread drops it: an assignment that
+        // came while the node closed is nobody's any more, and an asynchronous thread must not wait here.
+        if !self.retired.load(Ordering::Acquire) {
+            drop(self.changes.blocking_send(change));
+        }
     }
 
     fn partitions(&self, list: &TopicPartitionList) -> Vec<TopicPartition> {
