@@ -14,12 +14,13 @@
 //! - [`tenant`]: configuration, fair share of turns, quota.
 //! - [`privacy`]: erasure, tenant deletion, retention, verification, audit log, security signals.
 //! - [`leader`]: the background work that one node does for all.
-//! - [`metrics`]: what operators watch.
+//! - [`metrics`]: what operators watch; [`invariants`]: the promises that are checked while the engine runs.
 
 pub mod account;
 pub mod context;
 pub mod conversation;
 pub mod intake;
+pub mod invariants;
 pub mod leader;
 pub mod metrics;
 pub mod options;

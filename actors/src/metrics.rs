@@ -17,6 +17,8 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use crate::invariants::Invariant;
+
 /// A gauge of the consumed topics, whose labels are not looked up for every record.
 #[derive(Debug)]
 struct ByTopic {
@@ -130,6 +132,7 @@ pub struct Metrics {
     incidents: IntCounterVec,
     consents: IntCounterVec,
     withheld: IntCounterVec,
+    violations: IntCounterVec,
 }
 
 impl Metrics {
@@ -146,6 +149,10 @@ impl Metrics {
         };
         let gauges = |name: &str, help: &str| {
             let gauge = IntGaugeVec::new(Opts::new(name, help), &["topic"]).expect("the name is valid");
+            // Each series is there from the start, so that its first rise shows.
+            for topic in Topic::CONSUMED {
+                gauge.with_label_values(&[topic.as_str()]);
+            }
             registry.register(Box::new(gauge.clone())).expect("each name is registered once");
             gauge
         };
@@ -316,6 +323,30 @@ impl Metrics {
                 }
                 incidents
             },
+            violations: {
+                let violations = vec(
+                    "heddle_invariant_violations_total",
+                    "Violations of an invariant of the engine, each a defect of it.",
+                    "invariant",
+                );
+                for invariant in Invariant::ALL {
+                    violations.with_label_values(&[invariant.as_str()]);
+                }
+                violations
+            },
+        }
+    }
+
+    /// Counts and logs a violation of an invariant, unless it `holds`. `what` says where and of what.
+    pub fn check(&self, invariant: Invariant, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.violations.with_label_values(&[invariant.as_str()]).inc();
+            let what = what();
+            tracing::error!(
+                invariant = invariant.as_str(),
+                what,
+                "an invariant is violated: this is a defect of heddle"
+            );
         }
     }
 

@@ -37,6 +37,7 @@ use tokio::task::JoinHandle;
 
 use self::lag::Lag;
 use crate::context::Context;
+use crate::invariants::{Invariant, are_entities_bounded, are_permits_kept, is_in_order};
 use crate::metrics::{GaugeShare, Metrics};
 use crate::partition::agenda::{Agenda, Entry, Laned, Place, Wanted};
 use crate::partition::commit::{commit, read};
@@ -257,6 +258,8 @@ pub struct PartitionState<R: Resident> {
     work: Arc<Work>,
     /// Every record below it has been given to its resident.
     delivered: Offset,
+    /// The record delivered last.
+    last: Option<Offset>,
     /// Where the log ended when the partition was taken over.
     taken_over_at: Offset,
     /// The newest epoch of each partition whose owners publish into this one.
@@ -305,6 +308,7 @@ impl<R: Resident> Actor for Partition<R> {
             agenda: Agenda::new(options.agenda_window.get(), options.woken_per_tenant.get()),
             work,
             delivered: next,
+            last: None,
             barriers: Vec::new(),
             taken_over_at,
             publishers: HashMap::new(),
@@ -402,8 +406,17 @@ impl<R: Resident> Partition<R> {
         record: Record,
     ) -> Result<(), ActorProcessingErr> {
         let ports = &self.context.ports;
-        ports.metrics.in_work(R::TOPIC, 1);
-        state.work.records.fetch_add(1, Ordering::AcqRel);
+        let metrics = &ports.metrics;
+        metrics.in_work(R::TOPIC, 1);
+        let in_work = state.work.records.fetch_add(1, Ordering::AcqRel) + 1;
+        let permits = self.context.options.permits_per_partition.get();
+        metrics.check(Invariant::Bounds, are_permits_kept(in_work, permits), || {
+            format!("{in_work} records of {} are in work, {permits} may be", self.fence.partition)
+        });
+        metrics.check(Invariant::Order, is_in_order(state.last, record.offset), || {
+            format!("record {} of {} follows {:?}", record.offset, self.fence.partition, state.last)
+        });
+        state.last = Some(record.offset);
         let mut receipt = Receipt {
             maybe_again: record.offset < state.taken_over_at,
             delivered: ports.clock.elapsed(),
@@ -473,7 +486,9 @@ impl<R: Resident> Partition<R> {
                 let home = Home { fence: self.fence, idle: idle.clone(), partition: myself.clone() };
                 let actor = self.resident.spawn(key.clone(), home, myself.get_cell())?;
                 self.make_room(state, 1);
-                state.residents_reported.set(state.residents.len() + 1);
+                let entities = state.residents.len() + 1;
+                state.residents_reported.set(entities);
+                self.check_bounds(state, entities);
                 state.residents.get_or_insert_mut(key, || Inhabitant { actor, idle, given: 0, last: now })
             }
         };
@@ -483,6 +498,16 @@ impl<R: Resident> Partition<R> {
             return Err("a resident ended without being retired".into());
         }
         Ok(())
+    }
+
+    /// I9: entities in memory.
+    fn check_bounds(&self, state: &PartitionState<R>, entities: usize) {
+        let options = &self.context.options;
+        let (bound, permits) = (options.residents_per_partition.get(), options.permits_per_partition.get());
+        let is_bounded = are_entities_bounded(entities, bound, permits, state.agenda.in_work());
+        self.context.ports.metrics.check(Invariant::Bounds, is_bounded, || {
+            format!("{entities} entities of {} are in memory, {bound} may be idle", self.fence.partition)
+        });
     }
 
     /// Tells who asked that everything below its offset has been given out.

@@ -6,12 +6,15 @@
 //!
 //! `HEDDLE_SEEDS=1000` runs more seeds than the usual 200, `HEDDLE_SEED=42` replays one and prints it.
 
+mod checks;
 mod connector;
 mod provider;
 mod responder;
 mod world;
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::world::World;
 
@@ -23,7 +26,8 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
 }
 
-fn run(seed: u64) {
+/// Runs a seed, checks it, and returns what it left behind.
+fn run(seed: u64) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -31,8 +35,9 @@ fn run(seed: u64) {
         .expect("a runtime can be built");
     runtime.block_on(async {
         let world = World::new(seed);
-        world.run().await;
-    });
+        world.clone().run().await;
+        world.trace()
+    })
 }
 
 #[test]
@@ -42,8 +47,36 @@ fn every_seed_keeps_order_and_loses_and_doubles_nothing() {
         return;
     }
     let seeds = setting("HEDDLE_SEEDS").unwrap_or(SEEDS);
-    let failed: Vec<_> = (0..seeds)
-        .filter(|&seed| std::panic::catch_unwind(AssertUnwindSafe(|| run(seed))).is_err())
-        .collect();
+    let next = AtomicU64::new(0);
+    let failed = Mutex::new(Vec::new());
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                return;
+            }
+            if std::panic::catch_unwind(AssertUnwindSafe(|| run(seed))).is_err() {
+                failed.lock().unwrap().push(seed);
+            }
+        }
+    };
+    // A run has a thread to itself, and each core has one.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    let failed = failed.into_inner().unwrap();
     assert!(failed.is_empty(), "seeds {failed:?} of {seeds} failed; HEDDLE_SEED=N replays one");
+}
+
+/// A seed that fails has to fail again when it is replayed: nothing but the seed may decide a run.
+#[test]
+fn a_seed_runs_the_same_twice() {
+    for seed in [3, 17, 42, 99] {
+        let (first, second) = (run(seed), run(seed));
+        let differs = first.iter().zip(&second).position(|(first, second)| first != second);
+        if let Some(at) = differs {
+            panic!("seed {seed} runs differently from line {at} on:\n{}\n{}", first[at], second[at]);
+        }
+        assert_eq!(first.len(), second.len(), "seed {seed}");
+        assert!(first.len() > 50, "seed {seed}: a run that leaves nothing shows nothing");
+    }
 }

@@ -12,6 +12,7 @@ use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, Usage};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tokio::time::Instant;
 
 pub(crate) struct Repeats {
     outside: bool,
@@ -21,7 +22,8 @@ pub(crate) struct Repeats {
 
 struct Inner {
     rng: StdRng,
-    calls: BTreeMap<TurnId, u32>,
+    /// When each turn was asked about.
+    calls: BTreeMap<TurnId, Vec<Instant>>,
     /// Of a hundred answers and searches.
     fails: u32,
     /// Questions that came without what the documents say.
@@ -49,8 +51,8 @@ impl Repeats {
         self.with(|inner| inner.blind)
     }
 
-    /// How often each turn was asked about.
-    pub(crate) fn calls(&self) -> BTreeMap<TurnId, u32> {
+    /// When each turn was asked about.
+    pub(crate) fn calls(&self) -> BTreeMap<TurnId, Vec<Instant>> {
         self.with(|inner| inner.calls.clone())
     }
 }
@@ -67,7 +69,7 @@ impl Responder for Repeats {
 
     async fn answer(&self, question: Question) -> Result<Answer, ResponderError> {
         let (latency, dice) = self.with(|Inner { rng, calls, fails, blind }| {
-            *calls.entry(question.turn).or_default() += 1;
+            calls.entry(question.turn).or_default().push(Instant::now());
             *blind += u32::from(self.reads && question.passages.is_empty());
             let dice = rng.random_range(0..100);
             let latency = if self.outside { rng.random_range(0..800) } else { 0 };

@@ -141,5 +141,8 @@ async fn a_turn_costs_not_much_more_than_a_row() {
         heads / rows,
         turns / rows
     );
-    assert!(turns > rows / 20.0, "a turn of three rows costs more than twenty raw rows: {turns:.0} against {rows:.0}");
+    assert!(
+        turns > rows / 20.0,
+        "a turn of three rows costs more than twenty raw rows: {turns:.0} against {rows:.0}"
+    );
 }

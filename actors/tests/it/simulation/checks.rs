@@ -1,0 +1,259 @@
+//! Checks of a world that has come to rest: I1, I2, I3 and I5 over everything that left the engine.
+//!
+//! What a crash or an interrupted commit excuses is counted, and no more is excused than was counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+
+use heddle_actors::invariants::are_calls_allowed;
+use heddle_actors::tenant::quota;
+use heddle_schemas::id::{ContactId, TurnId};
+use heddle_schemas::ports::keys::Keys;
+use heddle_schemas::record::decode;
+use heddle_schemas::record::dlq::DeadLetter;
+use heddle_schemas::record::event::{Event, EventRecord};
+use heddle_schemas::time::Day;
+use heddle_schemas::topic::{Topic, TopicPartition};
+use heddle_schemas::zone::Month;
+
+use super::connector;
+use super::provider::Taken;
+use super::world::{Customer, FALLBACK, REPUBLISHED, World};
+
+/// The turns of each contact, with the number of messages that each answers.
+type Covered = BTreeMap<ContactId, BTreeMap<TurnId, u32>>;
+
+impl World {
+    /// Makes every check.
+    pub(super) async fn check_everything(&self) {
+        self.check().await;
+        self.check_dead_letters().await;
+        self.check_usage().await;
+        self.check_violations().await;
+    }
+
+    /// The engine's own checks of the same invariants, by its counters.
+    pub(super) async fn check_violations(&self) {
+        if let Some(node) = &*self.node.read().await {
+            let violations = node.sum("heddle_invariant_violations_total");
+            assert_eq!(
+                violations, 0.0,
+                "seed {}: the engine saw {violations} violations of its own",
+                self.seed
+            );
+        }
+    }
+
+    /// I5: each turn and each message is counted once, whoever has decided it and whatever died meanwhile.
+    async fn check_usage(&self) {
+        let node = self.node.read().await;
+        let ports = &node.as_ref().expect("the node runs").ports;
+        let (mut turns, mut messages) = (BTreeMap::new(), BTreeMap::new());
+        for partition in 0..self.disk.partitions(Topic::Events) {
+            for record in self.disk.records(TopicPartition { topic: Topic::Events, partition }) {
+                let record: EventRecord = decode(&record.value).expect("an event is readable");
+                if let Event::Turn { conversation, turn, .. } = record.event {
+                    let of_tenant: &mut BTreeSet<_> = turns.entry(record.tenant).or_default();
+                    of_tenant.insert((conversation.contact, turn));
+                }
+            }
+        }
+        for taken in self.provider.taken() {
+            *messages.entry(taken.account).or_insert(0) += 1;
+        }
+        for tenant in &self.tenants {
+            let (mut counted, mut said) = (0, 0);
+            // It all begins with a year, and the clock jumps back and forth.
+            let mut month: Month = "2025-12".parse().expect("it is a month");
+            for _ in 0..3 {
+                let usage = quota::usage(ports, tenant, month).await.expect("the store is calm");
+                (counted, said) = (counted + usage.total().turns, said + usage.total().messages);
+                month = month.next();
+            }
+            let turns = turns.get(&tenant.id).map_or(0, BTreeSet::len) as u64;
+            let messages = messages.get(tenant.channels[0].account.as_str()).copied().unwrap_or(0);
+            assert_eq!(counted, turns, "seed {}: I5: turns of {}", self.seed, tenant.id);
+            assert_eq!(said, messages, "seed {}: I5: messages of {}", self.seed, tenant.id);
+        }
+    }
+
+    async fn check(&self) {
+        let taken = self.provider.taken();
+        self.check_once(&taken);
+        let covered = self.covered().await;
+        for customer in &self.customers {
+            self.check_customer(customer, &taken, &covered);
+        }
+        self.check_calls();
+    }
+
+    /// I2: what cannot be taken in is in dlq with the reason, nothing else is, and nothing of it in the clear.
+    async fn check_dead_letters(&self) {
+        let seed = self.seed;
+        let keys = self.keys(&self.node.read().await.as_ref().expect("the node runs").store);
+        let mut wrong = self.wrong.lock().expect("no test panics while holding it").clone();
+        let (mut seen, mut repeated) = (BTreeSet::new(), 0);
+        for partition in 0..self.disk.partitions(Topic::Dlq) {
+            for record in self.disk.records(TopicPartition { topic: Topic::Dlq, partition }) {
+                for shown in [&record.key, &record.value] {
+                    let shown = String::from_utf8_lossy(shown);
+                    assert!(!shown.contains(connector::SECRET), "seed {seed}: I4: {shown}");
+                }
+                let letter: DeadLetter = decode(&record.value).expect("a dead letter is readable");
+                let place = (letter.from, letter.offset);
+                // A crash or an interrupted commit may dead-letter it twice, never differently.
+                let Some(expected) = wrong.get(&place) else {
+                    panic!("seed {seed}: {letter:?} was given up");
+                };
+                repeated += u32::from(!seen.insert(place));
+                assert_eq!((letter.reason, letter.bytes), (expected.reason, expected.bytes), "seed {seed}");
+                assert_eq!(letter.tenant, expected.tenant, "seed {seed}: {letter:?}");
+                let (Some(tenant), Some(sealed)) = (&letter.tenant, &letter.original) else {
+                    assert_eq!(letter.original, None, "seed {seed}: nobody's key could end it");
+                    continue;
+                };
+                let day = Day(sealed.key_number().expect("a sealed text names its key"));
+                let cipher = keys.log(tenant, day).await.expect("a tenant has its keys");
+                let opened = cipher.open(&DeadLetter::aad(letter.from, letter.offset), sealed);
+                let originals = self.disk.records(letter.from);
+                let original = originals.iter().find(|record| record.offset == letter.offset);
+                assert_eq!(opened.ok().map(Into::into), original.map(|it| it.value.clone()), "seed {seed}");
+            }
+        }
+        self.assert_excused(repeated, false, "dead letters").await;
+        wrong.retain(|place, _| !seen.contains(place));
+        assert!(wrong.is_empty(), "seed {seed}: I2: lost without a word: {wrong:?}");
+    }
+
+    /// Which turns the events tell of, and how many messages each answers. An interrupted commit may
+    /// tell of a turn twice, never differently.
+    async fn covered(&self) -> Covered {
+        let (mut covered, mut repeated) = (Covered::new(), 0);
+        for partition in 0..self.disk.partitions(Topic::Events) {
+            for record in self.disk.records(TopicPartition { topic: Topic::Events, partition }) {
+                let record: EventRecord = decode(&record.value).expect("an event is readable");
+                let Event::Turn { conversation, turn, messages, .. } = record.event else { continue };
+                let before = covered.entry(conversation.contact).or_default().insert(turn, messages);
+                assert!(before.is_none_or(|before| before == messages), "seed {}: I3: {turn}", self.seed);
+                repeated += u32::from(before.is_some());
+            }
+        }
+        self.assert_excused(repeated, true, "turns in topic events").await;
+        covered
+    }
+
+    /// What was published again was published by a commit that was interrupted, or by a node that did so on purpose and
+    /// counted it: no more than there were.
+    async fn assert_excused(&self, repeated: u32, on_purpose: bool, what: &str) {
+        let mut excused = self.interrupted.load(Ordering::Relaxed);
+        if on_purpose {
+            let node = self.node.read().await;
+            let running = node.as_ref().map_or(0.0, |node| node.sum(REPUBLISHED)) as u32;
+            excused += self.republished.load(Ordering::Relaxed) + running;
+        }
+        assert!(
+            repeated <= excused,
+            "seed {}: I3: {repeated} {what} twice, {excused} are excused",
+            self.seed
+        );
+    }
+
+    /// I3: the provider took no message twice.
+    fn check_once(&self, taken: &[Taken]) {
+        let mut count = BTreeMap::new();
+        for message in taken {
+            *count.entry(message.id).or_insert(0) += 1;
+        }
+        for (id, times) in count {
+            assert_eq!(times, 1, "seed {}: I3: {id} was taken {times} times", self.seed);
+        }
+    }
+
+    /// I1 and I2: every text is answered once, in the order it was said.
+    fn check_customer(&self, customer: &Customer, taken: &[Taken], covered: &Covered) {
+        let spoken = customer.spoken.lock().expect("no test panics while holding it");
+        let account = self.tenants[customer.tenant].channels[0].account.as_str();
+        let addresses = customer.addresses.lock().expect("no test panics while holding it");
+        let ids: Vec<_> =
+            addresses.iter().flat_map(|address| [&address.user_id, &address.phone]).flatten().collect();
+        let replies: Vec<_> = taken
+            .iter()
+            .filter(|message| message.account == account)
+            .filter(|message| ids.contains(&&message.to))
+            .collect();
+        let said: Vec<_> = replies
+            .iter()
+            .filter(|reply| reply.text != FALLBACK)
+            .flat_map(|reply| reply.text.split('|').map(str::to_owned))
+            .collect();
+        let mut position = 0;
+        for text in &said {
+            let found = spoken.texts[position..].iter().position(|spoken| spoken == text);
+            let Some(found) = found else {
+                panic!(
+                    "seed {}: I1/I3: {said:?} answers {:?} out of order or twice",
+                    self.seed, spoken.texts
+                );
+            };
+            position += found + 1;
+        }
+        let contacts: BTreeSet<_> = replies.iter().map(|reply| reply.id.contact).collect();
+        assert!(contacts.len() <= 1, "seed {}: one customer became {} contacts", self.seed, contacts.len());
+        // Each turn sends one message, and says how many it answers.
+        let turns: Vec<_> = contacts.iter().flat_map(|contact| &covered[contact]).collect();
+        let answered: u32 = turns.iter().map(|(_, messages)| **messages).sum();
+        let asked = spoken.texts.len() + spoken.textless;
+        assert_eq!(answered as usize, asked, "seed {}: I2: messages that turns answer", self.seed);
+        assert_eq!(replies.len(), turns.len(), "seed {}: I2/I3: a reply for each turn", self.seed);
+        // What the model failed at, or what had no text, got the fallback: each text that is not answered is covered by
+        // a turn that said so.
+        let of_fallback = |reply: &&&Taken| reply.text == FALLBACK;
+        let covered_by =
+            |reply: &&Taken| covered[&reply.id.contact].get(&reply.id.turn).copied().unwrap_or(0);
+        let excused = replies.iter().filter(of_fallback).map(covered_by).sum::<u32>() as usize;
+        let unanswered = spoken.texts.len() - said.len();
+        assert!(
+            unanswered <= excused && excused <= unanswered + spoken.textless,
+            "seed {}: I2: {unanswered} of {:?} not answered, fallbacks cover {excused}: {said:?}",
+            self.seed,
+            spoken.texts
+        );
+    }
+
+    /// I3: the model was called once for a turn, and once more only where a crash fell between the two calls.
+    fn check_calls(&self) {
+        let crashes = self.crashes.lock().expect("no test panics while holding it");
+        for (turn, calls) in self.responder.calls().iter().filter(|_| self.outside) {
+            let (first, last) = (calls[0], calls[calls.len() - 1]);
+            let interruptions = crashes.iter().filter(|crash| first <= **crash && **crash <= last).count();
+            let (calls, interruptions) = (calls.len() as u32, interruptions as u32);
+            assert!(
+                are_calls_allowed(calls, interruptions),
+                "seed {}: I3: {calls} calls for turn {turn} with {interruptions} crashes in between",
+                self.seed
+            );
+        }
+        assert_eq!(self.responder.blind(), 0, "seed {}: asked without what the documents say", self.seed);
+    }
+
+    /// Everything that a run leaves behind, in an order that does not depend on it: a seed decides all of it.
+    pub(super) fn trace(&self) -> Vec<String> {
+        let mut trace = Vec::new();
+        for topic in Topic::ALL {
+            for partition in 0..self.disk.partitions(topic) {
+                let partition = TopicPartition { topic, partition };
+                for record in self.disk.records(partition) {
+                    trace.push(format!("{partition} {} {:?} {:?}", record.offset, record.key, record.value));
+                }
+            }
+        }
+        for taken in self.provider.taken() {
+            trace.push(format!("taken {taken:?}"));
+        }
+        for (turn, calls) in self.responder.calls() {
+            trace.push(format!("asked {turn} {}", calls.len()));
+        }
+        trace.extend(self.rows().into_iter().map(|(key, value)| format!("row {key:?} {value:?}")));
+        trace
+    }
+}
