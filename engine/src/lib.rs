@@ -10,7 +10,6 @@
 //! - [`dead_letters`]: what could not be processed, listed, shown and replayed.
 //! - [`http`]: webhooks, admin API, console, metrics, health.
 //! - [`metrics`], [`telemetry`]: what the process tells of itself.
-//! - [`simulator`]: a provider and its customers, for the demo, tests and load.
 
 pub mod administration;
 pub mod cli;
@@ -24,7 +23,6 @@ pub mod node;
 pub mod region;
 pub mod rotation;
 pub mod service;
-pub mod simulator;
 pub mod stores;
 pub mod telemetry;
 pub mod usage;

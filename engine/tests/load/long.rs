@@ -11,7 +11,6 @@ use heddle_connectors::clock::SystemClock;
 use heddle_connectors::memory::ScriptedResponder;
 use heddle_connectors::memory::responder::Response;
 use heddle_engine::node::{Node, shut_down};
-use heddle_engine::simulator::graph::{self, GraphApi};
 use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::id::{ChannelKind, ConversationId, MessageKey};
 use heddle_schemas::ports::channel::{Act, ChannelEvent, ReceivedMessage};
@@ -26,6 +25,7 @@ use heddle_schemas::sealed::Secret;
 use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::topic::{Topic, TopicPartition};
+use heddle_simulator::graph::{self, GraphApi};
 
 use crate::on_services;
 

@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_connectors::clock::SystemClock;
-use heddle_engine::simulator::customers::{self, Customers, Question};
-use heddle_engine::simulator::graph::GraphApi;
-use heddle_engine::simulator::webhooks::{self, Webhooks};
 use heddle_schemas::id::AccountId;
+use heddle_simulator::customers::{self, Customers, Question};
+use heddle_simulator::graph::GraphApi;
+use heddle_simulator::webhooks::{self, Webhooks};
 use process::Node;
 use serde_json::Value;
 use stage::Stage;
