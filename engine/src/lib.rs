@@ -10,6 +10,9 @@
 //! - [`dead_letters`]: what could not be processed, listed, shown and replayed.
 //! - [`http`]: webhooks, admin API, console, metrics, health.
 //! - [`metrics`], [`telemetry`]: what the process tells of itself.
+//!
+//! Crates of their own beside it: `heddle-simulator` (a provider, its customers, a provider of language models),
+//! `heddle-load` and `heddle-demo`, what the commands of these names do. None of them knows the engine.
 
 pub mod administration;
 pub mod cli;
