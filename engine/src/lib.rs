@@ -10,7 +10,9 @@
 //! - [`dead_letters`]: what could not be processed, listed, shown and replayed.
 //! - [`http`]: webhooks, admin API, console, metrics, health.
 //! - [`metrics`], [`telemetry`]: what the process tells of itself.
-//! - [`simulator`]: a provider and its customers, for the demo, tests and load.
+//!
+//! Crates of their own beside it: `heddle-simulator` (a provider, its customers, a provider of language models),
+//! `heddle-load` and `heddle-demo`, what the commands of these names do. None of them knows the engine.
 
 pub mod administration;
 pub mod cli;
@@ -24,7 +26,6 @@ pub mod node;
 pub mod region;
 pub mod rotation;
 pub mod service;
-pub mod simulator;
 pub mod stores;
 pub mod telemetry;
 pub mod usage;

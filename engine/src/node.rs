@@ -187,7 +187,7 @@ impl Node {
         Administration::new(tenants, ports, keys, files, letters, proving)
     }
 
-    /// Starts the actors. Webhooks are not taken in before [`heddle_actors::intake::webhook::IntakeGate::set_open`].
+    /// Starts the actors. Webhooks are not taken in before [`heddle_actors::intake::gate::IntakeGate::set_open`].
     ///
     /// # Errors
     /// When the tenants cannot be read, such as under a wrong master key.

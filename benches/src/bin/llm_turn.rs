@@ -20,10 +20,10 @@ use heddle_benches::cluster::Servers;
 use heddle_benches::turn::waiting::{Model, Waiting, WaitingTurns};
 use heddle_connectors::clock::SystemClock;
 use heddle_connectors::embedded::{self, Embedded};
-use heddle_engine::simulator::llm::{LlmApi, Options};
 use heddle_schemas::config::{LogLevel, Telemetry};
 use heddle_schemas::ports::log::Log;
 use heddle_schemas::ports::state::State;
+use heddle_simulator::llm::{LlmApi, Options};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 

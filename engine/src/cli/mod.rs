@@ -7,8 +7,8 @@
 //! # Layout
 //! - [`output`]: the one place that prints.
 //! - [`admin`]: where commands find a node: its admin API, or the folder when no process has it open.
-//! - One file a command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`contact`], [`keys`], [`audit`], [`dlq`], [`extract`];
-//!   [`demo`] and [`load`] are folders.
+//! - One file a command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`contact`], [`keys`], [`audit`], [`dlq`], [`extract`],
+//!   [`demo`], [`load`]; `operator` lends the last two the admin API.
 
 pub mod admin;
 pub mod audit;
@@ -21,6 +21,7 @@ pub mod extract;
 pub mod kb;
 pub mod keys;
 pub mod load;
+mod operator;
 pub mod output;
 pub mod schema;
 pub mod serve;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use heddle_engine::simulator::fault::Faults;
-use heddle_engine::simulator::graph;
 use heddle_schemas::id::AccountId;
 use heddle_schemas::sealed::Secret;
+use heddle_simulator::fault::Faults;
+use heddle_simulator::graph;
 
 /// A tenant and the secrets of its accounts, each made of `word`.
 pub(crate) struct Stage {

@@ -9,7 +9,6 @@ use heddle_actors::conversation::head::Head;
 use heddle_actors::conversation::thread::{EntrySaid, Row, Thread};
 use heddle_connectors::clock::SystemClock;
 use heddle_engine::node::{Node, shut_down};
-use heddle_engine::simulator::graph::{self, GraphApi};
 use heddle_memory::ScriptedResponder;
 use heddle_memory::responder::Response;
 use heddle_schemas::content::{Address, Content, Context};
@@ -26,6 +25,7 @@ use heddle_schemas::sealed::Secret;
 use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::topic::{Topic, TopicPartition};
+use heddle_simulator::graph::{self, GraphApi};
 
 struct Site {
     node: Node,

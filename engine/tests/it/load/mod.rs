@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use heddle_connectors::clock::SystemClock;
 use heddle_engine::cli::admin::{Admin, Where};
-use heddle_engine::cli::load::{Load, Options, Pace, Report, Until, Way};
 use heddle_engine::configuration;
 use heddle_engine::service::Service;
+use heddle_load::{Load, Options, Pace, Report, Until, Way};
 use heddle_schemas::config::Config;
 
 /// A serving node of its own folder.
@@ -44,7 +44,8 @@ impl Site {
 
 async fn load(config: &Config, url: &str, options: Options) -> Report {
     let admin = Admin::find(config.clone(), &Where::at(url)).await.unwrap();
-    let load = Load::prepare(&admin, url, options, Arc::new(SystemClock)).await.unwrap();
+    let load = Load::start(url, options, Arc::new(SystemClock)).await.unwrap();
+    load.prepare(&admin).await.unwrap();
     Arc::new(load).run().await.unwrap()
 }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use heddle_connectors::clock::SystemClock;
 use heddle_engine::service::Service;
-use heddle_engine::simulator::graph::{self, GraphApi};
 use heddle_schemas::config::Config;
 use heddle_schemas::id::{AccountKey, TenantId};
 use heddle_schemas::ports::clock::Clock as _;
@@ -17,6 +16,7 @@ use heddle_schemas::record::{V, decode, encode, log_aad};
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::topic::{Topic, TopicPartition, tenant_partition};
+use heddle_simulator::graph::{self, GraphApi};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_connectors::clock::SystemClock;
-use heddle_engine::simulator::graph::{self, GraphApi};
-use heddle_engine::simulator::ledger::Taken;
 use heddle_schemas::id::AccountId;
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::topic::Topic;
+use heddle_simulator::graph::{self, GraphApi};
+use heddle_simulator::ledger::Taken;
 use serde_json::{Value, json};
 
 use crate::serving::site::{Site, seconds, webhook};

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_connectors::clock::SystemClock;
-use heddle_engine::simulator::graph::{self, GraphApi};
 use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::id::{ConversationId, MessageKey};
 use heddle_schemas::ports::log::NewRecord;
@@ -15,6 +14,7 @@ use heddle_schemas::record::inbound::{ActKind, CustomerAct, InboundEvent, Inboun
 use heddle_schemas::record::{V, encode, log_aad};
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::topic::{Topic, TopicPartition, inbound_partition};
+use heddle_simulator::graph::{self, GraphApi};
 use serde_json::{Value, json};
 
 use crate::serving::site::Site;

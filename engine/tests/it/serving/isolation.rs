@@ -11,7 +11,6 @@ use axum::extract::State;
 use axum::{Json, Router, routing::post};
 use heddle_connectors::clock::SystemClock;
 use heddle_engine::http::openapi;
-use heddle_engine::simulator::graph::{self, GraphApi};
 use heddle_schemas::id::{ContactId, TenantId};
 use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::ports::keys::{Cipher, KeysError, Missing};
@@ -19,6 +18,7 @@ use heddle_schemas::ports::state::Walk;
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::table::{Key, Table};
 use heddle_schemas::topic::Topic;
+use heddle_simulator::graph::{self, GraphApi};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 

@@ -6,8 +6,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Json, Router, routing::post};
 use heddle_connectors::clock::SystemClock;
-use heddle_engine::simulator::graph::{self, GraphApi};
 use heddle_schemas::sealed::Secret;
+use heddle_simulator::graph::{self, GraphApi};
 use serde_json::{Value, json};
 
 use crate::serving::conversations::{said, taken, text};

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_connectors::clock::SystemClock;
-use heddle_engine::simulator::customers::{self, Customers, Question};
-use heddle_engine::simulator::graph::GraphApi;
-use heddle_engine::simulator::webhooks::{self, Webhooks};
 use heddle_schemas::id::AccountId;
 use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::topic::Topic;
+use heddle_simulator::customers::{self, Customers, Question};
+use heddle_simulator::graph::GraphApi;
+use heddle_simulator::webhooks::{self, Webhooks};
 use rustix::process::Signal;
 
 use crate::process::Running;

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use heddle_connectors::clock::SystemClock;
 use heddle_engine::service::Service;
-use heddle_engine::simulator::graph::{self, GraphApi};
 use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::sealed::Secret;
+use heddle_simulator::graph::{self, GraphApi};
 use serde_json::{Value, json};
 
 use heddle_connectors_testing::services::Services;

@@ -17,10 +17,10 @@ use std::time::Duration;
 use crate::process::Node;
 use crate::stage::Stage;
 use heddle_connectors::clock::SystemClock;
-use heddle_engine::simulator::customers::{self, Customers, Question};
-use heddle_engine::simulator::graph::GraphApi;
-use heddle_engine::simulator::webhooks::{self, Webhooks};
 use heddle_schemas::id::AccountId;
+use heddle_simulator::customers::{self, Customers, Question};
+use heddle_simulator::graph::GraphApi;
+use heddle_simulator::webhooks::{self, Webhooks};
 use rand::RngExt;
 
 /// Kills of an ordinary run.

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_connectors::clock::SystemClock;
-use heddle_engine::simulator::customers::{self, Customers, Question};
-use heddle_engine::simulator::graph::GraphApi;
-use heddle_engine::simulator::llm::{Faults, Limits, LlmApi, Options};
-use heddle_engine::simulator::webhooks::{self, Webhooks};
 use heddle_schemas::id::AccountId;
 use heddle_schemas::ports::clock::Clock as _;
+use heddle_simulator::customers::{self, Customers, Question};
+use heddle_simulator::graph::GraphApi;
+use heddle_simulator::llm::{Faults, Limits, LlmApi, Options};
+use heddle_simulator::webhooks::{self, Webhooks};
 use rand::RngExt;
 
 use crate::process::Node;

@@ -10,10 +10,10 @@ use crate::process::Node;
 use crate::stage::Stage;
 use heddle_connectors::clock::SystemClock;
 use heddle_connectors_testing::vault::Transit;
-use heddle_engine::simulator::customers::{self, Customers, Question};
-use heddle_engine::simulator::graph::GraphApi;
-use heddle_engine::simulator::webhooks::{self, Webhooks};
 use heddle_schemas::id::AccountId;
+use heddle_simulator::customers::{self, Customers, Question};
+use heddle_simulator::graph::GraphApi;
+use heddle_simulator::webhooks::{self, Webhooks};
 use serde_json::Value;
 
 const WORD: &str = "zanzibar";

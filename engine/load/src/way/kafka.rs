@@ -1,0 +1,64 @@
+//! Way in by records of topic ingress, as a connector publishes them.
+
+use futures::future::join_all;
+use heddle_connectors::kafka::{Connection, Publisher};
+use heddle_schemas::content::{Content, Context};
+use heddle_schemas::id::ChannelKind;
+use heddle_schemas::ports::log::StoreError;
+use heddle_schemas::record::ingress::{IngressEvent, IngressRecord, Label, Phone, Sender};
+use heddle_schemas::record::{V, encode};
+
+use crate::Error;
+use crate::cast::Cast;
+use crate::observed::Answer;
+use crate::options::Options;
+use crate::parcel::{Letter, Parcel};
+
+/// A connector's producer.
+pub(crate) struct Kafka {
+    publisher: Publisher,
+}
+
+impl Kafka {
+    /// To the brokers of this connection; topics' names begin with `prefix`.
+    pub(super) fn new(connection: &Connection, prefix: &str, options: &Options) -> Result<Self, Error> {
+        let publisher = Publisher::new(connection, prefix, options.timeout)
+            .map_err(|error| Error::Producer(error.into()))?;
+        Ok(Self { publisher })
+    }
+
+    pub(super) async fn send(&self, parcel: &Parcel) -> Result<Answer, Answer> {
+        let published = parcel.letters.iter().map(|letter| async {
+            let phone = Cast::phone(letter.sent.conversation);
+            self.publisher.publish(&phone, &record(parcel.tenant, letter, &phone)).await
+        });
+        match join_all(published).await.into_iter().collect() {
+            Ok(()) => Ok("confirmed".into()),
+            Err(StoreError::Full { .. }) => Err("the producer's buffer is full".into()),
+            Err(_) => Err("not confirmed".into()),
+        }
+    }
+}
+
+/// The record that a connector would write of it.
+fn record(tenant: u32, letter: &Letter, phone: &str) -> Vec<u8> {
+    let label = |text: String| Label::new(text).expect("it is short and not empty");
+    encode(&IngressRecord {
+        v: V,
+        tenant: Cast::tenant_id(tenant),
+        channel: ChannelKind::Whatsapp,
+        account: Cast::account(tenant),
+        message_id: label(letter.id.clone()),
+        at: letter.written_at,
+        from: Some(Sender {
+            phone: Phone::new(format!("+{phone}")),
+            name: Some(label(letter.name())),
+            ..Sender::default()
+        }),
+        event: IngressEvent::Message {
+            content: Content::Text { body: Cast::question(letter.sent.thing()) },
+            context: Context::default(),
+        },
+    })
+    .into()
+}

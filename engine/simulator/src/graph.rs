@@ -1,0 +1,434 @@
+//! The simulated Graph API: `POST /{version}/{phone_number_id}/messages`.
+//!
+//! It checks what Graph checks (token, shape, limits where they are switched on), takes the message
+//! and only then answers, or breaks off as the injected faults say. What was taken stays in the
+//! ledger. Error bodies are those of
+//! <https://developers.facebook.com/documentation/business-messaging/whatsapp/support/error-codes>.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use futures::stream;
+use heddle_schemas::id::AccountId;
+use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::sealed::Secret;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::dice::Dice;
+use crate::fault::{Fate, Faults};
+use crate::ledger::{Ledger, Taken};
+use crate::limits::{Limits, Over, Pace};
+use crate::wamid;
+use crate::{Error, serve};
+
+/// The longest text, in characters.
+const MAX_TEXT: usize = 4096;
+/// The longest `biz_opaque_callback_data`, in characters.
+const MAX_CALLBACK: usize = 512;
+
+/// How the API behaves.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to listen; port 0 takes a free one. Default `127.0.0.1:0`.
+    pub listen: SocketAddr,
+    /// The numbers there are, with the token that each takes.
+    pub numbers: HashMap<AccountId, Secret>,
+    /// The limits; `None` (the default) sets none.
+    pub limits: Option<Limits>,
+    /// What goes wrong. Default: nothing.
+    pub faults: Faults,
+    /// Whether what was taken is kept (the default). A long run under load would only fill memory with
+    /// it: then hooks see each message once, and the API tells counts alone.
+    pub keeps_taken: bool,
+    /// Seed of every random choice.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            numbers: HashMap::new(),
+            limits: None,
+            faults: Faults::default(),
+            keeps_taken: true,
+            seed: 0,
+        }
+    }
+}
+
+/// What has come to the API.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Requests of any kind.
+    pub requests: u64,
+    /// Messages taken, answered or not.
+    pub taken: u64,
+    /// Requests refused, by Graph's error code; injected errors too.
+    pub refused: BTreeMap<i64, u64>,
+    /// Requests whose connection was closed without an answer.
+    pub dropped: u64,
+    /// Requests that hung first.
+    pub hung: u64,
+}
+
+type Hook = Box<dyn Fn(&Arc<Taken>) + Send + Sync>;
+
+/// The running API. Clones share it; when the last one is gone it takes no more connections.
+#[derive(Clone)]
+pub struct GraphApi {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    _stop: Arc<watch::Sender<()>>,
+}
+
+struct Shared {
+    clock: Arc<dyn Clock>,
+    dice: Dice,
+    limits: Option<Limits>,
+    state: Mutex<Inner>,
+}
+
+struct Inner {
+    numbers: HashMap<AccountId, Number>,
+    faults: Faults,
+    pace: Pace,
+    ledger: Ledger,
+    counts: Counts,
+    hooks: Vec<Arc<Hook>>,
+}
+
+struct Number {
+    token: Secret,
+    revoked: bool,
+}
+
+impl GraphApi {
+    /// Starts to listen.
+    ///
+    /// # Errors
+    /// [`Error::Listen`].
+    pub async fn start(options: Options, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let listen_error = |source| Error::Listen { address: options.listen, source };
+        let listener = TcpListener::bind(options.listen).await.map_err(listen_error)?;
+        let address = listener.local_addr().map_err(listen_error)?;
+        let numbers = options.numbers.into_iter();
+        let numbers = numbers.map(|(id, token)| (id, Number { token, revoked: false })).collect();
+        let shared = Arc::new(Shared {
+            clock,
+            dice: Dice::new(options.seed, 1),
+            limits: options.limits,
+            state: Mutex::new(Inner {
+                numbers,
+                faults: options.faults,
+                pace: Pace::default(),
+                ledger: Ledger::new(options.keeps_taken),
+                counts: Counts::default(),
+                hooks: Vec::new(),
+            }),
+        });
+        let app = Router::new()
+            .route("/{version}/{phone_number_id}/messages", post(messages))
+            .with_state(shared.clone());
+        Ok(Self { address, shared, _stop: serve(listener, app) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What a channel account takes as `api_base`.
+    #[must_use]
+    pub fn api_base(&self) -> String {
+        format!("http://{}/v21.0", self.address)
+    }
+
+    /// Replaces what goes wrong from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.shared.inner().faults = faults;
+    }
+
+    /// Revokes the number's token (error 190), or makes it valid again.
+    pub fn set_revoked(&self, account: &AccountId, revoked: bool) {
+        if let Some(number) = self.shared.inner().numbers.get_mut(account) {
+            number.revoked = revoked;
+        }
+    }
+
+    /// Counts a message that a customer sent to the number: its limit is of in and out together.
+    pub fn count_in(&self, account: &AccountId) {
+        let now = self.shared.clock.elapsed();
+        self.shared.inner().pace.count_in(account, now);
+    }
+
+    /// Calls `hook` with each message taken from now on, before its sender gets the answer. It must
+    /// not block, nor call this API.
+    pub fn on_taken(&self, hook: impl Fn(&Arc<Taken>) + Send + Sync + 'static) {
+        self.shared.inner().hooks.push(Arc::new(Box::new(hook)));
+    }
+
+    /// Everything taken, in order.
+    #[must_use]
+    pub fn taken(&self) -> Vec<Arc<Taken>> {
+        self.shared.inner().ledger.all()
+    }
+
+    /// How many messages were taken.
+    #[must_use]
+    pub fn taken_count(&self) -> usize {
+        self.shared.inner().ledger.len()
+    }
+
+    /// What was taken for one person, in order.
+    #[must_use]
+    pub fn taken_for(&self, recipient: &str) -> Vec<Arc<Taken>> {
+        self.shared.inner().ledger.to(recipient)
+    }
+
+    /// How often each `biz_opaque_callback_data` was taken: once is right.
+    #[must_use]
+    pub fn times_taken(&self) -> HashMap<String, u32> {
+        self.shared.inner().ledger.times()
+    }
+
+    /// What has come so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.shared.inner().counts.clone()
+    }
+}
+
+/// What is sent; what is of another type is as good as absent.
+#[derive(Deserialize)]
+struct Request {
+    messaging_product: Option<String>,
+    to: Option<String>,
+    recipient: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    text: Option<Text>,
+    biz_opaque_callback_data: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Text {
+    body: String,
+}
+
+/// A message that may be taken.
+struct Message {
+    account: AccountId,
+    to: String,
+    text: String,
+    callback: Option<String>,
+}
+
+/// A Graph error.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    status: u16,
+    code: i64,
+    message: &'static str,
+}
+
+const fn refusal(status: u16, code: i64, message: &'static str) -> Refusal {
+    Refusal { status, code, message }
+}
+
+async fn messages(
+    State(shared): State<Arc<Shared>>,
+    Path((_version, number)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    match shared.judge(&number, &headers, &body) {
+        Ok((message, fate, latency)) => shared.perform(message, fate, latency).await,
+        Err(refusal) => shared.refuse(refusal),
+    }
+}
+
+impl Shared {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the request is good, and what becomes of it.
+    fn judge(
+        &self,
+        number: &str,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<(Message, Fate, Duration), Refusal> {
+        let now = self.clock.elapsed();
+        let mut inner = self.inner();
+        inner.counts.requests += 1;
+        let account = inner.authorized(number, headers)?;
+        let message = readable(account, body)?;
+        if let Some(limits) = &self.limits {
+            inner.pace.admit(limits, &message.account, &message.to, now).map_err(|over| match over {
+                Over::Number => refusal(429, 130_429, "(#130429) Rate limit hit"),
+                Over::Pair => refusal(
+                    429,
+                    131_056,
+                    "(#131056) (Business Account, Consumer Account) pair rate limit hit",
+                ),
+            })?;
+        }
+        let fate = inner.faults.fate(self.dice.unit());
+        Ok((message, fate, self.dice.within(&inner.faults.latency)))
+    }
+
+    async fn perform(&self, message: Message, fate: Fate, latency: Duration) -> Response {
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+        match fate {
+            Fate::Answer => answer(&self.take(message)),
+            Fate::ServerError => self.refuse(refusal(500, 131_000, "(#131000) Something went wrong")),
+            Fate::RateLimited => {
+                let wait = self.inner().faults.retry_after.as_secs();
+                let mut response = self.refuse(refusal(429, 130_429, "(#130429) Rate limit hit"));
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait));
+                response
+            }
+            Fate::TakenThenDropped => {
+                self.take(message);
+                self.drop_connection()
+            }
+            Fate::Dropped => self.drop_connection(),
+            Fate::HangTaken => {
+                self.take(message);
+                self.hang().await
+            }
+            Fate::HangUntaken => self.hang().await,
+        }
+    }
+
+    fn take(&self, message: Message) -> Arc<Taken> {
+        let taken = Taken {
+            order: 0,
+            wamid: wamid::new(&message.to, wamid::From::Business, &self.dice),
+            account: message.account,
+            to: message.to,
+            text: message.text,
+            outbound: message.callback.as_deref().and_then(|id| id.parse().ok()),
+            callback: message.callback,
+            at: self.clock.elapsed(),
+        };
+        let (taken, hooks) = {
+            let mut inner = self.inner();
+            inner.counts.taken += 1;
+            (inner.ledger.take(taken), inner.hooks.clone())
+        };
+        hooks.iter().for_each(|hook| hook(&taken));
+        taken
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Response {
+        *self.inner().counts.refused.entry(refusal.code).or_default() += 1;
+        let body = json!({ "error": {
+            "message": refusal.message,
+            "type": "OAuthException",
+            "code": refusal.code,
+            "error_data": { "messaging_product": "whatsapp", "details": refusal.message },
+            "fbtrace_id": hex::encode(self.dice.bytes::<8>()),
+        } });
+        let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+    }
+
+    async fn hang(&self) -> Response {
+        let long = {
+            let mut inner = self.inner();
+            inner.counts.hung += 1;
+            inner.faults.hang_for
+        };
+        tokio::time::sleep(long).await;
+        self.drop_connection()
+    }
+
+    /// A body that fails before it has begun: the server closes the connection in the middle of the
+    /// answer, if not before it.
+    fn drop_connection(&self) -> Response {
+        self.inner().counts.dropped += 1;
+        let broken = stream::once(async { Err::<Bytes, _>(io::Error::from(io::ErrorKind::ConnectionReset)) });
+        ([(CONTENT_LENGTH, "200")], Body::from_stream(broken)).into_response()
+    }
+}
+
+impl Inner {
+    fn authorized(&self, number: &str, headers: &HeaderMap) -> Result<AccountId, Refusal> {
+        let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = token.and_then(|value| value.strip_prefix("Bearer "));
+        let account = number.parse::<AccountId>().ok();
+        let known = account.as_ref().and_then(|account| self.numbers.get(account));
+        match (account, known, token) {
+            (Some(account), Some(known), Some(token)) if !known.revoked && token == known.token.expose() => {
+                Ok(account)
+            }
+            (_, None, Some(_)) => Err(refusal(
+                400,
+                100,
+                "Unsupported post request. The object does not exist or lacks permissions",
+            )),
+            _ => Err(refusal(401, 190, "Error validating access token")),
+        }
+    }
+}
+
+/// The message of a well-formed request.
+fn readable(account: AccountId, body: &[u8]) -> Result<Message, Refusal> {
+    let request: Request = serde_json::from_slice(body)
+        .map_err(|_| refusal(400, 100, "(#100) The parameters are no valid JSON"))?;
+    if request.messaging_product.as_deref() != Some("whatsapp") {
+        return Err(refusal(400, 100, "(#100) The parameter messaging_product is required"));
+    }
+    // `to` wins where both are given.
+    let to = request.to.or(request.recipient).filter(|to| !to.is_empty());
+    let to = to.ok_or(refusal(400, 100, "(#100) The parameter to is required"))?;
+    let text = match (request.kind.as_deref(), request.text) {
+        (Some("text") | None, Some(text)) if !text.body.is_empty() => text.body,
+        _ => return Err(refusal(400, 100, "(#100) The parameter text['body'] is required")),
+    };
+    if text.chars().count() > MAX_TEXT {
+        return Err(refusal(400, 100, "(#100) Param text['body'] must be at most 4096 characters long"));
+    }
+    let callback = request.biz_opaque_callback_data;
+    if callback.as_ref().is_some_and(|data| data.chars().count() > MAX_CALLBACK) {
+        return Err(refusal(
+            400,
+            100,
+            "(#100) Param biz_opaque_callback_data must be at most 512 characters long",
+        ));
+    }
+    Ok(Message { account, to, text, callback })
+}
+
+fn answer(taken: &Taken) -> Response {
+    // The answer to a send by scoped id holds no `wa_id`.
+    let contact = match taken.is_to_phone() {
+        true => json!({ "input": taken.to, "wa_id": taken.to }),
+        false => json!({ "input": taken.to, "user_id": taken.to }),
+    };
+    let body = json!({
+        "messaging_product": "whatsapp",
+        "contacts": [contact],
+        "messages": [{ "id": taken.wamid }],
+    });
+    ([(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}

@@ -1,0 +1,129 @@
+//! `heddle demo`: the main job, shown. An engine over a data folder of its own plays the scenario of the crate
+//! `heddle-demo`. It ends by itself, and well only if the summary's checks hold.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use heddle_connectors::clock::SystemClock;
+use heddle_demo::{Demo, Engine, EngineCounts, Options, Show};
+use heddle_schemas::config::Config;
+use heddle_schemas::topic::{Topic, TopicPartition};
+
+use super::Failure;
+use super::admin::{Admin, Where};
+use super::output::Output;
+use crate::service::Service;
+
+/// How the demo is played.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// How many customers write at once.
+    #[arg(long, default_value = "12")]
+    customers: NonZeroUsize,
+    /// How many questions each asks.
+    #[arg(long, default_value = "4")]
+    questions: NonZeroUsize,
+    /// Decides who asks what, and what is sent twice.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Leave it running when the customers have gone, until it is interrupted.
+    #[arg(long)]
+    keep: bool,
+    /// Where the engine keeps its data; without it a folder that goes with the demo.
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+    /// Where the engine listens.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+}
+
+/// Plays the demo.
+///
+/// # Errors
+/// When something cannot be started, or a check of the summary does not hold.
+pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
+    // Dropped last: the folder goes when everything in it is closed.
+    let folder = match &arguments.data_dir {
+        Some(folder) => Folder::Kept(folder.clone()),
+        None => Folder::Passing(tempfile::Builder::new().prefix("heddle-demo-").tempdir()?),
+    };
+    let config = configured(config, &arguments, &folder);
+    let Arguments { customers, questions, seed, .. } = arguments;
+    let demo = Demo::start(Options { customers, questions, seed }, Arc::new(SystemClock)).await?;
+    let service = Service::start(config.clone()).await?;
+    let target = format!("http://{}", service.address);
+    let admin = Admin::find(config, &Where::at(&target)).await?;
+    demo.prepare(&admin).await?;
+    admin.close().await;
+    output.say(&format!(
+        "heddle demo: engine at {target}, simulated Graph API at {}, {customers} customers, {questions} questions each\n",
+        demo.graph_api()
+    ));
+    let played = demo.play(&target, &service, show(output)).await?;
+    output.result(&played.summary, || played.summary.to_string());
+    if arguments.keep {
+        output.say(&format!(
+            "\nStill running: console at {target}/ , metrics at {target}/metrics . Ctrl-C ends it."
+        ));
+        // Where no signal can be waited for, it ends now.
+        drop(tokio::signal::ctrl_c().await);
+    }
+    service.stop().await;
+    drop(folder);
+    match played.summary.broken() {
+        0 => Ok(()),
+        broken => Err(Failure::Failed(anyhow::anyhow!("{broken} of the demo's checks do not hold"))),
+    }
+}
+
+enum Folder {
+    Kept(PathBuf),
+    Passing(tempfile::TempDir),
+}
+
+fn configured(config: Config, arguments: &Arguments, folder: &Folder) -> Config {
+    let data_dir = match folder {
+        Folder::Kept(folder) => folder.clone(),
+        Folder::Passing(folder) => folder.path().to_owned(),
+    };
+    let http = heddle_schemas::config::Http { listen: arguments.listen, ..config.http.clone() };
+    Config { data_dir, http, ..config }
+}
+
+fn show(output: &Output) -> Show {
+    let mut lines = Output::new(output.is_json());
+    Show { colours: output.is_terminal(), bar: !output.is_json(), say: Box::new(move |line| lines.say(line)) }
+}
+
+impl Engine for Service {
+    async fn counts(&self) -> EngineCounts {
+        let (node, metrics) = (&self.node, &self.node.ports.metrics);
+        EngineCounts {
+            duplicates: metrics.duplicates(),
+            turns: metrics.turns(),
+            unknown_sends: metrics.unknown_total(),
+            dead_letters: dead_letters(self).await,
+            unsettled: node.unsettled(Topic::Inbound).await + node.unsettled(Topic::Outbound).await,
+        }
+    }
+}
+
+async fn dead_letters(service: &Service) -> u64 {
+    let log = &service.node.ports.log;
+    let mut letters = 0u64;
+    for partition in 0..log.partitions(Topic::Dlq) {
+        let end = log.end(TopicPartition { topic: Topic::Dlq, partition }).await;
+        // A partition that cannot be read may hold any number.
+        letters = letters.saturating_add(end.unwrap_or(u64::MAX));
+    }
+    letters
+}
+
+impl From<heddle_simulator::Error> for Failure {
+    fn from(error: heddle_simulator::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}

@@ -1,0 +1,200 @@
+//! `heddle load`: the command line of the crate `heddle-load`.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use heddle_connectors::clock::SystemClock;
+use heddle_connectors::kafka::Connection;
+use heddle_load::{Error, Load, Options, Pace, Screen, Until, Way};
+use heddle_schemas::config::{Config, LogKind};
+
+use super::Failure;
+use super::admin::{Admin, Where};
+use super::output::Output;
+use crate::configuration;
+
+/// What `--json` prints, for `--help`; [`heddle_load::Report`] says it in full.
+const FIELDS: &str = "\
+With --json one object:
+  rate_per_second, in_flight                what was asked for; the other is null
+  way, tenants, conversations, skew, batch, settle_ms, per_number_per_second, seed
+  send_seconds, bodies, messages_sent       the sending
+  messages_accepted, accepted_per_second    a 200, or Kafka's confirmation: each is owed a reply
+  messages_refused, messages_unsent         not accepted; due but not sent in time, and in no percentile
+  replied, replied_per_second               messages whose reply came
+  lost, doubled, out_of_order               broken promises: exit code 1
+  wrong, strangers, unowed                  replies to nothing asked, to nobody here, to what was not accepted
+  accept_latency_ms, reply_latency_ms       count, mean, p50, p99, p99_9, max; from when it was due
+  answers                                   bodies by what became of them, such as a webhook's status
+  graph_refused                             calls the simulated API refused, by error code
+  cautions                                  what limits the meaning of the numbers";
+
+/// How a node is loaded.
+#[derive(Debug, Args)]
+#[command(after_long_help = FIELDS)]
+pub struct Arguments {
+    #[command(flatten)]
+    place: Where,
+    #[command(flatten)]
+    pace: PaceArguments,
+    /// How long messages are sent, such as 30s or 5m. Default 30s.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "messages")]
+    duration: Option<Duration>,
+    /// How many messages are sent.
+    #[arg(long, value_name = "N")]
+    messages: Option<NonZeroU64>,
+    /// How many tenants, with one WhatsApp number each.
+    #[arg(long, value_name = "N", default_value = "20")]
+    tenants: NonZeroU32,
+    /// How many conversations, spread over the tenants.
+    #[arg(long, value_name = "M", default_value = "10000")]
+    conversations: NonZeroU32,
+    /// The exponent of Zipf's law by which conversations are chosen; 0: all alike.
+    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    skew: f64,
+    /// Messages in one webhook, or published at once.
+    #[arg(long, value_name = "K", default_value = "1")]
+    batch: NonZeroU32,
+    /// The tenants' settle delay; above 0 one turn may answer several messages.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "0ms")]
+    settle: Duration,
+    /// The limit of each number: messages a second, in and out together.
+    #[arg(long, value_name = "N", default_value = "1000")]
+    per_number: NonZeroU32,
+    /// Let the simulated API refuse what is over the limits of a number and of a pair.
+    #[arg(long)]
+    enforce_limits: bool,
+    /// Where the simulated API listens; the engine must reach it there.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    graph_listen: SocketAddr,
+    /// Where webhooks go, several of them in turn. Default: the node whose admin API is used.
+    #[arg(long = "webhooks", value_name = "URL")]
+    webhooks: Vec<String>,
+    /// Publish into topic ingress instead, as a connector does; brokers are those of log.brokers.
+    #[arg(long, conflicts_with = "webhooks")]
+    kafka: bool,
+    /// Webhooks, or records published together, under way at once.
+    #[arg(long, value_name = "N", default_value = "256")]
+    connections: NonZeroU32,
+    /// How long the answer to a webhook, or Kafka's confirmation, may take.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10s")]
+    timeout: Duration,
+    /// How long a reply is waited for: at the end, and by each customer of --max.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30s")]
+    wait: Duration,
+    /// Decides secrets and choices.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// One of the two loops.
+#[derive(Debug, Args)]
+struct PaceArguments {
+    /// Messages a second, however the engine does.
+    #[arg(long, value_name = "N", required_unless_present = "max")]
+    rate: Option<NonZeroU32>,
+    /// As fast as it goes: customers ask, wait for the reply and ask again.
+    #[arg(long, conflicts_with = "rate")]
+    max: bool,
+    /// With --max: how many customers.
+    #[arg(long, value_name = "N", default_value = "64", conflicts_with = "rate")]
+    in_flight: NonZeroU32,
+}
+
+impl Arguments {
+    fn options(&self, config: &Config) -> Result<Options, Failure> {
+        let way = match (self.kafka, config.log.kind) {
+            (false, _) => Way::Webhooks { nodes: self.webhooks.clone() },
+            (true, LogKind::Kafka) => {
+                let kafka = configuration::kafka(config);
+                let connection = Connection { node: "load".into(), ..kafka.connection };
+                Way::Kafka { connection, prefix: kafka.prefix }
+            }
+            (true, LogKind::Embedded) => {
+                return Err(Failure::Usage(anyhow::anyhow!(
+                    "--kafka needs the brokers: name a configuration with log.kind = \"kafka\" by --config"
+                )));
+            }
+        };
+        let PaceArguments { rate, in_flight, .. } = self.pace;
+        let until = match (self.messages, self.duration) {
+            (Some(messages), _) => Until::Messages(messages),
+            (None, Some(duration)) => Until::Duration(duration),
+            (None, None) => Options::default().until,
+        };
+        Ok(Options {
+            pace: rate.map_or(Pace::Max { in_flight }, Pace::Rate),
+            until,
+            tenants: self.tenants,
+            conversations: self.conversations,
+            skew: self.skew,
+            batch: self.batch,
+            settle: self.settle,
+            per_number: self.per_number,
+            enforce_limits: self.enforce_limits,
+            graph_listen: self.graph_listen,
+            way,
+            connections: self.connections,
+            timeout: self.timeout,
+            wait: self.wait,
+            seed: self.seed,
+        })
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        if error.is_usage() { Self::Usage(error.into()) } else { Self::Failed(error.into()) }
+    }
+}
+
+/// Loads a node.
+///
+/// # Errors
+/// When nobody answers there, or something was lost, doubled or misordered.
+pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
+    let options = arguments.options(&config)?;
+    // A folder that no process has open cannot be loaded, so it is not looked for.
+    let base = arguments.place.url.unwrap_or_else(|| format!("http://{}", config.http.listen));
+    let admin = Admin::find(config, &Where::at(&base)).await?;
+    let load = Arc::new(Load::start(&base, options, Arc::new(SystemClock)).await?);
+    load.prepare(&admin).await?;
+    admin.close().await;
+    output.say(&format!("heddle load: node {base}, simulated Graph API at {}", load.graph_api()));
+    for caution in load.cautions() {
+        output.say(&format!("  note: {caution}"));
+    }
+    let stopping = tokio::spawn({
+        let load = load.clone();
+        async move {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                load.stop();
+            }
+        }
+    });
+    let screen = Screen::start(load.clone(), !output.is_json());
+    let report = load.run().await;
+    screen.stop();
+    stopping.abort();
+    let report = report?;
+    output.result(&report, || report.to_string());
+    output.say(&format!(
+        "The tenants load-0001 to load-{:04} stay in the node, since none can be deleted yet; another run uses them again.",
+        load.options().tenants
+    ));
+    match report.is_clean() {
+        true => Ok(()),
+        false if report.messages_accepted == 0 => {
+            Err(Failure::Failed(anyhow::anyhow!("nothing was accepted")))
+        }
+        false => Err(Failure::Failed(anyhow::anyhow!(
+            "{} messages lost, {} doubled, {} out of order",
+            report.lost,
+            report.doubled,
+            report.out_of_order
+        ))),
+    }
+}
