@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use heddle_schemas::ports::state::{Batch, State, StoreError};
 use heddle_schemas::record::event::IncidentKind;
+use heddle_schemas::table::{Key, Written};
 use heddle_schemas::time::Seldom;
 
 use crate::metrics::Metrics;
@@ -27,6 +28,10 @@ pub async fn commit(
     build: impl Fn(bool) -> Batch,
 ) -> Result<(), StoreError> {
     let batch = build(false);
+    debug_assert!(
+        batch.writes.iter().chain(&batch.after).all(|write| is_in_batches(&write.key)),
+        "a row that is written on a condition is in a batch"
+    );
     if let Some((one, other)) = batch.mixes() {
         metrics.sighted(IncidentKind::CrossTenant, true);
         let detail =
@@ -38,6 +43,15 @@ pub async fn commit(
         // Rare, and in a box, so that who waits for the first attempt holds no more than that.
         Err(error) if error.is_transient() => Box::pin(commit_again(state, metrics, build, error)).await,
         done => done,
+    }
+}
+
+/// Returns whether a row is written in batches, as its table says.
+fn is_in_batches(key: &Key) -> bool {
+    match key.table().descriptor().written {
+        Written::Fenced | Written::Unfenced => true,
+        Written::Versioned => !key.row().is_empty(),
+        Written::Conditional => false,
     }
 }
 
