@@ -13,6 +13,7 @@ use heddle_schemas::table::{ContactErasure, Descriptor, Key, Partition, Table, W
 
 use super::{Conversation, ConversationState, Fault};
 use crate::partition::commit::read;
+use crate::partition::pages::Pages;
 use crate::partition::publish;
 use crate::partition::{PartitionMessage, Receipt};
 use crate::privacy::erasure;
@@ -72,9 +73,9 @@ impl Conversation {
                 continue;
             }
             removed += match table.descriptor().written {
-                Written::Conditional => self.remove_conditional(&partition).await?,
+                Written::Conditional => self.remove_conditional(partition).await?,
                 Written::Fenced | Written::Unfenced | Written::Versioned => {
-                    self.remove_fenced(&partition).await?
+                    self.remove_fenced(partition).await?
                 }
             };
         }
@@ -90,40 +91,31 @@ impl Conversation {
     }
 
     /// Removes the rows of a partition in batches under the conversation's fence.
-    async fn remove_fenced(&self, partition: &Partition) -> Result<u64, Fault> {
-        let ports = &self.context.ports;
-        let scan = Scan::first(partition.clone(), PAGE);
+    async fn remove_fenced(&self, partition: Partition) -> Result<u64, Fault> {
+        let mut pages = Pages::new(&self.context.ports, Scan::first(partition, PAGE));
         let mut removed = 0;
-        loop {
-            let page = read(&ports.metrics, || ports.state.scan(&scan)).await?;
+        while let Some(page) = pages.next().await? {
             removed += page.len() as u64;
-            let full = page.len() == PAGE;
             let writes = page.into_iter().map(|(key, _)| Write::delete(key)).collect::<Vec<_>>();
             if !writes.is_empty() {
                 self.commit(Batch { writes, ..Batch::default() }).await?;
             }
-            if !full {
-                return Ok(removed);
-            }
         }
+        Ok(removed)
     }
 
     /// Removes the rows of a partition one by one: what is written on a condition is removed on one.
-    async fn remove_conditional(&self, partition: &Partition) -> Result<u64, StoreError> {
+    async fn remove_conditional(&self, partition: Partition) -> Result<u64, StoreError> {
         let ports = &self.context.ports;
-        let scan = Scan::first(partition.clone(), PAGE);
+        let mut pages = Pages::new(ports, Scan::first(partition, PAGE));
         let mut removed = 0;
-        loop {
-            let page = read(&ports.metrics, || ports.state.scan(&scan)).await?;
-            let full = page.len() == PAGE;
+        while let Some(page) = pages.next().await? {
             for (key, stored) in page {
                 ports.state.compare_and_set(&key, Some(stored), None, None).await?;
                 removed += 1;
             }
-            if !full {
-                return Ok(removed);
-            }
         }
+        Ok(removed)
     }
 
     /// Whether a report is about a message to somebody who has been forgotten since.

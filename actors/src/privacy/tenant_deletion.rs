@@ -36,6 +36,7 @@ use heddle_schemas::time::Timestamp;
 use heddle_schemas::zone::Month;
 
 use crate::partition::commit::read;
+use crate::partition::pages::Pages;
 use crate::partition::publish;
 use crate::ports::Ports;
 use crate::privacy::audit_log::{AuditError, AuditLog};
@@ -134,19 +135,17 @@ pub async fn list(ports: &Ports) -> Result<Vec<Removal>, StoreError> {
 }
 
 async fn all(ports: &Ports, kind: u8) -> Result<Vec<(Key, Bytes)>, StoreError> {
-    let mut rows = Vec::new();
-    let mut scan = Scan {
+    let scan = Scan {
         from: vec![kind].into(),
         to: Some(vec![kind + 1].into()),
         ..Scan::first(Partition::removals(), PAGE)
     };
-    loop {
-        let page = read(&ports.metrics, || ports.state.scan(&scan)).await?;
-        let next = scan.next(&page);
+    let mut pages = Pages::new(ports, scan);
+    let mut rows = Vec::new();
+    while let Some(page) = pages.next().await? {
         rows.extend(page);
-        let Some(next) = next else { return Ok(rows) };
-        scan = next;
     }
+    Ok(rows)
 }
 
 /// The row of a deletion that is durable by the row that says it is open.
