@@ -13,7 +13,8 @@
 //! - [`topic`]: topics, partitions, offsets, and which partition a conversation or an account lives in.
 //! - [`money`]: amounts and prices.
 //! - [`ledger`]: which offsets of a partition are done.
-//! - [`table`]: the tables of the state store and the keys of their rows.
+//! - [`table`]: the tables of the state store, their descriptors, and the keys of their rows.
+//! - [`retry`]: pauses between attempts.
 //! - [`sealed`]: ciphertext as it is stored, and secrets that never print.
 //! - [`tenant`], [`config`]: what an operator writes. [`retention`]: how long a tenant's data is kept.
 //! - [`audit`]: the audit log's entries, and how they are chained and verified.
@@ -39,6 +40,7 @@ pub mod promise;
 pub mod record;
 pub mod removal;
 pub mod retention;
+pub mod retry;
 pub mod sealed;
 pub mod table;
 pub mod tenant;

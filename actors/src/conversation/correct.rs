@@ -19,7 +19,7 @@ use super::head::Corrected;
 use super::thread::EntrySaid;
 
 /// The columns of a head that are sealed under the contact's key.
-pub(super) const ADDRESS: &str = "address";
+pub(crate) const ADDRESS: &str = "address";
 pub(crate) const CORRECTED: &str = "corrected";
 
 pub(super) fn seal<T: serde::Serialize>(

@@ -17,6 +17,7 @@ use super::thread::{EntrySaid, Thread, ThreadError};
 use super::{Delivery, correct};
 use crate::conversation::tools::journal;
 use crate::partition::commit::read;
+pub use crate::partition::pages::Page;
 use crate::ports::Ports;
 
 /// Rows that are read at once.
@@ -73,15 +74,6 @@ pub struct Waiting {
     pub to: Address,
     /// What it says.
     pub content: Content,
-}
-
-/// Some of what there is, and what to go on behind, where there may be more.
-#[derive(Debug)]
-pub struct Page<T> {
-    /// In order.
-    pub items: Vec<T>,
-    /// The last row that was read.
-    pub after: Option<Key>,
 }
 
 /// A conversation that is being read.
@@ -147,7 +139,7 @@ impl Reading {
         ports: &Ports,
         after: Option<&Key>,
     ) -> Result<Page<Delivered>, ThreadError> {
-        page(ports, Partition::deliveries(&self.id), after, |key, stored| {
+        Page::read(ports, Scan::first(Partition::deliveries(&self.id), PAGE), after, |key, stored| {
             let outbound = OutboundId::from_row(key.row());
             let delivery = serde_json::from_slice(stored).ok();
             match (outbound, delivery) {
@@ -163,7 +155,7 @@ impl Reading {
     /// # Errors
     /// [`ThreadError`].
     pub async fn tools(&self, ports: &Ports, after: Option<&Key>) -> Result<Page<Called>, ThreadError> {
-        page(ports, Partition::tools(&self.id), after, |key, stored| {
+        Page::read(ports, Scan::first(Partition::tools(&self.id), PAGE), after, |key, stored| {
             let (turn, step) = journal::opened(self.thread.cipher(), key, stored)?;
             Ok(Some(Called { turn, step }))
         })
@@ -176,8 +168,8 @@ impl Reading {
     /// # Errors
     /// [`ThreadError`].
     pub async fn waiting(&self, ports: &Ports, after: Option<&Key>) -> Result<Page<Waiting>, ThreadError> {
-        let account = Partition::backlog(&self.id.account());
-        let found = page(ports, account, after, |_, stored| {
+        let account = Scan::first(Partition::backlog(&self.id.account()), PAGE);
+        let found = Page::read(ports, account, after, |_, stored| -> Result<_, ThreadError> {
             let record = decode::<OutboundRecord>(stored).ok();
             Ok(record.filter(|record| record.conversation == self.id))
         })
@@ -194,26 +186,6 @@ impl Reading {
         }
         Ok(Page { items, after: found.after })
     }
-}
-
-async fn page<T>(
-    ports: &Ports,
-    partition: Partition,
-    after: Option<&Key>,
-    open: impl Fn(&Key, &[u8]) -> Result<Option<T>, ThreadError>,
-) -> Result<Page<T>, ThreadError> {
-    let scan = Scan::first(partition, PAGE);
-    let scan = match after {
-        Some(row) => scan.behind(row),
-        None => scan,
-    };
-    let rows = read(&ports.metrics, || ports.state.scan(&scan)).await?;
-    let mut items = Vec::new();
-    for (key, stored) in &rows {
-        items.extend(open(key, stored)?);
-    }
-    let full = rows.len() == PAGE;
-    Ok(Page { items, after: rows.into_iter().last().map(|(key, _)| key).filter(|_| full) })
 }
 
 fn corrupt(what: &str, error: serde_json::Error) -> StoreError {

@@ -4,16 +4,16 @@
 //! after a crash it finds the key destroyed and goes on with the rows. What comes later begins anew, under another key,
 //! which remembers the time of the erasure: what the channel stamped before it is refused.
 
-use heddle_schemas::id::ConversationId;
 use heddle_schemas::ports::keys::{KeysError, Missing};
 use heddle_schemas::ports::state::{Batch, Scan, StoreError, Write};
 use heddle_schemas::record::V;
 use heddle_schemas::record::inbound::{DeliveryReport, Forget};
 use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
-use heddle_schemas::table::{Key, Partition};
+use heddle_schemas::table::{ContactErasure, Descriptor, Key, Partition, Table, Written};
 
 use super::{Conversation, ConversationState, Fault};
 use crate::partition::commit::read;
+use crate::partition::pages::Pages;
 use crate::partition::publish;
 use crate::partition::{PartitionMessage, Receipt};
 use crate::privacy::erasure;
@@ -39,7 +39,7 @@ impl Conversation {
         }
         ports.keys.erase_contact(&self.id.tenant, self.id.contact, forget.at).await?;
         self.drop_turn(state);
-        let rows = self.remove_rows().await?;
+        let rows = self.remove_rows(|table| table.contact_erasure == ContactErasure::Removed).await?;
         let now = ports.clock.now();
         let command =
             OutboundRecord { v: V, conversation: self.id.clone(), at: now, command: OutboundCommand::Forget };
@@ -61,30 +61,26 @@ impl Conversation {
         state.loaded = None;
     }
 
-    /// Removes every row of the conversation, and returns how many.
-    pub(super) async fn remove_rows(&self) -> Result<u64, Fault> {
+    /// Removes the conversation's rows in every table that `goes`, and returns how many there were.
+    pub(super) async fn remove_rows(&self, goes: impl Fn(&Descriptor) -> bool) -> Result<u64, Fault> {
         let ports = &self.context.ports;
         let head = Key::head(&self.id);
         let stored = read(&ports.metrics, || ports.state.get(&head)).await?;
         let mut removed = 0;
-        for partition in rows_of(&self.id) {
-            let scan = Scan::first(partition, PAGE);
-            loop {
-                let page = read(&ports.metrics, || ports.state.scan(&scan)).await?;
-                removed += page.len() as u64;
-                let full = page.len() == PAGE;
-                let writes = page.into_iter().map(|(key, _)| Write::delete(key)).collect::<Vec<_>>();
-                if !writes.is_empty() {
-                    self.commit(Batch { writes, ..Batch::default() }).await?;
-                }
-                if !full {
-                    break;
-                }
+        for partition in Partition::of_conversation(&self.id) {
+            let table = partition.table();
+            if table == Table::Head || !goes(table.descriptor()) {
+                continue;
             }
+            removed += match table.descriptor().written {
+                Written::Conditional => self.remove_conditional(partition).await?,
+                Written::Fenced | Written::Unfenced | Written::Versioned => {
+                    self.remove_fenced(partition).await?
+                }
+            };
         }
-        removed += self.remove_claims().await?;
         // The head last: it names the row of the agenda.
-        if let Some(stored) = stored {
+        if let Some(stored) = stored.filter(|_| goes(Table::Head.descriptor())) {
             let agenda = serde_json::from_slice::<super::Head>(&stored).ok().and_then(|head| head.agenda);
             let writes = agenda.map(|due| Write::delete(self.agenda(due)));
             let writes = writes.into_iter().chain([Write::delete(head)]).collect::<Vec<_>>();
@@ -94,22 +90,32 @@ impl Conversation {
         Ok(removed)
     }
 
-    /// Claims are written on a condition, and so they are removed.
-    async fn remove_claims(&self) -> Result<u64, StoreError> {
-        let ports = &self.context.ports;
+    /// Removes the rows of a partition in batches under the conversation's fence.
+    async fn remove_fenced(&self, partition: Partition) -> Result<u64, Fault> {
+        let mut pages = Pages::new(&self.context.ports, Scan::first(partition, PAGE));
         let mut removed = 0;
-        loop {
-            let scan = Scan::first(Partition::claims(&self.id), PAGE);
-            let page = read(&ports.metrics, || ports.state.scan(&scan)).await?;
-            let full = page.len() == PAGE;
+        while let Some(page) = pages.next().await? {
+            removed += page.len() as u64;
+            let writes = page.into_iter().map(|(key, _)| Write::delete(key)).collect::<Vec<_>>();
+            if !writes.is_empty() {
+                self.commit(Batch { writes, ..Batch::default() }).await?;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes the rows of a partition one by one: what is written on a condition is removed on one.
+    async fn remove_conditional(&self, partition: Partition) -> Result<u64, StoreError> {
+        let ports = &self.context.ports;
+        let mut pages = Pages::new(ports, Scan::first(partition, PAGE));
+        let mut removed = 0;
+        while let Some(page) = pages.next().await? {
             for (key, stored) in page {
                 ports.state.compare_and_set(&key, Some(stored), None, None).await?;
                 removed += 1;
             }
-            if !full {
-                return Ok(removed);
-            }
         }
+        Ok(removed)
     }
 
     /// Whether a report is about a message to somebody who has been forgotten since.
@@ -121,9 +127,4 @@ impl Conversation {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// What a conversation keeps beside its head and its claims.
-fn rows_of(id: &ConversationId) -> [Partition; 4] {
-    [Partition::history(id), Partition::markers(id), Partition::deliveries(id), Partition::tools(id)]
 }

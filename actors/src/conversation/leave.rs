@@ -32,7 +32,7 @@ impl Conversation {
         }
         if record.event == InboundEvent::Leave {
             self.drop_turn(state);
-            self.remove_rows().await?;
+            self.remove_rows(|table| table.tenant_deletion.removes()).await?;
             return Ok(self.commit(Batch { consumed: vec![receipt.consumed()], ..Batch::default() }).await?);
         }
         self.refuse(receipt).await

@@ -26,7 +26,7 @@ use crate::tenant::quota::ChunkOf;
 use crate::tenant::quota::amounts::Totals;
 
 /// The column of a history row.
-pub(crate) const COLUMN: &str = "entries";
+pub(crate) const COLUMN: &str = heddle_schemas::table::HISTORY_COLUMN;
 
 /// What one commit added.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

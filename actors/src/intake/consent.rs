@@ -4,11 +4,13 @@
 //! meanwhile, and taking the same in again changes nothing ([`heddle_schemas::consent`]). What is said is durable
 //! when [`record`] returns. [`standing`] asks the store, never a cache: an opt-out holds from the next send on.
 
+use bytes::Bytes;
 use heddle_schemas::consent::{Category, Consent, ContactRecord, Evidence, How, Says, Standing};
 use heddle_schemas::id::{ContactId, MessageKey, TenantId};
 use heddle_schemas::ports::keys::{KeysError, TenantCipher, aad};
 use heddle_schemas::ports::log::NewRecord;
-use heddle_schemas::ports::state::{State, StoreError, Swap};
+use heddle_schemas::ports::state::{State, StoreError};
+use heddle_schemas::ports::update::{Change, Impatient, update};
 use heddle_schemas::record::event::{Event, EventRecord};
 use heddle_schemas::record::{V, encode};
 use heddle_schemas::table::Key;
@@ -53,28 +55,21 @@ pub async fn record(
     let text = text.as_ref().map(|text| cipher.seal(&place, text.as_bytes()));
     let known_at = Some(ports.clock.now());
     let evidence = Evidence { at: *at, how: *how, key: *key, text, known_at };
-    let mut found = ports.state.get(&row).await?;
-    let merged = loop {
-        let before = match &found {
-            Some(stored) => parse(stored)?,
-            None => ContactRecord::new(),
-        };
+    let (merged, is_new) = update(&*ports.state, &row, Impatient, |found| {
+        let before = record_of(found)?;
         let mut merged = before.clone();
         for category in categories {
             merged.merge(*category, Consent::of(*says, evidence.clone()));
         }
-        if merged == before {
-            break merged;
-        }
-        let value = Some(encode(&merged));
-        match ports.state.compare_and_set(&row, found, value, None).await? {
-            Swap::Done => {
-                ports.metrics.consent(*says, *how);
-                break merged;
-            }
-            Swap::Found(other) => found = other,
-        }
-    };
+        Ok::<_, StoreError>(match merged == before {
+            true => Change::Keep((merged, false)),
+            false => Change::put(encode(&merged), (merged, true)),
+        })
+    })
+    .await?;
+    if is_new {
+        ports.metrics.consent(*says, *how);
+    }
     let latest = |category: &&Category| {
         let consent = merged.consents.get(category);
         let kept = consent.and_then(|consent| match says {
@@ -131,22 +126,18 @@ async fn change_restriction(
     ports: &Ports,
     tenant: &TenantId,
     contact: ContactId,
-    change: impl Fn(Option<Timestamp>) -> Option<Timestamp>,
+    change: impl Fn(Option<Timestamp>) -> Option<Timestamp> + Send + Sync,
 ) -> Result<bool, StoreError> {
-    let row = Key::contact(tenant, contact);
-    let mut found = ports.state.get(&row).await?;
-    loop {
-        let mut changed = found.as_deref().map_or_else(|| Ok(ContactRecord::new()), parse)?;
+    update(&*ports.state, &Key::contact(tenant, contact), Impatient, |found| {
+        let mut changed = record_of(found)?;
         let restricted_at = change(changed.restricted_at);
         if changed.restricted_at == restricted_at {
-            return Ok(false);
+            return Ok(Change::Keep(false));
         }
         changed.restricted_at = restricted_at;
-        match ports.state.compare_and_set(&row, found, Some(encode(&changed)), None).await? {
-            Swap::Done => return Ok(true),
-            Swap::Found(other) => found = other,
-        }
-    }
+        Ok(Change::put(encode(&changed), true))
+    })
+    .await
 }
 
 /// What holds for a purpose. A store that does not answer is waited for: nothing is sent on a guess. A record that
@@ -180,8 +171,7 @@ pub async fn load(
     tenant: &TenantId,
     contact: ContactId,
 ) -> Result<ContactRecord, StoreError> {
-    let stored = state.get(&Key::contact(tenant, contact)).await?;
-    stored.as_deref().map_or_else(|| Ok(ContactRecord::new()), parse)
+    record_of(state.get(&Key::contact(tenant, contact)).await?.as_ref())
 }
 
 /// The words of a piece of evidence.
@@ -197,6 +187,10 @@ pub fn words(
     let place = aad(&Key::contact(tenant, contact), &Evidence::column(evidence.key));
     let open = |sealed| Ok(String::from_utf8_lossy(&cipher.open(&place, sealed)?).into_owned());
     evidence.text.as_ref().map(open).transpose()
+}
+
+fn record_of(stored: Option<&Bytes>) -> Result<ContactRecord, StoreError> {
+    stored.map_or_else(|| Ok(ContactRecord::new()), |stored| parse(stored))
 }
 
 fn parse(stored: &[u8]) -> Result<ContactRecord, StoreError> {

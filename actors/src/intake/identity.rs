@@ -15,6 +15,7 @@ use heddle_schemas::content::Address;
 use heddle_schemas::id::{ChannelKind, ContactId, MessageKey, TenantId};
 use heddle_schemas::ports::keys::{KeysError, TenantCipher};
 use heddle_schemas::ports::state::{StoreError, Swap};
+use heddle_schemas::ports::update::{Change, Impatient, update};
 use heddle_schemas::table::Key;
 use lru::LruCache;
 
@@ -124,14 +125,14 @@ impl Identity {
             // The notice may come after the first message from the new number: the history stays with
             // the contact that was there first.
             let key = Key::alias(tenant, alias);
-            let mut expected = self.ports.state.get(&key).await?;
             let value = Bytes::copy_from_slice(&contact.to_bytes());
-            while expected.as_ref() != Some(&value) {
-                match self.ports.state.compare_and_set(&key, expected, Some(value.clone()), None).await? {
-                    Swap::Done => break,
-                    Swap::Found(now) => expected = now,
-                }
-            }
+            update(&*self.ports.state, &key, Impatient, |found| {
+                Ok::<_, StoreError>(match found == Some(&value) {
+                    true => Change::Keep(()),
+                    false => Change::put(value.clone(), ()),
+                })
+            })
+            .await?;
             self.remember(tenant, alias, contact);
         }
         Ok(contact)

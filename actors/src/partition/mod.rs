@@ -12,8 +12,11 @@ pub mod agenda;
 pub mod commit;
 mod fetch;
 pub(crate) mod lag;
+pub mod pages;
 pub mod publish;
+pub(crate) mod retry;
 pub mod ttl_update;
+pub(crate) mod update;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -6,6 +6,7 @@
 //! head is published in topic events after that, where no write to the state store reaches it; a log that does
 //! not answer fails no entry, since the next head stands for this one too.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,15 +18,15 @@ use heddle_schemas::ports::keys::{KeysError, TenantCipher};
 use heddle_schemas::ports::state::{Scan, StoreError, Swap};
 use heddle_schemas::record::V;
 use heddle_schemas::record::event::{Event, EventRecord};
+use heddle_schemas::retry::RetryPolicy;
 use heddle_schemas::table::{Key, Partition};
 
 use crate::partition::publish;
 use crate::ports::Ports;
 
-/// How often an append is tried while the store does not answer; a lost race does not count.
-const ATTEMPTS: u32 = 5;
-/// The first pause after a failure; each further one is twice as long.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Policy of appends while the store does not answer; a lost race does not count.
+const RETRIES: RetryPolicy =
+    RetryPolicy::limited(Duration::from_millis(50), Duration::from_millis(400), NonZeroU32::new(5).unwrap());
 /// Rows of one scan.
 const ROWS: usize = 500;
 
@@ -152,22 +153,16 @@ impl AuditLog {
         // One id for all attempts: of an attempt whose answer was lost it tells whether it was done.
         let id = MessageKey::from_bytes((self.ports.random)());
         let mut tried = None;
-        let (mut failures, mut pause) = (0, PAUSE);
+        let mut retries = RETRIES.begin();
         loop {
             let error = match self.attempt(tenant, &*cipher, (id, &mut tried), &act).await {
                 Ok(Some(entry)) => return Ok(entry),
                 Ok(None) => continue,
                 Err(error) => error,
             };
-            failures += 1;
-            if failures == ATTEMPTS
-                || !error.is_transient()
-                || matches!(error, AuditError::Store(StoreError::Closed))
-            {
-                return Err(error);
-            }
+            let passes = error.is_transient() && !matches!(error, AuditError::Store(StoreError::Closed));
+            let Some(pause) = retries.failed().filter(|_| passes) else { return Err(error) };
             tokio::time::sleep(pause).await;
-            pause *= 2;
         }
     }
 

@@ -10,25 +10,28 @@ use std::time::Duration;
 use heddle_schemas::erasure::{Done, Erasure};
 use heddle_schemas::id::{AccountId, ChannelKind, ContactId, ConversationId, MessageKey, TenantId};
 use heddle_schemas::ports::state::{Scan, StoreError, Swap};
+use heddle_schemas::ports::update::Change;
 use heddle_schemas::record::event::{Event, EventRecord};
 use heddle_schemas::record::inbound::{Forget, InboundEvent, InboundRecord};
 use heddle_schemas::record::{V, encode};
+use heddle_schemas::retry::RetryPolicy;
 use heddle_schemas::table::{Key, Partition};
 
-use crate::conversation::export::Page;
 use crate::intake::consent;
 use crate::partition::commit::read;
+use crate::partition::pages::{Page, Pages};
 use crate::partition::publish;
+use crate::partition::update::update;
 use crate::ports::Ports;
 use crate::privacy::tenant_deletion;
 
 /// Erasures that are read at once.
 const PAGE: usize = 256;
-/// How long one is left to who asked for it, and then how long until it is sent on its way once more; twice as long
-/// each time.
+/// How long an erasure is left to who asked for it.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The longest pause: a conversation that is held up for days is not sent hundreds of the same record.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
+/// Pauses until it is sent on its way once more: a conversation that is held up for days is not sent hundreds of the
+/// same record.
+const AGAIN: RetryPolicy = RetryPolicy::endless(PATIENCE, Duration::from_secs(3_600));
 
 /// Asks for the erasure of a contact, in its conversations with these accounts.
 ///
@@ -118,29 +121,19 @@ pub async fn page(
     after: Option<&Key>,
 ) -> Result<Page<Erasure>, StoreError> {
     let scan = Scan::first(Partition::erasures(tenant), PAGE);
-    let scan = match after {
-        Some(row) => scan.behind(row),
-        None => scan,
-    };
-    let rows = read(&ports.metrics, || ports.state.scan(&scan)).await?;
-    let items = rows.iter().map(|(key, stored)| readable(key, stored)).collect::<Result<_, _>>()?;
-    let full = rows.len() == PAGE;
-    Ok(Page { items, after: rows.into_iter().last().map(|(key, _)| key).filter(|_| full) })
+    Page::read(ports, scan, after, |key, stored| readable(key, stored).map(Some)).await
 }
 
 async fn all(ports: &Ports, partition: Partition) -> Result<Vec<(Key, Erasure)>, StoreError> {
     let mut erasures = Vec::new();
-    let mut scan = Scan::first(partition, PAGE);
-    loop {
-        let page = read(&ports.metrics, || ports.state.scan(&scan)).await?;
-        let next = scan.next(&page);
+    let mut pages = Pages::new(ports, Scan::first(partition, PAGE));
+    while let Some(page) = pages.next().await? {
         for (key, stored) in page {
             let erasure = readable(&key, &stored)?;
             erasures.push((key, erasure));
         }
-        let Some(next) = next else { return Ok(erasures) };
-        scan = next;
     }
+    Ok(erasures)
 }
 
 /// A conversation has done its part. Returns the erasure when that was the last one.
@@ -151,21 +144,21 @@ pub(crate) async fn done(
     rows: u64,
 ) -> Result<Option<Erasure>, StoreError> {
     let key = Key::erasure(&conversation.tenant, id);
-    let mut stored = read(&ports.metrics, || ports.state.get(&key)).await?;
-    loop {
+    let at = ports.clock.now();
+    update(ports, &key, |found| {
         // Without a row it was never asked for, or is older than what is kept.
-        let Some(found) = &stored else { return Ok(None) };
+        let Some(found) = found else { return Ok(Change::Keep(None)) };
         let mut erasure = readable(&key, found)?;
-        let done = Done { at: ports.clock.now(), rows };
-        if !erasure.done(conversation.channel, &conversation.account, done) {
-            return Ok(None);
+        if !erasure.done(conversation.channel, &conversation.account, Done { at, rows }) {
+            // An attempt without an answer may have been the last part.
+            let ours = erasure.part(conversation.channel, &conversation.account);
+            let ours = ours.is_some_and(|part| part.done == Some(Done { at, rows }));
+            return Ok(Change::Keep((ours && erasure.is_complete()).then_some(erasure)));
         }
-        match ports.state.compare_and_set(&key, stored.clone(), Some(encode(&erasure)), None).await {
-            Ok(Swap::Done) => return Ok(erasure.is_complete().then_some(erasure)),
-            Ok(Swap::Found(found)) => stored = found,
-            Err(error) => return Err(error),
-        }
-    }
+        let complete = erasure.is_complete().then(|| erasure.clone());
+        Ok(Change::put(encode(&erasure), complete))
+    })
+    .await
 }
 
 /// Tells of an erasure that is complete, at least once, and then looks after it no more.
@@ -194,9 +187,9 @@ pub(crate) async fn close(ports: &Ports, tenant: &TenantId, complete: &Erasure) 
 /// The erasures that are not complete, looked after by the one node that keeps house.
 #[derive(Debug, Default)]
 pub(crate) struct OpenErasures {
-    /// When each is sent on its way next, by the clock's elapsed time, and the pause after that. It is forgotten with
-    /// the node: another one sends all of them on their way once.
-    next: HashMap<MessageKey, (Duration, Duration)>,
+    /// When each is sent on its way next, by the clock's elapsed time, and how often it was. At most the open ones. It
+    /// is forgotten with the node: another one sends all of them on their way once.
+    next: HashMap<MessageKey, (Duration, u32)>,
 }
 
 impl OpenErasures {
@@ -209,12 +202,13 @@ impl OpenErasures {
         self.next.retain(|id, _| open.iter().any(|(_, erasure)| erasure.id == *id));
         for (key, asked) in open {
             let Some((tenant, _)) = key.of_open_erasure() else { continue };
-            let (at, pause) = self.next.get(&asked.id).copied().unwrap_or((Duration::ZERO, PATIENCE));
+            let (at, times) = self.next.get(&asked.id).copied().unwrap_or_default();
             // Whoever asked, or the conversation that did the last part, is at work.
             if at > elapsed || now.since(asked.requested_at) < PATIENCE {
                 continue;
             }
-            self.next.insert(asked.id, (elapsed + pause, (2 * pause).min(LONGEST_PAUSE)));
+            let times = times.saturating_add(1);
+            self.next.insert(asked.id, (elapsed + AGAIN.pause(times), times));
             // One that fails holds up no other.
             if let Err(error) = look_after(ports, &tenant, &asked).await {
                 tracing::warn!(%error, %tenant, erasure = %asked.id, "an erasure cannot go on now");

@@ -4,11 +4,11 @@
 //! the tenant's key is destroyed, so that what it sealed cannot be read by anybody. Rows follow. A row says that the
 //! deletion is open until it is complete and told of, and [`OpenRemovals`] goes on from wherever it stands, whoever died.
 //!
-//! Rows go the way they came. Those of conversations and accounts are fenced: their owners are told to remove them, by a
-//! record of their own topic ([`InboundEvent::Leave`], [`OutboundCommand::Leave`]). Those that are written on a condition
-//! are removed on a condition. What calls have cost, and documents, are removed without a fence, once nothing can be
-//! under way any more. Nothing rests on a list of what the tenant has: each walk goes over all rows of it, and only one
-//! that finds none is the last ([`Removal::walked`]).
+//! Rows go the way they came, as the descriptors of their tables say. Those of conversations and accounts are fenced:
+//! their owners remove them, on a record of their own topic ([`InboundEvent::Leave`], [`OutboundCommand::Leave`]). Those
+//! that are written on a condition are removed on a condition, unfenced ones without a fence. Nothing rests on a list of
+//! what the tenant has: each walk goes over all its rows, and only one that finds none is the last
+//! ([`Removal::walked`]).
 //!
 //! A record of a deleted tenant that comes late is settled and counted, and neither applied nor kept ([`find`]).
 
@@ -29,11 +29,14 @@ use heddle_schemas::record::inbound::{InboundEvent, InboundRecord};
 use heddle_schemas::record::outbound::{Leave, OutboundCommand, OutboundRecord};
 use heddle_schemas::record::{V, encode};
 use heddle_schemas::removal::{Removal, Used};
-use heddle_schemas::table::{Key, Partition, REMOVAL_OPEN, REMOVAL_TOLD, Table};
+use heddle_schemas::table::{
+    Descriptor, Key, Owner, Partition, REMOVAL_OPEN, REMOVAL_TOLD, Table, TenantDeletion, Written,
+};
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::zone::Month;
 
 use crate::partition::commit::read;
+use crate::partition::pages::Pages;
 use crate::partition::publish;
 use crate::ports::Ports;
 use crate::privacy::audit_log::{AuditError, AuditLog};
@@ -52,26 +55,6 @@ const AT_ONCE: usize = 16;
 const TOLD: usize = 100_000;
 /// The pause between two walks, in which conversations and accounts do their part.
 const PAUSE: Duration = Duration::from_secs(30);
-
-/// Where a tenant has rows. The agenda names nobody and is emptied by who is woken; the audit log stays, as evidence of
-/// who did what: it names contacts by ids that lead to nobody any more.
-const TABLES: [Table; 15] = [
-    Table::Head,
-    Table::History,
-    Table::Marker,
-    Table::Claim,
-    Table::Delivery,
-    Table::Tool,
-    Table::Send,
-    Table::Backlog,
-    Table::Alias,
-    Table::Contact,
-    Table::Key,
-    Table::Document,
-    Table::Quota,
-    Table::Spend,
-    Table::Erasure,
-];
 
 /// Why a deletion does not go on now.
 #[derive(Debug, thiserror::Error)]
@@ -152,19 +135,17 @@ pub async fn list(ports: &Ports) -> Result<Vec<Removal>, StoreError> {
 }
 
 async fn all(ports: &Ports, kind: u8) -> Result<Vec<(Key, Bytes)>, StoreError> {
-    let mut rows = Vec::new();
-    let mut scan = Scan {
+    let scan = Scan {
         from: vec![kind].into(),
         to: Some(vec![kind + 1].into()),
         ..Scan::first(Partition::removals(), PAGE)
     };
-    loop {
-        let page = read(&ports.metrics, || ports.state.scan(&scan)).await?;
-        let next = scan.next(&page);
+    let mut pages = Pages::new(ports, scan);
+    let mut rows = Vec::new();
+    while let Some(page) = pages.next().await? {
         rows.extend(page);
-        let Some(next) = next else { return Ok(rows) };
-        scan = next;
     }
+    Ok(rows)
 }
 
 /// The row of a deletion that is durable by the row that says it is open.
@@ -277,7 +258,8 @@ impl OpenRemovals {
         for _ in 0..PAGES {
             let stand = removal.walking(now);
             let after = stand.after.as_ref().and_then(|after| hex::decode(after).ok()).map(Bytes::from);
-            let walk = Walk { after, ..Walk::of(&tenant, TABLES, PAGE) };
+            let tables = Table::with(|table| table.tenant_deletion.removes());
+            let walk = Walk { after, ..Walk::of(&tenant, tables, PAGE) };
             let page = match ports.state.walk(&walk).await {
                 // It was begun on another store, or by another build.
                 Err(StoreError::Corrupt { .. }) if walk.after.is_some() => {
@@ -286,8 +268,7 @@ impl OpenRemovals {
                 }
                 page => page?,
             };
-            let rows =
-                page.rows.into_iter().filter(|row| lives(row, now) && row.key != Key::tenant_key(&tenant));
+            let rows = page.rows.into_iter().filter(|row| lives(row, now) && !row.key.outlives_tenant());
             for row in rows {
                 *stand.found.entry(row.key.table().as_str().to_owned()).or_default() += 1;
                 if !counts {
@@ -386,39 +367,34 @@ struct Found {
 }
 
 impl Found {
-    /// Takes a row in; `settled`: nothing of the tenant can be under way any more.
+    /// Sorts a row by the way in which it goes; `settled`: nothing of the tenant can be under way any more.
     fn take(&mut self, row: Row, settled: bool) {
         let Row { key, value, .. } = row;
-        match key.table() {
-            Table::Head | Table::History | Table::Marker | Table::Claim | Table::Delivery | Table::Tool => {
-                self.conversations.extend(key.conversation());
-            }
-            Table::Send | Table::Backlog => {
+        let Descriptor { owner, written, tenant_deletion, .. } = *key.table().descriptor();
+        if tenant_deletion == TenantDeletion::RemovedOnceSettled && !settled {
+            return;
+        }
+        match (owner, written) {
+            (Owner::Conversation, _) => self.conversations.extend(key.conversation()),
+            (Owner::Account, _) => {
                 let Some(account) = key.account() else { return };
                 let sends = self.accounts.entry(account).or_default();
+                // An account finds its other rows by itself.
                 sends.extend((key.table() == Table::Send).then(|| OutboundId::from_row(key.row())).flatten());
             }
-            Table::Quota => {
-                // Until its chunks are given back, the ledger does not tell all.
-                let month: Option<Month> =
-                    std::str::from_utf8(key.id()).ok().and_then(|month| month.parse().ok());
-                if settled {
+            (_, Written::Conditional) => {
+                if key.table() == Table::Quota {
+                    let month: Option<Month> =
+                        std::str::from_utf8(key.id()).ok().and_then(|month| month.parse().ok());
                     self.months.extend(month);
-                    self.conditional.push((key, value));
                 }
+                self.conditional.push((key, value));
             }
-            // Its ledger, which is read before, is in front of it in a walk.
-            Table::Spend => self.plain.extend(settled.then_some(key)),
-            Table::Alias | Table::Contact | Table::Key | Table::Erasure => {
-                self.conditional.push((key, value))
-            }
-            // Documents go all together, before a walk begins. The others are not walked over.
-            Table::Document
-            | Table::Agenda
-            | Table::Limit
-            | Table::Access
-            | Table::Sweep
-            | Table::Removal => {}
+            // They went all together before the walk began; what it finds has been written since.
+            (_, Written::Versioned) if key.row().is_empty() => self.conditional.push((key, value)),
+            (_, Written::Unfenced | Written::Versioned) => self.plain.push(key),
+            // Nothing else has the fence; a test of the descriptors holds that there are none.
+            (_, Written::Fenced) => {}
         }
     }
 

@@ -22,7 +22,8 @@ use bytes::Bytes;
 use heddle_schemas::id::{AccountKey, ContactId, TenantId};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::keys::{Cipher, ContactCipher, Keys, KeysError, Missing, TenantCipher, aad};
-use heddle_schemas::ports::state::{State, Swap};
+use heddle_schemas::ports::state::State;
+use heddle_schemas::ports::update::{Change, Impatient, update};
 use heddle_schemas::table::Key;
 use heddle_schemas::time::{Day, Timestamp};
 use zeroize::Zeroizing;
@@ -192,12 +193,14 @@ impl EnvelopeKeys {
         missing: Missing,
     ) -> Result<contact::DataKey, KeysError> {
         let row = Key::contact_key(tenant, contact);
-        let mut stored = self.state.get(&row).await?;
-        loop {
-            let erased_at = match &stored {
+        update(&*self.state, &row, Impatient, |found| {
+            let erased_at = match found {
                 None => None,
                 Some(stored) => match contact::erased_at(stored) {
-                    None => return contact::DataKey::unwrap(&keys.wrap, &row, stored.clone()),
+                    // Whoever made it first made it for all.
+                    None => {
+                        return contact::DataKey::unwrap(&keys.wrap, &row, stored.clone()).map(Change::Keep);
+                    }
                     erased_at => erased_at,
                 },
             };
@@ -207,13 +210,9 @@ impl EnvelopeKeys {
                 });
             }
             let made = contact::DataKey { key: self.new_key(), erased_at };
-            let wrapped = made.wrap(&keys.wrap, &row);
-            match self.state.compare_and_set(&row, stored, Some(wrapped), None).await? {
-                Swap::Done => return Ok(made),
-                // Whoever made it first made it for all.
-                Swap::Found(found) => stored = found,
-            }
-        }
+            Ok(Change::put(made.wrap(&keys.wrap, &row), made))
+        })
+        .await
     }
 
     async fn load_channel(
@@ -223,22 +222,18 @@ impl EnvelopeKeys {
         missing: Missing,
     ) -> Result<contact::DataKey, KeysError> {
         let row = Key::channel_key(account);
-        let mut stored = self.state.get(&row).await?;
-        loop {
-            if let Some(stored) = stored {
-                return contact::DataKey::unwrap(&keys.wrap, &row, stored);
+        update(&*self.state, &row, Impatient, |found| {
+            if let Some(stored) = found {
+                return contact::DataKey::unwrap(&keys.wrap, &row, stored.clone()).map(Change::Keep);
             }
             if missing == Missing::Fail {
                 let detail = format!("channel account {account} is disconnected");
                 return Err(KeysError::Gone { detail });
             }
             let made = contact::DataKey { key: self.new_key(), erased_at: None };
-            let wrapped = made.wrap(&keys.wrap, &row);
-            match self.state.compare_and_set(&row, None, Some(wrapped), None).await? {
-                Swap::Done => return Ok(made),
-                Swap::Found(found) => stored = found,
-            }
-        }
+            Ok(Change::put(made.wrap(&keys.wrap, &row), made))
+        })
+        .await
     }
 
     fn new_key(&self) -> Clear {
@@ -258,26 +253,25 @@ impl EnvelopeKeys {
             return Ok(stored);
         }
         let made = self.masters.present().wrap(&aad(row, COLUMN), &secret()).await?;
-        loop {
-            match self.state.compare_and_set(row, None, Some(made.clone()), None).await? {
-                Swap::Done => return Ok(made),
-                Swap::Found(Some(found)) => return Ok(found),
-                Swap::Found(None) => {}
-            }
-        }
+        update(&*self.state, row, Impatient, |found| {
+            Ok(match found {
+                Some(found) => Change::Keep(found.clone()),
+                None => Change::put(made.clone(), made.clone()),
+            })
+        })
+        .await
     }
 
     /// Replaces whatever is in a row, also what is written meanwhile.
     async fn overwrite(&self, row: &Key, new: Option<&'static [u8]>) -> Result<(), KeysError> {
         let new = new.map(Bytes::from_static);
-        let mut stored = self.state.get(row).await?;
-        while stored != new {
-            match self.state.compare_and_set(row, stored, new.clone(), None).await? {
-                Swap::Done => break,
-                Swap::Found(found) => stored = found,
-            }
-        }
-        Ok(())
+        update(&*self.state, row, Impatient, |found| {
+            Ok(match found == new.as_ref() {
+                true => Change::Keep(()),
+                false => Change::Set { value: new.clone(), expires: None, result: () },
+            })
+        })
+        .await
     }
 }
 
@@ -336,17 +330,13 @@ impl Keys for EnvelopeKeys {
         let owner = Owner::Contact(tenant.clone(), contact);
         let keys = self.tenant_keys(tenant).await?;
         let row = Key::contact_key(tenant, contact);
-        let erased = async {
-            let mut stored = self.state.get(&row).await?;
-            while !contact::is_erased(&keys.wrap, &row, stored.as_ref(), at)? {
-                match self.state.compare_and_set(&row, stored, Some(contact::erased(at)), None).await? {
-                    Swap::Done => break,
-                    Swap::Found(found) => stored = found,
-                }
-            }
-            Ok(())
-        };
-        let erased = erased.await;
+        let erased = update(&*self.state, &row, Impatient, |found| {
+            Ok(match contact::is_erased(&keys.wrap, &row, found, at)? {
+                true => Change::Keep(()),
+                false => Change::put(contact::erased(at), ()),
+            })
+        })
+        .await;
         // Another conversation of the contact may have been erased before, and the contact have come back.
         let follows = |cached: Cached| match cached {
             Cached::Cipher(cipher) => cipher.erased_at().is_some_and(|erased_at| erased_at >= at),

@@ -6,7 +6,7 @@
 //! | history | tenant, id | row, newest first | history |
 //! | account | tenant, id | row | backlog |
 //! | send | tenant, id, row | none | send |
-//! | record | tenant, id, kind | none | alias, contact, key, quota, limit |
+//! | record | tenant, id, kind | none | alias, contact, key, quota, limit, sweep |
 //! | document | tenant, id | row | document |
 //! | spend | tenant, id | row | spend |
 //! | register | tenant, id | kind, row | erasure, access, removal |
@@ -18,7 +18,7 @@
 
 use std::slice;
 
-use heddle_schemas::table::{Key, Partition, Table};
+use heddle_schemas::table::{Key, Partition, Table, Written};
 use scylla::errors::SerializationError;
 use scylla::frame::response::result::ColumnSpec;
 use scylla::serialize::row::{RowSerializationContext, SerializeRow};
@@ -71,17 +71,14 @@ impl Stored {
         }
     }
 
-    /// The table whose rows it holds, where it holds those of one only.
+    /// Tables whose rows it holds.
+    fn tables(self) -> impl Iterator<Item = Table> {
+        Table::ALL.into_iter().filter(move |table| Self::of(*table) == self)
+    }
+
+    /// The table whose rows it holds, where it has no `kind` to tell them apart.
     fn only(self) -> Option<Table> {
-        match self {
-            Self::Conversation | Self::Record | Self::Register => None,
-            Self::History => Some(Table::History),
-            Self::Account => Some(Table::Backlog),
-            Self::Send => Some(Table::Send),
-            Self::Document => Some(Table::Document),
-            Self::Spend => Some(Table::Spend),
-            Self::Agenda => Some(Table::Agenda),
-        }
+        self.tables().next().filter(|_| !self.has_kind())
     }
 
     /// The key that is stored under these values of its primary key; `None` for an agenda's, and where they are
@@ -140,9 +137,10 @@ impl Stored {
         self == Self::History
     }
 
-    /// Whether rows are written on a condition.
+    /// Returns whether some of its rows are written on a condition.
     pub(super) fn is_conditional(self) -> bool {
-        matches!(self, Self::Conversation | Self::Record | Self::Document | Self::Register)
+        self.tables()
+            .any(|table| matches!(table.descriptor().written, Written::Conditional | Written::Versioned))
     }
 
     fn has_kind(self) -> bool {
@@ -352,6 +350,21 @@ mod tests {
             Place::of(&Key::backlog(&account, 1)).unit(),
             Place::of(&Key::backlog(&account, 2)).unit()
         );
+    }
+
+    #[test]
+    fn a_table_without_a_kind_holds_rows_of_one_table_only() {
+        for stored in Stored::ALL {
+            let tables = stored.tables().count();
+            assert!(tables > 0 && (stored.has_kind() || tables == 1), "{stored:?} holds {tables} tables");
+        }
+    }
+
+    #[test]
+    fn conditional_statements_are_prepared_where_rows_are_written_so() {
+        let conditional = Stored::ALL.into_iter().filter(|stored| stored.is_conditional());
+        let expected = [Stored::Conversation, Stored::Record, Stored::Document, Stored::Register];
+        assert_eq!(conditional.collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::ports::state::Write;
-use heddle_schemas::table::{Key, Table};
+use heddle_schemas::table::{Key, Lifetime, Table};
 use heddle_schemas::time::Timestamp;
 use scylla::statement::batch::{Batch, BatchType};
 
@@ -58,10 +58,11 @@ impl<'w> Row<'w> {
 
     /// When it is written: what finds work again after a crash is put first and deleted last.
     fn step(&self) -> usize {
-        match (self.table, self.put) {
-            (Table::Agenda | Table::Backlog, Some(_)) => 0,
-            (Table::Agenda | Table::Backlog, None) => 2,
-            _ => 1,
+        let finds_work = self.table.descriptor().lifetime == Lifetime::UntilDone;
+        match (finds_work, self.put) {
+            (true, Some(_)) => 0,
+            (true, None) => 2,
+            (false, _) => 1,
         }
     }
 }

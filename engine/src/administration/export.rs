@@ -20,7 +20,7 @@ use heddle_schemas::audit::{Act, Outcome, What};
 use heddle_schemas::contact::ContactName;
 use heddle_schemas::id::{ContactId, ConversationId, TenantId};
 use heddle_schemas::ports::state::Walk;
-use heddle_schemas::table::{Key, Table};
+use heddle_schemas::table::{ExportedPart, Key, Section, Table};
 use heddle_schemas::tenant::Tenant;
 use serde::Serialize;
 use serde_json::json;
@@ -122,26 +122,28 @@ impl Writer {
     }
 }
 
-/// What a conversation has rows of, a page at a time.
-#[derive(Debug, Clone, Copy)]
-enum Part {
-    Thread,
-    Deliveries,
-    Tools,
-    Waiting,
+/// Lists of an exported conversation, in order.
+fn parts() -> Vec<ExportedPart> {
+    let section = |table: Table| table.descriptor().export.of_contact();
+    let mut parts: Vec<_> = Table::ALL.into_iter().filter_map(section).filter_map(part_of).collect();
+    parts.sort();
+    parts
 }
 
-impl Part {
-    const ALL: [Self; 4] = [Self::Thread, Self::Deliveries, Self::Tools, Self::Waiting];
+fn part_of(section: Section) -> Option<ExportedPart> {
+    match section {
+        Section::Part(part) => Some(part),
+        _ => None,
+    }
+}
 
-    /// Its name in a document, and that of one of it in a line.
-    fn names(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Thread => ("thread", "entry"),
-            Self::Deliveries => ("deliveries", "delivery"),
-            Self::Tools => ("tools", "tool"),
-            Self::Waiting => ("waiting", "waiting"),
-        }
+/// Name of a list in a document, and of one of its items in a line.
+fn names(part: ExportedPart) -> (&'static str, &'static str) {
+    match part {
+        ExportedPart::Thread => ("thread", "entry"),
+        ExportedPart::Deliveries => ("deliveries", "delivery"),
+        ExportedPart::Tools => ("tools", "tool"),
+        ExportedPart::Waiting => ("waiting", "waiting"),
     }
 }
 
@@ -276,8 +278,8 @@ impl Administration {
         let kept = serde_json::to_string(&reading.kept).expect("what is exported is always JSON");
         // Its lists follow before the brace that ends it.
         writer.put(kept.strip_suffix('}').expect("it is an object")).await?;
-        for part in Part::ALL {
-            writer.put(&format!(",\n\"{}\":[", part.names().0)).await?;
+        for part in parts() {
+            writer.put(&format!(",\n\"{}\":[", names(part).0)).await?;
             let (mut first, mut after) = (true, None);
             loop {
                 let page = self.part(reading, part, after.as_ref()).await?;
@@ -295,15 +297,15 @@ impl Administration {
     async fn part(
         &self,
         reading: &Reading,
-        part: Part,
+        part: ExportedPart,
         after: Option<&Key>,
     ) -> Result<Page<serde_json::Value>, ThreadError> {
         let ports = &self.ports;
         Ok(match part {
-            Part::Thread => as_json(reading.thread(ports, after).await?),
-            Part::Deliveries => as_json(reading.deliveries(ports, after).await?),
-            Part::Tools => as_json(reading.tools(ports, after).await?),
-            Part::Waiting => as_json(reading.waiting(ports, after).await?),
+            ExportedPart::Thread => as_json(reading.thread(ports, after).await?),
+            ExportedPart::Deliveries => as_json(reading.deliveries(ports, after).await?),
+            ExportedPart::Tools => as_json(reading.tools(ports, after).await?),
+            ExportedPart::Waiting => as_json(reading.waiting(ports, after).await?),
         })
     }
 
@@ -332,7 +334,7 @@ impl Administration {
                 break;
             }
         }
-        let mut walk = Walk::of(id, [Table::Head, Table::Contact, Table::Quota], ROWS);
+        let mut walk = Walk::of(id, Table::with(|table| is_by_row(table.export.of_tenant())), ROWS);
         loop {
             let page = self.ports.state.walk(&walk).await?;
             for row in &page.rows {
@@ -345,22 +347,25 @@ impl Administration {
     }
 
     async fn row_into(&self, writer: &mut Writer, tenant: &Tenant, key: &Key) -> Result<(), Stopped> {
-        match key.table() {
-            Table::Contact => {
+        match key.table().descriptor().export.of_tenant() {
+            Some(Section::Consents) => {
                 let Ok(contact) = key.id().try_into().map(ContactId::from_bytes) else { return Ok(()) };
                 let consents = self.consents_of(&tenant.id, contact).await?;
                 writer.line(json!({ "kind": "consents", "consents": consents })).await
             }
-            Table::Quota => {
+            Some(Section::Usage) => {
                 let month = std::str::from_utf8(key.id()).ok().and_then(|month| month.parse().ok());
                 let Some(month) = month else { return Ok(()) };
                 let usage = Usage::of(&quota::usage(&self.ports, tenant, month).await?);
                 writer.line(json!({ "kind": "usage", "usage": usage })).await
             }
-            _ => {
+            Some(Section::Conversation) => {
                 let Some(conversation) = key.conversation() else { return Ok(()) };
                 let Some(reading) = Reading::begin(&self.ports, &conversation).await? else { return Ok(()) };
                 self.conversation_lines(writer, &reading).await
+            }
+            Some(Section::Part(_) | Section::Erasures | Section::AuditLog | Section::Documents) | None => {
+                Ok(())
             }
         }
     }
@@ -368,8 +373,8 @@ impl Administration {
     async fn conversation_lines(&self, writer: &mut Writer, reading: &Reading) -> Result<(), Stopped> {
         writer.line(json!({ "kind": "conversation", "conversation": reading.kept })).await?;
         let of = reading.kept.conversation.to_string();
-        for part in Part::ALL {
-            let name = part.names().1;
+        for part in parts() {
+            let name = names(part).1;
             let mut after = None;
             loop {
                 let page = self.part(reading, part, after.as_ref()).await?;
@@ -383,6 +388,15 @@ impl Administration {
             }
         }
         Ok(())
+    }
+}
+
+/// Returns whether a section is written for each row that a walk over the tenant finds; the others are written before
+/// it, or as a part of one.
+fn is_by_row(section: Option<Section>) -> bool {
+    match section {
+        Some(Section::Conversation | Section::Consents | Section::Usage) => true,
+        Some(Section::Part(_) | Section::Erasures | Section::AuditLog | Section::Documents) | None => false,
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Each has several implementations that one conformance suite holds to the same contract:
 //! [`log`], [`state`], [`keys`], [`knowledge`], [`responder`], [`channel`], [`calendar`], [`clock`].
+//! [`update`] is the conditional update over any [`state`].
 
 pub mod calendar;
 pub mod channel;
@@ -11,3 +12,4 @@ pub mod knowledge;
 pub mod log;
 pub mod responder;
 pub mod state;
+pub mod update;

@@ -17,7 +17,7 @@ use crate::partition::commit::{commit, read};
 use crate::ports::Ports;
 
 /// The column of a row.
-pub(crate) const COLUMN: &str = "step";
+pub(crate) const COLUMN: &str = heddle_schemas::table::TOOL_COLUMN;
 
 /// The journal of one turn.
 pub struct Journal {

@@ -22,14 +22,16 @@ use heddle_schemas::ports::log::{FetchLimit, NewRecord, Record, StoreError};
 use heddle_schemas::ports::state::{Batch, Fence};
 use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::record::ingress::tenant_of;
+use heddle_schemas::time::Seldom;
 use tokio::sync::{mpsc, oneshot};
 
 use self::admission::{Admitted, Refused, admit};
 use crate::context::Context;
 use crate::intake::webhook::{Reception, ReceptionError};
-use crate::partition::commit::{self, commit, read};
+use crate::partition::commit::{commit, read};
 use crate::partition::lag::Lag;
 use crate::partition::publish;
+use crate::partition::retry::Retrying;
 use crate::privacy::security::Sighting;
 use crate::privacy::tenant_deletion;
 
@@ -259,7 +261,8 @@ impl Ingress {
         &self,
         mut attempt: impl FnMut() -> F,
     ) -> Result<Option<T>, StoreError> {
-        let mut pause = commit::PAUSES.0;
+        static LOG: Seldom = Seldom::new();
+        let mut retrying = Retrying::new(&self.context.ports.metrics, "intake of records", &LOG);
         loop {
             let error = match attempt().await {
                 Ok(done) => return Ok(Some(done)),
@@ -273,10 +276,7 @@ impl Ingress {
             if matches!(error, StoreError::Closed | StoreError::Fenced { .. }) {
                 return Err(error);
             }
-            self.context.ports.metrics.store_retried(&error);
-            tracing::warn!(%error, partition = %self.fence.partition, "records cannot be taken in now");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(commit::PAUSES.1);
+            retrying.wait(&error).await;
         }
     }
 }

@@ -26,7 +26,7 @@ use heddle_schemas::ports::keys::{KeysError, Missing};
 use heddle_schemas::ports::state::{Batch, Fence, Row, StoreError, Walk, Write};
 use heddle_schemas::record::encode;
 use heddle_schemas::retention::Kind;
-use heddle_schemas::table::{Key, Table};
+use heddle_schemas::table::{Dated, Key, Lifetime, Table};
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Epoch, Topic, TopicPartition, inbound_partition};
 use ractor::ActorRef;
@@ -157,7 +157,7 @@ impl Sweeper {
         mut under_way: UnderWay,
         mut of: Vec<TopicPartition>,
     ) -> Result<bool, StoreError> {
-        let tables = vec![Table::History, Table::Delivery];
+        let tables = Table::with(|table| matches!(table.lifetime, Lifetime::Retention { .. }));
         let (tenant, after) = (under_way.tenant.clone(), under_way.after());
         let mut walk = Walk { tables, tenant, after, limit: self.context.options.sweep_page.get() };
         loop {
@@ -228,9 +228,14 @@ impl Sweeper {
         conversation: &ConversationId,
         threads: &mut HashMap<ConversationId, Option<Thread>>,
     ) -> Result<Option<(Kind, Timestamp)>, StoreError> {
-        if row.key.table() == Table::Delivery {
-            let delivery: Option<Delivery> = serde_json::from_slice(&row.value).ok();
-            return Ok(delivery.map(|delivery| (Kind::Receipts, delivery.written.unwrap_or(delivery.at))));
+        match row.key.table().descriptor().lifetime {
+            Lifetime::Retention { dated: Dated::Thread, .. } => {}
+            Lifetime::Retention { dated: Dated::Delivery, .. } => {
+                let delivery: Option<Delivery> = serde_json::from_slice(&row.value).ok();
+                let written = |delivery: Delivery| delivery.written.unwrap_or(delivery.at);
+                return Ok(delivery.map(|delivery| (Kind::Receipts, written(delivery))));
+            }
+            Lifetime::Own | Lifetime::UntilDone | Lifetime::UntilDeleted => return Ok(None),
         }
         if !threads.contains_key(conversation) {
             let thread = self.thread(conversation).await?;

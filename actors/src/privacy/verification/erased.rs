@@ -7,6 +7,7 @@ use heddle_schemas::id::{ContactId, TenantId};
 use heddle_schemas::ports::keys::{Keys, KeysError, Missing};
 use heddle_schemas::ports::state::{Row, StoreError};
 use heddle_schemas::promise::{Promise, Proof};
+use heddle_schemas::table::ContactErasure;
 use heddle_schemas::time::Timestamp;
 
 use super::ProveError;
@@ -42,21 +43,30 @@ impl Erased {
         Ok(Self { proof, tenant: tenant.clone(), began, erasures, done, left: BTreeMap::new() })
     }
 
-    /// A row that can be read.
-    pub(super) fn readable(&mut self, row: &Row, holds: &Holds) {
+    /// Takes a row that can be read. Returns its contact where the row should have gone with it and does not say when
+    /// it was written: it is left over, if the contact has no key by now.
+    pub(super) fn readable(&mut self, row: &Row, holds: &Holds) -> Option<ContactId> {
+        if row.key.table().descriptor().contact_erasure != ContactErasure::Removed {
+            return None;
+        }
         let contact = match holds {
             Holds::Backlog(record) => Some(record.conversation.contact),
             _ => row.key.about(),
         };
-        if let Some(erased_at) = contact.and_then(|contact| self.done.get(&contact))
-            && is_from_before(holds, *erased_at)
-        {
-            self.proof
-                .fault(format!("{:?}: it is from before its contact was erased at {erased_at}", row.key));
+        let contact = contact?;
+        let erased_at = self.done.get(&contact)?;
+        match is_from_before(holds, *erased_at) {
+            Some(false) => None,
+            Some(true) => {
+                self.proof
+                    .fault(format!("{:?}: it is from before its contact was erased at {erased_at}", row.key));
+                None
+            }
+            None => Some(contact),
         }
     }
 
-    /// A row that no key opens any more.
+    /// Takes a row that is left over of a contact whose key is destroyed.
     pub(super) fn left(&mut self, row: &Row, contact: ContactId) {
         if self.left.len() < CONTACTS || self.left.contains_key(&contact) {
             self.left.entry(contact).or_insert_with(|| (0, format!("{:?}", row.key))).0 += 1;

@@ -1,7 +1,7 @@
-//! What a row has to look like, and what is in it, opened.
+//! Reader of rows: opens each at its place and holds it against the form of its table.
 //!
-//! Every table has one form, and a row is read as strictly as it is written: a value that has anything beside it, or
-//! text where a ciphertext belongs, is not what this engine writes.
+//! A row is read as strictly as it is written: a value that has anything beside its form, or text where a ciphertext
+//! belongs, is not what this engine writes.
 
 use std::sync::Arc;
 
@@ -10,13 +10,12 @@ use heddle_schemas::content::Address;
 use heddle_schemas::erasure::Erasure;
 use heddle_schemas::id::{ContactId, TenantId};
 use heddle_schemas::ports::keys::{Cipher, ContactCipher, Keys, KeysError, Missing, TenantCipher, aad};
-use heddle_schemas::ports::knowledge::DOCUMENT_COLUMN;
 use heddle_schemas::ports::state::Row;
 use heddle_schemas::record::log_aad;
 use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
 use heddle_schemas::removal::Removal;
 use heddle_schemas::sealed::Sealed;
-use heddle_schemas::table::{Key, Table};
+use heddle_schemas::table::{Descriptor, Form, Json, Key, SealedUnder, Written};
 use heddle_schemas::time::{Day, Timestamp};
 use heddle_schemas::topic::Topic;
 use heddle_schemas::zone::Date;
@@ -26,10 +25,9 @@ use serde_json::Value;
 
 use crate::account::send::Journal;
 use crate::conversation::Delivery;
-use crate::conversation::correct::CORRECTED;
+use crate::conversation::correct::{ADDRESS, CORRECTED};
 use crate::conversation::head::Head;
 use crate::conversation::thread::{self, Thread, ThreadError};
-use crate::conversation::tools;
 use crate::conversation::turn::Claim;
 use crate::intake::consent;
 use crate::tenant::quota;
@@ -101,99 +99,95 @@ impl Reader {
     }
 
     async fn parse(&mut self, key: &Key, value: &[u8]) -> Result<Holds, Stop> {
-        Ok(match key.table() {
-            Table::Head => {
-                let head: Head = strict(value)?;
-                if let Some(sealed) = &head.corrected {
-                    let cipher = self.of_contact(key).await?;
-                    self.opened(cipher.open(&aad(key, CORRECTED), sealed))?;
-                }
-                let Some(sealed) = &head.address else { return Ok(Holds::Head(Address::default())) };
-                let cipher = self.of_contact(key).await?;
-                let plain = self.opened(cipher.open(&aad(key, "address"), sealed))?;
-                Holds::Head(serde_json::from_slice(&plain).map_err(form)?)
+        let Descriptor { form, written, .. } = *key.table().descriptor();
+        match form {
+            // The version of the others.
+            Form::Sealed { .. } if written == Written::Versioned && key.row().is_empty() => {}
+            Form::Sealed { under, column } => {
+                let sealed = ciphertext(value)?;
+                let place = aad(key, column);
+                let opened = match under {
+                    SealedUnder::Contact => self.of_contact(key).await?.open(&place, &sealed),
+                    SealedUnder::Tenant => self.cipher.open(&place, &sealed),
+                };
+                self.opened(opened)?;
             }
-            Table::History => {
-                let conversation = key.conversation().ok_or_else(|| form("it names no conversation"))?;
-                sealed(value)?;
-                let number = key.row().try_into().map(u64::from_be_bytes).map_err(form)?;
-                let thread = Thread::new(conversation, self.of_contact(key).await?);
-                match thread.open(key, number, value.to_vec().into()) {
-                    Ok(row) => {
-                        self.opened += 1;
-                        Holds::History(Box::new(row))
-                    }
-                    Err(ThreadError::Keys(error)) => return Err(Stop::of(error)),
-                    Err(error) => return Err(form(error)),
-                }
+            Form::Thread { .. } => return self.thread(key, value).await,
+            Form::Ids(lengths) if lengths.contains(&value.len()) => {}
+            Form::Ids(_) => return Err(form_error("it holds more than an id")),
+            // What wraps it opens it only at this place: whoever asks for the key finds out.
+            Form::WrappedKey if is_wrapped(value) => {}
+            Form::WrappedKey => return Err(form_error("a key is not wrapped")),
+            Form::Json(json) => return self.json(json, key, value).await,
+        }
+        Ok(Holds::Fine)
+    }
+
+    async fn thread(&mut self, key: &Key, value: &[u8]) -> Result<Holds, Stop> {
+        let conversation = key.conversation().ok_or_else(|| form_error("it names no conversation"))?;
+        ciphertext(value)?;
+        let number = key.row().try_into().map(u64::from_be_bytes).map_err(form_error)?;
+        let thread = Thread::new(conversation, self.of_contact(key).await?);
+        match thread.open(key, number, value.to_vec().into()) {
+            Ok(row) => {
+                self.opened += 1;
+                Ok(Holds::History(Box::new(row)))
             }
-            Table::Tool => {
-                sealed(value)?;
-                let cipher = self.of_contact(key).await?;
-                let sealed = Sealed::from_bytes(value.to_vec());
-                self.opened(cipher.open(&aad(key, tools::journal::COLUMN), &sealed))?;
-                Holds::Fine
-            }
-            // Nothing, or the name of a turn.
-            Table::Marker if matches!(value.len(), 0 | 16) => Holds::Fine,
-            Table::Marker => return Err(form("a marker holds more than a turn's name")),
-            Table::Claim => {
-                strict::<Claim>(value)?;
-                Holds::Fine
-            }
-            Table::Delivery => Holds::Delivery(strict(value)?),
-            Table::Send => Holds::Send(strict(value)?),
-            Table::Backlog => {
+            Err(ThreadError::Keys(error)) => Err(Stop::of(error)),
+            Err(error) => Err(form_error(error)),
+        }
+    }
+
+    async fn json(&mut self, json: Json, key: &Key, value: &[u8]) -> Result<Holds, Stop> {
+        match json {
+            Json::Head => return self.head(key, value).await,
+            Json::Delivery => return Ok(Holds::Delivery(strict(value)?)),
+            Json::Send => return Ok(Holds::Send(strict(value)?)),
+            Json::Outbound => {
                 let record: OutboundRecord = strict(value)?;
                 if let OutboundCommand::Send(send) = &record.command {
                     let cipher = self.of_log(&send.sealed).await?;
                     self.opened(cipher.open(&log_aad(Topic::Outbound, &send.id), &send.sealed))?;
                 }
-                Holds::Backlog(Box::new(record))
+                return Ok(Holds::Backlog(Box::new(record)));
             }
-            Table::Alias if value.len() == 16 => Holds::Fine,
-            Table::Alias => return Err(form("an alias leads to no contact")),
-            Table::Contact => {
-                let record: ContactRecord = strict(value)?;
-                if !record.others.is_empty() {
-                    return Err(form("it has fields that this build does not know"));
-                }
-                let contact = key.about().ok_or_else(|| form("it names no contact"))?;
-                for consent in record.consents.values() {
-                    for evidence in [&consent.given, &consent.stopped].into_iter().flatten() {
-                        let words = consent::words(&self.tenant, &*self.cipher, contact, evidence);
-                        self.opened(words)?;
-                    }
-                }
-                Holds::Contact(Box::new(record))
+            Json::Contact => return self.consents(key, value),
+            Json::Spend => return Ok(Holds::Spend(strict::<quota::Spend>(value)?.counts())),
+            Json::Claim => drop(strict::<Claim>(value)?),
+            Json::Ledger => drop(strict::<quota::Ledger>(value)?),
+            Json::Erasure => drop(strict::<Erasure>(value)?),
+            Json::TenantDeletion => drop(strict::<Removal>(value)?),
+            // The audit log verifies itself; what is the engine's belongs to no tenant.
+            Json::AuditEntry | Json::Engine => {}
+        }
+        Ok(Holds::Fine)
+    }
+
+    async fn head(&mut self, key: &Key, value: &[u8]) -> Result<Holds, Stop> {
+        let head: Head = strict(value)?;
+        if let Some(sealed) = &head.corrected {
+            let cipher = self.of_contact(key).await?;
+            self.opened(cipher.open(&aad(key, CORRECTED), sealed))?;
+        }
+        let Some(sealed) = &head.address else { return Ok(Holds::Head(Address::default())) };
+        let cipher = self.of_contact(key).await?;
+        let plain = self.opened(cipher.open(&aad(key, ADDRESS), sealed))?;
+        Ok(Holds::Head(serde_json::from_slice(&plain).map_err(form_error)?))
+    }
+
+    fn consents(&mut self, key: &Key, value: &[u8]) -> Result<Holds, Stop> {
+        let record: ContactRecord = strict(value)?;
+        if !record.others.is_empty() {
+            return Err(form_error("it has fields that this build does not know"));
+        }
+        let contact = key.about().ok_or_else(|| form_error("it names no contact"))?;
+        for consent in record.consents.values() {
+            for evidence in [&consent.given, &consent.stopped].into_iter().flatten() {
+                let words = consent::words(&self.tenant, &*self.cipher, contact, evidence);
+                self.opened(words)?;
             }
-            // What wraps it opens it only at this place: whoever asks for the key finds out.
-            Table::Key if is_wrapped(value) => Holds::Fine,
-            Table::Key => return Err(form("a key is not wrapped")),
-            // Without an id it is the version of all of them.
-            Table::Document if key.row().is_empty() => Holds::Fine,
-            Table::Document => {
-                sealed(value)?;
-                let sealed = Sealed::from_bytes(value.to_vec());
-                self.opened(self.cipher.open(&aad(key, DOCUMENT_COLUMN), &sealed))?;
-                Holds::Fine
-            }
-            Table::Quota => {
-                strict::<quota::Ledger>(value)?;
-                Holds::Fine
-            }
-            Table::Spend => Holds::Spend(strict::<quota::Spend>(value)?.counts()),
-            Table::Erasure => {
-                strict::<Erasure>(value)?;
-                Holds::Fine
-            }
-            Table::Removal => {
-                strict::<Removal>(value)?;
-                Holds::Fine
-            }
-            // The audit log proves itself; the others belong to no tenant.
-            Table::Access | Table::Agenda | Table::Limit | Table::Sweep => Holds::Fine,
-        })
+        }
+        Ok(Holds::Contact(Box::new(record)))
     }
 
     fn opened<T>(&mut self, opened: Result<T, KeysError>) -> Result<T, Stop> {
@@ -201,25 +195,36 @@ impl Reader {
         opened.map_err(Stop::of)
     }
 
-    async fn of_contact(&mut self, key: &Key) -> Result<Arc<dyn ContactCipher>, Stop> {
-        let contact = key.about().ok_or_else(|| form("it names no contact"))?;
-        let cipher = match &self.contact {
-            Some((of, cipher)) if *of == contact => cipher.clone(),
-            _ => {
-                let cipher = match self.keys.contact(&self.tenant, contact, Missing::Fail).await {
-                    Ok(cipher) => Some(cipher),
-                    Err(KeysError::Gone { .. }) => None,
-                    Err(error) => return Err(Stop::of(error)),
-                };
-                self.contact = Some((contact, cipher.clone()));
-                cipher
-            }
+    /// Returns whether a contact has no key, because it was destroyed.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub(super) async fn is_gone(&mut self, contact: ContactId) -> Result<bool, KeysError> {
+        Ok(self.key_of(contact).await?.is_none())
+    }
+
+    async fn key_of(&mut self, contact: ContactId) -> Result<Option<Arc<dyn ContactCipher>>, KeysError> {
+        if let Some((of, cipher)) = &self.contact
+            && *of == contact
+        {
+            return Ok(cipher.clone());
+        }
+        let cipher = match self.keys.contact(&self.tenant, contact, Missing::Fail).await {
+            Ok(cipher) => Some(cipher),
+            Err(KeysError::Gone { .. }) => None,
+            Err(error) => return Err(error),
         };
-        cipher.ok_or(Stop::Wrong(Wrong::Gone(contact)))
+        self.contact = Some((contact, cipher.clone()));
+        Ok(cipher)
+    }
+
+    async fn of_contact(&mut self, key: &Key) -> Result<Arc<dyn ContactCipher>, Stop> {
+        let contact = key.about().ok_or_else(|| form_error("it names no contact"))?;
+        self.key_of(contact).await.map_err(Stop::of)?.ok_or(Stop::Wrong(Wrong::Gone(contact)))
     }
 
     async fn of_log(&mut self, sealed: &Sealed) -> Result<Arc<dyn Cipher>, Stop> {
-        let day = Day(sealed.key_number().ok_or_else(|| form("a ciphertext has no header"))?);
+        let day = Day(sealed.key_number().ok_or_else(|| form_error("a ciphertext has no header"))?);
         if let Some((of, cipher)) = &self.log
             && *of == day
         {
@@ -266,14 +271,15 @@ impl Stop {
     }
 }
 
-fn form(detail: impl std::fmt::Display) -> Stop {
+fn form_error(detail: impl std::fmt::Display) -> Stop {
     Stop::Wrong(Wrong::Form(detail.to_string()))
 }
 
-fn sealed(value: &[u8]) -> Result<(), Stop> {
-    match Sealed::from_bytes(value.to_vec()).key_number() {
-        Some(_) => Ok(()),
-        None => Err(form("no ciphertext where one belongs")),
+fn ciphertext(value: &[u8]) -> Result<Sealed, Stop> {
+    let sealed = Sealed::from_bytes(value.to_vec());
+    match sealed.key_number() {
+        Some(_) => Ok(sealed),
+        None => Err(form_error("no ciphertext where one belongs")),
     }
 }
 
@@ -284,10 +290,14 @@ fn is_wrapped(value: &[u8]) -> bool {
 
 /// Reads JSON that has nothing beside what is read.
 fn strict<T: Serialize + DeserializeOwned>(stored: &[u8]) -> Result<T, Stop> {
-    let value: Value = serde_json::from_slice(stored).map_err(form)?;
-    let read: T = T::deserialize(&value).map_err(form)?;
-    let again = serde_json::to_value(&read).map_err(form)?;
-    if covers(&again, &value) { Ok(read) } else { Err(form("it holds more than the engine writes there")) }
+    let value: Value = serde_json::from_slice(stored).map_err(form_error)?;
+    let read: T = T::deserialize(&value).map_err(form_error)?;
+    let again = serde_json::to_value(&read).map_err(form_error)?;
+    if covers(&again, &value) {
+        Ok(read)
+    } else {
+        Err(form_error("it holds more than the engine writes there"))
+    }
 }
 
 /// Whether every value of `found` is in `read` too. Defaults need not be written.
@@ -311,20 +321,20 @@ pub(super) fn record<T: Serialize + DeserializeOwned>(stored: &[u8]) -> Result<T
     })
 }
 
-/// Whether it was written no later: what an erasure of that time was to take.
-pub(super) fn is_from_before(holds: &Holds, erased_at: Timestamp) -> bool {
+/// Returns whether a row was written no later than an erasure that was to take it; `None` where its value does not say.
+pub(super) fn is_from_before(holds: &Holds, erased_at: Timestamp) -> Option<bool> {
     use crate::conversation::thread::EntrySaid;
     match holds {
-        Holds::History(row) => row.entries.iter().any(|entry| match entry {
+        Holds::History(row) => Some(row.entries.iter().any(|entry| match entry {
             EntrySaid::Customer { at, .. }
             | EntrySaid::Tenant { at, .. }
             | EntrySaid::Restricted { at, .. }
             | EntrySaid::Corrected { at }
             | EntrySaid::Agent { at, .. } => *at <= erased_at,
-        }),
-        Holds::Delivery(delivery) => delivery.at <= erased_at,
-        Holds::Backlog(record) => record.at <= erased_at,
-        _ => false,
+        })),
+        Holds::Delivery(delivery) => Some(delivery.at <= erased_at),
+        Holds::Backlog(record) => Some(record.at <= erased_at),
+        Holds::Head(_) | Holds::Send(_) | Holds::Contact(_) | Holds::Spend(_) | Holds::Fine => None,
     }
 }
 

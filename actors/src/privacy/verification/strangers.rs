@@ -4,17 +4,24 @@ use heddle_schemas::ports::keys::{Keys, KeysError, Missing, aad};
 use heddle_schemas::ports::state::Row;
 use heddle_schemas::promise::Proof;
 use heddle_schemas::sealed::Sealed;
-use heddle_schemas::table::Table;
+use heddle_schemas::table::{Form, Key};
 use heddle_schemas::tenant::Tenant;
 
 use super::ProveError;
-use crate::conversation::thread;
 use crate::tenant::configuration::Tenants;
 
 /// Rows that are tried.
 const SAMPLES: usize = 20;
 /// Other tenants whose keys are tried.
 const OTHERS: usize = 10;
+
+/// Column of a row whose whole value is a ciphertext.
+fn column(key: &Key) -> Option<&'static str> {
+    match key.table().descriptor().form {
+        Form::Sealed { column, .. } | Form::Thread { column } => Some(column),
+        Form::Ids(_) | Form::WrappedKey | Form::Json(_) => None,
+    }
+}
 
 /// Tries other tenants' keys.
 #[derive(Default)]
@@ -24,7 +31,7 @@ pub(super) struct Strangers {
 
 impl Strangers {
     pub(super) fn sample(&mut self, row: &Row) {
-        if row.key.table() == Table::History && self.samples.len() < SAMPLES {
+        if column(&row.key).is_some() && self.samples.len() < SAMPLES {
             self.samples.push(row.clone());
         }
     }
@@ -47,15 +54,15 @@ impl Strangers {
             };
             for row in &self.samples {
                 let sealed = Sealed::from_bytes(row.value.clone());
-                let place = aad(&row.key, thread::COLUMN);
-                let contact = match row.key.about() {
-                    Some(contact) => keys.contact(&other.id, contact, Missing::Fail).await,
-                    None => continue,
-                };
-                let of_contact = match contact {
-                    Ok(cipher) => cipher.open(&place, &sealed).is_ok(),
-                    Err(KeysError::Gone { .. }) => false,
-                    Err(error) => return Err(error.into()),
+                let Some(column) = column(&row.key) else { continue };
+                let place = aad(&row.key, column);
+                let of_contact = match row.key.about() {
+                    Some(contact) => match keys.contact(&other.id, contact, Missing::Fail).await {
+                        Ok(cipher) => cipher.open(&place, &sealed).is_ok(),
+                        Err(KeysError::Gone { .. }) => false,
+                        Err(error) => return Err(error.into()),
+                    },
+                    None => false,
                 };
                 if of_contact || cipher.open(&place, &sealed).is_ok() {
                     proof.fault(format!("{:?}: a key of tenant {} opens it", row.key, other.id));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use heddle_schemas::ports::state::Row;
 use heddle_schemas::promise::{Promise, Proof};
 use heddle_schemas::retention::Kind;
-use heddle_schemas::table::Table;
+use heddle_schemas::table::{Dated, Lifetime};
 use heddle_schemas::time::Timestamp;
 
 use super::form::Holds;
@@ -33,17 +33,7 @@ impl Times {
 
     /// What is true of every row of a table.
     pub(super) fn ends(&mut self, row: &Row) {
-        let ends = matches!(
-            row.key.table(),
-            Table::History
-                | Table::Marker
-                | Table::Claim
-                | Table::Delivery
-                | Table::Send
-                | Table::Spend
-                | Table::Tool
-        );
-        if !ends {
+        if !row.key.table().descriptor().lifetime.ends() {
             return;
         }
         self.looked_at += 1;
@@ -59,17 +49,24 @@ impl Times {
 
     /// What is true of a row by what it holds.
     pub(super) fn written(&mut self, row: &Row, holds: &Holds) {
+        let Lifetime::Retention { kinds, dated } = row.key.table().descriptor().lifetime else { return };
         // What the channel stamped may have come later by as much as it is delivered again.
-        let (written, late, kind) = match holds {
-            Holds::History(history) => {
+        let (written, late, kind) = match (dated, holds) {
+            (Dated::Thread, Holds::History(history)) => {
                 let Some(written) = history.written() else { return };
                 // A row of a build that did not note it tells when the channel stamped what is in it.
                 let late = if history.at.is_some() { Duration::ZERO } else { self.late };
                 (written, late, history.kind())
             }
-            Holds::Delivery(delivery) => (delivery.at, self.late, Kind::Receipts),
-            _ => return,
+            (Dated::Delivery, Holds::Delivery(delivery)) => (delivery.at, self.late, Kind::Receipts),
+            (Dated::Thread | Dated::Delivery, _) => {
+                self.proof.fault(format!("{:?}: it does not say when it was written", row.key));
+                return;
+            }
         };
+        if !kinds.contains(&kind) {
+            self.proof.fault(format!("{:?}: it holds {kind}, which do not belong there", row.key));
+        }
         if self.oldest.is_none_or(|oldest| written < oldest) {
             self.oldest = Some(written);
         }

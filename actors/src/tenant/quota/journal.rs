@@ -16,6 +16,8 @@ use heddle_schemas::zone::{Date, Month};
 use serde::{Deserialize, Serialize};
 
 use super::amounts::Totals;
+use crate::partition::pages::Pages;
+use crate::ports::Ports;
 
 /// How long rows are kept: until their month is over for longer than anything is delivered again.
 pub(super) const KEPT: Duration = Duration::from_secs(45 * 86_400);
@@ -90,23 +92,21 @@ impl Spend {
     }
 }
 
-/// What the journal of a chunk shows, by day.
+/// Sums of a chunk's journal, by day.
 pub(super) async fn sum(
-    state: &dyn State,
+    ports: &Ports,
     tenant: &TenantId,
     chunk: ChunkId,
 ) -> Result<BTreeMap<Date, Totals>, StoreError> {
     let mut days = BTreeMap::<Date, Totals>::new();
-    let mut scan = Scan::first(Partition::spends(tenant, chunk), PAGE);
-    loop {
-        let rows = state.scan(&scan).await?;
+    let mut pages = Pages::new(ports, Scan::first(Partition::spends(tenant, chunk), PAGE));
+    while let Some(rows) = pages.next().await? {
         for (key, stored) in &rows {
             if let Some((day, totals)) = Spend::read(key, stored)?.counts() {
                 let sum = days.entry(day).or_default();
                 *sum = sum.plus(totals);
             }
         }
-        let Some(next) = scan.next(&rows) else { return Ok(days) };
-        scan = next;
     }
+    Ok(days)
 }

@@ -29,7 +29,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use heddle_schemas::id::{ChunkId, TenantId};
-use heddle_schemas::ports::state::{Batch, Fence, StoreError, Swap, Write};
+use heddle_schemas::ports::state::{Batch, Fence, StoreError, Write};
+use heddle_schemas::ports::update::Change;
 use heddle_schemas::record::event::{Event, EventRecord};
 use heddle_schemas::record::{V, encode};
 use heddle_schemas::table::{Key, SpentBy};
@@ -46,6 +47,7 @@ pub use self::purse::ChunkOf;
 use self::purse::{Held, LIFE, Purse};
 use crate::partition::commit::{commit, read};
 use crate::partition::publish;
+use crate::partition::update::update;
 use crate::ports::Ports;
 use crate::tenant::configuration::Tenants;
 
@@ -61,8 +63,6 @@ const TIDY: Duration = Duration::from_millis(500);
 const CLOSE_PAUSE: Duration = Duration::from_millis(500);
 /// How long before a chunk's end nothing is written down in it by others.
 const MARGIN: Duration = Duration::from_secs(5);
-/// The pause of who lost a race for the ledger.
-const AGAIN: Duration = Duration::from_millis(5);
 
 /// The quotas of a node's tenants.
 pub struct Quotas {
@@ -300,33 +300,26 @@ impl Quotas {
         QuotaError::Spent(resource)
     }
 
-    async fn ledger(&self, key: &Key) -> Result<(Option<Bytes>, Ledger), StoreError> {
+    async fn ledger(&self, key: &Key) -> Result<Ledger, StoreError> {
         let stored = read(&self.ports.metrics, || self.ports.state.get(key)).await?;
-        let ledger = match &stored {
-            Some(stored) => serde_json::from_slice(stored).map_err(|error| StoreError::Corrupt {
-                detail: format!("{key:?}: no ledger of a quota: {error}"),
-            })?,
-            None => Ledger::new(),
-        };
-        Ok((stored, ledger))
+        parse(key, stored.as_ref())
     }
 
-    /// Changes a ledger. Whether an attempt without an answer happened, the next reading tells.
-    async fn change(&self, key: &Key, mut change: impl FnMut(&mut Ledger) -> bool) -> Result<(), StoreError> {
-        loop {
-            let (stored, mut ledger) = self.ledger(key).await?;
-            if !change(&mut ledger) {
-                return Ok(());
-            }
-            let new = Some(encode(&ledger));
-            match self.ports.state.compare_and_set(key, stored, new, None).await {
-                Ok(Swap::Done) => return Ok(()),
-                Ok(Swap::Found(_)) => {}
-                Err(error) if error.is_transient() => self.ports.metrics.store_retried(&error),
-                Err(error) => return Err(error),
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
+    /// Changes a ledger, unless `change` returns false. It recognises what it has done before: whether an attempt
+    /// without an answer happened, the next reading shows.
+    async fn change(
+        &self,
+        key: &Key,
+        mut change: impl FnMut(&mut Ledger) -> bool + Send,
+    ) -> Result<(), StoreError> {
+        update(&self.ports, key, |found| {
+            let mut ledger = parse(key, found)?;
+            Ok(match change(&mut ledger) {
+                true => Change::put(encode(&ledger), ()),
+                false => Change::Keep(()),
+            })
+        })
+        .await
     }
 
     /// Puts a new chunk into the purse, or says what there is not enough of.
@@ -341,7 +334,7 @@ impl Quotas {
             let now = self.ports.clock.now();
             let of = ChunkOf { id, month: month(tenant, now) };
             let key = Key::quota(&tenant.id, &of.month.to_string());
-            let (_, before) = self.ledger(&key).await?;
+            let before = self.ledger(&key).await?;
             if let Some(dead) = before.overdue(now) {
                 let dead = ChunkOf { id: dead.id, ..of };
                 self.close_dead(&tenant.id, dead).await?;
@@ -395,7 +388,7 @@ impl Quotas {
     async fn tell_spent(&self, tenant: &Tenant, resource: Resource) -> Result<(), StoreError> {
         let month = month(tenant, self.ports.clock.now());
         let key = Key::quota(&tenant.id, &month.to_string());
-        if self.ledger(&key).await?.1.told.contains(&resource) {
+        if self.ledger(&key).await?.told.contains(&resource) {
             return Ok(());
         }
         let limit = Amounts::limit(&tenant.quota).of(resource);
@@ -452,7 +445,7 @@ impl Quotas {
         loop {
             let now = self.ports.clock.now();
             let key = Key::quota(&tenant.id, &of.month.to_string());
-            let (_, ledger) = self.ledger(&key).await?;
+            let ledger = self.ledger(&key).await?;
             if let Some(open) = ledger.find(of.id) {
                 if open.closing.is_none() && now.after(MARGIN) < open.until {
                     return Ok(Some((self.settled(tenant, of, by, at, totals), held)));
@@ -514,10 +507,9 @@ impl Quotas {
             return Ok(());
         }
         tokio::time::sleep(CLOSE_PAUSE).await;
-        let state = &*self.ports.state;
         let mut journals = Vec::with_capacity(out.len());
         for (id, closing) in out {
-            let days = read(&self.ports.metrics, || journal::sum(state, tenant, id)).await?;
+            let days = journal::sum(&self.ports, tenant, id).await?;
             journals.push((id, closing, days));
         }
         let (mut lost, mut interrupted) = (0, 0);
@@ -616,6 +608,12 @@ impl Quotas {
     }
 }
 
+fn parse(key: &Key, stored: Option<&Bytes>) -> Result<Ledger, StoreError> {
+    let Some(stored) = stored else { return Ok(Ledger::new()) };
+    serde_json::from_slice(stored)
+        .map_err(|error| StoreError::Corrupt { detail: format!("{key:?}: no ledger of a quota: {error}") })
+}
+
 /// What a tenant has used in a month, also of what is not closed yet. Chunks of dead nodes are closed by it.
 ///
 /// # Errors
@@ -637,7 +635,7 @@ async fn usage_of(ports: &Ports, tenant: &TenantId, month: Month) -> Result<Usag
     let quotas = Quotas::new(ports.clone());
     let key = Key::quota(tenant, &month.to_string());
     let ledger = loop {
-        let (_, ledger) = quotas.ledger(&key).await?;
+        let ledger = quotas.ledger(&key).await?;
         match ledger.overdue(ports.clock.now()) {
             Some(dead) => {
                 let dead = ChunkOf { id: dead.id, month };
@@ -648,7 +646,7 @@ async fn usage_of(ports: &Ports, tenant: &TenantId, month: Month) -> Result<Usag
     };
     let (mut days, mut spent, mut set_aside) = (ledger.days.clone(), ledger.spent, Amounts::NONE);
     for open in &ledger.open {
-        let used = read(&ports.metrics, || journal::sum(&*ports.state, tenant, open.id)).await?;
+        let used = journal::sum(ports, tenant, open.id).await?;
         let mut of_chunk = Amounts::NONE;
         for (day, totals) in used {
             let sum = days.entry(day).or_default();

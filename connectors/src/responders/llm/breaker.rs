@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use heddle_schemas::retry::RetryPolicy;
+
 /// Failures in a row that are taken as bad luck.
 const TOLERATED: u32 = 3;
-/// The first pause, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// Pauses after further failures.
+const PAUSES: RetryPolicy = RetryPolicy::endless(Duration::from_secs(2), Duration::from_secs(60));
 
 /// The breaker of a provider key.
 #[derive(Debug, Default)]
@@ -39,8 +41,7 @@ impl Breaker {
         self.probing = false;
         self.failures = self.failures.saturating_add(1);
         if self.failures > TOLERATED {
-            let pause = PAUSES.0 * 2_u32.saturating_pow((self.failures - TOLERATED - 1).min(8));
-            self.open_until = now + pause.min(PAUSES.1);
+            self.open_until = now + PAUSES.pause(self.failures - TOLERATED);
         }
     }
 }
@@ -63,7 +64,7 @@ mod tests {
             assert!(breaker.admits(now) && !breaker.admits(now), "one call finds out");
             breaker.failed(now);
         }
-        now += PAUSES.1;
+        now += PAUSES.longest;
         assert!(breaker.admits(now));
         breaker.answered();
         assert!(breaker.admits(now) && breaker.admits(now));

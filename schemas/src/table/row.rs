@@ -1,0 +1,91 @@
+//! Encodings of row names that other code reads or scans by.
+
+use crate::id::{ContactId, MessageKey, OutboundId, TurnId};
+use crate::time::Timestamp;
+use crate::topic::Topic;
+
+/// The first byte of the row of a deletion that is not complete.
+pub const REMOVAL_OPEN: u8 = b'o';
+/// The first byte of the row of a deletion.
+pub const REMOVAL_TOLD: u8 = b't';
+
+/// Who has spent: an attempt at a turn of a conversation.
+///
+/// A turn is named after a message, whose key is of its conversation; the contact tells apart what is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SpentBy {
+    /// With whom.
+    pub contact: ContactId,
+    /// Which turn.
+    pub turn: TurnId,
+    /// Which attempt at calling the outside, from 1; 0 where none was made.
+    pub attempt: u8,
+}
+
+impl SpentBy {
+    /// Of this attempt.
+    #[must_use]
+    pub fn new(contact: ContactId, turn: TurnId, attempt: u32) -> Self {
+        Self { contact, turn, attempt: u8::try_from(attempt).unwrap_or(u8::MAX) }
+    }
+
+    pub(super) fn to_bytes(self) -> [u8; 33] {
+        let mut row = [0_u8; 33];
+        row[..16].copy_from_slice(&self.contact.to_bytes());
+        row[16..32].copy_from_slice(&self.turn.0.to_bytes());
+        row[32] = self.attempt;
+        row
+    }
+}
+
+/// The first byte of backlog rows of sends of unknown outcome.
+pub const BACKLOG_UNKNOWN: u8 = 0;
+/// The first byte of backlog rows that wait in order.
+pub const BACKLOG_QUEUED: u8 = 1;
+
+/// The first eight bytes of an agenda row: rows below it are due before `due`.
+#[must_use]
+pub fn agenda_bound(due: Timestamp) -> [u8; 8] {
+    // Times before 1970 do not occur; the sign bit would break the order.
+    u64::try_from(due.as_micros()).unwrap_or(0).to_be_bytes()
+}
+
+impl OutboundId {
+    /// Reads it from a row that is named by it.
+    #[must_use]
+    pub fn from_row(row: &[u8]) -> Option<Self> {
+        let row: &[u8; 34] = row.try_into().ok()?;
+        let (contact, rest) = row.split_first_chunk::<16>()?;
+        let (turn, index) = rest.split_first_chunk::<16>()?;
+        Some(Self {
+            contact: ContactId::from_bytes(*contact),
+            turn: TurnId(MessageKey::from_bytes(*turn)),
+            index: u16::from_be_bytes(index.try_into().ok()?),
+        })
+    }
+}
+
+pub(super) fn outbound_row(outbound: &OutboundId) -> [u8; 34] {
+    let mut row = [0_u8; 34];
+    row[..16].copy_from_slice(&outbound.contact.to_bytes());
+    row[16..32].copy_from_slice(&outbound.turn.0.to_bytes());
+    row[32..].copy_from_slice(&outbound.index.to_be_bytes());
+    row
+}
+
+/// The letter of a topic in the agenda's partitions. Stored; never changes.
+pub(super) fn agenda_letter(topic: Topic) -> u8 {
+    match topic {
+        Topic::Inbound => b'i',
+        Topic::Outbound => b'o',
+        // Nothing waits in these: their agendas are empty.
+        Topic::Ingress => b'g',
+        Topic::Tenants => b't',
+        Topic::Events => b'e',
+        Topic::Dlq => b'd',
+    }
+}
+
+pub(super) fn agenda_topic(letter: u8) -> Option<Topic> {
+    Topic::ALL.into_iter().find(|&topic| agenda_letter(topic) == letter)
+}
