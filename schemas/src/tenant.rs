@@ -24,6 +24,13 @@ use crate::retention::Retention;
 use crate::sealed::Secret;
 use crate::time::{Timestamp, human};
 
+/// A text that is not blank, in a JSON Schema.
+pub(crate) const NOT_BLANK: &str = "[^\\s\\u001c-\\u001f\\u0085]";
+/// An address without a slash at its end, in a JSON Schema.
+pub(crate) const ADDRESS: &str = "^https?://(.*[^/])$";
+/// An address as [`ADDRESS`], or none.
+const ADDRESS_OR_NONE: &str = "^(https?://(.*[^/]))?$";
+
 /// A tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -31,9 +38,11 @@ pub struct Tenant {
     /// Its id.
     pub id: TenantId,
     /// Its name, as people know it.
+    #[schemars(regex(pattern = NOT_BLANK))]
     pub name: String,
     /// The region its data stays in.
     #[serde(default = "default_region")]
+    #[schemars(regex(pattern = NOT_BLANK))]
     pub region: String,
     /// How the agent speaks.
     #[serde(default)]
@@ -96,10 +105,11 @@ pub struct Agent {
     /// What it must keep to.
     pub rules: Vec<String>,
     /// What it says when it knows no answer. Not empty.
+    #[schemars(length(min = 1, max = MESSAGE_CHARACTERS), regex(pattern = NOT_BLANK))]
     pub fallback: String,
     /// How long to wait for more of a burst before answering; at most one minute.
     #[serde(with = "human")]
-    #[schemars(with = "String")]
+    #[schemars(schema_with = "human::schema")]
     pub settle: Duration,
 }
 
@@ -123,6 +133,7 @@ pub struct Tools {
     /// Whether it may hand a conversation over to a human. It says nothing in it then until that is given back.
     pub hand_over: bool,
     /// What it says when it does so. Not empty.
+    #[schemars(length(min = 1, max = MESSAGE_CHARACTERS), regex(pattern = NOT_BLANK))]
     pub hand_over_text: String,
     /// What it may ask to be paid for.
     pub payments: Vec<PaymentLink>,
@@ -143,10 +154,12 @@ impl Default for Tools {
 #[serde(deny_unknown_fields)]
 pub struct PaymentLink {
     /// What the agent calls it.
+    #[schemars(regex(pattern = NOT_BLANK))]
     pub name: String,
     /// What it is for, so that the agent knows when to offer it.
     pub description: String,
     /// Where it is paid.
+    #[schemars(regex(pattern = "^https://"))]
     pub url: String,
 }
 
@@ -160,12 +173,16 @@ pub struct ChannelAccount {
     pub account: AccountId,
     /// The base address of the API, with its version.
     #[serde(default = "default_api_base")]
+    #[schemars(regex(pattern = ADDRESS))]
     pub api_base: String,
     /// The bearer token to send with.
+    #[schemars(length(min = 1))]
     pub access_token: Secret,
     /// The secret that signs webhooks.
+    #[schemars(length(min = 1))]
     pub app_secret: Secret,
     /// What the provider repeats when it subscribes a webhook.
+    #[schemars(length(min = 1))]
     pub verify_token: Secret,
     /// Messages a second of this number, in and out together; WhatsApp: 80, upgraded 1,000.
     #[serde(default = "default_messages_per_second")]
@@ -214,6 +231,7 @@ pub struct Llm {
     pub model: String,
     /// The base address of the API, up to what stands before `/chat/completions` or `/models`; empty: the
     /// provider's own.
+    #[schemars(regex(pattern = ADDRESS_OR_NONE))]
     pub api_base: String,
     /// The key to call it with.
     pub api_key: Secret,
@@ -279,6 +297,7 @@ pub struct Model {
     /// As `llm.model`.
     pub model: String,
     /// As `llm.api_base`.
+    #[schemars(regex(pattern = ADDRESS_OR_NONE))]
     pub api_base: String,
     /// As `llm.api_key`.
     pub api_key: Secret,
@@ -389,6 +408,7 @@ pub struct Quota {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub money_per_month: Option<Money>,
     /// At how many of a hundred the tenant is warned: an event, once a month for each of the three.
+    #[schemars(range(min = 1, max = 100))]
     pub warn_percent: u8,
     /// What happens where something is spent.
     pub when_spent: WhenSpent,

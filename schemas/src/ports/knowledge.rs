@@ -28,6 +28,7 @@ pub enum DocumentFormat {
 pub struct Document {
     /// Its name among the tenant's documents: the same name replaces. A file's name, or a page's address, so
     /// that it can be cited. 1 to 512 bytes.
+    #[schemars(length(min = 1, max = 512))]
     pub id: String,
     /// What people call it.
     pub title: String,
