@@ -7,6 +7,7 @@ use heddle_actors::metrics::Metrics as ActorMetrics;
 use heddle_actors::privacy::security::Security;
 use heddle_actors::random::Random;
 use heddle_actors::system::System;
+use heddle_api::dead_letters::{OriginalState, Place};
 use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
 use heddle_connectors::memory::responder::Response;
 use heddle_connectors::memory::{
