@@ -25,6 +25,8 @@ pub mod export;
 pub mod keys;
 pub mod subject;
 pub mod tenants;
+#[cfg(test)]
+mod tests;
 pub mod verification;
 
 use std::sync::Arc;
