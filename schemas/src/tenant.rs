@@ -24,8 +24,9 @@ use crate::retention::Retention;
 use crate::sealed::Secret;
 use crate::time::{Timestamp, human};
 
-/// A text that is not blank, in a JSON Schema.
-pub(crate) const NOT_BLANK: &str = "[^\\s\\u001c-\\u001f\\u0085]";
+/// A text that is not blank, in a JSON Schema: with a character that is not among Unicode's white space.
+pub(crate) const NOT_BLANK: &str =
+    "[^\\u0009-\\u000d\\u0020\\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]";
 /// An address without a slash at its end, in a JSON Schema.
 pub(crate) const ADDRESS: &str = "^https?://(.*[^/])$";
 /// An address as [`ADDRESS`], or none.
@@ -338,10 +339,8 @@ impl Model {
     fn faults(&self, at: &str) -> Vec<String> {
         let mut faults = Vec::new();
         let base = &self.api_base;
-        if self.provider == Provider::Extractive {
-            return faults;
-        }
-        if self.model.trim().is_empty() {
+        let asks = self.provider != Provider::Extractive;
+        if asks && self.model.trim().is_empty() {
             faults.push(format!("{at}.model: is empty; name the provider's model"));
         }
         if !(base.is_empty() || base.starts_with("https://") || base.starts_with("http://")) {
@@ -351,7 +350,7 @@ impl Model {
             faults.push(format!("{at}.api_base: {base:?} ends with a slash"));
         }
         // A model on one's own machines may ask for none.
-        if base.is_empty() && self.api_key.is_empty() {
+        if asks && base.is_empty() && self.api_key.is_empty() {
             faults.push(format!("{at}.api_key: is empty"));
         }
         faults

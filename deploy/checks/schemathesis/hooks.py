@@ -4,6 +4,8 @@ import schemathesis
 
 # What the node has: without it nearly every request would end at an unknown tenant.
 TENANT = "acme"
+# The one that is deleted.
+DELETED = "gone"
 
 
 def is_positive(case):
@@ -12,12 +14,12 @@ def is_positive(case):
 
 @schemathesis.hook
 def map_case(context, case):
-    """Names the tenant that there is, unless it would be deleted, and says the same in path and body."""
+    """Names a tenant that there is, and says the same in path and body."""
     if not is_positive(case):
         return case
     if "tenant" in (case.path_parameters or {}):
-        if case.method.upper() != "DELETE" or "/channels/" in case.path or "/documents" in case.path:
-            case.path_parameters["tenant"] = TENANT
+        deletes = case.method.upper() == "DELETE" and case.path == "/v1/tenants/{tenant}"
+        case.path_parameters["tenant"] = DELETED if deletes else TENANT
     if case.method.upper() == "PUT" and case.path == "/v1/tenants/{tenant}" and isinstance(case.body, dict):
         case.body["id"] = case.path_parameters["tenant"]
     return case

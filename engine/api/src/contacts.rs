@@ -147,8 +147,10 @@ pub struct Correction {
     pub name: Option<String>,
 }
 
-/// A line that is not blank.
-const NAME: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$";
+/// A line that is not blank: no control characters, and one that is not among Unicode's white space.
+const NAME: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*\
+    [^\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]\
+    [^\\u0000-\\u001f\\u007f-\\u009f]*$";
 
 /// Whether what is kept of a contact may be used.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]

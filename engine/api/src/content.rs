@@ -10,6 +10,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::strict::Strict;
+
 /// The largest JSON body: a document of 4 MiB, escaped.
 pub const MAX_BODY: usize = 16 << 20;
 /// The media type of JSON.
@@ -141,15 +143,10 @@ impl<T: Serialize + DeserializeOwned + JsonSchema + Send + 'static> Body for T {
             return Err(Malformed::new(415, "the body takes Content-Type: application/json"));
         }
         let bytes = collect(pieces, MAX_BODY).await?;
-        let mut reader = serde_json::Deserializer::from_slice(&bytes);
-        let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-            let status = if error.inner().is_data() { 422 } else { 400 };
-            Malformed::new(status, format!("the body is not as described: {error}"))
-        })?;
-        reader
-            .end()
-            .map_err(|error| Malformed::new(400, format!("the body is not as described: {error}")))?;
-        Ok(read)
+        let value = serde_json::from_slice(&bytes)
+            .map_err(|error| Malformed::new(400, format!("the body is no JSON: {error}")))?;
+        serde_path_to_error::deserialize(Strict(value))
+            .map_err(|error| Malformed::new(422, format!("the body is not as described: {error}")))
     }
 
     fn write(self) -> Option<(Option<String>, Pieces)> {

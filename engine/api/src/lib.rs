@@ -24,6 +24,7 @@ pub mod openapi;
 pub mod operation;
 pub mod problem;
 mod schema;
+mod strict;
 pub mod tenants;
 pub mod usage;
 

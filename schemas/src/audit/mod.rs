@@ -110,12 +110,13 @@ fn looks_like_a_phone_number(text: &str) -> bool {
 const NUMERIC: &str = "[0-9\u{b2}\u{b3}\u{b9}\u{bc}-\u{be}]";
 
 impl Note {
-    /// The schema of a header that holds a note: nothing at all says nothing, otherwise a note.
+    /// The schema of a header that holds a note: nothing at all says nothing, otherwise a note. Of its characters those
+    /// that every HTTP library can write, which are Latin-1; others may stand there in UTF-8.
     #[must_use]
     pub fn header_schema() -> serde_json::Value {
         let long = format!("(?!.*{NUMERIC}{{{PHONE_DIGITS}}})");
         let international = format!("(?!.*\\+(?! )(?:[ .()/-]*{NUMERIC}){{{INTERNATIONAL_DIGITS}}})");
-        let pattern = format!("^{long}{international}[^\\u0000-\\u001f\\u007f-\\u009f]*$");
+        let pattern = format!("^{long}{international}[ -~\\u00a0-\\u00ff]*$");
         serde_json::json!({ "type": "string", "maxLength": NOTE, "pattern": pattern })
     }
 }
