@@ -36,6 +36,7 @@ pub struct Hours {
     /// As `monday`.
     pub sunday: Vec<Interval>,
     /// Dates that are closed whatever their day of the week.
+    #[schemars(with = "Vec<Date>")]
     pub closed: BTreeSet<Date>,
 }
 

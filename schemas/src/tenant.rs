@@ -177,13 +177,13 @@ pub struct ChannelAccount {
     #[schemars(regex(pattern = ADDRESS))]
     pub api_base: String,
     /// The bearer token to send with.
-    #[schemars(length(min = 1))]
+    #[schemars(extend("minLength" = 1))]
     pub access_token: Secret,
     /// The secret that signs webhooks.
-    #[schemars(length(min = 1))]
+    #[schemars(extend("minLength" = 1))]
     pub app_secret: Secret,
     /// What the provider repeats when it subscribes a webhook.
-    #[schemars(length(min = 1))]
+    #[schemars(extend("minLength" = 1))]
     pub verify_token: Secret,
     /// Messages a second of this number, in and out together; WhatsApp: 80, upgraded 1,000.
     #[serde(default = "default_messages_per_second")]

@@ -55,6 +55,7 @@ impl Parameters for OfDocument {}
 #[serde(deny_unknown_fields)]
 pub struct OfFile {
     /// The document's id, such as the file's name; without a `Content-Type` that tells, its ending does.
+    #[schemars(length(min = 1, max = 512))]
     pub id: String,
     /// What people call it; without it, what the file calls itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]

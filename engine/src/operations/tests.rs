@@ -37,18 +37,11 @@ fn sample(name: &str) -> Sample {
     let of_acme = |path: Value, query: Value, body: Value| Sample { path, query, body, chain: Some("acme") };
     let of_none = |path: Value, query: Value, body: Value| Sample { path, query, body, chain: None };
     match name {
-        "ListTenants" | "ListDeletions" | "ShowKeys" | "ListLetters" => of_none(none(), none(), Value::Null),
-        "ShowTenant" | "ShowUsage" | "ListErasures" | "ListDocuments" | "ExportTenant" => {
-            of_acme(acme(), none(), Value::Null)
-        }
         "ApplyTenant" => of_acme(acme(), none(), tenant("acme", "1001")),
-        "DeleteTenant" | "ShowDeletion" => of_none(acme(), none(), Value::Null),
-        "DisconnectChannel" => of_acme(account, none(), Value::Null),
-        "ShowConsents" | "ExportContact" | "ForgetContact" => of_acme(acme(), contact(), Value::Null),
+        "DeleteTenant" => of_none(acme(), none(), Value::Null),
         "EnterConsent" => of_acme(acme(), contact(), json!({ "says": "stop", "purposes": ["marketing"] })),
         "CorrectContact" => of_acme(acme(), contact(), json!({ "name": "Ann" })),
         "RestrictContact" => of_acme(acme(), contact(), json!({ "restricted": true })),
-        "ShowErasure" => of_acme(json!({ "tenant": "acme", "erasure": CONTACT }), none(), Value::Null),
         "HandleConversation" => of_acme(conversation, none(), json!({ "by": "human" })),
         "AddDocument" => {
             let document = json!({ "id": "faq", "title": "FAQ", "format": "text", "text": "Nine to five." });
@@ -63,8 +56,31 @@ fn sample(name: &str) -> Sample {
         "Prove" | "ListAuditLog" | "VerifyAuditLog" | "ResumeAuditLog" => {
             of_acme(none(), acme(), Value::Null)
         }
-        name => panic!("{name} has no sample: say here how it is called"),
+        name => described(name),
     }
+}
+
+/// A call without a body, its parameters as the description asks for them.
+fn described(name: &str) -> Sample {
+    let entry = heddle_api::table().into_iter().find(|entry| entry.name == name).unwrap();
+    let method = entry.method.as_str().to_lowercase();
+    let operation = &heddle_api::openapi::describe()["paths"][entry.path][method];
+    assert_eq!(operation["requestBody"], Value::Null, "{name} has a body: say here how it is called");
+    let value = |name: &str| match name {
+        "tenant" => "acme",
+        "channel" => "whatsapp",
+        "account" => "1001",
+        "contact" | "erasure" => CONTACT,
+        name => panic!("{name} has no value: say here which it takes"),
+    };
+    let parameters = |place: &str| -> Map<String, Value> {
+        let all = operation["parameters"].as_array().into_iter().flatten();
+        let of_place = all.filter(|one| one["in"] == place && one["required"] == true);
+        let names = of_place.filter_map(|one| one["name"].as_str());
+        names.map(|name| (name.to_owned(), json!(value(name)))).collect()
+    };
+    let chain = entry.path.starts_with("/v1/tenants/{tenant}").then_some("acme");
+    Sample { path: parameters("path").into(), query: parameters("query").into(), body: Value::Null, chain }
 }
 
 /// Operations that answer a sample with 404: it names what is not there.

@@ -38,11 +38,11 @@ pub struct CalendarAccess {
     #[schemars(regex(pattern = NOT_BLANK))]
     pub client_id: String,
     /// The OAuth client's secret.
-    #[schemars(length(min = 1))]
+    #[schemars(extend("minLength" = 1))]
     pub client_secret: Secret,
     /// What the calendar's owner granted the OAuth client. Google's scopes that suffice: `calendar.events` and
     /// `calendar.freebusy`.
-    #[schemars(length(min = 1))]
+    #[schemars(extend("minLength" = 1))]
     pub refresh_token: Secret,
     /// The length of an appointment; 5 minutes to 24 hours.
     #[serde(with = "human", default = "default_slot")]
