@@ -19,6 +19,9 @@ use super::Failure;
 use crate::node::Node;
 use crate::operations::{Caller, Handler, OperationError, Operations, Rights};
 
+/// The code of what another node has to be asked: the usage is right.
+const OTHER_REGION: &str = "other_region";
+
 /// Where to find the node.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Where {
@@ -63,7 +66,7 @@ pub enum Admin {
 impl From<OperationError> for Failure {
     fn from(error: OperationError) -> Self {
         match error.kind {
-            ErrorKind::Invalid => Self::Usage(error.into()),
+            ErrorKind::Invalid if error.code != OTHER_REGION => Self::Usage(error.into()),
             _ => Self::Failed(error.into()),
         }
     }
@@ -72,7 +75,9 @@ impl From<OperationError> for Failure {
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         match error {
-            CallError::Refused(problem) if matches!(problem.status, 400 | 408 | 413 | 415 | 422) => {
+            CallError::Refused(problem)
+                if matches!(problem.status, 400 | 408 | 413 | 415 | 422) && problem.code != OTHER_REGION =>
+            {
                 Self::Usage(Refused { code: problem.code, detail: problem.detail }.into())
             }
             error => Self::Failed(error.into()),
