@@ -35,12 +35,12 @@ use heddle_schemas::tenant::{Provider, Tenant};
 use heddle_schemas::topic::{Topic, TopicPartition};
 use prometheus::Registry;
 
-use crate::administration::Administration;
-use crate::administration::promises::Proving;
 use crate::configuration::ConfigurationError;
 use crate::dead_letters::DeadLetters;
 use crate::masters::MasterKeys;
 use crate::metrics::Metrics;
+use crate::operations::Operations;
+use crate::operations::verification::Proving;
 use crate::region::{self, RegionError};
 use crate::stores::{Stores, StoresError};
 
@@ -162,19 +162,19 @@ impl Node {
         Ok(Self { config, ports, registry, metrics, keys, files, tenants, stores })
     }
 
-    /// What can be administered without running: for commands on a folder that no process has open.
+    /// The operations without a running node: for commands on a folder that no process has open.
     ///
     /// # Errors
     /// When the tenants cannot be read, such as under a wrong master key.
-    pub async fn administration(&self) -> Result<Administration, NodeError> {
+    pub async fn administration(&self) -> Result<Operations, NodeError> {
         let (tenants, _) = Tenants::load(&self.ports, &self.config.node.region).await?;
         tenants.limit_retention(self.config.log.oldest_record())?;
         Ok(self.administration_of(tenants))
     }
 
-    /// What can be administered, over tenants that are kept up to date by somebody else.
+    /// The operations on tenants that somebody else keeps up to date.
     #[must_use]
-    pub fn administration_of(&self, tenants: Arc<Tenants>) -> Administration {
+    pub fn administration_of(&self, tenants: Arc<Tenants>) -> Operations {
         self.know(&tenants);
         let options = Options::of(&self.config);
         let letters = DeadLetters::new(&self.ports, tenants.clone(), &options, self.metrics.clone());
@@ -184,7 +184,7 @@ impl Node {
             files: (self.config.state.kind == StateKind::Embedded).then(|| self.config.data_dir.clone()),
         };
         let (ports, keys, files) = (self.ports.clone(), self.keys.clone(), self.files.clone());
-        Administration::new(tenants, ports, keys, files, letters, proving)
+        Operations::new(tenants, ports, keys, files, letters, proving)
     }
 
     /// Starts the actors. Webhooks are not taken in before [`heddle_actors::intake::gate::IntakeGate::set_open`].

@@ -1,100 +1,38 @@
-//! What a tenant has used in a month, as it is shown.
-
-use std::collections::BTreeMap;
+//! What a tenant has used in a month: from the ledger's amounts to what operators see.
 
 use heddle_actors::tenant::quota;
 use heddle_actors::tenant::quota::amounts::{Amounts, Totals};
+use heddle_api::usage::{Day, Resources, Usage};
 use heddle_schemas::money::Money;
-use heddle_schemas::zone::{Date, Month};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
-/// What was used in a month, in the tenant's time zone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Usage {
-    /// The month.
-    pub month: Month,
-    /// What it may use; no money where that has no limit.
-    pub quota: Resources,
-    /// What counts as spent of it.
-    pub spent: Resources,
-    /// What nodes have set aside beside that, for turns to come.
-    pub set_aside: Resources,
-    /// Messages that count as spent though nobody knows of them: their node died.
-    pub lost_messages: u64,
-    /// All of the month.
-    pub total: Day,
-    /// By date.
-    pub days: BTreeMap<Date, Day>,
-}
-
-/// So much of each resource.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Resources {
-    /// Messages sent to customers.
-    pub messages: u64,
-    /// Tokens of language models.
-    pub tokens: u64,
-    /// What these cost.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub money: Option<Money>,
-}
-
-/// What turns have used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Day {
-    /// Turns that were decided.
-    pub turns: u64,
-    /// Messages that they say.
-    pub messages: u64,
-    /// Tokens sent to language models.
-    pub input_tokens: u64,
-    /// Tokens received.
-    pub output_tokens: u64,
-    /// What they cost.
-    pub money: Money,
-    /// Attempts of which a crash hid what they used. They count with the most that they may have.
-    pub interrupted: u64,
-    /// The tokens that they count with, beside the others.
-    pub interrupted_tokens: u64,
-    /// The money that they count with, beside the other.
-    pub interrupted_money: Money,
-}
-
-impl Resources {
-    fn of(amounts: Amounts) -> Self {
-        let Amounts { messages, tokens, money } = amounts;
-        Self { messages, tokens, money: (money != u64::MAX).then(|| Money::from_micros(money)) }
+/// The usage of a month as it is shown.
+#[must_use]
+pub fn shown(usage: &quota::Usage) -> Usage {
+    Usage {
+        month: usage.month,
+        quota: resources(usage.limit),
+        spent: resources(usage.spent),
+        set_aside: resources(usage.set_aside),
+        lost_messages: usage.lost_messages,
+        total: day(usage.total()),
+        days: usage.days.iter().map(|(date, totals)| (*date, day(*totals))).collect(),
     }
 }
 
-impl Day {
-    fn of(totals: Totals) -> Self {
-        Self {
-            turns: totals.turns,
-            messages: totals.messages,
-            input_tokens: totals.input_tokens,
-            output_tokens: totals.output_tokens,
-            money: Money::from_micros(totals.money),
-            interrupted: totals.interrupted,
-            interrupted_tokens: totals.interrupted_tokens,
-            interrupted_money: Money::from_micros(totals.interrupted_money),
-        }
-    }
+fn resources(amounts: Amounts) -> Resources {
+    let Amounts { messages, tokens, money } = amounts;
+    Resources { messages, tokens, money: (money != u64::MAX).then(|| Money::from_micros(money)) }
 }
 
-impl Usage {
-    /// As it is shown.
-    #[must_use]
-    pub fn of(usage: &quota::Usage) -> Self {
-        Self {
-            month: usage.month,
-            quota: Resources::of(usage.limit),
-            spent: Resources::of(usage.spent),
-            set_aside: Resources::of(usage.set_aside),
-            lost_messages: usage.lost_messages,
-            total: Day::of(usage.total()),
-            days: usage.days.iter().map(|(date, totals)| (*date, Day::of(*totals))).collect(),
-        }
+fn day(totals: Totals) -> Day {
+    Day {
+        turns: totals.turns,
+        messages: totals.messages,
+        input_tokens: totals.input_tokens,
+        output_tokens: totals.output_tokens,
+        money: Money::from_micros(totals.money),
+        interrupted: totals.interrupted,
+        interrupted_tokens: totals.interrupted_tokens,
+        interrupted_money: Money::from_micros(totals.interrupted_money),
     }
 }

@@ -114,7 +114,14 @@ impl JsonSchema for ContactName {
         true
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "minLength": 1, "maxLength": 512 })
+        // A channel's id that begins with + or holds digits alone is a phone number.
+        let kind = ChannelKind::Whatsapp;
+        let number = "[1-9][0-9]{1,14}";
+        let id = "(?![+])(?![0-9]+$)[^\\u0000-\\u001f\\u007f-\\u009f]{1,256}";
+        json_schema!({
+            "type": "string",
+            "pattern": format!("^([0-9a-f]{{32}}|[+]{number}|{kind}:([+]?{number}|{id}))$"),
+        })
     }
 }
 

@@ -36,6 +36,7 @@ pub struct Hours {
     /// As `monday`.
     pub sunday: Vec<Interval>,
     /// Dates that are closed whatever their day of the week.
+    #[schemars(with = "Vec<Date>")]
     pub closed: BTreeSet<Date>,
 }
 
@@ -260,7 +261,7 @@ impl JsonSchema for Interval {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": r"^\d{2}:\d{2} *- *\d{2}:\d{2}$" })
+        json_schema!({ "type": "string", "pattern": "^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00) *- *(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$" })
     }
 }
 

@@ -88,7 +88,7 @@ impl JsonSchema for Money {
         json_schema!({
             "type": "string",
             "description": "An amount in the tenant's currency, exact to a millionth.",
-            "pattern": r"^[0-9]+(\.[0-9]{1,6})?$",
+            "pattern": r"^[0-9]{1,13}(\.[0-9]{1,6})?$",
         })
     }
 }

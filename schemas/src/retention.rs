@@ -36,29 +36,29 @@ const SHORTEST_SEGMENT: Duration = Duration::from_secs(600);
 pub struct Retention {
     /// Messages; at least one day, at most ten years, as all of these.
     #[serde(with = "human")]
-    #[schemars(with = "String")]
+    #[schemars(schema_with = "human::schema")]
     pub messages: Duration,
     /// What concerns campaigns.
     #[serde(with = "human")]
-    #[schemars(with = "String")]
+    #[schemars(schema_with = "human::schema")]
     pub campaigns: Duration,
     /// Messages that refer to a file of the channel: what was said together with the file ends with it. At most what
     /// `messages` is, and that where it is not set.
     #[serde(with = "maybe", skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(schema_with = "human::optional_schema")]
     pub media: Option<Duration>,
     /// How far sent messages have come; what `messages` is where it is not set.
     #[serde(with = "maybe", skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(schema_with = "human::optional_schema")]
     pub receipts: Option<Duration>,
     /// What happened, without content, in topic events. Whoever reads the topic keeps it by this.
     #[serde(with = "human")]
-    #[schemars(with = "String")]
+    #[schemars(schema_with = "human::schema")]
     pub events: Duration,
     /// What could not be processed; older letters are neither shown nor replayed. A letter holds a message, so at
     /// most what `messages` is, and that where it is not set.
     #[serde(with = "maybe", skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(schema_with = "human::optional_schema")]
     pub dlq: Option<Duration>,
 }
 

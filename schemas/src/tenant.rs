@@ -24,6 +24,14 @@ use crate::retention::Retention;
 use crate::sealed::Secret;
 use crate::time::{Timestamp, human};
 
+/// A text that is not blank, in a JSON Schema: with a character that is not among Unicode's white space.
+pub(crate) const NOT_BLANK: &str =
+    "[^\\u0009-\\u000d\\u0020\\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]";
+/// An address without a slash at its end, in a JSON Schema.
+pub(crate) const ADDRESS: &str = "^https?://(.*[^/])$";
+/// An address as [`ADDRESS`], or none.
+const ADDRESS_OR_NONE: &str = "^(https?://(.*[^/]))?$";
+
 /// A tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -31,9 +39,11 @@ pub struct Tenant {
     /// Its id.
     pub id: TenantId,
     /// Its name, as people know it.
+    #[schemars(regex(pattern = NOT_BLANK))]
     pub name: String,
     /// The region its data stays in.
     #[serde(default = "default_region")]
+    #[schemars(regex(pattern = NOT_BLANK))]
     pub region: String,
     /// How the agent speaks.
     #[serde(default)]
@@ -96,10 +106,11 @@ pub struct Agent {
     /// What it must keep to.
     pub rules: Vec<String>,
     /// What it says when it knows no answer. Not empty.
+    #[schemars(length(min = 1, max = MESSAGE_CHARACTERS), regex(pattern = NOT_BLANK))]
     pub fallback: String,
     /// How long to wait for more of a burst before answering; at most one minute.
     #[serde(with = "human")]
-    #[schemars(with = "String")]
+    #[schemars(schema_with = "human::schema")]
     pub settle: Duration,
 }
 
@@ -123,6 +134,7 @@ pub struct Tools {
     /// Whether it may hand a conversation over to a human. It says nothing in it then until that is given back.
     pub hand_over: bool,
     /// What it says when it does so. Not empty.
+    #[schemars(length(min = 1, max = MESSAGE_CHARACTERS), regex(pattern = NOT_BLANK))]
     pub hand_over_text: String,
     /// What it may ask to be paid for.
     pub payments: Vec<PaymentLink>,
@@ -143,10 +155,12 @@ impl Default for Tools {
 #[serde(deny_unknown_fields)]
 pub struct PaymentLink {
     /// What the agent calls it.
+    #[schemars(regex(pattern = NOT_BLANK))]
     pub name: String,
     /// What it is for, so that the agent knows when to offer it.
     pub description: String,
     /// Where it is paid.
+    #[schemars(regex(pattern = "^https://"))]
     pub url: String,
 }
 
@@ -160,12 +174,16 @@ pub struct ChannelAccount {
     pub account: AccountId,
     /// The base address of the API, with its version.
     #[serde(default = "default_api_base")]
+    #[schemars(regex(pattern = ADDRESS))]
     pub api_base: String,
     /// The bearer token to send with.
+    #[schemars(extend("minLength" = 1))]
     pub access_token: Secret,
     /// The secret that signs webhooks.
+    #[schemars(extend("minLength" = 1))]
     pub app_secret: Secret,
     /// What the provider repeats when it subscribes a webhook.
+    #[schemars(extend("minLength" = 1))]
     pub verify_token: Secret,
     /// Messages a second of this number, in and out together; WhatsApp: 80, upgraded 1,000.
     #[serde(default = "default_messages_per_second")]
@@ -214,6 +232,7 @@ pub struct Llm {
     pub model: String,
     /// The base address of the API, up to what stands before `/chat/completions` or `/models`; empty: the
     /// provider's own.
+    #[schemars(regex(pattern = ADDRESS_OR_NONE))]
     pub api_base: String,
     /// The key to call it with.
     pub api_key: Secret,
@@ -279,6 +298,7 @@ pub struct Model {
     /// As `llm.model`.
     pub model: String,
     /// As `llm.api_base`.
+    #[schemars(regex(pattern = ADDRESS_OR_NONE))]
     pub api_base: String,
     /// As `llm.api_key`.
     pub api_key: Secret,
@@ -319,10 +339,8 @@ impl Model {
     fn faults(&self, at: &str) -> Vec<String> {
         let mut faults = Vec::new();
         let base = &self.api_base;
-        if self.provider == Provider::Extractive {
-            return faults;
-        }
-        if self.model.trim().is_empty() {
+        let asks = self.provider != Provider::Extractive;
+        if asks && self.model.trim().is_empty() {
             faults.push(format!("{at}.model: is empty; name the provider's model"));
         }
         if !(base.is_empty() || base.starts_with("https://") || base.starts_with("http://")) {
@@ -332,7 +350,7 @@ impl Model {
             faults.push(format!("{at}.api_base: {base:?} ends with a slash"));
         }
         // A model on one's own machines may ask for none.
-        if base.is_empty() && self.api_key.is_empty() {
+        if asks && base.is_empty() && self.api_key.is_empty() {
             faults.push(format!("{at}.api_key: is empty"));
         }
         faults
@@ -389,6 +407,7 @@ pub struct Quota {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub money_per_month: Option<Money>,
     /// At how many of a hundred the tenant is warned: an event, once a month for each of the three.
+    #[schemars(range(min = 1, max = 100))]
     pub warn_percent: u8,
     /// What happens where something is spent.
     pub when_spent: WhenSpent,

@@ -106,6 +106,12 @@ pub mod rfc3339 {
 
     use super::Timestamp;
 
+    /// The dates of the years up to 8999.
+    const DATE: &str = "([0-8][0-9]{3}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)\
+         |([0-8][0-9](0[48]|[2468][048]|[13579][26])|(0[048]|[2468][048]|[1357][26])00)-02-29)";
+    const HOUR: &str = "([01][0-9]|2[0-3])";
+    const TIME: &str = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]";
+
     /// Writes it in UTC.
     ///
     /// # Errors
@@ -131,7 +137,7 @@ pub mod rfc3339 {
         json_schema!({
             "type": "string",
             "format": "date-time",
-            "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$",
+            "pattern": format!("^{DATE}T{TIME}(\\.[0-9]{{1,9}})?(Z|[+-]{HOUR}:[0-5][0-9])$"),
         })
     }
 }
@@ -140,7 +146,23 @@ pub mod rfc3339 {
 pub mod human {
     use std::time::Duration;
 
+    use schemars::{Schema, SchemaGenerator, json_schema};
     use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Numbers and their units: those that are read, but for the fractions that few people write.
+    const PATTERN: &str = "^[0-9]{1,9} ?(nanos|nsec|ns|usec|us|millis|msec|ms|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?|w|wks?|weeks?|M|months?|y|yrs?|years?)( [0-9]{1,9} ?(nanos|nsec|ns|usec|us|millis|msec|ms|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?|w|wks?|weeks?|M|months?|y|yrs?|years?)){0,9}$";
+
+    /// The JSON Schema of a duration.
+    #[must_use]
+    pub fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": PATTERN, "examples": ["300ms", "5s", "30d"] })
+    }
+
+    /// The JSON Schema of a duration that may be left out.
+    #[must_use]
+    pub fn optional_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "null"], "pattern": PATTERN, "examples": ["30d"] })
+    }
 
     /// Writes `30d` for thirty days.
     ///

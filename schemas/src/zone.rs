@@ -163,7 +163,15 @@ impl JsonSchema for Zone {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "description": "An IANA time zone such as Europe/Berlin." })
+        // Whether a name is one, nobody can tell from its form.
+        let names = TimeZoneDatabase::bundled();
+        let names: Vec<_> = names.available().filter(|name| name.as_str().parse::<Self>().is_ok()).collect();
+        let names: Vec<_> = names.iter().map(jiff::tz::TimeZoneName::as_str).collect();
+        json_schema!({
+            "type": "string",
+            "description": "An IANA time zone such as Europe/Berlin.",
+            "enum": names,
+        })
     }
 }
 
@@ -236,7 +244,7 @@ impl JsonSchema for Month {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": r"^\d{4}-\d{2}$" })
+        json_schema!({ "type": "string", "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])$" })
     }
 }
 
@@ -302,13 +310,17 @@ impl From<Date> for String {
     }
 }
 
+/// The dates of the calendar; February 29 in leap years only.
+const DATE: &str = "^([0-9]{4}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)\
+                    |([0-9]{2}(0[48]|[2468][048]|[13579][26])|(0[048]|[2468][048]|[13579][26])00)-02-29)$";
+
 impl JsonSchema for Date {
     fn schema_name() -> Cow<'static, str> {
         "Date".into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}$" })
+        json_schema!({ "type": "string", "pattern": DATE })
     }
 }
 

@@ -2,6 +2,12 @@
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use heddle_api::audit_log::{
+    Chain, Entries, ListAuditLog, NotedEntries, OfChain, Prove, ResumeAuditLog, VerifyAuditLog,
+};
+use heddle_api::operation::NoParameters;
+use heddle_api::tenants::ListTenants;
+use heddle_api::{List, Nothing};
 use heddle_schemas::audit::chain::{Noted, Verdict};
 use heddle_schemas::audit::{Entry, Means, Who};
 use heddle_schemas::config::Config;
@@ -71,26 +77,32 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     let admin = Admin::find(config, &arguments.place).await?;
     let done = match (asked.verify, asked.resume) {
         (true, _) => verify(&admin, &asked, output).await,
-        (_, true) => admin.resume_audit_log(asked.tenant.as_ref()).await.map(|entry| {
-            output.result(&entry, || format!("it goes on with entry {}", entry.body.number));
-        }),
+        (_, true) => {
+            let chain = OfChain { tenant: asked.tenant.clone() };
+            admin.call(ResumeAuditLog, NoParameters {}, chain, Nothing).await.map(|entry| {
+                output.result(&entry, || format!("it goes on with entry {}", entry.body.number));
+            })
+        }
         _ => list(&admin, &asked, output).await,
     };
     admin.close().await;
     done
 }
 
+/// The ids of all tenants.
+async fn tenants(admin: &Admin) -> Result<impl Iterator<Item = TenantId> + use<>, Failure> {
+    let List { items } = admin.call(ListTenants, NoParameters {}, NoParameters {}, Nothing).await?;
+    Ok(items.into_iter().map(|tenant| tenant.id))
+}
+
 async fn prove(admin: &Admin, tenant: Option<TenantId>, output: &mut Output) -> Result<(), Failure> {
     let whose = match tenant {
         Some(tenant) => vec![Some(tenant)],
-        None => {
-            let tenants = admin.tenants().await?;
-            tenants.into_iter().map(|tenant| Some(tenant.id)).chain([None]).collect()
-        }
+        None => tenants(admin).await?.map(Some).chain([None]).collect(),
     };
     let mut all = Vec::with_capacity(whose.len());
-    for tenant in &whose {
-        all.push(admin.prove(tenant.as_ref()).await?);
+    for tenant in whose {
+        all.push(admin.call(Prove, NoParameters {}, OfChain { tenant }, Nothing).await?);
     }
     output.result(&all, || all.iter().map(proofs).collect::<Vec<_>>().join("\n\n"));
     let broken: usize =
@@ -127,7 +139,8 @@ async fn list(admin: &Admin, asked: &Asked, output: &mut Output) -> Result<(), F
     let mut entries = Vec::new();
     let mut from = asked.from;
     loop {
-        let page = admin.audit_log(asked.tenant.as_ref(), from).await?;
+        let which = Entries { tenant: asked.tenant.clone(), from: Some(from), limit: None };
+        let List { items: page } = admin.call(ListAuditLog, NoParameters {}, which, Nothing).await?;
         // A page may be short of rows that are no entries: the list ends with an empty one.
         let Some(last) = page.last() else { break };
         from = last.body.number.saturating_add(1);
@@ -175,11 +188,13 @@ async fn verify(admin: &Admin, asked: &Asked, output: &mut Output) -> Result<(),
     let mut chains = vec![asked.tenant.clone()];
     // What was noted is of one log.
     if asked.tenant.is_none() && asked.noted.is_empty() {
-        chains.extend(admin.tenants().await?.into_iter().map(|tenant| Some(tenant.id)));
+        chains.extend(tenants(admin).await?.map(Some));
     }
     let mut verdicts = Vec::with_capacity(chains.len());
     for tenant in chains {
-        verdicts.push(admin.verify_audit_log(tenant.as_ref(), &asked.noted).await?);
+        let noted = (!asked.noted.is_empty()).then(|| NotedEntries(asked.noted.clone()));
+        let chain = Chain { tenant, noted };
+        verdicts.push(admin.call(VerifyAuditLog, NoParameters {}, chain, Nothing).await?);
     }
     output.result(&verdicts, || verdicts.iter().map(told).collect::<Vec<_>>().join("\n"));
     let broken = verdicts.iter().filter(|verdict| !verdict.holds()).count();

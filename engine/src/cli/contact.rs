@@ -3,6 +3,14 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use heddle_api::consents::{ConsentEntry, Consents, Entered, Held, Shown, Time};
+use heddle_api::contacts::{
+    CorrectContact, Correction, EnterConsent, ExportContact, ForgetContact, HandleConversation, Handling,
+    ListErasures, OfContact, OfErasure, RestrictContact, Restriction, ShowConsents, ShowErasure,
+};
+use heddle_api::operation::NoParameters;
+use heddle_api::tenants::OfTenant;
+use heddle_api::{List, Nothing};
 use heddle_connectors::clock::SystemClock;
 use heddle_schemas::config::Config;
 use heddle_schemas::consent::{Category, Says, Standing};
@@ -18,8 +26,6 @@ use super::Failure;
 use super::admin::{Admin, Where};
 use super::export::Into;
 use super::output::{Output, table};
-use crate::administration::correction::Correction;
-use crate::consents::{ConsentEntry, Consents, Entered, Held, Shown, Time};
 
 /// What to do with a contact.
 #[derive(Debug, Args)]
@@ -112,8 +118,8 @@ struct Consent {
     #[arg(long, requires = "purpose")]
     give: bool,
     /// Where that is from.
-    #[arg(long, value_enum, default_value_t = Entered::Operator)]
-    how: Entered,
+    #[arg(long, value_enum, default_value_t = Source::Operator)]
+    how: Source,
     /// When it was said, as 2026-01-01T12:00:00Z; now if it is not given. What was said last holds.
     #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<Timestamp>,
@@ -137,6 +143,24 @@ impl From<Purpose> for Category {
     }
 }
 
+/// Where an entry is from.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Source {
+    /// The contact told somebody, who enters it.
+    Operator,
+    /// A list that is kept elsewhere.
+    Import,
+}
+
+impl From<Source> for Entered {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::Operator => Self::Operator,
+            Source::Import => Self::Import,
+        }
+    }
+}
+
 fn time(text: &str) -> Result<Timestamp, String> {
     let quoted = serde_json::Value::String(text.to_owned());
     let read: Result<Time, _> = serde_json::from_value(quoted);
@@ -152,8 +176,8 @@ struct Person {
     contact: ContactName,
 }
 
-/// How often it is looked whether an erasure is complete.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often an erasure is checked for whether it is complete.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Does it.
 ///
@@ -176,29 +200,35 @@ async fn act(admin: &Admin, action: Action, output: &mut Output) -> Result<(), F
         }
         Action::Consent(asked) => consent(admin, asked, output).await,
         Action::Export { person: Person { tenant, contact }, into } => {
-            into.write(admin.export(&tenant, &contact).await?, output).await
+            let export =
+                admin.call(ExportContact, OfTenant { tenant }, OfContact { contact }, Nothing).await?;
+            into.write(export.0, output).await
         }
         Action::Correct { person: Person { tenant, contact }, name, no_name: _ } => {
-            admin.correct(&tenant, &contact, Correction { name }).await?;
+            let path = OfTenant { tenant: tenant.clone() };
+            admin.call(CorrectContact, path, OfContact { contact }, Correction { name }).await?;
             output.result(&json!({ "tenant": tenant, "accepted": true }), || {
                 "the name is put right once what the contact's conversations received before is worked off".into()
             });
             Ok(())
         }
         Action::Restrict { person: Person { tenant, contact }, lift } => {
-            let consents = admin.restrict(&tenant, &contact, !lift).await?;
+            let body = Restriction { restricted: !lift };
+            let consents =
+                admin.call(RestrictContact, OfTenant { tenant }, OfContact { contact }, body).await?;
             output.result(&consents, || shown(&consents));
             Ok(())
         }
         Action::Object { person: Person { tenant, contact }, purpose, text } => {
-            let (stop, give, how, at) = (true, false, Entered::Operator, None);
+            let (stop, give, how, at) = (true, false, Source::Operator, None);
             consent(admin, Consent { tenant, contact, purpose, stop, give, how, at, text }, output).await
         }
         Action::Forget { person: Person { tenant, contact }, wait } => {
             forget(admin, &tenant, &contact, wait, output).await
         }
         Action::Erasures { tenant } => {
-            let erasures = admin.erasures(&tenant).await?;
+            let path = OfTenant { tenant };
+            let List { items: erasures } = admin.call(ListErasures, path, NoParameters {}, Nothing).await?;
             let now = SystemClock.now();
             let rows: Vec<_> = erasures.iter().map(|erasure| row(erasure, now)).collect();
             output.result(&json!({ "items": erasures }), || match rows.as_slice() {
@@ -217,7 +247,7 @@ async fn handle(
     done: &str,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    admin.handle(conversation.clone(), by).await?;
+    admin.call(HandleConversation, conversation.clone().into(), NoParameters {}, Handling { by }).await?;
     output.result(&json!({ "conversation": conversation, "by": by }), || {
         format!("{conversation} {done} once what it received before is worked off")
     });
@@ -231,13 +261,16 @@ async fn forget(
     wait: Duration,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let mut erasure = admin.forget(tenant, contact).await?;
+    let path = OfTenant { tenant: tenant.clone() };
+    let mut erasure =
+        admin.call(ForgetContact, path, OfContact { contact: contact.clone() }, Nothing).await?;
     // On a folder that no node has open nobody works it off.
     let somebody_does = matches!(admin, Admin::Remote(_));
     let waiting = async {
         while somebody_does && !erasure.is_complete() {
-            tokio::time::sleep(LOOK).await;
-            erasure = admin.erasure(tenant, erasure.id).await?;
+            tokio::time::sleep(POLL_INTERVAL).await;
+            let path = OfErasure { tenant: tenant.clone(), erasure: erasure.id };
+            erasure = admin.call(ShowErasure, path, NoParameters {}, Nothing).await?;
         }
         Ok::<(), Failure>(())
     };
@@ -297,11 +330,15 @@ async fn consent(admin: &Admin, asked: Consent, output: &mut Output) -> Result<(
     let entry = says.map(|says| ConsentEntry {
         says,
         purposes: purpose.map_or_else(|| Category::ALL.to_vec(), |purpose| vec![purpose]),
-        how,
+        how: how.into(),
         at: at.map(Time),
         text,
     });
-    let mut consents = admin.consents(&tenant, &contact, entry).await?;
+    let (path, query) = (OfTenant { tenant }, OfContact { contact });
+    let mut consents = match entry {
+        Some(entry) => admin.call(EnterConsent, path, query, entry).await?,
+        None => admin.call(ShowConsents, path, query, Nothing).await?,
+    };
     consents.purposes.retain(|category, _| purpose.is_none_or(|purpose| purpose == *category));
     output.result(&consents, || shown(&consents));
     Ok(())

@@ -4,6 +4,12 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use heddle_api::Nothing;
+use heddle_api::dead_letters::{
+    Fate, Filters, LISTED, Letter, LetterId, ListLetters, MOST, OfLetter, OriginalState, Page, Place, Replay,
+    ReplayLetters, Replayed, ShowLetter, Summary,
+};
+use heddle_api::operation::NoParameters;
 use heddle_schemas::config::Config;
 use heddle_schemas::id::TenantId;
 use heddle_schemas::record::dlq::DeadReason;
@@ -14,9 +20,6 @@ use serde::de::value::{Error as ValueError, StrDeserializer};
 use super::Failure;
 use super::admin::{Admin, Where};
 use super::output::{Output, table};
-use crate::dead_letters::{
-    Fate, Filters, LISTED, Letter, LetterId, MOST, OriginalState, Page, Place, Replay, Replayed, Summary,
-};
 
 /// What to do with dead letters.
 #[derive(Debug, Args)]
@@ -102,7 +105,7 @@ impl Which {
             after: after.or_else(|| self.after.clone()),
             reason,
             tenant,
-            limit: Some(limit.clamp(1, MOST)),
+            limit: Some(limit.clamp(1, MOST) as u64),
         }
     }
 }
@@ -115,7 +118,10 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     let admin = Admin::find(config, &arguments.place).await?;
     let done = match arguments.action {
         Action::List(which) => list(&admin, &which, output).await,
-        Action::Show { id } => admin.letter(id).await.map(|letter| output.result(&letter, || shown(&letter))),
+        Action::Show { id } => {
+            let letter = admin.call(ShowLetter, OfLetter { id }, NoParameters {}, Nothing).await;
+            letter.map(|letter| output.result(&letter, || shown(&letter)))
+        }
         Action::Replay(asked) => replay(&admin, asked, output).await,
     };
     admin.close().await;
@@ -127,7 +133,8 @@ async fn list(admin: &Admin, which: &Which, output: &mut Output) -> Result<(), F
     let limit = which.limit.unwrap_or(LISTED);
     let mut listed = Page { items: Vec::new(), next: None };
     loop {
-        let page = admin.letters(&which.filters(listed.next.take(), limit - listed.items.len())).await?;
+        let filters = which.filters(listed.next.take(), limit - listed.items.len());
+        let page = admin.call(ListLetters, NoParameters {}, filters, Nothing).await?;
         listed.items.extend(page.items);
         listed.next = page.next;
         if listed.next.is_none() || listed.items.len() >= limit {
@@ -169,7 +176,8 @@ async fn replay(admin: &Admin, asked: Asked, output: &mut Output) -> Result<(), 
 async fn replay_these(admin: &Admin, asked: &Asked, replayed: &mut Replayed) -> Result<(), Failure> {
     for ids in asked.ids.chunks(MOST) {
         let request = Replay { ids: Some(ids.to_vec()), ..asked.request() };
-        replayed.items.extend(admin.replay(&request).await?.items);
+        let page = admin.call(ReplayLetters, NoParameters {}, NoParameters {}, request).await?;
+        replayed.items.extend(page.items);
     }
     Ok(())
 }
@@ -180,7 +188,7 @@ async fn replay_all(admin: &Admin, asked: &Asked, replayed: &mut Replayed) -> Re
     loop {
         let filters = asked.which.filters(replayed.next.take(), limit - replayed.items.len());
         let request = Replay { filters: Some(filters), until, ..asked.request() };
-        let page = admin.replay(&request).await?;
+        let page = admin.call(ReplayLetters, NoParameters {}, NoParameters {}, request).await?;
         replayed.items.extend(page.items);
         replayed.next = page.next;
         if replayed.next.is_none() || replayed.items.len() >= limit {

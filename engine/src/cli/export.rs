@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
+use futures::TryStreamExt as _;
+use heddle_api::content::{BoxError, Pieces};
 use serde_json::json;
 
 use super::Failure;
-use super::admin::Export;
 use super::output::Output;
 
 /// Where to write it.
@@ -25,9 +26,9 @@ impl Into {
     ///
     /// # Errors
     /// When it breaks off, or cannot be written.
-    pub(super) async fn write(&self, mut export: Export, output: &mut Output) -> Result<(), Failure> {
+    pub(super) async fn write(&self, mut export: Pieces, output: &mut Output) -> Result<(), Failure> {
         let Some(file) = &self.out else {
-            while let Some(piece) = export.next().await? {
+            while let Some(piece) = export.try_next().await.map_err(broken_off)? {
                 output.raw(&piece)?;
             }
             return Ok(());
@@ -57,13 +58,19 @@ impl Into {
     }
 }
 
+fn broken_off(error: BoxError) -> Failure {
+    Failure::Failed(
+        anyhow::Error::from_boxed(error).context("the export broke off; the node's log tells why"),
+    )
+}
+
 fn part_of(file: &Path) -> PathBuf {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".part");
     file.with_file_name(name)
 }
 
-async fn write_part(part: &Path, export: &mut Export) -> Result<u64, Failure> {
+async fn write_part(part: &Path, export: &mut Pieces) -> Result<u64, Failure> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
@@ -71,7 +78,7 @@ async fn write_part(part: &Path, export: &mut Export) -> Result<u64, Failure> {
     let failed = || format!("{} cannot be written", part.display());
     let mut into = options.open(part).with_context(failed).map_err(Failure::Failed)?;
     let mut bytes = 0;
-    while let Some(piece) = export.next().await? {
+    while let Some(piece) = export.try_next().await.map_err(broken_off)? {
         into.write_all(&piece).with_context(failed).map_err(Failure::Failed)?;
         bytes += piece.len() as u64;
     }
@@ -83,20 +90,12 @@ async fn write_part(part: &Path, export: &mut Export) -> Result<u64, Failure> {
 mod tests {
     use bytes::Bytes;
     use heddle_schemas::ports::log::StoreError;
-    use tokio::sync::mpsc;
 
     use super::*;
-    use crate::administration::AdministrationError;
-    use crate::administration::export::Pieces;
 
-    async fn write(file: &Path, pieces: Vec<Result<Bytes, AdministrationError>>) -> Result<(), Failure> {
-        let (sender, receiver) = mpsc::channel(8);
-        for piece in pieces {
-            sender.send(piece).await.unwrap();
-        }
-        drop(sender);
+    async fn write(file: &Path, pieces: Vec<Result<Bytes, BoxError>>) -> Result<(), Failure> {
         let into = Into { out: Some(file.to_owned()) };
-        into.write(Export::Local(Pieces(receiver)), &mut Output::new(true)).await
+        into.write(Box::pin(futures::stream::iter(pieces)), &mut Output::new(true)).await
     }
 
     #[tokio::test]

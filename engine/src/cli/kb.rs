@@ -6,6 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use heddle_api::content::{Upload, whole};
+use heddle_api::documents::{
+    AddFile, ListDocuments, OfDocument, OfFile, RemoveDocument, Search, SearchDocuments,
+};
+use heddle_api::operation::NoParameters;
+use heddle_api::tenants::OfTenant;
+use heddle_api::{List, Nothing};
 use heddle_connectors::knowledge::crawl::{self, Crawl, Visit};
 use heddle_connectors::knowledge::extract::process as extraction;
 use heddle_connectors::knowledge::extract::{File, Kind, TAKEN};
@@ -64,7 +71,7 @@ enum Action {
         query: String,
         /// Passages at most.
         #[arg(long, default_value_t = 5)]
-        limit: usize,
+        limit: u64,
     },
 }
 
@@ -100,15 +107,19 @@ async fn act(admin: &Admin, action: Action, sources: Sources, output: &mut Outpu
             }
         }
         Action::List { tenant } => {
-            let documents = admin.documents(&tenant).await?;
+            let path = OfTenant { tenant };
+            let List { items: documents } = admin.call(ListDocuments, path, NoParameters {}, Nothing).await?;
             output.result(&documents, || listed(&documents));
         }
         Action::Remove { tenant, document } => {
-            admin.remove(&tenant, &document).await?;
+            let which = OfDocument { id: document.clone() };
+            admin.call(RemoveDocument, OfTenant { tenant }, which, Nothing).await?;
             output.say(&format!("{document} is removed"));
         }
         Action::Search { tenant, query, limit } => {
-            let found = admin.search(&tenant, &query, limit).await?;
+            let search = Search { query, limit: Some(limit) };
+            let path = OfTenant { tenant };
+            let List { items: found } = admin.call(SearchDocuments, path, NoParameters {}, search).await?;
             output.result(&found, || match found.is_empty() {
                 true => "nothing matches".to_owned(),
                 false => found.iter().map(shown).collect::<Vec<_>>().join("\n"),
@@ -168,7 +179,10 @@ impl Adding<'_> {
 
     /// Adds one file; a refusal is kept, and the next one may be taken.
     async fn file(&mut self, file: File) -> Result<(), Failure> {
-        match self.admin.add_file(&self.tenant, file).await {
+        let File { id, title, content_type, bytes } = file;
+        let path = OfTenant { tenant: self.tenant.clone() };
+        let body = Upload { content_type, pieces: whole(bytes) };
+        match self.admin.call(AddFile, path, OfFile { id, title }, body).await {
             Ok(summary) => self.added.push(summary),
             Err(Failure::Usage(why)) => self.refused.push(why.to_string()),
             Err(failed) => return Err(failed),
@@ -290,21 +304,21 @@ mod tests {
     use axum::extract::Query;
     use axum::routing::{get, post};
     use axum::{Json, Router};
+    use heddle_api::client::Client;
     use heddle_schemas::ports::knowledge::DocumentFormat;
     use heddle_schemas::sealed::Secret;
 
-    use super::super::admin::Remote;
     use super::*;
-    use crate::http::admin::Uploaded;
-    use crate::http::problem::Problem;
+    use crate::http::problem::Refusal;
 
     /// A site, and a node that takes every page but the one of staff.
     async fn stand_in(taken: Arc<Mutex<Vec<String>>>) -> String {
         let html = |text: &'static str| get(async move || ([("content-type", "text/html")], text));
-        let take = async move |Query(file): Query<Uploaded>, body: String| {
+        let take = async move |Query(file): Query<OfFile>, body: String| {
             if body.contains("<p>staff") {
                 let status = axum::http::StatusCode::UNPROCESSABLE_ENTITY;
-                return Err(Problem::new(status, format!("{:?} was refused: of staff", file.id)));
+                let detail = format!("{:?} was refused: of staff", file.id);
+                return Err(Refusal::new(status, "document_refused", detail));
             }
             taken.lock().unwrap().push(file.id.clone());
             let (title, format) = (body, DocumentFormat::Markdown);
@@ -325,7 +339,7 @@ mod tests {
     async fn the_pages_of_a_site_are_added_and_one_refused_page_keeps_no_other_away() {
         let taken = Arc::new(Mutex::new(Vec::new()));
         let url = stand_in(taken.clone()).await;
-        let admin = Admin::Remote(Remote::new(&url, Secret::default()).unwrap());
+        let admin = Admin::Remote(Client::new(&url, Secret::default()).unwrap());
         let mut adding =
             Adding { admin: &admin, tenant: "acme".parse().unwrap(), added: Vec::new(), refused: Vec::new() };
         let options = crawl::Options {

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use heddle_api::Nothing;
+use heddle_api::keys::{KeysStatus, MasterStatus, Role, Rotate, RotateKeys, Rotated, ShowKeys};
+use heddle_api::operation::NoParameters;
 use heddle_connectors::keys::MasterKey;
 use heddle_schemas::config::Config;
 use serde_json::json;
@@ -11,7 +14,6 @@ use serde_json::json;
 use super::Failure;
 use super::admin::{Admin, Where};
 use super::output::{Output, table};
-use crate::rotation::{KeysStatus, MasterStatus, Role, Rotate, Rotated};
 
 /// What to do with keys.
 #[derive(Debug, Args)]
@@ -76,7 +78,10 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     let admin = Admin::find(config, &arguments.place).await?;
     let done = match arguments.action {
         Action::New { file } => make(&file, output),
-        Action::Status => admin.keys().await.map(|status| output.result(&status, || shown(&status))),
+        Action::Status => {
+            let status = admin.call(ShowKeys, NoParameters {}, NoParameters {}, Nothing).await;
+            status.map(|status| output.result(&status, || shown(&status)))
+        }
         Action::Rotate { new_version } => rotate(&admin, new_version, output).await,
     };
     admin.close().await;
@@ -88,7 +93,7 @@ async fn rotate(admin: &Admin, new_version: bool, output: &mut Output) -> Result
     let mut rotated = Rotated::default();
     let mut asked = Rotate { new_version, ..Rotate::default() };
     let asking = loop {
-        match admin.rotate(&asked).await {
+        match admin.call(RotateKeys, NoParameters {}, NoParameters {}, asked).await {
             Ok(page) => {
                 rotated.rewrapped += page.rewrapped;
                 rotated.already += page.already;

@@ -37,7 +37,7 @@ use heddle_connectors::{embedded, kafka};
 use heddle_schemas::config::Config;
 use heddle_schemas::ports::keys::KeysError;
 
-use self::output::Output;
+use self::output::{Fault, Output};
 use crate::configuration::{self, ConfigurationError};
 use crate::node::NodeError;
 use crate::service::ServiceError;
@@ -156,20 +156,30 @@ impl From<std::io::Error> for Failure {
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
-    // clap prints usage faults itself and exits with 2.
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
     let mut output = Output::new(cli.global.json);
-    match run(cli, &mut output) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Failed(error)) => {
-            output.fault(&error);
-            ExitCode::from(1)
-        }
-        Err(Failure::Usage(error)) => {
-            output.fault(&error);
-            ExitCode::from(2)
-        }
+    let (error, exit) = match run(cli, &mut output) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Failed(error)) => (error, 1),
+        Err(Failure::Usage(error)) => (error, 2),
+    };
+    output.fault(&error, exit);
+    ExitCode::from(exit)
+}
+
+/// Prints help, or what is wrong with the usage: as text, or as JSON where that was asked for.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let wants_json = std::env::args_os().any(|argument| argument == "--json");
+    if !error.use_stderr() || !wants_json {
+        error.exit();
     }
+    let text = error.render().to_string();
+    let message = text.trim().trim_start_matches("error: ");
+    Output::new(true).error(&Fault { message, code: Some("usage"), exit: 2 });
+    ExitCode::from(2)
 }
 
 fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {

@@ -2,7 +2,11 @@
 
 use std::io::{IsTerminal, Write as _};
 
+use heddle_api::client::CallError;
 use serde::Serialize;
+
+use super::admin::Refused;
+use crate::operations::OperationError;
 
 /// Where a command's results go.
 #[derive(Debug)]
@@ -65,8 +69,8 @@ impl Output {
         Some(answer.trim().to_owned())
     }
 
-    /// What is wrong, on standard error: the fault and what caused it.
-    pub fn fault(&mut self, error: &anyhow::Error) {
+    /// Prints a fault and its causes on standard error, with its code for programs where it has one.
+    pub fn fault(&mut self, error: &anyhow::Error, exit: u8) {
         let mut text = error.to_string();
         // Messages of transparent errors repeat their source's: each is said once.
         for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -74,14 +78,53 @@ impl Output {
                 text = format!("{text}: {cause}");
             }
         }
+        match self.json {
+            true => self.error(&Fault { message: &text, code: code(error).as_deref(), exit }),
+            false => self.error_line(&format!("heddle: {text}")),
+        }
+    }
+
+    /// Prints a fault as JSON on standard error: `{"error": {"message": ..., "code": ..., "exit": ...}}`.
+    pub fn error(&mut self, fault: &Fault<'_>) {
+        let fault = serde_json::json!({ "error": fault });
+        self.error_line(&serde_json::to_string_pretty(&fault).expect("a fault is always JSON"));
+    }
+
+    fn error_line(&mut self, text: &str) {
         // Nobody may be there to read it, and the exit code says it too.
-        let _ = writeln!(std::io::stderr(), "heddle: {text}");
+        let _ = writeln!(std::io::stderr(), "{text}");
     }
 
     fn line(&mut self, text: &str) {
         // A reader that has gone away, as `head` does, wants no more.
         let _ = writeln!(std::io::stdout(), "{text}");
     }
+}
+
+/// A fault as JSON has it.
+#[derive(Debug, Serialize)]
+pub struct Fault<'a> {
+    /// What is wrong, and what to do.
+    pub message: &'a str,
+    /// What is wrong, for programs: the code of the operation that refused, where one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'a str>,
+    /// The exit code.
+    pub exit: u8,
+}
+
+/// The code of what an operation refused.
+fn code(error: &anyhow::Error) -> Option<String> {
+    let code = error.chain().find_map(|cause| {
+        if let Some(error) = cause.downcast_ref::<OperationError>() {
+            return Some(error.code.to_owned());
+        }
+        if let Some(CallError::Refused(problem)) = cause.downcast_ref() {
+            return Some(problem.code.clone());
+        }
+        cause.downcast_ref::<Refused>().map(|refused| refused.code.clone())
+    });
+    code.filter(|code| !code.is_empty())
 }
 
 /// Lines up the cells of rows under their titles.

@@ -4,6 +4,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use heddle_api::operation::NoParameters;
+use heddle_api::tenants::{
+    DeleteTenant, DisconnectChannel, ExportTenant, ListDeletions, ListTenants, OfMonth, OfTenant, ShowTenant,
+    ShowUsage,
+};
+use heddle_api::usage::{Day, Resources, Usage};
+use heddle_api::{List, Nothing};
 use heddle_connectors::clock::SystemClock;
 use heddle_schemas::config::Config;
 use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, TenantId};
@@ -19,7 +26,6 @@ use super::admin::{Admin, Where};
 use super::export::Into;
 use super::output::{Output, table};
 use crate::configuration;
-use crate::usage::{Day, Resources, Usage};
 
 /// What to do with tenants.
 #[derive(Debug, Args)]
@@ -97,37 +103,8 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     }
     let listen = config.http.listen;
     let admin = Admin::find(config, &arguments.place).await?;
-    let done = match (arguments.action, tenant) {
-        (Action::Show { tenant }, _) => admin.tenant(&tenant).await.map(|tenant| {
-            output.result(&tenant, || shown(&tenant));
-        }),
-        (Action::Disconnect { tenant, channel, account }, _) => {
-            let account = AccountKey { tenant, channel, account };
-            admin.disconnect(&account).await.map(|tenant| {
-                output.result(&tenant, || format!("{account} is disconnected; its credentials are erased"));
-            })
-        }
-        (Action::Usage { tenant, month }, _) => admin.usage(&tenant, month).await.map(|usage| {
-            output.result(&usage, || used(&usage));
-        }),
-        (Action::Export { tenant, into }, _) => match admin.export_tenant(&tenant).await {
-            Ok(export) => into.write(export, output).await,
-            Err(failure) => Err(failure),
-        },
-        (Action::Delete { tenant, .. }, _) => admin.delete(&tenant).await.map(|removal| {
-            output.result(&removal, || deleted(&removal));
-        }),
-        (Action::Deletions, _) => admin.deletions().await.map(|removals| {
-            let now = SystemClock.now();
-            let rows: Vec<_> = removals.iter().map(|removal| departed(removal, now)).collect();
-            output.result(&json!({ "items": removals }), || match rows.as_slice() {
-                [] => "no tenant has been deleted".to_owned(),
-                rows => {
-                    table(["TENANT", "ASKED FOR", "TO BE DONE BY", "KEY DESTROYED", "DONE", "ROWS"], rows)
-                }
-            });
-        }),
-        (_, Some(tenant)) => admin.apply(tenant).await.map(|tenant| {
+    let done = match tenant {
+        Some(tenant) => admin.apply(tenant).await.map(|tenant| {
             output.result(&tenant, || {
                 let hooks = tenant.channels.iter().map(|channel| {
                     format!(
@@ -138,15 +115,58 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
                 format!("tenant {} is applied{}", tenant.id, hooks.collect::<String>())
             });
         }),
-        (_, None) => admin.tenants().await.map(|tenants| {
+        None => act(&admin, arguments.action, output).await,
+    };
+    admin.close().await;
+    done
+}
+
+async fn act(admin: &Admin, action: Action, output: &mut Output) -> Result<(), Failure> {
+    let none = NoParameters {};
+    match action {
+        // It was applied before.
+        Action::Apply { .. } => {}
+        Action::List => {
+            let List { items: tenants } = admin.call(ListTenants, none.clone(), none, Nothing).await?;
             output.result(&tenants, || {
                 let rows: Vec<_> = tenants.iter().map(row).collect();
                 table(["TENANT", "NAME", "REGION", "ACCOUNTS", "PROVIDER"], &rows)
             });
-        }),
-    };
-    admin.close().await;
-    done
+        }
+        Action::Show { tenant } => {
+            let tenant = admin.call(ShowTenant, OfTenant { tenant }, none, Nothing).await?;
+            output.result(&tenant, || shown(&tenant));
+        }
+        Action::Disconnect { tenant, channel, account } => {
+            let account = AccountKey { tenant, channel, account };
+            let tenant = admin.call(DisconnectChannel, account.clone().into(), none, Nothing).await?;
+            output.result(&tenant, || format!("{account} is disconnected; its credentials are erased"));
+        }
+        Action::Usage { tenant, month } => {
+            let usage = admin.call(ShowUsage, OfTenant { tenant }, OfMonth { month }, Nothing).await?;
+            output.result(&usage, || used(&usage));
+        }
+        Action::Export { tenant, into } => {
+            let export = admin.call(ExportTenant, OfTenant { tenant }, none, Nothing).await?;
+            into.write(export.0, output).await?;
+        }
+        Action::Delete { tenant, .. } => {
+            let removal = admin.call(DeleteTenant, OfTenant { tenant }, none, Nothing).await?;
+            output.result(&removal, || deleted(&removal));
+        }
+        Action::Deletions => {
+            let List { items: removals } = admin.call(ListDeletions, none.clone(), none, Nothing).await?;
+            let now = SystemClock.now();
+            let rows: Vec<_> = removals.iter().map(|removal| departed(removal, now)).collect();
+            output.result(&json!({ "items": removals }), || match rows.as_slice() {
+                [] => "no tenant has been deleted".to_owned(),
+                rows => {
+                    table(["TENANT", "ASKED FOR", "TO BE DONE BY", "KEY DESTROYED", "DONE", "ROWS"], rows)
+                }
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Has whoever asks say the tenant's id once more: it cannot be undone.

@@ -40,34 +40,26 @@ use bytes::Bytes;
 use heddle_actors::options::Options;
 use heddle_actors::ports::Ports;
 use heddle_actors::tenant::configuration::Tenants;
-use heddle_schemas::id::TenantId;
+use heddle_api::dead_letters::{
+    Fate, Filters, LISTED, Letter, LetterId, MOST, Outcome, Page, Replay, Replayed,
+};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::keys::{Keys, KeysError, Missing};
 use heddle_schemas::ports::log::{Log, NewRecord, StoreError};
 use heddle_schemas::record::decode;
-use heddle_schemas::record::dlq::{DeadLetter, DeadReason};
+use heddle_schemas::record::dlq::DeadLetter;
 use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
-use heddle_schemas::time::{Day, human};
+use heddle_schemas::time::Day;
 use heddle_schemas::topic::{Offset, Topic};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use self::kept::Kept;
 use self::letter::Found;
-pub use self::letter::{InvalidLetterId, Letter, LetterId, OriginalState, Place, Summary};
 use self::scan::Scan;
 use self::way::{Ages, Desk, Way, rough};
 use crate::metrics::Metrics;
 
-/// Letters of a list, where the request does not say.
-pub const LISTED: usize = 50;
-/// Letters of one request at most.
-pub const MOST: usize = 1000;
 /// Letters that are appended together at most, and their bytes.
 const TOGETHER: (usize, usize) = (64, 4 << 20);
-/// The default of [`Replay::max_age`]: WhatsApp's customer-service window.
-pub const MAX_AGE: Duration = Duration::from_secs(86_400);
-
 /// Why an operation was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLettersError {
@@ -85,138 +77,9 @@ pub enum DeadLettersError {
     Keys(KeysError),
 }
 
-/// Which letters.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Filters {
-    /// Those that were given up after this one, or behind the `next` of an answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<Place>,
-    /// Those of this reason.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<DeadReason>,
-    /// Those of this tenant, where a letter tells whose it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tenant: Option<TenantId>,
-    /// So many at most; 1 to 1,000. A list has 50 by default, a replay 1,000.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<usize>,
-}
-
-/// Letters in the order they were given up, the newest last.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Page {
-    /// The letters.
-    pub items: Vec<Summary>,
-    /// There may be more; ask again `after` this.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<Place>,
-}
-
-/// What to put back on its way: either `ids` or `filters`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Replay {
-    /// These letters; at most 1,000.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ids: Option<Vec<LetterId>>,
-    /// Every letter that matches; all of them with `{}`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub filters: Option<Filters>,
-    /// With `filters`: none from here on, one id a partition; what the answer before said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub until: Option<Vec<LetterId>>,
-    /// A message to send that was decided longer ago stays, such as `"24h"`; at most ten days. A customer's
-    /// message is recorded at any age, and answered up to `engine.answer_within`.
-    #[serde(default = "max_age", with = "human")]
-    #[schemars(with = "String")]
-    pub max_age: Duration,
-    /// Only tells what would happen.
-    #[serde(default)]
-    pub dry_run: bool,
-}
-
-fn max_age() -> Duration {
-    MAX_AGE
-}
-
-impl Default for Replay {
-    fn default() -> Self {
-        Self { ids: None, filters: None, until: None, max_age: MAX_AGE, dry_run: false }
-    }
-}
-
-/// What became of each letter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Replayed {
-    /// The letters.
-    pub items: Vec<Fate>,
-    /// There may be more that match; ask again `after` this, with `until` as it is here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<Place>,
-    /// Where dlq ended at the first request.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub until: Vec<LetterId>,
-}
-
-/// What became of a letter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Fate {
-    /// The letter.
-    pub id: LetterId,
-    /// What became of it.
-    pub outcome: Outcome,
-    /// Where its original is now, or would be, as `topic/partition@offset`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub to: Option<String>,
-    /// More about it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub detail: String,
-}
-
-/// What became of a letter. A label in metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// Its original is on its way again.
-    Replayed,
-    /// It would be.
-    WouldReplay,
-    /// It is older than what is sent, or than what can be recognised.
-    TooOld,
-    /// Its original was not kept.
-    NotKept,
-    /// Its original cannot be opened or read.
-    Unreadable,
-    /// There is nowhere to put it.
-    Impossible,
-    /// It goes to somebody who has been forgotten since.
-    Forgotten,
-    /// There is no such letter.
-    Unknown,
-}
-
-impl Outcome {
-    /// The label.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Replayed => "replayed",
-            Self::WouldReplay => "would_replay",
-            Self::TooOld => "too_old",
-            Self::NotKept => "not_kept",
-            Self::Unreadable => "unreadable",
-            Self::Impossible => "impossible",
-            Self::Forgotten => "forgotten",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    /// Whether what was asked for is done, or would be.
-    #[must_use]
-    pub fn is_done(self) -> bool {
-        matches!(self, Self::Replayed | Self::WouldReplay)
-    }
+/// How many letters are asked for.
+fn limit_of(filters: &Filters, default: usize) -> usize {
+    filters.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(default).clamp(1, MOST)
 }
 
 /// The letters of a node's log.
@@ -251,7 +114,7 @@ impl DeadLetters {
     /// # Errors
     /// [`DeadLettersError`].
     pub async fn list(&self, filters: &Filters) -> Result<Page, DeadLettersError> {
-        let limit = filters.limit.unwrap_or(LISTED).clamp(1, MOST);
+        let limit = limit_of(filters, LISTED);
         let mut scan = Scan::begin(&*self.log, filters, self.kept(), None).await?;
         let mut items = Vec::new();
         while items.len() < limit
@@ -341,7 +204,7 @@ impl DeadLetters {
         until: Option<&[LetterId]>,
         replay: &Replay,
     ) -> Result<Replayed, DeadLettersError> {
-        let limit = filters.limit.unwrap_or(MOST).clamp(1, MOST);
+        let limit = limit_of(filters, MOST);
         let mut scan = Scan::begin(&*self.log, filters, self.kept(), until).await?;
         let mut items = Vec::new();
         loop {

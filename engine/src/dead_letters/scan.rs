@@ -7,13 +7,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use heddle_api::dead_letters::{Filters, LetterId, Place};
 use heddle_schemas::ports::log::{FetchLimit, Log, StoreError};
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Offset, Topic};
 
-use super::Filters;
 use super::kept::Kept;
-use super::letter::{Found, LetterId, Place};
+use super::letter::Found;
 
 /// What is fetched and waits to be merged, at most, all partitions together; and of each one at least.
 const FETCH: FetchLimit = FetchLimit { records: 512, bytes: 4 << 20 };
@@ -48,7 +48,7 @@ struct Lane {
 
 /// The letter of this id, if it is kept.
 pub(super) async fn find(log: &dyn Log, id: LetterId) -> Result<Option<Found>, StoreError> {
-    let partition = id.partition();
+    let partition = id.topic_partition();
     if id.partition >= log.partitions(partition.topic) || id.offset >= log.end(partition).await? {
         return Ok(None);
     }
@@ -74,7 +74,7 @@ impl<'a> Scan<'a> {
                 // One that was not there at the first request has nothing for it.
                 end.map_or(0, |end| end.offset)
             });
-            let end = log.end(LetterId { partition, offset: 0 }.partition()).await?.min(most);
+            let end = log.end(LetterId { partition, offset: 0 }.topic_partition()).await?.min(most);
             let taken = after.and_then(|after| after.of(partition));
             let next = taken.map_or(0, |taken| taken.saturating_add(1));
             lanes.push(Lane { partition, next, end, fetched: VecDeque::new(), taken, since: None });
@@ -145,7 +145,7 @@ impl Lane {
             return Ok(());
         }
         let from = LetterId { partition: self.partition, offset: self.next };
-        let records = log.fetch(from.partition(), from.offset, limit, WAIT).await?;
+        let records = log.fetch(from.topic_partition(), from.offset, limit, WAIT).await?;
         // Where the rest is gone, nothing comes.
         self.next = records.last().map_or(self.end, |last| last.offset + 1);
         self.fetched.extend(records.iter().filter(|record| record.offset < self.end).map(Found::read));

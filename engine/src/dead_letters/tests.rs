@@ -7,6 +7,7 @@ use heddle_actors::metrics::Metrics as ActorMetrics;
 use heddle_actors::privacy::security::Security;
 use heddle_actors::random::Random;
 use heddle_actors::system::System;
+use heddle_api::dead_letters::{OriginalState, Place, Summary};
 use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
 use heddle_memory::responder::Response;
 use heddle_memory::{
@@ -21,6 +22,7 @@ use heddle_schemas::ports::channel::Channel;
 use heddle_schemas::ports::keys::Missing;
 use heddle_schemas::ports::log::{Assignment, FetchLimit, Record};
 use heddle_schemas::ports::responder::Responder;
+use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::record::inbound::{ActKind, CustomerAct, InboundEvent, InboundRecord, SealedAct};
 use heddle_schemas::record::outbound::{
     OutboundCommand, OutboundRecord, Purpose, SealedMessage, SendCommand,

@@ -17,8 +17,8 @@ use heddle_schemas::sealed::Secret;
 use subtle::ConstantTimeEq;
 
 use super::Shared;
-use super::asker::LetIn;
-use super::problem::Problem;
+use super::caller::Principal;
+use super::problem::Refusal;
 
 /// Lets a request through or answers 401 or 403; counts what comes of it.
 pub(super) async fn guard(
@@ -29,28 +29,29 @@ pub(super) async fn guard(
 ) -> Response {
     let response = match check(&shared.admin_token, peer.ip(), request.headers()) {
         Ok(means) => {
-            request.extensions_mut().insert(LetIn { means, address: peer.ip() });
+            request.extensions_mut().insert(Principal { means, address: peer.ip() });
             next.run(request).await
         }
-        Err(problem) => problem.into_response(),
+        Err(refusal) => refusal.into_response(),
     };
     shared.metrics.admin(response.status().as_u16());
     response
 }
 
-fn check(token: &Secret, peer: IpAddr, headers: &HeaderMap) -> Result<Means, Problem> {
+fn check(token: &Secret, peer: IpAddr, headers: &HeaderMap) -> Result<Means, Refusal> {
     if token.is_empty() {
         let local = peer.is_loopback() && names_this_machine(headers) && !came_through_a_proxy(headers);
         return local.then_some(Means::Machine).ok_or_else(|| {
             let detail = "without http.admin_token the admin API answers only to this machine";
-            Problem::new(StatusCode::FORBIDDEN, detail)
+            Refusal::new(StatusCode::FORBIDDEN, "not_this_machine", detail)
         });
     }
     let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let given = given.strip_prefix("Bearer ").unwrap_or_default();
-    bool::from(given.as_bytes().ct_eq(token.expose().as_bytes()))
-        .then_some(Means::Token)
-        .ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "the bearer token is missing or wrong"))
+    bool::from(given.as_bytes().ct_eq(token.expose().as_bytes())).then_some(Means::Token).ok_or_else(|| {
+        let detail = "the bearer token is missing or wrong";
+        Refusal::new(StatusCode::UNAUTHORIZED, "wrong_token", detail)
+    })
 }
 
 fn names_this_machine(headers: &HeaderMap) -> bool {
@@ -77,7 +78,7 @@ mod tests {
     fn status(token: &str, peer: &str, pairs: &[(&'static str, &'static str)]) -> u16 {
         match check(&Secret::new(token), peer.parse().unwrap(), &headers(pairs)) {
             Ok(_) => 200,
-            Err(problem) => problem.status.as_u16(),
+            Err(refusal) => refusal.0.status,
         }
     }
 

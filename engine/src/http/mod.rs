@@ -2,20 +2,18 @@
 //!
 //! # Layout
 //! - [`webhooks`]: the way in of channels.
-//! - [`admin`]: `/v1`, guarded by [`guard`], described by [`openapi`]; [`problem`] is how faults are answered,
-//!   [`asker`] who asks.
+//! - [`admin`]: `/v1`, guarded by [`guard`], described by [`openapi`]; [`caller`] is who calls, [`problem`] how
+//!   faults are answered.
 //! - [`health`]: `/healthz`, `/readyz`, `/metrics`.
 //! - [`console`]: the page at `/`.
 
 pub mod admin;
-pub mod asker;
+pub mod caller;
 pub mod console;
-pub mod departure;
 pub mod guard;
 pub mod health;
 pub mod openapi;
 pub mod problem;
-pub mod rights;
 pub mod webhooks;
 
 use std::net::SocketAddr;
@@ -33,9 +31,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::administration::Administration;
 use crate::metrics::Metrics;
 use crate::node::Node;
+use crate::operations::Operations;
 
 /// Why the server does not listen.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +52,7 @@ pub struct Shared {
     tenants: Arc<Tenants>,
     reception: Arc<Reception>,
     intake_gate: Arc<IntakeGate>,
-    administration: Administration,
+    operations: Operations,
     admin_token: Secret,
     registry: Registry,
     metrics: Arc<Metrics>,
@@ -71,7 +69,7 @@ impl Shared {
             tenants: system.tenants.clone(),
             reception: system.reception.clone(),
             intake_gate: system.intake_gate.clone(),
-            administration: node.administration_of(system.tenants.clone()),
+            operations: node.administration_of(system.tenants.clone()),
             admin_token: http.admin_token.clone(),
             registry: node.registry.clone(),
             metrics: node.metrics.clone(),

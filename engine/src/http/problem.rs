@@ -1,89 +1,63 @@
-//! What went wrong, in the form of RFC 9457: how every fault of the admin API is answered.
+//! Refusals of the admin API, in the form of RFC 9457.
 
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use heddle_actors::tenant::configuration::TenantsError;
-use heddle_schemas::ports::keys::KeysError;
-use heddle_schemas::ports::knowledge::KnowledgeError;
-use schemars::JsonSchema;
-use serde::Serialize;
+use heddle_api::content::Malformed;
+use heddle_api::problem::{MEDIA_TYPE, Problem};
 
-use crate::administration::AdministrationError;
-use crate::dead_letters::DeadLettersError;
+use crate::operations::OperationError;
 
-/// What went wrong, as RFC 9457 writes it.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Problem {
-    /// The status, once more.
-    #[serde(serialize_with = "number")]
-    #[schemars(with = "u16")]
-    pub status: StatusCode,
-    /// The status in words.
-    pub title: String,
-    /// What is wrong, and what to do.
-    pub detail: String,
-}
+/// A problem as an answer.
+#[derive(Debug)]
+pub struct Refusal(pub Problem);
 
-fn number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u16(status.as_u16())
-}
-
-impl Problem {
-    /// Of this status.
+impl Refusal {
+    /// A refusal with this status, code and detail.
     #[must_use]
-    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, title: status.canonical_reason().unwrap_or_default().into(), detail: detail.into() }
+    pub fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
+        let title = status.canonical_reason().unwrap_or_default().to_owned();
+        Self(Problem { status: status.as_u16(), title, detail: detail.into(), code: code.to_owned() })
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let body = serde_json::to_vec(&self).unwrap_or_default();
-        (self.status, [(CONTENT_TYPE, "application/problem+json")], body).into_response()
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self.0).unwrap_or_default();
+        (status, [(CONTENT_TYPE, MEDIA_TYPE)], body).into_response()
     }
 }
 
-impl From<AdministrationError> for Problem {
-    fn from(error: AdministrationError) -> Self {
-        let status = match &error {
-            AdministrationError::UnknownTenant(_)
-            | AdministrationError::UnknownContact(_)
-            | AdministrationError::UnknownErasure(..)
-            | AdministrationError::NotDeleted(_)
-            | AdministrationError::Tenants(TenantsError::UnknownAccount(_))
-            | AdministrationError::Knowledge(KnowledgeError::Unknown { .. })
-            | AdministrationError::DeadLetters(DeadLettersError::Unknown(_)) => StatusCode::NOT_FOUND,
-            AdministrationError::Tenants(
-                TenantsError::Faults(_) | TenantsError::Retention { .. } | TenantsError::Region { .. },
-            )
-            | AdministrationError::Knowledge(KnowledgeError::Refused { .. })
-            | AdministrationError::Keys(KeysError::Master { .. })
-            | AdministrationError::Entry(_)
-            | AdministrationError::DeadLetters(DeadLettersError::Request(_)) => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
-            AdministrationError::Tenants(TenantsError::Taken { .. }) | AdministrationError::Deleted(_) => {
-                StatusCode::CONFLICT
-            }
-            other if other.is_transient() => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
+impl From<OperationError> for Refusal {
+    fn from(error: OperationError) -> Self {
+        let status = match error.code {
+            "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
+            "too_slow" => StatusCode::REQUEST_TIMEOUT,
+            _ => StatusCode::from_u16(error.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
         };
         if status.is_server_error() {
-            tracing::error!(%error, "an operation of the admin API failed");
+            tracing::error!(%error, code = error.code, "an operation of the admin API failed");
         }
-        Self::new(status, error.to_string())
+        Self::new(status, error.code, error.to_string())
+    }
+}
+
+impl From<Malformed> for Refusal {
+    fn from(error: Malformed) -> Self {
+        let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
+        Self::new(status, "malformed", error.detail)
     }
 }
 
 macro_rules! from_rejection {
     ($($rejection:ty),*) => {$(
-        impl From<$rejection> for Problem {
+        impl From<$rejection> for Refusal {
             fn from(rejection: $rejection) -> Self {
-                Self::new(rejection.status(), rejection.body_text())
+                Self::new(rejection.status(), "malformed", rejection.body_text())
             }
         }
     )*};
 }
-from_rejection!(JsonRejection, PathRejection, QueryRejection);
+from_rejection!(PathRejection, QueryRejection);

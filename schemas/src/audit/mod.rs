@@ -40,6 +40,9 @@ const NOTE: usize = 256;
 /// written together has eight.
 const PHONE_DIGITS: usize = 9;
 
+/// Digits behind a plus, with what people write between them, that are taken for a phone number.
+const INTERNATIONAL_DIGITS: usize = 7;
+
 /// Why a text is no [`Note`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidNote {
@@ -98,9 +101,24 @@ fn looks_like_a_phone_number(text: &str) -> bool {
     let international = text.split('+').skip(1).filter(|rest| !rest.starts_with(' ')).any(|rest| {
         let number =
             rest.chars().take_while(|c| c.is_numeric() || matches!(c, ' ' | '-' | '.' | '(' | ')' | '/'));
-        number.filter(|c| c.is_numeric()).count() >= 7
+        number.filter(|c| c.is_numeric()).count() >= INTERNATIONAL_DIGITS
     });
     long || international
+}
+
+/// Numbers among the characters of Latin-1, for a pattern of a header.
+const NUMERIC: &str = "[0-9\u{b2}\u{b3}\u{b9}\u{bc}-\u{be}]";
+
+impl Note {
+    /// The schema of a header that holds a note: nothing at all says nothing, otherwise a note. Of its characters those
+    /// that every HTTP library can write, which are Latin-1; others may stand there in UTF-8.
+    #[must_use]
+    pub fn header_schema() -> serde_json::Value {
+        let long = format!("(?!.*{NUMERIC}{{{PHONE_DIGITS}}})");
+        let international = format!("(?!.*\\+(?! )(?:[ .()/-]*{NUMERIC}){{{INTERNATIONAL_DIGITS}}})");
+        let pattern = format!("^{long}{international}[ -~\\u00a0-\\u00ff]*$");
+        serde_json::json!({ "type": "string", "maxLength": NOTE, "pattern": pattern })
+    }
 }
 
 impl fmt::Display for Note {

@@ -30,8 +30,10 @@ pub struct ConsentWords {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_words: Option<Vec<String>>,
     /// What a word speaks of.
+    #[schemars(length(min = 1))]
     pub purposes: Vec<Category>,
     /// What a stop word is answered with. Nothing is said where it is empty.
+    #[schemars(length(max = crate::tenant::MESSAGE_CHARACTERS))]
     pub stopped_text: String,
 }
 

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hours::Hours;
 use crate::sealed::Secret;
+use crate::tenant::{ADDRESS, NOT_BLANK};
 use crate::time::{Timestamp, human};
 
 /// Whose calendar, and when appointments may lie in it: a tenant's `[calendar]`.
@@ -23,31 +24,37 @@ pub struct CalendarAccess {
     pub kind: CalendarKind,
     /// The provider's id of the calendar; Google: `primary`, or the calendar's address.
     #[serde(default = "default_calendar")]
+    #[schemars(regex(pattern = NOT_BLANK))]
     pub calendar: String,
     /// The base address of the API, with its version.
     #[serde(default = "default_api_base")]
+    #[schemars(regex(pattern = ADDRESS))]
     pub api_base: String,
     /// The address that gives access tokens for the refresh token.
     #[serde(default = "default_token_base")]
+    #[schemars(regex(pattern = ADDRESS))]
     pub token_base: String,
     /// The OAuth client's id.
+    #[schemars(regex(pattern = NOT_BLANK))]
     pub client_id: String,
     /// The OAuth client's secret.
+    #[schemars(extend("minLength" = 1))]
     pub client_secret: Secret,
     /// What the calendar's owner granted the OAuth client. Google's scopes that suffice: `calendar.events` and
     /// `calendar.freebusy`.
+    #[schemars(extend("minLength" = 1))]
     pub refresh_token: Secret,
     /// The length of an appointment; 5 minutes to 24 hours.
     #[serde(with = "human", default = "default_slot")]
-    #[schemars(with = "String")]
+    #[schemars(schema_with = "human::schema")]
     pub slot: Duration,
     /// The earliest an appointment may begin, from now.
     #[serde(with = "human", default = "default_notice")]
-    #[schemars(with = "String")]
+    #[schemars(schema_with = "human::schema")]
     pub notice: Duration,
     /// The latest it may end, from now; at most 60 days.
     #[serde(with = "human", default = "default_horizon")]
-    #[schemars(with = "String")]
+    #[schemars(schema_with = "human::schema")]
     pub horizon: Duration,
 }
 

@@ -28,14 +28,25 @@ pub enum DocumentFormat {
 pub struct Document {
     /// Its name among the tenant's documents: the same name replaces. A file's name, or a page's address, so
     /// that it can be cited. 1 to 512 bytes.
+    #[schemars(length(min = 1, max = 512), regex(pattern = LINE))]
     pub id: String,
     /// What people call it.
+    #[schemars(regex(pattern = LINE))]
     pub title: String,
     /// How the text is written; a file of another format was read into one of these.
     pub format: DocumentFormat,
-    /// The text.
+    /// The text: not blank, and of control characters only those of lines and pages.
+    #[schemars(regex(pattern = TEXT))]
     pub text: String,
 }
+
+/// A text without control characters, in a JSON Schema.
+const LINE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
+/// A text that a document may have, in a JSON Schema: a character that is neither white space nor a control character,
+/// and around it what may stand there.
+const TEXT: &str = "^[^\\u0000-\\u0008\\u000b\\u000e-\\u001f\\u007f-\\u0084\\u0086-\\u009f]*\
+    [^\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]\
+    [^\\u0000-\\u0008\\u000b\\u000e-\\u001f\\u007f-\\u0084\\u0086-\\u009f]*$";
 
 /// A document as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -2,14 +2,15 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_actors::privacy::verification::{Needles, ProveError, Prover};
-use heddle_schemas::audit::{Outcome, What};
-use heddle_schemas::id::TenantId;
+use heddle_actors::privacy::verification::{Needles, Prover};
+use heddle_api::problem::ErrorKind;
 use heddle_schemas::promise::{Promise, Proof, Proofs};
+use heddle_schemas::tenant::Tenant;
 
-use super::{Administration, AdministrationError};
+use super::{OperationError, Operations};
 
 /// Records of each partition of the log that are read, the newest.
 const RECORDS: u64 = 50_000;
@@ -27,16 +28,9 @@ pub struct Proving {
     pub files: Option<PathBuf>,
 }
 
-impl Administration {
-    /// Looks whether everything holds that a tenant is promised; without one, what is no tenant's. It is in the audit
-    /// log before anything is read.
-    ///
-    /// # Errors
-    /// [`AdministrationError`]: something could not be read, and nothing can be said.
-    pub async fn prove(&self, tenant: Option<&TenantId>) -> Result<Proofs, AdministrationError> {
-        let tenant = tenant.map(|id| self.tenant(id)).transpose()?;
-        let id = tenant.as_ref().map(|tenant| &tenant.id);
-        self.record(id, What::Prove, Outcome::Begun).await?;
+impl Operations {
+    /// Verifies that everything holds that a tenant is promised; without one, what is no tenant's.
+    pub(super) async fn prove(&self, tenant: Option<Arc<Tenant>>) -> Result<Proofs, OperationError> {
         let prover = Prover {
             ports: self.ports.clone(),
             keys: self.keys.clone(),
@@ -56,22 +50,15 @@ impl Administration {
     }
 }
 
-impl From<ProveError> for AdministrationError {
-    fn from(error: ProveError) -> Self {
-        match error {
-            ProveError::Store(error) => Self::Store(error),
-            ProveError::Keys(error) => Self::Keys(error),
-            ProveError::Audit(error) => Self::AuditRead(error),
-            ProveError::Unknown(tenant) => Self::UnknownTenant(tenant),
-        }
-    }
-}
-
 /// Searches the files of a folder.
-async fn search(dir: PathBuf, needles: Needles, proof: &mut Proof) -> Result<(), AdministrationError> {
+async fn search(dir: PathBuf, needles: Needles, proof: &mut Proof) -> Result<(), OperationError> {
     let searching = tokio::task::spawn_blocking(move || Search::run(&dir, &needles));
     let searched = searching.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-    let Search { files, bytes, left, found } = searched.map_err(AdministrationError::Files)?;
+    let failed = |error| {
+        let why = format!("a file of the data folder cannot be searched: {error}");
+        OperationError::new(ErrorKind::Internal, "data_folder", why)
+    };
+    let Search { files, bytes, left, found } = searched.map_err(failed)?;
     proof.saw(format!("{files} files of {} MiB searched for the same", bytes >> 20));
     if left > 0 {
         proof.saw(format!("{left} older files were not"));

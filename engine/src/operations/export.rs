@@ -11,13 +11,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::StreamExt as _;
 use heddle_actors::conversation::export::{Page, Reading};
 use heddle_actors::conversation::thread::ThreadError;
 use heddle_actors::privacy::erasure;
 use heddle_actors::tenant::quota;
+use heddle_api::content::{BoxError, Pieces};
 use heddle_schemas::audit::{Act, Outcome, What};
-use heddle_schemas::contact::ContactName;
 use heddle_schemas::id::{ContactId, ConversationId, TenantId};
 use heddle_schemas::ports::state::Walk;
 use heddle_schemas::table::{ExportedPart, Key, Section, Table};
@@ -26,9 +26,9 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::rights::conversations;
-use super::{Administration, AdministrationError, By};
-use crate::usage::Usage;
+use super::contacts::conversations;
+use super::{Call, Caller, OperationError, Operations};
+use crate::usage;
 
 /// Bytes of a piece, more or less.
 const PIECE: usize = 64 << 10;
@@ -41,34 +41,15 @@ const ROWS: usize = 256;
 /// Documents that are read at once: each may have some MiB.
 const DOCUMENTS: usize = 4;
 
-/// An export that is being written: its pieces, in order.
-#[derive(Debug)]
-pub struct Pieces(pub(crate) mpsc::Receiver<Result<Bytes, AdministrationError>>);
-
-impl Pieces {
-    /// The next piece; `None` when that was all.
-    ///
-    /// # Errors
-    /// [`AdministrationError`]; what came before is not all.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, AdministrationError> {
-        self.0.recv().await.transpose()
-    }
-
-    /// The same as a stream.
-    pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, AdministrationError>> + Send {
-        futures::stream::unfold(self, |mut pieces| async move { Some((pieces.0.recv().await?, pieces)) })
-    }
-}
-
 /// Why an export does not go on.
 #[derive(Debug)]
 enum Stopped {
     /// Nobody reads it any more.
     Unread,
-    Failed(AdministrationError),
+    Failed(OperationError),
 }
 
-impl<E: Into<AdministrationError>> From<E> for Stopped {
+impl<E: Into<OperationError>> From<E> for Stopped {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }
@@ -76,7 +57,7 @@ impl<E: Into<AdministrationError>> From<E> for Stopped {
 
 /// Where an export is written to.
 struct Writer {
-    pieces: mpsc::Sender<Result<Bytes, AdministrationError>>,
+    pieces: mpsc::Sender<Result<Bytes, OperationError>>,
     buffer: Vec<u8>,
     /// How many things it has written.
     records: u64,
@@ -173,35 +154,28 @@ impl Of {
     }
 }
 
-impl Administration {
-    /// All that is kept of a contact, opened. That it begins is in the audit log before anything is read.
-    ///
-    /// # Errors
-    /// [`AdministrationError`], where it does not begin.
-    pub async fn export(&self, id: &TenantId, named: &ContactName) -> Result<Pieces, AdministrationError> {
-        let tenant = self.tenant(id)?;
-        let contact = self.contact(id, named).await?;
-        let conversations = conversations(&tenant, contact).collect();
-        self.begin(Of::Contact(id.clone(), contact, conversations)).await
+impl Operations {
+    /// Exports all that is kept of a contact, opened.
+    pub(super) fn export_contact(&self, call: Call<'_>, tenant: &Tenant, contact: ContactId) -> Pieces {
+        let conversations = conversations(tenant, contact).collect();
+        self.begin(call, Of::Contact(tenant.id.clone(), contact, conversations))
     }
 
-    /// All that is kept of a tenant, opened, without its secrets. That it begins is in the audit log before anything is
-    /// read.
-    ///
-    /// # Errors
-    /// [`AdministrationError`], where it does not begin.
-    pub async fn export_tenant(&self, id: &TenantId) -> Result<Pieces, AdministrationError> {
-        self.begin(Of::Tenant(self.tenant(id)?)).await
+    /// Exports all that is kept of a tenant, opened, without its secrets.
+    pub(super) fn export_tenant(&self, call: Call<'_>, tenant: Arc<Tenant>) -> Pieces {
+        self.begin(call, Of::Tenant(tenant))
     }
 
-    async fn begin(&self, of: Of) -> Result<Pieces, AdministrationError> {
-        let began = self.record(Some(of.tenant()), of.what(), Outcome::Begun).await?.body.number;
+    fn begin(&self, call: Call<'_>, of: Of) -> Pieces {
         let (pieces, written) = mpsc::channel(PIECES);
-        tokio::spawn(self.clone().write(of, began, Writer { pieces, buffer: Vec::new(), records: 0 }));
-        Ok(Pieces(written))
+        let writer = Writer { pieces, buffer: Vec::new(), records: 0 };
+        tokio::spawn(self.clone().write(of, call.caller.clone(), call.began, writer));
+        let written =
+            futures::stream::unfold(written, async |mut pieces| Some((pieces.recv().await?, pieces)));
+        written.map(|piece| piece.map_err(BoxError::from)).boxed()
     }
 
-    async fn write(self, of: Of, began: u64, mut writer: Writer) {
+    async fn write(self, of: Of, caller: Caller, began: Option<u64>, mut writer: Writer) {
         let written = match &of {
             Of::Contact(tenant, contact, conversations) => {
                 self.contact_into(&mut writer, tenant, *contact, conversations).await
@@ -213,10 +187,9 @@ impl Administration {
             failed => failed,
         };
         self.exported(of.tenant(), of.contact(), writer.records);
-        let By { who, why } = self.by.clone();
+        let Caller { who, why, .. } = caller;
         let outcome = if written.is_ok() { Outcome::Done } else { Outcome::Failed };
-        let records = Some(writer.records);
-        let act = Act { who, what: of.what(), why, outcome, began: Some(began), records };
+        let act = Act { who, what: of.what(), why, outcome, began, records: Some(writer.records) };
         if let Err(error) = self.audit.append(Some(of.tenant()), act).await {
             // That it began is there.
             tracing::error!(%error, began, tenant = %of.tenant(), "the end of an export is not in the audit log");
@@ -263,8 +236,7 @@ impl Administration {
         writer.put("],\n\"audit\":[").await?;
         let (mut first, mut from) = (true, 1);
         loop {
-            let entries = self.audit.entries(Some(tenant), from, ENTRIES).await;
-            let entries = entries.map_err(AdministrationError::AuditRead)?;
+            let entries = self.audit.entries(Some(tenant), from, ENTRIES).await?;
             let Some(last) = entries.last().map(|entry| entry.body.number) else { break };
             let about: Vec<_> =
                 entries.into_iter().filter(|entry| entry.body.act.what.contact() == Some(contact)).collect();
@@ -356,7 +328,7 @@ impl Administration {
             Some(Section::Usage) => {
                 let month = std::str::from_utf8(key.id()).ok().and_then(|month| month.parse().ok());
                 let Some(month) = month else { return Ok(()) };
-                let usage = Usage::of(&quota::usage(&self.ports, tenant, month).await?);
+                let usage = usage::shown(&quota::usage(&self.ports, tenant, month).await?);
                 writer.line(json!({ "kind": "usage", "usage": usage })).await
             }
             Some(Section::Conversation) => {
@@ -414,9 +386,9 @@ mod tests {
 
     use super::*;
 
-    fn writer() -> (Writer, Pieces) {
+    fn writer() -> (Writer, mpsc::Receiver<Result<Bytes, OperationError>>) {
         let (pieces, written) = mpsc::channel(PIECES);
-        (Writer { pieces, buffer: Vec::new(), records: 0 }, Pieces(written))
+        (Writer { pieces, buffer: Vec::new(), records: 0 }, written)
     }
 
     #[tokio::test]
@@ -440,7 +412,7 @@ mod tests {
         let most = (PIECES as u64 + 2) * PIECE as u64 / 100;
         assert!(ahead > 0 && ahead <= most, "{ahead} items of {ITEMS} were written though nobody read");
         let mut all = Vec::new();
-        while let Some(piece) = pieces.next().await.unwrap() {
+        while let Some(piece) = pieces.recv().await.transpose().unwrap() {
             all.extend_from_slice(&piece);
         }
         assert!(writing.await.unwrap().is_ok());
@@ -464,7 +436,7 @@ mod tests {
         writer.flush().await.unwrap();
         let away = StoreError::Unavailable { detail: "away".into() };
         writer.pieces.send(Err(away.into())).await.unwrap();
-        assert_eq!(pieces.next().await.unwrap().as_deref(), Some(&b"["[..]));
-        assert!(pieces.next().await.is_err());
+        assert_eq!(pieces.recv().await.transpose().unwrap().as_deref(), Some(&b"["[..]));
+        assert!(pieces.recv().await.unwrap().is_err());
     }
 }

@@ -1,0 +1,76 @@
+//! The admin API: every operation, declared once, with its types, its OpenAPI description and a client.
+//!
+//! The declaration of an operation says its method, path, scope, role, audit entry and types. The engine's router,
+//! the description at `/v1/openapi.json`, the audit entries, the authorisation and the command line's calls derive
+//! from it. There is no server in here: the engine implements each operation (`heddle_engine::operations::Handler`),
+//! and does not compile while one of them has no handler.
+//!
+//! # Layout
+//! - [`operation`]: a declaration and the macro that writes one; [`each`] and [`table`] are all of them.
+//! - [`content`]: bodies and answers; [`problem`]: refusals (RFC 9457).
+//! - [`tenants`], [`contacts`], [`documents`], [`keys`], [`dead_letters`], [`audit_log`]: the operations, by what
+//!   they are about; [`consents`] and [`usage`]: larger types of them.
+//! - [`openapi`]: the description. [`client`]: calls an operation of a running node.
+
+pub mod audit_log;
+pub mod client;
+pub mod consents;
+pub mod contacts;
+pub mod content;
+pub mod dead_letters;
+pub mod documents;
+pub mod keys;
+pub mod openapi;
+pub mod operation;
+pub mod problem;
+mod schema;
+mod strict;
+pub mod tenants;
+pub mod usage;
+
+pub use self::content::{List, Nothing};
+pub use self::operation::{Audit, Entry, Input, Method, Operation, Role, Scope, Visit};
+
+/// The header with the name of the person or program that calls, for the audit log.
+pub const ACTOR: &str = "heddle-actor";
+/// The header with the reason of a call, for the audit log.
+pub const REASON: &str = "heddle-reason";
+
+/// A visitor of every operation.
+pub trait Operations:
+    tenants::Operations
+    + contacts::Operations
+    + documents::Operations
+    + keys::Operations
+    + dead_letters::Operations
+    + audit_log::Operations
+{
+}
+
+impl<V> Operations for V where
+    V: tenants::Operations
+        + contacts::Operations
+        + documents::Operations
+        + keys::Operations
+        + dead_letters::Operations
+        + audit_log::Operations
+{
+}
+
+/// Visits every operation.
+pub fn each<V: Operations>(visitor: &mut V) {
+    tenants::each(visitor);
+    contacts::each(visitor);
+    documents::each(visitor);
+    keys::each(visitor);
+    dead_letters::each(visitor);
+    audit_log::each(visitor);
+}
+
+/// Every operation without its types, in the order of their declarations.
+#[must_use]
+pub fn table() -> Vec<Entry> {
+    let mut table = Vec::new();
+    each(&mut table);
+    table
+}

@@ -1,0 +1,285 @@
+//! Handlers of the operations on contacts: what a person may ask for, and who answers them.
+
+use std::sync::Arc;
+
+use heddle_actors::intake::consent;
+use heddle_actors::partition::publish;
+use heddle_actors::privacy::erasure;
+use heddle_actors::tenant::configuration::TenantsError;
+use heddle_api::consents::Consents;
+use heddle_api::contacts::{
+    CorrectContact, Correction, EnterConsent, ExportContact, ForgetContact, HandleConversation, ListErasures,
+    NAME_CHARACTERS, RestrictContact, ShowConsents, ShowErasure,
+};
+use heddle_api::content::{Document, List, Nothing};
+use heddle_api::{Input, Operation};
+use heddle_schemas::contact::ContactName;
+use heddle_schemas::erasure::Erasure;
+use heddle_schemas::id::{ContactId, ConversationId, MessageKey, TenantId};
+use heddle_schemas::record::inbound::{
+    Correct, Handling, InboundEvent, InboundRecord, Restrict, SealedCorrection,
+};
+use heddle_schemas::record::{V, encode_for, log_aad};
+use heddle_schemas::tenant::Tenant;
+use heddle_schemas::topic::Topic;
+
+use super::subject::Person;
+use super::{Call, Handler, OperationError, Operations, Subject, identity_error};
+use crate::consents;
+
+/// Every conversation that a contact could have, also with accounts that were disconnected.
+pub(super) fn conversations(tenant: &Tenant, contact: ContactId) -> impl Iterator<Item = ConversationId> {
+    tenant.accounts_ever().into_iter().map(move |account| account.conversation(contact))
+}
+
+impl Operations {
+    /// Returns what holds for a contact.
+    pub(super) async fn consents_of(
+        &self,
+        id: &TenantId,
+        contact: ContactId,
+    ) -> Result<Consents, OperationError> {
+        let record = consent::load(&*self.ports.state, id, contact).await?;
+        let cipher = self.ports.keys.tenant(id).await?;
+        Ok(consents::shown(id, &*cipher, contact, &record)?)
+    }
+
+    fn random_key(&self) -> MessageKey {
+        MessageKey::from_bytes((self.ports.random)())
+    }
+}
+
+impl Handler for ShowConsents {
+    type Subject = Person;
+
+    async fn run(
+        operations: &Operations,
+        _: Call<'_>,
+        _: Input<Self>,
+        Person { tenant, contact }: Person,
+    ) -> Result<Consents, OperationError> {
+        operations.consents_of(&tenant.id, contact).await
+    }
+}
+
+/// A statement about a contact's consent. A contact that was never met is made: an opt-out holds also for a person who
+/// is written to first.
+pub struct Entered {
+    statement: consent::Statement,
+    contact: ContactId,
+}
+
+impl Subject<EnterConsent> for Entered {
+    async fn find(operations: &Operations, input: &mut Input<EnterConsent>) -> Result<Self, OperationError> {
+        let id = &input.path.tenant;
+        operations.tenant(id)?;
+        let (key, now) = (operations.random_key(), operations.ports.clock.now());
+        let statement = consents::statement(input.body.clone(), key, now);
+        let statement = statement.map_err(|why| OperationError::invalid("invalid_entry", why))?;
+        let contact = match &input.query.contact {
+            ContactName::Id(contact) => *contact,
+            ContactName::Met(kind, address) => {
+                let resolved = operations.identity.resolve(id, *kind, address).await;
+                resolved.map_err(|error| identity_error(error, id))?
+            }
+        };
+        Ok(Self { statement, contact })
+    }
+
+    fn contact(&self) -> Option<ContactId> {
+        Some(self.contact)
+    }
+}
+
+impl Handler for EnterConsent {
+    type Subject = Entered;
+
+    async fn run(
+        operations: &Operations,
+        _: Call<'_>,
+        input: Input<Self>,
+        Entered { statement, contact }: Entered,
+    ) -> Result<Consents, OperationError> {
+        let id = &input.path.tenant;
+        let ports = &operations.ports;
+        let cipher = ports.keys.tenant(id).await?;
+        let events = consent::record(ports, id, &*cipher, contact, &statement).await?;
+        if !events.is_empty() {
+            ports.log.append(events).await?;
+        }
+        operations.consents_of(id, contact).await
+    }
+}
+
+/// A correction that can be made, of a contact that was met.
+pub struct Corrected {
+    person: Person,
+    correction: SealedCorrection,
+}
+
+impl<O: Operation> Subject<O> for Corrected
+where
+    O: Operation<Body = Correction>,
+    Person: Subject<O>,
+{
+    async fn find(operations: &Operations, input: &mut Input<O>) -> Result<Self, OperationError> {
+        let correction = checked(&input.body)?;
+        Ok(Self { person: Person::find(operations, input).await?, correction })
+    }
+
+    fn contact(&self) -> Option<ContactId> {
+        Some(self.person.contact)
+    }
+}
+
+fn checked(correction: &Correction) -> Result<SealedCorrection, OperationError> {
+    let Some(name) = &correction.name else { return Ok(SealedCorrection { name: None }) };
+    let name = name.trim();
+    if name.is_empty() || name.chars().count() > NAME_CHARACTERS || name.chars().any(char::is_control) {
+        let why =
+            format!("the name takes 1 to {NAME_CHARACTERS} characters of one line; to keep none, give none");
+        return Err(OperationError::invalid("invalid_entry", why));
+    }
+    Ok(SealedCorrection { name: Some(name.to_owned()) })
+}
+
+impl Handler for CorrectContact {
+    type Subject = Corrected;
+
+    /// A conversation keeps the name that the channel shows, and that is all that is kept of a person as a fact beside
+    /// its numbers and ids. Those are how it is found: putting one right by hand would make two people one, so a wrong
+    /// number is no correction but an erasure, and a new one comes from the channel.
+    async fn run(
+        operations: &Operations,
+        _: Call<'_>,
+        _: Input<Self>,
+        Corrected { person: Person { tenant, contact }, correction }: Corrected,
+    ) -> Result<Nothing, OperationError> {
+        let ports = &operations.ports;
+        let at = ports.clock.now();
+        let log = ports.keys.log(&tenant.id, at.day()).await?;
+        let records = conversations(&tenant, contact).map(|conversation| {
+            let key = operations.random_key();
+            let place = log_aad(Topic::Inbound, &key);
+            let sealed = encode_for(&correction, |plain| log.seal(&place, plain));
+            let event = InboundEvent::Correct(Correct { key, sealed });
+            publish::inbound(ports, &InboundRecord { v: V, conversation, at, event })
+        });
+        ports.log.append(records.collect()).await?;
+        Ok(Nothing)
+    }
+}
+
+impl Handler for RestrictContact {
+    type Subject = Person;
+
+    /// It is in force once what the contact's conversations received before is worked off. Asking again sends it on its
+    /// way again.
+    async fn run(
+        operations: &Operations,
+        _: Call<'_>,
+        input: Input<Self>,
+        Person { tenant, contact }: Person,
+    ) -> Result<Consents, OperationError> {
+        let (ports, restricted) = (&operations.ports, input.body.restricted);
+        consent::restrict(ports, &tenant.id, contact, restricted).await?;
+        let records = conversations(&tenant, contact).map(|conversation| {
+            let event = InboundEvent::Restrict(Restrict { key: operations.random_key(), restricted });
+            publish::inbound(ports, &InboundRecord { v: V, conversation, at: ports.clock.now(), event })
+        });
+        ports.log.append(records.collect()).await?;
+        operations.consents_of(&tenant.id, contact).await
+    }
+}
+
+impl Handler for ExportContact {
+    type Subject = Person;
+
+    async fn run(
+        operations: &Operations,
+        call: Call<'_>,
+        _: Input<Self>,
+        Person { tenant, contact }: Person,
+    ) -> Result<Document, OperationError> {
+        Ok(Document(operations.export_contact(call, &tenant, contact)))
+    }
+}
+
+impl Handler for ForgetContact {
+    type Subject = Person;
+
+    async fn run(
+        operations: &Operations,
+        _: Call<'_>,
+        _: Input<Self>,
+        Person { tenant, contact }: Person,
+    ) -> Result<Erasure, OperationError> {
+        let accounts = conversations(&tenant, contact).map(|of| (of.channel, of.account));
+        Ok(erasure::ask(&operations.ports, &tenant.id, accounts, contact).await?)
+    }
+}
+
+impl Handler for ListErasures {
+    type Subject = Arc<Tenant>;
+
+    async fn run(
+        operations: &Operations,
+        _: Call<'_>,
+        _: Input<Self>,
+        tenant: Arc<Tenant>,
+    ) -> Result<List<Erasure>, OperationError> {
+        let mut items = erasure::list(&operations.ports, &tenant.id).await?;
+        items.sort_by_key(|erasure| erasure.requested_at);
+        Ok(List { items })
+    }
+}
+
+impl Handler for ShowErasure {
+    type Subject = Arc<Tenant>;
+
+    async fn run(
+        operations: &Operations,
+        _: Call<'_>,
+        input: Input<Self>,
+        tenant: Arc<Tenant>,
+    ) -> Result<Erasure, OperationError> {
+        let id = input.path.erasure;
+        let found = erasure::find(&operations.ports, &tenant.id, id).await?;
+        found.ok_or_else(|| OperationError::unknown_erasure(&tenant.id, id))
+    }
+}
+
+/// A conversation with an account that the tenant has, or has had.
+pub struct Conversation(ConversationId);
+
+impl Subject<HandleConversation> for Conversation {
+    async fn find(
+        operations: &Operations,
+        input: &mut Input<HandleConversation>,
+    ) -> Result<Self, OperationError> {
+        let conversation = input.path.id();
+        let account = conversation.account();
+        if !operations.tenant(&account.tenant)?.accounts_ever().contains(&account) {
+            return Err(TenantsError::UnknownAccount(account).into());
+        }
+        Ok(Self(conversation))
+    }
+}
+
+impl Handler for HandleConversation {
+    type Subject = Conversation;
+
+    /// It is in force once what the conversation received before is worked off.
+    async fn run(
+        operations: &Operations,
+        _: Call<'_>,
+        input: Input<Self>,
+        Conversation(conversation): Conversation,
+    ) -> Result<Nothing, OperationError> {
+        let ports = &operations.ports;
+        let event = InboundEvent::Handling(Handling { key: operations.random_key(), by: input.body.by });
+        let record = InboundRecord { v: V, conversation, at: ports.clock.now(), event };
+        ports.log.append(vec![publish::inbound(ports, &record)]).await?;
+        Ok(Nothing)
+    }
+}

@@ -1,0 +1,218 @@
+//! The operations of the admin API, done: behind HTTP and behind commands on a folder that no process has open.
+//!
+//! An operation is declared in `heddle-api`; here it gets its [`Handler`]. One function, [`Operations::call`], is the
+//! way to all of them. In this order it
+//! 1. checks that the caller may ([`Caller::authorise`]),
+//! 2. finds what the call is about ([`Subject`]); a wrong request ends here and leaves no entry,
+//! 3. writes the entry of the audit log that the declaration asks for, without which nothing is done,
+//! 4. runs the handler, and writes its outcome.
+//!
+//! So a handler can neither be called without a [`Caller`] nor change something that the audit log does not say.
+//! Where an outcome cannot be written, the entry before stands alone, as after a crash, and says that it was begun.
+//!
+//! # Layout
+//! - [`caller`]: who calls and what they may. [`error`]: the one error. [`subject`]: what a call is about.
+//! - [`tenants`], [`contacts`], [`documents`], [`keys`], [`dead_letters`], [`audit_log`]: the handlers.
+//! - [`export`], [`verification`]: the larger of them.
+
+pub mod audit_log;
+pub mod caller;
+pub mod contacts;
+pub mod dead_letters;
+pub mod documents;
+pub mod error;
+pub mod export;
+pub mod keys;
+pub mod subject;
+pub mod tenants;
+#[cfg(test)]
+mod tests;
+pub mod verification;
+
+use std::sync::Arc;
+
+use heddle_actors::intake::identity::{Identity, IdentityError};
+use heddle_actors::ports::Ports;
+use heddle_actors::privacy::audit_log::AuditLog;
+use heddle_actors::privacy::tenant_deletion;
+use heddle_actors::tenant::configuration::Tenants;
+use heddle_api::{Audit, Input, Operation};
+use heddle_connectors::keys::EnvelopeKeys;
+use heddle_connectors::knowledge::extract::process::Extractor;
+use heddle_schemas::audit::{Act, Outcome, What};
+use heddle_schemas::contact::ContactName;
+use heddle_schemas::id::{ContactId, TenantId};
+use heddle_schemas::tenant::Tenant;
+
+pub use self::caller::{Caller, Rights};
+pub use self::error::OperationError;
+pub use self::subject::Subject;
+use self::verification::Proving;
+use crate::dead_letters::DeadLetters;
+
+/// A call that a handler runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// Who calls.
+    pub caller: &'a Caller,
+    /// The number of the entry of the audit log that says that it is begun, where there is one.
+    pub began: Option<u64>,
+}
+
+/// What does a declared operation.
+pub trait Handler: Operation {
+    /// What the call is about: found before anything is written down or done.
+    type Subject: Subject<Self>;
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// [`OperationError`].
+    fn run(
+        operations: &Operations,
+        call: Call<'_>,
+        input: Input<Self>,
+        subject: Self::Subject,
+    ) -> impl Future<Output = Result<Self::Output, OperationError>> + Send;
+}
+
+/// What the operations work on. Cheap to clone.
+#[derive(Clone)]
+pub struct Operations {
+    audit: AuditLog,
+    tenants: Arc<Tenants>,
+    ports: Ports,
+    identity: Arc<Identity>,
+    keys: Arc<EnvelopeKeys>,
+    proving: Proving,
+    files: Arc<Extractor>,
+    dead_letters: DeadLetters,
+}
+
+impl Operations {
+    /// Operations on these tenants, their documents and these dead letters.
+    #[must_use]
+    pub fn new(
+        tenants: Arc<Tenants>,
+        ports: Ports,
+        keys: Arc<EnvelopeKeys>,
+        files: Arc<Extractor>,
+        dead_letters: DeadLetters,
+        proving: Proving,
+    ) -> Self {
+        let identity = Arc::new(Identity::new(ports.clone()));
+        let audit = AuditLog::new(ports.clone());
+        Self { audit, tenants, ports, identity, keys, proving, files, dead_letters }
+    }
+
+    /// Does an operation for a caller.
+    ///
+    /// # Errors
+    /// [`OperationError`]; nothing was done where the caller may not, or the audit log cannot be written.
+    pub async fn call<O: Handler>(
+        &self,
+        caller: &Caller,
+        mut input: Input<O>,
+    ) -> Result<O::Output, OperationError> {
+        caller.authorise(O::SCOPE, O::ROLE, input.tenant())?;
+        let subject = O::Subject::find(self, &mut input).await?;
+        let act = if subject.is_settled() { None } else { O::act(&input, subject.contact()) };
+        let chain = act.as_ref().and_then(|act| chain(act, input.tenant()));
+        let unaudited = Call { caller, began: None };
+        let what = match (O::AUDIT, act) {
+            (Audit::Never | Audit::Within, _) | (_, None) => {
+                return O::run(self, unaudited, input, subject).await;
+            }
+            (_, Some(what)) => what,
+        };
+        let began = self.record(caller, chain.as_ref(), what.clone(), (Outcome::Begun, None)).await?;
+        let call = Call { caller, began: Some(began) };
+        let result = O::run(self, call, input, subject).await;
+        let outcome = match (&result, O::AUDIT) {
+            (Ok(_), Audit::Around) => Outcome::Done,
+            (Err(error), Audit::Around | Audit::Opened) => error.outcome(),
+            _ => return result,
+        };
+        if let Err(error) = self.record(caller, chain.as_ref(), what, (outcome, Some(began))).await {
+            // It has happened, and the entry before says that it was begun.
+            tracing::error!(%error, number = began, ?chain, "the outcome of an operation is not in the audit log");
+        }
+        result
+    }
+
+    /// Appends an entry, and returns its number.
+    async fn record(
+        &self,
+        caller: &Caller,
+        tenant: Option<&TenantId>,
+        what: What,
+        (outcome, began): (Outcome, Option<u64>),
+    ) -> Result<u64, OperationError> {
+        let Caller { who, why, .. } = caller.clone();
+        let act = Act { who, what, why, outcome, began, records: None };
+        let entry = self.audit.append(tenant, act).await.map_err(OperationError::unrecorded)?;
+        Ok(entry.body.number)
+    }
+
+    /// Counts records of personal data that were exported: of a contact, or (`None`) of all contacts of a tenant. More
+    /// than usual is an incident.
+    pub fn exported(&self, tenant: &TenantId, contact: Option<ContactId>, records: u64) {
+        self.ports.security.exported(tenant, contact, records);
+    }
+
+    /// Returns a tenant.
+    ///
+    /// # Errors
+    /// `unknown_tenant`, `other_region`.
+    pub fn tenant(&self, id: &TenantId) -> Result<Arc<Tenant>, OperationError> {
+        if let Some(tenant) = self.tenants.get(id) {
+            return Ok(tenant);
+        }
+        self.tenants.check_region(id)?;
+        Err(OperationError::unknown_tenant(id))
+    }
+
+    /// Checks that there is a tenant, or was one: its audit log is read for as long as it is kept.
+    async fn tenant_ever(&self, id: &TenantId) -> Result<(), OperationError> {
+        match self.tenant(id) {
+            Ok(_) => Ok(()),
+            Err(unknown) => match tenant_deletion::find(&self.ports, id).await? {
+                Some(_) => Ok(()),
+                None => Err(unknown),
+            },
+        }
+    }
+
+    /// Returns the contact of this name. Its own id is taken as it is, whether it was ever met or not.
+    ///
+    /// # Errors
+    /// `unknown_tenant`, `unknown_contact`, and when log or state cannot be read.
+    pub async fn contact(&self, id: &TenantId, named: &ContactName) -> Result<ContactId, OperationError> {
+        self.tenant(id)?;
+        match named {
+            ContactName::Id(contact) => Ok(*contact),
+            ContactName::Met(kind, address) => {
+                let found = self.identity.find(id, *kind, address).await;
+                let found = found.map_err(|error| identity_error(error, id))?;
+                found.ok_or_else(|| OperationError::unknown_contact(id))
+            }
+        }
+    }
+}
+
+fn identity_error(error: IdentityError, tenant: &TenantId) -> OperationError {
+    match error {
+        IdentityError::Nameless => OperationError::unknown_contact(tenant),
+        IdentityError::Store(error) => error.into(),
+        IdentityError::Keys(error) => error.into(),
+    }
+}
+
+/// The audit log that an act belongs to: of the tenant that the call names, or (`None`) that of no tenant.
+fn chain(act: &What, tenant: Option<&TenantId>) -> Option<TenantId> {
+    match act {
+        // The tenant's own key is gone with it.
+        What::TenantErase { .. } => None,
+        _ => tenant.cloned(),
+    }
+}

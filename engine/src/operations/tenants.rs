@@ -1,0 +1,205 @@
+//! Handlers of the operations on tenants.
+
+use std::sync::Arc;
+
+use heddle_actors::privacy::security::Sighting;
+use heddle_actors::privacy::tenant_deletion;
+use heddle_actors::tenant::configuration::TenantsError;
+use heddle_actors::tenant::quota;
+use heddle_api::content::{Lines, List};
+use heddle_api::problem::ErrorKind;
+use heddle_api::tenants::{
+    ApplyTenant, Configuration, DeleteTenant, DisconnectChannel, ExportTenant, ListDeletions, ListTenants,
+    ShowDeletion, ShowTenant, ShowUsage,
+};
+use heddle_api::usage::Usage;
+use heddle_api::{Input, Operation};
+use heddle_schemas::id::TenantId;
+use heddle_schemas::removal::Removal;
+use heddle_schemas::tenant::Tenant;
+
+use super::{Call, Handler, OperationError, Operations, Subject};
+use crate::usage;
+
+impl Handler for ListTenants {
+    type Subject = ();
+
+    async fn run(
+        operations: &Operations,
+        _: Call<'_>,
+        _: Input<Self>,
+        (): (),
+    ) -> Result<List<Tenant>, OperationError> {
+        let tenants = operations.tenants.list();
+        Ok(List { items: tenants.iter().map(|tenant| (**tenant).clone()).collect() })
+    }
+}
+
+impl Handler for ShowTenant {
+    type Subject = Arc<Tenant>;
+
+    async fn run(
+        _: &Operations,
+        _: Call<'_>,
+        _: Input<Self>,
+        tenant: Arc<Tenant>,
+    ) -> Result<Tenant, OperationError> {
+        Ok((*tenant).clone())
+    }
+}
+
+/// A configuration that may be applied.
+pub struct Applicable;
+
+impl<O: Operation<Body = Configuration>> Subject<O> for Applicable {
+    async fn find(operations: &Operations, input: &mut Input<O>) -> Result<Self, OperationError> {
+        let Configuration(tenant) = &input.body;
+        if let Some(id) = input.tenant()
+            && *id != tenant.id
+        {
+            let why = format!("the path names tenant {id} and the body {}", tenant.id);
+            return Err(OperationError::invalid("two_tenants", why));
+        }
+        // What is no configuration of a tenant that there can be begins no audit log.
+        tenant.validate().map_err(TenantsError::from)?;
+        match tenant_deletion::find(&operations.ports, &tenant.id).await? {
+            Some(_) => Err(deleted(&tenant.id)),
+            None => Ok(Self),
+        }
+    }
+}
+
+/// The tenant was deleted, or is being deleted.
+pub(super) fn deleted(tenant: &TenantId) -> OperationError {
+    let why =
+        format!("tenant {tenant} was deleted, and its id is not given out again: apply it under another id");
+    OperationError::new(ErrorKind::Conflict, "tenant_deleted", why)
+}
+
+impl Handler for ApplyTenant {
+    type Subject = Applicable;
+
+    async fn run(
+        operations: &Operations,
+        _: Call<'_>,
+        input: Input<Self>,
+        _: Applicable,
+    ) -> Result<Tenant, OperationError> {
+        let applied = operations.tenants.apply(input.body.0).await;
+        if let Err(TenantsError::Taken { kind, account }) = &applied
+            && let Some(owner) = operations.tenants.by_account(*kind, account)
+        {
+            operations.ports.security.saw(Some(&owner.id), Sighting::CrossTenant);
+        }
+        Ok((*applied?).clone())
+    }
+}
+
+/// A deletion of a tenant: one that is under way or done, or (`None`) one to begin.
+pub struct Deletion(Option<Removal>);
+
+impl Subject<DeleteTenant> for Deletion {
+    async fn find(operations: &Operations, input: &mut Input<DeleteTenant>) -> Result<Self, OperationError> {
+        let id = &input.path.tenant;
+        let found = tenant_deletion::find(&operations.ports, id).await?;
+        if found.is_none() {
+            // It may have been applied on another node a moment ago.
+            operations.tenants.catch_up().await?;
+            operations.tenant(id)?;
+        }
+        Ok(Self(found))
+    }
+
+    fn is_settled(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl Handler for DeleteTenant {
+    type Subject = Deletion;
+
+    /// The tenant has stopped and its key is destroyed when this returns; its rows are under way, and whoever removes
+    /// the last of them writes into the audit log of no tenant that it is done.
+    async fn run(
+        operations: &Operations,
+        call: Call<'_>,
+        input: Input<Self>,
+        Deletion(found): Deletion,
+    ) -> Result<Removal, OperationError> {
+        if let Some(removal) = found {
+            return Ok(removal);
+        }
+        let began = call.began.unwrap_or_default();
+        let Operations { ports, tenants, .. } = operations;
+        Ok(tenant_deletion::ask(ports, tenants, &input.path.tenant, began).await?)
+    }
+}
+
+impl Handler for ExportTenant {
+    type Subject = Arc<Tenant>;
+
+    async fn run(
+        operations: &Operations,
+        call: Call<'_>,
+        _: Input<Self>,
+        tenant: Arc<Tenant>,
+    ) -> Result<Lines, OperationError> {
+        Ok(Lines(operations.export_tenant(call, tenant)))
+    }
+}
+
+impl Handler for ListDeletions {
+    type Subject = ();
+
+    async fn run(
+        operations: &Operations,
+        _: Call<'_>,
+        _: Input<Self>,
+        (): (),
+    ) -> Result<List<Removal>, OperationError> {
+        Ok(List { items: tenant_deletion::list(&operations.ports).await? })
+    }
+}
+
+impl Handler for ShowDeletion {
+    type Subject = ();
+
+    async fn run(
+        operations: &Operations,
+        _: Call<'_>,
+        input: Input<Self>,
+        (): (),
+    ) -> Result<Removal, OperationError> {
+        let id = &input.path.tenant;
+        let found = tenant_deletion::find(&operations.ports, id).await?;
+        found.ok_or_else(|| OperationError::not_deleted(id))
+    }
+}
+
+impl Handler for DisconnectChannel {
+    type Subject = Arc<Tenant>;
+
+    async fn run(
+        operations: &Operations,
+        _: Call<'_>,
+        input: Input<Self>,
+        _: Arc<Tenant>,
+    ) -> Result<Tenant, OperationError> {
+        Ok((*operations.tenants.disconnect(&input.path.key()).await?).clone())
+    }
+}
+
+impl Handler for ShowUsage {
+    type Subject = Arc<Tenant>;
+
+    async fn run(
+        operations: &Operations,
+        _: Call<'_>,
+        input: Input<Self>,
+        tenant: Arc<Tenant>,
+    ) -> Result<Usage, OperationError> {
+        let now = operations.ports.clock.now();
+        let month = input.query.month.unwrap_or_else(|| tenant.hours.time_zone.month(now));
+        Ok(usage::shown(&quota::usage(&operations.ports, &tenant, month).await?))
+    }
+}
