@@ -15,4 +15,5 @@ mod promises;
 mod quota;
 mod retention;
 mod simulation;
+mod tables;
 mod tools;

@@ -4,13 +4,6 @@
 //! The tests go through all tables and name none: a new one is in them, and fails them until a row of it is there and
 //! goes as its descriptor says.
 
-#![expect(clippy::unwrap_used, reason = "a fault of the harness is a fault of the test")]
-
-#[path = "common/in_memory.rs"]
-mod in_memory;
-#[path = "common/mortal.rs"]
-mod mortal;
-
 use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -41,16 +34,17 @@ use heddle_schemas::table::{
     ContactErasure, Form, Json, Key, Owner, SealedUnder, Table, TenantDeletion, Written,
 };
 use heddle_schemas::tenant::Tenant;
+use heddle_testing::{Site, SiteBuilder, TenantBuilder};
 
 const ANN: &str = "4915700000001";
 const BOB: &str = "4915700000002";
 
 fn acme() -> Tenant {
-    mortal::tenant("acme", &["1"])
+    TenantBuilder::new("acme").account("1").settle("100ms").build()
 }
 
 fn globex() -> Tenant {
-    mortal::tenant("globex", &["2"])
+    TenantBuilder::new("globex").account("2").settle("100ms").build()
 }
 
 /// A stored row.
@@ -62,21 +56,21 @@ struct Stored {
 
 /// Two tenants. Of acme, every table has a row, of its contact Ann where it is about contacts.
 struct Scenario {
-    node: mortal::World,
+    node: Site,
     ann: ContactId,
 }
 
 impl Deref for Scenario {
-    type Target = mortal::World;
+    type Target = Site;
 
-    fn deref(&self) -> &mortal::World {
+    fn deref(&self) -> &Site {
         &self.node
     }
 }
 
 impl Scenario {
     async fn begin() -> Self {
-        let node = mortal::World::of(&[acme(), globex()]).await;
+        let node = SiteBuilder::default().start(&[acme(), globex()]).await;
         for (tenant, phone, account, id) in
             [(acme(), ANN, "1", "a1"), (acme(), BOB, "1", "b1"), (globex(), ANN, "2", "g1")]
         {
