@@ -22,6 +22,12 @@ operations! {
     ShowConsents: GET "/v1/tenants/{tenant}/contacts/consent" (OfTenant, OfContact, Nothing) -> 200 Consents;
         Tenant, Member, Never;
 
+    /// The conversations that a contact has had, by the ids that events and the handling of a conversation name, and who
+    /// answers in each.
+    ListConversations: GET "/v1/tenants/{tenant}/contacts/conversations"
+        (OfTenant, OfContact, Nothing) -> 200 List<ConversationState>;
+        Tenant, Member, Never;
+
     /// Enters a consent or an opt-out. What was said last holds.
     EnterConsent: POST "/v1/tenants/{tenant}/contacts/consent" (OfTenant, OfContact, ConsentEntry) -> 200 Consents;
         Tenant, Member, Around |input, contact| Some(What::ContactConsent {
@@ -128,6 +134,17 @@ impl From<ConversationId> for OfConversation {
     fn from(ConversationId { tenant, channel, account, contact }: ConversationId) -> Self {
         Self { tenant, channel, account, contact }
     }
+}
+
+/// A conversation, and who answers in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConversationState {
+    /// The conversation's id: tenant/channel/account/contact.
+    pub conversation: ConversationId,
+    /// The agent, or a human.
+    pub by: Handler,
+    /// Whether what the contact says is only recorded.
+    pub restricted: bool,
 }
 
 /// Who answers in a conversation.
