@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 fn validator(schema: &Value) -> Validator {
-    jsonschema::draft202012::new(schema).unwrap()
+    jsonschema::draft202012::new(schema).expect("a schema of ours")
 }
 
 fn of<T: JsonSchema>() -> Validator {
