@@ -10,9 +10,11 @@
 
 pub mod agenda;
 pub mod commit;
+pub(crate) mod dead_letter;
 mod fetch;
 pub(crate) mod lag;
 pub mod publish;
+pub(crate) mod set_aside;
 pub mod ttl_update;
 
 use std::collections::HashMap;
@@ -24,7 +26,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use heddle_schemas::ports::log::{Record, StoreError};
-use heddle_schemas::ports::state::{Batch, Fence, Scan};
+use heddle_schemas::ports::state::{Fence, Scan};
 use heddle_schemas::record::RecordError;
 use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::table::{Partition as Rows, agenda_bound};
@@ -39,7 +41,8 @@ use self::lag::Lag;
 use crate::context::Context;
 use crate::metrics::Metrics;
 use crate::partition::agenda::{Agenda, Entry, Laned, Place, Wanted};
-use crate::partition::commit::{commit, read};
+use crate::partition::commit::read;
+use crate::partition::dead_letter::dead_letter;
 use crate::partition::ttl_update::TtlUpdate;
 
 /// How often a partition looks after what nobody asked for: passivation, a wall clock that jumped.
@@ -423,13 +426,7 @@ impl<R: Resident> Partition<R> {
                     RecordError::Shape(_) => DeadReason::Shape,
                 };
                 let detail = error.to_string();
-                commit(&*ports.state, &ports.metrics, |_| Batch {
-                    fence: Some(self.fence),
-                    outputs: vec![publish::dead_letter(ports, &receipt.record, reason, detail.clone(), 1)],
-                    consumed: vec![receipt.consumed()],
-                    ..Batch::default()
-                })
-                .await?;
+                dead_letter(ports, self.fence, &receipt.record, reason, detail, 1).await?;
             }
         }
         Ok(())

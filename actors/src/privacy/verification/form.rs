@@ -26,7 +26,7 @@ use serde_json::Value;
 
 use crate::account::send::Journal;
 use crate::conversation::Delivery;
-use crate::conversation::correct::CORRECTED;
+use crate::conversation::correct::{CORRECTED, FORMER_NAMES};
 use crate::conversation::head::Head;
 use crate::conversation::thread::{self, Thread, ThreadError};
 use crate::conversation::tools;
@@ -104,9 +104,11 @@ impl Reader {
         Ok(match key.table() {
             Table::Head => {
                 let head: Head = strict(value)?;
-                if let Some(sealed) = &head.corrected {
-                    let cipher = self.of_contact(key).await?;
-                    self.opened(cipher.open(&aad(key, CORRECTED), sealed))?;
+                for (sealed, column) in [(&head.corrected, CORRECTED), (&head.former_names, FORMER_NAMES)] {
+                    if let Some(sealed) = sealed {
+                        let cipher = self.of_contact(key).await?;
+                        self.opened(cipher.open(&aad(key, column), sealed))?;
+                    }
                 }
                 let Some(sealed) = &head.address else { return Ok(Holds::Head(Address::default())) };
                 let cipher = self.of_contact(key).await?;
