@@ -14,7 +14,7 @@ pub(crate) mod dead_letter;
 mod fetch;
 pub(crate) mod lag;
 pub mod publish;
-pub(crate) mod set_aside;
+pub mod set_aside;
 pub mod ttl_update;
 
 use std::collections::HashMap;

@@ -120,7 +120,7 @@ pub enum Event {
         month: Month,
         /// What.
         resource: Resource,
-        /// How much of it is spent, or set aside for turns to come; of money, millionths.
+        /// How much of it is spent, without what is reserved for turns under way; of money, millionths.
         taken: u64,
         /// How much it may use.
         limit: u64,

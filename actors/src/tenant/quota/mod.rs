@@ -115,7 +115,7 @@ impl Hold {
     /// The turn is decided and durable, and has used so much.
     pub fn settle(mut self, used: Amounts) {
         self.settled = true;
-        lock(&self.account.purse).settle(self.of, self.taken.minus(used));
+        lock(&self.account.purse).settle(self.of, self.taken, used);
     }
 }
 
@@ -304,7 +304,7 @@ impl Quotas {
         let stored = read(&self.ports.metrics, || self.ports.state.get(key)).await?;
         let ledger = match &stored {
             Some(stored) => serde_json::from_slice(stored).map_err(|error| StoreError::Corrupt {
-                detail: format!("{key:?}: no ledger of a quota: {error}"),
+                detail: format!("{key:?}: the ledger of a quota does not parse: {:?}", error.classify()),
             })?,
             None => Ledger::new(),
         };
@@ -348,7 +348,8 @@ impl Quotas {
                 continue;
             }
             let limit = Amounts::limit(&tenant.quota);
-            self.warn(tenant, &key, &before, limit, of.month).await?;
+            let unclosed = lock(&account.purse).spent(of.month);
+            self.warn(tenant, (&key, of.month), &before, limit, unclosed).await?;
             let (wanted, until) = (lock(&account.purse).wanted(need), now.after(LIFE));
             let mut granted = Ok(Amounts::NONE);
             self.change(&key, |ledger| {
@@ -357,7 +358,6 @@ impl Quotas {
                     return false;
                 }
                 granted = ledger.grant(limit, need, wanted, id, until);
-                ledger.told.clear();
                 granted.is_ok()
             })
             .await?;
@@ -365,18 +365,19 @@ impl Quotas {
         }
     }
 
-    /// Warns of what is nearly spent: first the event, then that it was told, so that none is lost.
+    /// Warns of what is nearly spent: first the event, then the note that it was published, so that none is lost.
+    /// `unclosed` is what turns have spent of this node's chunks.
     async fn warn(
         &self,
         tenant: &Tenant,
-        key: &Key,
+        (key, month): (&Key, Month),
         ledger: &Ledger,
         limit: Amounts,
-        month: Month,
+        unclosed: Amounts,
     ) -> Result<(), StoreError> {
-        let near: Vec<_> = ledger.warnings(limit, tenant.quota.warn_percent).collect();
+        let near: Vec<_> = ledger.warnings(limit, tenant.quota.warn_percent, unclosed).collect();
         for resource in &near {
-            let (taken, limit) = (ledger.taken().of(*resource), limit.of(*resource));
+            let (taken, limit) = (ledger.spent.plus(unclosed).of(*resource), limit.of(*resource));
             self.ports.metrics.quota_warned(*resource);
             tracing::warn!(tenant = %tenant.id, %resource, taken, limit, "a quota is nearly spent");
             self.tell(tenant, Event::QuotaWarning { month, resource: *resource, taken, limit }).await?;
@@ -395,13 +396,13 @@ impl Quotas {
     async fn tell_spent(&self, tenant: &Tenant, resource: Resource) -> Result<(), StoreError> {
         let month = month(tenant, self.ports.clock.now());
         let key = Key::quota(&tenant.id, &month.to_string());
-        if self.ledger(&key).await?.1.told.contains(&resource) {
+        let limit = Amounts::limit(&tenant.quota).of(resource);
+        if self.ledger(&key).await?.1.is_reported(resource, limit) {
             return Ok(());
         }
-        let limit = Amounts::limit(&tenant.quota).of(resource);
         tracing::warn!(tenant = %tenant.id, %resource, limit, "a quota is spent");
         self.tell(tenant, Event::QuotaSpent { month, resource, limit }).await?;
-        self.change(&key, |ledger| ledger.told.insert(resource)).await
+        self.change(&key, |ledger| ledger.report_spent(resource, limit)).await
     }
 
     async fn tell(&self, tenant: &Tenant, event: Event) -> Result<(), StoreError> {

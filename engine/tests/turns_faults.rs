@@ -1,0 +1,184 @@
+//! Turns beside a store that fails in passing and beside rows that cannot be read: an answer that is in hand is never
+//! asked for again, and what is wrong with one tenant is nobody else's fault. In memory, with paused time.
+
+#![expect(clippy::unwrap_used, reason = "a fault of the harness is a fault of the test")]
+#![expect(dead_code, reason = "other tests use the rest of the harness")]
+
+#[path = "common/in_memory.rs"]
+mod in_memory;
+#[path = "common/turns.rs"]
+mod turns;
+
+use std::time::Duration;
+
+use heddle_actors::partition::set_aside::SetAside;
+use heddle_connectors::memory::responder::Response;
+use heddle_schemas::id::OutboundId;
+use heddle_schemas::ports::channel::{ChannelEvent, ReceivedStatus};
+use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::ports::responder::Question;
+use heddle_schemas::record::dlq::DeadReason;
+use heddle_schemas::record::inbound::DeliveryStatus;
+use heddle_schemas::table::{Key, Table};
+use heddle_schemas::zone::Zone;
+use turns::{Node, echoes, seconds, takes_all, tenant};
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_in_hand_survives_reads_that_fail() {
+    let node = Node::with(
+        vec![tenant("acme", "")],
+        |clock, weather| {
+            Box::new(move |question: &Question| {
+                if question.messages == ["second"] {
+                    // The store is away from the moment of the answer on.
+                    weather.fail_reads(clock.now(), Duration::from_secs(5));
+                }
+                echoes(question)
+            })
+        },
+        takes_all(),
+    )
+    .await;
+    node.say("acme", "1", "first").await;
+    seconds(2).await;
+    // From here on nothing is in memory: whether the first turn was published has to be read.
+    node.restart().await;
+    node.say("acme", "2", "second").await;
+    seconds(12).await;
+    assert_eq!(node.texts(), ["on first", "on second"]);
+    assert_eq!(node.calls(), [(1, 1), (1, 1)], "each turn is asked once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_in_hand_survives_a_report_that_fails() {
+    let slow = |question: &Question| echoes(question).after(Duration::from_secs(2));
+    let node = Node::with(
+        vec![tenant("acme", "")],
+        |clock, weather| {
+            let weather = std::sync::Arc::downgrade(&weather);
+            Box::new(move |question: &Question| {
+                if let Some(weather) = weather.upgrade().filter(|_| question.messages == ["second"]) {
+                    // Reads fail from now on, and so does the report that comes meanwhile.
+                    weather.fail_reads(clock.now(), Duration::from_millis(1900));
+                }
+                slow(question)
+            })
+        },
+        takes_all(),
+    )
+    .await;
+    node.say("acme", "1", "first").await;
+    seconds(4).await;
+    let outbound = node.sent()[0].0;
+    node.say("acme", "2", "second").await;
+    seconds(1).await;
+    report(&node, outbound).await;
+    seconds(4).await;
+    assert_eq!(node.texts(), ["on first", "on second"], "not a minute later");
+    assert_eq!(node.calls(), [(1, 1), (1, 1)]);
+}
+
+async fn report(node: &Node, outbound: OutboundId) {
+    let ports = node.ports();
+    let at = node.clock.now();
+    let status = ReceivedStatus {
+        account: "acme".parse().unwrap(),
+        message_id: "wamid".into(),
+        outbound: Some(outbound),
+        status: DeliveryStatus::Delivered,
+        at,
+        failure: None,
+    };
+    let tenant = node.system().tenants.get(&"acme".parse().unwrap()).unwrap();
+    let reception = node.system().reception.clone();
+    drop(ports);
+    let events = vec![ChannelEvent::Status(status)];
+    // It needs no read of its own that could fail.
+    let _ = reception.accept(heddle_schemas::id::ChannelKind::Whatsapp, &tenant, events).await;
+}
+
+fn quota_of(node: &Node, tenant: &str) -> Key {
+    let month = Zone::default().month(node.clock.now());
+    Key::quota(&tenant.parse().unwrap(), &month.to_string())
+}
+
+fn set_aside(node: &Node) -> Vec<SetAside> {
+    let rows = node.disk.rows(node.clock.now());
+    let agenda = rows.into_iter().filter(|(key, value)| key.table() == Table::Agenda && !value.is_empty());
+    agenda.map(|(_, value)| serde_json::from_slice(&value).unwrap()).collect()
+}
+
+/// Both tenants are in one partition. The model takes its time for the second, so that a partition that restarted
+/// meanwhile would show as a second attempt.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_ledger_of_one_tenant_stops_its_turns_alone() {
+    let answers = |question: &Question| echoes(question).after(Duration::from_secs(8));
+    let node = Node::start(vec![tenant("bad", ""), tenant("good", "")], Box::new(answers), takes_all()).await;
+    node.damage(&quota_of(&node, "bad"), Some(r#"{"v":9,"spent":"much"}"#)).await;
+    node.say("good", "1", "hello").await;
+    node.say("bad", "2", "help").await;
+    seconds(30).await;
+    assert_eq!(node.texts(), ["on hello"]);
+    assert_eq!(node.calls(), [(1, 1)], "asked once, and only for the good one");
+    let aside = set_aside(&node);
+    assert_eq!(aside.len(), 1);
+    assert_eq!((aside[0].reason, aside[0].attempts >= 2), (DeadReason::Unreadable, true), "{aside:?}");
+    assert!(node.ports().metrics.set_aside_total() >= 2);
+    assert!(!aside[0].detail.contains("much"), "it repeats nothing of the row");
+
+    // A restart forgets nothing of it, and the turn goes as soon as the ledger is mended: no attempt is lost.
+    node.restart().await;
+    seconds(2).await;
+    assert_eq!(set_aside(&node)[0].attempts, aside[0].attempts + 1);
+    node.damage(&quota_of(&node, "bad"), None).await;
+    seconds(200).await;
+    assert_eq!(node.texts(), ["on hello", "on help"]);
+    assert_eq!(node.calls(), [(1, 1), (1, 1)]);
+    assert_eq!(set_aside(&node), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_conversation_goes_to_the_dead_letters_alone() {
+    let node = Node::start(vec![tenant("bad", ""), tenant("good", "")], Box::new(echoes), takes_all()).await;
+    node.say("bad", "1", "before").await;
+    seconds(2).await;
+    let head = Key::head(&node.conversation("bad"));
+    node.restart().await;
+    node.damage(&head, Some(r#"{"v":1,"next_row":"Ann"}"#)).await;
+    node.say("bad", "2", "help").await;
+    node.say("good", "3", "hello").await;
+    seconds(5).await;
+    assert_eq!(node.texts(), ["on before", "on hello"]);
+    let dead = node.dead_letters();
+    let told: Vec<_> = dead.iter().map(|letter| (letter.reason, letter.original.is_some())).collect();
+    assert_eq!(told, [(DeadReason::Unreadable, true)]);
+    assert!(!dead[0].detail.contains("Ann"), "it repeats nothing of the row: {}", dead[0].detail);
+}
+
+/// An answer that leaves nothing to be asked again, and a row of its turn that cannot be read when it is committed:
+/// it waits until the row is mended.
+#[tokio::test(start_paused = true)]
+async fn an_answer_waits_for_a_damaged_row_to_be_mended() {
+    let node = Node::start(
+        vec![tenant("acme", "")],
+        Box::new(|question: &Question| match question.messages == ["second"] {
+            true => Response::text(question, "kept").after(Duration::from_secs(5)),
+            false => echoes(question),
+        }),
+        takes_all(),
+    )
+    .await;
+    node.say("acme", "1", "first").await;
+    seconds(2).await;
+    node.restart().await;
+    node.say("acme", "2", "second").await;
+    seconds(2).await;
+    // The commit looks up whether the turn before was counted.
+    node.damage(&quota_of(&node, "acme"), Some("{}}")).await;
+    seconds(20).await;
+    assert_eq!(node.texts(), ["on first"]);
+    node.damage(&quota_of(&node, "acme"), None).await;
+    seconds(60).await;
+    assert_eq!(node.texts(), ["on first", "kept"]);
+    assert_eq!(node.calls(), [(1, 1), (1, 1)]);
+}
