@@ -150,7 +150,8 @@ async fn each_part_of_a_reply_is_asked_for_after_a_crash() {
             true => Sending::from(Reply::Hangs),
             false => Sending::default(),
         };
-    let node = Node::start(vec![tenant("acme", "")], Box::new(answers), Box::new(sends)).await;
+    let acme = tenant("acme", "[llm]\nanswer_tokens = 2000");
+    let node = Node::start(vec![acme], Box::new(answers), Box::new(sends)).await;
     node.say("acme", "1", "tell me all").await;
     seconds(2).await;
     let published = |node: &Node| {

@@ -12,13 +12,13 @@ mod turns;
 use std::time::Duration;
 
 use heddle_actors::partition::set_aside::SetAside;
+use heddle_connectors::memory::channel::Sending;
 use heddle_connectors::memory::responder::Response;
-use heddle_schemas::id::OutboundId;
-use heddle_schemas::ports::channel::{ChannelEvent, ReceivedStatus};
+use heddle_schemas::content::Content;
+use heddle_schemas::ports::channel::OutboundMessage;
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::responder::Question;
 use heddle_schemas::record::dlq::DeadReason;
-use heddle_schemas::record::inbound::DeliveryStatus;
 use heddle_schemas::table::{Key, Table};
 use heddle_schemas::zone::Zone;
 use turns::{Node, echoes, seconds, takes_all, tenant};
@@ -49,52 +49,28 @@ async fn an_answer_in_hand_survives_reads_that_fail() {
     assert_eq!(node.calls(), [(1, 1), (1, 1)], "each turn is asked once");
 }
 
+/// The report about the first reply comes while the second turn runs, and the contact's key cannot be read for it.
 #[tokio::test(start_paused = true)]
 async fn an_answer_in_hand_survives_a_report_that_fails() {
-    let slow = |question: &Question| echoes(question).after(Duration::from_secs(2));
-    let node = Node::with(
-        vec![tenant("acme", "")],
-        |clock, weather| {
-            let weather = std::sync::Arc::downgrade(&weather);
-            Box::new(move |question: &Question| {
-                if let Some(weather) = weather.upgrade().filter(|_| question.messages == ["second"]) {
-                    // Reads fail from now on, and so does the report that comes meanwhile.
-                    weather.fail_reads(clock.now(), Duration::from_millis(1900));
-                }
-                slow(question)
-            })
-        },
-        takes_all(),
-    )
-    .await;
+    let answers = |question: &Question| match question.messages == ["second"] {
+        true => echoes(question).after(Duration::from_secs(5)),
+        false => echoes(question),
+    };
+    let sends = |message: &OutboundMessage, _| match &message.content {
+        Content::Text { body } if body == "on first" => {
+            Sending { after: Duration::from_secs(3), ..Sending::default() }
+        }
+        _ => Sending::default(),
+    };
+    let node = Node::start(vec![tenant("acme", "")], Box::new(answers), Box::new(sends)).await;
     node.say("acme", "1", "first").await;
-    seconds(4).await;
-    let outbound = node.sent()[0].0;
-    node.say("acme", "2", "second").await;
     seconds(1).await;
-    report(&node, outbound).await;
-    seconds(4).await;
+    node.say("acme", "2", "second").await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    node.weather.fail_every_second_get(node.clock.now(), Duration::from_secs(2));
+    seconds(8).await;
     assert_eq!(node.texts(), ["on first", "on second"], "not a minute later");
     assert_eq!(node.calls(), [(1, 1), (1, 1)]);
-}
-
-async fn report(node: &Node, outbound: OutboundId) {
-    let ports = node.ports();
-    let at = node.clock.now();
-    let status = ReceivedStatus {
-        account: "acme".parse().unwrap(),
-        message_id: "wamid".into(),
-        outbound: Some(outbound),
-        status: DeliveryStatus::Delivered,
-        at,
-        failure: None,
-    };
-    let tenant = node.system().tenants.get(&"acme".parse().unwrap()).unwrap();
-    let reception = node.system().reception.clone();
-    drop(ports);
-    let events = vec![ChannelEvent::Status(status)];
-    // It needs no read of its own that could fail.
-    let _ = reception.accept(heddle_schemas::id::ChannelKind::Whatsapp, &tenant, events).await;
 }
 
 fn quota_of(node: &Node, tenant: &str) -> Key {

@@ -13,7 +13,7 @@
 //! The actor, which performs effects:
 //! - `entity`: messages, and what becomes of a record that fails.
 //! - `apply`: records that customers and tenants cause; `reports`: delivery reports.
-//! - `turns`: due agenda rows, turns that begin and end; [`turn`]: one turn under way, with [`tools`].
+//! - `turns`: due agenda rows, turns that begin and end; `put_off`: rows that fail; [`turn`]: one turn under way, with [`tools`].
 //! - `outbox`: what a crash left unpublished.
 //! - `loaded`, `seen`, [`thread`]: what is stored, read.
 //! - `forget`, `leave`, `correct`, [`export`]: what people and tenants may ask for.
@@ -32,6 +32,7 @@ pub mod loop_guard;
 mod machine;
 mod outbox;
 mod publication;
+mod put_off;
 mod reports;
 mod seen;
 mod split;

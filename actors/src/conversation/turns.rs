@@ -13,7 +13,6 @@ use futures::FutureExt;
 use heddle_schemas::id::{ConversationId, TurnId};
 use heddle_schemas::ports::responder::{Responder, Usage};
 use heddle_schemas::ports::state::{Batch, StoreError, Write};
-use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::record::encode;
 use heddle_schemas::record::event::Outcome;
 use heddle_schemas::table::Key;
@@ -23,16 +22,16 @@ use ractor::{ActorProcessingErr, ActorRef};
 
 use super::draft::Draft;
 use super::entity::{Conversation, ConversationMessage, ConversationState};
-use super::fault::{Fault, Remedy, is_over};
+use super::fault::Fault;
 use super::head::{Head, Wake};
 use super::loop_guard::Fingerprint;
 use super::machine::{self, Running};
 use super::outbox::Outbox;
+use super::put_off::PAUSE;
 use super::turn::{Asked, Ended, Turn, claim};
 use crate::partition::PartitionMessage;
 use crate::partition::agenda::Entry;
-use crate::partition::commit::{PAUSES, commit, read};
-use crate::partition::set_aside::SetAside;
+use crate::partition::commit::{PAUSES, commit};
 use crate::tenant::quota::amounts::Amounts;
 
 /// How many history rows before its messages a responder outside is shown.
@@ -41,8 +40,6 @@ const HISTORY_ROWS: u64 = 16;
 const REVISION_ROWS: u64 = 240;
 /// How long a conversation whose tenant is not known waits before it is looked up again.
 const UNKNOWN_TENANT_PAUSE: Duration = Duration::from_secs(60);
-/// How long a row waits that cannot be dealt with now.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// A turn under way, as the actor performs it.
 pub(super) struct UnderWay {
@@ -368,63 +365,5 @@ impl Conversation {
         self.committed(state, *draft, began);
         self.drop_under_way(state);
         Ok(entry)
-    }
-
-    /// Decides when a row is tried again that cannot be dealt with now.
-    ///
-    /// # Errors
-    /// When the ownership or the store is over.
-    async fn put_off(
-        &self,
-        state: &mut ConversationState,
-        entry: &Entry<ConversationId>,
-        fault: Fault,
-    ) -> Result<Timestamp, ActorProcessingErr> {
-        let now = self.context.ports.clock.now();
-        match fault.remedy() {
-            Remedy::Stop(error) => Err(error.into()),
-            Remedy::Retry(error) => {
-                self.retried(&error);
-                Ok(now.after(PAUSE))
-            }
-            Remedy::Reload(detail) => {
-                tracing::debug!(tenant = %self.id.tenant, detail, "a contact was erased during its turn");
-                state.loaded = None;
-                Ok(now.after(PAUSE))
-            }
-            Remedy::SetAside(reason, detail) => {
-                // It may have been mended by then.
-                state.loaded = None;
-                self.set_aside(entry, reason, detail).await
-            }
-        }
-    }
-
-    /// Writes down why a row fails. Returns when it is tried again.
-    async fn set_aside(
-        &self,
-        entry: &Entry<ConversationId>,
-        reason: DeadReason,
-        detail: String,
-    ) -> Result<Timestamp, ActorProcessingErr> {
-        let ports = &self.context.ports;
-        let key = self.agenda(entry.due);
-        let stored = match read(&ports.metrics, || ports.state.get(&key)).await {
-            Err(error) if is_over(&error) => return Err(error.into()),
-            stored => stored.unwrap_or_default(),
-        };
-        let set_aside = SetAside::next(stored.as_deref(), reason, detail, ports.clock.now());
-        ports.metrics.set_aside(reason);
-        tracing::error!(
-            tenant = %self.id.tenant, conversation = %self.id, reason = reason.as_str(),
-            detail = set_aside.detail, attempts = set_aside.attempts,
-            "a turn is set aside, and tried again later"
-        );
-        let writes = vec![Write::put(key, encode(&set_aside))];
-        match self.commit(Batch { writes, ..Batch::default() }).await {
-            Err(error) if is_over(&error) => Err(error.into()),
-            // The pause holds all the same, until the node restarts.
-            _ => Ok(set_aside.again),
-        }
     }
 }

@@ -2,6 +2,7 @@
 //! which rows are damaged is the test's to say. It outlives its restarts.
 
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -36,10 +37,14 @@ use crate::in_memory;
 type Answers = dyn Fn(&Question) -> Response + Send + Sync;
 type Sends = dyn Fn(&OutboundMessage, usize) -> Sending + Send + Sync;
 
-/// What the store gets wrong: reads fail until this moment.
+/// What the store gets wrong.
 #[derive(Default)]
 pub(crate) struct Weather {
+    /// Every read fails.
     reads_fail_until: Mutex<Option<Timestamp>>,
+    /// Every second read of a row fails.
+    flaky_until: Mutex<Option<Timestamp>>,
+    gets: AtomicU32,
 }
 
 /// The node.
@@ -50,7 +55,7 @@ pub(crate) struct Node {
     pub(crate) responder: Arc<ScriptedResponder>,
     /// What the model was asked, in order.
     pub(crate) asked: Arc<Mutex<Vec<Question>>>,
-    weather: Arc<Weather>,
+    pub(crate) weather: Arc<Weather>,
     master: MasterKey,
     tenants: Vec<Tenant>,
     running: Mutex<Option<(Ports, Arc<System>)>>,
@@ -76,10 +81,17 @@ impl Weather {
         *self.reads_fail_until.lock().unwrap() = Some(now.after(wait));
     }
 
+    /// Every second read of a row fails from `now` on, for as long.
+    pub(crate) fn fail_every_second_get(&self, now: Timestamp, wait: Duration) {
+        *self.flaky_until.lock().unwrap() = Some(now.after(wait));
+    }
+
     fn meets(&self, operation: Operation, now: Timestamp) -> Fault {
-        let until = *self.reads_fail_until.lock().unwrap();
+        let is_before =
+            |until: &Mutex<Option<Timestamp>>| until.lock().unwrap().is_some_and(|until| now < until);
         let reads = matches!(operation, Operation::Get | Operation::Scan);
-        if reads && until.is_some_and(|until| now < until) {
+        let is_odd = operation == Operation::Get && self.gets.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+        if (reads && is_before(&self.reads_fail_until)) || (is_odd && is_before(&self.flaky_until)) {
             return Fault::outcome(Outcome::FailsBefore);
         }
         Fault::delay(Duration::from_micros(200))
@@ -129,8 +141,9 @@ impl Node {
         let faults = move |operation: Operation| weather.meets(operation, clock.now());
         let options = StoreOptions { faults: Arc::new(faults), split: true, ..StoreOptions::default() };
         let store = Arc::new(MemoryStore::open_with(self.disk.clone(), self.clock.clone(), options));
-        let keys =
-            EnvelopeKeys::new(store.clone(), self.clock.clone(), &self.master, keys::Options::default());
+        // Keys are read each time, so that their reads can fail too.
+        let options = keys::Options { cache_for: Duration::ZERO, ..keys::Options::default() };
+        let keys = EnvelopeKeys::new(store.clone(), self.clock.clone(), &self.master, options);
         let (channel, responder): (Arc<dyn Channel>, _) = (self.channel.clone(), self.responder.clone());
         let ports = in_memory::ports(store, keys, self.clock.clone(), channel, responder);
         let system = System::start(ports.clone(), Options::default()).await.unwrap();
