@@ -12,13 +12,12 @@ mod turns;
 use std::time::Duration;
 
 use heddle_actors::partition::set_aside::SetAside;
-use heddle_connectors::memory::channel::Sending;
 use heddle_connectors::memory::responder::Response;
-use heddle_schemas::content::Content;
-use heddle_schemas::ports::channel::OutboundMessage;
+use heddle_schemas::id::OutboundId;
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::responder::Question;
 use heddle_schemas::record::dlq::DeadReason;
+use heddle_schemas::record::inbound::{DeliveryReport, DeliveryStatus, InboundEvent};
 use heddle_schemas::table::{Key, Table};
 use heddle_schemas::zone::Zone;
 use turns::{Node, echoes, seconds, takes_all, tenant};
@@ -49,26 +48,24 @@ async fn an_answer_in_hand_survives_reads_that_fail() {
     assert_eq!(node.calls(), [(1, 1), (1, 1)], "each turn is asked once");
 }
 
-/// The report about the first reply comes while the second turn runs, and the contact's key cannot be read for it.
+/// A report about a message comes while the second turn runs, and the contact's key cannot be read for it.
 #[tokio::test(start_paused = true)]
 async fn an_answer_in_hand_survives_a_report_that_fails() {
     let answers = |question: &Question| match question.messages == ["second"] {
         true => echoes(question).after(Duration::from_secs(5)),
         false => echoes(question),
     };
-    let sends = |message: &OutboundMessage, _| match &message.content {
-        Content::Text { body } if body == "on first" => {
-            Sending { after: Duration::from_secs(3), ..Sending::default() }
-        }
-        _ => Sending::default(),
-    };
-    let node = Node::start(vec![tenant("acme", "")], Box::new(answers), Box::new(sends)).await;
+    let node = Node::start(vec![tenant("acme", "")], Box::new(answers), takes_all()).await;
     node.say("acme", "1", "first").await;
-    seconds(1).await;
+    seconds(2).await;
     node.say("acme", "2", "second").await;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    node.weather.fail_every_second_get(node.clock.now(), Duration::from_secs(2));
-    seconds(8).await;
+    seconds(2).await;
+    let outbound = OutboundId { index: 7, ..node.sent()[0].0 };
+    let (at, status) = (node.clock.now(), DeliveryStatus::Sent);
+    let report = DeliveryReport { outbound, status, at, failure: None, message: None };
+    node.command("acme", InboundEvent::Delivery(report)).await;
+    node.weather.fail_every_second_get(node.clock.now(), Duration::from_secs(1));
+    seconds(5).await;
     assert_eq!(node.texts(), ["on first", "on second"], "not a minute later");
     assert_eq!(node.calls(), [(1, 1), (1, 1)]);
 }
