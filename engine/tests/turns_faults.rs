@@ -15,11 +15,14 @@ use heddle_actors::partition::set_aside::SetAside;
 use heddle_connectors::memory::responder::Response;
 use heddle_schemas::id::OutboundId;
 use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::ports::log::NewRecord;
 use heddle_schemas::ports::responder::Question;
 use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::record::inbound::{DeliveryReport, DeliveryStatus, InboundEvent};
 use heddle_schemas::table::{Key, Table};
+use heddle_schemas::topic::{Topic, TopicPartition};
 use heddle_schemas::zone::Zone;
+use serde_json::json;
 use turns::{Node, echoes, seconds, takes_all, tenant};
 
 #[tokio::test(start_paused = true)]
@@ -128,8 +131,35 @@ async fn a_damaged_conversation_goes_to_the_dead_letters_alone() {
     assert!(!dead[0].detail.contains("Ann"), "it repeats nothing of the row: {}", dead[0].detail);
 }
 
-/// An answer that leaves nothing to be asked again, and a row of its turn that cannot be read when it is committed:
-/// it waits until the row is mended.
+/// An opt-out that a connector publishes reads the person's record.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_contact_holds_up_no_connector() {
+    let node = Node::start(vec![tenant("bad", ""), tenant("good", "")], Box::new(echoes), takes_all()).await;
+    node.say("bad", "1", "before").await;
+    seconds(2).await;
+    let contact = node.conversation("bad").contact;
+    node.damage(&Key::contact(&"bad".parse().unwrap(), contact), Some(r#"{"v":"Ann"}"#)).await;
+    for (tenant, phone, body) in [("bad", "+49157000003", "STOP"), ("good", "+49157000004", "hello")] {
+        let record = json!({
+            "v": 1, "tenant": tenant, "channel": "whatsapp", "account": tenant, "message_id": tenant,
+            "at": node.clock.now().to_string(), "from": { "phone": phone },
+            "event": { "type": "message", "content": { "type": "text", "body": body } },
+        });
+        let partition = TopicPartition { topic: Topic::Ingress, partition: 0 };
+        let record = NewRecord { partition, key: tenant.into(), value: record.to_string().into() };
+        node.disk.publish(vec![record], node.clock.now());
+    }
+    seconds(5).await;
+    assert_eq!(node.texts(), ["on before", "on hello"]);
+    let dead = node.dead_letters();
+    assert_eq!(dead.len(), 1);
+    let tenant = dead[0].tenant.as_ref().map(|tenant| tenant.as_str());
+    assert_eq!((dead[0].reason, tenant), (DeadReason::Unreadable, Some("bad")));
+    assert!(dead[0].original.is_some(), "it can be replayed once the row is mended");
+    assert!(!dead[0].detail.contains("Ann"), "it repeats nothing of the row: {}", dead[0].detail);
+}
+
+/// A row that cannot be read when a finished answer is committed: the answer waits until the row is mended.
 #[tokio::test(start_paused = true)]
 async fn an_answer_waits_for_a_damaged_row_to_be_mended() {
     let node = Node::start(

@@ -200,6 +200,8 @@ pub fn words(
 }
 
 fn parse(stored: &[u8]) -> Result<ContactRecord, StoreError> {
-    serde_json::from_slice(stored)
-        .map_err(|error| StoreError::Corrupt { detail: format!("the record of a contact: {error}") })
+    serde_json::from_slice(stored).map_err(|error| StoreError::Corrupt {
+        // The error's own text would repeat some of the record.
+        detail: format!("the record of a contact does not parse: {:?}", error.classify()),
+    })
 }
