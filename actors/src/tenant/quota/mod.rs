@@ -277,7 +277,7 @@ impl Quotas {
                 Err(resource) => {
                     let until = self.ports.clock.now().after(REFUSED);
                     lock(&account.refused).insert(resource, (need.of(resource), until));
-                    self.tell_spent(tenant, resource).await?;
+                    self.tell_spent(account, tenant, resource).await?;
                     return Err(self.refuse(tenant, resource));
                 }
             }
@@ -365,8 +365,7 @@ impl Quotas {
         }
     }
 
-    /// Warns of what is nearly spent: first the event, then the note that it was published, so that none is lost.
-    /// `unclosed` is what turns have spent of this node's chunks.
+    /// Warns of what is nearly spent. `unclosed` is what turns have spent of this node's chunks.
     async fn warn(
         &self,
         tenant: &Tenant,
@@ -376,8 +375,21 @@ impl Quotas {
         unclosed: Amounts,
     ) -> Result<(), StoreError> {
         let near: Vec<_> = ledger.warnings(limit, tenant.quota.warn_percent, unclosed).collect();
-        for resource in &near {
-            let (taken, limit) = (ledger.spent.plus(unclosed).of(*resource), limit.of(*resource));
+        let spent = ledger.spent.plus(unclosed);
+        self.warn_of(tenant, (key, month), &near, spent, limit).await
+    }
+
+    /// Warns of these resources: first the event, then the note that it was published, so that none is lost.
+    async fn warn_of(
+        &self,
+        tenant: &Tenant,
+        (key, month): (&Key, Month),
+        near: &[Resource],
+        spent: Amounts,
+        limit: Amounts,
+    ) -> Result<(), StoreError> {
+        for resource in near {
+            let (taken, limit) = (spent.of(*resource), limit.of(*resource));
             self.ports.metrics.quota_warned(*resource);
             tracing::warn!(tenant = %tenant.id, %resource, taken, limit, "a quota is nearly spent");
             self.tell(tenant, Event::QuotaWarning { month, resource: *resource, taken, limit }).await?;
@@ -392,13 +404,25 @@ impl Quotas {
         .await
     }
 
-    /// Tells once that something is spent.
-    async fn tell_spent(&self, tenant: &Tenant, resource: Resource) -> Result<(), StoreError> {
+    /// Reports once that something is spent, and warns before where little was spent and yet too little is left for a
+    /// turn.
+    async fn tell_spent(
+        &self,
+        account: &Account,
+        tenant: &Tenant,
+        resource: Resource,
+    ) -> Result<(), StoreError> {
         let month = month(tenant, self.ports.clock.now());
         let key = Key::quota(&tenant.id, &month.to_string());
-        let limit = Amounts::limit(&tenant.quota).of(resource);
-        if self.ledger(&key).await?.1.is_reported(resource, limit) {
+        let limits = Amounts::limit(&tenant.quota);
+        let limit = limits.of(resource);
+        let (_, ledger) = self.ledger(&key).await?;
+        if ledger.is_reported(resource, limit) {
             return Ok(());
+        }
+        if !ledger.warned.contains(&resource) {
+            let spent = ledger.spent.plus(lock(&account.purse).spent(month));
+            self.warn_of(tenant, (&key, month), &[resource], spent, limits).await?;
         }
         tracing::warn!(tenant = %tenant.id, %resource, limit, "a quota is spent");
         self.tell(tenant, Event::QuotaSpent { month, resource, limit }).await?;
