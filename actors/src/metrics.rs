@@ -96,6 +96,8 @@ pub struct Metrics {
     lag: IntGaugeVec,
     duplicates: IntCounter,
     late: IntCounter,
+    loops: IntCounter,
+    set_aside: IntCounterVec,
     stray: IntCounter,
     forgotten: IntCounter,
     erasures_open: IntGauge,
@@ -225,6 +227,22 @@ impl Metrics {
                 "heddle_sweep_behind_partitions",
                 "Partitions of this node to whose rows a change of retention has not been applied yet.",
             ),
+            loops: counter(
+                "heddle_conversation_loops_total",
+                "Conversations that went round in circles until agent.loop_guard stopped the agent.",
+            ),
+            set_aside: {
+                let counter = vec(
+                    "heddle_agenda_set_aside_total",
+                    "Turns that failed for good and were set aside with their reason, each time they did.",
+                    "reason",
+                );
+                // Each is there from the start, so that the first one is seen to rise.
+                for reason in [DeadReason::Unreadable, DeadReason::TooLarge, DeadReason::Shape] {
+                    counter.with_label_values(&[reason.as_str()]);
+                }
+                counter
+            },
             late: counter(
                 "heddle_conversation_late_total",
                 "Messages recorded and not answered, since they are older than engine.answer_within.",
@@ -429,6 +447,25 @@ impl Metrics {
     /// A message came too late to be answered.
     pub fn late(&self) {
         self.late.inc();
+    }
+
+    /// The loop guard stopped the agent in a conversation.
+    pub fn loop_stopped(&self) {
+        self.loops.inc();
+    }
+
+    /// A turn was set aside.
+    pub fn set_aside(&self, reason: DeadReason) {
+        self.set_aside.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// Turns set aside until now.
+    #[must_use]
+    pub fn set_aside_total(&self) -> u64 {
+        [DeadReason::Unreadable, DeadReason::TooLarge, DeadReason::Shape]
+            .into_iter()
+            .map(|reason| self.set_aside.with_label_values(&[reason.as_str()]).get())
+            .sum()
     }
 
     /// So many partitions of a topic are owned.

@@ -28,7 +28,7 @@ use crate::ports::Ports;
 use crate::privacy::sweep::{self, Inhabited, Sweeper};
 use crate::tenant::configuration::{Tenants, TenantsError};
 use crate::tenant::quota::Quotas;
-use crate::tenant::turns::TenantActors;
+use crate::tenant::turns::TenantTurns;
 
 /// The pause before a failed partition is started anew.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -93,7 +93,7 @@ impl System {
         following.spawn(leader::run(ports.clone(), tenants.clone(), ours));
         following.spawn(leader::close_indexes(ports.clone(), tenants.clone()));
         let context = Context {
-            turns: TenantActors::new(options.turns_per_tenant),
+            turns: TenantTurns::new(options.turns_per_tenant),
             started: ports.clock.now(),
             quotas: quotas.clone(),
             options: Arc::new(options),

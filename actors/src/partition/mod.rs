@@ -10,11 +10,13 @@
 
 pub mod agenda;
 pub mod commit;
+pub(crate) mod dead_letter;
 mod fetch;
 pub(crate) mod lag;
 pub mod pages;
 pub mod publish;
 pub(crate) mod retry;
+pub mod set_aside;
 pub mod ttl_update;
 pub(crate) mod update;
 
@@ -27,7 +29,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use heddle_schemas::ports::log::{Record, StoreError};
-use heddle_schemas::ports::state::{Batch, Fence, Scan};
+use heddle_schemas::ports::state::{Fence, Scan};
 use heddle_schemas::record::RecordError;
 use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::table::{Partition as Rows, agenda_bound};
@@ -43,7 +45,8 @@ use crate::context::Context;
 use crate::invariants::{Invariant, are_entities_bounded, are_permits_kept, is_in_order};
 use crate::metrics::{GaugeShare, Metrics};
 use crate::partition::agenda::{Agenda, Entry, Laned, Place, Wanted};
-use crate::partition::commit::{commit, read};
+use crate::partition::commit::read;
+use crate::partition::dead_letter::dead_letter;
 use crate::partition::ttl_update::TtlUpdate;
 
 /// How often a partition looks after what nobody asked for: passivation, a wall clock that jumped.
@@ -439,13 +442,7 @@ impl<R: Resident> Partition<R> {
                     RecordError::Shape(_) => DeadReason::Shape,
                 };
                 let detail = error.to_string();
-                commit(&*ports.state, &ports.metrics, |_| Batch {
-                    fence: Some(self.fence),
-                    outputs: vec![publish::dead_letter(ports, &receipt.record, reason, detail.clone(), 1)],
-                    consumed: vec![receipt.consumed()],
-                    ..Batch::default()
-                })
-                .await?;
+                dead_letter(ports, self.fence, &receipt.record, reason, detail, 1).await?;
             }
         }
         Ok(())

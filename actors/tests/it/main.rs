@@ -17,3 +17,4 @@ mod retention;
 mod simulation;
 mod tables;
 mod tools;
+mod turns;
