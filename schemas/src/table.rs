@@ -33,7 +33,9 @@ use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::id::{AccountKey, ChunkId, ContactId, ConversationId, MessageKey, OutboundId, TenantId, TurnId};
+use crate::id::{
+    AccountKey, Cause, ChunkId, ContactId, ConversationId, MessageKey, OutboundId, TenantId, TurnId,
+};
 use crate::time::Timestamp;
 use crate::topic::{Topic, TopicPartition};
 
@@ -522,7 +524,7 @@ impl Key {
     /// What a turn has spent of a chunk; attempts are those at calls to the outside, 0 where none was made.
     #[must_use]
     pub fn spend(tenant: &TenantId, chunk: ChunkId, turn: &SpentBy) -> Self {
-        Self::new(Table::Spend, tenant.as_str(), &[&chunk.to_bytes()], &turn.to_bytes())
+        Self::new(Table::Spend, tenant.as_str(), &[&chunk.to_bytes()], &turn.to_row())
     }
 
     /// A step of a turn that called tools.
@@ -721,31 +723,37 @@ pub const REMOVAL_OPEN: u8 = b'o';
 /// The first byte of the row of a deletion.
 pub const REMOVAL_TOLD: u8 = b't';
 
-/// Who has spent: an attempt at a turn of a conversation.
+/// Who has spent: an attempt at a turn of a conversation, or messages of a campaign.
 ///
 /// A turn is named after a message, whose key is of its conversation; the contact tells apart what is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SpentBy {
-    /// With whom.
+    /// With whom; of a campaign's batch, the first.
     pub contact: ContactId,
-    /// Which turn.
-    pub turn: TurnId,
+    /// Which turn, or which campaign.
+    pub cause: Cause,
     /// Which attempt at calling the outside, from 1; 0 where none was made.
     pub attempt: u8,
 }
 
+/// The byte behind the row of what a campaign has spent; that of a turn has none.
+const SPENT_BY_CAMPAIGN: u8 = b'c';
+
 impl SpentBy {
-    /// Of this attempt.
+    /// Of this attempt at a turn.
     #[must_use]
     pub fn new(contact: ContactId, turn: TurnId, attempt: u32) -> Self {
-        Self { contact, turn, attempt: u8::try_from(attempt).unwrap_or(u8::MAX) }
+        Self { contact, cause: Cause::Turn(turn), attempt: u8::try_from(attempt).unwrap_or(u8::MAX) }
     }
 
-    fn to_bytes(self) -> [u8; 33] {
-        let mut row = [0_u8; 33];
-        row[..16].copy_from_slice(&self.contact.to_bytes());
-        row[16..32].copy_from_slice(&self.turn.0.to_bytes());
-        row[32] = self.attempt;
+    fn to_row(self) -> Vec<u8> {
+        let mut row = Vec::with_capacity(34);
+        row.extend(self.contact.to_bytes());
+        row.extend(self.cause.to_bytes());
+        row.push(self.attempt);
+        if let Cause::Campaign(_) = self.cause {
+            row.push(SPENT_BY_CAMPAIGN);
+        }
         row
     }
 }
@@ -768,26 +776,24 @@ impl OutboundId {
     pub fn from_row(row: &[u8]) -> Option<Self> {
         let row: &[u8; 34] = row.try_into().ok()?;
         let (contact, rest) = row.split_first_chunk::<16>()?;
-        let (turn, index) = rest.split_first_chunk::<16>()?;
-        Some(Self {
-            contact: ContactId::from_bytes(*contact),
-            turn: TurnId(MessageKey::from_bytes(*turn)),
-            index: u16::from_be_bytes(index.try_into().ok()?),
-        })
+        let (cause, number) = rest.split_first_chunk::<16>()?;
+        let number = u16::from_be_bytes(number.try_into().ok()?);
+        Some(Self::of_parts(ContactId::from_bytes(*contact), *cause, number))
     }
 }
 
 fn outbound_row(outbound: &OutboundId) -> [u8; 34] {
     let mut row = [0_u8; 34];
     row[..16].copy_from_slice(&outbound.contact.to_bytes());
-    row[16..32].copy_from_slice(&outbound.turn.0.to_bytes());
-    row[32..].copy_from_slice(&outbound.index.to_be_bytes());
+    row[16..32].copy_from_slice(&outbound.cause.to_bytes());
+    row[32..].copy_from_slice(&outbound.number().to_be_bytes());
     row
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::CampaignId;
 
     fn conversation(tenant: &str, contact: u8) -> ConversationId {
         ConversationId {
@@ -860,7 +866,7 @@ mod tests {
         let account =
             AccountKey { tenant: of.tenant.clone(), channel: of.channel, account: of.account.clone() };
         let turn = TurnId(MessageKey::from_bytes([3; 16]));
-        let outbound = OutboundId { contact: of.contact, turn, index: 1 };
+        let outbound = OutboundId::of_turn(of.contact, turn, 1);
         for key in [
             Key::head(&of),
             Key::history(&of, 1),
@@ -905,16 +911,32 @@ mod tests {
     fn an_outbound_id_reads_back_from_its_row() {
         let of = conversation("acme", 7);
         let turn = TurnId(MessageKey::from_bytes([3; 16]));
-        let outbound = OutboundId { contact: of.contact, turn, index: 517 };
+        let outbound = OutboundId::of_turn(of.contact, turn, 517);
         assert_eq!(OutboundId::from_row(Key::delivery(&of, &outbound).row()), Some(outbound));
         assert_eq!(OutboundId::from_row(&[0; 33]), None);
+        // As the builds before campaigns wrote it.
+        let stored = [&[7; 16][..], &[3; 16], &[2, 5]].concat();
+        assert_eq!(OutboundId::from_row(&stored), Some(outbound));
+        let outbound = OutboundId::of_campaign(of.contact, CampaignId::from_bytes([3; 16]), 2);
+        assert_eq!(OutboundId::from_row(Key::delivery(&of, &outbound).row()), Some(outbound));
+    }
+
+    #[test]
+    fn what_a_turn_has_spent_is_in_the_row_that_it_always_had() {
+        let of = conversation("acme", 7);
+        let chunk = ChunkId::from_bytes([4; 16]);
+        let by = SpentBy::new(of.contact, TurnId(MessageKey::from_bytes([3; 16])), 2);
+        let stored = [&[7; 16][..], &[3; 16], &[2]].concat();
+        assert_eq!(Key::spend(&of.tenant, chunk, &by).row(), stored);
+        let by = SpentBy { cause: Cause::Campaign(CampaignId::from_bytes([3; 16])), ..by };
+        assert_ne!(Key::spend(&of.tenant, chunk, &by).row(), stored);
     }
 
     #[test]
     fn a_row_says_which_conversation_or_account_it_is_of() {
         let of = conversation("acme", b'/');
         let turn = TurnId(MessageKey::from_bytes([3; 16]));
-        let outbound = OutboundId { contact: of.contact, turn, index: 1 };
+        let outbound = OutboundId::of_turn(of.contact, turn, 1);
         let of_conversation = [
             Key::head(&of),
             Key::history(&of, 1),

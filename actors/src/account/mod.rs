@@ -28,6 +28,7 @@ mod forget;
 mod leave;
 pub mod pacing;
 pub mod queue;
+pub mod schedule;
 pub mod send;
 mod state;
 mod unknown;

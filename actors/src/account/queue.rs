@@ -195,7 +195,7 @@ mod tests {
     }
 
     fn outbound(n: u8) -> OutboundId {
-        OutboundId { contact: contact(n), turn: TurnId(MessageKey::from_bytes([n; 16])), index: 0 }
+        OutboundId::of_turn(contact(n), TurnId(MessageKey::from_bytes([n; 16])), 0)
     }
 
     fn free(_: ContactId) -> Duration {

@@ -227,7 +227,7 @@ impl Conversation {
         let mut records = Vec::with_capacity(texts.len() + 1);
         let window_until = head.customer_at.after(WINDOW);
         for (index, text) in (0_u16..).zip(texts) {
-            let id = OutboundId { contact: self.id.contact, turn, index };
+            let id = OutboundId::of_turn(self.id.contact, turn, index);
             let content = Content::Text { body: text.clone() };
             let message = SealedMessage { to: address.clone(), content };
             let at = log_aad(Topic::Outbound, &id);

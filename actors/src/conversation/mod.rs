@@ -475,7 +475,7 @@ impl Conversation {
         let Some(last) = loaded.head.last.as_ref().filter(|last| Some(last.turn) == turn) else {
             return Ok(owed);
         };
-        let first = OutboundId { contact: self.id.contact, turn: last.turn, index: 0 };
+        let first = OutboundId::of_turn(self.id.contact, last.turn, 0);
         let ports = &self.context.ports;
         let has_left = ports.state.get(&Key::delivery(&self.id, &first)).await?.is_some();
         if has_left && loaded.published {
