@@ -146,6 +146,12 @@ impl<M: Message> Lanes<M> {
         self.lanes.get(&contact).is_none_or(|lane| lane.waiting.len() < LANE_HELD)
     }
 
+    /// Returns true while a contact's lane has hardly anything left in memory.
+    #[must_use]
+    pub fn is_hungry(&self, contact: ContactId) -> bool {
+        self.lanes.get(&contact).is_none_or(|lane| lane.waiting.len() <= 1)
+    }
+
     /// Adds a message behind all others of its contact.
     pub fn push(&mut self, contact: ContactId, message: M) {
         self.change(contact, |lane| lane.waiting.push_back(message));
