@@ -320,3 +320,160 @@ impl Source for Backlog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use heddle_schemas::id::{MessageKey, TurnId};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::account::schedule::Class;
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct Text(u8, Offset);
+
+    impl Message for Text {
+        fn id(&self) -> OutboundId {
+            let number = u16::try_from(self.1).unwrap();
+            OutboundId::of_turn(contact(self.0), TurnId(MessageKey::from_bytes([1; 16])), number)
+        }
+
+        fn class(&self) -> Class {
+            Class::Reply
+        }
+    }
+
+    fn contact(to: u8) -> ContactId {
+        ContactId::from_bytes([to; 16])
+    }
+
+    /// An account whose rows are a map.
+    struct Account {
+        cursor: Cursor,
+        lanes: Lanes<Text>,
+        rows: BTreeMap<Offset, Text>,
+        spilling: Vec<Text>,
+    }
+
+    impl Account {
+        fn new(bound: usize) -> Self {
+            let cursor = Cursor { is_caught_up: true, ..Cursor::default() };
+            Self { cursor, lanes: Lanes::new(bound), rows: BTreeMap::new(), spilling: Vec::new() }
+        }
+
+        fn deliver(&mut self, text: Text) {
+            if self.cursor.admits(contact(text.0), &self.lanes) {
+                self.lanes.push(contact(text.0), text);
+            } else {
+                self.cursor.spill(contact(text.0), text.1, &self.lanes);
+                self.spilling.push(text);
+            }
+        }
+
+        fn write(&mut self) {
+            self.rows.extend(self.spilling.drain(..).map(|text| (text.1, text)));
+            self.cursor.written(None);
+        }
+
+        /// As the source reads.
+        fn read(&mut self) {
+            for (to, mut from) in self.cursor.hungry(&self.lanes) {
+                let end = self.cursor.lane_end();
+                let rows: Vec<_> = self.rows.range(from..end).map(|(_, text)| *text).collect();
+                for text in rows {
+                    let is_its = contact(text.0) == to;
+                    if is_its && !self.lanes.takes(to) {
+                        break;
+                    }
+                    from = text.1 + 1;
+                    if is_its {
+                        self.lanes.push(to, text);
+                    }
+                }
+                if self.lanes.takes(to) {
+                    from = end;
+                }
+                self.cursor.read_to(to, from);
+            }
+            let end = self.cursor.readable_end();
+            let rows: Vec<_> =
+                self.rows.range(self.cursor.next.min(end)..end).map(|(_, text)| *text).collect();
+            for text in rows {
+                match self.cursor.take(contact(text.0), text.1, &self.lanes) {
+                    Ok(true) => self.lanes.push(contact(text.0), text),
+                    Ok(false) => {}
+                    Err(Stop) => return,
+                }
+            }
+            self.cursor.next = self.cursor.next.max(end);
+        }
+
+        fn send(&mut self) -> Option<Text> {
+            let (to, text) = self.lanes.next()?;
+            self.lanes.done(to);
+            self.rows.remove(&text.1);
+            Some(text)
+        }
+    }
+
+    #[test]
+    fn a_flood_from_one_contact_holds_nobody_elses_place() {
+        let mut account = Account::new(8);
+        // Its pair is over its limit.
+        (0..45).for_each(|_| account.lanes.called(contact(1), std::time::Duration::from_secs(1)));
+        (0..400).for_each(|offset| account.deliver(Text(1, offset)));
+        (0..5).for_each(|to| account.deliver(Text(2 + to, 400 + Offset::from(to))));
+        let sent: Vec<_> = std::iter::from_fn(|| account.send()).map(|text| text.0).collect();
+        assert_eq!(sent, [2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn a_flood_that_is_found_in_rows_holds_nobody_elses_place() {
+        let mut account = Account::new(8);
+        (0..45).for_each(|_| account.lanes.called(contact(1), std::time::Duration::from_secs(1)));
+        account.rows.extend((0..400).map(|row| (row, Text(1, row))));
+        account.rows.insert(400, Text(2, 400));
+        account.cursor.found(0..401);
+        account.read();
+        assert_eq!(account.send(), Some(Text(2, 400)));
+    }
+
+    proptest! {
+        /// Messages are delivered, written, read and sent at random: each contact's leave in the order they came, each
+        /// once, and all of them leave.
+        #[test]
+        fn each_contacts_messages_leave_in_order_and_once(
+            bound in 1_usize..6,
+            steps in proptest::collection::vec((0_u8..5, 0_u8..4), 1..300),
+        ) {
+            let mut account = Account::new(bound);
+            let (mut next, mut sent) = (0, BTreeMap::<u8, Vec<Offset>>::new());
+            let mut delivered = BTreeMap::<u8, Vec<Offset>>::new();
+            for (step, to) in steps {
+                match step {
+                    0 | 1 => {
+                        account.deliver(Text(to, next));
+                        delivered.entry(to).or_default().push(next);
+                        next += 1;
+                    }
+                    2 => account.write(),
+                    3 => account.read(),
+                    _ => if let Some(text) = account.send() {
+                        sent.entry(text.0).or_default().push(text.1);
+                    },
+                }
+            }
+            for _ in 0..400 {
+                account.write();
+                account.read();
+                if let Some(text) = account.send() {
+                    sent.entry(text.0).or_default().push(text.1);
+                }
+            }
+            prop_assert_eq!(sent, delivered);
+            prop_assert!(account.cursor.is_empty() && account.rows.is_empty());
+        }
+    }
+}
