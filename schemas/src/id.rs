@@ -424,6 +424,15 @@ impl Cause {
     }
 }
 
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Turn(turn) => turn.fmt(f),
+            Self::Campaign(campaign) => campaign.fmt(f),
+        }
+    }
+}
+
 /// A message to send, named after its cause: `contact.cause.index`.
 ///
 /// It travels to the provider as `biz_opaque_callback_data` and comes back in every status, so a
