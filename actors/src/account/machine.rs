@@ -33,8 +33,10 @@ use super::schedule::lanes::{Lanes, Message};
 pub const PATIENCE: Duration = Duration::from_secs(1);
 /// Sends of unknown outcome at which no further call is prepared until some are settled.
 pub const UNKNOWN_MOST: usize = 1_024;
-/// Sends given up that are remembered, for a status that comes late.
+/// Sends given up that are remembered, and for how long, for a status that comes late. Later ones, and those after a
+/// restart, are known to the conversation alone.
 const GIVEN_UP_REMEMBERED: usize = 1_024;
+const GIVEN_UP_FOR: Duration = Duration::from_secs(86_400);
 /// The pause after the first passing failure of a message, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
 /// Calls after which a failure that concerns one message alone is final.
@@ -235,8 +237,8 @@ pub struct Machine<M> {
     reported: BTreeMap<OutboundId, DeliveryReport>,
     /// Contacts that were erased while a message to them was under way.
     erased: BTreeSet<ContactId>,
-    /// Sends given up, the oldest first; at most [`GIVEN_UP_REMEMBERED`].
-    given_up: VecDeque<OutboundId>,
+    /// Sends given up, and when, the oldest first; at most [`GIVEN_UP_REMEMBERED`].
+    given_up: VecDeque<(OutboundId, Duration)>,
     token: Secret,
 }
 
@@ -275,11 +277,19 @@ impl<M: Sendable> Machine<M> {
         self.active.is_empty() && self.unknown.is_empty()
     }
 
-    /// Returns true when it may leave memory: nothing would be lost, and no pair owes anything.
+    /// Returns true when it may leave memory: nothing would be lost.
     #[must_use]
     pub fn is_idle(&self, now: Duration) -> bool {
         let is_suspended = matches!(self.status, Status::Suspended { .. } | Status::HalfOpen);
-        self.is_empty() && !is_suspended && self.lanes.all_paid_at() <= now
+        self.is_empty() && !is_suspended && self.idle_at() <= now
+    }
+
+    /// Returns from when on it may leave memory, if nothing else comes: no pair owes anything then, and no send was given
+    /// up lately.
+    #[must_use]
+    pub fn idle_at(&self) -> Duration {
+        let lifted_until = self.given_up.back().map_or(Duration::ZERO, |(_, at)| *at + GIVEN_UP_FOR);
+        self.lanes.all_paid_at().max(lifted_until)
     }
 
     /// Takes an event, and returns what is to be done, in this order.
@@ -304,7 +314,7 @@ impl<M: Sendable> Machine<M> {
                 self.lanes.hold(id.contact, id);
                 self.unknown.insert(id, Unknown { since, is_over: false });
             }
-            Event::Waited { id, purpose, repeated } => self.waited(id, purpose, repeated, &mut effects),
+            Event::Waited { id, purpose, repeated } => self.waited(id, purpose, repeated, now, &mut effects),
             Event::Erased(contact) => {
                 if self.lanes.under_way(contact).is_some() {
                     self.erased.insert(contact);
@@ -526,7 +536,7 @@ impl<M: Sendable> Machine<M> {
                 self.left(id);
                 effects.push(Effect::SettleBy(message, report.clone()));
             }
-        } else if let Some(place) = self.given_up.iter().position(|given_up| *given_up == id) {
+        } else if let Some(place) = self.given_up.iter().position(|(given_up, _)| *given_up == id) {
             self.given_up.remove(place);
             effects.push(Effect::Lift(report));
         } else {
@@ -534,25 +544,32 @@ impl<M: Sendable> Machine<M> {
         }
     }
 
-    fn waited(&mut self, id: OutboundId, purpose: Purpose, repeated: u32, effects: &mut Vec<Effect<M>>) {
+    fn waited(
+        &mut self,
+        id: OutboundId,
+        purpose: Purpose,
+        repeated: u32,
+        now: Duration,
+        effects: &mut Vec<Effect<M>>,
+    ) {
         if self.unknown.remove(&id).is_none() {
             return;
         }
         match purpose {
             Purpose::Reply if repeated < self.policy.unknown_repeats => effects.push(Effect::Repeat(id)),
             Purpose::Reply | Purpose::Campaign => {
-                self.give_up(id);
+                self.give_up(id, now);
                 effects.push(Effect::GiveUp(id));
             }
         }
     }
 
-    fn give_up(&mut self, id: OutboundId) {
+    fn give_up(&mut self, id: OutboundId, now: Duration) {
         self.lanes.free(id.contact, id, None);
         if self.given_up.len() >= GIVEN_UP_REMEMBERED {
             self.given_up.pop_front();
         }
-        self.given_up.push_back(id);
+        self.given_up.push_back((id, now));
     }
 
     /// Has a message that was of unknown outcome be sent again, before all others of its contact.

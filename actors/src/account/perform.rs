@@ -51,10 +51,9 @@ impl Account {
             let effects = state.machine.on(Event::Tick { room, room_at }, now);
             self.perform(myself, state, effects).await?;
         } else {
-            // Idle as soon as no pair owes anything.
-            let paid_at = state.machine.lanes.all_paid_at();
-            if paid_at > now && state.machine.is_empty() {
-                self.wake_at(myself, state, paid_at);
+            let idle_at = state.machine.idle_at();
+            if idle_at > now && state.machine.is_empty() {
+                self.wake_at(myself, state, idle_at);
             }
         }
         if state.backlog.has_more {
