@@ -54,12 +54,15 @@ enum Order {
     Kill(oneshot::Sender<()>),
 }
 
+/// Tells a partition which tenants have changed.
+type Reconfigure = Box<dyn Fn(&Arc<Changed>) + Send>;
+
 /// A running partition, whatever lives in it.
 struct Running {
     stop: Box<dyn Fn() + Send>,
     ended: JoinHandle<()>,
     drain: Box<dyn Fn(oneshot::Sender<()>) + Send>,
-    reconfigured: Box<dyn Fn(&Arc<Changed>) + Send>,
+    reconfigured: Reconfigure,
 }
 
 struct Supervisor {

@@ -350,6 +350,26 @@ async fn the_limit_is_kept_while_the_store_stalls_and_used_while_work_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_channel_whose_calls_take_two_seconds_is_used_as_well() {
+    let script = Box::new(|_: &str, _| Sending { before: 2 * SECOND, ..Sending::default() });
+    let world =
+        World::with_store(Options::default(), script, |_| Fault::delay(Duration::from_millis(2))).await;
+    for first in (0..1_200).step_by(100) {
+        let events = (first..first + 100).map(|n| world.message(&format!("49{n:09}"), &format!("{n}")));
+        let events = events.collect();
+        world.receive(events).await;
+    }
+    tokio::time::sleep(3 * SECOND).await;
+    let from = world.clock.elapsed();
+    tokio::time::sleep(6 * SECOND).await;
+    let times: Vec<_> = world.times().into_iter().map(|(at, _)| at).collect();
+    assert!(fullest_window(&times) <= 80, "{} in a second", fullest_window(&times));
+    let used = times.iter().filter(|at| (from..from + 6 * SECOND).contains(*at)).count();
+    assert!(used * 100 >= 80 * 6 * 97, "{used} of 480");
+    world.system.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flood_that_came_in_is_over_after_a_second() {
     let world = World::new(Options::default(), accepts()).await;
     let events = (0..1_200).map(|n| world.message(&format!("4917{n:08}"), &format!("{n}"))).collect();

@@ -96,6 +96,8 @@ pub enum AccountMessage {
     Acknowledged(Result<(), StoreError>),
     /// Something that waited for time may go on.
     Tick,
+    /// Calls have left, so more may be prepared.
+    Room,
 }
 
 impl Resident for Accounts {
@@ -163,12 +165,12 @@ impl Actor for Account {
 
     async fn pre_start(
         &self,
-        _: ActorRef<AccountMessage>,
+        myself: ActorRef<AccountMessage>,
         (): (),
     ) -> Result<AccountState, ActorProcessingErr> {
         let Context { ports, options, intake_gate, .. } = &self.context;
         let calls = options.account_calls.get();
-        let gate = Gate::new(self.key.clone(), ports.clone(), intake_gate.clone(), calls);
+        let gate = Gate::new(self.key.clone(), ports.clone(), intake_gate.clone(), calls, myself);
         let mut gate_task = JoinSet::new();
         gate_task.spawn(gate.clone().run());
         let policy = Policy {
@@ -235,6 +237,7 @@ impl Actor for Account {
                 done?;
             }
             AccountMessage::Tick => state.wake = None,
+            AccountMessage::Room => {}
         }
         self.pump(&myself, state).await?;
         let now = self.context.ports.clock.elapsed();

@@ -168,7 +168,7 @@ impl<M: Message> Lanes<M> {
     }
 
     /// Takes the next message; its lane is busy from now on.
-    pub fn next(&mut self) -> Option<(ContactId, M)> {
+    pub fn take_next(&mut self) -> Option<(ContactId, M)> {
         let contact = self.ready.iter().find_map(|lanes| lanes.values().next().copied())?;
         let mut taken = None;
         self.change(contact, |lane| {
@@ -374,41 +374,41 @@ mod tests {
     #[test]
     fn lanes_take_turns() {
         let mut lanes = lanes(8, [reply(1, 1), reply(1, 2), reply(2, 1), reply(3, 1)]);
-        let order: Vec<_> = std::iter::from_fn(|| lanes.next().map(|(_, m)| (m.to, m.number))).collect();
+        let order: Vec<_> = std::iter::from_fn(|| lanes.take_next().map(|(_, m)| (m.to, m.number))).collect();
         assert_eq!(order, [(1, 1), (2, 1), (3, 1)], "1's second waits for its first");
         lanes.done(contact(1));
-        assert_eq!(lanes.next().unwrap().1, reply(1, 2));
+        assert_eq!(lanes.take_next().unwrap().1, reply(1, 2));
     }
 
     #[test]
     fn replies_go_before_campaigns() {
         let mut lanes = lanes(8, [campaign(1), campaign(2), reply(3, 1)]);
-        assert_eq!(lanes.next().unwrap().1, reply(3, 1));
-        assert_eq!(lanes.next().unwrap().1, campaign(1));
+        assert_eq!(lanes.take_next().unwrap().1, reply(3, 1));
+        assert_eq!(lanes.take_next().unwrap().1, campaign(1));
         lanes.push(contact(4), reply(4, 1));
-        assert_eq!(lanes.next().unwrap().1, reply(4, 1));
-        assert_eq!(lanes.next().unwrap().1, campaign(2));
+        assert_eq!(lanes.take_next().unwrap().1, reply(4, 1));
+        assert_eq!(lanes.take_next().unwrap().1, campaign(2));
     }
 
     #[test]
     fn what_follows_an_unknown_outcome_waits_and_others_do_not() {
         let mut lanes = lanes(8, [reply(1, 1), reply(1, 2), reply(2, 1)]);
-        lanes.next().unwrap();
+        lanes.take_next().unwrap();
         lanes.hold(contact(1), outbound(1, 1));
-        assert_eq!(lanes.next().unwrap().1, reply(2, 1));
-        assert_eq!(lanes.next(), None);
+        assert_eq!(lanes.take_next().unwrap().1, reply(2, 1));
+        assert_eq!(lanes.take_next(), None);
         lanes.free(contact(1), outbound(1, 1), Some(reply(1, 1)));
-        assert_eq!(lanes.next().unwrap().1, reply(1, 1));
+        assert_eq!(lanes.take_next().unwrap().1, reply(1, 1));
     }
 
     #[test]
     fn a_refused_message_stays_first_and_waits_its_pause() {
         let mut lanes = lanes(8, [reply(1, 1), reply(1, 2)]);
-        let (lane, message) = lanes.next().unwrap();
+        let (lane, message) = lanes.take_next().unwrap();
         lanes.again(lane, message, NOW + Duration::from_secs(4));
-        assert_eq!((lanes.next(), lanes.next_at()), (None, Some(NOW + Duration::from_secs(4))));
+        assert_eq!((lanes.take_next(), lanes.next_at()), (None, Some(NOW + Duration::from_secs(4))));
         lanes.advance(NOW + Duration::from_secs(4));
-        assert_eq!(lanes.next().unwrap().1, reply(1, 1));
+        assert_eq!(lanes.take_next().unwrap().1, reply(1, 1));
     }
 
     #[test]
@@ -425,13 +425,13 @@ mod tests {
             }
         }
         lanes.hold(contact(2), outbound(2, 99));
-        let (_, third) = lanes.next().unwrap();
+        let (_, third) = lanes.take_next().unwrap();
         assert_eq!(third.to, 3);
         lanes.again(contact(3), third, NOW + Duration::from_secs(60));
         assert_eq!((lanes.len(), lanes.room()), (9, 4), "room for all of the others");
         assert!(!lanes.takes(contact(1)) && lanes.takes(contact(4)));
         lanes.push(contact(4), reply(4, 0));
-        assert_eq!(lanes.next().unwrap().1.to, 4);
+        assert_eq!(lanes.take_next().unwrap().1.to, 4);
     }
 
     #[test]
@@ -467,7 +467,7 @@ mod tests {
                         lanes.push(to, reply(lane, pushed[at]));
                         pushed[at] += 1;
                     }
-                    2 => if let Some((to, message)) = lanes.next() {
+                    2 => if let Some((to, message)) = lanes.take_next() {
                         prop_assert_eq!(to, contact(message.to));
                         prop_assert!(!unknown.contains_key(&message.to), "its lane is held");
                         prop_assert!(under_way.insert(message.to, message).is_none(), "one at a time");

@@ -3,31 +3,48 @@
 //! [`Release`] decides; the gate has a task of its own that wakes when a call is due, so that neither the account's
 //! mailbox nor its store delays a release. A [`Slot`] gives its place back however it ends.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use heddle_schemas::id::AccountKey;
+use ractor::ActorRef;
 use tokio::sync::{Notify, oneshot};
 
+use crate::account::AccountMessage;
 use crate::account::schedule::Class;
 use crate::account::schedule::release::{CallEnd, Place, Release, Turn};
 use crate::intake::gate::IntakeGate;
 use crate::ports::Ports;
+
+/// Calls that would have to wait for longer come back: while the breaker is open, what is journaled as attempted is not
+/// kept so, and no record is kept in work.
+const RECALLED_AFTER: Duration = Duration::from_secs(2);
 
 /// The gate of a number.
 pub(crate) struct Gate {
     account: AccountKey,
     ports: Ports,
     intake: Arc<IntakeGate>,
+    actor: ActorRef<AccountMessage>,
     release: Mutex<Release<oneshot::Sender<Turn>>>,
     changed: Notify,
+    /// Whether the account knows that there is room to prepare more.
+    is_told: AtomicBool,
 }
 
 impl Gate {
     /// Returns a gate for at most so many calls under way.
-    pub(crate) fn new(account: AccountKey, ports: Ports, intake: Arc<IntakeGate>, calls: usize) -> Arc<Self> {
+    pub(crate) fn new(
+        account: AccountKey,
+        ports: Ports,
+        intake: Arc<IntakeGate>,
+        calls: usize,
+        actor: ActorRef<AccountMessage>,
+    ) -> Arc<Self> {
         let release = Mutex::new(Release::new(calls));
-        Arc::new(Self { account, ports, intake, release, changed: Notify::new() })
+        let (changed, is_told) = (Notify::new(), AtomicBool::new(false));
+        Arc::new(Self { account, ports, intake, actor, release, changed, is_told })
     }
 
     /// Changes what the release decides by.
@@ -42,6 +59,7 @@ impl Gate {
 
     /// Returns what may be prepared now, and when more may be.
     pub(crate) fn room(&self) -> (usize, Duration) {
+        self.is_told.store(false, Ordering::Release);
         let release = self.lock();
         (release.room(self.ports.clock.elapsed()), release.prepare_at())
     }
@@ -72,12 +90,31 @@ impl Gate {
         let received = self.intake.take_received(&self.account);
         let mut release = self.lock();
         received.into_iter().for_each(|(at, messages)| release.received(messages, at));
+        let mut has_left = false;
         while let Some((waiter, turn)) = release.next(now) {
+            has_left |= matches!(turn, Turn::Leave(_));
             if let (Err(_), Turn::Leave(generation)) = (waiter.send(turn), turn) {
                 release.ended(generation, CallEnd::Nothing, now);
             }
         }
-        release.next_at().map(|at| at.saturating_sub(now))
+        let wait = release.next_at().map(|at| at.saturating_sub(now));
+        let recalled = match wait {
+            Some(wait) if wait > RECALLED_AFTER => release.clear(),
+            _ => Vec::new(),
+        };
+        drop(release);
+        // What has left makes room to prepare more, long before its call ends.
+        if has_left && !self.is_told.swap(true, Ordering::AcqRel) {
+            drop(self.actor.send_message(AccountMessage::Room));
+        }
+        if recalled.is_empty() {
+            return wait;
+        }
+        for waiter in recalled {
+            // Whoever does not wait any more has no use for it.
+            let _ = waiter.send(Turn::Return);
+        }
+        None
     }
 
     /// Begins to prepare a call.

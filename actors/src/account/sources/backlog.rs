@@ -411,7 +411,7 @@ mod tests {
         }
 
         fn send(&mut self) -> Option<Text> {
-            let (to, text) = self.lanes.next()?;
+            let (to, text) = self.lanes.take_next()?;
             self.lanes.done(to);
             self.rows.remove(&text.1);
             Some(text)
