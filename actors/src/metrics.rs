@@ -125,6 +125,7 @@ pub struct Metrics {
     send_seconds: Histogram,
     unknown: IntCounter,
     resolved: IntCounterVec,
+    send_panics: IntCounter,
     stopped: IntGauge,
     backlog: IntGauge,
     retries: IntCounterVec,
@@ -310,7 +311,19 @@ impl Metrics {
             sends: vec("heddle_account_sends_total", "Calls to channels, by result.", "result"),
             send_seconds: histogram("heddle_account_send_seconds", "Duration of calls to channels."),
             unknown: counter("heddle_account_unknown_total", "Sends whose outcome nobody knew."),
-            resolved: vec("heddle_account_unknown_resolved_total", "Unknown sends settled, by how.", "by"),
+            resolved: {
+                let resolved =
+                    vec("heddle_account_unknown_resolved_total", "Unknown sends settled, by how.", "by");
+                // Each is there from the start, so that the first one is seen to rise.
+                for by in ["status", "sent_again", "given_up"] {
+                    resolved.with_label_values(&[by]);
+                }
+                resolved
+            },
+            send_panics: counter(
+                "heddle_account_send_panics_total",
+                "Sends that panicked; each was settled as of unknown outcome.",
+            ),
             stopped: gauge("heddle_account_stopped_accounts", "Accounts that wait for an operator."),
             backlog: gauge("heddle_account_backlog_records", "Messages that wait in the state store."),
             retries: vec("heddle_store_retries_total", "Store operations tried again, by fault.", "fault"),
@@ -581,6 +594,11 @@ impl Metrics {
     /// A send's outcome is unknown.
     pub fn unknown(&self) {
         self.unknown.inc();
+    }
+
+    /// A send panicked.
+    pub fn send_panicked(&self) {
+        self.send_panics.inc();
     }
 
     /// Unknown sends so far.

@@ -418,7 +418,7 @@ impl Turns {
                             decode(&record.value)
                         {
                             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-                            seen.insert(send.id.turn.to_string(), now);
+                            seen.insert(send.id.cause.to_string(), now);
                         }
                     }
                 }

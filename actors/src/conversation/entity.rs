@@ -89,7 +89,7 @@ impl Resident for Conversations {
         Some(ConversationMessage::Shorten(rows, done))
     }
 
-    fn reconfigured() -> Option<ConversationMessage> {
+    fn reconfigured(_: &ConversationId, _: &crate::partition::Changed) -> Option<ConversationMessage> {
         // Each turn looks its tenant up.
         None
     }

@@ -98,7 +98,7 @@ impl Conversation {
     async fn has_left(&self, turn: TurnId, decision: &Decision<'_>) -> Result<bool, Fault> {
         let count = u16::try_from(decision.texts.len()).unwrap_or(u16::MAX);
         for index in (0..count.max(1)).rev() {
-            let outbound = OutboundId { contact: self.id.contact, turn, index };
+            let outbound = OutboundId::of_turn(self.id.contact, turn, index);
             let key = Key::delivery(&self.id, &outbound);
             if self.context.ports.state.get(&key).await?.is_none() {
                 return Ok(false);

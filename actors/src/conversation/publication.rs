@@ -95,7 +95,7 @@ impl Publication<'_> {
         let mut records = Vec::with_capacity(texts.len() + 1);
         let window_until = head.customer_at.after(WINDOW);
         for (index, text) in (0_u16..).zip(texts) {
-            let id = OutboundId { contact: self.id.contact, turn, index };
+            let id = OutboundId::of_turn(self.id.contact, turn, index);
             let content = Content::Text { body: text.clone() };
             let message = SealedMessage { to: to.clone(), content };
             let place = log_aad(Topic::Outbound, &id);

@@ -42,7 +42,8 @@ impl Conversation {
         let stored = read(&ports.metrics, || ports.state.get(&key)).await?;
         let stored = stored.and_then(|stored| serde_json::from_slice::<Delivery>(&stored).ok());
         let before = stored.as_ref().map_or(DeliveryStatus::Queued, |delivery| delivery.status);
-        let status = before.merge(report.status);
+        let failed = stored.as_ref().and_then(|delivery| delivery.failure.as_ref());
+        let status = report.merge_into(before, failed);
         let mut write = None;
         if stored.is_none() && self.is_of_forgotten(report).await? {
             ports.metrics.resurrection();

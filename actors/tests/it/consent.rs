@@ -17,7 +17,7 @@ use heddle_schemas::consent::{Category, Says, Standing};
 use heddle_schemas::content::{Address, Content};
 use heddle_schemas::id::{AccountKey, ChannelKind, ContactId, MessageKey, OutboundId, TurnId};
 use heddle_schemas::ports::channel::{
-    ChannelEvent, FailureClass, OutboundMessage, ReceivedPreference, ReceivedStatus, SendError,
+    ChannelEvent, FailureClass, OutboundMessage, ReceivedPreference, ReceivedStatus, Scope, SendError,
 };
 use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::record::event::Event;
@@ -128,7 +128,7 @@ impl Scenario {
     ) -> OutboundId {
         let contact = self.contact().await;
         let turn = TurnId(MessageKey::from_bytes([number; 16]));
-        let id = OutboundId { contact, turn, index: 0 };
+        let id = OutboundId::of_turn(contact, turn, 0);
         let log = self.ports.keys.log(&self.tenant.id, self.clock.now().day()).await.unwrap();
         let message = SealedMessage { to: address(), content: Content::Text { body: OFFER.into() } };
         let sealed = log.seal(&log_aad(Topic::Outbound, &id), &encode(&message));
@@ -243,7 +243,13 @@ async fn the_channels_own_opt_out_is_known_from_a_refusal_and_from_a_status() {
     let refuses = |_: &OutboundMessage, _| {
         let detail = "stopped".into();
         let code = Some(OPT_OUT);
-        let error = SendError { class: FailureClass::OptedOut, code, detail, retry_after: None };
+        let error = SendError {
+            class: FailureClass::OptedOut,
+            scope: Scope::Person,
+            code,
+            detail,
+            retry_after: None,
+        };
         Sending::from(Reply::Refuses(error))
     };
     let scenario = Scenario::with("", ScriptedChannel::new(refuses)).await;
