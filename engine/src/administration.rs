@@ -27,8 +27,9 @@ use heddle_connectors::knowledge::extract::process::{Extractor, Place};
 use heddle_schemas::audit::chain::{Noted, Verdict};
 use heddle_schemas::audit::{Act, Entry, Note, Outcome, What, Who};
 use heddle_schemas::consent::Says;
-use heddle_schemas::contact::ContactName;
-use heddle_schemas::id::{ContactId, ConversationId, MessageKey, TenantId};
+use heddle_schemas::contact::{ContactName, InvalidName};
+use heddle_schemas::content::Address;
+use heddle_schemas::id::{ChannelKind, ContactId, ConversationId, MessageKey, TenantId};
 use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, KnowledgeError, Passage};
 use heddle_schemas::ports::log::StoreError;
@@ -95,6 +96,12 @@ pub enum AdministrationError {
     /// The audit log, which was to be read.
     #[error("{0}")]
     AuditRead(#[source] AuditError),
+}
+
+/// What a name of a contact says.
+enum Named {
+    Id(ContactId),
+    Met(ChannelKind, Address),
 }
 
 impl AdministrationError {
@@ -295,9 +302,9 @@ impl Administration {
     ///
     /// # Errors
     /// [`AdministrationError`].
-    pub async fn apply(&self, tenant: Tenant) -> Result<Arc<Tenant>, AdministrationError> {
+    pub async fn apply(&self, mut tenant: Tenant) -> Result<Arc<Tenant>, AdministrationError> {
         // What is no configuration of a tenant that there can be begins no log.
-        tenant.validate().map_err(TenantsError::from)?;
+        self.tenants.complete(&mut tenant)?;
         self.may_be_applied(&tenant.id).await?;
         let id = tenant.id.clone();
         let apply = async {
@@ -341,13 +348,25 @@ impl Administration {
         named: &ContactName,
     ) -> Result<ContactId, AdministrationError> {
         self.tenant(id)?;
-        match named {
-            ContactName::Id(contact) => Ok(*contact),
-            ContactName::Met(kind, address) => {
-                let found = self.identity.find(id, *kind, address).await;
+        match self.named(named)? {
+            Named::Id(contact) => Ok(contact),
+            Named::Met(kind, address) => {
+                let found = self.identity.find(id, kind, &address).await;
                 let found = found.map_err(|error| AdministrationError::of(error, id))?;
                 found.ok_or_else(|| AdministrationError::UnknownContact(id.clone()))
             }
+        }
+    }
+
+    /// What a name of a contact says, read as its channel writes ids.
+    fn named(&self, named: &ContactName) -> Result<Named, AdministrationError> {
+        if let ContactName::Id(contact) = named {
+            return Ok(Named::Id(*contact));
+        }
+        let profiles = self.ports.channels.values().map(|channel| channel.profile());
+        match named.address(profiles) {
+            Ok(Some((kind, address))) => Ok(Named::Met(kind, address)),
+            Ok(None) | Err(InvalidName) => Err(AdministrationError::Entry(InvalidName.to_string())),
         }
     }
 
@@ -384,11 +403,11 @@ impl Administration {
         let key = MessageKey::from_bytes((self.ports.random)());
         let given = entry.says == Says::Give;
         let statement = entry.statement(key, self.ports.clock.now()).map_err(AdministrationError::Entry)?;
-        let contact = match named {
-            ContactName::Id(contact) => *contact,
-            ContactName::Met(kind, address) => self
+        let contact = match self.named(named)? {
+            Named::Id(contact) => contact,
+            Named::Met(kind, address) => self
                 .identity
-                .resolve(id, *kind, address)
+                .resolve(id, kind, &address)
                 .await
                 .map_err(|error| AdministrationError::of(error, id))?,
         };

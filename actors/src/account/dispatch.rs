@@ -58,18 +58,13 @@ impl Account {
         let access = tenant.as_deref().and_then(|tenant| self.config(tenant));
         let channel = self.context.ports.channels.get(&self.key.channel);
         let (Some(config), Some(channel)) = (access, channel) else {
-            let error = SendError {
-                class: FailureClass::Blocked,
-                code: None,
-                detail: "the account is not configured".into(),
-                retry_after: None,
-            };
+            let error = SendError::new(FailureClass::Blocked, "the account is not configured");
             self.stop(state, &error, now).await?;
             return Ok(());
         };
-        state.pace.set(config.messages_per_second);
+        state.pace.set(config.pace(channel.profile()));
         let received = self.context.intake_gate.take_received(&self.key);
-        if received > 0 {
+        if received > 0 && channel.profile().counts_inbound {
             state.pace.received(received, now);
         }
         let one_by_one = state.proving || state.breaker.is_probing();
@@ -193,8 +188,11 @@ impl Account {
     ) -> Result<(), StoreError> {
         let contact = item.contact();
         let pause = match error.class {
-            // WhatsApp: 4^X s, from X = 0 (131056 of its error codes).
-            FailureClass::PairLimited => Duration::from_secs(4_u64.saturating_pow(item.refused.min(8) - 1)),
+            FailureClass::PairLimited => {
+                let limit =
+                    self.context.ports.profile(self.key.channel).and_then(|profile| profile.pair_limit);
+                limit.map_or(PAUSES.1, |limit| limit.pause(item.refused))
+            }
             FailureClass::RateLimited => {
                 state.breaker.limited(now, error.retry_after);
                 Duration::ZERO
@@ -225,16 +223,16 @@ impl Account {
         if first_time {
             let tenant = self.tenant();
             let config = tenant.as_deref().and_then(|tenant| self.config(tenant));
-            let token = config.map(|config| config.access_token.clone()).unwrap_or_default();
+            let credentials = config.map(|config| config.credentials.clone()).unwrap_or_default();
             let probe_at = now + self.context.options.stopped_probe;
-            state.stopped = Some(Stopped { token, probe_at });
+            state.stopped = Some(Stopped { credentials, probe_at });
             self.context.ports.metrics.stopped(1);
         }
         let mut outputs = Vec::new();
         if first_time && !state.proving {
             tracing::error!(
                 account = %self.key, %error,
-                "the account is stopped; apply its tenant with a valid token, or settle it with the provider"
+                "the account is stopped; apply its tenant with valid credentials, or settle it with the provider"
             );
             outputs.push(self.event(Event::AccountStopped {
                 channel: self.key.channel,
@@ -262,13 +260,13 @@ impl Account {
         self.commit(Batch { outputs: vec![self.event(resumed)], ..Batch::default() }).await
     }
 
-    /// A stopped account goes on when its token is another one.
+    /// A stopped account goes on when its credentials are others.
     pub(super) async fn reconfigured(&self, state: &mut AccountState) -> Result<(), StoreError> {
         state.cut_off = false;
         let tenant = self.tenant();
         let config = tenant.as_deref().and_then(|tenant| self.config(tenant));
         let fresh = match (&mut state.stopped, config) {
-            (Some(stopped), Some(config)) => stopped.token != config.access_token,
+            (Some(stopped), Some(config)) => stopped.credentials != config.credentials,
             (Some(stopped), None) => {
                 // It may be disconnected now, which is asked when it would be tried.
                 stopped.probe_at = self.context.ports.clock.elapsed();

@@ -173,7 +173,9 @@ impl Actor for Account {
             caught_up: false,
             row: None,
             pace: Pace::new(const { std::num::NonZeroU32::new(1).unwrap() }, now),
-            pairs: Pairs::default(),
+            pairs: Pairs::new(
+                self.context.ports.profile(self.key.channel).and_then(|profile| profile.pair_limit),
+            ),
             breaker: Breaker::default(),
             stopped: None,
             proving: false,

@@ -1,9 +1,6 @@
 //! How fast an account may send: messages a second of the number, and messages to one user.
 //!
-//! WhatsApp counts a number's messages in and out together, and lets a pair of number and user borrow
-//! from the future: one message in six seconds, up to 45 at once
-//! (<https://developers.facebook.com/docs/whatsapp/cloud-api/overview#throughput>, "pair rate limits").
-//! Both are the generic cell rate algorithm over the time since start, so neither is ever over its limit
+//! The limits are those of the channel's profile; a pair of account and user may borrow from the future. Both are the generic cell rate algorithm over the time since start, so neither is ever over its limit
 //! in any window. A new owner starts with nothing saved up.
 
 use std::collections::BTreeMap;
@@ -11,13 +8,10 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use heddle_schemas::id::ContactId;
+use heddle_schemas::ports::channel::profile::PairLimit;
 
 /// What is left unused of the limit, so that a network that bunches messages stays within it: 1 in 100.
 const MARGIN: u32 = 100;
-/// One message to one user in so long.
-const PAIR_INTERVAL: Duration = Duration::from_secs(6);
-/// So many at once, borrowed from the future.
-const PAIR_BURST: u32 = 45;
 /// Pairs remembered before those that are free again are forgotten.
 const PAIRS_SWEPT_AT: usize = 10_000;
 
@@ -63,25 +57,36 @@ impl Pace {
     }
 }
 
-/// The pace of each pair of this number and a user.
+/// The pace of each pair of this account and a user; without a limit every pair is free.
 #[derive(Debug, Default)]
-pub struct Pairs(BTreeMap<ContactId, Duration>);
+pub struct Pairs {
+    limit: Option<PairLimit>,
+    paid_at: BTreeMap<ContactId, Duration>,
+}
 
 impl Pairs {
+    /// No pair has borrowed anything.
+    #[must_use]
+    pub fn new(limit: Option<PairLimit>) -> Self {
+        Self { limit, paid_at: BTreeMap::new() }
+    }
+
     /// From when on the next message to this user may leave.
     #[must_use]
     pub fn free_at(&self, contact: ContactId) -> Duration {
-        let borrowed = PAIR_INTERVAL * (PAIR_BURST - 1);
-        self.0.get(&contact).map_or(Duration::ZERO, |paid_at| paid_at.saturating_sub(borrowed))
+        let Some(limit) = self.limit else { return Duration::ZERO };
+        let borrowed = limit.interval * (limit.burst.get() - 1);
+        self.paid_at.get(&contact).map_or(Duration::ZERO, |paid_at| paid_at.saturating_sub(borrowed))
     }
 
     /// A message leaves.
     pub fn sent(&mut self, contact: ContactId, now: Duration) {
-        if self.0.len() >= PAIRS_SWEPT_AT {
-            self.0.retain(|_, paid_at| *paid_at > now);
+        let Some(limit) = self.limit else { return };
+        if self.paid_at.len() >= PAIRS_SWEPT_AT {
+            self.paid_at.retain(|_, paid_at| *paid_at > now);
         }
-        let paid_at = self.0.entry(contact).or_insert(now);
-        *paid_at = (*paid_at).max(now) + PAIR_INTERVAL;
+        let paid_at = self.paid_at.entry(contact).or_insert(now);
+        *paid_at = (*paid_at).max(now) + limit.interval;
     }
 }
 
@@ -146,7 +151,9 @@ mod tests {
     #[test]
     fn a_pair_borrows_45_and_then_waits_six_seconds_each() {
         let contact = ContactId::from_bytes([1; 16]);
-        let mut pairs = Pairs::default();
+        let burst = NonZeroU32::new(45).unwrap();
+        let limit = PairLimit { interval: Duration::from_secs(6), burst, pause_base: 4 };
+        let mut pairs = Pairs::new(Some(limit));
         let now = Duration::from_secs(1000);
         let mut burst = 0;
         while pairs.free_at(contact) <= now {
@@ -156,5 +163,16 @@ mod tests {
         assert_eq!(burst, 45);
         assert_eq!(pairs.free_at(contact), now + Duration::from_secs(6));
         assert_eq!(pairs.free_at(ContactId::from_bytes([2; 16])), Duration::ZERO, "others are free");
+    }
+
+    #[test]
+    fn a_channel_without_a_pair_limit_holds_no_pair_up() {
+        let contact = ContactId::from_bytes([1; 16]);
+        let mut pairs = Pairs::new(None);
+        for _ in 0..1000 {
+            pairs.sent(contact, Duration::from_secs(1));
+        }
+        assert_eq!(pairs.free_at(contact), Duration::ZERO);
+        assert!(pairs.paid_at.is_empty());
     }
 }

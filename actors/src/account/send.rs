@@ -15,7 +15,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use heddle_schemas::consent::{Category, How, Says, Standing};
 use heddle_schemas::id::{AccountKey, ContactId, ConversationId, OutboundId};
-use heddle_schemas::ports::channel::{Accepted, Access, Channel, FailureClass, OutboundMessage, SendError};
+use heddle_schemas::ports::channel::{
+    Accepted, Channel, ChannelAccount, FailureClass, OutboundMessage, SendError,
+};
 use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::log::Record;
 use heddle_schemas::ports::state::{Batch, Fence, StoreError, Write};
@@ -221,11 +223,11 @@ impl Send {
         // Whoever was suspended since may have lost the account meanwhile, and the call cannot be fenced.
         let Fence { partition, epoch } = self.fence;
         read(&ports.metrics, || ports.log.holds(partition, epoch)).await?;
-        let Some(access) = self.access() else {
+        let Some(configured) = self.configured() else {
             self.withhold(&item, Withheld::Disconnected).await?;
             return Ok((item, Ended::Settled { called: false }));
         };
-        let ended = match self.call(&access, &message).await {
+        let ended = match self.call(&configured, &message).await {
             Ok(accepted) => {
                 self.settle(&item, &Journal::Taken(taken), Some(&accepted), None).await?;
                 Ended::Settled { called: true }
@@ -301,30 +303,19 @@ impl Send {
         self.commit(Batch { outputs: told, ..Batch::default() }).await
     }
 
-    /// How to call the channel, as it is configured now; `None` once the account is disconnected.
-    fn access(&self) -> Option<Access> {
+    /// The account as it is configured now; `None` once it is disconnected.
+    fn configured(&self) -> Option<ChannelAccount> {
         let tenant = self.context.tenants.get(&self.account.tenant)?;
-        let config = tenant.channel(self.account.channel, &self.account.account)?;
-        Some(Access {
-            account: config.account.clone(),
-            api_base: config.api_base.clone(),
-            access_token: config.access_token.clone(),
-        })
+        tenant.channel(self.account.channel, &self.account.account).cloned()
     }
 
-    async fn call(&self, access: &Access, message: &OutboundMessage) -> Result<Accepted, SendError> {
+    async fn call(&self, account: &ChannelAccount, message: &OutboundMessage) -> Result<Accepted, SendError> {
         let ports = &self.context.ports;
         let began = ports.clock.elapsed();
-        let call = self.channel.send(access, message);
+        let call = self.channel.send(account, message);
         let result = tokio::time::timeout(self.context.options.send_timeout, call).await;
-        let result = result.unwrap_or_else(|_| {
-            Err(SendError {
-                class: FailureClass::Unknown,
-                code: None,
-                detail: "no answer in time".into(),
-                retry_after: None,
-            })
-        });
+        let result =
+            result.unwrap_or_else(|_| Err(SendError::new(FailureClass::Unknown, "no answer in time")));
         let seconds = ports.clock.elapsed().saturating_sub(began).as_secs_f64();
         ports.metrics.sent(result.as_ref().map(|_| ()).map_err(|error| error.class), seconds);
         result

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use heddle_schemas::id::OutboundId;
+use heddle_schemas::ports::channel::Credentials;
 use heddle_schemas::record::outbound::OutboundRecord;
-use heddle_schemas::sealed::Secret;
 use heddle_schemas::time::Timestamp;
 use tokio::task::JoinSet;
 
@@ -19,8 +19,8 @@ use crate::partition::{Receipt, Timer};
 
 /// Why an account does not send.
 pub(super) struct Stopped {
-    /// The token that was refused; another one starts the account.
-    pub(super) token: Secret,
+    /// The credentials that were refused; others start the account.
+    pub(super) credentials: Credentials,
     /// When one message is tried.
     pub(super) probe_at: Duration,
 }

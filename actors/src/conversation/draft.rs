@@ -5,7 +5,6 @@
 //! always is the only one, and never copied in case there is a second.
 
 use bytes::Bytes;
-use heddle_schemas::consent::WINDOW;
 use heddle_schemas::content::{Address, Content};
 use heddle_schemas::id::{ConversationId, MessageKey, OutboundId, TurnId};
 use heddle_schemas::ports::keys::Cipher;
@@ -225,7 +224,9 @@ impl Conversation {
         again: bool,
     ) -> Vec<NewRecord> {
         let mut records = Vec::with_capacity(texts.len() + 1);
-        let window_until = head.customer_at.after(WINDOW);
+        let profile = self.context.ports.profile(self.id.channel);
+        let window = profile.and_then(|profile| profile.reply_window);
+        let window_until = window.map(|window| head.customer_at.after(window));
         for (index, text) in (0_u16..).zip(texts) {
             let id = OutboundId { contact: self.id.contact, turn, index };
             let content = Content::Text { body: text.clone() };
@@ -238,7 +239,7 @@ impl Conversation {
                 purpose: Purpose::Reply,
                 again,
                 fence,
-                window_until: Some(window_until),
+                window_until,
                 category: None,
                 sealed,
             };

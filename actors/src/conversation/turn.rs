@@ -19,7 +19,7 @@ use heddle_schemas::ports::responder::{
 use heddle_schemas::ports::state::{Batch, Fence, StoreError, Swap};
 use heddle_schemas::record::event::{HandOver, Outcome};
 use heddle_schemas::table::{Key, SpentBy};
-use heddle_schemas::tenant::{MESSAGE_CHARACTERS, Resource, Tenant, WhenSpent};
+use heddle_schemas::tenant::{Resource, Tenant, WhenSpent};
 use heddle_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -119,6 +119,12 @@ impl Turn {
         TurnId(self.asked[0].key)
     }
 
+    /// Characters of one message at most. Without its channel nothing is sent, and nothing needs to be split.
+    fn text_max(&self) -> usize {
+        let profile = self.context.ports.profile(self.conversation.channel);
+        profile.map_or(usize::MAX, |profile| profile.text_max.get())
+    }
+
     /// Runs it: waits for the tenant's permit, claims, asks.
     ///
     /// # Errors
@@ -170,7 +176,7 @@ impl Turn {
         };
         match answer.and_then(|answer| Some((answer.text?, answer.sources, answer.usage))) {
             Some((text, sources, usage)) => {
-                let texts = split(text, MESSAGE_CHARACTERS);
+                let texts = split(text, self.text_max());
                 let need = Amounts { messages: texts.len() as u64, ..Amounts::NONE };
                 match self.take(need).await? {
                     Ok(hold) => Ok(self.said(texts, Outcome::Answered, sources, usage, Some(hold))),
@@ -196,7 +202,7 @@ impl Turn {
         let once = self.responder.most(&question);
         let most = Amounts::of_usage(once);
         let characters = self.tenant.llm.answer_tokens.get() as usize * TOKEN_CHARACTERS;
-        let pieces = characters.div_ceil(MESSAGE_CHARACTERS).max(1);
+        let pieces = characters.div_ceil(self.text_max()).max(1);
         let need = Amounts { messages: pieces as u64, ..most };
         // With tools it may take several calls; where little is left, the first may have to do.
         let liked = Amounts { messages: need.messages, ..most.times(rounds) };
@@ -229,14 +235,14 @@ impl Turn {
         let clock = &self.context.ports.clock;
         let deadline = clock.elapsed() + self.context.options.answer_timeout;
         let fallback = |usage| {
-            let texts = split(self.tenant.agent.fallback.clone(), MESSAGE_CHARACTERS);
+            let texts = split(self.tenant.agent.fallback.clone(), self.text_max());
             self.said(texts, Outcome::Fallback, Vec::new(), usage, None)
         };
         let mut used = Usage::default();
         loop {
             let unfinished = question.steps.last().is_some_and(|step| step.results.len() < step.calls.len());
             if let Some(text) = self.work_off(&mut question.steps, journal).await? {
-                let texts = split(text, MESSAGE_CHARACTERS);
+                let texts = split(text, self.text_max());
                 let ended = self.said(texts, Outcome::Answered, Vec::new(), used, None);
                 return Ok(Ended { hand_over: Some(HandOver::Agent), ..ended });
             }
@@ -262,7 +268,7 @@ impl Turn {
                 }
                 Ok(Answer { text: Some(text), sources, usage, .. }) => {
                     used += usage;
-                    let texts = split(text, MESSAGE_CHARACTERS);
+                    let texts = split(text, self.text_max());
                     return Ok(self.said(texts, Outcome::Answered, sources, used, None));
                 }
                 Ok(Answer { usage, .. }) | Err(usage) => {
@@ -317,7 +323,7 @@ impl Turn {
     /// # Errors
     /// As [`Turn::run`].
     pub async fn fallback(&self, usage: Usage) -> Result<Ended, StoreError> {
-        let texts = split(self.tenant.agent.fallback.clone(), MESSAGE_CHARACTERS);
+        let texts = split(self.tenant.agent.fallback.clone(), self.text_max());
         match self.take(Amounts { messages: 1, ..Amounts::NONE }).await? {
             Ok(hold) => Ok(self.said(texts, Outcome::Fallback, Vec::new(), usage, Some(hold))),
             Err(_) => Ok(self.silent()),

@@ -6,10 +6,12 @@
 #![expect(clippy::unwrap_used, reason = "a promise that is broken panics")]
 
 mod channel;
+mod channels;
 mod cluster;
 mod keys;
 mod knowledge;
 mod log;
+mod sends;
 #[path = "../common/services.rs"]
 mod services;
 mod state;
@@ -19,7 +21,7 @@ mod topics_of_tests;
 #[path = "../common/vault.rs"]
 mod vault;
 
-use heddle_connectors::memory::{MemoryKnowledge, ScriptedChannel};
+use heddle_connectors::memory::MemoryKnowledge;
 
 /// Makes a test of each promise of a suite: `$given` is made anew for each.
 macro_rules! promises {
@@ -79,11 +81,4 @@ mod tantivy_knowledge {
     );
 }
 
-mod scripted_channel {
-    crate::channel::promises!(crate::channel::Signed {
-        channel: Box::new(crate::ScriptedChannel::default()),
-        secret: "app-secret",
-        body: br#"{"texts":[],"statuses":[]}"#,
-        signature: "app-secret",
-    });
-}
+// A channel is added in `channels.rs`.

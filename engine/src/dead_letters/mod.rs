@@ -65,7 +65,7 @@ pub const LISTED: usize = 50;
 pub const MOST: usize = 1000;
 /// Letters that are appended together at most, and their bytes.
 const TOGETHER: (usize, usize) = (64, 4 << 20);
-/// The default of [`Replay::max_age`]: WhatsApp's customer-service window.
+/// The default of [`Replay::max_age`]: a day, the shortest reply window of a channel.
 pub const MAX_AGE: Duration = Duration::from_secs(86_400);
 
 /// Why an operation was not done.

@@ -15,9 +15,10 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use heddle_connectors::channels::whatsapp::{self, WhatsApp};
 use heddle_schemas::content::{Address, Content};
-use heddle_schemas::id::{AccountId, ContactId, MessageKey, OutboundId, TurnId};
+use heddle_schemas::id::{AccountId, ChannelKind, ContactId, MessageKey, OutboundId, TurnId};
 use heddle_schemas::ports::channel::{
-    Access, Act, Channel, ChannelEvent, FailureClass, OutboundMessage, ReceivedMessage, ReceivedStatus,
+    Act, Channel, ChannelAccount, ChannelEvent, FailureClass, OutboundMessage, ReceivedMessage,
+    ReceivedStatus,
 };
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::record::inbound::DeliveryStatus;
@@ -74,8 +75,14 @@ fn channel(timeout: Duration) -> WhatsApp {
     WhatsApp::new(&whatsapp::Options { timeout, ..whatsapp::Options::default() }, clock()).unwrap()
 }
 
-fn access(graph: &GraphApi) -> Access {
-    Access { account: accounts().remove(0), api_base: graph.api_base(), access_token: Secret::new(TOKEN) }
+fn account(id: AccountId, api_base: &str) -> ChannelAccount {
+    let secrets = [(whatsapp::ACCESS_TOKEN, TOKEN), (whatsapp::APP_SECRET, SECRET)];
+    let secrets = secrets.map(|(name, secret)| (name, Secret::new(secret)));
+    ChannelAccount::new(ChannelKind::Whatsapp, id, api_base, secrets)
+}
+
+fn access(graph: &GraphApi) -> ChannelAccount {
+    account(accounts().remove(0), &graph.api_base())
 }
 
 fn outbound(turn: u8) -> OutboundId {
@@ -157,11 +164,7 @@ impl Target {
             to: message.from.clone(),
             content: Content::Text { body: format!("You said: {body}") },
         };
-        let access = Access {
-            account: message.account.clone(),
-            api_base: self.api_base.clone(),
-            access_token: Secret::new(TOKEN),
-        };
+        let access = account(message.account.clone(), &self.api_base);
         loop {
             match self.channel.send(&access, &reply).await {
                 Ok(_) => return,
@@ -180,14 +183,14 @@ impl Target {
 }
 
 async fn take(State(target): State<Arc<Target>>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    let signature = headers.get("x-hub-signature-256").and_then(|value| value.to_str().ok());
-    target.channel.verify(&Secret::new(SECRET), signature, &body).unwrap();
+    let account = account(accounts().remove(0), &target.api_base);
+    target.channel.verify(&account, &headers, &body).unwrap();
     let number = target.requests.fetch_add(1, Ordering::Relaxed) + 1;
     if target.fail_every > 0 && number.is_multiple_of(target.fail_every) {
         target.refused.fetch_add(1, Ordering::Relaxed);
         return StatusCode::SERVICE_UNAVAILABLE;
     }
-    for event in target.channel.parse(&body).unwrap() {
+    for event in target.channel.parse(&account.account, &body).unwrap() {
         match event {
             ChannelEvent::Message(message) => {
                 if target.seen.lock().unwrap().insert(message.id.clone()) {
@@ -201,7 +204,7 @@ async fn take(State(target): State<Arc<Target>>, headers: HeaderMap, body: Bytes
             }
             ChannelEvent::Status(status) => target.statuses.lock().unwrap().push(status),
             ChannelEvent::Preference(preference) => panic!("{preference:?}"),
-            ChannelEvent::Notice { field, value } => panic!("{field}: {value}"),
+            ChannelEvent::Notice { field, value, .. } => panic!("{field}: {value}"),
         }
     }
     StatusCode::OK
@@ -381,18 +384,19 @@ async fn the_channel_and_the_simulated_api_understand_each_other() {
 async fn a_revoked_token_or_unknown_number_is_refused_as_graph_does() {
     let graph = graph(graph::Options::default()).await;
     let channel = channel(Duration::from_secs(10));
-    let class = async |access: &Access| {
+    let class = async |access: &ChannelAccount| {
         let error = channel.send(access, &message(1, "16505551234")).await.unwrap_err();
         (error.class, error.code)
     };
     let good = access(&graph);
-    let other = Access { access_token: Secret::new("another"), ..good.clone() };
+    let mut other = good.clone();
+    other.credentials.set(whatsapp::ACCESS_TOKEN, Secret::new("another"));
     assert_eq!(class(&other).await, (FailureClass::Unauthorized, Some(190)));
-    let nowhere = Access { account: "1".parse().unwrap(), ..good.clone() };
+    let nowhere = ChannelAccount { account: "1".parse().unwrap(), ..good.clone() };
     assert_eq!(class(&nowhere).await, (FailureClass::Final, Some(100)));
     graph.set_revoked(&good.account, true);
     assert_eq!(class(&good).await, (FailureClass::Unauthorized, Some(190)));
-    let number_two = Access { account: accounts().remove(1), ..good.clone() };
+    let number_two = ChannelAccount { account: accounts().remove(1), ..good.clone() };
     channel.send(&number_two, &message(1, "16505551234")).await.unwrap();
     graph.set_revoked(&good.account, false);
     channel.send(&good, &message(2, "16505551234")).await.unwrap();

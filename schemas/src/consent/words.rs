@@ -95,12 +95,6 @@ impl ConsentWords {
             faults
                 .push("consent.purposes: is empty; name what stop words stop, such as \"marketing\"".into());
         }
-        if self.stopped_text.chars().count() > crate::tenant::MESSAGE_CHARACTERS {
-            faults.push(format!(
-                "consent.stopped_text: is over {} characters; it has to fit into one message",
-                crate::tenant::MESSAGE_CHARACTERS
-            ));
-        }
         faults
     }
 }

@@ -1,5 +1,6 @@
 //! The demo's tenant, its documents, and what its customers ask: the example under `deploy/examples/acme`.
 
+use heddle_connectors::channels::whatsapp::{ACCESS_TOKEN, APP_SECRET, VERIFY_TOKEN};
 use heddle_schemas::id::AccountId;
 use heddle_schemas::ports::knowledge::{Document, DocumentFormat};
 use heddle_schemas::sealed::Secret;
@@ -37,9 +38,9 @@ pub(super) fn tenant(api_base: &str) -> Tenant {
     tenant.channels.push(second);
     for channel in &mut tenant.channels {
         api_base.clone_into(&mut channel.api_base);
-        channel.access_token = token(&channel.account);
-        channel.app_secret = secret(&channel.account);
-        channel.verify_token = Secret::new("demo-verify");
+        channel.credentials.set(ACCESS_TOKEN, token(&channel.account));
+        channel.credentials.set(APP_SECRET, secret(&channel.account));
+        channel.credentials.set(VERIFY_TOKEN, Secret::new("demo-verify"));
     }
     tenant
 }
