@@ -165,7 +165,7 @@ pub(crate) async fn an_address_reads_back_as_it_is_written(given: &Given) {
         assert_eq!(found.len(), 1, "{id}: {found:?}");
         assert!(aliases.insert(found), "{id} leads to somebody else");
     }
-    for id in ["", "+", "/", "+x"] {
+    for id in ["", "+", "+x"] {
         assert_eq!(profile.read_id(id), None, "{id:?}");
     }
 }

@@ -42,7 +42,7 @@ mod scripted {
         channel: Box::new(ScriptedChannel::default()),
         account: account(
             &PROFILE,
-            &[("access_token", "t"), ("app_secret", "app-secret"), ("verify_token", "v")]
+            &[("access_token", "EAAJB-token"), ("app_secret", "app-secret"), ("verify_token", "v")]
         ),
         body: br#"{"texts":[],"statuses":[]}"#,
         headers: &[(SIGNATURE, "app-secret")],
@@ -62,7 +62,7 @@ mod whatsapp {
             channel: Box::new(WhatsApp::new(&hasty(), clock()).unwrap()),
             account: account(
                 &PROFILE,
-                &[("access_token", "t"), ("app_secret", "app-secret"), ("verify_token", "ver1fy")],
+                &[("access_token", "EAAJB-token"), ("app_secret", "app-secret"), ("verify_token", "ver1fy")],
             ),
             body: br#"{"object":"whatsapp_business_account","entry":[]}"#,
             // `openssl dgst -sha256 -hmac app-secret` of the body.

@@ -114,8 +114,29 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let mut response = (self.status(), self.text()).into_response();
-        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+        Refused::from(self).into_response()
+    }
+}
+
+/// A refusal, and what its sender should know beside it.
+struct Refused {
+    refusal: Refusal,
+    /// Only for a sender whose signature held: it may repeat parts of the body.
+    detail: Option<String>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, detail: None }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let (status, text) = (self.refusal.status(), self.refusal.text());
+        let text = self.detail.map_or_else(|| text.to_owned(), |detail| format!("{text}: {detail}"));
+        let mut response = (status, text).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, axum::http::HeaderValue::from_static(RETRY_SECONDS));
         }
         response
@@ -191,9 +212,9 @@ async fn receive(
             shared.metrics.webhook(kind, "taken", took);
             StatusCode::OK.into_response()
         }
-        Err(refusal) => {
-            shared.metrics.webhook(kind, refusal.label(), took);
-            refusal.into_response()
+        Err(refused) => {
+            shared.metrics.webhook(kind, refused.refusal.label(), took);
+            refused.into_response()
         }
     }
 }
@@ -204,9 +225,9 @@ async fn take(
     account: &str,
     headers: &HeaderMap,
     body: Body,
-) -> Result<(), Refusal> {
+) -> Result<(), Refused> {
     if !shared.is_ready() {
-        return Err(Refusal::NotReady);
+        return Err(Refusal::NotReady.into());
     }
     let addressed = addressed(shared, kind, account).ok_or(Refusal::Account)?;
     let turn = tokio::time::timeout(PATIENCE, shared.at_once.acquire()).await;
@@ -222,8 +243,8 @@ async fn take(
         Refusal::Signature
     })?;
     let events = addressed.channel.parse(&addressed.account, &body).map_err(|error| match error {
-        WebhookError::Signature => Refusal::Signature,
-        WebhookError::Body(_) => Refusal::Body,
+        WebhookError::Signature => Refused::from(Refusal::Signature),
+        WebhookError::Body(detail) => Refused { refusal: Refusal::Body, detail: Some(detail) },
     })?;
     for (tenant, events) in by_tenant(shared, &addressed, headers, &body, events) {
         count(shared, kind, &events);
