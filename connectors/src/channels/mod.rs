@@ -8,9 +8,11 @@
 //! - `client`: the HTTP client that channels share the options of.
 //! - `call`: judging calls that got no answer, and texts that are written down.
 //! - [`whatsapp`]: the WhatsApp Cloud API.
+//! - [`http`]: a program of one's own.
 
 mod call;
 mod client;
+pub mod http;
 pub mod whatsapp;
 
 use std::collections::BTreeMap;
@@ -26,8 +28,10 @@ pub use self::client::{Options, SetupError};
 type Build = fn(&Options, Arc<dyn Clock>) -> Result<Arc<dyn Channel>, SetupError>;
 
 /// Every channel of this build.
-const CHANNELS: &[(&ChannelProfile, Build)] =
-    &[(&whatsapp::PROFILE, |options, clock| Ok(Arc::new(whatsapp::WhatsApp::new(options, clock)?)))];
+const CHANNELS: &[(&ChannelProfile, Build)] = &[
+    (&whatsapp::PROFILE, |options, clock| Ok(Arc::new(whatsapp::WhatsApp::new(options, clock)?))),
+    (&http::PROFILE, |options, clock| Ok(Arc::new(http::Http::new(options, clock)?))),
+];
 
 /// Every channel of this build, by its kind.
 ///

@@ -92,3 +92,43 @@ mod whatsapp {
     crate::channel::promises!(given());
     crate::sends::promises!(sends());
 }
+
+mod http {
+    use heddle_connectors::channels::http::{Http, PROFILE};
+    use heddle_schemas::content::ChatId;
+
+    use super::*;
+
+    fn given() -> Given {
+        Given {
+            channel: Box::new(Http::new(&hasty(), clock()).unwrap()),
+            account: account(
+                &PROFILE,
+                &[
+                    ("webhook_secret", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"),
+                    ("signing_secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+                ],
+            ),
+            body: include_bytes!("../../src/channels/http/fixtures/message.json").trim_ascii_end(),
+            // By openssl, as deploy/examples/website-chat/post.sh does it.
+            headers: &[
+                ("webhook-id", "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk"),
+                ("webhook-timestamp", "1767225600"),
+                ("webhook-signature", "v1,Xtc882ftpU3VPBv6J8VHjNYc377rR7Yfov2qWi5y1KE="),
+            ],
+            secret: "webhook_secret",
+            handshake: None,
+            ids: &["1122/visitor-7", "1122/4915112345678", "1123/visitor-7", "1122/a/b"],
+        }
+    }
+
+    fn sends() -> Sends {
+        let Given { channel, account, .. } = given();
+        let chat = ChatId { account: account.account.clone(), id: "visitor-7".into() };
+        let to = Address { chat: Some(chat), ..Address::default() };
+        Sends { channel, account, to, accepts: (r#"{"id":"chat-4711"}"#, "chat-4711") }
+    }
+
+    crate::channel::promises!(given());
+    crate::sends::promises!(sends());
+}

@@ -38,6 +38,8 @@ macro_rules! kinds {
 kinds! {
     /// WhatsApp Cloud API.
     Whatsapp = "whatsapp",
+    /// Signed JSON webhooks, to and from a program of one's own.
+    Http = "http",
 }
 
 impl fmt::Display for ChannelKind {
