@@ -111,7 +111,8 @@ pub struct Named {
 /// A contact, named in the query: an id of a channel may hold any character.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct OfContact {
-    /// A phone number as `+4915112345678`, a channel's id as `whatsapp:ID`, or the contact's own id.
+    /// A phone number as `+4915112345678`, a channel's id as `whatsapp:ID` or
+    /// `http:ACCOUNT/ID`, or the contact's own id.
     pub contact: ContactName,
 }
 
