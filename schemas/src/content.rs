@@ -25,7 +25,7 @@ pub struct Address {
     pub parent_user_id: Option<String>,
     /// The id of this person on one account of the channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub chat: Option<ChatId>,
+    pub chat: Option<Box<ChatId>>,
     /// The name the person shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,

@@ -124,7 +124,7 @@ mod http {
 
     fn sends() -> Sends {
         let Given { channel, account, .. } = given();
-        let chat = ChatId { account: account.account.clone(), id: "visitor-7".into() };
+        let chat = Box::new(ChatId { account: account.account.clone(), id: "visitor-7".into() });
         let to = Address { chat: Some(chat), ..Address::default() };
         Sends { channel, account, to, accepts: (r#"{"id":"chat-4711"}"#, "chat-4711") }
     }

@@ -568,7 +568,8 @@ impl World {
     async fn lose_token(self: Arc<Self>, after: Option<Duration>) -> bool {
         let Some(after) = after else { return false };
         tokio::time::sleep(after).await;
-        self.provider.kill_token(self.tenants[0].channels[0].credential("access_token").unwrap().expose());
+        let token = self.tenants[0].channels[0].credential("access_token").expect("the tenant has a token");
+        self.provider.kill_token(token.expose());
         true
     }
 

@@ -109,7 +109,7 @@ impl Sender {
             phone: self.phone.map(|Phone(e164)| e164.trim_start_matches('+').to_owned()),
             user_id: self.user_id.map(Into::into),
             parent_user_id: self.parent_user_id.map(Into::into),
-            chat: self.chat_id.map(|id| ChatId { account: account.clone(), id: id.into() }),
+            chat: self.chat_id.map(|id| Box::new(ChatId { account: account.clone(), id: id.into() })),
             name: self.name.map(Into::into),
         }
     }

@@ -84,7 +84,7 @@ fn read<T: DeserializeOwned>(read: Result<T, serde_json::Error>) -> Result<T, We
 
 fn message(account: &AccountId, data: Value, sent_at: Timestamp) -> Result<ChannelEvent, WebhookError> {
     let Message { id, from, text, reply_to } = read(serde_json::from_value(data))?;
-    let chat = ChatId { account: account.clone(), id: from.id.into() };
+    let chat = Box::new(ChatId { account: account.clone(), id: from.id.into() });
     Ok(ChannelEvent::Message(ReceivedMessage {
         account: account.clone(),
         id: id.into(),
@@ -153,7 +153,7 @@ mod tests {
     fn a_visitors_message_is_read_whole() {
         let ChannelEvent::Message(message) = read(MESSAGE) else { panic!() };
         assert_eq!((message.account, message.id.as_str()), (shop(), "m-1"));
-        let chat = ChatId { account: shop(), id: "visitor-7".into() };
+        let chat = Box::new(ChatId { account: shop(), id: "visitor-7".into() });
         let from = Address { chat: Some(chat), name: Some("Ann".into()), ..Address::default() };
         assert_eq!(message.from, from);
         assert_eq!(message.act, Act::Say(Content::Text { body: "When are you open?".into() }));

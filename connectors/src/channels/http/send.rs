@@ -154,7 +154,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_secs(1_767_268_805);
 
     fn message(account: &str) -> OutboundMessage {
-        let chat = ChatId { account: account.parse().unwrap(), id: "visitor-7".into() };
+        let chat = Box::new(ChatId { account: account.parse().unwrap(), id: "visitor-7".into() });
         OutboundMessage {
             id: "000102030405060708090a0b0c0d0e0f.101112131415161718191a1b1c1d1e1f.0".parse().unwrap(),
             to: Address { chat: Some(chat), name: Some("Ann".into()), ..Address::default() },

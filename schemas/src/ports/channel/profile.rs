@@ -103,7 +103,7 @@ impl IdKind {
             Self::Parent => format!("{kind}/parent/{}", address.parent_user_id.as_ref()?),
             Self::Phone => format!("whatsapp/phone/{}", address.phone.as_ref()?),
             Self::Chat => {
-                let ChatId { account, id } = address.chat.as_ref()?;
+                let ChatId { account, id } = address.chat.as_deref()?;
                 format!("{kind}/account/{account}/{id}")
             }
         })
@@ -173,7 +173,7 @@ impl ChannelProfile {
             && let Some((account, id)) = text.split_once('/')
         {
             let id = Label::new(id)?.into();
-            address.chat = Some(ChatId { account: account.parse().ok()?, id });
+            address.chat = Some(Box::new(ChatId { account: account.parse().ok()?, id }));
             return Some(address);
         }
         let id = Some(Label::new(text)?.into());
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     fn chat(account: &str, id: &str) -> Address {
-        let chat = ChatId { account: account.parse().unwrap(), id: id.into() };
+        let chat = Box::new(ChatId { account: account.parse().unwrap(), id: id.into() });
         Address { chat: Some(chat), ..Address::default() }
     }
 
