@@ -9,7 +9,7 @@ use crate::options::Options;
 use crate::ports::Ports;
 use crate::tenant::configuration::Tenants;
 use crate::tenant::quota::Quotas;
-use crate::tenant::turns::TenantActors;
+use crate::tenant::turns::TenantTurns;
 
 /// Everything a resident needs of its node. Cheap to clone.
 #[derive(Clone)]
@@ -20,8 +20,8 @@ pub struct Context {
     pub options: Arc<Options>,
     /// The tenants.
     pub tenants: Arc<Tenants>,
-    /// Who shares out the tenants' turns.
-    pub turns: Arc<TenantActors>,
+    /// Permits for the tenants' turns.
+    pub turns: Arc<TenantTurns>,
     /// Since when the node runs.
     pub started: Timestamp,
     /// What the tenants may use.

@@ -96,6 +96,8 @@ pub struct Metrics {
     lag: IntGaugeVec,
     duplicates: IntCounter,
     late: IntCounter,
+    loops: IntCounter,
+    set_aside: IntCounterVec,
     stray: IntCounter,
     forgotten: IntCounter,
     erasures_open: IntGauge,
@@ -123,6 +125,7 @@ pub struct Metrics {
     send_seconds: Histogram,
     unknown: IntCounter,
     resolved: IntCounterVec,
+    send_panics: IntCounter,
     stopped: IntGauge,
     backlog: IntGauge,
     retries: IntCounterVec,
@@ -225,6 +228,22 @@ impl Metrics {
                 "heddle_sweep_behind_partitions",
                 "Partitions of this node to whose rows a change of retention has not been applied yet.",
             ),
+            loops: counter(
+                "heddle_conversation_loops_total",
+                "Conversations that went round in circles until agent.loop_guard stopped the agent.",
+            ),
+            set_aside: {
+                let counter = vec(
+                    "heddle_agenda_set_aside_total",
+                    "Turns that failed for good and were set aside with their reason, each time they did.",
+                    "reason",
+                );
+                // Each is there from the start, so that the first one is seen to rise.
+                for reason in [DeadReason::Unreadable, DeadReason::TooLarge, DeadReason::Shape] {
+                    counter.with_label_values(&[reason.as_str()]);
+                }
+                counter
+            },
             late: counter(
                 "heddle_conversation_late_total",
                 "Messages recorded and not answered, since they are older than engine.answer_within.",
@@ -292,7 +311,19 @@ impl Metrics {
             sends: vec("heddle_account_sends_total", "Calls to channels, by result.", "result"),
             send_seconds: histogram("heddle_account_send_seconds", "Duration of calls to channels."),
             unknown: counter("heddle_account_unknown_total", "Sends whose outcome nobody knew."),
-            resolved: vec("heddle_account_unknown_resolved_total", "Unknown sends settled, by how.", "by"),
+            resolved: {
+                let resolved =
+                    vec("heddle_account_unknown_resolved_total", "Unknown sends settled, by how.", "by");
+                // Each is there from the start, so that the first one is seen to rise.
+                for by in ["status", "sent_again", "given_up"] {
+                    resolved.with_label_values(&[by]);
+                }
+                resolved
+            },
+            send_panics: counter(
+                "heddle_account_send_panics_total",
+                "Sends that panicked; each was settled as of unknown outcome.",
+            ),
             stopped: gauge("heddle_account_stopped_accounts", "Accounts that wait for an operator."),
             backlog: gauge("heddle_account_backlog_records", "Messages that wait in the state store."),
             retries: vec("heddle_store_retries_total", "Store operations tried again, by fault.", "fault"),
@@ -431,6 +462,25 @@ impl Metrics {
         self.late.inc();
     }
 
+    /// The loop guard stopped the agent in a conversation.
+    pub fn loop_stopped(&self) {
+        self.loops.inc();
+    }
+
+    /// A turn was set aside.
+    pub fn set_aside(&self, reason: DeadReason) {
+        self.set_aside.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// Turns set aside until now.
+    #[must_use]
+    pub fn set_aside_total(&self) -> u64 {
+        [DeadReason::Unreadable, DeadReason::TooLarge, DeadReason::Shape]
+            .into_iter()
+            .map(|reason| self.set_aside.with_label_values(&[reason.as_str()]).get())
+            .sum()
+    }
+
     /// So many partitions of a topic are owned.
     pub fn owned(&self, topic: Topic, partitions: usize) {
         self.owned.with_label_values(&[topic.as_str()]).set(i64::try_from(partitions).unwrap_or(i64::MAX));
@@ -544,6 +594,11 @@ impl Metrics {
     /// A send's outcome is unknown.
     pub fn unknown(&self) {
         self.unknown.inc();
+    }
+
+    /// A send panicked.
+    pub fn send_panicked(&self) {
+        self.send_panics.inc();
     }
 
     /// Unknown sends so far.

@@ -26,11 +26,13 @@ pub struct Options {
     pub answer_deadline: Duration,
     /// How long a status is waited for after an interrupted send.
     pub unknown_wait: Duration,
-    /// How long a stopped account waits before it tries one message.
+    /// How often a reply of unknown outcome is sent again before it is given up.
+    pub unknown_repeats: u32,
+    /// How long a suspended account waits before it tries one message.
     pub stopped_probe: Duration,
     /// Turns of one tenant in work at once.
     pub turns_per_tenant: NonZeroUsize,
-    /// Messages of an account in memory; more wait in the state store.
+    /// Messages of an account in memory that can move; more wait in the state store.
     pub account_queue: NonZeroUsize,
     /// Calls of an account under way at once.
     pub account_calls: NonZeroUsize,
@@ -63,6 +65,7 @@ impl Options {
             passivate_after: engine.passivate_after,
             send_timeout: engine.send_timeout,
             unknown_wait: engine.unknown_wait,
+            unknown_repeats: engine.unknown_repeats,
             turns_per_tenant: engine.turns_per_tenant,
             woken_per_tenant: engine.woken_per_tenant,
             drain: engine.drain,
@@ -89,10 +92,12 @@ impl Default for Options {
             answer_timeout: Duration::from_secs(60),
             answer_deadline: engine.answer_deadline,
             unknown_wait: engine.unknown_wait,
+            unknown_repeats: engine.unknown_repeats,
             stopped_probe: Duration::from_secs(300),
             turns_per_tenant: engine.turns_per_tenant,
             account_queue: const { NonZeroUsize::new(256).unwrap() },
-            account_calls: const { NonZeroUsize::new(64).unwrap() },
+            // A number of 1,000/s whose calls take a quarter of a second has 250 under way.
+            account_calls: const { NonZeroUsize::new(256).unwrap() },
             drain: engine.drain,
             answer_within: engine.answer_within,
             sweep_rows_per_second: engine.sweep_rows_per_second,

@@ -26,9 +26,9 @@ use crate::options::Options;
 use crate::partition::{Partition, PartitionMessage, Resident};
 use crate::ports::Ports;
 use crate::privacy::sweep::{self, Inhabited, Sweeper};
-use crate::tenant::configuration::{Tenants, TenantsError};
+use crate::tenant::configuration::{Changed, Tenants, TenantsError};
 use crate::tenant::quota::Quotas;
-use crate::tenant::turns::TenantActors;
+use crate::tenant::turns::TenantTurns;
 
 /// The pause before a failed partition is started anew.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -54,12 +54,15 @@ enum Order {
     Kill(oneshot::Sender<()>),
 }
 
+/// Tells a partition which tenants have changed.
+type Reconfigure = Box<dyn Fn(&Arc<Changed>) + Send>;
+
 /// A running partition, whatever lives in it.
 struct Running {
     stop: Box<dyn Fn() + Send>,
     ended: JoinHandle<()>,
     drain: Box<dyn Fn(oneshot::Sender<()>) + Send>,
-    reconfigured: Box<dyn Fn() + Send>,
+    reconfigured: Reconfigure,
 }
 
 struct Supervisor {
@@ -93,7 +96,7 @@ impl System {
         following.spawn(leader::run(ports.clone(), tenants.clone(), ours));
         following.spawn(leader::close_indexes(ports.clone(), tenants.clone()));
         let context = Context {
-            turns: TenantActors::new(options.turns_per_tenant),
+            turns: TenantTurns::new(options.turns_per_tenant),
             started: ports.clock.now(),
             quotas: quotas.clone(),
             options: Arc::new(options),
@@ -191,7 +194,8 @@ impl Supervisor {
                     }
                 },
                 Ok(()) = changes.changed() => {
-                    self.running.values().for_each(|partition| (partition.reconfigured)());
+                    let changed = Arc::new(self.context.tenants.take_changed());
+                    self.running.values().for_each(|partition| (partition.reconfigured)(&changed));
                 }
                 _ = restart.tick() => self.restart(),
             }
@@ -325,7 +329,9 @@ fn start<R: Resident>(resident: R, context: Context, fence: Fence) -> Result<Sta
         stop: Box::new(move || cell.kill()),
         ended,
         drain: Box::new(move |done| drop(draining.send_message(PartitionMessage::Drain(done)))),
-        reconfigured: Box::new(move || drop(told.send_message(PartitionMessage::Reconfigured))),
+        reconfigured: Box::new(move |changed| {
+            drop(told.send_message(PartitionMessage::Reconfigured(changed.clone())));
+        }),
     };
     Ok((running, actor))
 }
@@ -340,6 +346,6 @@ fn take_in(ingress: Ingress) -> Running {
         // Where it has ended already, the answer is dropped, and what it had not finished is left.
         drain: Box::new(move |done| drop(drain.try_send(done))),
         // It looks each tenant up anew.
-        reconfigured: Box::new(|| ()),
+        reconfigured: Box::new(|_| ()),
     }
 }

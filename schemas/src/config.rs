@@ -443,6 +443,9 @@ pub struct Engine {
     /// How long a status is waited for after a send was interrupted, while webhooks are being taken in.
     #[serde(with = "human")]
     pub unknown_wait: Duration,
+    /// How often a reply is sent again when no status has come in that time; then it is given up, and a status that comes
+    /// later lifts that. A campaign's message is never sent again.
+    pub unknown_repeats: u32,
     /// Turns of one tenant that may be in retrieval or with the responder at once.
     pub turns_per_tenant: NonZeroUsize,
     /// How long a turn may wait for its tenant's share of this node before the agent's fallback is said. What waited
@@ -472,6 +475,7 @@ impl Default for Engine {
             passivate_after: Duration::from_secs(60),
             send_timeout: Duration::from_secs(15),
             unknown_wait: Duration::from_secs(60),
+            unknown_repeats: 1,
             turns_per_tenant: const { NonZeroUsize::new(64).unwrap() },
             answer_deadline: Duration::from_secs(600),
             woken_per_tenant: const { NonZeroUsize::new(1024).unwrap() },

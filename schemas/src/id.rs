@@ -289,6 +289,11 @@ id128! {
     MessageKey, "MessageKey"
 }
 
+id128! {
+    /// A wave of a tenant's campaign: each person gets its message once.
+    CampaignId, "CampaignId"
+}
+
 /// One thread of messages: a contact on one channel account of a tenant.
 ///
 /// Text form: `tenant/channel/account/contact`. It never changes, whatever number or scoped id the
@@ -399,30 +404,98 @@ impl fmt::Display for TurnId {
     }
 }
 
-/// A message to send, named after the turn that decided it: `contact.turn.index`.
+/// Cause of a message to send, or of what is spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// A turn decided it.
+    Turn(TurnId),
+    /// A campaign asked for it.
+    Campaign(CampaignId),
+}
+
+impl Cause {
+    /// Returns the 16 bytes of the turn or campaign.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        match self {
+            Self::Turn(turn) => turn.0.to_bytes(),
+            Self::Campaign(campaign) => campaign.to_bytes(),
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Turn(turn) => turn.fmt(f),
+            Self::Campaign(campaign) => campaign.fmt(f),
+        }
+    }
+}
+
+/// A message to send, named after its cause: `contact.cause.index`.
 ///
 /// It travels to the provider as `biz_opaque_callback_data` and comes back in every status, so a
 /// status finds its conversation without a look-up.
+///
+/// As text and as a row the number at the end says what the cause is: from 32,768 on it is a campaign. So a message of a
+/// turn is written as it always was, and a build that knows turns only reads the id of a campaign's message as one of
+/// a turn that it does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OutboundId {
     /// To whom.
     pub contact: ContactId,
-    /// The turn that decided it.
-    pub turn: TurnId,
-    /// Its place among the messages of that turn.
+    /// Why.
+    pub cause: Cause,
+    /// Its place among the messages of that cause to that contact, below 32,768.
     pub index: u16,
+}
+
+/// The bit of the stored number that says that the cause is a campaign.
+const OF_CAMPAIGN: u16 = 1 << 15;
+
+impl OutboundId {
+    /// Returns the id of a message that a turn decided.
+    #[must_use]
+    pub const fn of_turn(contact: ContactId, turn: TurnId, index: u16) -> Self {
+        Self { contact, cause: Cause::Turn(turn), index }
+    }
+
+    /// Returns the id of a message that a campaign asked for.
+    #[must_use]
+    pub const fn of_campaign(contact: ContactId, campaign: CampaignId, index: u16) -> Self {
+        Self { contact, cause: Cause::Campaign(campaign), index }
+    }
+
+    /// Returns the number that is stored and written: the index, and what the cause is.
+    pub(crate) const fn number(self) -> u16 {
+        match self.cause {
+            Cause::Turn(_) => self.index & !OF_CAMPAIGN,
+            Cause::Campaign(_) => self.index | OF_CAMPAIGN,
+        }
+    }
+
+    /// Reads an id back from its parts.
+    pub(crate) const fn of_parts(contact: ContactId, cause: [u8; 16], number: u16) -> Self {
+        let cause = match number & OF_CAMPAIGN {
+            0 => Cause::Turn(TurnId(MessageKey::from_bytes(cause))),
+            _ => Cause::Campaign(CampaignId::from_bytes(cause)),
+        };
+        Self { contact, cause, index: number & !OF_CAMPAIGN }
+    }
 }
 
 impl OutboundId {
     fn add_to(self, text: &mut Text) {
         self.contact.add_to(text);
         text.add(".");
-        self.turn.0.add_to(text);
+        text.digits(self.cause.to_bytes());
         text.add(".");
+        let number = self.number();
         let mut unit = 10_000;
         while unit > 0 {
-            if self.index >= unit || unit == 1 {
-                text.add(DIGITS[usize::from(self.index / unit % 10)]);
+            if number >= unit || unit == 1 {
+                text.add(DIGITS[usize::from(number / unit % 10)]);
             }
             unit /= 10;
         }
@@ -435,18 +508,15 @@ impl FromStr for OutboundId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let shape = || invalid("outbound id", text, "it takes contact.turn.index");
+        let shape = || invalid("outbound id", text, "it takes contact.cause.index");
         let mut parts = text.split('.');
-        let (Some(contact), Some(turn), Some(index), None) =
+        let (Some(contact), Some(cause), Some(number), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(shape());
         };
-        Ok(Self {
-            contact: contact.parse()?,
-            turn: TurnId(turn.parse()?),
-            index: index.parse().map_err(|_| shape())?,
-        })
+        let cause: MessageKey = cause.parse()?;
+        Ok(Self::of_parts(contact.parse()?, cause.to_bytes(), number.parse().map_err(|_| shape())?))
     }
 }
 
@@ -462,13 +532,18 @@ mod tests {
         let id: ConversationId = text.parse().unwrap();
         assert_eq!(id.to_string(), text);
         assert_eq!(serde_json::to_string(&id).unwrap(), format!("\"{text}\""));
-        let outbound =
-            OutboundId { contact: id.contact, turn: TurnId(MessageKey::from_bytes([7; 16])), index: 3 };
+        let outbound = OutboundId::of_turn(id.contact, TurnId(MessageKey::from_bytes([7; 16])), 3);
         assert_eq!(outbound.to_string(), format!("{}.{}.3", outbound.contact, "07".repeat(16)));
-        for index in [0, 9, 10, 305, u16::MAX] {
+        for index in [0, 9, 10, 305, 32_767] {
             let outbound = OutboundId { index, ..outbound };
             assert!(outbound.to_string().ends_with(&format!(".{index}")));
             assert_eq!(outbound.to_string().parse::<OutboundId>().unwrap(), outbound);
+        }
+        for index in [0, 1, 32_767] {
+            let outbound = OutboundId::of_campaign(id.contact, CampaignId::from_bytes([7; 16]), index);
+            let text = format!("{}.{}.{}", outbound.contact, "07".repeat(16), index + 32_768);
+            assert_eq!(outbound.to_string(), text);
+            assert_eq!(text.parse::<OutboundId>().unwrap(), outbound);
         }
         let longest = format!("{0}/whatsapp/{0}/{1}", "x".repeat(64), id.contact);
         assert_eq!(longest.parse::<ConversationId>().unwrap().to_string(), longest);

@@ -112,6 +112,39 @@ pub struct Agent {
     #[serde(with = "human")]
     #[schemars(schema_with = "human::schema")]
     pub settle: Duration,
+    /// When the agent falls silent in a conversation that goes round in circles.
+    pub loop_guard: LoopGuard,
+}
+
+/// When the agent falls silent in a conversation that goes round in circles, as with another bot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoopGuard {
+    /// Identical rounds in a row that are answered: the customer says the same and hears the same. 0 turns the guard
+    /// off. Default: 4.
+    pub rounds: u32,
+    /// The longest time between two of them; at most one day. Default: 2 minutes.
+    #[serde(with = "human")]
+    #[schemars(with = "String")]
+    pub within: Duration,
+    /// What happens then. Default: silence.
+    pub then: LoopAction,
+}
+
+impl Default for LoopGuard {
+    fn default() -> Self {
+        Self { rounds: 4, within: Duration::from_secs(120), then: LoopAction::Silence }
+    }
+}
+
+/// What the loop guard does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LoopAction {
+    /// Answers nothing until the customer says something else, or a while has passed.
+    Silence,
+    /// Hands the conversation over to a human.
+    HandOver,
 }
 
 impl Default for Agent {
@@ -122,6 +155,7 @@ impl Default for Agent {
             rules: Vec::new(),
             fallback: "A colleague will get back to you.".into(),
             settle: Duration::from_millis(300),
+            loop_guard: LoopGuard::default(),
         }
     }
 }
@@ -536,6 +570,9 @@ impl Tenant {
                 "quota.money_per_month: needs the price of every model of llm; without, nothing would be counted".into()
             },
         );
+        check(self.agent.loop_guard.within <= Duration::from_secs(86_400), &|| {
+            "agent.loop_guard.within: is over 1d; people ask the same again on another day".into()
+        });
         check(self.agent.settle <= Duration::from_secs(60), &|| {
             "agent.settle: is over 60s; customers wait that long for every answer".into()
         });

@@ -1,81 +1,81 @@
-//! What an account still has to send to somebody who is being forgotten: it is given up, and what holds it goes.
+//! What an account still has to send to somebody who is being erased: it is dropped, and what holds it goes.
+//!
+//! What is being called at this moment is not called back, but neither repeated nor written about: its end is dropped.
 
-use bytes::Bytes;
-use heddle_schemas::id::{ConversationId, OutboundId};
-use heddle_schemas::ports::state::{Batch, Scan, Write};
+use std::sync::atomic::Ordering;
+
+use heddle_schemas::id::OutboundId;
+use heddle_schemas::ports::state::{Batch, Write};
 use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
-use heddle_schemas::record::{decode, encode};
-use heddle_schemas::table::{BACKLOG_QUEUED, Key, Partition};
-use heddle_schemas::topic::Offset;
+use heddle_schemas::table::Key;
 use ractor::ActorProcessingErr;
 
 use super::Account;
-use super::backlog::backlog_row;
-use super::send::{Item, Journal, Origin};
+use super::machine::Event;
+use super::rows::rows;
+use super::schedule::lanes::Message;
+use super::send::Journal;
+use super::sources::{Erasure, Origin, Rows, Source};
 use super::state::AccountState;
 use crate::partition::Receipt;
-use crate::partition::commit::read;
-
-/// Rows of the backlog that are looked through at once.
-const PAGE: usize = 512;
 
 impl Account {
-    /// Gives up what was to be sent in a conversation before this record.
+    /// Drops what was to be sent in a conversation before this record.
     pub(super) async fn forget(
         &self,
         state: &mut AccountState,
         record: OutboundRecord,
         receipt: Receipt,
     ) -> Result<(), ActorProcessingErr> {
-        if state.backlog.writing.is_some() {
+        if state.delivered.is_writing() {
             // What is being written is neither in the rows yet nor in memory.
             state.forgetting.push((record, receipt));
             return Ok(());
         }
         let conversation = record.conversation;
-        let before = receipt.record.offset;
-        let is_of_it = |item: &Item| item.conversation == conversation && item.offset < before;
-        let queued = state.queue.take(conversation.contact, is_of_it);
-        let spilling: Vec<_> = state.backlog.spilling.extract_if(.., |item| is_of_it(item)).collect();
-        let mut batch = Batch { consumed: vec![receipt.consumed()], ..Batch::default() };
-        let mut left = 0;
-        for item in queued.iter().chain(&spilling) {
-            batch.writes.push(self.given_up(&item.command.id));
-            item.take_out(&self.key, &mut batch);
-            left += i64::from(matches!(item.origin, Origin::Backlog));
-        }
-        let rows_left = self.waiting_rows(&conversation, before).await?;
-        for (row, id) in &rows_left {
-            // In memory it is given up with the others, or is under way, and settles by itself.
-            if !state.active.contains_key(id) {
-                batch.writes.push(self.given_up(id));
-                batch.after.push(Write::delete(row.clone()));
-                left += 1;
+        let (contact, before) = (conversation.contact, receipt.record.offset);
+        for (id, erased) in &state.under_way {
+            if id.contact == contact {
+                erased.store(true, Ordering::Release);
             }
         }
-        let unknown: Vec<_> = state
-            .unknown
-            .iter()
-            .filter(|(_, unknown)| unknown.item.conversation == conversation)
-            .map(|(id, _)| *id)
-            .collect();
+        let now = self.context.ports.clock.elapsed();
+        let effects = state.machine.on(Event::Erased(contact), now);
+        debug_assert!(effects.is_empty(), "its end has the effects");
+        let (waiting, unknown) = state
+            .machine
+            .erase(contact, |item| item.conversation == conversation && item.origin.is_before(before));
+        let mut batch = Batch { consumed: vec![receipt.consumed()], ..Batch::default() };
+        let mut left = 0;
+        for item in &waiting {
+            batch.writes.push(self.given_up(&item.id()));
+            item.settle(&self.key, &mut batch);
+            left += usize::from(matches!(item.origin, Origin::Backlog { .. }));
+        }
         for id in &unknown {
             batch.writes.push(self.given_up(id));
             batch.after.push(Write::delete(Key::unknown(&self.key, id)));
         }
+        // In memory it is dropped with the others, or is under way.
+        let is_active = |id| waiting.iter().any(|item| item.id() == id) || state.machine.is_active(id);
+        let erasure = Erasure { conversation: &conversation, before, is_active: &is_active };
+        let mut rows_of = Rows { ports: &self.context.ports, account: &self.key, cursor: &mut state.cursor };
+        for id in state.delivered.forget(&mut rows_of, &erasure, &mut batch).await? {
+            batch.writes.push(self.given_up(&id));
+        }
+        for id in state.unknowns.forget(&mut rows_of, &erasure, &mut batch).await? {
+            batch.writes.push(self.given_up(&id));
+        }
+        for id in state.backlog.forget(&mut rows_of, &erasure, &mut batch).await? {
+            batch.writes.push(self.given_up(&id));
+            left += 1;
+        }
         self.commit(batch).await?;
-        self.rows_changed(state, -left);
-        for item in queued {
-            state.left(item.command.id);
-        }
-        for id in unknown {
-            state.unknown.remove(&id);
-            state.queue.free(conversation.contact, id, None);
-        }
+        self.rows_changed(state, -rows(left));
         Ok(())
     }
 
-    /// What had to wait for rows that were being written.
+    /// Does what had to wait for rows that were being written.
     pub(super) async fn forget_waiting(&self, state: &mut AccountState) -> Result<(), ActorProcessingErr> {
         for (record, receipt) in std::mem::take(&mut state.forgetting) {
             match &record.command {
@@ -90,35 +90,6 @@ impl Account {
     }
 
     fn given_up(&self, id: &OutboundId) -> Write {
-        let expires = self.context.ports.clock.now().after(self.context.options.marker_ttl);
-        Write::put_until(Key::send(&self.key, id), encode(&Journal::GivenUp), expires)
-    }
-
-    /// The rows of the backlog that belong to a conversation and were asked for before.
-    async fn waiting_rows(
-        &self,
-        conversation: &ConversationId,
-        before: Offset,
-    ) -> Result<Vec<(Key, OutboundId)>, ActorProcessingErr> {
-        let ports = &self.context.ports;
-        let mut found = Vec::new();
-        let from = Bytes::from_static(&[BACKLOG_QUEUED]);
-        let mut scan = Scan { from, ..Scan::first(Partition::backlog(&self.key), PAGE) };
-        loop {
-            let page = read(&ports.metrics, || ports.state.scan(&scan)).await?;
-            let next = scan.next(&page);
-            for (key, stored) in page {
-                let Ok(record) = decode::<OutboundRecord>(&stored) else { continue };
-                let is_before = backlog_row(&key).is_some_and(|offset| offset < before);
-                if let OutboundCommand::Send(send) = record.command
-                    && record.conversation == *conversation
-                    && is_before
-                {
-                    found.push((key, send.id));
-                }
-            }
-            let Some(next) = next else { return Ok(found) };
-            scan = next;
-        }
+        self.journal(*id, &Journal::GivenUp)
     }
 }

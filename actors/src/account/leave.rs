@@ -5,7 +5,8 @@ use heddle_schemas::record::outbound::OutboundRecord;
 use heddle_schemas::table::{Key, Partition};
 use ractor::ActorProcessingErr;
 
-use super::state::{AccountState, Backlog};
+use super::sources::unknown::Unknowns;
+use super::state::AccountState;
 use super::{Account, Leave};
 use crate::partition::Receipt;
 use crate::partition::commit::read;
@@ -39,26 +40,26 @@ impl Account {
             tracing::error!(account = %self.key, "it was told to leave, and its tenant is not deleted");
             return Ok(self.refuse(&receipt).await?);
         }
-        if state.backlog.writing.is_some() {
+        if state.delivered.is_writing() {
             // What is being written is neither in the rows yet nor in memory.
             state.forgetting.push((record, receipt));
             return Ok(());
         }
         let mut batch = Batch { consumed: vec![receipt.consumed()], ..Batch::default() };
-        let queued = state.queue.clear();
-        let spilling = std::mem::take(&mut state.backlog.spilling);
-        for item in queued.iter().chain(&spilling) {
-            item.take_out(&self.key, &mut batch);
+        let waiting = state.machine.clear();
+        let spilling = state.delivered.clear();
+        for item in waiting.iter().chain(&spilling) {
+            item.settle(&self.key, &mut batch);
+        }
+        for erased in state.under_way.values() {
+            erased.store(true, std::sync::atomic::Ordering::Release);
         }
         batch.writes.extend(leave.sends.iter().map(|id| Write::delete(Key::send(&self.key, id))));
         self.remove_backlog().await?;
         self.commit(batch).await?;
-        self.rows_changed(state, -state.backlog.rows);
-        for item in queued {
-            state.left(item.command.id);
-        }
-        state.backlog = Backlog::default();
-        state.unknown.clear();
+        self.rows_changed(state, -state.cursor.rows);
+        state.cursor.clear();
+        state.unknowns = Unknowns::default();
         state.overdue.clear();
         Ok(())
     }

@@ -2,48 +2,49 @@
 //!
 //! Contract: messages of one conversation leave strictly in the order they were decided, the next one
 //! only when the one before is settled; conversations do not wait for each other. The account's limits
-//! are kept ([`pacing`]), passing trouble pauses it ([`breaker`]), and a token that is refused stops it
-//! until the tenant is configured anew or a probe comes through. What waits for an account that is disconnected is
+//! are kept exactly, passing trouble pauses it, and a token that is refused suspends it
+//! until its tenant is applied again or a probe comes through. What waits for an account that is disconnected is
 //! settled as withheld. What does not fit into memory, or waits
-//! for a stopped account, is moved to the account's backlog in the state store and acknowledged, so one
+//! for a suspended account, is moved to the account's rows in the state store and acknowledged, so one
 //! account never holds up the others of its partition.
 //!
-//! A send whose outcome nobody knows ([`send`]) holds its own conversation only. A status that carries
-//! its id settles it. When none has come for the wait (which counts only while webhooks are taken in and
-//! the partition is read to its end), a reply is sent again and a campaign's message is given up.
+//! A send of unknown outcome ([`send`]) holds its own conversation only. A status that carries
+//! its id settles it. When none has come for the wait (which counts only while webhooks are accepted and
+//! the partition is read to its end), a reply is sent again, once by default; a campaign's message, and a reply whose
+//! outcome is unknown again, is given up. A status that comes later lifts that.
 //!
 //! Everything that waits is in rows that the account finds again when it starts, and an agenda row wakes
 //! it: the account itself may leave memory or die at any moment.
 //!
 //! # Layout
-//! - This file: the actor, what it is told and how it starts. `state`: what it holds in memory.
-//! - `dispatch`: what leaves when, and what the end of a call means. [`send`]: one call, journaled.
-//! - `backlog`: what waits in rows. `unknown`: what waits for a status.
-//! - [`queue`], [`pacing`], [`breaker`]: the decisions, pure.
+//! - [`machine`]: the decisions, pure. [`schedule`]: which message is next, and when its call may leave, pure.
+//! - This file: the actor, its messages and how it starts. `perform`: the effects. `state`: what it holds in memory.
+//! - [`sources`]: where messages come from: the log, the rows, sends of unknown outcome.
+//! - [`send`]: one send, journaled. `reports`: statuses. `rows`: writes that concern no single send.
+//! - `forget`, `leave`: a contact is erased, a tenant is deleted.
 
-mod backlog;
-pub mod breaker;
-mod dispatch;
 mod forget;
 mod leave;
-pub mod pacing;
-pub mod queue;
+pub mod machine;
+mod perform;
+mod reports;
+mod rows;
+pub mod schedule;
 pub mod send;
+pub mod sources;
 mod state;
-mod unknown;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use heddle_schemas::id::AccountKey;
 use heddle_schemas::ports::log::{NewRecord, Record};
-use heddle_schemas::ports::state::{Batch, Fence, Scan, StoreError};
-use heddle_schemas::record::event::{Event, EventRecord};
+use heddle_schemas::ports::state::{Batch, Fence, StoreError};
+use heddle_schemas::record::event::{Event as Told, EventRecord};
 use heddle_schemas::record::outbound::{Leave, OutboundCommand, OutboundRecord};
 use heddle_schemas::record::{RecordError, V, decode};
-use heddle_schemas::table::{BACKLOG_QUEUED, Key, Partition};
+use heddle_schemas::table::Key;
 use heddle_schemas::tenant::{ChannelAccount, Tenant};
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Offset, Topic};
@@ -51,23 +52,24 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime, Spawn
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use self::backlog::{backlog_row, rows};
-use self::breaker::Breaker;
-use self::pacing::{Pace, Pairs};
-use self::queue::Queue;
-use self::send::{Ended, Item, Origin};
-use self::state::{AccountState, Backlog, Unknown};
+use self::machine::{Event, Machine, Policy, Status};
+use self::rows::rows;
+use self::send::Ended;
+use self::send::gate::Gate;
+use self::sources::backlog::{Backlog, Cursor};
+use self::sources::log::Delivered;
+use self::sources::unknown::Unknowns;
+use self::sources::{Item, Origin, Rows};
+use self::state::AccountState;
 use crate::context::Context;
 use crate::partition::agenda::Entry;
-use crate::partition::commit::{commit, read};
+use crate::partition::commit::commit;
 use crate::partition::publish;
 use crate::partition::ttl_update::TtlUpdate;
-use crate::partition::{Home, Receipt, Resident};
+use crate::partition::{Changed, Home, Receipt, Resident};
 
-/// Unknown sends that one account reads when it starts; it is never more than what was under way.
-const UNKNOWN_READ: usize = 100_000;
-/// How often an account looks whether an unknown send has been waited for long enough.
-const UNKNOWN_LOOK: Duration = Duration::from_secs(1);
+/// How often an account checks whether a send of unknown outcome has been waited for long enough.
+const UNKNOWN_CHECK: Duration = Duration::from_secs(1);
 
 /// Accounts, as residents of outbound's partitions.
 #[derive(Clone)]
@@ -76,7 +78,7 @@ pub struct Accounts {
     pub context: Context,
 }
 
-/// What an account is sent.
+/// A message to an account.
 pub enum AccountMessage {
     /// A record, with its receipt.
     Deliver(Box<OutboundRecord>, Box<Receipt>),
@@ -84,14 +86,18 @@ pub enum AccountMessage {
     Wake(Entry<AccountKey>),
     /// Everything that was in the log when it was last asked has been given to it.
     Passed,
-    /// Some tenant's configuration has changed.
+    /// Its tenant's configuration was applied.
     Reconfigured,
     /// A send has ended.
-    Ended(Box<Result<(Item, Ended), StoreError>>),
-    /// So many messages that were being written into the backlog are there.
+    Ended(Box<Result<Ended, StoreError>>),
+    /// So many messages that were being written into rows are there.
     Spilled(Result<usize, StoreError>),
+    /// Statuses were acknowledged.
+    Acknowledged(Result<(), StoreError>),
     /// Something that waited for time may go on.
-    Look,
+    Tick,
+    /// Calls have left, so more may be prepared.
+    Room,
 }
 
 impl Resident for Accounts {
@@ -130,8 +136,8 @@ impl Resident for Accounts {
         None
     }
 
-    fn reconfigured() -> Option<AccountMessage> {
-        Some(AccountMessage::Reconfigured)
+    fn reconfigured(account: &AccountKey, changed: &Changed) -> Option<AccountMessage> {
+        changed.has(&account.tenant).then_some(AccountMessage::Reconfigured)
     }
 
     fn spawn(
@@ -159,27 +165,36 @@ impl Actor for Account {
 
     async fn pre_start(
         &self,
-        _: ActorRef<AccountMessage>,
+        myself: ActorRef<AccountMessage>,
         (): (),
     ) -> Result<AccountState, ActorProcessingErr> {
-        let now = self.context.ports.clock.elapsed();
+        let Context { ports, options, intake_gate, .. } = &self.context;
+        let calls = options.account_calls.get();
+        let gate = Gate::new(self.key.clone(), ports.clone(), intake_gate.clone(), calls, myself);
+        let mut gate_task = JoinSet::new();
+        gate_task.spawn(gate.clone().run());
+        let policy = Policy {
+            queue: options.account_queue.get(),
+            probe_after: options.stopped_probe,
+            unknown_repeats: options.unknown_repeats,
+            calls,
+        };
         Ok(AccountState {
-            loaded: false,
-            queue: Queue::default(),
+            machine: Machine::new(policy),
+            gate,
+            cursor: Cursor::default(),
+            delivered: Delivered::default(),
             backlog: Backlog::default(),
-            unknown: BTreeMap::new(),
+            unknowns: Unknowns::default(),
             overdue: Vec::new(),
-            active: BTreeMap::new(),
-            caught_up: false,
+            kept: BTreeMap::new(),
+            seen: Vec::new(),
+            is_acknowledging: false,
+            under_way: BTreeMap::new(),
             row: None,
-            pace: Pace::new(const { std::num::NonZeroU32::new(1).unwrap() }, now),
-            pairs: Pairs::default(),
-            breaker: Breaker::default(),
-            stopped: None,
-            proving: false,
-            cut_off: false,
-            sends: JoinSet::new(),
-            look: None,
+            tasks: JoinSet::new(),
+            gate_task,
+            wake: None,
             handled: 0,
             forgetting: Vec::new(),
         })
@@ -203,23 +218,30 @@ impl Actor for Account {
             }
             AccountMessage::Passed => {
                 state.handled += 1;
-                self.give_up_waiting(state).await?;
+                self.waited(state).await?;
             }
             AccountMessage::Reconfigured => {
                 state.handled += 1;
-                self.reconfigured(state).await?;
+                let effects = state.machine.on(Event::Reapplied, self.context.ports.clock.elapsed());
+                self.perform(&myself, state, effects).await?;
             }
-            AccountMessage::Ended(ended) => self.ended(state, *ended).await?,
+            AccountMessage::Ended(ended) => self.ended(&myself, state, (*ended)?).await?,
             AccountMessage::Spilled(written) => {
                 self.rows_changed(state, rows(written?));
-                state.backlog.writing = None;
+                let unwritten = state.delivered.end_write();
+                state.cursor.written(unwritten);
                 self.forget_waiting(state).await?;
-                self.spill(&myself, state);
             }
-            AccountMessage::Look => state.look = None,
+            AccountMessage::Acknowledged(done) => {
+                state.is_acknowledging = false;
+                done?;
+            }
+            AccountMessage::Tick => state.wake = None,
+            AccountMessage::Room => {}
         }
         self.pump(&myself, state).await?;
-        if state.is_idle() {
+        let now = self.context.ports.clock.elapsed();
+        if state.is_idle(now) {
             self.home.idle.finished(state.handled);
         }
         Ok(())
@@ -230,16 +252,18 @@ impl Actor for Account {
         _: ActorRef<AccountMessage>,
         state: &mut AccountState,
     ) -> Result<(), ActorProcessingErr> {
-        if let Some((_, look)) = state.look.take() {
-            look.abort();
+        if let Some((_, wake)) = state.wake.take() {
+            wake.abort();
         }
-        if state.stopped.is_some() {
+        state.gate_task.abort_all();
+        if matches!(state.machine.status(), Status::Suspended { .. }) {
             self.context.ports.metrics.stopped(-1);
         }
-        self.rows_changed(state, -state.backlog.rows);
+        self.rows_changed(state, -state.cursor.rows);
         Ok(())
     }
 }
+
 impl Account {
     fn tenant(&self) -> Option<Arc<Tenant>> {
         self.context.tenants.get(&self.key.tenant)
@@ -251,30 +275,15 @@ impl Account {
 
     /// Finds what waited when the account last left memory.
     async fn load(&self, state: &mut AccountState) -> Result<(), StoreError> {
-        if state.loaded {
+        if *state.machine.status() != Status::Loading {
             return Ok(());
         }
-        let ports = &self.context.ports;
-        let backlog = Partition::backlog(&self.key);
-        let queued = Bytes::from_static(&[BACKLOG_QUEUED]);
-        let unknown = Scan { to: Some(queued.clone()), ..Scan::first(backlog.clone(), UNKNOWN_READ) };
         let since = self.context.intake_gate.open_for();
-        for (_, stored) in read(&ports.metrics, || ports.state.scan(&unknown)).await? {
-            let Ok(item) = decode::<OutboundRecord>(&stored) else { continue };
-            let OutboundCommand::Send(send) = &item.command else { continue };
-            state.queue.hold(item.conversation.contact, send.id);
-            state.unknown.insert(send.id, Unknown { stored, since, item });
-        }
-        let first = Scan { from: queued.clone(), ..Scan::first(backlog.clone(), 1) };
-        let last = Scan { from: queued, ..Scan::last(backlog, 1) };
-        let row = |found: Vec<(Key, Bytes)>| found.first().and_then(|(key, _)| backlog_row(key));
-        let first = row(read(&ports.metrics, || ports.state.scan(&first)).await?);
-        let last = row(read(&ports.metrics, || ports.state.scan(&last)).await?);
-        state.backlog.next_read = first.unwrap_or_default();
-        state.backlog.end = last.map_or(0, |last| last + 1);
-        let found = self.count_rows(state.backlog.next_read, state.backlog.end).await?;
-        self.rows_changed(state, rows(found));
-        state.loaded = true;
+        let mut rows = Rows { ports: &self.context.ports, account: &self.key, cursor: &mut state.cursor };
+        rows.find_unknown(&mut state.machine, since).await?;
+        let found = rows.find().await?;
+        self.rows_changed(state, found);
+        state.machine.on(Event::Loaded, self.context.ports.clock.elapsed());
         Ok(())
     }
 
@@ -286,7 +295,7 @@ impl Account {
         receipt: Receipt,
     ) -> Result<(), ActorProcessingErr> {
         if let OutboundCommand::Leave(leave) = &record.command {
-            let leave = leave.clone();
+            let leave: Leave = leave.clone();
             return self.leave(state, record, &leave, receipt).await;
         }
         // A tenant that is not known may be one that was applied on another node a moment ago.
@@ -295,49 +304,23 @@ impl Account {
         }
         match record.command {
             OutboundCommand::Leave(_) => {}
-            OutboundCommand::Settle(report) => {
-                self.report(state, &record.conversation, &report, &receipt).await?;
-            }
-            OutboundCommand::Forget => {
-                self.forget(state, record, receipt).await?;
-            }
+            OutboundCommand::Settle(report) => self.report(myself, state, report, receipt).await?,
+            OutboundCommand::Forget => self.forget(state, record, receipt).await?,
             OutboundCommand::Send(command) => {
-                state.caught_up |= !receipt.maybe_again;
-                let item = Item {
-                    look_up: command.again || command.fence.is_none() || receipt.maybe_again,
-                    conversation: record.conversation,
-                    stored: receipt.record.value.clone(),
-                    offset: receipt.record.offset,
-                    command,
-                    origin: Origin::Log(Box::new(receipt)),
-                    refused: 0,
-                };
-                let full = state.queue.len() >= self.context.options.account_queue.get();
-                if full || !state.backlog.is_empty() {
-                    state.backlog.spilling.push(item);
-                    self.spill(myself, state);
-                } else {
-                    state.push(item);
-                }
+                state.cursor.is_caught_up |= !receipt.maybe_again;
+                let look_up = command.again || command.fence.is_none() || receipt.maybe_again;
+                let origin = Origin::Log(Box::new(receipt));
+                state.delivered.push(Item::new(record.conversation, command, origin, look_up));
             }
         }
         Ok(())
-    }
-
-    /// The due time of an agenda row to write, where the account has none.
-    fn arm(&self, state: &mut AccountState) -> Option<Timestamp> {
-        if state.row.is_some() {
-            return None;
-        }
-        state.row = Some(self.context.ports.clock.now().after(UNKNOWN_LOOK));
-        state.row
     }
 
     fn agenda(&self, due: Timestamp) -> Key {
         Key::agenda(self.home.fence.partition, due, self.key.to_string().as_bytes())
     }
 
-    fn event(&self, event: Event) -> NewRecord {
+    fn event(&self, event: Told) -> NewRecord {
         let ports = &self.context.ports;
         let tenant = self.key.tenant.clone();
         publish::event(ports, &EventRecord { v: V, tenant, at: ports.clock.now(), event })

@@ -13,14 +13,18 @@ use heddle_schemas::record::inbound::SealedCorrection;
 use heddle_schemas::sealed::Sealed;
 use heddle_schemas::table::Key;
 
-use super::Loaded;
 use super::draft::Draft;
 use super::head::Corrected;
+use super::loaded::Loaded;
 use super::thread::EntrySaid;
 
 /// The columns of a head that are sealed under the contact's key.
 pub(crate) const ADDRESS: &str = "address";
 pub(crate) const CORRECTED: &str = "corrected";
+pub(crate) const FORMER_NAMES: &str = "former_names";
+
+/// Former names that are kept of a person; the oldest go first.
+const NAMES: usize = 8;
 
 pub(super) fn seal<T: serde::Serialize>(
     of: &ConversationId,
@@ -42,8 +46,9 @@ pub(super) fn correct(draft: &mut Draft, loaded: &Loaded, of: &ConversationId, c
     let address = Address { name: correction.name, ..loaded.address.clone() };
     let cipher = loaded.thread.cipher();
     draft.row.entries.push(EntrySaid::Corrected { at: draft.now });
-    draft.head.address = Some(seal(of, cipher, ADDRESS, &address));
-    draft.head.corrected = Some(seal(of, cipher, CORRECTED, &corrected));
+    remember_name(draft, loaded, of, &address);
+    draft.machine.head.address = Some(seal(of, cipher, ADDRESS, &address));
+    draft.machine.head.corrected = Some(seal(of, cipher, CORRECTED, &corrected));
     draft.address = Some(address);
     draft.corrected = Some(Some(corrected));
 }
@@ -58,21 +63,50 @@ pub(super) fn meet(draft: &mut Draft, loaded: &Loaded, of: &ConversationId, from
             from.name = None;
         }
         if remains.as_ref() != Some(corrected) {
-            draft.head.corrected = remains.as_ref().map(|corrected| seal(of, cipher, CORRECTED, corrected));
+            draft.machine.head.corrected =
+                remains.as_ref().map(|corrected| seal(of, cipher, CORRECTED, corrected));
             draft.corrected = Some(remains);
         }
     }
     if !loaded.address.holds(&from) {
         let mut address = loaded.address.clone();
         address.update(&from);
-        draft.head.address = Some(seal(of, cipher, ADDRESS, &address));
+        remember_name(draft, loaded, of, &address);
+        draft.machine.head.address = Some(seal(of, cipher, ADDRESS, &address));
         draft.address = Some(address);
     }
+}
+
+/// Keeps the name that this address replaces: it stands in what was said before.
+fn remember_name(draft: &mut Draft, loaded: &Loaded, of: &ConversationId, address: &Address) {
+    let Some(former) = &loaded.address.name else { return };
+    if address.name.as_ref() == Some(former) {
+        return;
+    }
+    let names = with_name(&loaded.former_names, former);
+    draft.machine.head.former_names = Some(seal(of, loaded.thread.cipher(), FORMER_NAMES, &names));
+    draft.former_names = Some(names);
+}
+
+fn with_name(names: &[String], newest: &str) -> Vec<String> {
+    let others = names.iter().filter(|name| *name != newest);
+    let mut names: Vec<_> = others.cloned().chain([newest.to_owned()]).collect();
+    names.drain(..names.len().saturating_sub(NAMES));
+    names
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_newest_former_names_are_kept_once_each() {
+        let mut names = Vec::new();
+        for number in [1, 2, 1, 3, 4, 5, 6, 7, 8, 9] {
+            names = with_name(&names, &number.to_string());
+        }
+        assert_eq!(names, ["1", "3", "4", "5", "6", "7", "8", "9"]);
+    }
 
     #[test]
     fn a_correction_holds_until_the_person_shows_another_name() {

@@ -33,6 +33,9 @@ pub struct Kept {
     /// Whether the name in it is a correction.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub name_corrected: bool,
+    /// Names that the person was known by before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_names: Vec<String>,
     /// When the person last wrote, by the channel's clock.
     pub customer_at: Timestamp,
     /// Since when a human answers, where one does.
@@ -105,11 +108,17 @@ impl Reading {
                 .map_err(|error| corrupt("the address of a contact", error))?,
             None => Address::default(),
         };
+        let former_names = match &head.former_names {
+            Some(sealed) => serde_json::from_slice(&cipher.open(&aad(&key, correct::FORMER_NAMES), sealed)?)
+                .map_err(|error| corrupt("the former names of a contact", error))?,
+            None => Vec::new(),
+        };
         let Head { corrected, customer_at, human_since, restricted_since, .. } = head;
         let kept = Kept {
             conversation: id.clone(),
             address,
             name_corrected: corrected.is_some(),
+            former_names,
             customer_at,
             human_since,
             restricted_since,

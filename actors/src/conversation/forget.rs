@@ -11,7 +11,10 @@ use heddle_schemas::record::inbound::{DeliveryReport, Forget};
 use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
 use heddle_schemas::table::{ContactErasure, Descriptor, Key, Partition, Table, Written};
 
-use super::{Conversation, ConversationState, Fault};
+use super::entity::{Conversation, ConversationState};
+use super::fault::Fault;
+use super::head::Head;
+use super::turns::UnderWay;
 use crate::partition::commit::read;
 use crate::partition::pages::Pages;
 use crate::partition::publish;
@@ -54,8 +57,10 @@ impl Conversation {
     /// A turn under way answers what is being forgotten.
     pub(super) fn drop_turn(&self, state: &mut ConversationState) {
         state.tasks.abort_all();
-        if let Some(running) = state.running.take() {
-            self.home.tell(PartitionMessage::Woken { entry: running.entry, again: None });
+        let under_way = self.drop_under_way(state);
+        // A row that is set aside is answered already, and finds nothing when it is woken.
+        if let Some(entry) = under_way.and_then(UnderWay::awaited) {
+            self.home.tell(PartitionMessage::Woken { entry, again: None });
         }
         state.texts.clear();
         state.loaded = None;
@@ -81,7 +86,7 @@ impl Conversation {
         }
         // The head last: it names the row of the agenda.
         if let Some(stored) = stored.filter(|_| goes(Table::Head.descriptor())) {
-            let agenda = serde_json::from_slice::<super::Head>(&stored).ok().and_then(|head| head.agenda);
+            let agenda = serde_json::from_slice::<Head>(&stored).ok().and_then(|head| head.agenda);
             let writes = agenda.map(|due| Write::delete(self.agenda(due)));
             let writes = writes.into_iter().chain([Write::delete(head)]).collect::<Vec<_>>();
             removed += 1;

@@ -16,6 +16,8 @@ use heddle_schemas::sealed::Sealed;
 use heddle_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::loop_guard::Rounds;
+
 /// How many settle times a burst may delay its answer.
 pub const SETTLE_LIMIT: u32 = 5;
 
@@ -74,6 +76,13 @@ pub struct Head {
     /// Since when what the customer says is recorded and not used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restricted_since: Option<Timestamp>,
+    /// Names that the person was known by before the one in `address`: a list of texts, sealed as that is. They are
+    /// masked wherever texts leave for a provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_names: Option<Sealed>,
+    /// Identical rounds, for the loop guard. The first of them is held in memory alone.
+    #[serde(default, skip_serializing_if = "Rounds::is_unrepeated")]
+    pub rounds: Rounds,
 }
 
 /// A correction of the name that a channel shows.
@@ -96,15 +105,17 @@ impl Corrected {
     }
 }
 
-/// What a woken conversation does.
+/// What to do for a due agenda row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wake {
     /// Begin the turn over all open messages.
     Begin,
     /// Wake it again then.
     NotBefore(Timestamp),
-    /// The row has nothing to do any more; delete it.
+    /// Delete the row: it is stale.
     Nothing,
+    /// Nothing: the turn that the row stands for runs already.
+    Running,
 }
 
 impl Head {

@@ -5,7 +5,8 @@ use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::record::inbound::{InboundEvent, InboundRecord};
 use heddle_schemas::time::Timestamp;
 
-use super::{Conversation, ConversationState, Fault};
+use super::entity::{Conversation, ConversationState};
+use super::fault::Fault;
 use crate::partition::Receipt;
 use crate::privacy::tenant_deletion;
 

@@ -22,6 +22,7 @@ use heddle_schemas::table::{Key, Partition};
 use heddle_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::head::Open;
 use crate::tenant::quota::ChunkOf;
 use crate::tenant::quota::amounts::Totals;
 
@@ -207,25 +208,6 @@ impl Row {
             _ => None,
         })
     }
-
-    fn said(&self) -> impl Iterator<Item = Said> + '_ {
-        self.entries.iter().flat_map(|entry| match entry {
-            EntrySaid::Customer { act, kind: ActKind::Say, .. } => {
-                let text = act.content.as_ref().map(Content::asks);
-                match text {
-                    Some(Asks::Answer(text)) => vec![Said { by: Speaker::Customer, text: text.to_owned() }],
-                    _ => vec![],
-                }
-            }
-            EntrySaid::Customer { .. }
-            | EntrySaid::Tenant { .. }
-            | EntrySaid::Restricted { .. }
-            | EntrySaid::Corrected { .. } => vec![],
-            EntrySaid::Agent { texts, .. } => {
-                texts.iter().map(|text| Said { by: Speaker::Agent, text: text.clone() }).collect()
-            }
-        })
-    }
 }
 
 /// Why a row could not be read.
@@ -285,7 +267,7 @@ impl Thread {
     pub(crate) fn open(&self, key: &Key, number: u64, stored: Bytes) -> Result<Row, ThreadError> {
         let plain = self.cipher.open(&aad(key, COLUMN), &Sealed::from_bytes(stored))?;
         serde_json::from_slice(&plain)
-            .map_err(|error| ThreadError::Row { row: number, detail: error.to_string() })
+            .map_err(|error| ThreadError::Row { row: number, detail: super::fault::unparsed(&error) })
     }
 
     /// Reads a row; `None` when its time is over.
@@ -320,31 +302,81 @@ impl Thread {
         Ok(found)
     }
 
-    /// What was said in the last `rows` rows before `before`, in order.
+    /// What was said in the last `rows` rows, as it stands after all edits and deletions, without the messages of
+    /// `except`.
+    ///
+    /// An edit or a deletion stands behind what it changes, so reading back from the end misses none.
     ///
     /// # Errors
     /// [`ThreadError`].
-    pub async fn recent(
+    pub(crate) async fn recent(
         &self,
         state: &dyn State,
-        before: u64,
         rows: usize,
-    ) -> Result<Vec<Said>, ThreadError> {
-        let scan = Scan {
-            to: Some(Bytes::copy_from_slice(&before.to_be_bytes())),
-            ..Scan::last(Partition::history(&self.conversation), rows)
-        };
-        let mut said = Vec::new();
+        except: &[Open],
+    ) -> Result<Recent, ThreadError> {
+        let scan = Scan::last(Partition::history(&self.conversation), rows);
+        let mut recent = Recent::default();
         for (key, stored) in state.scan(&scan).await?.into_iter().rev() {
-            said.extend(self.open(&key, 0, stored)?.said());
+            recent.add(self.open(&key, 0, stored)?);
         }
-        Ok(said)
+        recent.said.retain(|(key, _)| !except.iter().any(|open| Some(open.key) == *key));
+        Ok(recent)
+    }
+}
+
+/// What was said lately, with the message of each text of the customer, and the names that the customer showed.
+#[derive(Debug, Default)]
+pub(crate) struct Recent {
+    said: Vec<(Option<MessageKey>, Said)>,
+    /// Each once, in the order they were shown.
+    pub(crate) names: Vec<String>,
+}
+
+impl Recent {
+    /// The texts, in order.
+    pub(crate) fn said(self) -> Vec<Said> {
+        self.said.into_iter().map(|(_, said)| said).collect()
+    }
+
+    fn add(&mut self, row: Row) {
+        for entry in row.entries {
+            match entry {
+                EntrySaid::Customer { key, kind, target, act, .. } => self.act(key, kind, target, &act),
+                EntrySaid::Agent { texts, .. } => {
+                    self.said.extend(texts.into_iter().map(|text| (None, Said { by: Speaker::Agent, text })));
+                }
+                EntrySaid::Tenant { .. } | EntrySaid::Restricted { .. } | EntrySaid::Corrected { .. } => {}
+            }
+        }
+    }
+
+    fn act(&mut self, key: MessageKey, kind: ActKind, target: Option<MessageKey>, act: &SealedAct) {
+        if let Some(name) = act.from.name.as_ref().filter(|name| !self.names.contains(name)) {
+            self.names.push(name.clone());
+        }
+        let text = match act.content.as_ref().map(Content::asks) {
+            Some(Asks::Answer(text)) => Some(text.to_owned()),
+            _ => None,
+        };
+        let edited = self.said.iter().position(|(said, _)| said.is_some() && *said == target);
+        match (kind, edited, text) {
+            (ActKind::Say, _, Some(text)) => {
+                self.said.push((Some(key), Said { by: Speaker::Customer, text }));
+            }
+            (ActKind::Edit, Some(at), Some(text)) => self.said[at].1.text = text,
+            // Edited into something without text.
+            (ActKind::Edit, Some(at), None) | (ActKind::Delete, Some(at), _) => {
+                self.said.remove(at);
+            }
+            _ => {}
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use heddle_schemas::content::Context;
+    use heddle_schemas::content::{Address, Context};
 
     use super::*;
 
@@ -360,6 +392,34 @@ mod tests {
             act: Box::new(act),
         };
         Row { at: None, entries: vec![entry] }
+    }
+
+    fn act(key: u8, kind: ActKind, target: Option<u8>, text: &str, name: &str) -> Row {
+        let message = |key| MessageKey::from_bytes([key; 16]);
+        let content = (kind != ActKind::Delete).then(|| Content::Text { body: text.into() });
+        let from = Address { name: Some(name.into()), ..Address::default() };
+        let act = SealedAct { id: "1".into(), from, content, emoji: None, context: Context::default() };
+        let (key, target) = (message(key), target.map(message));
+        let entry = EntrySaid::Customer { key, at: Timestamp::EPOCH, kind, target, act: Box::new(act) };
+        Row { at: None, entries: vec![entry] }
+    }
+
+    #[test]
+    fn history_shows_edited_texts_as_they_are_now_and_deleted_ones_not_at_all() {
+        let mut recent = Recent::default();
+        for row in [
+            act(1, ActKind::Say, None, "my pin is 1234", "Ann"),
+            act(2, ActKind::Say, None, "at four", "Ann"),
+            act(3, ActKind::Delete, Some(1), "", "Ann"),
+            act(4, ActKind::Edit, Some(2), "at five", "Ann Miller"),
+            act(5, ActKind::Edit, Some(9), "of a message that is not shown", "Ann"),
+            act(6, ActKind::Say, None, "thanks", "Ann"),
+        ] {
+            recent.add(row);
+        }
+        assert_eq!(recent.names, ["Ann", "Ann Miller"]);
+        let texts: Vec<_> = recent.said().into_iter().map(|said| said.text).collect();
+        assert_eq!(texts, ["at five", "thanks"]);
     }
 
     #[test]

@@ -194,6 +194,8 @@ fn record_of(stored: Option<&Bytes>) -> Result<ContactRecord, StoreError> {
 }
 
 fn parse(stored: &[u8]) -> Result<ContactRecord, StoreError> {
-    serde_json::from_slice(stored)
-        .map_err(|error| StoreError::Corrupt { detail: format!("the record of a contact: {error}") })
+    serde_json::from_slice(stored).map_err(|error| StoreError::Corrupt {
+        // The error's own text would repeat some of the record.
+        detail: format!("the record of a contact does not parse: {:?}", error.classify()),
+    })
 }

@@ -8,6 +8,7 @@
 //! What somebody says about what may be sent to them (a stop word, a setting of the channel, a failure that says
 //! so) is in the contact's record before the channel gets its answer (I8).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +72,7 @@ impl Reception {
         tenant: &Arc<Tenant>,
         events: Vec<ChannelEvent>,
     ) -> Result<(), ReceptionError> {
+        let statuses: BTreeSet<_> = events.iter().filter_map(account_of_status).cloned().collect();
         let accepted = async {
             let records = self.write(kind, tenant, events, Duration::MAX).await?;
             let records: Vec<_> = records.into_iter().flatten().collect();
@@ -79,7 +81,12 @@ impl Reception {
             }
             Ok(())
         };
-        accepted.await.inspect_err(|_| self.intake_gate.refused())
+        accepted.await.inspect_err(|_| {
+            for account in statuses {
+                let tenant = tenant.id.clone();
+                self.intake_gate.refused(&AccountKey { tenant, channel: kind, account });
+            }
+        })
     }
 
     /// The records that take in what a channel says to a tenant, those of each event apart: for who makes
@@ -183,6 +190,14 @@ impl Reception {
             Act::Rename { to, .. } => self.identity.rename(desk.tenant, desk.kind, &message.from, to).await,
             _ => self.identity.resolve(desk.tenant, desk.kind, &message.from).await,
         }
+    }
+}
+
+/// The account whose message a status is about.
+fn account_of_status(event: &ChannelEvent) -> Option<&AccountId> {
+    match event {
+        ChannelEvent::Status(status) => Some(&status.account),
+        _ => None,
     }
 }
 

@@ -10,11 +10,13 @@
 
 pub mod agenda;
 pub mod commit;
+pub(crate) mod dead_letter;
 mod fetch;
 pub(crate) mod lag;
 pub mod pages;
 pub mod publish;
 pub(crate) mod retry;
+pub mod set_aside;
 pub mod ttl_update;
 pub(crate) mod update;
 
@@ -27,7 +29,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use heddle_schemas::ports::log::{Record, StoreError};
-use heddle_schemas::ports::state::{Batch, Fence, Scan};
+use heddle_schemas::ports::state::{Fence, Scan};
 use heddle_schemas::record::RecordError;
 use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::table::{Partition as Rows, agenda_bound};
@@ -43,8 +45,10 @@ use crate::context::Context;
 use crate::invariants::{Invariant, are_entities_bounded, are_permits_kept, is_in_order};
 use crate::metrics::{GaugeShare, Metrics};
 use crate::partition::agenda::{Agenda, Entry, Laned, Place, Wanted};
-use crate::partition::commit::{commit, read};
+use crate::partition::commit::read;
+use crate::partition::dead_letter::dead_letter;
 use crate::partition::ttl_update::TtlUpdate;
+pub(crate) use crate::tenant::configuration::Changed;
 
 /// How often a partition looks after what nobody asked for: passivation, a wall clock that jumped.
 const LOOK: Duration = Duration::from_secs(1);
@@ -94,8 +98,8 @@ pub trait Resident: Clone + Send + Sync + 'static {
     /// The message that has rows of it end earlier; `None` where such residents have none.
     fn shorten(rows: Vec<TtlUpdate>, done: oneshot::Sender<usize>) -> Option<Self::Message>;
 
-    /// The message that tells it of changed configuration, where it wants to know.
-    fn reconfigured() -> Option<Self::Message>;
+    /// The message that tells it of changed configuration, where it wants to know of these tenants.
+    fn reconfigured(key: &Self::Key, changed: &Changed) -> Option<Self::Message>;
 
     /// Starts its actor.
     ///
@@ -144,8 +148,8 @@ pub enum PartitionMessage<K> {
         /// Told how many it did that for; dropped where the partition is being given up.
         done: oneshot::Sender<usize>,
     },
-    /// The configuration of some tenant has changed.
-    Reconfigured,
+    /// The configuration of these tenants has changed.
+    Reconfigured(Arc<Changed>),
     /// Time to look.
     Tick,
     /// Take no more records, finish what is in work, then answer and stop.
@@ -355,7 +359,7 @@ impl<R: Resident> Actor for Partition<R> {
                 let message = R::shorten(rows, done).filter(|_| state.draining.is_none());
                 return message.map_or(Ok(()), |message| self.give(&myself, state, key, message));
             }
-            PartitionMessage::Reconfigured => self.reconfigured(state),
+            PartitionMessage::Reconfigured(changed) => self.reconfigured(state, &changed),
             PartitionMessage::Tick => {
                 state.tick = None;
                 self.retire(state);
@@ -439,13 +443,7 @@ impl<R: Resident> Partition<R> {
                     RecordError::Shape(_) => DeadReason::Shape,
                 };
                 let detail = error.to_string();
-                commit(&*ports.state, &ports.metrics, |_| Batch {
-                    fence: Some(self.fence),
-                    outputs: vec![publish::dead_letter(ports, &receipt.record, reason, detail.clone(), 1)],
-                    consumed: vec![receipt.consumed()],
-                    ..Batch::default()
-                })
-                .await?;
+                dead_letter(ports, self.fence, &receipt.record, reason, detail, 1).await?;
             }
         }
         Ok(())
@@ -564,9 +562,9 @@ impl<R: Resident> Partition<R> {
         }
     }
 
-    fn reconfigured(&self, state: &mut PartitionState<R>) {
-        for (_, resident) in state.residents.iter_mut() {
-            let Some(message) = R::reconfigured() else { return };
+    fn reconfigured(&self, state: &mut PartitionState<R>, changed: &Changed) {
+        for (key, resident) in state.residents.iter_mut() {
+            let Some(message) = R::reconfigured(key, changed) else { continue };
             resident.given += 1;
             drop(resident.actor.send_message(message));
         }

@@ -8,7 +8,7 @@ use heddle_schemas::record::dlq::{DeadLetter, DeadReason};
 use heddle_schemas::record::event::EventRecord;
 use heddle_schemas::record::inbound::InboundRecord;
 use heddle_schemas::record::outbound::OutboundRecord;
-use heddle_schemas::record::{V, encode};
+use heddle_schemas::record::{V, decode, encode};
 use heddle_schemas::sealed::Sealed;
 use heddle_schemas::topic::{Topic, TopicPartition, inbound_partition, outbound_partition, tenant_partition};
 
@@ -99,6 +99,14 @@ pub fn dead_letter(
 ) -> NewRecord {
     let original = Some(Sealed::from_bytes(record.value.clone()));
     letter(ports, record, record.key.clone(), (reason, detail, attempts), (None, original))
+}
+
+/// The same dead letter without the record that it is about.
+#[must_use]
+pub(crate) fn without_original(letter: &NewRecord) -> NewRecord {
+    let value = decode::<DeadLetter>(&letter.value)
+        .map_or_else(|_| letter.value.clone(), |letter| encode(&DeadLetter { original: None, ..letter }));
+    NewRecord { value, ..letter.clone() }
 }
 
 /// What is left of a record of ingress that could not be taken in, and counts it. `detail` must repeat

@@ -10,8 +10,8 @@
 //! a tenant destroys that key before anything else: from then on no record of the topic opens to its credentials,
 //! however old, and a node that starts leaves the account out.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -177,6 +177,32 @@ impl Directory {
     }
 }
 
+/// Changed tenants that are named; more are all.
+const CHANGED_NAMED: usize = 4_096;
+
+/// Tenants that were applied, changed or removed.
+#[derive(Debug, Clone, Default)]
+pub struct Changed {
+    /// At most [`CHANGED_NAMED`].
+    named: BTreeSet<TenantId>,
+    all: bool,
+}
+
+impl Changed {
+    /// Returns true for a tenant that may have changed.
+    #[must_use]
+    pub fn has(&self, tenant: &TenantId) -> bool {
+        self.all || self.named.contains(tenant)
+    }
+
+    fn insert(&mut self, tenant: &TenantId) {
+        self.all |= self.named.len() >= CHANGED_NAMED;
+        if !self.all {
+            self.named.insert(tenant.clone());
+        }
+    }
+}
+
 /// All tenants.
 pub struct Tenants {
     log: Arc<dyn Log>,
@@ -189,6 +215,8 @@ pub struct Tenants {
     // One change at a time, so that two cannot both take an account.
     applying: tokio::sync::Mutex<()>,
     changes: watch::Sender<u64>,
+    /// Those that have changed since that was asked last.
+    changed_lately: Mutex<Changed>,
     departures: broadcast::Sender<TenantId>,
     /// Up to where each partition of the topic has been read.
     read_to: watch::Sender<BTreeMap<TopicPartition, Offset>>,
@@ -214,6 +242,7 @@ impl Tenants {
             directory: RwLock::default(),
             applying: tokio::sync::Mutex::default(),
             changes: watch::Sender::new(0),
+            changed_lately: Mutex::default(),
             departures: broadcast::Sender::new(DEPARTURES),
             read_to: watch::Sender::default(),
             oldest_record: OnceLock::new(),
@@ -304,7 +333,7 @@ impl Tenants {
             let theirs = stored.config.region;
             tracing::error!(tenant = %id, region = theirs, "a tenant of another region is in these stores; it is refused");
             self.security.saw(Some(&id), Sighting::ForeignRegion);
-            self.change(|directory| {
+            self.change(&id.clone(), |directory| {
                 directory.remove(&id);
                 directory.foreign.insert(id, theirs);
             });
@@ -315,7 +344,7 @@ impl Tenants {
         match self.open(stored).await {
             Ok((tenant, severed)) => {
                 let kept = Kept { tenant: Arc::new(tenant), former, retentions, since };
-                self.change(|directory| directory.put(kept, severed));
+                self.change(&id, |directory| directory.put(kept, severed));
             }
             // It is deleted, and was applied by a node that did not know.
             Err(TenantsError::Keys(KeysError::Gone { .. })) => self.depart(&id),
@@ -444,7 +473,7 @@ impl Tenants {
         gone.retain(|account| !kept.contains(account));
         for account in &gone {
             self.keys.erase_channel(account).await?;
-            self.change(|directory| directory.sever(account));
+            self.change(&account.tenant, |directory| directory.sever(account));
         }
         former.append(&mut tenant.disconnected);
         former.extend(gone.into_iter().map(|gone| Disconnected {
@@ -500,7 +529,7 @@ impl Tenants {
         let tenant = Arc::new(tenant);
         let since = (partition.partition, offsets.first().copied().unwrap_or_default());
         let kept = Kept { tenant: tenant.clone(), former: former.into(), retentions, since };
-        self.change(|directory| directory.put(kept, Vec::new()));
+        self.change(&tenant.id, |directory| directory.put(kept, Vec::new()));
         Ok(tenant)
     }
 
@@ -524,7 +553,7 @@ impl Tenants {
 
     fn depart(&self, id: &TenantId) {
         let was_known = self.get(id).is_some();
-        self.change(|directory| directory.remove(id));
+        self.change(id, |directory| directory.remove(id));
         if was_known {
             // Nobody may want to know.
             let _ = self.departures.send(id.clone());
@@ -537,8 +566,9 @@ impl Tenants {
         self.departures.subscribe()
     }
 
-    fn change(&self, change: impl FnOnce(&mut Directory)) {
+    fn change(&self, tenant: &TenantId, change: impl FnOnce(&mut Directory)) {
         change(&mut self.directory.write().unwrap_or_else(PoisonError::into_inner));
+        self.changed_lately.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant);
         self.changes.send_modify(|generation| *generation += 1);
     }
 
@@ -634,6 +664,12 @@ impl Tenants {
     #[must_use]
     pub fn list(&self) -> Vec<Arc<Tenant>> {
         self.read(|directory| directory.tenants.values().map(|kept| kept.tenant.clone()).collect())
+    }
+
+    /// Takes out which tenants have changed since this was called last; one caller of a node is told.
+    #[must_use]
+    pub fn take_changed(&self) -> Changed {
+        std::mem::take(&mut self.changed_lately.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Changes with every change of any tenant.

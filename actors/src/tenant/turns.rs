@@ -1,154 +1,210 @@
-//! The tenant actor: shares a tenant's turns out, so that no tenant takes more than its share.
+//! Permits for a tenant's turns, so that no tenant takes more than its share of a node.
 //!
 //! A turn that leaves the conversation's own work (retrieval, a responder) first gets a permit here.
-//! At most `turns_per_tenant` hold one; the others wait in the order they came. They wait as agenda
+//! At most `turns_per_tenant` of a tenant hold one; the others wait in the order they came. They wait as agenda
 //! entries already written, so a crash loses none, and the partition bounds how many wait at once.
+//! A tenant without turns costs nothing: what is known of it goes with its last permit.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use heddle_schemas::id::TenantId;
-use ractor::{Actor, ActorProcessingErr, ActorRef, ActorRuntime, ActorStatus};
 use tokio::sync::oneshot;
 
-/// What a tenant actor is asked.
+/// The right to work on one turn. Dropping it passes it on.
 #[derive(Debug)]
-pub enum TenantMessage {
-    /// A turn asks for a permit.
-    Admit(oneshot::Sender<TurnPermit>),
-    /// A permit was given back.
-    Release,
+pub struct TurnPermit {
+    turns: Arc<TenantTurns>,
+    tenant: TenantId,
 }
-
-/// The right to work on one turn. Dropping it gives it back.
-#[derive(Debug)]
-pub struct TurnPermit(ActorRef<TenantMessage>);
 
 impl Drop for TurnPermit {
     fn drop(&mut self) {
-        // It fails only when the actor is gone, and its count with it.
-        drop(self.0.send_message(TenantMessage::Release));
+        let next = self.turns.lock().release(&self.tenant);
+        if let Some(waiting) = next {
+            let (turns, tenant) = (self.turns.clone(), self.tenant.clone());
+            // Whoever no longer waits passes it on by dropping it.
+            drop(waiting.send(Self { turns, tenant }));
+        }
     }
 }
 
-/// The queue of a tenant: pure, so that fairness can be tested without a runtime.
+/// Turns of one tenant.
 #[derive(Debug)]
 struct Turns<T> {
     running: usize,
-    limit: NonZeroUsize,
+    /// In the order they asked. Bounded by the agenda entries of its partitions in work.
     waiting: VecDeque<T>,
 }
 
-impl<T> Turns<T> {
-    /// Takes in who asks, and returns who may run now.
-    fn ask(&mut self, asking: T) -> Option<T> {
-        self.waiting.push_back(asking);
-        self.next()
+/// Turns of all tenants that have some: pure, so that fairness is tested without a runtime.
+#[derive(Debug)]
+struct Share<T> {
+    limit: NonZeroUsize,
+    /// Tenants with a turn that holds a permit; no others.
+    tenants: HashMap<TenantId, Turns<T>>,
+    /// Nothing is admitted any more.
+    is_over: bool,
+}
+
+impl<T> Share<T> {
+    fn new(limit: NonZeroUsize) -> Self {
+        Self { limit, tenants: HashMap::new(), is_over: false }
     }
 
-    /// Takes back a permit, and returns who may run now.
-    fn release(&mut self) -> Option<T> {
-        self.running = self.running.saturating_sub(1);
-        self.next()
-    }
-
-    fn next(&mut self) -> Option<T> {
-        if self.running >= self.limit.get() {
+    /// Takes a permit, where there is one: otherwise whoever asks waits. Returns whoever may run now.
+    fn ask(&mut self, tenant: &TenantId, asking: T) -> Option<T> {
+        if self.is_over {
             return None;
         }
-        let next = self.waiting.pop_front()?;
-        self.running += 1;
-        Some(next)
-    }
-}
-
-struct TenantActor;
-
-impl Actor for TenantActor {
-    type Msg = TenantMessage;
-    type State = Turns<oneshot::Sender<TurnPermit>>;
-    type Arguments = NonZeroUsize;
-
-    async fn pre_start(
-        &self,
-        _: ActorRef<TenantMessage>,
-        limit: NonZeroUsize,
-    ) -> Result<Self::State, ActorProcessingErr> {
-        Ok(Turns { running: 0, limit, waiting: VecDeque::new() })
-    }
-
-    async fn handle(
-        &self,
-        myself: ActorRef<TenantMessage>,
-        message: TenantMessage,
-        turns: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
-        let next = match message {
-            TenantMessage::Admit(asking) => turns.ask(asking),
-            TenantMessage::Release => turns.release(),
-        };
-        if let Some(asking) = next {
-            // Who no longer waits gives the permit back by dropping it, which asks for the next one.
-            drop(asking.send(TurnPermit(myself)));
+        match self.tenants.get_mut(tenant) {
+            Some(turns) if turns.running >= self.limit.get() => {
+                turns.waiting.push_back(asking);
+                None
+            }
+            Some(turns) => {
+                turns.running += 1;
+                Some(asking)
+            }
+            None => {
+                self.tenants.insert(tenant.clone(), Turns { running: 1, waiting: VecDeque::new() });
+                Some(asking)
+            }
         }
-        Ok(())
+    }
+
+    /// Takes a permit back. Returns who has it from now on.
+    fn release(&mut self, tenant: &TenantId) -> Option<T> {
+        let turns = self.tenants.get_mut(tenant)?;
+        let next = turns.waiting.pop_front();
+        if next.is_none() {
+            turns.running -= 1;
+            if turns.running == 0 {
+                self.tenants.remove(tenant);
+            }
+        }
+        next
     }
 }
 
-/// The tenant actors of a node.
+/// The turns of a node's tenants.
 #[derive(Debug)]
-pub struct TenantActors {
-    limit: NonZeroUsize,
-    running: Mutex<HashMap<TenantId, ActorRef<TenantMessage>>>,
+pub struct TenantTurns {
+    share: Mutex<Share<oneshot::Sender<TurnPermit>>>,
 }
 
-impl TenantActors {
-    /// None yet; each starts when it is first asked.
+impl TenantTurns {
+    /// With at most so many turns of one tenant at once.
     #[must_use]
     pub fn new(limit: NonZeroUsize) -> Arc<Self> {
-        Arc::new(Self { limit, running: Mutex::default() })
+        Arc::new(Self { share: Mutex::new(Share::new(limit)) })
     }
 
-    fn actor(&self, tenant: &TenantId) -> Option<ActorRef<TenantMessage>> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(actor) = running.get(tenant)
-            && !matches!(actor.get_status(), ActorStatus::Stopped | ActorStatus::Stopping)
-        {
-            return Some(actor.clone());
-        }
-        let (actor, _) = ActorRuntime::spawn_instant(None, TenantActor, self.limit).ok()?;
-        running.insert(tenant.clone(), actor.clone());
-        Some(actor)
+    fn lock(&self) -> MutexGuard<'_, Share<oneshot::Sender<TurnPermit>>> {
+        self.share.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the right to work on a turn of this tenant; `None` when the node is shutting down.
-    pub async fn admit(&self, tenant: &TenantId) -> Option<TurnPermit> {
+    pub async fn admit(self: &Arc<Self>, tenant: &TenantId) -> Option<TurnPermit> {
         let (asking, permit) = oneshot::channel();
-        self.actor(tenant)?.send_message(TenantMessage::Admit(asking)).ok()?;
+        let admitted = self.lock().ask(tenant, asking);
+        if let Some(asking) = admitted {
+            let (turns, tenant) = (self.clone(), tenant.clone());
+            // It is waited for right below.
+            drop(asking.send(TurnPermit { turns, tenant }));
+        }
         permit.await.ok()
     }
 
-    /// Stops them all.
+    /// How many tenants it knows of: those with turns.
+    #[must_use]
+    pub fn tenants(&self) -> usize {
+        self.lock().tenants.len()
+    }
+
+    /// Admits nothing any more, also of what waits.
     pub fn stop(&self) {
-        let running = std::mem::take(&mut *self.running.lock().unwrap_or_else(PoisonError::into_inner));
-        for actor in running.into_values() {
-            actor.stop(None);
-        }
+        let tenants = {
+            let mut share = self.lock();
+            share.is_over = true;
+            std::mem::take(&mut share.tenants)
+        };
+        drop(tenants);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use futures::FutureExt as _;
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn tenant(number: usize) -> TenantId {
+        format!("tenant-{number}").parse().unwrap()
+    }
 
     #[test]
     fn turns_run_in_the_order_they_asked_and_never_over_the_limit() {
-        let limit = NonZeroUsize::new(2).unwrap();
-        let mut turns = Turns { running: 0, limit, waiting: VecDeque::new() };
-        assert_eq!([turns.ask(1), turns.ask(2), turns.ask(3), turns.ask(4)], [Some(1), Some(2), None, None]);
-        assert_eq!(turns.release(), Some(3));
-        assert_eq!(turns.release(), Some(4));
-        assert_eq!(turns.release(), None);
+        let mut share = Share::new(NonZeroUsize::new(2).unwrap());
+        let acme = tenant(1);
+        assert_eq!([1, 2, 3, 4].map(|turn| share.ask(&acme, turn)), [Some(1), Some(2), None, None]);
+        assert_eq!(share.ask(&tenant(2), 5), Some(5), "another tenant has its own share");
+        assert_eq!(share.release(&acme), Some(3));
+        assert_eq!(share.release(&acme), Some(4));
+        assert_eq!(share.release(&acme), None);
+    }
+
+    #[test]
+    fn idle_tenants_cost_nothing_and_who_gave_up_passes_the_permit_on() {
+        let turns = TenantTurns::new(NonZeroUsize::MIN);
+        for number in 0..1_000 {
+            let permit = turns.admit(&tenant(number)).now_or_never().flatten();
+            assert_eq!((permit.is_some(), turns.tenants()), (true, 1));
+        }
+        assert_eq!(turns.tenants(), 0);
+        let acme = tenant(1);
+        let permit = turns.admit(&acme).now_or_never().flatten();
+        assert!(turns.admit(&acme).now_or_never().is_none(), "it waits, and then no longer");
+        let (mut first, mut second) = (Box::pin(turns.admit(&acme)), Box::pin(turns.admit(&acme)));
+        assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
+        drop(first);
+        drop(permit);
+        assert!(second.now_or_never().flatten().is_some());
+        assert_eq!(turns.tenants(), 0);
+        turns.stop();
+        assert!(turns.admit(&acme).now_or_never().flatten().is_none());
+    }
+
+    proptest! {
+        /// Whoever asks and releases in whatever order: none is over its limit, each runs in its turn, a permit that is
+        /// free waits for nobody, and only tenants with turns are kept.
+        #[test]
+        fn permits_are_neither_lost_nor_doubled(
+            limit in 1_usize..4,
+            steps in proptest::collection::vec((any::<bool>(), 0_usize..3), 0..120),
+        ) {
+            let mut share = Share::new(NonZeroUsize::new(limit).unwrap());
+            let (mut running, mut waiting) = (BTreeMap::new(), BTreeMap::<usize, VecDeque<usize>>::new());
+            for (turn, (asks, of)) in steps.into_iter().enumerate() {
+                let (running, waiting) = (running.entry(of).or_insert(0), waiting.entry(of).or_default());
+                if asks {
+                    let admitted = share.ask(&tenant(of), turn);
+                    prop_assert_eq!(admitted.is_some(), *running < limit);
+                    match admitted {
+                        Some(_) => *running += 1,
+                        None => waiting.push_back(turn),
+                    }
+                } else if *running > 0 {
+                    let next = share.release(&tenant(of));
+                    prop_assert_eq!(next, waiting.pop_front());
+                    *running -= usize::from(next.is_none());
+                }
+                prop_assert_eq!(share.tenants.contains_key(&tenant(of)), *running > 0);
+            }
+        }
     }
 }

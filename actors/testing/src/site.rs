@@ -255,12 +255,21 @@ impl Site {
         self.start().await;
     }
 
-    /// Lets a second pass, and restarts the node if it died in it.
-    pub async fn second(&self) {
+    /// Ends the node, and starts none.
+    pub async fn end(&self) {
+        let node = self.node.lock().unwrap().take().unwrap();
+        node.system.kill().await;
+    }
+
+    /// Lets a second pass, and restarts the node if it died in it. Returns whether it did.
+    pub async fn second(&self) -> bool {
         tokio::select! {
             biased;
-            () = self.died.notified() => self.restart().await,
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            () = self.died.notified() => {
+                self.restart().await;
+                true
+            }
+            () = tokio::time::sleep(Duration::from_secs(1)) => false,
         }
     }
 

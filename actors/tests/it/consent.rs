@@ -1,89 +1,83 @@
 //! Opt-outs and the 24 h window, over the store in memory with paused time: what is not sent, and what still is.
 
-use std::num::NonZeroU32;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use heddle_actors::intake::consent::standing;
 use heddle_actors::intake::identity::Identity;
-use heddle_actors::options::Options;
 use heddle_actors::partition::publish;
 use heddle_actors::ports::Ports;
-use heddle_actors::system::System;
-use heddle_keys::{self as keys, EnvelopeKeys, MasterKey};
 use heddle_memory::channel::{OPT_OUT, Reply, Sending};
 use heddle_memory::faults::{Operation, Outcome};
 use heddle_memory::responder::Response;
-use heddle_memory::{
-    Fault, MemoryDisk, MemoryStore, Options as StoreOptions, ScriptedChannel, ScriptedResponder, TokioClock,
-};
+use heddle_memory::{Fault, ScriptedChannel, ScriptedResponder};
 use heddle_schemas::consent::{Category, Says, Standing};
-use heddle_schemas::content::{Address, Content, Context};
+use heddle_schemas::content::{Address, Content};
 use heddle_schemas::id::{AccountKey, ChannelKind, ContactId, MessageKey, OutboundId, TurnId};
 use heddle_schemas::ports::channel::{
-    Act, ChannelEvent, FailureClass, OutboundMessage, ReceivedMessage, ReceivedPreference, ReceivedStatus,
-    SendError,
+    ChannelEvent, FailureClass, OutboundMessage, ReceivedPreference, ReceivedStatus, Scope, SendError,
 };
 use heddle_schemas::ports::clock::Clock as _;
-use heddle_schemas::record::event::{Event, EventRecord};
+use heddle_schemas::record::event::Event;
 use heddle_schemas::record::inbound::{DeliveryFailure, DeliveryStatus, Withheld};
 use heddle_schemas::record::outbound::{
     OutboundCommand, OutboundRecord, Purpose, SealedMessage, SendCommand,
 };
-use heddle_schemas::record::{V, decode, encode, log_aad};
+use heddle_schemas::record::{V, encode, log_aad};
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::Timestamp;
-use heddle_schemas::topic::{Topic, TopicPartition};
-use heddle_testing::PortsBuilder;
+use heddle_schemas::topic::Topic;
+use heddle_testing::{Site, SiteBuilder, TenantBuilder, message};
 
 const PHONE: &str = "15551234";
 const OFFER: &str = "an offer";
 
-/// A node over the store in memory, with one tenant.
-struct World {
-    system: System,
+/// A site with one tenant.
+struct Scenario {
+    site: Site,
     ports: Ports,
     tenant: Arc<Tenant>,
-    channel: Arc<ScriptedChannel>,
-    disk: Arc<MemoryDisk>,
-    clock: Arc<TokioClock>,
     /// Conditional writes fail while it is set.
     broken: Arc<AtomicBool>,
 }
 
-impl World {
+impl Deref for Scenario {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.site
+    }
+}
+
+impl Scenario {
     async fn start(more: &str) -> Self {
         Self::with(more, ScriptedChannel::default()).await
     }
 
     async fn with(more: &str, channel: ScriptedChannel) -> Self {
-        let disk = MemoryDisk::new(NonZeroU32::MIN);
-        let clock = Arc::new(TokioClock::starting_at(Timestamp::from_secs(1_767_225_600)));
         let broken = Arc::<AtomicBool>::default();
         let fails = broken.clone();
-        let faults = move |operation| match operation {
-            Operation::CompareAndSet if fails.load(Ordering::Relaxed) => Fault::outcome(Outcome::FailsBefore),
-            _ => Fault::NONE,
-        };
-        let options = StoreOptions { faults: Arc::new(faults), ..StoreOptions::default() };
-        let store = Arc::new(MemoryStore::open_with(disk.clone(), clock.clone(), options));
-        let keys =
-            EnvelopeKeys::new(store.clone(), clock.clone(), &MasterKey::generate(), keys::Options::default());
         let responder = ScriptedResponder::new(false, |question| {
             Response::text(question, format!("re: {}", question.messages.join("+")))
         });
-        let channel = Arc::new(channel);
-        let ports =
-            PortsBuilder::new(store, keys, clock.clone(), channel.clone(), Arc::new(responder)).build();
-        let system = System::start(ports.clone(), Options::default()).await.unwrap();
-        let text = format!(
-            "id = \"acme\"\nname = \"N\"\n[agent]\nfallback = \"f\"\nsettle = \"0s\"\n[[channels]]\n\
-             kind = \"whatsapp\"\naccount = \"1\"\naccess_token = \"t\"\napp_secret = \"s\"\n\
-             verify_token = \"v\"\n{more}"
-        );
-        let tenant = system.tenants.apply(Tenant::from_toml(&text).unwrap()).await.unwrap();
-        Self { system, ports, tenant, channel, disk, clock, broken }
+        let site = SiteBuilder::default()
+            .partitions(1)
+            .whole_commits()
+            .faults(move |operation| match operation {
+                Operation::CompareAndSet if fails.load(Ordering::Relaxed) => {
+                    Fault::outcome(Outcome::FailsBefore)
+                }
+                _ => Fault::NONE,
+            })
+            .channel(Arc::new(channel))
+            .responder(Arc::new(responder))
+            .start(&[TenantBuilder::new("acme").account("1").more(more).build()])
+            .await;
+        let tenant = site.with(|node| node.system.tenants.get(&"acme".parse().unwrap())).unwrap();
+        let ports = site.with(|node| node.ports.clone());
+        Self { site, ports, tenant, broken }
     }
 
     fn account(&self) -> AccountKey {
@@ -100,14 +94,7 @@ impl World {
     }
 
     fn said(&self, id: &str, body: &str, at: Timestamp) -> ChannelEvent {
-        ChannelEvent::Message(ReceivedMessage {
-            account: self.account().account,
-            id: id.into(),
-            from: address(),
-            sent_at: at,
-            act: Act::Say(Content::Text { body: body.into() }),
-            context: Context::default(),
-        })
+        message::said("1", address(), id, body, at)
     }
 
     fn preference(&self, says: Says, at: Timestamp) -> ChannelEvent {
@@ -122,7 +109,10 @@ impl World {
     }
 
     async fn accept(&self, event: ChannelEvent) -> bool {
-        self.system.reception.accept(ChannelKind::Whatsapp, &self.tenant, vec![event]).await.is_ok()
+        self.with(|node| node.system.reception.clone())
+            .accept(ChannelKind::Whatsapp, &self.tenant, vec![event])
+            .await
+            .is_ok()
     }
 
     async fn standing(&self, category: Category) -> Standing {
@@ -138,7 +128,7 @@ impl World {
     ) -> OutboundId {
         let contact = self.contact().await;
         let turn = TurnId(MessageKey::from_bytes([number; 16]));
-        let id = OutboundId { contact, turn, index: 0 };
+        let id = OutboundId::of_turn(contact, turn, 0);
         let log = self.ports.keys.log(&self.tenant.id, self.clock.now().day()).await.unwrap();
         let message = SealedMessage { to: address(), content: Content::Text { body: OFFER.into() } };
         let sealed = log.seal(&log_aad(Topic::Outbound, &id), &encode(&message));
@@ -161,11 +151,6 @@ impl World {
         self.channel.accepted().into_iter().map(|call| text(call.message)).collect()
     }
 
-    fn events(&self) -> Vec<Event> {
-        let records = self.disk.records(TopicPartition { topic: Topic::Events, partition: 0 });
-        records.iter().map(|record| decode::<EventRecord>(&record.value).unwrap().event).collect()
-    }
-
     fn withheld(&self) -> Vec<Withheld> {
         let of = |event| match event {
             Event::SendWithheld { because, .. } => Some(because),
@@ -181,25 +166,25 @@ fn address() -> Address {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_campaign_had_planned_is_not_sent_after_a_stop_and_a_reply_still_is() {
-    let world = World::start("").await;
-    world.plan(1, None, None).await;
-    assert_eq!(world.taken().await, [OFFER], "before");
-    assert!(world.accept(world.said("m1", "STOP!", world.clock.now())).await);
-    assert_eq!(world.standing(Category::Marketing).await, Standing::Stopped, "as soon as it is accepted");
-    world.plan(2, None, None).await;
-    world.plan(3, Some(Category::Utility), None).await;
-    assert_eq!(world.taken().await, [OFFER], "and a stop word is answered with nothing");
-    assert_eq!(world.withheld(), [Withheld::OptedOut; 2]);
-    assert!(world.accept(world.said("m2", "when do you open?", world.clock.now())).await);
-    assert_eq!(world.taken().await, [OFFER, "re: when do you open?"]);
-    assert!(world.accept(world.said("m3", "start", world.clock.now())).await);
-    world.plan(4, None, None).await;
-    let taken = world.taken().await;
+    let scenario = Scenario::start("").await;
+    scenario.plan(1, None, None).await;
+    assert_eq!(scenario.taken().await, [OFFER], "before");
+    assert!(scenario.accept(scenario.said("m1", "STOP!", scenario.clock.now())).await);
+    assert_eq!(scenario.standing(Category::Marketing).await, Standing::Stopped, "as soon as it is accepted");
+    scenario.plan(2, None, None).await;
+    scenario.plan(3, Some(Category::Utility), None).await;
+    assert_eq!(scenario.taken().await, [OFFER], "and a stop word is answered with nothing");
+    assert_eq!(scenario.withheld(), [Withheld::OptedOut; 2]);
+    assert!(scenario.accept(scenario.said("m2", "when do you open?", scenario.clock.now())).await);
+    assert_eq!(scenario.taken().await, [OFFER, "re: when do you open?"]);
+    assert!(scenario.accept(scenario.said("m3", "start", scenario.clock.now())).await);
+    scenario.plan(4, None, None).await;
+    let taken = scenario.taken().await;
     assert_eq!(taken.iter().filter(|text| *text == OFFER).count(), 2, "{taken:?}");
-    let told = world.events();
+    let told = scenario.events();
     assert_eq!(told.iter().filter(|event| matches!(event, Event::OptedOut { .. })).count(), 2);
     assert_eq!(told.iter().filter(|event| matches!(event, Event::Consented { .. })).count(), 2);
-    world.system.kill().await;
+    scenario.end().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -208,46 +193,49 @@ async fn a_stop_while_a_campaigns_message_waits_for_its_account_holds_it_back() 
         0 => Sending::from(Reply::fails(FailureClass::Temporary)),
         _ => Sending::default(),
     };
-    let world = World::with("", ScriptedChannel::new(refused)).await;
-    world.plan(1, None, None).await;
-    while world.channel.calls().is_empty() {
+    let scenario = Scenario::with("", ScriptedChannel::new(refused)).await;
+    scenario.plan(1, None, None).await;
+    while scenario.channel.calls().is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert!(world.accept(world.preference(Says::Stop, world.clock.now())).await);
-    assert_eq!(world.taken().await, [""; 0]);
-    assert_eq!(world.channel.calls().len(), 1, "it was to be tried again");
-    assert_eq!(world.withheld(), [Withheld::OptedOut]);
-    world.system.kill().await;
+    assert!(scenario.accept(scenario.preference(Says::Stop, scenario.clock.now())).await);
+    assert_eq!(scenario.taken().await, [""; 0]);
+    assert_eq!(scenario.channel.calls().len(), 1, "it was to be tried again");
+    assert_eq!(scenario.withheld(), [Withheld::OptedOut]);
+    scenario.end().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_accepted_before_the_opt_out_is_durable() {
-    let world = World::start("").await;
-    world.contact().await;
-    let stop = || world.said("m1", "stop", Timestamp::from_secs(1_767_225_600));
-    world.broken.store(true, Ordering::Relaxed);
-    assert!(!world.accept(stop()).await, "the provider is told to send it again");
-    assert!(world.accept(world.said("m0", "hello", world.clock.now())).await, "nothing else waits for it");
-    world.broken.store(false, Ordering::Relaxed);
-    assert_eq!(world.standing(Category::Marketing).await, Standing::Unknown);
-    assert!(world.accept(stop()).await);
-    assert_eq!(world.standing(Category::Marketing).await, Standing::Stopped);
-    assert!(world.accept(stop()).await, "and once more");
-    assert_eq!(world.standing(Category::Utility).await, Standing::Stopped);
-    world.system.kill().await;
+    let scenario = Scenario::start("").await;
+    scenario.contact().await;
+    let stop = || scenario.said("m1", "stop", Timestamp::from_secs(1_767_225_600));
+    scenario.broken.store(true, Ordering::Relaxed);
+    assert!(!scenario.accept(stop()).await, "the provider is told to send it again");
+    assert!(
+        scenario.accept(scenario.said("m0", "hello", scenario.clock.now())).await,
+        "nothing else waits for it"
+    );
+    scenario.broken.store(false, Ordering::Relaxed);
+    assert_eq!(scenario.standing(Category::Marketing).await, Standing::Unknown);
+    assert!(scenario.accept(stop()).await);
+    assert_eq!(scenario.standing(Category::Marketing).await, Standing::Stopped);
+    assert!(scenario.accept(stop()).await, "and once more");
+    assert_eq!(scenario.standing(Category::Utility).await, Standing::Stopped);
+    scenario.end().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_older_resume_that_comes_late_changes_nothing() {
-    let world = World::start("").await;
+    let scenario = Scenario::start("").await;
     let at = |seconds: i64| Timestamp::from_secs(1_767_225_600 + seconds);
-    assert!(world.accept(world.preference(Says::Stop, at(-10))).await);
-    assert!(world.accept(world.preference(Says::Give, at(-20))).await);
-    assert_eq!(world.standing(Category::Marketing).await, Standing::Stopped);
-    assert_eq!(world.standing(Category::Utility).await, Standing::Unknown, "it spoke of marketing only");
-    assert!(world.accept(world.preference(Says::Give, at(-5))).await);
-    assert_eq!(world.standing(Category::Marketing).await, Standing::Given);
-    world.system.kill().await;
+    assert!(scenario.accept(scenario.preference(Says::Stop, at(-10))).await);
+    assert!(scenario.accept(scenario.preference(Says::Give, at(-20))).await);
+    assert_eq!(scenario.standing(Category::Marketing).await, Standing::Stopped);
+    assert_eq!(scenario.standing(Category::Utility).await, Standing::Unknown, "it spoke of marketing only");
+    assert!(scenario.accept(scenario.preference(Says::Give, at(-5))).await);
+    assert_eq!(scenario.standing(Category::Marketing).await, Standing::Given);
+    scenario.end().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -255,58 +243,68 @@ async fn the_channels_own_opt_out_is_known_from_a_refusal_and_from_a_status() {
     let refuses = |_: &OutboundMessage, _| {
         let detail = "stopped".into();
         let code = Some(OPT_OUT);
-        let error = SendError { class: FailureClass::OptedOut, code, detail, retry_after: None };
+        let error = SendError {
+            class: FailureClass::OptedOut,
+            scope: Scope::Person,
+            code,
+            detail,
+            retry_after: None,
+        };
         Sending::from(Reply::Refuses(error))
     };
-    let world = World::with("", ScriptedChannel::new(refuses)).await;
-    world.plan(1, None, None).await;
-    assert_eq!(world.taken().await, [""; 0]);
-    assert_eq!(world.standing(Category::Marketing).await, Standing::Stopped);
-    assert_eq!(world.standing(Category::Utility).await, Standing::Unknown);
-    world.plan(2, None, None).await;
-    world.taken().await;
-    assert_eq!(world.channel.calls().len(), 1, "the channel is not asked again");
-    world.system.kill().await;
+    let scenario = Scenario::with("", ScriptedChannel::new(refuses)).await;
+    scenario.plan(1, None, None).await;
+    assert_eq!(scenario.taken().await, [""; 0]);
+    assert_eq!(scenario.standing(Category::Marketing).await, Standing::Stopped);
+    assert_eq!(scenario.standing(Category::Utility).await, Standing::Unknown);
+    scenario.plan(2, None, None).await;
+    scenario.taken().await;
+    assert_eq!(scenario.channel.calls().len(), 1, "the channel is not asked again");
+    scenario.end().await;
 
-    let world = World::start("").await;
-    let outbound = world.plan(1, None, None).await;
-    world.taken().await;
+    let scenario = Scenario::start("").await;
+    let outbound = scenario.plan(1, None, None).await;
+    scenario.taken().await;
     let status = |code| {
         ChannelEvent::Status(ReceivedStatus {
-            account: world.account().account,
+            account: scenario.account().account,
             message_id: "scripted.0".into(),
             outbound: Some(outbound),
             status: DeliveryStatus::Failed,
-            at: world.clock.now(),
+            at: scenario.clock.now(),
             failure: Some(DeliveryFailure { code, title: String::new() }),
         })
     };
-    assert!(world.accept(status(131_026)).await);
-    assert_eq!(world.standing(Category::Marketing).await, Standing::Unknown, "undeliverable is no opt-out");
-    assert!(world.accept(status(OPT_OUT)).await);
-    assert_eq!(world.standing(Category::Marketing).await, Standing::Stopped);
-    world.system.kill().await;
+    assert!(scenario.accept(status(131_026)).await);
+    assert_eq!(
+        scenario.standing(Category::Marketing).await,
+        Standing::Unknown,
+        "undeliverable is no opt-out"
+    );
+    assert!(scenario.accept(status(OPT_OUT)).await);
+    assert_eq!(scenario.standing(Category::Marketing).await, Standing::Stopped);
+    scenario.end().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_word_is_answered_with_the_tenants_own_text_where_there_is_one() {
-    let world = World::start("[consent]\nstopped_text = \"No more from us.\"\n").await;
-    assert!(world.accept(world.said("m1", "unsubscribe", world.clock.now())).await);
-    assert_eq!(world.taken().await, ["No more from us."]);
-    world.system.kill().await;
+    let scenario = Scenario::start("[consent]\nstopped_text = \"No more from us.\"\n").await;
+    assert!(scenario.accept(scenario.said("m1", "unsubscribe", scenario.clock.now())).await);
+    assert_eq!(scenario.taken().await, ["No more from us."]);
+    scenario.end().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_over_24_hours_after_the_customers_last_message_is_not_sent() {
-    let world = World::start("").await;
+    let scenario = Scenario::start("").await;
     let hours = |hours: i64| Timestamp::from_secs(1_767_225_600 + hours * 3600);
     // The channel kept it that long, and webhooks may be days late.
-    assert!(world.accept(world.said("m1", "late", hours(-25))).await);
-    assert_eq!(world.taken().await, [""; 0]);
-    assert_eq!(world.withheld(), [Withheld::WindowOver]);
-    assert!(world.accept(world.said("m2", "in time", hours(-23))).await);
-    assert_eq!(world.taken().await, ["re: in time"]);
-    world.system.kill().await;
+    assert!(scenario.accept(scenario.said("m1", "late", hours(-25))).await);
+    assert_eq!(scenario.taken().await, [""; 0]);
+    assert_eq!(scenario.withheld(), [Withheld::WindowOver]);
+    assert!(scenario.accept(scenario.said("m2", "in time", hours(-23))).await);
+    assert_eq!(scenario.taken().await, ["re: in time"]);
+    scenario.end().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -317,26 +315,26 @@ async fn a_reply_that_waited_for_its_account_until_the_window_was_over_is_not_se
         true => Sending::from(Reply::fails(FailureClass::Unauthorized)),
         false => Sending::default(),
     });
-    let world = World::with("", channel).await;
-    assert!(world.accept(world.said("m1", "hello", world.clock.now())).await);
+    let scenario = Scenario::with("", channel).await;
+    assert!(scenario.accept(scenario.said("m1", "hello", scenario.clock.now())).await);
     tokio::time::sleep(Duration::from_secs(25 * 3600)).await;
     dead.store(false, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(600)).await;
-    assert_eq!(world.taken().await, [""; 0]);
-    assert_eq!(world.withheld(), [Withheld::WindowOver]);
-    assert!(world.accept(world.said("m2", "still there?", world.clock.now())).await);
-    assert_eq!(world.taken().await, ["re: still there?"]);
-    world.system.kill().await;
+    assert_eq!(scenario.taken().await, [""; 0]);
+    assert_eq!(scenario.withheld(), [Withheld::WindowOver]);
+    assert!(scenario.accept(scenario.said("m2", "still there?", scenario.clock.now())).await);
+    assert_eq!(scenario.taken().await, ["re: still there?"]);
+    scenario.end().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_window_is_kept_to_the_microsecond_and_what_has_none_is_sent_as_before() {
-    let world = World::start("").await;
-    let now = world.clock.now();
-    world.plan(1, None, Some(now)).await;
-    world.plan(2, None, Some(now.after(Duration::from_secs(60)))).await;
-    world.plan(3, None, None).await;
-    assert_eq!(world.taken().await, [OFFER; 2]);
-    assert_eq!(world.withheld(), [Withheld::WindowOver]);
-    world.system.kill().await;
+    let scenario = Scenario::start("").await;
+    let now = scenario.clock.now();
+    scenario.plan(1, None, Some(now)).await;
+    scenario.plan(2, None, Some(now.after(Duration::from_secs(60)))).await;
+    scenario.plan(3, None, None).await;
+    assert_eq!(scenario.taken().await, [OFFER; 2]);
+    assert_eq!(scenario.withheld(), [Withheld::WindowOver]);
+    scenario.end().await;
 }

@@ -14,6 +14,8 @@ mod partition;
 mod promises;
 mod quota;
 mod retention;
+mod sender;
 mod simulation;
 mod tables;
 mod tools;
+mod turns;

@@ -163,7 +163,7 @@ impl World {
     }
 
     fn outbound(contact: ContactId, number: u8) -> OutboundId {
-        OutboundId { contact, turn: TurnId(MessageKey::from_bytes([number; 16])), index: 0 }
+        OutboundId::of_turn(contact, TurnId(MessageKey::from_bytes([number; 16])), 0)
     }
 
     /// Sends a message of a campaign.

@@ -239,7 +239,7 @@ impl World {
     }
 
     fn by(&self, job: Job, number: u8) -> SpentBy {
-        SpentBy { contact: self.conversation.contact, turn: job.turn, attempt: number }
+        SpentBy::new(self.conversation.contact, job.turn, number.into())
     }
 
     async fn decided(&self, state: &dyn State, job: Job) -> Option<Decided> {

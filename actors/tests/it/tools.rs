@@ -1,49 +1,41 @@
 //! What the agent does beside talking, through a whole node over the store in memory: tools are called once also where
 //! the node dies in the middle, a human takes over and gives back, and a spent quota does what is configured.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use heddle_actors::options::Options;
 use heddle_actors::partition::publish;
-use heddle_actors::ports::Ports;
-use heddle_actors::system::System;
 use heddle_actors::tenant::quota;
-use heddle_keys::{self as keys, EnvelopeKeys, MasterKey};
 use heddle_memory::calendar::{CalendarAnswer, CalendarCall, CalendarReply};
 use heddle_memory::responder::Response;
-use heddle_memory::{
-    MemoryCalendar, MemoryDisk, MemoryStore, Options as StoreOptions, ScriptedChannel, ScriptedResponder,
-    TokioClock,
-};
-use heddle_schemas::content::{Address, Content, Context};
+use heddle_memory::{Fault, MemoryCalendar, ScriptedResponder};
 use heddle_schemas::id::{ChannelKind, ConversationId, MessageKey};
-use heddle_schemas::ports::channel::{Act, ChannelEvent, ReceivedMessage};
 use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::ports::log::Log as _;
 use heddle_schemas::ports::responder::{Answer, Question, ToolCall, Usage};
-use heddle_schemas::record::event::{Event, EventRecord, HandOver, Outcome};
+use heddle_schemas::record::V;
+use heddle_schemas::record::event::{Event, HandOver, Outcome};
 use heddle_schemas::record::inbound::{Handler, Handling, InboundEvent, InboundRecord};
-use heddle_schemas::record::{V, decode};
 use heddle_schemas::tenant::Tenant;
-use heddle_schemas::time::Timestamp;
-use heddle_schemas::topic::{Topic, TopicPartition};
-use heddle_testing::PortsBuilder;
+use heddle_testing::{Node, Site, SiteBuilder, TenantBuilder, message};
 use serde_json::{Value, json};
 
-/// Thursday, 1 January 2026, 00:00 UTC.
-const NOW: Timestamp = Timestamp::from_secs(1_767_225_600);
-
 fn tenant(more: &str) -> Tenant {
-    let text = format!(
-        "id = \"acme\"\nname = \"Acme\"\n[agent]\nfallback = \"Later.\"\nsettle = \"0s\"\n[[channels]]\nkind = \"whatsapp\"\n\
-         account = \"1\"\naccess_token = \"t\"\napp_secret = \"s\"\nverify_token = \"v\"\n[hours]\ntime_zone = \"Europe/Berlin\"\n\
-         friday = [\"09:00-12:00\"]\n[calendar]\nkind = \"google\"\nclient_id = \"c\"\nclient_secret = \"s\"\nrefresh_token = \"r\"\n\
-         [[tools.payments]]\nname = \"deposit\"\ndescription = \"for a visit\"\nurl = \"https://pay.example/acme\"\n{more}"
-    );
-    Tenant::from_toml(&text).unwrap()
+    TenantBuilder::new("acme")
+        .fallback("Later.")
+        .account("1")
+        .more(
+            "[hours]\ntime_zone = \"Europe/Berlin\"\nfriday = [\"09:00-12:00\"]\n\
+             [calendar]\nkind = \"google\"\nclient_id = \"c\"\nclient_secret = \"s\"\nrefresh_token = \"r\"\n\
+             [[tools.payments]]\nname = \"deposit\"\ndescription = \"for a visit\"\n\
+             url = \"https://pay.example/acme\"",
+        )
+        .more(more)
+        .build()
 }
 
 fn calls(name: &str, arguments: Value) -> Response {
@@ -69,85 +61,42 @@ fn obedient(question: &Question) -> Response {
     }
 }
 
-/// A world that outlives its nodes.
-struct World {
-    disk: Arc<MemoryDisk>,
-    clock: Arc<TokioClock>,
-    master: MasterKey,
-    channel: Arc<ScriptedChannel>,
+/// A site with a calendar; its nodes are started and ended by the test.
+struct Scenario {
+    site: Site,
     responder: Arc<ScriptedResponder>,
     calendar: Arc<MemoryCalendar>,
     number: AtomicU32,
 }
 
-struct Node {
-    store: Arc<MemoryStore>,
-    ports: Ports,
-    system: System,
+impl Deref for Scenario {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.site
+    }
 }
 
-impl World {
+impl Scenario {
     fn new(script: impl Fn(&Question) -> Response + Send + Sync + 'static, calendar: MemoryCalendar) -> Self {
-        Self {
-            disk: MemoryDisk::new(NonZeroU32::MIN),
-            clock: Arc::new(TokioClock::starting_at(NOW)),
-            master: MasterKey::generate(),
-            channel: Arc::default(),
-            responder: Arc::new(ScriptedResponder::new(true, script)),
-            calendar: Arc::new(calendar),
-            number: AtomicU32::new(0),
-        }
-    }
-
-    async fn boot(&self) -> Node {
-        let options = StoreOptions { split: true, ..StoreOptions::default() };
-        let store = Arc::new(MemoryStore::open_with(self.disk.clone(), self.clock.clone(), options));
-        let keys =
-            EnvelopeKeys::new(store.clone(), self.clock.clone(), &self.master, keys::Options::default());
-        let (clock, channel) = (self.clock.clone(), self.channel.clone());
-        let mut ports =
-            PortsBuilder::new(store.clone(), keys, clock, channel, self.responder.clone()).build();
-        ports.calendar = self.calendar.clone();
-        let options = Options { turns_per_tenant: NonZeroUsize::new(4).unwrap(), ..Options::default() };
-        let system = System::start(ports.clone(), options).await.unwrap();
-        Node { store, ports, system }
+        let (responder, calendar) = (Arc::new(ScriptedResponder::new(true, script)), Arc::new(calendar));
+        let of_ports = calendar.clone();
+        let site = SiteBuilder::default()
+            .partitions(1)
+            .faults(|_| Fault::NONE)
+            .options(Options { turns_per_tenant: NonZeroUsize::new(4).unwrap(), ..Options::default() })
+            .responder(responder.clone())
+            .ports(move |ports| ports.calendar(of_ports.clone()))
+            .build();
+        Self { site, responder, calendar, number: AtomicU32::new(0) }
     }
 
     async fn say(&self, node: &Node, text: &str) {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let message = ChannelEvent::Message(ReceivedMessage {
-            account: "1".parse().unwrap(),
-            id: format!("m{number}"),
-            from: Address {
-                phone: Some("49157000001".into()),
-                name: Some("Ann".into()),
-                ..Address::default()
-            },
-            sent_at: self.clock.now(),
-            act: Act::Say(Content::Text { body: text.into() }),
-            context: Context::default(),
-        });
+        let message =
+            message::said("1", message::phone("49157000001"), &format!("m{number}"), text, self.clock.now());
         let tenant = node.system.tenants.get(&"acme".parse().unwrap()).unwrap();
         node.system.reception.accept(ChannelKind::Whatsapp, &tenant, vec![message]).await.unwrap();
-    }
-
-    /// What was sent to the customer.
-    fn sent(&self) -> Vec<String> {
-        let texts = self.channel.accepted().into_iter().map(|call| match call.message.content {
-            Content::Text { body } => body,
-            other => panic!("{other:?}"),
-        });
-        texts.collect()
-    }
-
-    fn events(&self) -> Vec<Event> {
-        let mut events = Vec::new();
-        for partition in 0..self.disk.partitions(Topic::Events) {
-            for record in self.disk.records(TopicPartition { topic: Topic::Events, partition }) {
-                events.push(decode::<EventRecord>(&record.value).unwrap().event);
-            }
-        }
-        events
     }
 
     async fn handle(&self, node: &Node, conversation: ConversationId, by: Handler) {
@@ -170,8 +119,8 @@ impl World {
 
 #[tokio::test(start_paused = true)]
 async fn a_tool_is_called_and_what_it_gives_is_answered_from() {
-    let world = World::new(obedient, MemoryCalendar::default());
-    let node = world.boot().await;
+    let scenario = Scenario::new(obedient, MemoryCalendar::default());
+    let node = scenario.boot().await;
     node.system.tenants.apply(tenant("")).await.unwrap();
     let cases = [
         ("payment_link {\"name\":\"deposit\"}", json!({ "url": "https://pay.example/acme" })),
@@ -191,13 +140,13 @@ async fn a_tool_is_called_and_what_it_gives_is_answered_from() {
         ("erase_everything {\"now\":true}", json!({ "error": "there is no such tool" })),
     ];
     for (number, (asked, expected)) in cases.into_iter().enumerate() {
-        world.say(&node, asked).await;
-        world.wait(|world| world.sent().len() == number + 1).await;
-        assert_eq!(serde_json::from_str::<Value>(&world.sent()[number]).unwrap(), expected, "{asked}");
+        scenario.say(&node, asked).await;
+        scenario.wait(|scenario| scenario.sent().len() == number + 1).await;
+        assert_eq!(serde_json::from_str::<Value>(&scenario.sent()[number]).unwrap(), expected, "{asked}");
     }
-    world.say(&node, "find_appointments {\"from\":\"2026-01-02 10:30\"}").await;
-    world.wait(|world| world.sent().len() == 7).await;
-    let free: Value = serde_json::from_str(&world.sent()[6]).unwrap();
+    scenario.say(&node, "find_appointments {\"from\":\"2026-01-02 10:30\"}").await;
+    scenario.wait(|scenario| scenario.sent().len() == 7).await;
+    let free: Value = serde_json::from_str(&scenario.sent()[6]).unwrap();
     assert_eq!(free["free"][0], "Friday 2026-01-02 10:30");
     // Two calls of 10 and 5, and of 1 to 3 words, for each turn.
     let month = "2026-01".parse().unwrap();
@@ -216,59 +165,61 @@ async fn an_appointment_is_booked_once_also_through_a_crash() {
         CalendarCall::Book(_) if first.swap(false, Ordering::Relaxed) => CalendarReply::DoesAndHangs.into(),
         _ => CalendarAnswer::default(),
     });
-    let world = World::new(obedient, calendar);
-    let node = world.boot().await;
+    let scenario = Scenario::new(obedient, calendar);
+    let node = scenario.boot().await;
     node.system.tenants.apply(tenant("")).await.unwrap();
-    world.say(&node, "book_appointment {\"at\":\"2026-01-02 09:30\",\"about\":\"teeth\"}").await;
-    world.wait(|world| !world.calendar.entries("primary").is_empty()).await;
+    scenario.say(&node, "book_appointment {\"at\":\"2026-01-02 09:30\",\"about\":\"teeth\"}").await;
+    scenario.wait(|scenario| !scenario.calendar.entries("primary").is_empty()).await;
     node.store.close();
     node.system.kill().await;
 
-    let node = world.boot().await;
-    world.wait(|world| !world.sent().is_empty()).await;
+    let node = scenario.boot().await;
+    scenario.wait(|scenario| !scenario.sent().is_empty()).await;
     let booked = json!({ "booked": "Friday 2026-01-02 09:30", "until": "Friday 2026-01-02 10:00" });
-    assert_eq!(serde_json::from_str::<Value>(&world.sent()[0]).unwrap(), booked);
-    let entries = world.calendar.entries("primary");
+    assert_eq!(serde_json::from_str::<Value>(&scenario.sent()[0]).unwrap(), booked);
+    let entries = scenario.calendar.entries("primary");
     assert_eq!(entries.len(), 1, "{entries:?}");
-    let calls = world.calendar.calls();
+    let calls = scenario.calendar.calls();
     assert_eq!(calls.iter().filter(|call| matches!(call, CalendarCall::Book(_))).count(), 2);
     // The first question was answered with the call before the crash, and is not asked again.
     let asked: Vec<_> =
-        world.responder.calls().into_iter().map(|((_, attempt), times)| (attempt, times)).collect();
+        scenario.responder.calls().into_iter().map(|((_, attempt), times)| (attempt, times)).collect();
     assert_eq!(asked, [(1, 1), (2, 1)]);
     node.system.kill().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_human_takes_over_and_gives_back() {
-    let world = World::new(obedient, MemoryCalendar::default());
-    let node = world.boot().await;
+    let scenario = Scenario::new(obedient, MemoryCalendar::default());
+    let node = scenario.boot().await;
     node.system.tenants.apply(tenant("")).await.unwrap();
-    world.say(&node, "hand_over {}").await;
-    world.wait(|world| world.sent().len() == 1).await;
-    assert_eq!(world.sent(), ["A colleague will take over from here."]);
-    let handed = world.events().into_iter().find_map(|event| match event {
+    scenario.say(&node, "hand_over {}").await;
+    scenario.wait(|scenario| scenario.sent().len() == 1).await;
+    assert_eq!(scenario.sent(), ["A colleague will take over from here."]);
+    let handed = scenario.events().into_iter().find_map(|event| match event {
         Event::HandedOver { conversation, because: HandOver::Agent } => Some(conversation),
         _ => None,
     });
     let conversation = handed.unwrap();
-    world.say(&node, "is anybody there?").await;
+    scenario.say(&node, "is anybody there?").await;
     tokio::time::sleep(Duration::from_secs(30)).await;
-    assert_eq!(world.sent().len(), 1, "the human has the word");
+    assert_eq!(scenario.sent().len(), 1, "the human has the word");
 
-    world.handle(&node, conversation.clone(), Handler::Agent).await;
-    world.wait(|world| world.events().iter().any(|event| matches!(event, Event::GivenBack { .. }))).await;
-    world.say(&node, "and now?").await;
-    world.wait(|world| world.sent().len() == 2).await;
-    assert_eq!(world.sent()[1], "You said: and now?");
+    scenario.handle(&node, conversation.clone(), Handler::Agent).await;
+    scenario
+        .wait(|scenario| scenario.events().iter().any(|event| matches!(event, Event::GivenBack { .. })))
+        .await;
+    scenario.say(&node, "and now?").await;
+    scenario.wait(|scenario| scenario.sent().len() == 2).await;
+    assert_eq!(scenario.sent()[1], "You said: and now?");
 
     // By somebody of the tenant, while the agent is about to book.
-    world.say(&node, "opening_hours {\"date\":\"2026-01-02\"}").await;
+    scenario.say(&node, "opening_hours {\"date\":\"2026-01-02\"}").await;
     tokio::time::sleep(Duration::from_millis(20)).await;
-    world.handle(&node, conversation, Handler::Human).await;
+    scenario.handle(&node, conversation, Handler::Human).await;
     tokio::time::sleep(Duration::from_secs(30)).await;
-    assert_eq!(world.sent().len(), 2);
-    let last = world.events().into_iter().rev().find_map(|event| match event {
+    assert_eq!(scenario.sent().len(), 2);
+    let last = scenario.events().into_iter().rev().find_map(|event| match event {
         Event::Turn { outcome, .. } => Some(outcome),
         _ => None,
     });
@@ -287,7 +238,7 @@ async fn a_spent_quota_does_what_is_configured() {
     ];
     for (quota, messages, because) in cases {
         let said = Arc::new(Mutex::new(0));
-        let world = World::new(
+        let scenario = Scenario::new(
             {
                 let said = said.clone();
                 move |question: &Question| {
@@ -297,24 +248,24 @@ async fn a_spent_quota_does_what_is_configured() {
             },
             MemoryCalendar::default(),
         );
-        let node = world.boot().await;
+        let node = scenario.boot().await;
         node.system.tenants.apply(tenant(&format!("[quota]\n{quota}\n"))).await.unwrap();
         for number in 0..3 {
-            world.say(&node, "well?").await;
-            let turns = move |world: &World| {
-                world.events().iter().filter(|event| matches!(event, Event::Turn { .. })).count()
+            scenario.say(&node, "well?").await;
+            let turns = move |scenario: &Scenario| {
+                scenario.events().iter().filter(|event| matches!(event, Event::Turn { .. })).count()
             };
-            world.wait(|world| turns(world) == number + 1).await;
+            scenario.wait(|scenario| turns(scenario) == number + 1).await;
         }
         tokio::time::sleep(Duration::from_secs(5)).await;
-        assert_eq!(world.sent().len(), messages, "{quota}: {:?}", world.sent());
-        let handed = world.events().into_iter().find_map(|event| match event {
+        assert_eq!(scenario.sent().len(), messages, "{quota}: {:?}", scenario.sent());
+        let handed = scenario.events().into_iter().find_map(|event| match event {
             Event::HandedOver { because, .. } => Some(because),
             _ => None,
         });
         assert_eq!(handed, because, "{quota}");
         let told = |spent: bool| {
-            let events = world.events();
+            let events = scenario.events();
             let is = |event: &&Event| match event {
                 Event::QuotaSpent { .. } => spent,
                 Event::QuotaWarning { .. } => !spent,
@@ -322,7 +273,7 @@ async fn a_spent_quota_does_what_is_configured() {
             };
             events.iter().filter(is).count()
         };
-        assert_eq!(told(true), 1, "{quota}: {:?}", world.events());
+        assert_eq!(told(true), 1, "{quota}: {:?}", scenario.events());
         assert!(told(false) >= 1, "{quota}: warned before");
         node.system.kill().await;
     }

@@ -15,7 +15,7 @@ use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::id::{AccountId, ChannelKind, OutboundId};
 use heddle_schemas::ports::channel::{
     Accepted, Access, Act, Channel, ChannelEvent, FailureClass, OutboundMessage, ReceivedMessage,
-    ReceivedStatus, SendError, WebhookError,
+    ReceivedStatus, Scope, SendError, WebhookError,
 };
 use heddle_schemas::record::inbound::DeliveryStatus;
 use heddle_schemas::sealed::Secret;
@@ -50,7 +50,8 @@ impl Reply {
     /// Refuses with this class, without code or time.
     #[must_use]
     pub fn fails(class: FailureClass) -> Self {
-        Self::Refuses(SendError { class, code: None, detail: "scripted".into(), retry_after: None })
+        let detail = "scripted".into();
+        Self::Refuses(SendError { class, scope: Scope::Number, code: None, detail, retry_after: None })
     }
 
     fn accepts(&self) -> bool {
@@ -190,7 +191,7 @@ impl Channel for ScriptedChannel {
         };
         pause(after).await;
         match (reply, message_id) {
-            (Reply::Accepts, Some(message_id)) => Ok(Accepted { message_id }),
+            (Reply::Accepts, Some(message_id)) => Ok(Accepted { message_id, held: false }),
             (Reply::Refuses(error), _) => Err(error),
             (Reply::AcceptsAndHangs | Reply::Hangs, _) => std::future::pending().await,
             _ => Err(unknown()),
@@ -200,7 +201,7 @@ impl Channel for ScriptedChannel {
 
 fn unknown() -> SendError {
     let detail = "the connection was lost, scripted".into();
-    SendError { class: FailureClass::Unknown, code: None, detail, retry_after: None }
+    SendError { class: FailureClass::Unknown, scope: Scope::Number, code: None, detail, retry_after: None }
 }
 
 impl std::fmt::Debug for ScriptedChannel {
@@ -287,11 +288,7 @@ mod tests {
         let turn = TurnId(MessageKey::from_bytes([2; 16]));
         let to = Address { phone: Some("16505551234".into()), ..Address::default() };
         let content = Content::Text { body: "hello".into() };
-        OutboundMessage {
-            id: OutboundId { contact: ContactId::from_bytes([1; 16]), turn, index },
-            to,
-            content,
-        }
+        OutboundMessage { id: OutboundId::of_turn(ContactId::from_bytes([1; 16]), turn, index), to, content }
     }
 
     fn access() -> Access {

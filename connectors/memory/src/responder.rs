@@ -137,6 +137,7 @@ mod tests {
             tools: Vec::new(),
             steps: Vec::new(),
             outgoing: Outgoing::default(),
+            other_names: Vec::new(),
             tenant: Arc::new(Tenant::from_toml("id = \"acme\"\nname = \"Acme\"").unwrap()),
             turn: TurnId(MessageKey::from_bytes([1; 16])),
             attempt,

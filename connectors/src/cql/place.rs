@@ -334,10 +334,12 @@ mod tests {
             channel: ChannelKind::Whatsapp,
             account: "1122".parse().unwrap(),
         };
-        let outbound = |index| OutboundId {
-            contact: ContactId::from_bytes([1; 16]),
-            turn: TurnId(MessageKey::from_bytes([1; 16])),
-            index,
+        let outbound = |index| {
+            OutboundId::of_turn(
+                ContactId::from_bytes([1; 16]),
+                TurnId(MessageKey::from_bytes([1; 16])),
+                index,
+            )
         };
         let (one, other) = (Key::send(&account, &outbound(0)), Key::send(&account, &outbound(1)));
         assert_ne!(Place::of(&one).unit(), Place::of(&other).unit());

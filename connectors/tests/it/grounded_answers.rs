@@ -106,6 +106,7 @@ impl Clinic {
             tools: Vec::new(),
             steps: Vec::new(),
             outgoing: Outgoing::default(),
+            other_names: Vec::new(),
             tenant: self.tenant.clone(),
             turn: TurnId(MessageKey::from_bytes([1; 16])),
             attempt: 1,

@@ -105,6 +105,7 @@ fn question(models: &[(&str, &str)], more: &str) -> Question {
         tools: Vec::new(),
         steps: Vec::new(),
         outgoing: Outgoing::default(),
+        other_names: Vec::new(),
         tenant: Arc::new(Tenant::from_toml(&text).unwrap()),
         turn: TurnId(MessageKey::from_bytes([1; 16])),
         attempt: 1,

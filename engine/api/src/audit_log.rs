@@ -18,8 +18,8 @@ use crate::operation::{NoParameters, Parameters, operations};
 pub const ENTRIES: usize = 500;
 
 operations! {
-    /// Whether everything holds that a tenant is promised, promise by promise; without a tenant, what is no tenant's.
-    /// It reads all that is stored, and takes as long.
+    /// Verifies everything that a tenant is promised, promise by promise; without a tenant, what is no tenant's. It reads
+    /// all that is stored, and takes as long.
     Prove: GET "/v1/audit" (NoParameters, OfChain, Nothing) -> 200 Proofs;
         Named, Admin, Before |input, contact| Some(What::Prove), within Duration::from_secs(6 * 3_600);
 
@@ -27,7 +27,7 @@ operations! {
     ListAuditLog: GET "/v1/audit/log" (NoParameters, Entries, Nothing) -> 200 List<Entry>;
         Named, Admin, Never;
 
-    /// Whether an audit log is as it was written, and where it is not.
+    /// Verifies that an audit log is as it was written, and says where it is not.
     VerifyAuditLog: GET "/v1/audit/log/verification" (NoParameters, Chain, Nothing) -> 200 Verdict;
         Named, Admin, Never;
 

@@ -15,7 +15,7 @@ use crate::operation::{Input, Operation};
 use crate::problem::Problem;
 use crate::{ACTOR, REASON};
 
-/// How long a node may take to say that it is there.
+/// The longest time a node may take to say that it is there.
 const UP: Duration = Duration::from_secs(60);
 
 /// Why a call has no answer.
@@ -36,7 +36,7 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// Whether nobody listens at the address.
+    /// Returns whether nobody listens at the address.
     #[must_use]
     pub fn is_nobody_there(&self) -> bool {
         matches!(self, Self::Connection(error) if error.is_connect())

@@ -11,19 +11,19 @@ use serde::{Deserialize, Serialize};
 /// The longest text of an entry, in characters.
 pub const TEXT_CHARACTERS: usize = 1_000;
 
-/// What holds for a contact.
+/// Consents and opt-outs of a contact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Consents {
-    /// Whose it is.
+    /// The contact.
     pub contact: ContactId,
-    /// What holds, by purpose.
+    /// The standing of each purpose.
     pub purposes: BTreeMap<Category, Held>,
 }
 
-/// What holds for a purpose, and why.
+/// Standing of a purpose, and the evidence for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Held {
-    /// What holds.
+    /// The standing.
     pub standing: Standing,
     /// The latest consent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,11 +36,11 @@ pub struct Held {
 /// A piece of evidence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Shown {
-    /// When it was said.
+    /// The time it was said.
     pub at: Time,
-    /// How.
+    /// The way it was said.
     pub how: How,
-    /// In which words.
+    /// The words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
 }
@@ -60,26 +60,26 @@ pub struct Time(
 pub struct ConsentEntry {
     /// Give or stop.
     pub says: Says,
-    /// What it speaks of; at least one.
+    /// The purposes that it speaks of; at least one.
     #[schemars(length(min = 1))]
     pub purposes: Vec<Category>,
-    /// Where it is from.
+    /// The origin.
     #[serde(default)]
     pub how: Entered,
     /// When it was said, if not now: what was said last holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Time>,
-    /// In which words; at most 1,000 characters. It outlives an erasure of the contact, so it should name nobody.
+    /// The words; at most 1,000 characters. It outlives an erasure of the contact, so it should name nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = TEXT_CHARACTERS))]
     pub text: Option<String>,
 }
 
-/// How an entry came to be.
+/// Origin of an entry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Entered {
-    /// Somebody was told, and enters it.
+    /// The contact said it to a person, who enters it.
     #[default]
     Operator,
     /// It is from a list kept elsewhere.

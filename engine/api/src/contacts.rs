@@ -18,8 +18,14 @@ use crate::tenants::OfTenant;
 pub const NAME_CHARACTERS: usize = 256;
 
 operations! {
-    /// What a contact has consented to and opted out of, with the evidence.
+    /// Consents and opt-outs of a contact, with the evidence.
     ShowConsents: GET "/v1/tenants/{tenant}/contacts/consent" (OfTenant, OfContact, Nothing) -> 200 Consents;
+        Tenant, Member, Never;
+
+    /// The conversations that a contact has had, by the ids that events and the handling of a conversation name, and who
+    /// answers in each.
+    ListConversations: GET "/v1/tenants/{tenant}/contacts/conversations"
+        (OfTenant, OfContact, Nothing) -> 200 List<ConversationState>;
         Tenant, Member, Never;
 
     /// Enters a consent or an opt-out. What was said last holds.
@@ -56,7 +62,7 @@ operations! {
     ListErasures: GET "/v1/tenants/{tenant}/erasures" (OfTenant, NoParameters, Nothing) -> 200 List<Erasure>;
         Tenant, Member, Never;
 
-    /// How far an erasure has come; complete, it is the receipt.
+    /// Progress of an erasure; complete, it is the receipt.
     ShowErasure: GET "/v1/tenants/{tenant}/erasures/{erasure}" (OfErasure, NoParameters, Nothing) -> 200 Erasure;
         Tenant, Member, Never;
 
@@ -130,7 +136,18 @@ impl From<ConversationId> for OfConversation {
     }
 }
 
-/// Who answers in a conversation.
+/// A conversation, and who answers in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConversationState {
+    /// The conversation's id: tenant/channel/account/contact.
+    pub conversation: ConversationId,
+    /// The agent, or a human.
+    pub by: Handler,
+    /// True while what the contact says is only recorded.
+    pub restricted: bool,
+}
+
+/// Handling of a conversation.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Handling {
@@ -152,10 +169,10 @@ const NAME: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*\
     [^\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]\
     [^\\u0000-\\u001f\\u007f-\\u009f]*$";
 
-/// Whether what is kept of a contact may be used.
+/// Restriction of what is kept of a contact.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Restriction {
-    /// Whether it is stored only.
+    /// True to have it stored only.
     pub restricted: bool,
 }

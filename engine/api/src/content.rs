@@ -1,6 +1,6 @@
 //! Bodies and answers: how each is written, read and described.
 //!
-//! Whatever serde reads and writes travels as JSON. [`Nothing`] is no content, [`Upload`] a file's bytes,
+//! A type that serde reads and writes travels as JSON. [`Nothing`] is no content, [`Upload`] a file's bytes,
 //! [`Document`] and [`Lines`] are answers that are sent piece by piece while they are read from the store.
 
 use bytes::{Bytes, BytesMut};
@@ -28,7 +28,7 @@ pub type Pieces = BoxStream<'static, Result<Bytes, BoxError>>;
 pub struct Malformed {
     /// The status of the refusal: 400, 408, 413, 415 or 422.
     pub status: u16,
-    /// What is wrong, and what to do.
+    /// The fault, and what to do about it.
     pub detail: String,
 }
 

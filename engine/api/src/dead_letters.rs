@@ -31,7 +31,7 @@ const LETTER: &str = "^[0-9]{1,9}-[0-9]{1,19}$";
 const LETTERS: &str = "^[0-9]{1,9}-[0-9]{1,19}(,[0-9]{1,9}-[0-9]{1,19})*$";
 
 operations! {
-    /// What could not be processed, in the order of the ids.
+    /// Records that could not be processed, in the order of the ids.
     ListLetters: GET "/v1/dlq" (NoParameters, Filters, Nothing) -> 200 Page;
         Installation, Member, Never;
 
@@ -56,7 +56,7 @@ impl Parameters for OfLetter {}
 impl Parameters for Filters {}
 
 impl Replay {
-    /// What the audit log says of it; nothing where it only tells what would happen.
+    /// The act for the audit log; none where it only says what would happen.
     fn act(&self) -> Option<What> {
         let named = self.ids.iter().flatten();
         let letters = named.clone().take(NAMED).map(ToString::to_string).collect();
@@ -64,7 +64,7 @@ impl Replay {
     }
 }
 
-/// Which letters.
+/// Filters of dead letters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Filters {
@@ -92,7 +92,7 @@ pub struct Page {
     pub next: Option<Place>,
 }
 
-/// What to put back on its way: either `ids` or `filters`.
+/// Letters to put back on their way: either `ids` or `filters`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Replay {
@@ -126,7 +126,7 @@ impl Default for Replay {
     }
 }
 
-/// What became of each letter.
+/// Result of a replay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Replayed {
     /// The letters.
@@ -139,12 +139,12 @@ pub struct Replayed {
     pub until: Vec<LetterId>,
 }
 
-/// What became of a letter.
+/// Result for a letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fate {
     /// The letter.
     pub id: LetterId,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
     /// Where its original is now, or would be, as `topic/partition@offset`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -154,7 +154,7 @@ pub struct Fate {
     pub detail: String,
 }
 
-/// What became of a letter. A label in metrics.
+/// Outcome for a letter. A label in metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -192,14 +192,14 @@ impl Outcome {
         }
     }
 
-    /// Whether what was asked for is done, or would be.
+    /// Returns whether what was asked for is done, or would be.
     #[must_use]
     pub fn is_done(self) -> bool {
         matches!(self, Self::Replayed | Self::WouldReplay)
     }
 }
 
-/// Why a text is no letter's id.
+/// Error of a text that is no letter's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a letter's id is its partition and offset in dlq, such as 0-17")]
 pub struct InvalidLetterId;
@@ -275,7 +275,7 @@ impl JsonSchema for LetterId {
     }
 }
 
-/// How far a list has come: after a letter, or after one of each partition. Written as their ids with commas.
+/// Cursor of a list: after a letter, or after one of each partition. Written as their ids with commas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place(Vec<LetterId>);
 
@@ -361,9 +361,9 @@ pub struct Summary {
     pub reason: Option<DeadReason>,
     /// More about why.
     pub detail: String,
-    /// How often it was tried.
+    /// Attempts that were made.
     pub attempts: u32,
-    /// How many bytes it has.
+    /// Its size in bytes.
     pub bytes: u64,
     /// Whose it is, where that can be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -371,7 +371,7 @@ pub struct Summary {
     /// The conversation or account it is about, where that can be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub about: Option<String>,
-    /// Whether its original was kept.
+    /// True where its original was kept.
     pub kept: bool,
 }
 
@@ -381,14 +381,14 @@ pub struct Letter {
     /// All but the original.
     #[serde(flatten)]
     pub summary: Summary,
-    /// What became of the original.
+    /// State of the original.
     pub state: OriginalState,
     /// The original as it stands, sealed parts left sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original: Option<Value>,
 }
 
-/// What became of an original.
+/// State of an original.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OriginalState {

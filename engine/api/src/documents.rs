@@ -57,14 +57,14 @@ pub struct OfFile {
     /// The document's id, such as the file's name; without a `Content-Type` that tells, its ending does.
     #[schemars(length(min = 1, max = 512))]
     pub id: String,
-    /// What people call it; without it, what the file calls itself.
+    /// Its title; without it, what the file calls itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
 }
 
 impl Parameters for OfFile {}
 
-/// What to search for.
+/// Search in documents.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Search {

@@ -9,7 +9,7 @@ use crate::content::Nothing;
 use crate::operation::{NoParameters, operations};
 
 operations! {
-    /// Which master keys wrap the keys of how many tenants.
+    /// Master keys, and the number of tenants whose keys each wraps.
     ShowKeys: GET "/v1/keys" (NoParameters, NoParameters, Nothing) -> 200 KeysStatus;
         Installation, Admin, Never;
 
@@ -18,7 +18,7 @@ operations! {
         Installation, Owner, Around |input, contact| Some(What::KeysRotate);
 }
 
-/// What to rewrap.
+/// Tenants whose keys are rewrapped.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rotate {
@@ -32,7 +32,7 @@ pub struct Rotate {
     pub new_version: bool,
 }
 
-/// What became of it.
+/// Result of a rotation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rotated {
     /// Tenants whose keys are wrapped by the present master key now.
@@ -48,20 +48,20 @@ pub struct Rotated {
     /// The tenant after which to go on; absent when all had their turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<TenantId>,
-    /// Whether everything is wrapped by the present master key: former ones are not needed any more.
+    /// True once everything is wrapped by the present master key: former ones are not needed any more.
     pub complete: bool,
 }
 
 /// A tenant whose key could not be dealt with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failed {
-    /// Which.
+    /// The tenant.
     pub tenant: TenantId,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 
-/// What a master key is for.
+/// Role of a master key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -90,29 +90,29 @@ impl Role {
 pub struct MasterStatus {
     /// Its id, as messages name it.
     pub id: String,
-    /// Which version, where it is kept in Vault and wraps something.
+    /// The version, where it is kept in Vault and wraps something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
-    /// What it is for.
+    /// Its role.
     pub role: Role,
-    /// Where it is kept; absent where this node does not have it.
+    /// The place where it is kept; absent where this node does not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
     /// Tenants whose keys it wraps.
     pub tenants: u64,
-    /// Whether the store knows its master key by this one.
+    /// True where the store knows its master key by this one.
     pub store: bool,
 }
 
 impl MasterStatus {
-    /// Whether it is in the configuration and not needed.
+    /// Returns whether it is in the configuration and not needed.
     #[must_use]
     pub fn can_go(&self) -> bool {
         self.role == Role::Former && self.tenants == 0 && !self.store
     }
 }
 
-/// Which master keys wrap what.
+/// Master keys and what they wrap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeysStatus {
     /// The present one first, then former ones, then those that are not known.

@@ -166,7 +166,7 @@ fn bounded(schema: &mut Value) {
 }
 
 fn header(name: &str, description: &str) -> Value {
-    let description = format!("{description} UTF-8, no phone numbers.");
+    let description = format!("{description} UTF-8 or Latin-1, no phone numbers.");
     let schema = Note::header_schema();
     json!({ "name": name, "in": "header", "required": false, "description": description, "schema": schema })
 }

@@ -47,7 +47,7 @@ impl Method {
     }
 }
 
-/// Where a caller needs its role.
+/// Scope of the role that a caller needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// The installation: no tenant's own people may do it.
@@ -107,17 +107,17 @@ pub trait Operation: Sized + Send + Sync + 'static {
     const METHOD: Method;
     /// The path, with its parameters in braces.
     const PATH: &'static str;
-    /// What it does, in a sentence or two.
+    /// A sentence or two on what it does.
     const SUMMARY: &'static str;
     /// The status of an answer that is no refusal.
     const STATUS: u16;
-    /// Where its caller needs the role.
+    /// The scope of that role.
     const SCOPE: Scope;
     /// The role that its caller needs.
     const ROLE: Role;
     /// The entries that it leaves in the audit log.
     const AUDIT: Audit;
-    /// How long a client waits for the answer.
+    /// The longest time that a client waits for the answer.
     const PATIENCE: Duration;
     /// Parameters of the path.
     type Path: Parameters;
@@ -128,11 +128,11 @@ pub trait Operation: Sized + Send + Sync + 'static {
     /// The answer.
     type Output: Output;
 
-    /// What the audit log says of a call; `contact` is the contact that it names.
+    /// The act that the audit log says of a call; `contact` is the contact that it names.
     fn act(input: &Input<Self>, contact: Option<ContactId>) -> Option<What>;
 }
 
-/// What an operation is called with.
+/// Input of a call.
 pub struct Input<O: Operation> {
     /// Parameters of the path.
     pub path: O::Path,

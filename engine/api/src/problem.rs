@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 /// The media type of a [`Problem`].
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
-/// What an operation's failure is, for a caller that has to decide what to do next.
+/// Kind of an operation's failure, for a caller that has to decide what to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
     /// Something that was named does not exist.
     NotFound,
-    /// What exists does not permit it.
+    /// The present state does not permit it.
     Conflict,
-    /// What was asked makes no sense.
+    /// The request makes no sense.
     Invalid,
     /// The caller may not.
     Denied,
@@ -51,7 +51,7 @@ impl ErrorKind {
     }
 }
 
-/// What went wrong, as RFC 9457 writes it.
+/// Problem details, as RFC 9457 writes them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// The status, once more.
@@ -59,9 +59,9 @@ pub struct Problem {
     pub status: u16,
     /// The status in words.
     pub title: String,
-    /// What is wrong, and what to do.
+    /// The fault, and what to do about it.
     pub detail: String,
-    /// What is wrong, for programs: `malformed` where the request has not the form that is described, otherwise what
+    /// The fault, for programs: `malformed` where the request has not the form that is described, otherwise what
     /// the operation refused, such as `unknown_tenant`.
     #[serde(default)]
     pub code: String,

@@ -39,7 +39,7 @@ operations! {
     ListDeletions: GET "/v1/deletions" (NoParameters, NoParameters, Nothing) -> 200 List<Removal>;
         Installation, Member, Never;
 
-    /// How far the deletion of a tenant has come; complete, it is the receipt.
+    /// Progress of the deletion of a tenant; complete, it is the receipt.
     ShowDeletion: GET "/v1/deletions/{tenant}" (Deleted, NoParameters, Nothing) -> 200 Removal;
         Installation, Member, Never;
 
@@ -52,7 +52,7 @@ operations! {
             account: input.path.account.clone(),
         });
 
-    /// What the tenant has used in a month.
+    /// Usage of the tenant in a month.
     ShowUsage: GET "/v1/tenants/{tenant}/usage" (OfTenant, OfMonth, Nothing) -> 200 Usage;
         Tenant, Member, Never;
 }

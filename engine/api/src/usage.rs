@@ -1,4 +1,4 @@
-//! What a tenant has used in a month.
+//! Usage of a tenant in a month.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,16 @@ use heddle_schemas::zone::{Date, Month};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What was used in a month, in the tenant's time zone.
+/// Usage of a month, in the tenant's time zone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
     /// The month.
     pub month: Month,
-    /// What it may use; no money where that has no limit.
+    /// The quota; no money where that has no limit.
     pub quota: Resources,
-    /// What counts as spent of it.
+    /// Resources that count as spent of it.
     pub spent: Resources,
-    /// What nodes have set aside beside that, for turns to come.
+    /// Resources that nodes have set aside beside that, for turns to come.
     pub set_aside: Resources,
     /// Messages that count as spent though nobody knows of them: their node died.
     pub lost_messages: u64,
@@ -33,12 +33,12 @@ pub struct Resources {
     pub messages: u64,
     /// Tokens of language models.
     pub tokens: u64,
-    /// What these cost.
+    /// Their cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub money: Option<Money>,
 }
 
-/// What turns have used.
+/// Usage of turns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Day {
     /// Turns that were decided.
@@ -49,7 +49,7 @@ pub struct Day {
     pub input_tokens: u64,
     /// Tokens received.
     pub output_tokens: u64,
-    /// What they cost.
+    /// Their cost.
     pub money: Money,
     /// Attempts of which a crash hid what they used. They count with the most that they may have.
     pub interrupted: u64,

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_schemas::id::TurnId;
+use heddle_schemas::id::Cause;
 
 use crate::ledger::Taken;
 
@@ -31,8 +31,8 @@ pub struct Record {
     asked: Vec<Asked>,
     replies: Vec<Arc<Taken>>,
     times: HashMap<String, u32>,
-    turns: HashMap<TurnId, u16>,
-    last_turn: Option<TurnId>,
+    turns: HashMap<Cause, u16>,
+    last_turn: Option<Cause>,
     last_answered: Option<usize>,
     /// Messages that were taken again under an id already seen.
     pub doubled: u64,
@@ -103,13 +103,13 @@ impl Record {
 
     fn is_behind_turn(&mut self, reply: &Taken) -> bool {
         let Some(id) = &reply.outbound else { return false };
-        let (before, index) = (self.turns.get(&id.turn).copied(), id.index);
+        let (before, index) = (self.turns.get(&id.cause).copied(), id.index);
         let behind = match before {
-            Some(last) => index < last || self.last_turn != Some(id.turn),
+            Some(last) => index < last || self.last_turn != Some(id.cause),
             None => false,
         };
-        self.turns.insert(id.turn, before.unwrap_or_default().max(index));
-        self.last_turn = Some(id.turn);
+        self.turns.insert(id.cause, before.unwrap_or_default().max(index));
+        self.last_turn = Some(id.cause);
         behind
     }
 

@@ -140,7 +140,7 @@ impl Site {
     async fn reply(&self, number: u8) {
         let conversation = conversation(number);
         let turn = TurnId(MessageKey::from_bytes([number; 16]));
-        let id = OutboundId { contact: conversation.contact, turn, index: 0 };
+        let id = OutboundId::of_turn(conversation.contact, turn, 0);
         let to = Address { phone: Some("16505550000".into()), ..Address::default() };
         // Who is written to has spoken before.
         self.ports.keys.contact(&conversation.tenant, conversation.contact, Missing::Create).await.unwrap();

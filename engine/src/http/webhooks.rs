@@ -27,7 +27,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use heddle_actors::intake::webhook::ReceptionError;
 use heddle_actors::privacy::security::Sighting;
-use heddle_schemas::id::{AccountId, ChannelKind};
+use heddle_schemas::id::{AccountId, AccountKey, ChannelKind};
 use heddle_schemas::ports::channel::{Channel, ChannelEvent, WebhookError};
 use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::log::StoreError;
@@ -223,12 +223,20 @@ async fn take(
         return Err(Refusal::NotReady);
     }
     let addressed = addressed(shared, kind, account).ok_or(Refusal::Account)?;
+    // What is refused comes again, and may hold a status that is waited for.
+    let counted = |refusal| {
+        for account in addressed.tenant.channels.iter().filter(|account| account.kind == kind) {
+            let (tenant, account) = (addressed.tenant.id.clone(), account.account.clone());
+            shared.intake_gate.refused(&AccountKey { tenant, channel: kind, account });
+        }
+        refusal
+    };
     let turn = tokio::time::timeout(PATIENCE, shared.at_once.acquire()).await;
-    let _turn = turn.map_err(|_| Refusal::Busy)?.map_err(|_| Refusal::NotReady)?;
+    let _turn = turn.map_err(|_| counted(Refusal::Busy))?.map_err(|_| Refusal::NotReady)?;
     let body = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY))
         .await
-        .map_err(|_| Refusal::Slow)?
-        .map_err(|_| Refusal::TooLarge)?;
+        .map_err(|_| counted(Refusal::Slow))?
+        .map_err(|_| counted(Refusal::TooLarge))?;
     let signature = headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
     let secret = addressed.account().map(|account| &account.app_secret).ok_or(Refusal::Account)?;
     addressed.channel.verify(secret, signature, &body).map_err(|_| {

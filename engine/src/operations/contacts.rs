@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use heddle_actors::conversation::export::Reading;
 use heddle_actors::intake::consent;
 use heddle_actors::partition::publish;
 use heddle_actors::privacy::erasure;
 use heddle_actors::tenant::configuration::TenantsError;
 use heddle_api::consents::Consents;
 use heddle_api::contacts::{
-    CorrectContact, Correction, EnterConsent, ExportContact, ForgetContact, HandleConversation, ListErasures,
-    NAME_CHARACTERS, RestrictContact, ShowConsents, ShowErasure,
+    ConversationState, CorrectContact, Correction, EnterConsent, ExportContact, ForgetContact,
+    HandleConversation, ListConversations, ListErasures, NAME_CHARACTERS, RestrictContact, ShowConsents,
+    ShowErasure,
 };
 use heddle_api::content::{Document, List, Nothing};
 use heddle_api::{Input, Operation};
@@ -17,7 +19,7 @@ use heddle_schemas::contact::ContactName;
 use heddle_schemas::erasure::Erasure;
 use heddle_schemas::id::{ContactId, ConversationId, MessageKey, TenantId};
 use heddle_schemas::record::inbound::{
-    Correct, Handling, InboundEvent, InboundRecord, Restrict, SealedCorrection,
+    self, Correct, Handling, InboundEvent, InboundRecord, Restrict, SealedCorrection,
 };
 use heddle_schemas::record::{V, encode_for, log_aad};
 use heddle_schemas::tenant::Tenant;
@@ -59,6 +61,27 @@ impl Handler for ShowConsents {
         Person { tenant, contact }: Person,
     ) -> Result<Consents, OperationError> {
         operations.consents_of(&tenant.id, contact).await
+    }
+}
+
+impl Handler for ListConversations {
+    type Subject = Person;
+
+    async fn run(
+        operations: &Operations,
+        _: Call<'_>,
+        _: Input<Self>,
+        Person { tenant, contact }: Person,
+    ) -> Result<List<ConversationState>, OperationError> {
+        let mut items = Vec::new();
+        for id in conversations(&tenant, contact) {
+            let Some(Reading { kept, .. }) = Reading::begin(&operations.ports, &id).await? else { continue };
+            let by =
+                if kept.human_since.is_some() { inbound::Handler::Human } else { inbound::Handler::Agent };
+            let restricted = kept.restricted_since.is_some();
+            items.push(ConversationState { conversation: id, by, restricted });
+        }
+        Ok(List { items })
     }
 }
 

@@ -111,6 +111,7 @@ impl World {
             tools: Vec::new(),
             steps: Vec::new(),
             outgoing: Outgoing::default(),
+            other_names: Vec::new(),
             tenant: self.tenant.clone(),
             turn: TurnId(MessageKey::from_bytes(u128::from(number).to_be_bytes())),
             attempt: 1,

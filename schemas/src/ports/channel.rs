@@ -61,12 +61,35 @@ pub enum FailureClass {
     Blocked,
 }
 
+/// What a failed send concerns. Today the sender acts on messages, pairs, persons and numbers; the others are carried.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// This message alone.
+    Message,
+    /// The pair of the number and the person.
+    Pair,
+    /// The person, whoever of the business writes.
+    Person,
+    /// The number, or the account that it stands for.
+    #[default]
+    Number,
+    /// Every message of the same template.
+    Template,
+    /// Every number of the business account (WhatsApp: WABA).
+    Waba,
+    /// Every business account of the portfolio.
+    Portfolio,
+}
+
 /// Why a message was not sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{class:?}{}: {detail}", code.map(|code| format!(" (code {code})")).unwrap_or_default())]
 pub struct SendError {
     /// What it means.
     pub class: FailureClass,
+    /// What it concerns.
+    pub scope: Scope,
     /// The channel's code.
     pub code: Option<i64>,
     /// What the channel said; no address, text or token.
@@ -80,6 +103,8 @@ pub struct SendError {
 pub struct Accepted {
     /// The channel's id of it.
     pub message_id: String,
+    /// The channel holds it back until it has judged its quality: a status says whether it was sent.
+    pub held: bool,
 }
 
 /// One thing that a webhook says.

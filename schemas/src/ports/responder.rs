@@ -121,6 +121,8 @@ pub struct Question {
     pub passages: Vec<Passage>,
     /// What the customer is called, where that is known.
     pub name: Option<String>,
+    /// Other names that the customer was called by: they stand in what was said before.
+    pub other_names: Vec<String>,
     /// Tools that may be called.
     pub tools: Vec<Tool>,
     /// Those that have been, in this turn.

@@ -120,7 +120,7 @@ pub enum Event {
         month: Month,
         /// What.
         resource: Resource,
-        /// How much of it is spent, or set aside for turns to come; of money, millionths.
+        /// How much of it is spent, without what is reserved for turns under way; of money, millionths.
         taken: u64,
         /// How much it may use.
         limit: u64,
@@ -145,6 +145,14 @@ pub enum Event {
     GivenBack {
         /// Which conversation.
         conversation: ConversationId,
+    },
+    /// The agent does not answer in a conversation that goes round in circles, until the customer says something else or
+    /// a while has passed. One event for each such loop.
+    LoopStopped {
+        /// Which conversation.
+        conversation: ConversationId,
+        /// How many identical rounds were answered.
+        rounds: u32,
     },
     /// A contact has been forgotten: its key is destroyed, its rows are removed.
     Forgotten {
@@ -328,6 +336,8 @@ pub enum HandOver {
     Agent,
     /// The tenant's quota is spent.
     Quota,
+    /// It goes round in circles, and the tenant's `agent.loop_guard` says so.
+    Loop,
     /// Somebody of the tenant took it over.
     Human,
 }

@@ -170,6 +170,8 @@ pub struct DeliveryReport {
 pub enum DeliveryStatus {
     /// Decided, not yet taken by the channel.
     Queued,
+    /// Taken by the channel, which holds it back until it has judged its quality.
+    Held,
     /// Taken by the channel.
     Sent,
     /// On the person's device.
@@ -191,6 +193,18 @@ impl DeliveryStatus {
             (Self::Failed, _) => Self::Failed,
             (Self::Delivered | Self::Read | Self::Played, Self::Failed) => self,
             _ => self.max(new),
+        }
+    }
+}
+
+impl DeliveryReport {
+    /// What holds after this report of a message that was `status` before, with that failure. A message that the engine
+    /// gave up, which is a failure that nobody named, has not failed where the channel says later how far it came.
+    #[must_use]
+    pub fn merge_into(&self, status: DeliveryStatus, failure: Option<&DeliveryFailure>) -> DeliveryStatus {
+        match (status, failure) {
+            (DeliveryStatus::Failed, None) if self.status > DeliveryStatus::Queued => self.status,
+            _ => status.merge(self.status),
         }
     }
 }
@@ -260,11 +274,11 @@ impl DeliveryFailure {
 
 #[cfg(test)]
 mod tests {
-    use super::DeliveryStatus::{self, Delivered, Failed, Played, Queued, Read, Sent};
+    use super::DeliveryStatus::{self, Delivered, Failed, Held, Played, Queued, Read, Sent};
     use proptest::prelude::*;
 
     fn any_status() -> impl Strategy<Value = DeliveryStatus> {
-        proptest::sample::select(vec![Queued, Sent, Delivered, Read, Played, Failed])
+        proptest::sample::select(vec![Queued, Held, Sent, Delivered, Read, Played, Failed])
     }
 
     proptest! {
@@ -279,6 +293,18 @@ mod tests {
                 status = next;
             }
         }
+    }
+
+    #[test]
+    fn a_message_that_was_given_up_is_lifted_by_a_late_status_and_one_that_failed_is_not() {
+        let outbound = "00000000000000000000000000000001.00000000000000000000000000000002.0".parse().unwrap();
+        let at = crate::time::Timestamp::from_secs(1);
+        let report = |status| super::DeliveryReport { outbound, status, at, failure: None, message: None };
+        assert_eq!(report(Delivered).merge_into(Failed, None), Delivered);
+        assert_eq!(report(Failed).merge_into(Failed, None), Failed);
+        let named = super::DeliveryFailure::of(131_026);
+        assert_eq!(report(Delivered).merge_into(Failed, Some(&named)), Failed);
+        assert_eq!(report(Read).merge_into(Sent, None), Read);
     }
 
     #[test]

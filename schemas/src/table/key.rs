@@ -210,7 +210,7 @@ impl Key {
     /// What a turn has spent of a chunk; attempts are those at calls to the outside, 0 where none was made.
     #[must_use]
     pub fn spend(tenant: &TenantId, chunk: ChunkId, turn: &SpentBy) -> Self {
-        Self::new(Table::Spend, tenant.as_str(), &[&chunk.to_bytes()], &turn.to_bytes())
+        Self::new(Table::Spend, tenant.as_str(), &[&chunk.to_bytes()], &turn.to_row())
     }
 
     /// A step of a turn that called tools.

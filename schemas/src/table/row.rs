@@ -1,6 +1,6 @@
 //! Encodings of row names that other code reads or scans by.
 
-use crate::id::{ContactId, MessageKey, OutboundId, TurnId};
+use crate::id::{Cause, ContactId, OutboundId, TurnId};
 use crate::time::Timestamp;
 use crate::topic::Topic;
 
@@ -9,31 +9,37 @@ pub const REMOVAL_OPEN: u8 = b'o';
 /// The first byte of the row of a deletion.
 pub const REMOVAL_TOLD: u8 = b't';
 
-/// Who has spent: an attempt at a turn of a conversation.
+/// Spender of a quota: an attempt at a turn of a conversation, or messages of a campaign.
 ///
-/// A turn is named after a message, whose key is of its conversation; the contact tells apart what is not.
+/// A turn is named after a message, whose key is of its conversation; the contact keeps others apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SpentBy {
-    /// With whom.
+    /// The contact; of a campaign's batch, the first.
     pub contact: ContactId,
-    /// Which turn.
-    pub turn: TurnId,
-    /// Which attempt at calling the outside, from 1; 0 where none was made.
+    /// The turn or the campaign.
+    pub cause: Cause,
+    /// Attempt at calling the outside, from 1; 0 where none was made.
     pub attempt: u8,
 }
 
+/// The byte behind the row of what a campaign has spent; that of a turn has none.
+const SPENT_BY_CAMPAIGN: u8 = b'c';
+
 impl SpentBy {
-    /// Of this attempt.
+    /// Of this attempt at a turn.
     #[must_use]
     pub fn new(contact: ContactId, turn: TurnId, attempt: u32) -> Self {
-        Self { contact, turn, attempt: u8::try_from(attempt).unwrap_or(u8::MAX) }
+        Self { contact, cause: Cause::Turn(turn), attempt: u8::try_from(attempt).unwrap_or(u8::MAX) }
     }
 
-    pub(super) fn to_bytes(self) -> [u8; 33] {
-        let mut row = [0_u8; 33];
-        row[..16].copy_from_slice(&self.contact.to_bytes());
-        row[16..32].copy_from_slice(&self.turn.0.to_bytes());
-        row[32] = self.attempt;
+    pub(super) fn to_row(self) -> Vec<u8> {
+        let mut row = Vec::with_capacity(34);
+        row.extend(self.contact.to_bytes());
+        row.extend(self.cause.to_bytes());
+        row.push(self.attempt);
+        if let Cause::Campaign(_) = self.cause {
+            row.push(SPENT_BY_CAMPAIGN);
+        }
         row
     }
 }
@@ -56,20 +62,17 @@ impl OutboundId {
     pub fn from_row(row: &[u8]) -> Option<Self> {
         let row: &[u8; 34] = row.try_into().ok()?;
         let (contact, rest) = row.split_first_chunk::<16>()?;
-        let (turn, index) = rest.split_first_chunk::<16>()?;
-        Some(Self {
-            contact: ContactId::from_bytes(*contact),
-            turn: TurnId(MessageKey::from_bytes(*turn)),
-            index: u16::from_be_bytes(index.try_into().ok()?),
-        })
+        let (cause, number) = rest.split_first_chunk::<16>()?;
+        let number = u16::from_be_bytes(number.try_into().ok()?);
+        Some(Self::of_parts(ContactId::from_bytes(*contact), *cause, number))
     }
 }
 
 pub(super) fn outbound_row(outbound: &OutboundId) -> [u8; 34] {
     let mut row = [0_u8; 34];
     row[..16].copy_from_slice(&outbound.contact.to_bytes());
-    row[16..32].copy_from_slice(&outbound.turn.0.to_bytes());
-    row[32..].copy_from_slice(&outbound.index.to_be_bytes());
+    row[16..32].copy_from_slice(&outbound.cause.to_bytes());
+    row[32..].copy_from_slice(&outbound.number().to_be_bytes());
     row
 }
 

@@ -1,7 +1,10 @@
 //! Keys read back, sort and say whose they are; descriptors agree with each other.
 
 use super::*;
-use crate::id::{AccountKey, ChunkId, ContactId, ConversationId, MessageKey, OutboundId, TenantId, TurnId};
+use crate::id::{
+    AccountKey, CampaignId, Cause, ChunkId, ContactId, ConversationId, MessageKey, OutboundId, TenantId,
+    TurnId,
+};
 use crate::time::Timestamp;
 use crate::topic::{Topic, TopicPartition};
 
@@ -75,7 +78,7 @@ fn a_key_says_whose_it_is() {
     let of = conversation("acme", b'/');
     let account = AccountKey { tenant: of.tenant.clone(), channel: of.channel, account: of.account.clone() };
     let turn = TurnId(MessageKey::from_bytes([3; 16]));
-    let outbound = OutboundId { contact: of.contact, turn, index: 1 };
+    let outbound = OutboundId::of_turn(of.contact, turn, 1);
     for key in [
         Key::head(&of),
         Key::history(&of, 1),
@@ -118,16 +121,32 @@ fn an_agenda_says_whose_it_is() {
 fn an_outbound_id_reads_back_from_its_row() {
     let of = conversation("acme", 7);
     let turn = TurnId(MessageKey::from_bytes([3; 16]));
-    let outbound = OutboundId { contact: of.contact, turn, index: 517 };
+    let outbound = OutboundId::of_turn(of.contact, turn, 517);
     assert_eq!(OutboundId::from_row(Key::delivery(&of, &outbound).row()), Some(outbound));
     assert_eq!(OutboundId::from_row(&[0; 33]), None);
+    // As the builds before campaigns wrote it.
+    let stored = [&[7; 16][..], &[3; 16], &[2, 5]].concat();
+    assert_eq!(OutboundId::from_row(&stored), Some(outbound));
+    let outbound = OutboundId::of_campaign(of.contact, CampaignId::from_bytes([3; 16]), 2);
+    assert_eq!(OutboundId::from_row(Key::delivery(&of, &outbound).row()), Some(outbound));
+}
+
+#[test]
+fn what_a_turn_has_spent_is_in_the_row_that_it_always_had() {
+    let of = conversation("acme", 7);
+    let chunk = ChunkId::from_bytes([4; 16]);
+    let by = SpentBy::new(of.contact, TurnId(MessageKey::from_bytes([3; 16])), 2);
+    let stored = [&[7; 16][..], &[3; 16], &[2]].concat();
+    assert_eq!(Key::spend(&of.tenant, chunk, &by).row(), stored);
+    let by = SpentBy { cause: Cause::Campaign(CampaignId::from_bytes([3; 16])), ..by };
+    assert_ne!(Key::spend(&of.tenant, chunk, &by).row(), stored);
 }
 
 #[test]
 fn a_row_says_which_conversation_or_account_it_is_of() {
     let of = conversation("acme", b'/');
     let turn = TurnId(MessageKey::from_bytes([3; 16]));
-    let outbound = OutboundId { contact: of.contact, turn, index: 1 };
+    let outbound = OutboundId::of_turn(of.contact, turn, 1);
     let of_conversation = [
         Key::head(&of),
         Key::history(&of, 1),

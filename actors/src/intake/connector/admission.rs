@@ -29,7 +29,7 @@ pub(super) struct Admitted {
 }
 
 /// Why a record is not taken in. It repeats nothing of the record.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refused {
     pub(super) reason: DeadReason,
     pub(super) detail: String,
@@ -47,6 +47,11 @@ impl Refused {
     /// Whether it names a tenant or an account that is not there, or not the tenant's.
     pub(super) fn names_nobody(&self) -> bool {
         matches!(self.reason, DeadReason::UnknownTenant | DeadReason::Account)
+    }
+
+    /// A row of the tenant, or of the person, cannot be read.
+    pub(super) fn unreadable(tenant: TenantId, detail: String) -> Self {
+        Self { tenant: Some(tenant), ..Self::new(DeadReason::Unreadable, detail) }
     }
 
     /// The tenant's keys were erased.

@@ -122,7 +122,13 @@ impl Ingress {
             let mut decided = self.admit(record);
             // The tenant, or its account, may have been applied on another node just before.
             if matches!(&decided, Err(why) if why.names_nobody()) && !has_caught_up {
-                self.insist(|| async { Ok(tenants.catch_up().await?) }).await?;
+                match self.insist(|| async { Ok(tenants.catch_up().await?) }).await? {
+                    Insisted::Done(()) => {}
+                    Insisted::Erased | Insisted::Unreadable(_) => {
+                        // Nobody is admitted by guessing; what names nobody is kept in dlq, and can be replayed.
+                        tracing::error!(partition = %self.fence.partition, "topic tenants cannot be read");
+                    }
+                }
                 has_caught_up = true;
                 decided = self.admit(record);
             }
@@ -180,13 +186,14 @@ impl Ingress {
         // A connector, an outage or the dead-letter topic may have kept it for any time.
         let fresh = self.context.options.answer_within;
         let written = self.insist(|| self.reception.write(kind, &tenant, events.clone(), fresh)).await?;
-        Ok(match written {
-            Some(records) => Written::Records(indexes.into_iter().zip(records).collect()),
-            None => {
-                let gone = || Refused::erased(tenant.id.clone());
-                Written::Refused(indexes.into_iter().map(|index| (index, gone())).collect())
+        let refused = match written {
+            Insisted::Done(records) => {
+                return Ok(Written::Records(indexes.into_iter().zip(records).collect()));
             }
-        })
+            Insisted::Erased => Refused::erased(tenant.id.clone()),
+            Insisted::Unreadable(detail) => Refused::unreadable(tenant.id.clone(), detail),
+        };
+        Ok(Written::Refused(indexes.into_iter().map(|index| (index, refused.clone())).collect()))
     }
 
     /// Makes dead letters of what was refused.
@@ -210,7 +217,7 @@ impl Ingress {
                     None => {
                         let day = ports.clock.now().day();
                         let opened = self.insist(|| async { Ok(ports.keys.log(tenant, day).await?) }).await?;
-                        ciphers.entry(tenant.clone()).or_insert(opened).clone()
+                        ciphers.entry(tenant.clone()).or_insert(opened.done()).clone()
                     }
                 },
             };
@@ -256,27 +263,48 @@ impl Ingress {
         .await
     }
 
-    /// Tries until it is done; `None` when the tenant's keys are gone, and nobody can do it any more.
+    /// Tries until it is done, or no repetition mends it.
     async fn insist<T, F: Future<Output = Result<T, ReceptionError>>>(
         &self,
         mut attempt: impl FnMut() -> F,
-    ) -> Result<Option<T>, StoreError> {
+    ) -> Result<Insisted<T>, StoreError> {
         static LOG: Seldom = Seldom::new();
         let mut retrying = Retrying::new(&self.context.ports.metrics, "intake of records", &LOG);
         loop {
             let error = match attempt().await {
-                Ok(done) => return Ok(Some(done)),
-                Err(ReceptionError::Keys(KeysError::Gone { .. })) => return Ok(None),
+                Ok(done) => return Ok(Insisted::Done(done)),
+                Err(ReceptionError::Keys(KeysError::Gone { .. })) => return Ok(Insisted::Erased),
                 Err(ReceptionError::Store(error)) => error,
-                // A damaged row is what an operator has to mend.
-                Err(ReceptionError::Keys(error)) => {
-                    error.passing().unwrap_or_else(|error| StoreError::Corrupt { detail: error.to_string() })
-                }
+                Err(ReceptionError::Keys(error)) => match error.passing() {
+                    Ok(error) => error,
+                    Err(error) => return Ok(Insisted::Unreadable(error.to_string())),
+                },
             };
             if matches!(error, StoreError::Closed | StoreError::Fenced { .. }) {
                 return Err(error);
             }
+            if !error.is_transient() {
+                return Ok(Insisted::Unreadable(error.to_string()));
+            }
             retrying.wait(&error).await;
+        }
+    }
+}
+
+/// How something ended that was tried until the store answered.
+enum Insisted<T> {
+    Done(T),
+    /// The tenant's keys are destroyed: it cannot be done any more.
+    Erased,
+    /// A row of the person or the tenant cannot be read, until an operator mends it. Others' records go on.
+    Unreadable(String),
+}
+
+impl<T> Insisted<T> {
+    fn done(self) -> Option<T> {
+        match self {
+            Self::Done(done) => Some(done),
+            Self::Erased | Self::Unreadable(_) => None,
         }
     }
 }

@@ -25,7 +25,7 @@ use serde_json::Value;
 
 use crate::account::send::Journal;
 use crate::conversation::Delivery;
-use crate::conversation::correct::{ADDRESS, CORRECTED};
+use crate::conversation::correct::{ADDRESS, CORRECTED, FORMER_NAMES};
 use crate::conversation::head::Head;
 use crate::conversation::thread::{self, Thread, ThreadError};
 use crate::conversation::turn::Claim;
@@ -165,9 +165,11 @@ impl Reader {
 
     async fn head(&mut self, key: &Key, value: &[u8]) -> Result<Holds, Stop> {
         let head: Head = strict(value)?;
-        if let Some(sealed) = &head.corrected {
-            let cipher = self.of_contact(key).await?;
-            self.opened(cipher.open(&aad(key, CORRECTED), sealed))?;
+        for (sealed, column) in [(&head.corrected, CORRECTED), (&head.former_names, FORMER_NAMES)] {
+            if let Some(sealed) = sealed {
+                let cipher = self.of_contact(key).await?;
+                self.opened(cipher.open(&aad(key, column), sealed))?;
+            }
         }
         let Some(sealed) = &head.address else { return Ok(Holds::Head(Address::default())) };
         let cipher = self.of_contact(key).await?;

@@ -32,7 +32,7 @@ pub(super) struct Sends {
 impl Sends {
     pub(super) fn take(&mut self, row: &Row, holds: &Holds) {
         match (holds, row.key.about()) {
-            (Holds::Send(Journal::Taken(Taken { at, category, window_until })), Some(contact)) => {
+            (Holds::Send(Journal::Taken(Taken { at, category, window_until, .. })), Some(contact)) => {
                 self.sends += 1;
                 if let Some(until) = window_until {
                     self.windows += 1;

@@ -76,7 +76,7 @@ impl Spend {
 
     fn read(key: &Key, stored: &[u8]) -> Result<Self, StoreError> {
         serde_json::from_slice(stored).map_err(|error| StoreError::Corrupt {
-            detail: format!("{key:?}: no row of a chunk's journal: {error}"),
+            detail: format!("{key:?}: the row of a chunk's journal does not parse: {:?}", error.classify()),
         })
     }
 

@@ -74,9 +74,12 @@ pub(crate) struct Ledger {
     /// Of what the tenant has been warned.
     #[serde(default)]
     pub(super) warned: BTreeSet<Resource>,
-    /// What the tenant has been told to be spent.
+    /// What was reported as spent. Read by builds that do not know `spent_at`.
     #[serde(default)]
     pub(super) told: BTreeSet<Resource>,
+    /// The limit at which each was reported as spent: once for each limit.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) spent_at: BTreeMap<Resource, u64>,
 }
 
 impl Ledger {
@@ -147,15 +150,39 @@ impl Ledger {
         self.open.iter().find(|open| open.is_overdue(now))
     }
 
-    /// The resources of which so many of a hundred are taken and the tenant has not been warned.
-    pub(super) fn warnings(&self, limit: Amounts, percent: u8) -> impl Iterator<Item = Resource> + use<> {
-        let taken = self.taken();
+    /// The resources of which this percentage of the limit is spent and the tenant has not been warned. `unclosed` is
+    /// what was spent of chunks that are out; what is reserved for turns to come does not count.
+    pub(super) fn warnings(
+        &self,
+        limit: Amounts,
+        percent: u8,
+        unclosed: Amounts,
+    ) -> impl Iterator<Item = Resource> + use<> {
+        let spent = self.spent.plus(unclosed);
         let over = move |resource: &Resource| {
-            let (taken, limit) = (u128::from(taken.of(*resource)), u128::from(limit.of(*resource)));
-            limit != u128::from(u64::MAX) && taken * 100 >= limit * u128::from(percent)
+            let (spent, limit) = (u128::from(spent.of(*resource)), u128::from(limit.of(*resource)));
+            limit != u128::from(u64::MAX) && spent * 100 >= limit * u128::from(percent)
         };
         let warned = self.warned.clone();
         Resource::ALL.into_iter().filter(move |resource| !warned.contains(resource) && over(resource))
+    }
+
+    /// Whether a resource that is spent was reported at this limit.
+    #[must_use]
+    pub(super) fn is_reported(&self, resource: Resource, limit: u64) -> bool {
+        match self.spent_at.get(&resource) {
+            Some(at) => *at == limit,
+            // By a build that did not note the limit.
+            None => self.told.contains(&resource),
+        }
+    }
+
+    /// Notes that a resource was reported as spent. Returns whether that is new.
+    pub(super) fn report_spent(&mut self, resource: Resource, limit: u64) -> bool {
+        let is_new = !self.is_reported(resource, limit);
+        self.told.insert(resource);
+        self.spent_at.insert(resource, limit);
+        is_new
     }
 }
 
@@ -215,13 +242,37 @@ mod tests {
     }
 
     #[test]
-    fn who_is_near_the_limit_is_warned_once_and_who_has_none_never() {
+    fn a_tenant_near_the_limit_is_warned_once_and_one_without_a_limit_never() {
         let mut ledger =
             Ledger { spent: Amounts { messages: 80, tokens: 79, money: 1_000 }, ..Ledger::new() };
         let limit = Amounts { messages: 100, tokens: 100, money: u64::MAX };
-        assert_eq!(ledger.warnings(limit, 80).collect::<Vec<_>>(), [Resource::Messages]);
+        let warnings = |ledger: &Ledger| ledger.warnings(limit, 80, Amounts::NONE).collect::<Vec<_>>();
+        assert_eq!(warnings(&ledger), [Resource::Messages]);
         ledger.warned.insert(Resource::Messages);
-        assert_eq!(ledger.warnings(limit, 80).count(), 0);
+        assert_eq!(warnings(&ledger), []);
+    }
+
+    #[test]
+    fn what_is_reserved_warns_of_nothing_and_what_is_spent_of_it_does() {
+        let mut ledger = Ledger::new();
+        ledger.grant(messages(100), messages(90), messages(90), id(1), at(60)).unwrap();
+        let limit = Amounts { messages: 100, tokens: u64::MAX, money: u64::MAX };
+        let warnings = |spent| ledger.warnings(limit, 80, messages(spent)).collect::<Vec<_>>();
+        assert_eq!((warnings(2), warnings(79)), (vec![], vec![]));
+        assert_eq!(warnings(80), [Resource::Messages]);
+    }
+
+    #[test]
+    fn a_spent_resource_is_reported_once_for_each_limit() {
+        let mut ledger = Ledger::new();
+        assert!(ledger.report_spent(Resource::Messages, 100));
+        // Something is given back, granted and spent again.
+        ledger.grant(messages(100), messages(1), messages(1), id(1), at(60)).unwrap();
+        assert!(!ledger.report_spent(Resource::Messages, 100));
+        assert!(ledger.report_spent(Resource::Messages, 200), "the plan was raised");
+        assert!(ledger.report_spent(Resource::Tokens, 100));
+        let older = Ledger { told: [Resource::Messages].into(), ..Ledger::new() };
+        assert!(older.is_reported(Resource::Messages, 7));
     }
 
     proptest! {

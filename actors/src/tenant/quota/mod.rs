@@ -115,7 +115,7 @@ impl Hold {
     /// The turn is decided and durable, and has used so much.
     pub fn settle(mut self, used: Amounts) {
         self.settled = true;
-        lock(&self.account.purse).settle(self.of, self.taken.minus(used));
+        lock(&self.account.purse).settle(self.of, self.taken, used);
     }
 }
 
@@ -277,7 +277,7 @@ impl Quotas {
                 Err(resource) => {
                     let until = self.ports.clock.now().after(REFUSED);
                     lock(&account.refused).insert(resource, (need.of(resource), until));
-                    self.tell_spent(tenant, resource).await?;
+                    self.tell_spent(account, tenant, resource).await?;
                     return Err(self.refuse(tenant, resource));
                 }
             }
@@ -341,7 +341,8 @@ impl Quotas {
                 continue;
             }
             let limit = Amounts::limit(&tenant.quota);
-            self.warn(tenant, &key, &before, limit, of.month).await?;
+            let unclosed = lock(&account.purse).spent(of.month);
+            self.warn(tenant, (&key, of.month), &before, limit, unclosed).await?;
             let (wanted, until) = (lock(&account.purse).wanted(need), now.after(LIFE));
             let mut granted = Ok(Amounts::NONE);
             self.change(&key, |ledger| {
@@ -350,7 +351,6 @@ impl Quotas {
                     return false;
                 }
                 granted = ledger.grant(limit, need, wanted, id, until);
-                ledger.told.clear();
                 granted.is_ok()
             })
             .await?;
@@ -358,18 +358,31 @@ impl Quotas {
         }
     }
 
-    /// Warns of what is nearly spent: first the event, then that it was told, so that none is lost.
+    /// Warns of what is nearly spent. `unclosed` is what turns have spent of this node's chunks.
     async fn warn(
         &self,
         tenant: &Tenant,
-        key: &Key,
+        (key, month): (&Key, Month),
         ledger: &Ledger,
         limit: Amounts,
-        month: Month,
+        unclosed: Amounts,
     ) -> Result<(), StoreError> {
-        let near: Vec<_> = ledger.warnings(limit, tenant.quota.warn_percent).collect();
-        for resource in &near {
-            let (taken, limit) = (ledger.taken().of(*resource), limit.of(*resource));
+        let near: Vec<_> = ledger.warnings(limit, tenant.quota.warn_percent, unclosed).collect();
+        let spent = ledger.spent.plus(unclosed);
+        self.warn_of(tenant, (key, month), &near, spent, limit).await
+    }
+
+    /// Warns of these resources: first the event, then the note that it was published, so that none is lost.
+    async fn warn_of(
+        &self,
+        tenant: &Tenant,
+        (key, month): (&Key, Month),
+        near: &[Resource],
+        spent: Amounts,
+        limit: Amounts,
+    ) -> Result<(), StoreError> {
+        for resource in near {
+            let (taken, limit) = (spent.of(*resource), limit.of(*resource));
             self.ports.metrics.quota_warned(*resource);
             tracing::warn!(tenant = %tenant.id, %resource, taken, limit, "a quota is nearly spent");
             self.tell(tenant, Event::QuotaWarning { month, resource: *resource, taken, limit }).await?;
@@ -384,17 +397,29 @@ impl Quotas {
         .await
     }
 
-    /// Tells once that something is spent.
-    async fn tell_spent(&self, tenant: &Tenant, resource: Resource) -> Result<(), StoreError> {
+    /// Reports once that something is spent, and warns before where little was spent and yet too little is left for a
+    /// turn.
+    async fn tell_spent(
+        &self,
+        account: &Account,
+        tenant: &Tenant,
+        resource: Resource,
+    ) -> Result<(), StoreError> {
         let month = month(tenant, self.ports.clock.now());
         let key = Key::quota(&tenant.id, &month.to_string());
-        if self.ledger(&key).await?.told.contains(&resource) {
+        let limits = Amounts::limit(&tenant.quota);
+        let limit = limits.of(resource);
+        let ledger = self.ledger(&key).await?;
+        if ledger.is_reported(resource, limit) {
             return Ok(());
         }
-        let limit = Amounts::limit(&tenant.quota).of(resource);
+        if !ledger.warned.contains(&resource) {
+            let spent = ledger.spent.plus(lock(&account.purse).spent(month));
+            self.warn_of(tenant, (&key, month), &[resource], spent, limits).await?;
+        }
         tracing::warn!(tenant = %tenant.id, %resource, limit, "a quota is spent");
         self.tell(tenant, Event::QuotaSpent { month, resource, limit }).await?;
-        self.change(&key, |ledger| ledger.told.insert(resource)).await
+        self.change(&key, |ledger| ledger.report_spent(resource, limit)).await
     }
 
     async fn tell(&self, tenant: &Tenant, event: Event) -> Result<(), StoreError> {
@@ -610,8 +635,9 @@ impl Quotas {
 
 fn parse(key: &Key, stored: Option<&Bytes>) -> Result<Ledger, StoreError> {
     let Some(stored) = stored else { return Ok(Ledger::new()) };
-    serde_json::from_slice(stored)
-        .map_err(|error| StoreError::Corrupt { detail: format!("{key:?}: no ledger of a quota: {error}") })
+    serde_json::from_slice(stored).map_err(|error| StoreError::Corrupt {
+        detail: format!("{key:?}: the ledger of a quota does not parse: {:?}", error.classify()),
+    })
 }
 
 /// What a tenant has used in a month, also of what is not closed yet. Chunks of dead nodes are closed by it.

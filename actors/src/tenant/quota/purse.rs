@@ -44,6 +44,8 @@ pub(super) struct Held {
     used_at: Timestamp,
     scarce: bool,
     in_work: u64,
+    /// What turns have spent of it: those that are settled, and messages of those that never were.
+    spent: Amounts,
     /// Messages that were taken and never settled.
     pub(super) unsettled: u64,
 }
@@ -102,15 +104,17 @@ impl Purse {
             used_at: now,
             scarce: size.short_of(wanted).is_some(),
             in_work: 0,
+            spent: Amounts::NONE,
             unsettled: 0,
         });
     }
 
-    /// A turn is settled: of what it took so much comes back.
-    pub(super) fn settle(&mut self, of: ChunkOf, back: Amounts) {
+    /// A turn is settled: of what it took, it used so much, and the rest comes back.
+    pub(super) fn settle(&mut self, of: ChunkOf, taken: Amounts, used: Amounts) {
         if let Some(held) = self.held(of) {
             held.in_work = held.in_work.saturating_sub(1);
-            held.left = held.left.plus(back);
+            held.left = held.left.plus(taken.minus(used));
+            held.spent = held.spent.plus(used);
         }
     }
 
@@ -119,7 +123,14 @@ impl Purse {
         if let Some(held) = self.held(of) {
             held.in_work = held.in_work.saturating_sub(1);
             held.unsettled += messages;
+            held.spent.messages = held.spent.messages.saturating_add(messages);
         }
+    }
+
+    /// What turns have spent of the chunks of a month: not what is only reserved.
+    pub(super) fn spent(&self, month: Month) -> Amounts {
+        let held = self.current.iter().chain(&self.retired).filter(|held| held.of.month == month);
+        held.fold(Amounts::NONE, |sum, held| sum.plus(held.spent))
     }
 
     fn held(&mut self, of: ChunkOf) -> Option<&mut Held> {
@@ -187,7 +198,7 @@ mod tests {
             assert_eq!(purse.take(messages(1), month("1970-01"), at(1)), Some(chunk(1)));
             assert_eq!(purse.take(messages(1), month(wrong_month), at(seconds)), None);
             assert!(purse.closable().is_empty(), "a turn of it is in work");
-            purse.settle(chunk(1), messages(0));
+            purse.settle(chunk(1), messages(1), messages(1));
             assert_eq!(purse.closable().len(), 1);
             assert!(purse.is_empty());
         }
@@ -236,7 +247,7 @@ mod tests {
                     }
                     1 => if let Some(need) = holds.pop() {
                         let used = used.min(need);
-                        purse.settle(chunk(1), messages(need - used));
+                        purse.settle(chunk(1), messages(need), messages(used));
                         spent += used;
                     },
                     _ => if let Some(need) = holds.pop() {
@@ -245,6 +256,7 @@ mod tests {
                     },
                 }
                 prop_assert!(spent + holds.iter().sum::<u64>() <= size);
+                prop_assert_eq!(purse.spent(month("1970-01")).messages, spent);
             }
         }
     }

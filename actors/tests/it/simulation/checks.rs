@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use heddle_actors::invariants::are_calls_allowed;
 use heddle_actors::tenant::quota;
-use heddle_schemas::id::{ContactId, TurnId};
+use heddle_schemas::id::{Cause, ContactId, TurnId};
 use heddle_schemas::ports::keys::Keys;
 use heddle_schemas::record::decode;
 use heddle_schemas::record::dlq::DeadLetter;
@@ -208,8 +208,10 @@ impl World {
         // What the model failed at, or what had no text, got the fallback: each text that is not answered is covered by
         // a turn that said so.
         let of_fallback = |reply: &&&Taken| reply.text == FALLBACK;
-        let covered_by =
-            |reply: &&Taken| covered[&reply.id.contact].get(&reply.id.turn).copied().unwrap_or(0);
+        let covered_by = |reply: &&Taken| match reply.id.cause {
+            Cause::Turn(turn) => covered[&reply.id.contact].get(&turn).copied().unwrap_or(0),
+            Cause::Campaign(_) => 0,
+        };
         let excused = replies.iter().filter(of_fallback).map(covered_by).sum::<u32>() as usize;
         let unanswered = spoken.texts.len() - said.len();
         assert!(

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use heddle_schemas::content::Content;
 use heddle_schemas::id::{ChannelKind, OutboundId};
 use heddle_schemas::ports::channel::{
-    Accepted, Access, Channel, ChannelEvent, FailureClass, OutboundMessage, ReceivedStatus, SendError,
+    Accepted, Access, Channel, ChannelEvent, FailureClass, OutboundMessage, ReceivedStatus, Scope, SendError,
     WebhookError,
 };
 use heddle_schemas::record::inbound::DeliveryStatus;
@@ -90,7 +90,8 @@ impl Provider {
 }
 
 fn failure(class: FailureClass) -> SendError {
-    SendError { class, code: None, detail: "simulated".into(), retry_after: None }
+    let detail = "simulated".into();
+    SendError { class, scope: Scope::Number, code: None, detail, retry_after: None }
 }
 
 impl Inner {
@@ -172,7 +173,7 @@ impl Channel for Provider {
                 tokio::time::sleep(latency / 2).await;
                 let message_id = self.with(|inner| inner.take(access, message));
                 tokio::time::sleep(latency / 2).await;
-                Ok(Accepted { message_id })
+                Ok(Accepted { message_id, held: false })
             }
             Fate::TakeAndHang => {
                 self.with(|inner| inner.take(access, message));

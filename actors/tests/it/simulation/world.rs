@@ -280,6 +280,8 @@ impl World {
             send_timeout: Duration::from_secs(2),
             answer_timeout: Duration::from_secs(3),
             unknown_wait: UNKNOWN_WAIT,
+            // This provider loses one call in ten at worst, each time anew: so many in a row it does not.
+            unknown_repeats: 8,
             stopped_probe: Duration::from_secs(20),
             turns_per_tenant: NonZeroUsize::new(3).expect("not zero"),
             account_queue: NonZeroUsize::new(5).expect("not zero"),

@@ -36,7 +36,7 @@ use reqwest::Client;
 
 use crate::http;
 
-pub use failure::classify;
+pub use failure::Refusal;
 pub use send::MAX_TEXT_CHARS;
 
 /// How the API is called.

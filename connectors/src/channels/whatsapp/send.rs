@@ -9,14 +9,14 @@
 use std::time::Duration;
 
 use heddle_schemas::content::{Address, Content};
-use heddle_schemas::ports::channel::{Accepted, Access, FailureClass, OutboundMessage, SendError};
+use heddle_schemas::ports::channel::{Accepted, Access, FailureClass, OutboundMessage, Scope, SendError};
 use heddle_schemas::ports::clock::Clock;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Client, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::failure::{classify, redact};
+use super::failure::{Refusal, redact};
 use super::field;
 use crate::http;
 
@@ -109,7 +109,8 @@ fn bearer(access: &Access) -> Result<HeaderValue, SendError> {
 }
 
 fn error(class: FailureClass, detail: &str) -> SendError {
-    SendError { class, code: None, detail: detail.to_owned(), retry_after: None }
+    let scope = if class == FailureClass::Final { Scope::Message } else { Scope::Number };
+    SendError { class, scope, code: None, detail: detail.to_owned(), retry_after: None }
 }
 
 fn unsendable(detail: &str) -> SendError {
@@ -147,12 +148,18 @@ async fn read(response: Response) -> Result<Value, &'static str> {
     serde_json::from_slice(&body).map_err(|_| "the answer is no JSON")
 }
 
-/// `{"messages":[{"id":"wamid..."}]}`. A success without an id may have been taken or not.
+/// The `message_status` of a message that is paced: it is released, or fails with 132015
+/// (<https://developers.facebook.com/documentation/business-messaging/whatsapp/templates/template-pacing>).
+const HELD: &str = "held_for_quality_assessment";
+
+/// `{"messages":[{"id":"wamid...","message_status":"accepted"}]}`. A success without an id may have been taken or not.
 fn accepted(body: Result<Value, &'static str>) -> Result<Accepted, SendError> {
     let body = body.map_err(|detail| error(FailureClass::Unknown, detail))?;
-    let id = body.pointer("/messages/0").and_then(|message| field::text(message, "id"));
-    match id {
-        Some(message_id) => Ok(Accepted { message_id }),
+    let message = body.pointer("/messages/0");
+    let held =
+        message.and_then(|message| field::text(message, "message_status")).is_some_and(|it| it == HELD);
+    match message.and_then(|message| field::text(message, "id")) {
+        Some(message_id) => Ok(Accepted { message_id, held }),
         None => Err(error(FailureClass::Unknown, "the answer holds no message id")),
     }
 }
@@ -165,12 +172,23 @@ fn refused(
 ) -> SendError {
     let graph = body.and_then(|body| body.get("error")).filter(|error| error.is_object());
     let code = graph.and_then(|error| field::integer(error, "code"));
-    let class = classify(status.as_u16(), code);
+    let kind = graph.and_then(|error| field::text(error, "type"));
+    let refusal = Refusal {
+        status: status.as_u16(),
+        code,
+        subcode: graph.and_then(|error| field::integer(error, "error_subcode")),
+        kind: kind.as_deref(),
+        is_transient: graph
+            .and_then(|error| error.get("is_transient"))
+            .and_then(Value::as_bool)
+            .unwrap_or(false),
+    };
+    let (class, scope) = refusal.classify();
     let detail = match graph {
         Some(graph) => without_address(&describe(graph), &message.to),
         None => format!("HTTP {} without an error of the API", status.as_u16()),
     };
-    SendError { class, code, detail, retry_after }
+    SendError { class, scope, code, detail, retry_after }
 }
 
 /// The error's message, and its details where they say more.

@@ -167,6 +167,7 @@ async fn it_calls_nobody_and_uses_nothing() {
         tools: Vec::new(),
         steps: Vec::new(),
         outgoing: Outgoing::default(),
+        other_names: Vec::new(),
         tenant: Arc::new(Tenant::from_toml("id = \"acme\"\nname = \"Acme\"").unwrap()),
         turn: TurnId(MessageKey::from_bytes([1; 16])),
         attempt: 1,

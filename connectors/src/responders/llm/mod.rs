@@ -452,7 +452,10 @@ impl Responder for Llm {
 /// What is sent, and what to put back into the answer.
 fn prompt(question: &Question) -> (Prompt, Option<Cloak>) {
     let hides = question.tenant.llm.personal_data == PersonalData::Replaced;
-    let mut cloak = hides.then(|| Cloak::new(question.name.as_deref()));
+    let mut cloak = hides.then(|| {
+        let names = question.name.iter().chain(&question.other_names);
+        Cloak::of(names.map(String::as_str))
+    });
     (Prompt::of(question, &mut cloak), cloak)
 }
 

@@ -40,17 +40,30 @@ pub(super) struct Cloak {
 
 impl Cloak {
     /// For the texts of a turn with a customer of this name.
+    #[cfg(test)]
     pub(super) fn new(name: Option<&str>) -> Self {
-        let name = name.unwrap_or_default().trim();
-        let words: Vec<_> = name.split_whitespace().collect();
-        let long = |word: &&&str| word.chars().count() >= NAME_CHARS;
-        let mut parts: Vec<_> = words.iter().filter(long).map(|word| regex::escape(word)).collect();
-        if words.len() > 1 {
-            // The whole name before its parts, short ones too.
-            let whole: Vec<_> = words.iter().map(|word| regex::escape(word)).collect();
-            parts.insert(0, whole.join(r"\s+"));
+        Self::of(name.into_iter())
+    }
+
+    /// For the texts of a turn with a customer who is known by these names.
+    pub(super) fn of<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let (mut wholes, mut parts) = (Vec::new(), Vec::new());
+        for name in names {
+            let words: Vec<_> = name.split_whitespace().collect();
+            if words.len() > 1 {
+                let whole: Vec<_> = words.iter().map(|word| regex::escape(word)).collect();
+                wholes.push(whole.join(r"\s+"));
+            }
+            let long = words.iter().filter(|word| word.chars().count() >= NAME_CHARS);
+            parts.extend(long.map(|word| regex::escape(word)));
         }
-        let pattern = (!parts.is_empty()).then(|| format!(r"(?i)\b(?:{})\b", parts.join("|")));
+        // Whole names before their parts, and what is longer before what it begins with.
+        for names in [&mut wholes, &mut parts] {
+            names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+            names.dedup();
+        }
+        wholes.extend(parts);
+        let pattern = (!wholes.is_empty()).then(|| format!(r"(?i)\b(?:{})\b", wholes.join("|")));
         // Every part is escaped; one too long for a pattern is left alone.
         Self { name: pattern.and_then(|pattern| Regex::new(&pattern).ok()), ..Self::default() }
     }
@@ -123,6 +136,15 @@ mod tests {
             assert_eq!(cloak.hide(text), text);
         }
         assert_eq!(cloak.hide("ticket 12345678"), "ticket [PHONE_1]", "it comes back");
+    }
+
+    #[test]
+    fn every_name_that_a_person_is_known_by_is_replaced() {
+        let mut cloak = Cloak::of(["Ann Miller", "Annabel Smith", "Ann Miller"].into_iter());
+        let said = "Ann Miller was Annabel Smith; dear ANNABEL, dear Ann";
+        let shown = cloak.hide(said);
+        assert_eq!(shown, "[NAME_1] was [NAME_2]; dear [NAME_3], dear [NAME_4]");
+        assert_eq!(cloak.restore(&shown), said);
     }
 
     #[test]

@@ -229,6 +229,7 @@ mod tests {
             tools: Vec::new(),
             steps: Vec::new(),
             outgoing: Outgoing::default(),
+            other_names: Vec::new(),
             tenant: Arc::new(tenant()),
             turn: TurnId(MessageKey::from_bytes([1; 16])),
             attempt: 1,
@@ -277,7 +278,7 @@ mod tests {
             &[(Speaker::Agent, "Dear Ann Example")],
             "Call 030 1234567",
         );
-        let mut cloak = Some(Cloak::new(asked.name.as_deref()));
+        let mut cloak = Some(Cloak::of(asked.name.iter().map(String::as_str)));
         let prompt = Prompt::of(&asked, &mut cloak);
         let all = format!("{prompt:?}");
         for personal in ["Ann", "12345678", "1234567"] {

@@ -14,11 +14,7 @@ use crate::cql::{NOW, account, conversation, forgotten, open};
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn outbound(index: u16) -> OutboundId {
-    OutboundId {
-        contact: ContactId::from_bytes([1; 16]),
-        turn: TurnId(MessageKey::from_bytes([1; 16])),
-        index,
-    }
+    OutboundId::of_turn(ContactId::from_bytes([1; 16]), TurnId(MessageKey::from_bytes([1; 16])), index)
 }
 
 /// Rows of every table, two of each that has several in a partition.

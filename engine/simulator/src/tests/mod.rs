@@ -82,11 +82,7 @@ fn access(graph: &GraphApi) -> Access {
 }
 
 fn outbound(turn: u8) -> OutboundId {
-    OutboundId {
-        contact: ContactId::from_bytes([1; 16]),
-        turn: TurnId(MessageKey::from_bytes([turn; 16])),
-        index: 0,
-    }
+    OutboundId::of_turn(ContactId::from_bytes([1; 16]), TurnId(MessageKey::from_bytes([turn; 16])), 0)
 }
 
 fn message(turn: u8, to: &str) -> OutboundMessage {
@@ -152,11 +148,11 @@ impl Target {
         let digest: [u8; 32] = Sha256::digest(message.id.as_bytes()).into();
         let key = |bytes: &[u8]| -> [u8; 16] { bytes.try_into().unwrap() };
         let reply = OutboundMessage {
-            id: OutboundId {
-                contact: ContactId::from_bytes([1; 16]),
-                turn: TurnId(MessageKey::from_bytes(key(&digest[..16]))),
-                index: 0,
-            },
+            id: OutboundId::of_turn(
+                ContactId::from_bytes([1; 16]),
+                TurnId(MessageKey::from_bytes(key(&digest[..16]))),
+                0,
+            ),
             to: message.from.clone(),
             content: Content::Text { body: format!("You said: {body}") },
         };

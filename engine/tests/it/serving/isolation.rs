@@ -183,6 +183,7 @@ async fn no_call_of_the_admin_api_reaches_another_tenants_data() {
                 ("/v1/tenants/{tenant}/contacts/correction", "put") => {
                     (&of_her, Some(json!({ "name": "Eve" })), &[202])
                 }
+                ("/v1/tenants/{tenant}/contacts/conversations", "get") => (&of_her, None, &[200]),
                 ("/v1/tenants/{tenant}/contacts/export", "get") => (&of_her, None, &[200]),
                 ("/v1/tenants/{tenant}/contacts/forget", "post") => (&of_her, None, &[202]),
                 ("/v1/tenants/{tenant}/contacts/restriction", "put") => {

@@ -28,7 +28,7 @@ fn keys(of: &str) -> (Vec<Key>, Vec<Key>) {
     };
     let message = MessageKey::from_bytes([7; 16]);
     let contact = ContactId::from_bytes([1; 16]);
-    let outbound = OutboundId { contact, turn: TurnId(message), index: 0 };
+    let outbound = OutboundId::of_turn(contact, TurnId(message), 0);
     let mut fenced = Vec::new();
     for number in 0..4 {
         let conversation = conversation(of, number);

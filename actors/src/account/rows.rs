@@ -1,0 +1,106 @@
+//! Writes of an account that concern no single send: into rows, out of the log, and acknowledgements.
+
+use bytes::Bytes;
+use heddle_schemas::ports::log::NewRecord;
+use heddle_schemas::ports::state::{Batch, StoreError, Write};
+use heddle_schemas::time::Timestamp;
+use heddle_schemas::topic::Offset;
+use ractor::ActorRef;
+
+use super::sources::Item;
+use super::state::AccountState;
+use super::{Account, AccountMessage};
+use crate::partition::PartitionMessage;
+use crate::partition::commit::{commit, read};
+
+impl Account {
+    /// Takes note that the backlog has so many rows more, or fewer.
+    pub(super) fn rows_changed(&self, state: &mut AccountState, change: i64) {
+        state.cursor.rows += change;
+        self.context.ports.metrics.backlog(change);
+    }
+
+    /// Moves what cannot be held in memory into rows: one write at a time, all that has come meanwhile in the next.
+    pub(super) fn spill(&self, myself: &ActorRef<AccountMessage>, state: &mut AccountState) {
+        let Some(items) = state.delivered.begin_write() else { return };
+        let due = self.arm(state);
+        let batch = self.parked(&items, due);
+        let (context, home, key) = (self.context.clone(), self.home.clone(), self.key.clone());
+        let myself = myself.clone();
+        state.tasks.spawn(async move {
+            let ports = &context.ports;
+            let written = commit(&*ports.state, &ports.metrics, |_| batch.clone()).await;
+            if let (Ok(()), Some(due)) = (&written, due) {
+                home.tell(PartitionMessage::Armed { due, key });
+            }
+            let written = written.map(|()| items.len());
+            drop(items);
+            drop(myself.send_message(AccountMessage::Spilled(written)));
+        });
+    }
+
+    /// The batch that moves messages from the log into rows.
+    fn parked<'a>(&self, items: impl IntoIterator<Item = &'a Item>, due: Option<Timestamp>) -> Batch {
+        let mut batch = Batch { fence: Some(self.home.fence), ..Batch::default() };
+        for item in items {
+            item.park(&self.key, &mut batch);
+        }
+        batch.writes.extend(due.map(|due| Write::put(self.agenda(due), Bytes::new())));
+        batch
+    }
+
+    /// Moves the messages that wait in memory out of the log and into rows; they keep their place in memory.
+    pub(super) async fn park(
+        &self,
+        state: &mut AccountState,
+        outputs: Vec<NewRecord>,
+    ) -> Result<(), StoreError> {
+        use super::machine::Sendable;
+        let count = state.machine.lanes.iter().filter(|item| item.in_log_since().is_some()).count();
+        if count == 0 && outputs.is_empty() {
+            return Ok(());
+        }
+        let due = if count > 0 { self.arm(state) } else { None };
+        let mut batch = self.parked(state.machine.lanes.iter(), due);
+        batch.outputs = outputs;
+        self.commit(batch).await?;
+        state.machine.lanes.iter_mut().for_each(Item::parked);
+        self.rows_changed(state, rows(count));
+        if let Some(due) = due {
+            self.home.tell(PartitionMessage::Armed { due, key: self.key.clone() });
+        }
+        Ok(())
+    }
+
+    /// Acknowledges statuses that change nothing, all that there are at once. A crash may lose that: they come again, and
+    /// change nothing again.
+    pub(super) fn acknowledge(&self, myself: &ActorRef<AccountMessage>, state: &mut AccountState) {
+        if state.is_acknowledging || state.seen.is_empty() {
+            return;
+        }
+        state.is_acknowledging = true;
+        let seen = std::mem::take(&mut state.seen);
+        let (context, partition, myself) = (self.context.clone(), self.home.fence.partition, myself.clone());
+        state.tasks.spawn(async move {
+            let ports = &context.ports;
+            let offsets: Vec<Offset> = seen.iter().map(|receipt| receipt.record.offset).collect();
+            let done = read(&ports.metrics, || ports.log.acknowledge(partition, &offsets)).await;
+            drop(seen);
+            drop(myself.send_message(AccountMessage::Acknowledged(done)));
+        });
+    }
+
+    /// Returns the due time of an agenda row to write, where the account has none.
+    pub(super) fn arm(&self, state: &mut AccountState) -> Option<Timestamp> {
+        if state.row.is_some() {
+            return None;
+        }
+        state.row = Some(self.context.ports.clock.now().after(super::UNKNOWN_CHECK));
+        state.row
+    }
+}
+
+/// A number of rows as a change of it.
+pub(super) fn rows(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

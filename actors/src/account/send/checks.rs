@@ -1,0 +1,62 @@
+//! Checks of a message right before its call: whether it may go now.
+//!
+//! First the lease of the partition, which may have to be waited for; only then consent and window, so that a stop that
+//! came meanwhile is seen. A message that is no reply needs that its contact has not opted out, by the record as it is
+//! in the store then; anything with a window needs that this is not over; all need that the account is connected.
+
+use futures::FutureExt;
+use heddle_schemas::consent::Standing;
+use heddle_schemas::ports::channel::Access;
+use heddle_schemas::ports::state::{Fence, StoreError};
+use heddle_schemas::record::inbound::Withheld;
+
+use super::{Send, Taken};
+use crate::account::machine::Sendable;
+use crate::account::sources::Item;
+use crate::intake::consent;
+use crate::partition::commit::read;
+
+impl Send {
+    /// Returns why the message may not go now, if it may not.
+    pub(super) async fn check(&self, item: &Item, taken: Taken) -> Result<Option<Withheld>, StoreError> {
+        let ports = &self.context.ports;
+        // Whoever was suspended since may have lost the account meanwhile, and the call cannot be fenced.
+        let Fence { partition, epoch } = self.fence;
+        read(&ports.metrics, || ports.log.holds(partition, epoch)).await?;
+        // A reply answers what the customer asked, and goes out also after an opt-out.
+        if let Some(category) = taken.category {
+            let standing = consent::standing(ports, &self.account.tenant, item.contact(), category).await?;
+            match standing {
+                Standing::Stopped => return Ok(Some(Withheld::OptedOut)),
+                Standing::Restricted => return Ok(Some(Withheld::Restricted)),
+                Standing::Unknown | Standing::Given => {}
+            }
+        }
+        if self.is_window_over(taken) {
+            return Ok(Some(Withheld::WindowOver));
+        }
+        Ok(self.access().is_none().then_some(Withheld::Disconnected))
+    }
+
+    /// Returns true when the time in which the message was allowed is over.
+    pub(super) fn is_window_over(&self, taken: Taken) -> bool {
+        taken.window_until.is_some_and(|until| self.context.ports.clock.now() >= until)
+    }
+
+    /// Returns true where the lease is known to hold without waiting for anything.
+    pub(super) fn holds_now(&self) -> bool {
+        let Fence { partition, epoch } = self.fence;
+        matches!(self.context.ports.log.holds(partition, epoch).now_or_never(), Some(Ok(())))
+    }
+
+    /// Returns how to call the channel, as it is configured now; `None` once the account is disconnected.
+    pub(super) fn access(&self) -> Option<Access> {
+        let tenant = self.context.tenants.get(&self.account.tenant)?;
+        let config = tenant.channel(self.account.channel, &self.account.account)?;
+        Some(Access {
+            account: config.account.clone(),
+            api_base: config.api_base.clone(),
+            access_token: config.access_token.clone(),
+        })
+    }
+}

@@ -1,0 +1,102 @@
+//! What a conversation holds in memory of what is stored.
+
+use heddle_schemas::content::Address;
+use heddle_schemas::ports::keys::{Missing, aad};
+use heddle_schemas::record::dlq::DeadReason;
+use heddle_schemas::sealed::Sealed;
+use heddle_schemas::table::Key;
+use heddle_schemas::time::Timestamp;
+use serde::de::DeserializeOwned;
+
+use super::correct;
+use super::entity::{Conversation, ConversationState};
+use super::fault::{Fault, unparsed};
+use super::head::{Corrected, Head};
+use super::seen::Seen;
+use super::thread::Thread;
+use crate::partition::publish::Routes;
+
+/// A conversation, read.
+pub(super) struct Loaded {
+    pub(super) head: Head,
+    pub(super) seen: Seen,
+    pub(super) thread: Thread,
+    pub(super) address: Address,
+    /// Present where the name in `address` is a correction.
+    pub(super) corrected: Option<Corrected>,
+    /// Names that the person had before.
+    pub(super) former_names: Vec<String>,
+    pub(super) routes: Routes,
+    /// When the contact was erased last.
+    pub(super) erased_at: Option<Timestamp>,
+    /// Whether the turn decided last is known to be published. A crash may have come between its decision and its
+    /// publication, so the head alone does not tell.
+    pub(super) published: bool,
+}
+
+impl Loaded {
+    /// Names by which the person is known, beside the one in `address`.
+    pub(super) fn other_names(&self) -> impl Iterator<Item = &String> {
+        let shown = self.corrected.as_ref().and_then(|corrected| corrected.shown.as_ref());
+        self.former_names.iter().chain(shown)
+    }
+}
+
+impl Conversation {
+    /// Reads the head and the contact's key, unless they are in memory.
+    pub(super) async fn load(&self, state: &mut ConversationState) -> Result<(), Fault> {
+        if state.loaded.is_some() {
+            return Ok(());
+        }
+        let ports = &self.context.ports;
+        let key = Key::head(&self.id);
+        let stored = ports.state.get(&key).await?;
+        let seen = async {
+            match stored {
+                Some(_) => Ok(Seen::load(&*ports.state, &self.id).await?),
+                None => Ok(Seen::none()),
+            }
+        };
+        let cipher = async {
+            ports.keys.contact(&self.id.tenant, self.id.contact, Missing::Create).await.map_err(Fault::from)
+        };
+        let (seen, cipher) = tokio::try_join!(seen, cipher)?;
+        let head: Head = match &stored {
+            Some(stored) => parse(stored, "the head of a conversation")?,
+            None => Head::new(),
+        };
+        let open = |sealed: &Sealed, column| Ok::<_, Fault>(cipher.open(&aad(&key, column), sealed)?);
+        let address = match &head.address {
+            Some(sealed) => parse(&open(sealed, correct::ADDRESS)?, "the address of a contact")?,
+            None => Address::default(),
+        };
+        let corrected = match &head.corrected {
+            Some(sealed) => parse(&open(sealed, correct::CORRECTED)?, "the correction of a contact")?,
+            None => None,
+        };
+        let former_names = match &head.former_names {
+            Some(sealed) => parse(&open(sealed, correct::FORMER_NAMES)?, "the former names of a contact")?,
+            None => Vec::new(),
+        };
+        let erased_at = cipher.erased_at();
+        state.loaded = Some(Loaded {
+            published: head.last.is_none(),
+            head,
+            seen,
+            thread: Thread::new(self.id.clone(), cipher),
+            address,
+            corrected,
+            former_names,
+            routes: Routes::of(ports, &self.id),
+            erased_at,
+        });
+        Ok(())
+    }
+}
+
+fn parse<T: DeserializeOwned>(plain: &[u8], what: &str) -> Result<T, Fault> {
+    serde_json::from_slice(plain).map_err(|error| Fault::Dead {
+        reason: DeadReason::Unreadable,
+        detail: format!("{what}: {}", unparsed(&error)),
+    })
+}

@@ -1,0 +1,153 @@
+//! What a conversation stores and publishes: the batch of a draft, and the records in it.
+
+use bytes::Bytes;
+use heddle_schemas::consent::WINDOW;
+use heddle_schemas::content::{Address, Content};
+use heddle_schemas::id::{ConversationId, OutboundId, TurnId};
+use heddle_schemas::ports::keys::Cipher;
+use heddle_schemas::ports::log::NewRecord;
+use heddle_schemas::ports::state::{Batch, Fence, Write};
+use heddle_schemas::record::event::{Event, EventRecord};
+use heddle_schemas::record::outbound::{
+    OutboundCommand, OutboundRecord, Purpose, SealedMessage, SendCommand,
+};
+use heddle_schemas::record::{V, encode, encode_for, log_aad};
+use heddle_schemas::table::{Key, SpentBy};
+use heddle_schemas::tenant::Tenant;
+use heddle_schemas::time::Timestamp;
+use heddle_schemas::topic::{Offset, Topic, TopicPartition};
+
+use super::draft::Draft;
+use super::head::Head;
+use super::loaded::Loaded;
+use super::machine::Change;
+use super::thread::Tally;
+use crate::context::Context;
+
+/// Replies of a decided turn.
+pub(super) struct Replies<'a> {
+    pub(super) turn: TurnId,
+    pub(super) texts: &'a [String],
+    pub(super) to: &'a Address,
+    pub(super) at: Timestamp,
+    /// Whether they may have been published before.
+    pub(super) again: bool,
+}
+
+/// Where a conversation stores and publishes.
+pub(super) struct Publication<'a> {
+    pub(super) context: &'a Context,
+    pub(super) id: &'a ConversationId,
+    pub(super) fence: Fence,
+    pub(super) loaded: &'a Loaded,
+}
+
+impl Publication<'_> {
+    /// The batch of a draft. `log` seals replies, `again` says that they may have been published before. It is built
+    /// anew for each attempt to write it, which almost always is the only one.
+    pub(super) fn batch(
+        &self,
+        tenant: &Tenant,
+        draft: &Draft,
+        log: Option<&dyn Cipher>,
+        consumed: Option<(TopicPartition, Offset)>,
+        again: bool,
+    ) -> Batch {
+        let mut writes = Vec::with_capacity(4);
+        if let Some(due) = draft.due {
+            writes.push(Write::put(self.agenda(due), Bytes::new()));
+        }
+        if let Some((message, turn)) = draft.seen {
+            let marker = turn.map_or_else(Bytes::new, |turn| Bytes::copy_from_slice(&turn.0.to_bytes()));
+            let remember = draft.now.after(self.context.options.marker_ttl);
+            writes.push(Write::put_until(Key::marker(self.id, message), marker, remember));
+        }
+        let expires = draft.now.after(tenant.retention.of(draft.row.kind()));
+        let head = &draft.machine.head;
+        writes.push(self.loaded.thread.write(draft.number, &draft.row, expires));
+        writes.push(Write::put(Key::head(self.id), encode(head)));
+        let mut outputs = draft.outbox.outputs.clone();
+        let mut after: Vec<_> = draft.outbox.spent.iter().cloned().collect();
+        if let (Some((turn, tally)), Some(log)) = (draft.decided, log) {
+            let texts = draft.row.replies_of(turn).map_or(&[][..], |decided| decided.texts);
+            let to = draft.address.as_ref().unwrap_or(&self.loaded.address);
+            outputs.extend(self.replies(head, Replies { turn, texts, to, at: draft.now, again }, log));
+            outputs.push(self.turn(turn, tally, draft.now));
+            after.extend(tally.spent.map(|spent| {
+                let by = self.spent_by(turn, spent.number);
+                let quotas = &self.context.quotas;
+                quotas.settled(tenant, spent.chunk, &by, draft.now, tally.totals(texts.len()))
+            }));
+        }
+        outputs.extend(draft.changes.iter().map(|change| self.change(*change, draft.now)));
+        after.extend(draft.done.map(|done| Write::delete(self.agenda(done))));
+        let consumed = consumed.into_iter().collect();
+        Batch { fence: Some(self.fence), writes, outputs, after, consumed }
+    }
+
+    fn agenda(&self, due: Timestamp) -> Key {
+        Key::agenda(self.fence.partition, due, self.id.to_string().as_bytes())
+    }
+
+    /// The records that ask the account to send replies, one for each text in order, with room for one record more.
+    pub(super) fn replies(&self, head: &Head, replies: Replies<'_>, log: &dyn Cipher) -> Vec<NewRecord> {
+        let Replies { turn, texts, to, at, again } = replies;
+        let mut records = Vec::with_capacity(texts.len() + 1);
+        let window_until = head.customer_at.after(WINDOW);
+        for (index, text) in (0_u16..).zip(texts) {
+            let id = OutboundId::of_turn(self.id.contact, turn, index);
+            let content = Content::Text { body: text.clone() };
+            let message = SealedMessage { to: to.clone(), content };
+            let place = log_aad(Topic::Outbound, &id);
+            let command = SendCommand {
+                id,
+                purpose: Purpose::Reply,
+                again,
+                fence: Some(self.fence),
+                window_until: Some(window_until),
+                category: None,
+                sealed: encode_for(&message, |plain| log.seal(&place, plain)),
+            };
+            let command = OutboundCommand::Send(command);
+            let record = OutboundRecord { v: V, conversation: self.id.clone(), at, command };
+            records.push(self.loaded.routes.outbound(&record));
+        }
+        records
+    }
+
+    /// The event of a decided turn.
+    pub(super) fn turn(&self, turn: TurnId, tally: Tally, at: Timestamp) -> NewRecord {
+        let Tally { messages, outcome, attempts, input_tokens, output_tokens, money, .. } = tally;
+        let conversation = self.id.clone();
+        let event = Event::Turn {
+            conversation,
+            turn,
+            messages,
+            outcome,
+            attempts,
+            input_tokens,
+            output_tokens,
+            money,
+        };
+        self.event(event, at)
+    }
+
+    fn change(&self, change: Change, at: Timestamp) -> NewRecord {
+        let conversation = self.id.clone();
+        let event = match change {
+            Change::HandedOver(because) => Event::HandedOver { conversation, because },
+            Change::GivenBack => Event::GivenBack { conversation },
+            Change::LoopStopped { rounds } => Event::LoopStopped { conversation, rounds },
+        };
+        self.event(event, at)
+    }
+
+    fn event(&self, event: Event, at: Timestamp) -> NewRecord {
+        self.loaded.routes.event(&EventRecord { v: V, tenant: self.id.tenant.clone(), at, event })
+    }
+
+    /// Name of a turn in the journal of a quota's chunk.
+    pub(super) fn spent_by(&self, turn: TurnId, number: u32) -> SpentBy {
+        SpentBy::new(self.id.contact, turn, number)
+    }
+}

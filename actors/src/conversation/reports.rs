@@ -1,0 +1,65 @@
+//! Delivery reports: how far the messages of a conversation have come.
+
+use heddle_schemas::ports::state::{Batch, Write};
+use heddle_schemas::record::encode;
+use heddle_schemas::record::inbound::{DeliveryFailure, DeliveryReport, DeliveryStatus};
+use heddle_schemas::retention::Kind;
+use heddle_schemas::table::Key;
+use heddle_schemas::tenant::Tenant;
+use heddle_schemas::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::entity::Conversation;
+use super::fault::Fault;
+use crate::partition::Receipt;
+use crate::partition::commit::read;
+
+/// Delivery of a message of ours, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// How far it has come.
+    pub status: DeliveryStatus,
+    /// Since when.
+    pub at: Timestamp,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<DeliveryFailure>,
+    /// When this was written: its time to live counts from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<Timestamp>,
+}
+
+impl Conversation {
+    /// Stores how far a message of ours has come: it only rises.
+    pub(super) async fn report(
+        &self,
+        tenant: &Tenant,
+        report: &DeliveryReport,
+        receipt: &Receipt,
+    ) -> Result<(), Fault> {
+        let ports = &self.context.ports;
+        let key = Key::delivery(&self.id, &report.outbound);
+        let stored = read(&ports.metrics, || ports.state.get(&key)).await?;
+        let stored = stored.and_then(|stored| serde_json::from_slice::<Delivery>(&stored).ok());
+        let before = stored.as_ref().map_or(DeliveryStatus::Queued, |delivery| delivery.status);
+        let failed = stored.as_ref().and_then(|delivery| delivery.failure.as_ref());
+        let status = report.merge_into(before, failed);
+        let mut write = None;
+        if stored.is_none() && self.is_of_forgotten(report).await? {
+            ports.metrics.resurrection();
+        } else if stored.is_none() || status != before {
+            let now = ports.clock.now();
+            let failure = report.failure.clone();
+            let delivery = Delivery { status, at: report.at, failure, written: Some(now) };
+            let expires = now.after(tenant.retention.of(Kind::Receipts));
+            write = Some(Write::put_until(key, encode(&delivery), expires));
+        }
+        self.commit(Batch {
+            writes: write.into_iter().collect(),
+            consumed: vec![receipt.consumed()],
+            ..Batch::default()
+        })
+        .await?;
+        Ok(())
+    }
+}
