@@ -71,10 +71,22 @@ pub fn is_within_quota(spent: u64, limit: Option<u64>) -> bool {
     limit.is_none_or(|limit| spent <= limit)
 }
 
+/// I6: a call leaves no sooner than a window after the one that left as many calls before as a window may hold.
+#[must_use]
+pub fn is_paced(limit_before: Option<Duration>, now: Duration, window: Duration) -> bool {
+    limit_before.is_none_or(|before| now.saturating_sub(before) >= window)
+}
+
 /// I6: no window of `window` holds more than `limit` of these times, which are sorted.
 #[must_use]
 pub fn is_within_limit(times: &[Duration], limit: usize, window: Duration) -> bool {
-    times.windows(limit.saturating_add(1)).all(|few| few[limit] - few[0] >= window)
+    times.windows(limit.saturating_add(1)).all(|few| is_paced(few.first().copied(), few[limit], window))
+}
+
+/// I8: consent and window were checked no longer than `bound` before the call left.
+#[must_use]
+pub fn is_check_fresh(checked_at: Duration, left_at: Duration, bound: Duration) -> bool {
+    left_at.saturating_sub(checked_at) <= bound
 }
 
 /// I9: records in work stay within the permits of a partition.
@@ -114,6 +126,11 @@ mod tests {
         assert!(is_within_limit(&at(&[0, 10, 1000, 1010]), 2, SECOND));
         assert!(!is_within_limit(&at(&[0, 10, 999]), 2, SECOND));
         assert!(is_within_limit(&[], 1, SECOND));
+    }
+
+    #[test]
+    fn a_check_is_fresh_up_to_its_bound() {
+        assert!(is_check_fresh(SECOND, 2 * SECOND, SECOND) && !is_check_fresh(SECOND, 3 * SECOND, SECOND));
     }
 
     #[test]

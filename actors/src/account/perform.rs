@@ -42,7 +42,7 @@ impl Account {
             if state.machine.asks_access(now) {
                 let access = self.access(state).await;
                 if let Access::Ready { limit, .. } = access {
-                    state.gate.with(|release, now| release.set_limit(limit, now));
+                    state.gate.set_limit(limit);
                 }
                 let effects = state.machine.on(Event::Access(access), now);
                 self.perform(myself, state, effects).await?;

@@ -9,10 +9,8 @@ use heddle_schemas::sealed::Secret;
 
 use super::*;
 use crate::account::schedule::Class;
+use crate::account::schedule::pair::WHATSAPP;
 
-/// The pair limit of WhatsApp.
-const PAIRS: PairLimit =
-    PairLimit { interval: Duration::from_secs(6), burst: NonZeroU32::new(45).unwrap(), pause_base: 4 };
 const NOW: Duration = Duration::from_secs(1_000);
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -95,7 +93,7 @@ fn machine(messages: impl IntoIterator<Item = Text>) -> Machine<Text> {
         probe_after: 300 * SECOND,
         unknown_repeats: 1,
         calls: 8,
-        pair_limit: Some(PAIRS),
+        pair_limit: Some(WHATSAPP),
     };
     let mut machine = Machine::new(policy);
     machine.on(Event::Loaded, NOW);
@@ -124,7 +122,7 @@ fn one(machine: &mut Machine<Text>) -> Text {
 #[test]
 fn nothing_is_prepared_before_the_rows_are_read() {
     let policy =
-        Policy { queue: 16, probe_after: SECOND, unknown_repeats: 1, calls: 8, pair_limit: Some(PAIRS) };
+        Policy { queue: 16, probe_after: SECOND, unknown_repeats: 1, calls: 8, pair_limit: Some(WHATSAPP) };
     let mut machine = Machine::new(policy);
     machine.on(Event::Arrived(text(1, 0)), NOW);
     assert_eq!(prepared(&mut machine, 8, NOW), []);

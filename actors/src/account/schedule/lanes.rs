@@ -329,6 +329,7 @@ mod tests {
     use heddle_schemas::id::{MessageKey, TurnId};
     use proptest::prelude::*;
 
+    use super::super::pair::WHATSAPP;
     use super::*;
 
     const NOW: Duration = Duration::from_secs(1_000);
@@ -367,7 +368,7 @@ mod tests {
     }
 
     fn lanes(bound: usize, messages: impl IntoIterator<Item = Text>) -> Lanes<Text> {
-        let mut lanes = Lanes::new(bound, None);
+        let mut lanes = Lanes::new(bound, Some(WHATSAPP));
         lanes.advance(NOW);
         messages.into_iter().for_each(|message| lanes.push(contact(message.to), message));
         lanes

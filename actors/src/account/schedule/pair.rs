@@ -9,6 +9,13 @@ use std::time::Duration;
 use heddle_schemas::id::ContactId;
 use heddle_schemas::ports::channel::profile::PairLimit;
 
+/// The pair limit of WhatsApp, for tests.
+#[cfg(test)]
+pub(crate) const WHATSAPP: PairLimit = PairLimit {
+    interval: Duration::from_secs(6),
+    burst: std::num::NonZeroU32::new(45).unwrap(),
+    pause_base: 4,
+};
 /// Pairs in memory at which those without a debt are dropped. A number of 1,000/s has 6,000 with a debt of one
 /// message, so the map stays below twice that.
 const SWEPT_AT: usize = 10_000;
@@ -61,8 +68,6 @@ impl Pairs {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
-
     use super::*;
 
     #[test]
@@ -76,9 +81,7 @@ mod tests {
     #[test]
     fn a_pair_borrows_45_and_then_waits_six_seconds_each() {
         let contact = ContactId::from_bytes([1; 16]);
-        let burst = NonZeroU32::new(45).unwrap();
-        let limit = PairLimit { interval: Duration::from_secs(6), burst, pause_base: 4 };
-        let mut pairs = Pairs::new(Some(limit));
+        let mut pairs = Pairs::new(Some(WHATSAPP));
         let now = Duration::from_secs(1000);
         let mut burst = 0;
         while pairs.free_at(contact) <= now {

@@ -3,6 +3,8 @@
 //! [`Release`] decides; the gate has a task of its own that wakes when a call is due, so that neither the account's
 //! mailbox nor its store delays a release. A [`Slot`] gives its place back however it ends.
 
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,11 +17,15 @@ use crate::account::AccountMessage;
 use crate::account::schedule::Class;
 use crate::account::schedule::release::{CallEnd, Place, Release, Turn};
 use crate::intake::gate::IntakeGate;
+use crate::invariants::{Invariant, is_paced};
 use crate::ports::Ports;
 
 /// Calls that would have to wait for longer come back: while the breaker is open, what is journaled as attempted is not
 /// kept so, and no record is kept in work.
 const RECALLED_AFTER: Duration = Duration::from_secs(2);
+
+/// Window of the pace.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// The gate of a number.
 pub(crate) struct Gate {
@@ -28,9 +34,36 @@ pub(crate) struct Gate {
     intake: Arc<IntakeGate>,
     actor: ActorRef<AccountMessage>,
     release: Mutex<Release<oneshot::Sender<Turn>>>,
+    /// Times of the calls that left last, apart from those that the release decides by: its check (I6).
+    left: Mutex<Left>,
     changed: Notify,
     /// Whether the account knows that there is room to prepare more.
     is_told: AtomicBool,
+}
+
+/// Calls that left last, as many as a second may hold and one more.
+#[derive(Default)]
+struct Left {
+    limit: usize,
+    times: VecDeque<Duration>,
+}
+
+impl Left {
+    fn set_limit(&mut self, limit: usize) {
+        if self.limit != limit {
+            // What left under another limit says nothing of this one.
+            *self = Self { limit, times: VecDeque::new() };
+        }
+    }
+
+    /// Counts a call that leaves. Returns when the call left that is as many before as the limit, where there is one.
+    fn leave(&mut self, now: Duration) -> Option<Duration> {
+        if self.limit == 0 {
+            return None;
+        }
+        self.times.push_back(now);
+        (self.times.len() > self.limit).then(|| self.times.pop_front()).flatten()
+    }
 }
 
 impl Gate {
@@ -44,7 +77,7 @@ impl Gate {
     ) -> Arc<Self> {
         let release = Mutex::new(Release::new(calls));
         let (changed, is_told) = (Notify::new(), AtomicBool::new(false));
-        Arc::new(Self { account, ports, intake, actor, release, changed, is_told })
+        Arc::new(Self { account, ports, intake, actor, release, left: Mutex::default(), changed, is_told })
     }
 
     /// Changes what the release decides by.
@@ -66,6 +99,20 @@ impl Gate {
 
     fn lock(&self) -> MutexGuard<'_, Release<oneshot::Sender<Turn>>> {
         self.release.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes how many calls may leave in a second.
+    pub(crate) fn set_limit(&self, limit: NonZeroU32) {
+        self.with(|release, now| release.set_limit(limit, now));
+        let limit = usize::try_from(limit.get()).unwrap_or(usize::MAX);
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).set_limit(limit);
+    }
+
+    fn check_pace(&self, now: Duration) {
+        let before = self.left.lock().unwrap_or_else(PoisonError::into_inner).leave(now);
+        self.ports.metrics.check(Invariant::Limits, is_paced(before, now, SECOND), || {
+            format!("account {}: calls at {before:?} and {now:?} are more than its limit apart", self.account)
+        });
     }
 
     /// Releases calls for as long as it is polled.
@@ -95,8 +142,10 @@ impl Gate {
         let mut has_left = false;
         while let Some((waiter, turn)) = release.next(now) {
             has_left |= matches!(turn, Turn::Leave(_));
-            if let (Err(_), Turn::Leave(generation)) = (waiter.send(turn), turn) {
-                release.ended(generation, CallEnd::Nothing, now);
+            match (waiter.send(turn), turn) {
+                (Err(_), Turn::Leave(generation)) => release.ended(generation, CallEnd::Nothing, now),
+                (Ok(()), Turn::Leave(_)) => self.check_pace(now),
+                _ => {}
             }
         }
         let wait = release.next_at().map(|at| at.saturating_sub(now));

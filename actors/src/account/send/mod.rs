@@ -37,9 +37,10 @@ use heddle_schemas::topic::Topic;
 pub use self::journal::{Journal, Taken};
 use super::machine::End;
 use super::schedule::lanes::Message;
-use super::schedule::release::{CallEnd, Turn};
+use super::schedule::release::{CHECKED_WITHIN, CallEnd, Turn};
 use super::sources::{Item, Origin};
 use crate::context::Context;
+use crate::invariants::{Invariant, is_check_fresh};
 use crate::partition::commit::read;
 use gate::Slot;
 
@@ -79,6 +80,10 @@ pub(crate) struct Send {
     /// The channel.
     pub(crate) channel: Arc<dyn Channel>,
 }
+
+/// Age of the checks at which a call must not leave any more: what the release allows, and as much again for a machine
+/// that is late.
+const CHECK_BOUND: Duration = CHECKED_WITHIN.saturating_mul(2);
 
 impl Send {
     /// Sends a message, or finds that it has been. Without a slot the account is disconnected, and the message is settled as
@@ -197,6 +202,10 @@ impl Send {
                         return self.withhold(item, Withheld::Disconnected).await;
                     };
                     if self.holds_now() && !self.is_window_over(taken) {
+                        let is_fresh = is_check_fresh(checked_at, ports.clock.elapsed(), CHECK_BOUND);
+                        ports.metrics.check(Invariant::Consent, is_fresh, || {
+                            format!("a call of account {} left on a check of {checked_at:?}", self.account)
+                        });
                         break (taken, access);
                     }
                     slot.end(CallEnd::Nothing);

@@ -330,6 +330,7 @@ mod tests {
 
     use super::*;
     use crate::account::schedule::Class;
+    use crate::account::schedule::pair::WHATSAPP;
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     struct Text(u8, Offset);
@@ -360,7 +361,12 @@ mod tests {
     impl Account {
         fn new(bound: usize) -> Self {
             let cursor = Cursor { is_caught_up: true, ..Cursor::default() };
-            Self { cursor, lanes: Lanes::new(bound, None), rows: BTreeMap::new(), spilling: Vec::new() }
+            Self {
+                cursor,
+                lanes: Lanes::new(bound, Some(WHATSAPP)),
+                rows: BTreeMap::new(),
+                spilling: Vec::new(),
+            }
         }
 
         fn deliver(&mut self, text: Text) {

@@ -31,13 +31,14 @@ pub use self::claim::Claim;
 use super::fault::is_over;
 use super::split::split;
 use crate::context::Context;
+use crate::invariants::{CALLS_PER_TURN, Invariant, are_calls_allowed};
 use crate::partition::commit::read;
 use crate::tenant::quota::amounts::Amounts;
 use crate::tenant::quota::{Hold, QuotaError};
 use crate::tenant::turns::TurnPermit;
 
 /// How often the outside is called for one turn, crashes included.
-pub const ATTEMPTS: u32 = 2;
+pub const ATTEMPTS: u32 = CALLS_PER_TURN;
 /// How many passages a responder is given.
 const PASSAGES: usize = 5;
 
@@ -156,6 +157,16 @@ impl Turn {
                 let ended = self.fallback(Usage::default()).await?;
                 return Ok(Ended { attempts: ATTEMPTS, number: mine.attempt, ..ended });
             }
+            let interruptions = mine.attempt.saturating_sub(1);
+            let metrics = &self.context.ports.metrics;
+            metrics.check(Invariant::OneEffect, are_calls_allowed(mine.attempt, interruptions), || {
+                format!(
+                    "turn {} of {} calls its model for the {}th time",
+                    self.id(),
+                    self.conversation,
+                    mine.attempt
+                )
+            });
             match self.call(&mine).await? {
                 Called::Ended(ended) => return Ok(ended),
                 // Rare: an owner that is fenced by now claimed it between the reading and the writing.

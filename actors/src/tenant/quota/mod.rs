@@ -45,6 +45,7 @@ use self::ledger::Closing;
 pub(crate) use self::ledger::Ledger;
 pub use self::purse::ChunkOf;
 use self::purse::{Held, LIFE, Purse};
+use crate::invariants::{Invariant, is_within_quota};
 use crate::partition::commit::{commit, read};
 use crate::partition::publish;
 use crate::partition::update::update;
@@ -351,10 +352,23 @@ impl Quotas {
                     return false;
                 }
                 granted = ledger.grant(limit, need, wanted, id, until);
+                if granted.is_ok() {
+                    self.check_grant(&tenant.id, ledger.taken(), limit);
+                }
                 granted.is_ok()
             })
             .await?;
             return Ok(granted.map(|size| lock(&account.purse).put(of, size, wanted, now)));
+        }
+    }
+
+    /// I5: what is spent and what is out stay within the limit.
+    fn check_grant(&self, tenant: &TenantId, taken: Amounts, limit: Amounts) {
+        for resource in Resource::ALL {
+            let (taken, limit) = (taken.of(resource), limit.of(resource));
+            self.ports.metrics.check(Invariant::Quota, is_within_quota(taken, Some(limit)), || {
+                format!("tenant {tenant}: {taken} of {limit} {resource} are spent or given out")
+            });
         }
     }
 

@@ -7,18 +7,18 @@ use std::sync::atomic::Ordering;
 
 use heddle_actors::invariants::are_calls_allowed;
 use heddle_actors::tenant::quota;
-use heddle_schemas::id::{Cause, ContactId, TurnId};
+use heddle_schemas::id::{Cause, ContactId, ConversationId, OutboundId, TurnId};
 use heddle_schemas::ports::keys::Keys;
 use heddle_schemas::record::decode;
 use heddle_schemas::record::dlq::DeadLetter;
-use heddle_schemas::record::event::{Event, EventRecord};
+use heddle_schemas::record::event::{Event, EventRecord, Resolution};
 use heddle_schemas::time::Day;
 use heddle_schemas::topic::{Topic, TopicPartition};
 use heddle_schemas::zone::Month;
 
 use super::connector;
 use super::provider::Taken;
-use super::world::{Customer, FALLBACK, REPUBLISHED, World};
+use super::world::{Customer, FALLBACK, REPUBLISHED, UNKNOWN_REPEATS, World};
 
 /// The turns of each contact, with the number of messages that each answers.
 type Covered = BTreeMap<ContactId, BTreeMap<TurnId, u32>>;
@@ -58,8 +58,9 @@ impl World {
                 }
             }
         }
-        for taken in self.provider.taken() {
-            *messages.entry(taken.account).or_insert(0) += 1;
+        let given_up = self.given_up().into_values().map(|of| of.account.as_str().to_owned());
+        for account in self.provider.taken().into_iter().map(|taken| taken.account).chain(given_up) {
+            *messages.entry(account).or_insert(0) += 1;
         }
         for tenant in &self.tenants {
             let (mut counted, mut said) = (0, 0);
@@ -158,6 +159,38 @@ impl World {
         );
     }
 
+    /// Replies that policy abandoned, by the events that say so. Each had as many chances as policy gives: a call that the
+    /// provider lost, or a crash between the journal's entry and the call.
+    fn given_up(&self) -> BTreeMap<OutboundId, ConversationId> {
+        let mut given_up = BTreeMap::new();
+        let taken: BTreeSet<_> = self.provider.taken().into_iter().map(|taken| taken.id).collect();
+        for partition in 0..self.disk.partitions(Topic::Events) {
+            for record in self.disk.records(TopicPartition { topic: Topic::Events, partition }) {
+                let record: EventRecord = decode(&record.value).expect("an event is readable");
+                if let Event::SendResolved { conversation, outbound, by: Resolution::GivenUp } = record.event
+                    && !taken.contains(&outbound)
+                {
+                    given_up.insert(outbound, conversation);
+                }
+            }
+        }
+        let lost = self.provider.lost();
+        let crashes = self.crashes.lock().expect("no test panics while holding it").len();
+        for id in given_up.keys() {
+            let calls = lost.get(id).map_or(0, Vec::len);
+            let chances = UNKNOWN_REPEATS as usize + 1;
+            assert!(
+                calls + crashes >= chances,
+                "seed {}: I2: {id} was abandoned after {calls} calls and {crashes} crashes",
+                self.seed
+            );
+        }
+        for id in lost.keys() {
+            assert!(given_up.contains_key(id), "seed {}: I2: {id} was lost without a word", self.seed);
+        }
+        given_up
+    }
+
     /// I3: the provider took no message twice.
     fn check_once(&self, taken: &[Taken]) {
         let mut count = BTreeMap::new();
@@ -197,26 +230,37 @@ impl World {
             };
             position += found + 1;
         }
+        // A customer whose only replies were abandoned is known by its turns alone.
         let contacts: BTreeSet<_> = replies.iter().map(|reply| reply.id.contact).collect();
         assert!(contacts.len() <= 1, "seed {}: one customer became {} contacts", self.seed, contacts.len());
+        let given_up = self.given_up();
+        if contacts.is_empty() && !given_up.is_empty() {
+            return;
+        }
+        let given_up: Vec<_> = given_up.keys().filter(|id| contacts.contains(&id.contact)).collect();
         // Each turn sends one message, and says how many it answers.
         let turns: Vec<_> = contacts.iter().flat_map(|contact| &covered[contact]).collect();
         let answered: u32 = turns.iter().map(|(_, messages)| **messages).sum();
         let asked = spoken.texts.len() + spoken.textless;
         assert_eq!(answered as usize, asked, "seed {}: I2: messages that turns answer", self.seed);
-        assert_eq!(replies.len(), turns.len(), "seed {}: I2/I3: a reply for each turn", self.seed);
+        assert_eq!(
+            replies.len() + given_up.len(),
+            turns.len(),
+            "seed {}: I2/I3: a reply for each turn",
+            self.seed
+        );
         // What the model failed at, or what had no text, got the fallback: each text that is not answered is covered by
-        // a turn that said so.
-        let of_fallback = |reply: &&&Taken| reply.text == FALLBACK;
-        let covered_by = |reply: &&Taken| match reply.id.cause {
-            Cause::Turn(turn) => covered[&reply.id.contact].get(&turn).copied().unwrap_or(0),
+        // a turn that said so, or whose reply was given up.
+        let covered_by = |id: &OutboundId| match id.cause {
+            Cause::Turn(turn) => covered[&id.contact].get(&turn).copied().unwrap_or(0),
             Cause::Campaign(_) => 0,
         };
-        let excused = replies.iter().filter(of_fallback).map(covered_by).sum::<u32>() as usize;
+        let fallbacks = replies.iter().filter(|reply| reply.text == FALLBACK).map(|reply| &reply.id);
+        let excused = fallbacks.chain(given_up).map(covered_by).sum::<u32>() as usize;
         let unanswered = spoken.texts.len() - said.len();
         assert!(
             unanswered <= excused && excused <= unanswered + spoken.textless,
-            "seed {}: I2: {unanswered} of {:?} not answered, fallbacks cover {excused}: {said:?}",
+            "seed {}: I2: {unanswered} of {:?} not answered, fallbacks and given-up replies cover {excused}: {said:?}",
             self.seed,
             spoken.texts
         );

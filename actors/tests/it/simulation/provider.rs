@@ -1,6 +1,6 @@
 //! The provider: takes messages, sometimes without saying so, and reports on what it took.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,6 +27,14 @@ pub(crate) struct Taken {
     pub(crate) text: String,
 }
 
+impl Taken {
+    fn of(access: &ChannelAccount, message: &OutboundMessage) -> Self {
+        let Content::Text { body } = &message.content else { panic!("only text is sent") };
+        let to = message.to.user_id.clone().or_else(|| message.to.phone.clone()).expect("an address");
+        Self { id: message.id, account: access.account.as_str().to_owned(), to, text: body.clone() }
+    }
+}
+
 /// What the provider does wrong, in a hundred.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Faults {
@@ -45,6 +53,8 @@ struct Inner {
     rng: StdRng,
     faults: Faults,
     taken: Vec<Taken>,
+    /// Every call with a valid token, taken or not.
+    calls: Vec<Taken>,
     /// Reports to send, each with how long to wait before.
     reports: VecDeque<(Duration, ChannelEvent)>,
     dead_tokens: Vec<String>,
@@ -63,6 +73,7 @@ impl Provider {
             rng: StdRng::seed_from_u64(seed ^ 0x70_72_6f_76),
             faults,
             taken: Vec::new(),
+            calls: Vec::new(),
             reports: VecDeque::new(),
             dead_tokens: Vec::new(),
         };
@@ -79,6 +90,18 @@ impl Provider {
 
     pub(crate) fn kill_token(&self, token: &str) {
         self.with(|inner| inner.dead_tokens.push(token.to_owned()));
+    }
+
+    /// Messages that were called and never taken, each with its calls.
+    pub(crate) fn lost(&self) -> BTreeMap<OutboundId, Vec<Taken>> {
+        self.with(|inner| {
+            let taken: BTreeSet<_> = inner.taken.iter().map(|taken| taken.id).collect();
+            let mut lost = BTreeMap::<_, Vec<_>>::new();
+            for call in inner.calls.iter().filter(|call| !taken.contains(&call.id)) {
+                lost.entry(call.id).or_default().push(call.clone());
+            }
+            lost
+        })
     }
 
     pub(crate) fn taken(&self) -> Vec<Taken> {
@@ -120,10 +143,7 @@ impl Inner {
     }
 
     fn take(&mut self, access: &ChannelAccount, message: &OutboundMessage) -> String {
-        let Content::Text { body } = &message.content else { panic!("only text is sent") };
-        let to = message.to.user_id.clone().or_else(|| message.to.phone.clone()).expect("an address");
-        let account = access.account.as_str().to_owned();
-        self.taken.push(Taken { id: message.id, account, to, text: body.clone() });
+        self.taken.push(Taken::of(access, message));
         let message_id = format!("wamid.{}", self.taken.len());
         for status in [DeliveryStatus::Sent, DeliveryStatus::Delivered, DeliveryStatus::Read] {
             for _ in 0..self.rng.random_range(1..3) {
@@ -167,6 +187,7 @@ impl Channel for Provider {
         if dead {
             return Err(failure(FailureClass::Unauthorized));
         }
+        self.with(|inner| inner.calls.push(Taken::of(access, message)));
         match self.with(Inner::fate) {
             Fate::Take(latency) => {
                 // It may be taken before or after the caller dies.

@@ -47,6 +47,8 @@ const RESIDENTS: usize = 6;
 const PARTITIONS: u32 = 3;
 /// Longer than any report takes to come, retries included.
 const UNKNOWN_WAIT: Duration = Duration::from_secs(12);
+/// Repetitions of a reply of unknown outcome, as operators have them by default.
+pub(super) const UNKNOWN_REPEATS: u32 = 1;
 /// How long a channel waits for the answer to a webhook.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -281,7 +283,7 @@ impl World {
             answer_timeout: Duration::from_secs(3),
             unknown_wait: UNKNOWN_WAIT,
             // This provider loses one call in ten at worst, each time anew: so many in a row it does not.
-            unknown_repeats: 8,
+            unknown_repeats: UNKNOWN_REPEATS,
             stopped_probe: Duration::from_secs(20),
             turns_per_tenant: NonZeroUsize::new(3).expect("not zero"),
             account_queue: NonZeroUsize::new(5).expect("not zero"),
