@@ -63,6 +63,7 @@ pub struct Metrics {
     residents: IntGaugeVec,
     agenda: IntGaugeVec,
     lag: IntGaugeVec,
+    parked: ByTopic,
     duplicates: IntCounter,
     late: IntCounter,
     stray: IntCounter,
@@ -149,6 +150,11 @@ impl Metrics {
             residents: gauges("heddle_partition_residents", "Conversations and accounts in memory."),
             agenda: gauges("heddle_agenda_window_entries", "Agenda entries held in memory."),
             lag: gauges("heddle_partition_lag_records", "Records of the log not yet taken."),
+            parked: ByTopic::new(gauges(
+                "heddle_partition_parked_records",
+                "Records of a later build that wait for a node that reads them, with all that follows them for the same \
+                 conversation or account.",
+            )),
             duplicates: counter("heddle_conversation_duplicates_total", "Messages seen before, dropped."),
             stray: counter(
                 "heddle_partition_stray_records_total",
@@ -384,6 +390,17 @@ impl Metrics {
     /// The lag of a topic changed.
     pub fn lag(&self, topic: Topic, change: i64) {
         self.lag.with_label_values(&[topic.as_str()]).add(change);
+    }
+
+    /// So many records of a topic are parked, more or less.
+    pub fn parked(&self, topic: Topic, change: i64) {
+        self.parked.add(topic, change);
+    }
+
+    /// Records that are parked.
+    #[must_use]
+    pub fn parked_records(&self) -> i64 {
+        self.parked.inbound.get() + self.parked.outbound.get()
     }
 
     /// A record was given up.

@@ -28,6 +28,8 @@
 //! | removal | none | `o` and tenant | nothing: the deletion is not complete | until it is |
 //! | limit | none | keyed hash of a provider key | which node may use how much of its limits | until it is idle |
 //! | sweep | topic partition | none | how far changed retention has been applied to its rows | as the partition |
+//! | parked | topic partition | key of the log | a conversation or account that is held for records of a later build | until a node reads them |
+//! | parked | conversation or account | offset | a record that waits for a node that reads it | until a node reads it |
 
 use std::fmt;
 
@@ -62,11 +64,12 @@ pub enum Table {
     Access = 18,
     Sweep = 19,
     Removal = 20,
+    Parked = 21,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Head,
         Self::History,
         Self::Marker,
@@ -87,6 +90,7 @@ impl Table {
         Self::Access,
         Self::Sweep,
         Self::Removal,
+        Self::Parked,
     ];
 
     /// The table with this stored number.
@@ -119,6 +123,7 @@ impl Table {
             Self::Access => "access",
             Self::Sweep => "sweep",
             Self::Removal => "removal",
+            Self::Parked => "parked",
         }
     }
 }
@@ -233,6 +238,20 @@ impl Partition {
     #[must_use]
     pub fn access(tenant: Option<&TenantId>) -> Self {
         Self::new(Table::Access, tenant.map_or("", TenantId::as_str), &[])
+    }
+
+    /// The conversations or accounts of a partition of the log that are held, rows by their key in the log.
+    #[must_use]
+    pub fn held(partition: TopicPartition) -> Self {
+        let topic = agenda_letter(partition.topic);
+        Self::new(Table::Parked, "", &[&[topic], &partition.partition.to_be_bytes()])
+    }
+
+    /// The parked records of a conversation or account, rows by offset. `entity` is its key in the log without the
+    /// tenant, as text: it may be one that this build cannot name.
+    #[must_use]
+    pub fn parked(tenant: &TenantId, topic: Topic, entity: &str) -> Self {
+        Self::new(Table::Parked, tenant.as_str(), &[&[agenda_letter(topic)], entity.as_bytes()])
     }
 
     /// The deletions of tenants: rows that say which are not complete, and one a tenant.
@@ -667,9 +686,20 @@ impl Key {
         Parts::of(&self.bytes).agenda()
     }
 
+    /// The key in the log of whom a parked record is for; `None` for every other row.
+    fn parked_for(&self, topic: Topic) -> Option<String> {
+        let parts = Parts::of(&self.bytes);
+        let is_one = parts.table == Table::Parked && !parts.tenant.is_empty();
+        let entity = parts.id.strip_prefix(&[agenda_letter(topic)]).filter(|_| is_one)?;
+        Some(format!("{}/{}", parts.tenant, std::str::from_utf8(entity).ok()?))
+    }
+
     /// The conversation whose row it is; `None` for tables of something else, and for a key that no id made.
     #[must_use]
     pub fn conversation(&self) -> Option<ConversationId> {
+        if let Some(parked) = self.parked_for(Topic::Inbound) {
+            return parked.parse().ok();
+        }
         let of_conversations =
             [Table::Head, Table::History, Table::Marker, Table::Claim, Table::Delivery, Table::Tool];
         let parts = Parts::of(&self.bytes);
@@ -682,6 +712,9 @@ impl Key {
     /// The account whose row it is; `None` as for [`Key::conversation`].
     #[must_use]
     pub fn account(&self) -> Option<AccountKey> {
+        if let Some(parked) = self.parked_for(Topic::Outbound) {
+            return parked.parse().ok();
+        }
         let parts = Parts::of(&self.bytes);
         let is_accounts = matches!(parts.table, Table::Send | Table::Backlog);
         account_of(parts.tenant, parts.id).filter(|_| is_accounts)
@@ -934,6 +967,25 @@ mod tests {
         }
         let others = [Key::tenant_key(&of.tenant), Key::document(&of.tenant, "a/b")];
         assert!(others.iter().all(|key| key.conversation().is_none() && key.account().is_none()));
+    }
+
+    #[test]
+    fn a_parked_record_says_whom_it_is_for() {
+        let of = conversation("acme", b'/');
+        let entity = |key: String| key.split_once('/').unwrap().1.to_owned();
+        let inbound = Partition::parked(&of.tenant, Topic::Inbound, &entity(of.to_string()));
+        let key = inbound.row(&7_u64.to_be_bytes());
+        assert_eq!(
+            (key.conversation(), key.account(), key.about()),
+            (Some(of.clone()), None, Some(of.contact))
+        );
+        let account = of.account();
+        let outbound = Partition::parked(&of.tenant, Topic::Outbound, &entity(account.to_string()));
+        let key = outbound.row(&7_u64.to_be_bytes());
+        assert_eq!((key.conversation(), key.account(), key.tenant()), (None, Some(account), "acme"));
+        let held =
+            Partition::held(TopicPartition { topic: Topic::Inbound, partition: 3 }).row(b"acme/pigeon/1/x");
+        assert_eq!((held.conversation(), held.account(), held.tenant()), (None, None, ""));
     }
 
     #[test]

@@ -39,10 +39,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use heddle_schemas::id::AccountKey;
 use heddle_schemas::ports::log::{NewRecord, Record};
-use heddle_schemas::ports::state::{Batch, Fence, Scan, StoreError};
+use heddle_schemas::ports::state::{Batch, Fence, Scan, State, StoreError};
 use heddle_schemas::record::event::{Event, EventRecord};
 use heddle_schemas::record::outbound::{Leave, OutboundCommand, OutboundRecord};
-use heddle_schemas::record::{RecordError, V, decode};
+use heddle_schemas::record::{RecordError, V, decode, decode_to};
 use heddle_schemas::table::{BACKLOG_QUEUED, Key, Partition};
 use heddle_schemas::tenant::{ChannelAccount, Tenant};
 use heddle_schemas::time::Timestamp;
@@ -101,9 +101,21 @@ impl Resident for Accounts {
 
     const TOPIC: Topic = Topic::Outbound;
 
-    fn decode(record: &Record) -> Result<(AccountKey, Box<OutboundRecord>), RecordError> {
-        let record: Box<OutboundRecord> = decode(&record.value)?;
+    // A parked status may say that a message has left which is about to be sent again.
+    const RESTS_WHILE_HELD: bool = true;
+
+    fn decode(record: &Record, newest: u16) -> Result<(AccountKey, Box<OutboundRecord>), RecordError> {
+        let record: Box<OutboundRecord> = Box::new(decode_to(&record.value, newest)?);
         Ok((record.conversation.account(), record))
+    }
+
+    fn is_departure(item: &Box<OutboundRecord>) -> bool {
+        matches!(item.command, OutboundCommand::Leave(_))
+    }
+
+    fn committing_to(mut self, state: Arc<dyn State>) -> Self {
+        self.context.ports.state = state;
+        self
     }
 
     fn published_under(item: &Box<OutboundRecord>) -> Option<Fence> {

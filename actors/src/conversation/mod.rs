@@ -31,14 +31,14 @@ use heddle_schemas::id::{ConversationId, MessageKey, OutboundId, TurnId};
 use heddle_schemas::ports::keys::{Cipher, KeysError, Missing, aad};
 use heddle_schemas::ports::log::Record;
 use heddle_schemas::ports::responder::Usage;
-use heddle_schemas::ports::state::{Batch, StoreError, Write};
+use heddle_schemas::ports::state::{Batch, State, StoreError, Write};
 use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::record::event::Outcome;
 use heddle_schemas::record::inbound::{
     ActKind, Correct, CustomerAct, DeliveryFailure, DeliveryReport, DeliveryStatus, Handling, InboundEvent,
     InboundRecord, Restrict, SealedAct, SealedCorrection,
 };
-use heddle_schemas::record::{RecordError, decode, encode, log_aad};
+use heddle_schemas::record::{RecordError, decode_to, encode, log_aad};
 use heddle_schemas::retention::Kind;
 use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
@@ -110,9 +110,22 @@ impl Resident for Conversations {
 
     const TOPIC: Topic = Topic::Inbound;
 
-    fn decode(record: &Record) -> Result<(ConversationId, Box<InboundRecord>), RecordError> {
-        let record: Box<InboundRecord> = decode(&record.value)?;
+    // A turn that is due answers what came before.
+    const RESTS_WHILE_HELD: bool = false;
+
+    fn decode(record: &Record, newest: u16) -> Result<(ConversationId, Box<InboundRecord>), RecordError> {
+        let record: Box<InboundRecord> = Box::new(decode_to(&record.value, newest)?);
         Ok((record.conversation.clone(), record))
+    }
+
+    fn is_departure(item: &Box<InboundRecord>) -> bool {
+        item.event == InboundEvent::Leave
+    }
+
+    fn committing_to(self, state: Arc<dyn State>) -> Self {
+        let mut context = (*self.context).clone();
+        context.ports.state = state;
+        Self { context: Arc::new(context) }
     }
 
     fn deliver(item: Box<InboundRecord>, receipt: Receipt) -> ConversationMessage {

@@ -2,8 +2,8 @@
 //!
 //! Contract: records of one resident (a conversation or an account) reach it in the order of their
 //! offsets, and only one actor of a resident exists at a time. At most `permits_per_partition` records
-//! are in work; the rest waits in the log (I9). A record that cannot be read is dead-lettered with its
-//! coordinates. Residents without work leave memory after a while; their state comes back from the store.
+//! are in work; the rest waits in the log (I9). A record that is none is dead-lettered with its coordinates; one of a
+//! later build is parked, with all that follows it for the same resident ([`parking`]). Residents without work leave memory after a while; their state comes back from the store.
 //!
 //! A resident counts what it has finished in [`Idle`]; when that equals what it was given, nothing is in
 //! its mailbox and nothing is under way, so it can be stopped and started anew without a gap.
@@ -12,6 +12,7 @@ pub mod agenda;
 pub mod commit;
 mod fetch;
 pub(crate) mod lag;
+mod parking;
 pub mod publish;
 pub mod ttl_update;
 
@@ -24,9 +25,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use heddle_schemas::ports::log::{Record, StoreError};
-use heddle_schemas::ports::state::{Batch, Fence, Scan};
-use heddle_schemas::record::RecordError;
+use heddle_schemas::ports::state::{Batch, Fence, Scan, State};
 use heddle_schemas::record::dlq::DeadReason;
+use heddle_schemas::record::{RecordError, version};
 use heddle_schemas::table::{Partition as Rows, agenda_bound};
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Epoch, Offset, Topic, TopicPartition};
@@ -40,7 +41,9 @@ use crate::context::Context;
 use crate::metrics::Metrics;
 use crate::partition::agenda::{Agenda, Entry, Laned, Place, Wanted};
 use crate::partition::commit::{commit, read};
+use crate::partition::parking::{Held, Name, Parking, RETURNING, Step};
 use crate::partition::ttl_update::TtlUpdate;
+use crate::privacy::tenant_deletion;
 
 /// How often a partition looks after what nobody asked for: passivation, a wall clock that jumped.
 const LOOK: Duration = Duration::from_secs(1);
@@ -52,6 +55,12 @@ const AGENDA_READ: usize = 4096;
 const RETIRED_AT_ONCE: usize = 4096;
 /// How many are looked at to make room for one.
 const LET_GO_AT_ONCE: usize = 4;
+/// Parked records that one look may hand over; the next look follows soon.
+const RETURNED_AT_ONCE: usize = 64;
+/// The pause between looks while parked records are handed over.
+const RETURN_PAUSE: Duration = Duration::from_millis(10);
+/// How long an entity that is held is left before its agenda entry is looked at again.
+const HELD_PAUSE: Duration = Duration::from_secs(30);
 
 /// A kind of resident: conversations of inbound, accounts of outbound.
 pub trait Resident: Clone + Send + Sync + 'static {
@@ -65,11 +74,21 @@ pub trait Resident: Clone + Send + Sync + 'static {
     /// The topic it lives on.
     const TOPIC: Topic;
 
-    /// Reads a record.
+    /// Whether its agenda entries rest while it is held: where what is parked may settle what they are about.
+    const RESTS_WHILE_HELD: bool;
+
+    /// Reads a record of a version up to `newest`.
     ///
     /// # Errors
-    /// When it is no record of the topic.
-    fn decode(record: &Record) -> Result<(Self::Key, Self::Item), RecordError>;
+    /// When it is no record of the topic, or a later build wrote it.
+    fn decode(record: &Record, newest: u16) -> Result<(Self::Key, Self::Item), RecordError>;
+
+    /// Whether a record has all of an entity go because its tenant is deleted.
+    fn is_departure(item: &Self::Item) -> bool;
+
+    /// The same entities, which commit to this store.
+    #[must_use]
+    fn committing_to(self, state: Arc<dyn State>) -> Self;
 
     /// Under which ownership of another partition a record was published, where that decides whether it may
     /// have come before.
@@ -140,6 +159,13 @@ pub enum PartitionMessage<K> {
         /// Told how many it did that for; dropped where the partition is being given up.
         done: oneshot::Sender<usize>,
     },
+    /// An entity found that a later build wrote what a record is about. It and all that follows are parked.
+    Newer {
+        /// The record.
+        receipt: Receipt,
+        /// What is newer.
+        detail: String,
+    },
     /// The configuration of some tenant has changed.
     Reconfigured,
     /// Time to look.
@@ -160,6 +186,8 @@ pub struct Receipt {
     pub maybe_again: bool,
     /// When it was delivered, by the clock's elapsed time.
     pub delivered: Duration,
+    /// Whether it was parked.
+    parked: bool,
     work: Arc<Work>,
 }
 
@@ -167,6 +195,8 @@ pub struct Receipt {
 #[derive(Debug)]
 struct Work {
     permits: Semaphore,
+    /// Of parked records.
+    returning: Semaphore,
     records: AtomicUsize,
     metrics: Arc<Metrics>,
 }
@@ -183,7 +213,8 @@ impl Drop for Receipt {
     fn drop(&mut self) {
         self.work.metrics.in_work(self.record.partition.topic, -1);
         self.work.records.fetch_sub(1, Ordering::AcqRel);
-        self.work.permits.add_permits(1);
+        let permits = if self.parked { &self.work.returning } else { &self.work.permits };
+        permits.add_permits(1);
     }
 }
 
@@ -252,6 +283,10 @@ impl Drop for Fetching {
 
 /// The state of a partition's actor.
 pub struct PartitionState<R: Resident> {
+    resident: R,
+    /// Where entities commit.
+    store: Arc<dyn State>,
+    parking: Parking,
     residents: LruCache<R::Key, Inhabitant<R::Message>>,
     agenda: Agenda<R::Key>,
     work: Arc<Work>,
@@ -285,9 +320,15 @@ impl<R: Resident> Actor for Partition<R> {
         let taken_over_at = read(&ports.metrics, || ports.log.end(partition)).await?;
         let work = Arc::new(Work {
             permits: Semaphore::new(options.permits_per_partition.get()),
+            returning: Semaphore::new(RETURNING),
             records: AtomicUsize::new(0),
             metrics: ports.metrics.clone(),
         });
+        let parking = Parking::open(partition, ports.state.clone(), ports.metrics.clone()).await?;
+        let (resident, store) = match parking.settling() {
+            Some(store) => (self.resident.clone().committing_to(store.clone()), store),
+            None => (self.resident.clone(), ports.state.clone()),
+        };
         let next = position.next;
         let fetch = fetch::Fetch {
             log: ports.log.clone(),
@@ -299,6 +340,9 @@ impl<R: Resident> Actor for Partition<R> {
         };
         drop(myself.send_message(PartitionMessage::Tick));
         Ok(PartitionState {
+            resident,
+            store,
+            parking,
             residents: LruCache::unbounded(),
             agenda: Agenda::new(options.agenda_window.get(), options.woken_per_tenant.get()),
             work,
@@ -344,6 +388,9 @@ impl<R: Resident> Actor for Partition<R> {
                 // One that is being given up takes no work on.
                 let message = R::shorten(rows, done).filter(|_| state.draining.is_none());
                 return message.map_or(Ok(()), |message| self.give(&myself, state, key, message));
+            }
+            PartitionMessage::Newer { receipt, detail } => {
+                return self.park_from(state, receipt, &detail).await;
             }
             PartitionMessage::Reconfigured => self.reconfigured(state),
             PartitionMessage::Tick => {
@@ -401,38 +448,193 @@ impl<R: Resident> Partition<R> {
         state: &mut PartitionState<R>,
         record: Record,
     ) -> Result<(), ActorProcessingErr> {
+        let receipt = self.receipt(state, record, false);
+        match R::decode(&receipt.record, self.newest()) {
+            Ok((key, item)) => {
+                if state.parking.may_hold()
+                    && self.is_parked(state, &key, R::is_departure(&item), &receipt).await?
+                {
+                    return Ok(());
+                }
+                self.hand(myself, state, key, item, receipt).await
+            }
+            Err(error) => self.refuse(state, &receipt, error).await,
+        }
+    }
+
+    /// The newest version of the topic that is read.
+    fn newest(&self) -> u16 {
+        self.context.ports.versions.reads(R::TOPIC)
+    }
+
+    fn receipt(&self, state: &PartitionState<R>, record: Record, parked: bool) -> Receipt {
         let ports = &self.context.ports;
         ports.metrics.in_work(R::TOPIC, 1);
         state.work.records.fetch_add(1, Ordering::AcqRel);
-        let mut receipt = Receipt {
-            maybe_again: record.offset < state.taken_over_at,
+        Receipt {
+            maybe_again: parked || record.offset < state.taken_over_at,
             delivered: ports.clock.elapsed(),
             record,
+            parked,
             work: state.work.clone(),
-        };
-        match R::decode(&receipt.record) {
-            Ok((key, item)) => {
-                if let Some(fence) = R::published_under(&item) {
-                    receipt.maybe_again |= self.is_stray(state, fence).await?;
-                }
-                self.give(myself, state, key, R::deliver(item, receipt))?;
+        }
+    }
+
+    /// Gives a record to its entity.
+    async fn hand(
+        &self,
+        myself: &ActorRef<PartitionMessage<R::Key>>,
+        state: &mut PartitionState<R>,
+        key: R::Key,
+        item: R::Item,
+        mut receipt: Receipt,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Some(fence) = R::published_under(&item) {
+            receipt.maybe_again |= self.is_stray(state, fence).await?;
+        }
+        self.give(myself, state, key, R::deliver(item, receipt))
+    }
+
+    /// Parks a record of a later build; dead-letters one that is none, or does not say whom it is for.
+    async fn refuse(
+        &self,
+        state: &mut PartitionState<R>,
+        receipt: &Receipt,
+        error: RecordError,
+    ) -> Result<(), ActorProcessingErr> {
+        let record = &receipt.record;
+        let name = Name::of(R::TOPIC, record.key.clone()).filter(|_| error.is_newer(self.newest()));
+        if let Some(name) = name {
+            let held = state.parking.find(&name).await?;
+            if held.is_none() {
+                self.report_newer(record, &error.to_string());
             }
-            Err(error) => {
-                let reason = match error {
-                    RecordError::Version { .. } => DeadReason::Version,
-                    RecordError::Shape(_) => DeadReason::Shape,
-                };
-                let detail = error.to_string();
-                commit(&*ports.state, &ports.metrics, |_| Batch {
-                    fence: Some(self.fence),
-                    outputs: vec![publish::dead_letter(ports, &receipt.record, reason, detail.clone(), 1)],
-                    consumed: vec![receipt.consumed()],
-                    ..Batch::default()
-                })
-                .await?;
+            return self.park(state, &name, held, record).await;
+        }
+        let reason = match error {
+            RecordError::Version { .. } | RecordError::Unknown(_) => DeadReason::Version,
+            RecordError::Shape(_) => DeadReason::Shape,
+        };
+        let (ports, detail) = (&self.context.ports, error.to_string());
+        let letter = publish::dead_letter(ports, record, reason, detail, 1);
+        commit(&*state.store, &ports.metrics, |_| Batch {
+            fence: Some(self.fence),
+            outputs: vec![letter.clone()],
+            consumed: vec![receipt.consumed()],
+            ..Batch::default()
+        })
+        .await?;
+        Ok(())
+    }
+
+    fn report_newer(&self, record: &Record, detail: &str) {
+        let version = version::of(&record.value);
+        tracing::error!(
+            topic = %R::TOPIC, partition = record.partition.partition, offset = record.offset, version, detail,
+            "a record of a later build is parked, and all that follows it for the same conversation or account; \
+             upgrade this node"
+        );
+    }
+
+    async fn park(
+        &self,
+        state: &mut PartitionState<R>,
+        name: &Name,
+        held: Option<Held>,
+        record: &Record,
+    ) -> Result<(), ActorProcessingErr> {
+        let ports = &self.context.ports;
+        let writes = state.parking.park(name, held, record, ports.clock.now());
+        let consumed = vec![(record.partition, record.offset)];
+        self.write(Batch { writes, consumed, ..Batch::default() }).await
+    }
+
+    async fn write(&self, batch: Batch) -> Result<(), ActorProcessingErr> {
+        let ports = &self.context.ports;
+        let batch = Batch { fence: Some(self.fence), ..batch };
+        Ok(commit(&*ports.state, &ports.metrics, |_| batch.clone()).await?)
+    }
+
+    /// Parks a record whose entity is held. What waits for an entity of a deleted tenant goes when it departs.
+    async fn is_parked(
+        &self,
+        state: &mut PartitionState<R>,
+        key: &R::Key,
+        departs: bool,
+        receipt: &Receipt,
+    ) -> Result<bool, ActorProcessingErr> {
+        let Some(name) = Name::of(R::TOPIC, key.to_string().into()) else { return Ok(false) };
+        let Some(held) = state.parking.find(&name).await? else { return Ok(false) };
+        let ports = &self.context.ports;
+        if departs && read(&ports.metrics, || tenant_deletion::find(ports, name.tenant())).await?.is_some() {
+            loop {
+                let (writes, all) = state.parking.discard(&name).await?;
+                self.write(Batch { writes, ..Batch::default() }).await?;
+                if all {
+                    return Ok(false);
+                }
             }
         }
-        Ok(())
+        self.park(state, &name, Some(held), &receipt.record).await?;
+        Ok(true)
+    }
+
+    /// Parks what an entity could not do, since a later build wrote what it is about.
+    async fn park_from(
+        &self,
+        state: &mut PartitionState<R>,
+        receipt: Receipt,
+        detail: &str,
+    ) -> Result<(), ActorProcessingErr> {
+        let record = &receipt.record;
+        let Some(name) = Name::of(R::TOPIC, record.key.clone()) else {
+            let error = RecordError::Unknown(detail.to_owned());
+            return self.refuse(state, &receipt, error).await;
+        };
+        let held = state.parking.find(&name).await?;
+        if held.is_none() {
+            self.report_newer(record, detail);
+        }
+        state.parking.keep(&name, record.offset);
+        self.park(state, &name, held, record).await
+    }
+
+    async fn is_held(&self, state: &PartitionState<R>, key: &R::Key) -> Result<bool, StoreError> {
+        match Name::of(R::TOPIC, key.to_string().into()) {
+            Some(name) => Ok(state.parking.find(&name).await?.is_some()),
+            None => Ok(false),
+        }
+    }
+
+    /// Hands over parked records that this node reads. Returns whether some are left.
+    async fn return_parked(
+        &self,
+        myself: &ActorRef<PartitionMessage<R::Key>>,
+        state: &mut PartitionState<R>,
+    ) -> Result<bool, ActorProcessingErr> {
+        let newest = self.newest();
+        for _ in 0..RETURNED_AT_ONCE {
+            let Ok(permit) = state.work.returning.try_acquire() else { return Ok(true) };
+            permit.forget();
+            let reads = |record: &Record| R::decode(record, newest).map(drop);
+            let (step, writes) = state.parking.next(reads, newest).await?;
+            if !writes.is_empty() {
+                self.write(Batch { writes, ..Batch::default() }).await?;
+            }
+            let Step::Record(record) = step else {
+                state.work.returning.add_permits(1);
+                match step {
+                    Step::Looked => continue,
+                    _ => return Ok(false),
+                }
+            };
+            let receipt = self.receipt(state, record, true);
+            match R::decode(&receipt.record, newest) {
+                Ok((key, item)) => self.hand(myself, state, key, item, receipt).await?,
+                Err(error) => self.refuse(state, &receipt, error).await?,
+            }
+        }
+        Ok(true)
     }
 
     /// Whether a record's publisher had lost its partition before the record came.
@@ -471,7 +673,7 @@ impl<R: Resident> Partition<R> {
             None => {
                 let idle = Arc::<Idle>::default();
                 let home = Home { fence: self.fence, idle: idle.clone(), partition: myself.clone() };
-                let actor = self.resident.spawn(key.clone(), home, myself.get_cell())?;
+                let actor = state.resident.spawn(key.clone(), home, myself.get_cell())?;
                 self.context.ports.metrics.residents(R::TOPIC, 1);
                 self.make_room(state, 1);
                 state.residents.get_or_insert_mut(key, || Inhabitant { actor, idle, given: 0, last: now })
@@ -494,6 +696,11 @@ impl<R: Resident> Partition<R> {
         let delivered = state.delivered;
         let passed: Vec<_> = state.barriers.extract_if(.., |(below, _)| *below <= delivered).collect();
         for (below, key) in passed {
+            // What is parked of it is below as well.
+            if state.parking.may_hold() && state.parking.may_be_held(&key.to_string()) {
+                state.barriers.push((below, key));
+                continue;
+            }
             if let Some(message) = R::passed(below) {
                 self.give(myself, state, key, message)?;
             }
@@ -560,9 +767,12 @@ impl<R: Resident> Partition<R> {
             self.tick_at(myself, state, now, now.after(Duration::from_millis(10)));
             return Ok(());
         }
+        let returns = self.return_parked(myself, state).await?;
+        self.pass_barriers(myself, state)?;
+        let latest = now.after(if returns { RETURN_PAUSE } else { LOOK });
         if state.delivered < state.taken_over_at {
             // What was found in the log comes first: residents rely on it for their order.
-            self.tick_at(myself, state, now, now.after(LOOK));
+            self.tick_at(myself, state, now, latest);
             return Ok(());
         }
         for _ in 0..READS_AT_ONCE {
@@ -570,13 +780,16 @@ impl<R: Resident> Partition<R> {
             self.read_agenda(state, &wanted).await?;
         }
         for entry in state.agenda.take_due(now) {
+            if R::RESTS_WHILE_HELD && state.parking.may_hold() && self.is_held(state, &entry.key).await? {
+                state.agenda.answered(entry, Some(now.after(HELD_PAUSE)));
+                continue;
+            }
             self.give(myself, state, entry.key.clone(), R::wake(entry))?;
         }
         let held = i64::try_from(state.agenda.len()).unwrap_or(i64::MAX);
         self.context.ports.metrics.agenda(R::TOPIC, held - state.agenda_reported);
         state.agenda_reported = held;
         // Where there is no room, what frees some looks again.
-        let latest = now.after(LOOK);
         self.tick_at(myself, state, now, state.agenda.next().map_or(latest, |next| next.min(latest)));
         Ok(())
     }

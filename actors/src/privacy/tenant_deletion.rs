@@ -55,7 +55,7 @@ const PAUSE: Duration = Duration::from_secs(30);
 
 /// Where a tenant has rows. The agenda names nobody and is emptied by who is woken; the audit log stays, as evidence of
 /// who did what: it names contacts by ids that lead to nobody any more.
-const TABLES: [Table; 15] = [
+const TABLES: [Table; 16] = [
     Table::Head,
     Table::History,
     Table::Marker,
@@ -71,6 +71,7 @@ const TABLES: [Table; 15] = [
     Table::Quota,
     Table::Spend,
     Table::Erasure,
+    Table::Parked,
 ];
 
 /// Why a deletion does not go on now.
@@ -411,6 +412,12 @@ impl Found {
             Table::Spend => self.plain.extend(settled.then_some(key)),
             Table::Alias | Table::Contact | Table::Key | Table::Erasure => {
                 self.conditional.push((key, value))
+            }
+            Table::Parked => {
+                self.conversations.extend(key.conversation());
+                if let Some(account) = key.account() {
+                    self.accounts.entry(account).or_default();
+                }
             }
             // Documents go all together, before a walk begins. The others are not walked over.
             Table::Document

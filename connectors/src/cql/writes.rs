@@ -59,8 +59,8 @@ impl<'w> Row<'w> {
     /// When it is written: what finds work again after a crash is put first and deleted last.
     fn step(&self) -> usize {
         match (self.table, self.put) {
-            (Table::Agenda | Table::Backlog, Some(_)) => 0,
-            (Table::Agenda | Table::Backlog, None) => 2,
+            (Table::Agenda | Table::Backlog | Table::Parked, Some(_)) => 0,
+            (Table::Agenda | Table::Backlog | Table::Parked, None) => 2,
             _ => 1,
         }
     }

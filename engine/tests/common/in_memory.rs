@@ -39,5 +39,6 @@ pub(crate) fn ports(
         random,
         metrics,
         security,
+        versions: heddle_schemas::record::Versions::default(),
     }
 }
