@@ -224,6 +224,9 @@ enum Fault {
     Forgotten(String),
     #[error("{detail}")]
     Dead { reason: DeadReason, detail: String },
+    /// A later build wrote what it needs: it waits for a node of such a build.
+    #[error("{0}")]
+    Newer(String),
 }
 
 impl From<KeysError> for Fault {
@@ -270,7 +273,7 @@ impl Actor for Conversation {
         match message {
             ConversationMessage::Deliver(record, receipt) => {
                 state.handled += 1;
-                self.deliver(state, &record, &receipt).await?;
+                self.deliver(state, &record, receipt).await?;
             }
             ConversationMessage::Wake(entry) => {
                 state.handled += 1;
@@ -298,12 +301,16 @@ impl Conversation {
         &self,
         state: &mut ConversationState,
         record: &InboundRecord,
-        receipt: &Receipt,
+        receipt: Receipt,
     ) -> Result<(), StoreError> {
         for attempt in 1.. {
-            let applied = AssertUnwindSafe(self.apply(state, record, receipt)).catch_unwind().await;
+            let applied = AssertUnwindSafe(self.apply(state, record, &receipt)).catch_unwind().await;
             let (reason, detail) = match applied {
                 Ok(Ok(())) => return Ok(()),
+                Ok(Err(Fault::Newer(detail))) => {
+                    self.home.tell(PartitionMessage::Newer { receipt, detail });
+                    return Ok(());
+                }
                 Ok(Err(Fault::Store(error))) if error.is_transient() => {
                     self.context.ports.metrics.store_retried(&error);
                     static TOLD: Seldom = Seldom::new();
@@ -321,7 +328,7 @@ impl Conversation {
                 }
                 Ok(Err(Fault::Forgotten(detail))) => match Box::pin(self.is_of_deleted()).await {
                     // The node has not read yet that the tenant is deleted, and its key is gone.
-                    Ok(true) => match Box::pin(self.refuse(receipt)).await {
+                    Ok(true) => match Box::pin(self.refuse(&receipt)).await {
                         Err(Fault::Store(error)) => return Err(error),
                         _ => return Ok(()),
                     },
@@ -334,7 +341,7 @@ impl Conversation {
                 }
                 Err(_) => (DeadReason::Poison, "handling it panics".to_owned()),
             };
-            return Box::pin(self.bury(receipt, reason, detail, attempt)).await;
+            return Box::pin(self.bury(&receipt, reason, detail, attempt)).await;
         }
         Ok(())
     }
@@ -424,6 +431,9 @@ impl Conversation {
                 .map_err(|error| unreadable(format!("the head of a conversation: {error}")))?,
             None => Head::new(),
         };
+        if head.v > Head::VERSION {
+            return Err(Fault::Newer(format!("the head of the conversation has version {}", head.v)));
+        }
         let address = match &head.address {
             Some(sealed) => serde_json::from_slice(&cipher.open(&aad(&key, correct::ADDRESS), sealed)?)
                 .map_err(|error| unreadable(format!("the address of a contact: {error}")))?,

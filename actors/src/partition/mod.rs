@@ -564,7 +564,8 @@ impl<R: Resident> Partition<R> {
         receipt: &Receipt,
     ) -> Result<bool, ActorProcessingErr> {
         let Some(name) = Name::of(R::TOPIC, key.to_string().into()) else { return Ok(false) };
-        let Some(held) = state.parking.find(&name).await? else { return Ok(false) };
+        let held = state.parking.find(&name).await?;
+        let Some(held) = held.filter(|held| receipt.record.offset >= held.first) else { return Ok(false) };
         let ports = &self.context.ports;
         if departs && read(&ports.metrics, || tenant_deletion::find(ports, name.tenant())).await?.is_some() {
             loop {
@@ -767,10 +768,12 @@ impl<R: Resident> Partition<R> {
             self.tick_at(myself, state, now, now.after(Duration::from_millis(10)));
             return Ok(());
         }
-        let returns = self.return_parked(myself, state).await?;
+        // What was found in the log may be older than what is parked.
+        let caught_up = state.delivered >= state.taken_over_at;
+        let returns = caught_up && self.return_parked(myself, state).await?;
         self.pass_barriers(myself, state)?;
         let latest = now.after(if returns { RETURN_PAUSE } else { LOOK });
-        if state.delivered < state.taken_over_at {
+        if !caught_up {
             // What was found in the log comes first: residents rely on it for their order.
             self.tick_at(myself, state, now, latest);
             return Ok(());

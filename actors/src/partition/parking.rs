@@ -2,9 +2,11 @@
 //!
 //! Contract: from the first record that this node cannot read on, a conversation or account is *held*: its records are
 //! written into the state store, each in the batch that acknowledges it, and its entity gets none of them (I1, I2).
-//! Others of the partition go on. A partition that starts looks at who is held: where this node reads the records, it
-//! hands them over in the order of their offsets, before anything newer of the same entity, and each row is deleted in
-//! the batch that settles its record ([`Settling`]). A crash in between delivers a record again, as the log would.
+//! Others of the partition go on. A partition that starts first delivers what it found in the log: what is older than
+//! the parked records, and was not settled when the last owner ended, is delivered, what is newer is parked. Then it
+//! looks at who is held: where this node reads the records, it hands them over in the order of their offsets, before
+//! anything newer of the same entity, and each row is deleted in the batch that settles its record ([`Settling`]). A
+//! crash in between delivers a record again, as the log would.
 //!
 //! Memory is bounded: [`HELD`] keys in memory, over which the row of a key is asked; [`RETURNING`] records in work;
 //! everything else is in the store. A partition with nobody held costs one scan when it starts.
@@ -38,7 +40,11 @@ const PAGE: usize = 64;
 pub(super) struct Held {
     /// Its records that are parked; about, after a crash.
     pub(super) records: u64,
+    /// The offset of the oldest of them, or below it. What is older is delivered.
+    #[serde(default)]
+    pub(super) first: Offset,
     /// The offset of the newest of them.
+    #[serde(default)]
     pub(super) last: Offset,
     /// When the first of them was parked.
     #[serde(default)]
@@ -200,7 +206,9 @@ impl Parking {
         record: &Record,
         now: Timestamp,
     ) -> Vec<Write> {
-        let mut held = held.unwrap_or(Held { since: now, ..Held::default() });
+        let first = record.offset;
+        let mut held = held.unwrap_or(Held { first, since: now, ..Held::default() });
+        held.first = held.first.min(first);
         if held.records == 0 || record.offset > held.last {
             held.records += 1;
             held.last = record.offset;
@@ -209,6 +217,7 @@ impl Parking {
         // Records that were handed over and are not settled count in the same row again.
         if let Some(given) = self.given.remove(name) {
             held.records += given.records;
+            held.first = held.first.min(given.first);
         }
         let writes = vec![
             Write::put(name.row(record.offset), stored(record)),

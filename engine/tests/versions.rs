@@ -1,0 +1,365 @@
+//! Records of a later build between others, over the store in memory with paused time: what an older node does with
+//! them, and what is left to do after an upgrade, a rollback and a crash at every step.
+
+#![expect(clippy::unwrap_used, reason = "a fault of the harness is a fault of the test")]
+
+#[path = "common/in_memory.rs"]
+mod in_memory;
+
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use heddle_actors::intake::identity::Identity;
+use heddle_actors::options::Options;
+use heddle_actors::partition::publish;
+use heddle_actors::ports::Ports;
+use heddle_actors::random::Random;
+use heddle_actors::system::System;
+use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
+use heddle_connectors::memory::responder::Response;
+use heddle_connectors::memory::{
+    Fault, MemoryDisk, MemoryStore, Operation, Options as StoreOptions, ScriptedChannel, ScriptedResponder,
+    TokioClock,
+};
+use heddle_schemas::content::{Address, Content, Context};
+use heddle_schemas::id::{AccountKey, ChannelKind, ContactId, MessageKey, OutboundId, TurnId};
+use heddle_schemas::ports::clock::Clock as _;
+use heddle_schemas::ports::log::NewRecord;
+use heddle_schemas::record::inbound::{ActKind, CustomerAct, InboundEvent, InboundRecord, SealedAct};
+use heddle_schemas::record::outbound::{
+    OutboundCommand, OutboundRecord, Purpose, SealedMessage, SendCommand,
+};
+use heddle_schemas::record::{V, Versions, encode, log_aad, version};
+use heddle_schemas::table::Table;
+use heddle_schemas::tenant::Tenant;
+use heddle_schemas::time::Timestamp;
+use heddle_schemas::topic::{Topic, TopicPartition};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// The version of both topics that this build writes, and the one after.
+const OWN: u16 = version::newest(Topic::Inbound);
+const NEXT: u16 = OWN + 1;
+
+/// A cluster of one node at a time, of an old build or a new one.
+struct Cluster {
+    disk: Arc<MemoryDisk>,
+    clock: Arc<TokioClock>,
+    master: MasterKey,
+    channel: Arc<ScriptedChannel>,
+    /// Steps of the store until it hangs, as that of a node that dies; below 0 it never does.
+    steps_left: Arc<AtomicI64>,
+    nodes: u64,
+    node: Option<(System, Ports)>,
+}
+
+impl Cluster {
+    /// With a tenant, and a node that reads up to this version.
+    async fn start(newest: u16) -> Self {
+        let mut this = Self {
+            disk: MemoryDisk::new(NonZeroU32::MIN),
+            clock: Arc::new(TokioClock::starting_at(Timestamp::from_secs(1_767_225_600))),
+            master: MasterKey::generate(),
+            channel: Arc::new(ScriptedChannel::default()),
+            steps_left: Arc::new(AtomicI64::new(-1)),
+            nodes: 0,
+            node: None,
+        };
+        this.replace(newest).await;
+        let channel = |account| {
+            format!(
+                "[[channels]]\nkind = \"whatsapp\"\naccount = \"{account}\"\naccess_token = \"t\"\n\
+                 app_secret = \"s\"\nverify_token = \"v\"\n"
+            )
+        };
+        let text = format!(
+            "id = \"acme\"\nname = \"N\"\n[agent]\nfallback = \"f\"\nsettle = \"0s\"\n{}{}",
+            channel(1),
+            channel(2)
+        );
+        this.node().0.tenants.apply(Tenant::from_toml(&text).unwrap()).await.unwrap();
+        this
+    }
+
+    /// Ends the node as a crash does, and starts one that reads up to this version over what is durable.
+    async fn replace(&mut self, newest: u16) {
+        if let Some((system, _)) = self.node.take() {
+            self.disk.crash();
+            system.kill().await;
+        }
+        self.steps_left.store(-1, Ordering::Relaxed);
+        let left = self.steps_left.clone();
+        let faults = move |operation: Operation| {
+            let reads = matches!(operation, Operation::Fetch | Operation::Assignment | Operation::End);
+            if !reads && left.load(Ordering::Relaxed) >= 0 && left.fetch_sub(1, Ordering::Relaxed) == 0 {
+                return Fault { after: Duration::from_secs(360_000), ..Fault::NONE };
+            }
+            Fault::delay(Duration::from_micros(200))
+        };
+        let options = StoreOptions { faults: Arc::new(faults), split: true, ..StoreOptions::default() };
+        let store = Arc::new(MemoryStore::open_with(self.disk.clone(), self.clock.clone(), options));
+        let keys =
+            EnvelopeKeys::new(store.clone(), self.clock.clone(), &self.master, keys::Options::default());
+        let responder =
+            ScriptedResponder::new(false, |question| Response::text(question, question.messages.join("+")));
+        let ports =
+            in_memory::ports(store, keys, self.clock.clone(), self.channel.clone(), Arc::new(responder));
+        let reads = Versions::default().reading(Topic::Inbound, newest).reading(Topic::Outbound, newest);
+        // Two nodes with the same random numbers would give two customers one id.
+        let random = Mutex::new(StdRng::seed_from_u64(self.nodes));
+        self.nodes += 1;
+        let random: Random = Arc::new(move || random.lock().unwrap().random());
+        let ports = Ports { versions: reads, random, ..ports };
+        let system = System::start(ports.clone(), Options::default()).await.unwrap();
+        self.node = Some((system, ports));
+    }
+
+    fn node(&self) -> &(System, Ports) {
+        self.node.as_ref().unwrap()
+    }
+
+    fn account(&self, account: &str) -> AccountKey {
+        AccountKey {
+            tenant: "acme".parse().unwrap(),
+            channel: ChannelKind::Whatsapp,
+            account: account.parse().unwrap(),
+        }
+    }
+
+    async fn contact(&self, phone: &str) -> ContactId {
+        let identity = Identity::new(self.node().1.clone());
+        identity.resolve(&"acme".parse().unwrap(), ChannelKind::Whatsapp, &address(phone)).await.unwrap()
+    }
+
+    /// What a customer says, as a node that writes this version puts it into the log.
+    async fn say(&self, phone: &str, number: u8, version: u16) {
+        let ports = &self.node().1;
+        let now = self.clock.now();
+        let conversation = self.account("1").conversation(self.contact(phone).await);
+        let key = MessageKey::from_bytes([number; 16]);
+        let content = Some(Content::Text { body: format!("{phone}.{number}") });
+        let act = SealedAct {
+            id: format!("m{number}"),
+            from: address(phone),
+            content,
+            emoji: None,
+            context: Context::default(),
+        };
+        let log = ports.keys.log(&conversation.tenant, now.day()).await.unwrap();
+        let sealed = log.seal(&log_aad(Topic::Inbound, &key), &encode(&act));
+        let act = CustomerAct { key, sent_at: now, kind: ActKind::Say, target: None, sealed };
+        let record = InboundRecord { v: V, conversation, at: now, event: InboundEvent::Customer(act) };
+        self.append(publish::inbound(ports, &record), version).await;
+    }
+
+    /// A message that is to be sent.
+    async fn send(&self, account: &str, phone: &str, number: u8, version: u16) {
+        let ports = &self.node().1;
+        let contact = self.contact(phone).await;
+        let id = OutboundId { contact, turn: TurnId(MessageKey::from_bytes([number; 16])), index: 0 };
+        let log = ports.keys.log(&"acme".parse().unwrap(), self.clock.now().day()).await.unwrap();
+        let content = Content::Text { body: format!("{account}.{number}") };
+        let sealed =
+            log.seal(&log_aad(Topic::Outbound, &id), &encode(&SealedMessage { to: address(phone), content }));
+        let (purpose, window_until, category) = (Purpose::Reply, None, None);
+        let command = SendCommand { id, purpose, again: false, fence: None, window_until, category, sealed };
+        let conversation = self.account(account).conversation(contact);
+        let command = OutboundCommand::Send(command);
+        let record = OutboundRecord { v: V, conversation, at: self.clock.now(), command };
+        self.append(publish::outbound(ports, &record), version).await;
+    }
+
+    async fn append(&self, record: NewRecord, version: u16) {
+        let text = std::str::from_utf8(&record.value).unwrap();
+        let own = format!("{{\"v\":{OWN},");
+        assert!(text.starts_with(&own));
+        let value = text.replacen(&own, &format!("{{\"v\":{version},"), 1).into();
+        self.node().1.log.append(vec![NewRecord { value, ..record }]).await.unwrap();
+    }
+
+    /// Lets time pass, and returns what was sent so far that begins so, in order.
+    async fn sent(&self, to: &str) -> Vec<String> {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let text = |call: heddle_connectors::memory::channel::Call| match call.message.content {
+            Content::Text { body } => body,
+            other => panic!("{other:?}"),
+        };
+        let of = |text: &String| text.strip_prefix(to).is_some_and(|rest| rest.starts_with('.'));
+        self.channel.accepted().into_iter().map(text).filter(of).collect()
+    }
+
+    fn parked_rows(&self) -> usize {
+        let rows = self.disk.rows(self.clock.now());
+        rows.iter().filter(|(key, _)| key.table() == Table::Parked).count()
+    }
+
+    fn parked(&self) -> i64 {
+        self.node().1.metrics.parked_records()
+    }
+
+    fn assert_nothing_is_dead(&self) {
+        assert_eq!(self.disk.records(TopicPartition { topic: Topic::Dlq, partition: 0 }), []);
+        let unfinished = Topic::CONSUMED.map(|topic| {
+            let partition = TopicPartition { topic, partition: 0 };
+            let end = self.disk.records(partition).last().map_or(0, |record| record.offset + 1);
+            end - self.disk.position(partition).next
+        });
+        assert_eq!(unfinished, [0; 3], "every record is acknowledged");
+    }
+}
+
+fn address(phone: &str) -> Address {
+    Address { phone: Some(format!("1555{phone}")), ..Address::default() }
+}
+
+fn texts(of: &str, numbers: impl IntoIterator<Item = u8>) -> Vec<String> {
+    numbers.into_iter().map(|number| format!("{of}.{number}")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conversation_with_a_newer_record_waits_in_order_and_others_go_on() {
+    let mut cluster = Cluster::start(OWN).await;
+    for (phone, number, version) in [
+        ("1", 1, OWN),
+        ("2", 2, OWN),
+        ("1", 3, NEXT),
+        ("1", 4, OWN),
+        ("2", 5, OWN),
+        ("1", 6, NEXT),
+        ("1", 7, OWN),
+    ] {
+        cluster.say(phone, number, version).await;
+    }
+    assert_eq!(cluster.sent("1").await, texts("1", [1]));
+    assert_eq!(cluster.sent("2").await, texts("2", [2, 5]));
+    cluster.assert_nothing_is_dead();
+    // A report about its first answer waits behind its own records.
+    assert_eq!((cluster.parked(), cluster.parked_rows()), (5, 6), "five records and who is held");
+
+    cluster.replace(OWN).await;
+    cluster.say("1", 8, OWN).await;
+    assert_eq!(cluster.sent("1").await, texts("1", [1]), "another node of the old build holds it as well");
+    assert_eq!(cluster.parked(), 6);
+
+    cluster.replace(NEXT).await;
+    assert_eq!(cluster.sent("1").await, texts("1", [1, 3, 4, 6, 7, 8]));
+    assert_eq!((cluster.parked(), cluster.parked_rows()), (0, 0));
+    cluster.say("1", 9, NEXT).await;
+    assert_eq!(cluster.sent("1").await, texts("1", [1, 3, 4, 6, 7, 8, 9]));
+    assert_eq!(cluster.sent("2").await, texts("2", [2, 5]));
+    cluster.assert_nothing_is_dead();
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_rollback_what_the_new_build_wrote_waits_for_it() {
+    let mut cluster = Cluster::start(NEXT).await;
+    cluster.say("1", 1, NEXT).await;
+    cluster.say("2", 2, NEXT).await;
+    assert_eq!(cluster.sent("1").await, texts("1", [1]));
+    cluster.say("1", 3, NEXT).await;
+    cluster.replace(OWN).await;
+    // A crash may have left the last one unanswered; whoever reads it answers it once.
+    for (phone, number) in [("1", 4), ("2", 5), ("3", 6)] {
+        cluster.say(phone, number, OWN).await;
+    }
+    assert_eq!(cluster.sent("1").await, texts("1", [1]));
+    assert_eq!(cluster.sent("2").await, texts("2", [2, 5]), "it had nothing newer left to read");
+    cluster.assert_nothing_is_dead();
+    assert_eq!(cluster.sent("3").await, texts("3", [6]));
+    assert_eq!(cluster.parked(), 2);
+    cluster.replace(NEXT).await;
+    assert_eq!(cluster.sent("1").await, texts("1", [1, 3, 4]));
+    assert_eq!((cluster.parked(), cluster.parked_rows()), (0, 0));
+    cluster.assert_nothing_is_dead();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_with_a_newer_record_waits_in_order_and_others_go_on() {
+    let mut cluster = Cluster::start(OWN).await;
+    cluster.send("1", "7", 1, OWN).await;
+    cluster.send("1", "8", 2, NEXT).await;
+    cluster.send("1", "7", 3, OWN).await;
+    cluster.send("2", "7", 4, OWN).await;
+    assert_eq!(cluster.sent("1").await, texts("1", [1]));
+    assert_eq!(cluster.sent("2").await, texts("2", [4]));
+    assert_eq!(cluster.parked(), 2);
+    cluster.replace(NEXT).await;
+    cluster.send("1", "7", 5, OWN).await;
+    assert_eq!(cluster.sent("1").await, texts("1", [1, 2, 3, 5]));
+    assert_eq!((cluster.parked(), cluster.parked_rows()), (0, 0));
+    cluster.assert_nothing_is_dead();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_at_any_step_of_parking_or_handing_over_loses_and_repeats_nothing() {
+    // Parking and handing over end well below this; see the last line.
+    for step in 0..60 {
+        let mut cluster = Cluster::start(OWN).await;
+        cluster.steps_left.store(step, Ordering::Relaxed);
+        let say = async {
+            for (number, version) in [(1, OWN), (2, NEXT), (3, OWN)] {
+                cluster.say("1", number, version).await;
+            }
+        };
+        // What the node had not made durable when it died is published again by who publishes.
+        let published = tokio::time::timeout(Duration::from_secs(60), say).await.is_ok();
+        if !published {
+            cluster.replace(OWN).await;
+            for (number, version) in [(1, OWN), (2, NEXT), (3, OWN)] {
+                cluster.say("1", number, version).await;
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        cluster.replace(OWN).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(cluster.sent("1").await, texts("1", [1]), "crash at step {step} of the old node");
+
+        cluster.steps_left.store(-1, Ordering::Relaxed);
+        cluster.replace(NEXT).await;
+        cluster.steps_left.store(step, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let died = cluster.steps_left.load(Ordering::Relaxed) < 0;
+        cluster.replace(NEXT).await;
+        assert_eq!(cluster.sent("1").await, texts("1", [1, 2, 3]), "crash at step {step} of the new node");
+        assert_eq!((cluster.parked(), cluster.parked_rows()), (0, 0), "crash at step {step}");
+        cluster.assert_nothing_is_dead();
+        assert!(died || step > 20, "the new node took more than {step} steps");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_held_conversations_than_memory_takes_are_held_all_the_same() {
+    let mut cluster = Cluster::start(OWN).await;
+    cluster.say("1", 1, OWN).await;
+    assert_eq!(cluster.sent("1").await, texts("1", [1]));
+    let record = |contact: [u8; 16]| {
+        let conversation = cluster.account("1").conversation(ContactId::from_bytes(contact));
+        let record =
+            InboundRecord { v: V, conversation, at: cluster.clock.now(), event: InboundEvent::Leave };
+        let mut record = publish::inbound(&cluster.node().1, &record);
+        record.value = format!("{{\"v\":{NEXT},\"only\":\"a later build\"}}").into();
+        record
+    };
+    let contact = |number: u32| {
+        let mut contact = [0; 16];
+        contact[..4].copy_from_slice(&number.to_be_bytes());
+        contact
+    };
+    for numbers in (0..4_500_u32).collect::<Vec<_>>().chunks(500) {
+        let records = numbers.iter().map(|number| record(contact(*number))).collect();
+        cluster.node().1.log.append(records).await.unwrap();
+    }
+    cluster.say("2", 2, NEXT).await;
+    cluster.say("2", 3, OWN).await;
+    cluster.say("1", 4, OWN).await;
+    assert_eq!(cluster.sent("2").await, texts("2", []));
+    assert_eq!(cluster.sent("1").await, texts("1", [1, 4]), "who is not held goes on");
+    assert_eq!(cluster.parked(), 4_502);
+    cluster.replace(OWN).await;
+    cluster.say("2", 5, OWN).await;
+    cluster.say("1", 6, OWN).await;
+    assert_eq!(cluster.sent("1").await, texts("1", [1, 4, 6]));
+    assert_eq!((cluster.sent("2").await, cluster.parked()), (texts("2", []), 4_503));
+}
