@@ -43,6 +43,9 @@ use rand::{RngExt, SeedableRng};
 const OWN: u16 = version::newest(Topic::Inbound);
 const NEXT: u16 = OWN + 1;
 
+/// Longer than a send of unknown outcome waits for a status.
+const QUIET: Duration = Duration::from_secs(150);
+
 /// A cluster of one node at a time, of an old build or a new one.
 struct Cluster {
     disk: Arc<MemoryDisk>,
@@ -113,6 +116,7 @@ impl Cluster {
         let random: Random = Arc::new(move || random.lock().unwrap().random());
         let ports = Ports { versions: reads, random, ..ports };
         let system = System::start(ports.clone(), Options::default()).await.unwrap();
+        system.intake_gate.set_open(true);
         self.node = Some((system, ports));
     }
 
@@ -214,6 +218,16 @@ fn address(phone: &str) -> Address {
     Address { phone: Some(format!("1555{phone}")), ..Address::default() }
 }
 
+/// What was sent, in order, and how often the one before was sent again: by policy, a reply is once where a crash hid
+/// whether the channel took it.
+fn once(sent: Vec<String>) -> (Vec<String>, usize) {
+    let calls = sent.len();
+    let mut sent = sent;
+    sent.dedup();
+    let again = calls - sent.len();
+    (sent, again)
+}
+
 fn texts(of: &str, numbers: impl IntoIterator<Item = u8>) -> Vec<String> {
     numbers.into_iter().map(|number| format!("{of}.{number}")).collect()
 }
@@ -293,7 +307,7 @@ async fn an_account_with_a_newer_record_waits_in_order_and_others_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_at_any_step_of_parking_or_handing_over_loses_and_repeats_nothing() {
+async fn a_crash_at_any_step_of_parking_or_handing_over_loses_nothing_and_keeps_order() {
     // Parking and handing over end well below this; see the last line.
     for step in 0..60 {
         let mut cluster = Cluster::start(OWN).await;
@@ -304,25 +318,30 @@ async fn a_crash_at_any_step_of_parking_or_handing_over_loses_and_repeats_nothin
             }
         };
         // What the node had not made durable when it died is published again by who publishes.
-        let published = tokio::time::timeout(Duration::from_secs(60), say).await.is_ok();
+        let published = tokio::time::timeout(QUIET, say).await.is_ok();
         if !published {
             cluster.replace(OWN).await;
             for (number, version) in [(1, OWN), (2, NEXT), (3, OWN)] {
                 cluster.say("1", number, version).await;
             }
         }
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(QUIET).await;
         cluster.replace(OWN).await;
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        assert_eq!(cluster.sent("1").await, texts("1", [1]), "crash at step {step} of the old node");
+        tokio::time::sleep(QUIET).await;
+        let (sent, again) = once(cluster.sent("1").await);
+        assert_eq!(sent, texts("1", [1]), "crash at step {step} of the old node");
+        assert!(again <= 1, "crash at step {step}");
 
         cluster.steps_left.store(-1, Ordering::Relaxed);
         cluster.replace(NEXT).await;
         cluster.steps_left.store(step, Ordering::Relaxed);
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(QUIET).await;
         let died = cluster.steps_left.load(Ordering::Relaxed) < 0;
         cluster.replace(NEXT).await;
-        assert_eq!(cluster.sent("1").await, texts("1", [1, 2, 3]), "crash at step {step} of the new node");
+        tokio::time::sleep(QUIET).await;
+        let (sent, again) = once(cluster.sent("1").await);
+        assert_eq!(sent, texts("1", [1, 2, 3]), "crash at step {step} of the new node");
+        assert!(again <= 2, "crash at step {step}");
         assert_eq!((cluster.parked(), cluster.parked_rows()), (0, 0), "crash at step {step}");
         cluster.assert_nothing_is_dead();
         assert!(died || step > 20, "the new node took more than {step} steps");

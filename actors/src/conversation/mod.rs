@@ -959,7 +959,15 @@ impl Conversation {
         let ports = &self.context.ports;
         let key = Key::delivery(&self.id, &report.outbound);
         let stored = read(&ports.metrics, || ports.state.get(&key)).await?;
-        let stored = stored.and_then(|stored| serde_json::from_slice::<Delivery>(&stored).ok());
+        let stored = match stored.as_deref().map(serde_json::from_slice::<Delivery>).transpose() {
+            Ok(stored) => stored,
+            Err(error) => {
+                // A later build may have written it, and knows more of the message than this one.
+                tracing::warn!(tenant = %self.id.tenant, %error, "a delivery that cannot be read stays as it is");
+                let consumed = vec![receipt.consumed()];
+                return Ok(self.commit(Batch { consumed, ..Batch::default() }).await?);
+            }
+        };
         let before = stored.as_ref().map_or(DeliveryStatus::Queued, |delivery| delivery.status);
         let status = before.merge(report.status);
         let mut write = None;

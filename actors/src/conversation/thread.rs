@@ -92,6 +92,9 @@ pub enum EntrySaid {
         /// What is told of the turn.
         tally: Tally,
     },
+    /// What a later build wrote, as it came: this one writes it back unchanged and shows it to no responder.
+    #[serde(untagged)]
+    Unknown(serde_json::Map<String, serde_json::Value>),
 }
 
 /// What is told of a turn, kept with its replies so that it can be told again after a crash.
@@ -166,6 +169,8 @@ impl Row {
             | EntrySaid::Restricted { .. }
             | EntrySaid::Corrected { .. }
             | EntrySaid::Agent { .. } => false,
+            // It may, and what refers to a file lives no longer than other rows.
+            EntrySaid::Unknown(_) => true,
         });
         if refers { Kind::Media } else { Kind::Messages }
     }
@@ -173,12 +178,13 @@ impl Row {
     /// When it was written; one of a build that did not note it is as old as the first thing in it.
     #[must_use]
     pub fn written(&self) -> Option<Timestamp> {
-        let said = self.entries.iter().map(|entry| match entry {
+        let said = self.entries.iter().filter_map(|entry| match entry {
             EntrySaid::Customer { at, .. }
             | EntrySaid::Tenant { at, .. }
             | EntrySaid::Restricted { at, .. }
             | EntrySaid::Corrected { at }
-            | EntrySaid::Agent { at, .. } => *at,
+            | EntrySaid::Agent { at, .. } => Some(*at),
+            EntrySaid::Unknown(fields) => fields.get("at")?.as_i64().map(Timestamp::from_micros),
         });
         self.at.or_else(|| said.min())
     }
@@ -220,7 +226,8 @@ impl Row {
             EntrySaid::Customer { .. }
             | EntrySaid::Tenant { .. }
             | EntrySaid::Restricted { .. }
-            | EntrySaid::Corrected { .. } => vec![],
+            | EntrySaid::Corrected { .. }
+            | EntrySaid::Unknown(_) => vec![],
             EntrySaid::Agent { texts, .. } => {
                 texts.iter().map(|text| Said { by: Speaker::Agent, text: text.clone() }).collect()
             }
@@ -360,6 +367,20 @@ mod tests {
             act: Box::new(act),
         };
         Row { at: None, entries: vec![entry] }
+    }
+
+    #[test]
+    fn an_entry_of_a_later_build_is_kept_as_it_came() {
+        let stored = r#"{"at":7,"entries":[{"by":"tenant","at":1,"handler":"human"},{"at":2,"by":"campaign","id":[1]}]}"#;
+        let row: Row = serde_json::from_str(stored).unwrap();
+        assert!(matches!(row.entries[..], [EntrySaid::Tenant { .. }, EntrySaid::Unknown(_)]));
+        assert_eq!(serde_json::to_string(&row).unwrap(), stored);
+        assert_eq!((row.said().count(), row.written()), (0, Some(Timestamp::from_micros(7))));
+        // A variant inside a known entry may be a later one as well.
+        let later = r#"{"entries":[{"at":3,"by":"tenant","handler":"supervisor"}]}"#;
+        let row: Row = serde_json::from_str(later).unwrap();
+        assert_eq!(serde_json::to_string(&row).unwrap(), later);
+        assert_eq!(row.written(), Some(Timestamp::from_micros(3)));
     }
 
     #[test]

@@ -352,7 +352,9 @@ impl Tenants {
             "a later build wrote a tenant's configuration; the tenant stays as it was before, or waits where this node \
              never read it; upgrade this node"
         );
-        self.change(|directory| drop(directory.newer.insert(id)));
+        self.change(|directory| {
+            directory.newer.insert(id);
+        });
     }
 
     /// A configuration with its secrets, without the accounts whose credentials are erased, and these.

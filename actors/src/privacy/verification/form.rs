@@ -323,6 +323,8 @@ pub(super) fn is_from_before(holds: &Holds, erased_at: Timestamp) -> bool {
             | EntrySaid::Restricted { at, .. }
             | EntrySaid::Corrected { at }
             | EntrySaid::Agent { at, .. } => *at <= erased_at,
+            // Only a later build can tell.
+            EntrySaid::Unknown(_) => false,
         }),
         Holds::Delivery(delivery) => delivery.at <= erased_at,
         Holds::Backlog(record) => record.at <= erased_at,
