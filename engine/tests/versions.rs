@@ -11,12 +11,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use heddle_actors::intake::identity::Identity;
 use heddle_actors::options::Options;
 use heddle_actors::partition::publish;
 use heddle_actors::ports::Ports;
 use heddle_actors::random::Random;
 use heddle_actors::system::System;
+use heddle_actors::tenant::configuration::TenantsError;
 use heddle_connectors::keys::{self, EnvelopeKeys, MasterKey};
 use heddle_connectors::memory::responder::Response;
 use heddle_connectors::memory::{
@@ -27,12 +29,13 @@ use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::id::{AccountKey, ChannelKind, ContactId, MessageKey, OutboundId, TurnId};
 use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::ports::log::NewRecord;
+use heddle_schemas::ports::state::{Batch, Write};
 use heddle_schemas::record::inbound::{ActKind, CustomerAct, InboundEvent, InboundRecord, SealedAct};
 use heddle_schemas::record::outbound::{
     OutboundCommand, OutboundRecord, Purpose, SealedMessage, SendCommand,
 };
 use heddle_schemas::record::{V, Versions, encode, log_aad, version};
-use heddle_schemas::table::Table;
+use heddle_schemas::table::{Key, Table};
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Topic, TopicPartition};
@@ -109,7 +112,9 @@ impl Cluster {
             ScriptedResponder::new(false, |question| Response::text(question, question.messages.join("+")));
         let ports =
             in_memory::ports(store, keys, self.clock.clone(), self.channel.clone(), Arc::new(responder));
-        let reads = Versions::default().reading(Topic::Inbound, newest).reading(Topic::Outbound, newest);
+        let reads = [Topic::Inbound, Topic::Outbound, Topic::Tenants]
+            .into_iter()
+            .fold(Versions::default(), |versions, topic| versions.reading(topic, newest));
         // Two nodes with the same random numbers would give two customers one id.
         let random = Mutex::new(StdRng::seed_from_u64(self.nodes));
         self.nodes += 1;
@@ -346,6 +351,64 @@ async fn a_crash_at_any_step_of_parking_or_handing_over_loses_nothing_and_keeps_
         cluster.assert_nothing_is_dead();
         assert!(died || step > 20, "the new node took more than {step} steps");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conversation_whose_head_is_newer_waits_for_its_build() {
+    let mut cluster = Cluster::start(OWN).await;
+    cluster.say("1", 1, OWN).await;
+    assert_eq!(cluster.sent("1").await, texts("1", [1]));
+    cluster.replace(OWN).await;
+    let key = Key::head(&cluster.account("1").conversation(cluster.contact("1").await));
+    let state = cluster.node().1.state.clone();
+    let head = state.get(&key).await.unwrap().unwrap();
+    let put = |value: Bytes| Batch { writes: vec![Write::put(key.clone(), value)], ..Batch::default() };
+    state.commit(put(r#"{"v":99,"mood":"only a later build knows"}"#.into())).await.unwrap();
+    cluster.say("1", 2, OWN).await;
+    cluster.say("2", 3, OWN).await;
+    cluster.say("1", 4, OWN).await;
+    assert_eq!(cluster.sent("1").await, texts("1", [1]));
+    assert_eq!(cluster.sent("2").await, texts("2", [3]));
+    assert_eq!(cluster.parked(), 2);
+    cluster.replace(OWN).await;
+    cluster.say("1", 5, OWN).await;
+    assert_eq!(cluster.sent("1").await, texts("1", [1]), "what is handed over comes back");
+    cluster.assert_nothing_is_dead();
+    // As the later build would have it.
+    cluster.node().1.state.commit(put(head)).await.unwrap();
+    cluster.replace(OWN).await;
+    assert_eq!(cluster.sent("1").await, texts("1", [1, 2, 4, 5]));
+    assert_eq!((cluster.parked(), cluster.parked_rows()), (0, 0));
+    cluster.assert_nothing_is_dead();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_whose_configuration_is_newer_stays_as_it_was_or_waits() {
+    let mut cluster = Cluster::start(OWN).await;
+    let tenants = TopicPartition { topic: Topic::Tenants, partition: 0 };
+    let applied = cluster.disk.records(tenants).pop().unwrap();
+    let record = NewRecord { partition: tenants, key: applied.key, value: applied.value };
+    cluster.append(record, NEXT).await;
+    cluster.say("1", 1, OWN).await;
+    assert_eq!(cluster.sent("1").await, texts("1", [1]), "the configuration before holds");
+    let known = cluster.node().0.tenants.clone();
+    let acme = known.get(&"acme".parse().unwrap()).unwrap();
+    assert!(known.is_newer(&acme.id));
+    assert!(
+        matches!(known.apply((*acme).clone()).await, Err(TenantsError::Newer(_))),
+        "it would lose something"
+    );
+    // A node that never read an earlier one has none.
+    cluster.replace(OWN).await;
+    let knows = cluster.node().0.tenants.get(&acme.id).is_some();
+    cluster.say("1", 2, OWN).await;
+    let sent = cluster.sent("1").await;
+    assert_eq!(sent, if knows { texts("1", [1, 2]) } else { texts("1", [1]) });
+    cluster.assert_nothing_is_dead();
+    cluster.replace(NEXT).await;
+    assert_eq!(cluster.sent("1").await, texts("1", [1, 2]));
+    assert_eq!((cluster.parked(), cluster.parked_rows()), (0, 0));
+    cluster.assert_nothing_is_dead();
 }
 
 #[tokio::test(start_paused = true)]

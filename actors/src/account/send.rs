@@ -64,6 +64,13 @@ pub enum Journal {
     GivenUp,
 }
 
+impl Journal {
+    /// Reads an entry. One that only a later build can read says that the channel may have been called.
+    fn read(stored: &[u8]) -> Self {
+        serde_json::from_slice(stored).unwrap_or(Self::Attempting { attempt: 1 })
+    }
+}
+
 /// Under which conditions a message was sent: what shows later that it was allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Taken {
@@ -186,7 +193,7 @@ impl Send {
         if item.look_up {
             let key = Key::send(&self.account, &item.command.id);
             let found = read(&ports.metrics, || ports.state.get(&key)).await?;
-            match found.and_then(|found| serde_json::from_slice::<Journal>(&found).ok()) {
+            match found.as_deref().map(Journal::read) {
                 None => {}
                 Some(Journal::Refused { attempts }) => item.refused = attempts,
                 // What is sent again by policy has been waited for already.

@@ -38,7 +38,7 @@ use heddle_schemas::record::inbound::{
     ActKind, Correct, CustomerAct, DeliveryFailure, DeliveryReport, DeliveryStatus, Handling, InboundEvent,
     InboundRecord, Restrict, SealedAct, SealedCorrection,
 };
-use heddle_schemas::record::{RecordError, decode_to, encode, log_aad};
+use heddle_schemas::record::{RecordError, decode_to, encode, log_aad, version};
 use heddle_schemas::retention::Kind;
 use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
@@ -427,13 +427,13 @@ impl Conversation {
         let (seen, cipher) = tokio::try_join!(seen, cipher)?;
         let unreadable = |detail: String| Fault::Dead { reason: DeadReason::Unreadable, detail };
         let head: Head = match &stored {
+            Some(stored) if version::of(stored).is_some_and(|v| v > u64::from(Head::VERSION)) => {
+                return Err(Fault::Newer("a later build wrote the head of the conversation".into()));
+            }
             Some(stored) => serde_json::from_slice(stored)
                 .map_err(|error| unreadable(format!("the head of a conversation: {error}")))?,
             None => Head::new(),
         };
-        if head.v > Head::VERSION {
-            return Err(Fault::Newer(format!("the head of the conversation has version {}", head.v)));
-        }
         let address = match &head.address {
             Some(sealed) => serde_json::from_slice(&cipher.open(&aad(&key, correct::ADDRESS), sealed)?)
                 .map_err(|error| unreadable(format!("the address of a contact: {error}")))?,

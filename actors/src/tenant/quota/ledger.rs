@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use heddle_schemas::id::ChunkId;
+use heddle_schemas::lenient::Lenient;
 use heddle_schemas::tenant::Resource;
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::zone::Date;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::amounts::{Amounts, Totals};
 
@@ -73,10 +75,13 @@ pub(crate) struct Ledger {
     pub(super) days: BTreeMap<Date, Totals>,
     /// Of what the tenant has been warned.
     #[serde(default)]
-    pub(super) warned: BTreeSet<Resource>,
+    pub(super) warned: BTreeSet<Lenient<Resource>>,
     /// What the tenant has been told to be spent.
     #[serde(default)]
-    pub(super) told: BTreeSet<Resource>,
+    pub(super) told: BTreeSet<Lenient<Resource>>,
+    /// Fields that this build does not know: a node of a later one, beside it, wrote them, and finds them again.
+    #[serde(flatten)]
+    pub(super) others: Map<String, Value>,
 }
 
 impl Ledger {
@@ -155,7 +160,9 @@ impl Ledger {
             limit != u128::from(u64::MAX) && taken * 100 >= limit * u128::from(percent)
         };
         let warned = self.warned.clone();
-        Resource::ALL.into_iter().filter(move |resource| !warned.contains(resource) && over(resource))
+        Resource::ALL
+            .into_iter()
+            .filter(move |resource| !warned.contains(&Lenient::Known(*resource)) && over(resource))
     }
 }
 
@@ -175,6 +182,18 @@ mod tests {
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_secs(seconds)
+    }
+
+    #[test]
+    fn what_a_later_build_wrote_outlives_a_change_by_this_one() {
+        let stored =
+            r#"{"v":1,"spent":{},"warned":["joules","messages"],"told":["joules"],"carbon":{"grams":7}}"#;
+        let mut ledger: Ledger = serde_json::from_str(stored).unwrap();
+        ledger.warned.insert(Resource::Tokens.into());
+        let written = serde_json::to_value(&ledger).unwrap();
+        assert_eq!(written["warned"], serde_json::json!(["messages", "tokens", "joules"]));
+        assert_eq!(written["told"], serde_json::json!(["joules"]));
+        assert_eq!(written["carbon"]["grams"], 7);
     }
 
     #[test]
@@ -220,7 +239,7 @@ mod tests {
             Ledger { spent: Amounts { messages: 80, tokens: 79, money: 1_000 }, ..Ledger::new() };
         let limit = Amounts { messages: 100, tokens: 100, money: u64::MAX };
         assert_eq!(ledger.warnings(limit, 80).collect::<Vec<_>>(), [Resource::Messages]);
-        ledger.warned.insert(Resource::Messages);
+        ledger.warned.insert(Resource::Messages.into());
         assert_eq!(ledger.warnings(limit, 80).count(), 0);
     }
 

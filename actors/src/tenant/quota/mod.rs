@@ -29,6 +29,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use heddle_schemas::id::{ChunkId, TenantId};
+use heddle_schemas::lenient::Lenient;
 use heddle_schemas::ports::state::{Batch, Fence, StoreError, Swap, Write};
 use heddle_schemas::record::event::{Event, EventRecord};
 use heddle_schemas::record::{V, encode};
@@ -357,7 +358,7 @@ impl Quotas {
                     return false;
                 }
                 granted = ledger.grant(limit, need, wanted, id, until);
-                ledger.told.clear();
+                ledger.told.retain(Lenient::is_unknown);
                 granted.is_ok()
             })
             .await?;
@@ -385,7 +386,7 @@ impl Quotas {
             return Ok(());
         }
         self.change(key, |ledger| {
-            ledger.warned.extend(near.iter().copied());
+            ledger.warned.extend(near.iter().copied().map(Lenient::Known));
             true
         })
         .await
@@ -395,13 +396,13 @@ impl Quotas {
     async fn tell_spent(&self, tenant: &Tenant, resource: Resource) -> Result<(), StoreError> {
         let month = month(tenant, self.ports.clock.now());
         let key = Key::quota(&tenant.id, &month.to_string());
-        if self.ledger(&key).await?.1.told.contains(&resource) {
+        if self.ledger(&key).await?.1.told.contains(&Lenient::Known(resource)) {
             return Ok(());
         }
         let limit = Amounts::limit(&tenant.quota).of(resource);
         tracing::warn!(tenant = %tenant.id, %resource, limit, "a quota is spent");
         self.tell(tenant, Event::QuotaSpent { month, resource, limit }).await?;
-        self.change(&key, |ledger| ledger.told.insert(resource)).await
+        self.change(&key, |ledger| ledger.told.insert(resource.into())).await
     }
 
     async fn tell(&self, tenant: &Tenant, event: Event) -> Result<(), StoreError> {
