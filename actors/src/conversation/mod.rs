@@ -273,7 +273,9 @@ impl Actor for Conversation {
         match message {
             ConversationMessage::Deliver(record, receipt) => {
                 state.handled += 1;
-                self.deliver(state, &record, receipt).await?;
+                if let Some(detail) = self.deliver(state, &record, &receipt).await? {
+                    self.home.tell(PartitionMessage::Newer { receipt, detail });
+                }
             }
             ConversationMessage::Wake(entry) => {
                 state.handled += 1;
@@ -296,21 +298,19 @@ impl Actor for Conversation {
 // The future of handling a message is as large as its largest wait, is moved when the actor takes the message
 // up, and is part of every conversation in memory. So what is rare waits in a box of its own.
 impl Conversation {
-    /// Applies a record, whatever it does to this code.
+    /// Applies a record, whatever it does to this code. Returns what is newer than this build, where that keeps it
+    /// from being applied.
     async fn deliver(
         &self,
         state: &mut ConversationState,
         record: &InboundRecord,
-        receipt: Receipt,
-    ) -> Result<(), StoreError> {
+        receipt: &Receipt,
+    ) -> Result<Option<String>, StoreError> {
         for attempt in 1.. {
-            let applied = AssertUnwindSafe(self.apply(state, record, &receipt)).catch_unwind().await;
+            let applied = AssertUnwindSafe(self.apply(state, record, receipt)).catch_unwind().await;
             let (reason, detail) = match applied {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(Fault::Newer(detail))) => {
-                    self.home.tell(PartitionMessage::Newer { receipt, detail });
-                    return Ok(());
-                }
+                Ok(Ok(())) => return Ok(None),
+                Ok(Err(Fault::Newer(detail))) => return Ok(Some(detail)),
                 Ok(Err(Fault::Store(error))) if error.is_transient() => {
                     self.context.ports.metrics.store_retried(&error);
                     static TOLD: Seldom = Seldom::new();
@@ -328,9 +328,9 @@ impl Conversation {
                 }
                 Ok(Err(Fault::Forgotten(detail))) => match Box::pin(self.is_of_deleted()).await {
                     // The node has not read yet that the tenant is deleted, and its key is gone.
-                    Ok(true) => match Box::pin(self.refuse(&receipt)).await {
+                    Ok(true) => match Box::pin(self.refuse(receipt)).await {
                         Err(Fault::Store(error)) => return Err(error),
-                        _ => return Ok(()),
+                        _ => return Ok(None),
                     },
                     _ => (DeadReason::Unreadable, detail),
                 },
@@ -341,9 +341,9 @@ impl Conversation {
                 }
                 Err(_) => (DeadReason::Poison, "handling it panics".to_owned()),
             };
-            return Box::pin(self.bury(&receipt, reason, detail, attempt)).await;
+            return Box::pin(self.bury(receipt, reason, detail, attempt)).await.map(|()| None);
         }
-        Ok(())
+        Ok(None)
     }
 
     async fn bury(

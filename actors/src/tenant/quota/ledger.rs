@@ -186,8 +186,7 @@ mod tests {
 
     #[test]
     fn what_a_later_build_wrote_outlives_a_change_by_this_one() {
-        let stored =
-            r#"{"v":1,"spent":{},"warned":["joules","messages"],"told":["joules"],"carbon":{"grams":7}}"#;
+        let stored = r#"{"v":1,"spent":{"messages":1,"tokens":0,"money":0},"warned":["joules","messages"],"told":["joules"],"carbon":{"grams":7}}"#;
         let mut ledger: Ledger = serde_json::from_str(stored).unwrap();
         ledger.warned.insert(Resource::Tokens.into());
         let written = serde_json::to_value(&ledger).unwrap();
