@@ -10,7 +10,7 @@ use heddle_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::entity::Conversation;
-use super::fault::Fault;
+use super::fault::{Fault, unparsed};
 use crate::partition::Receipt;
 use crate::partition::commit::read;
 
@@ -40,7 +40,15 @@ impl Conversation {
         let ports = &self.context.ports;
         let key = Key::delivery(&self.id, &report.outbound);
         let stored = read(&ports.metrics, || ports.state.get(&key)).await?;
-        let stored = stored.and_then(|stored| serde_json::from_slice::<Delivery>(&stored).ok());
+        let stored = match stored.as_deref().map(serde_json::from_slice::<Delivery>).transpose() {
+            Ok(stored) => stored,
+            Err(error) => {
+                // A later build may have written it, and knows more of the message than this one.
+                let detail = unparsed(&error);
+                tracing::warn!(tenant = %self.id.tenant, detail, "a delivery that cannot be read stays as it is");
+                return self.acknowledge(receipt).await;
+            }
+        };
         let before = stored.as_ref().map_or(DeliveryStatus::Queued, |delivery| delivery.status);
         let failed = stored.as_ref().and_then(|delivery| delivery.failure.as_ref());
         let status = report.merge_into(before, failed);

@@ -93,6 +93,7 @@ impl Site {
             random,
             metrics,
             security,
+            versions: heddle_schemas::record::Versions::default(),
         };
         let system = System::start(ports.clone(), Options::default()).await.unwrap();
         let metrics = Arc::new(Metrics::register(&Registry::new()));
