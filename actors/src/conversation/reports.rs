@@ -40,14 +40,9 @@ impl Conversation {
         let ports = &self.context.ports;
         let key = Key::delivery(&self.id, &report.outbound);
         let stored = read(&ports.metrics, || ports.state.get(&key)).await?;
-        let stored = match stored.as_deref().map(serde_json::from_slice::<Delivery>).transpose() {
+        let stored = match stored.map(|stored| serde_json::from_slice::<Delivery>(&stored)).transpose() {
             Ok(stored) => stored,
-            Err(error) => {
-                // A later build may have written it, and knows more of the message than this one.
-                let detail = unparsed(&error);
-                tracing::warn!(tenant = %self.id.tenant, detail, "a delivery that cannot be read stays as it is");
-                return self.acknowledge(receipt).await;
-            }
+            Err(error) => return Box::pin(self.leave_as_it_is(error, receipt)).await,
         };
         let before = stored.as_ref().map_or(DeliveryStatus::Queued, |delivery| delivery.status);
         let failed = stored.as_ref().and_then(|delivery| delivery.failure.as_ref());
@@ -69,5 +64,12 @@ impl Conversation {
         })
         .await?;
         Ok(())
+    }
+
+    /// Settles a report about a row that a later build may have written: it knows more of the message than this one.
+    async fn leave_as_it_is(&self, error: serde_json::Error, receipt: &Receipt) -> Result<(), Fault> {
+        let detail = unparsed(&error);
+        tracing::warn!(tenant = %self.id.tenant, detail, "a delivery that cannot be read stays as it is");
+        self.acknowledge(receipt).await
     }
 }
