@@ -94,6 +94,7 @@ pub struct Metrics {
     residents: IntGaugeVec,
     agenda: IntGaugeVec,
     lag: IntGaugeVec,
+    parked: ByTopic,
     duplicates: IntCounter,
     late: IntCounter,
     loops: IntCounter,
@@ -188,6 +189,11 @@ impl Metrics {
             residents: gauges("heddle_partition_residents", "Conversations and accounts in memory."),
             agenda: gauges("heddle_agenda_window_entries", "Agenda entries held in memory."),
             lag: gauges("heddle_partition_lag_records", "Records of the log not yet taken."),
+            parked: ByTopic::new(gauges(
+                "heddle_partition_parked_records",
+                "Records of a later build that wait for a node that reads them, with all that follows them for the same \
+                 conversation or account.",
+            )),
             duplicates: counter("heddle_conversation_duplicates_total", "Messages seen before, dropped."),
             stray: counter(
                 "heddle_partition_stray_records_total",
@@ -494,6 +500,17 @@ impl Metrics {
     /// A partition's share of its topic's lag.
     pub(crate) fn lag(&self, topic: Topic) -> GaugeShare {
         GaugeShare::of(self.lag.with_label_values(&[topic.as_str()]))
+    }
+
+    /// So many records of a topic are parked, more or less.
+    pub fn parked(&self, topic: Topic, change: i64) {
+        self.parked.add(topic, change);
+    }
+
+    /// Records that are parked.
+    #[must_use]
+    pub fn parked_records(&self) -> i64 {
+        self.parked.inbound.get() + self.parked.outbound.get()
     }
 
     /// A record was given up.

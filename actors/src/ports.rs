@@ -12,6 +12,7 @@ use heddle_schemas::ports::knowledge::Knowledge;
 use heddle_schemas::ports::log::Log;
 use heddle_schemas::ports::responder::Responder;
 use heddle_schemas::ports::state::State;
+use heddle_schemas::record::Versions;
 use heddle_schemas::tenant::Tenant;
 
 use crate::metrics::Metrics;
@@ -46,6 +47,8 @@ pub struct Ports {
     pub metrics: Arc<Metrics>,
     /// What looks like an attack.
     pub security: Arc<Security>,
+    /// The versions of records that are read and written.
+    pub versions: Versions,
 }
 
 impl Ports {

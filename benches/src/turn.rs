@@ -219,6 +219,7 @@ impl Turns {
             random,
             metrics,
             security,
+            versions: heddle_schemas::record::Versions::default(),
         };
         let (tenants, _) = Tenants::load(&ports, &options.region).await?;
         // A quota that is kept account of, and never reached; its customers always say the same.

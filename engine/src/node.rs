@@ -152,6 +152,7 @@ impl Node {
             random,
             metrics,
             security,
+            versions: config.versions(),
         };
         let metrics = Arc::new(Metrics::register(&registry));
         let files = Arc::new(Extractor::new(extraction::Options::default()));

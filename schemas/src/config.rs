@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::record::Versions;
 use crate::retention;
 use crate::sealed::Secret;
 use crate::tenant::{Faults, default_region};
@@ -465,6 +466,21 @@ pub struct Engine {
     /// an outage, is only recorded. Channels with a reply window, such as WhatsApp with 24 hours, send nothing later.
     #[serde(with = "human")]
     pub answer_within: Duration,
+    /// The version of records that this node writes. `previous`: the one that nodes of the build before this one read,
+    /// for as long as a cluster is upgraded, and until it is sure that it will not be rolled back. `newest`: this
+    /// build's own. By default `previous` with Kafka, where there may be other nodes, and `newest` embedded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_version: Option<WriteVersion>,
+}
+
+/// Version of records that a node writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WriteVersion {
+    /// The version before this build's.
+    Previous,
+    /// This build's.
+    Newest,
 }
 
 impl Default for Engine {
@@ -482,6 +498,7 @@ impl Default for Engine {
             sweep_rows_per_second: const { NonZeroU32::new(2_000).unwrap() },
             drain: Duration::from_secs(20),
             answer_within: Duration::from_secs(86_400),
+            write_version: None,
         }
     }
 }
@@ -560,6 +577,19 @@ impl Log {
 }
 
 impl Config {
+    /// The versions of records that a node reads and writes.
+    #[must_use]
+    pub fn versions(&self) -> Versions {
+        let by_default = match self.log.kind {
+            LogKind::Embedded => WriteVersion::Newest,
+            LogKind::Kafka => WriteVersion::Previous,
+        };
+        match self.engine.write_version.unwrap_or(by_default) {
+            WriteVersion::Previous => Versions::writing_previous(),
+            WriteVersion::Newest => Versions::default(),
+        }
+    }
+
     /// Checks what the types leave open.
     ///
     /// # Errors

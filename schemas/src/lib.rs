@@ -21,6 +21,7 @@
 //! - [`zone`]: a tenant's time zone, its dates and months.
 //! - [`erasure`]: how far the erasure of a contact has come; [`removal`]: the deletion of a tenant.
 //! - [`language`]: languages whose word forms are known.
+//! - [`lenient`]: stored names of which a later build may know more.
 //! - [`promise`]: what is promised, and whether it holds.
 //! - [`ports`]: what the engine needs of the outside, as traits.
 
@@ -34,6 +35,7 @@ pub mod hours;
 pub mod id;
 pub mod language;
 pub mod ledger;
+pub mod lenient;
 pub mod money;
 pub mod ports;
 pub mod promise;

@@ -40,10 +40,10 @@ use std::time::Duration;
 
 use heddle_schemas::id::AccountKey;
 use heddle_schemas::ports::log::{NewRecord, Record};
-use heddle_schemas::ports::state::{Batch, Fence, StoreError};
+use heddle_schemas::ports::state::{Batch, Fence, State, StoreError};
 use heddle_schemas::record::event::{Event as Told, EventRecord};
 use heddle_schemas::record::outbound::{Leave, OutboundCommand, OutboundRecord};
-use heddle_schemas::record::{RecordError, V, decode};
+use heddle_schemas::record::{RecordError, V, decode_to};
 use heddle_schemas::table::Key;
 use heddle_schemas::tenant::{ChannelAccount, Tenant};
 use heddle_schemas::time::Timestamp;
@@ -66,7 +66,7 @@ use crate::partition::agenda::Entry;
 use crate::partition::commit::commit;
 use crate::partition::publish;
 use crate::partition::ttl_update::TtlUpdate;
-use crate::partition::{Changed, Home, Receipt, Resident};
+use crate::partition::{Changed, Discards, Home, Receipt, Resident};
 
 /// How often an account checks whether a send of unknown outcome has been waited for long enough.
 const UNKNOWN_CHECK: Duration = Duration::from_secs(1);
@@ -107,9 +107,25 @@ impl Resident for Accounts {
 
     const TOPIC: Topic = Topic::Outbound;
 
-    fn decode(record: &Record) -> Result<(AccountKey, Box<OutboundRecord>), RecordError> {
-        let record: Box<OutboundRecord> = decode(&record.value)?;
+    // A parked status may say that a message has left which is about to be sent again.
+    const RESTS_WHILE_HELD: bool = true;
+
+    fn decode(record: &Record, newest: u16) -> Result<(AccountKey, Box<OutboundRecord>), RecordError> {
+        let record: Box<OutboundRecord> = Box::new(decode_to(&record.value, newest)?);
         Ok((record.conversation.account(), record))
+    }
+
+    fn discards(item: &Box<OutboundRecord>) -> Option<Discards> {
+        match item.command {
+            OutboundCommand::Leave(_) => Some(Discards::OfTenant),
+            OutboundCommand::Forget => Some(Discards::OfContact(item.conversation.contact)),
+            OutboundCommand::Send(_) | OutboundCommand::Settle(_) => None,
+        }
+    }
+
+    fn committing_to(mut self, state: Arc<dyn State>) -> Self {
+        self.context.ports.state = state;
+        self
     }
 
     fn published_under(item: &Box<OutboundRecord>) -> Option<Fence> {

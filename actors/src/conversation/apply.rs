@@ -88,7 +88,7 @@ impl Conversation {
     }
 
     /// Settles a record that changes nothing.
-    async fn acknowledge(&self, receipt: &Receipt) -> Result<(), Fault> {
+    pub(super) async fn acknowledge(&self, receipt: &Receipt) -> Result<(), Fault> {
         Ok(self.commit(Batch { consumed: vec![receipt.consumed()], ..Batch::default() }).await?)
     }
 
@@ -186,6 +186,7 @@ impl Conversation {
             Err(Remedy::SetAside(..)) => Ok(None),
             Err(Remedy::Stop(error) | Remedy::Retry(error)) => Err(error.into()),
             Err(Remedy::Reload(detail)) => Err(Fault::Forgotten(detail)),
+            Err(Remedy::Park(detail)) => Err(Fault::Newer(detail)),
         }
     }
 

@@ -13,10 +13,10 @@ use std::time::Duration;
 use futures::FutureExt;
 use heddle_schemas::id::{ConversationId, MessageKey};
 use heddle_schemas::ports::log::Record;
-use heddle_schemas::ports::state::{Batch, StoreError};
+use heddle_schemas::ports::state::{Batch, State, StoreError};
 use heddle_schemas::record::dlq::DeadReason;
-use heddle_schemas::record::inbound::InboundRecord;
-use heddle_schemas::record::{RecordError, decode};
+use heddle_schemas::record::inbound::{InboundEvent, InboundRecord};
+use heddle_schemas::record::{RecordError, decode_to};
 use heddle_schemas::table::Key;
 use heddle_schemas::time::{Seldom, Timestamp};
 use heddle_schemas::topic::{Offset, Topic};
@@ -35,7 +35,7 @@ use crate::partition::agenda::Entry;
 use crate::partition::commit::{commit, read};
 use crate::partition::dead_letter::dead_letter;
 use crate::partition::ttl_update::TtlUpdate;
-use crate::partition::{Home, Receipt, Resident};
+use crate::partition::{Discards, Home, PartitionMessage, Receipt, Resident};
 
 /// How often a record that makes the conversation panic is tried.
 const TRIES: u32 = 3;
@@ -68,9 +68,28 @@ impl Resident for Conversations {
 
     const TOPIC: Topic = Topic::Inbound;
 
-    fn decode(record: &Record) -> Result<(ConversationId, Box<InboundRecord>), RecordError> {
-        let record: Box<InboundRecord> = decode(&record.value)?;
+    // A turn that is due answers what came before.
+    const RESTS_WHILE_HELD: bool = false;
+
+    fn decode(record: &Record, newest: u16) -> Result<(ConversationId, Box<InboundRecord>), RecordError> {
+        let record: Box<InboundRecord> = Box::new(decode_to(&record.value, newest)?);
         Ok((record.conversation.clone(), record))
+    }
+
+    fn discards(item: &Box<InboundRecord>) -> Option<Discards> {
+        match &item.event {
+            InboundEvent::Leave => Some(Discards::OfTenant),
+            InboundEvent::Forget(forget) => {
+                Some(Discards::OfConversation(Box::new(item.conversation.clone()), forget.erasure))
+            }
+            _ => None,
+        }
+    }
+
+    fn committing_to(self, state: Arc<dyn State>) -> Self {
+        let mut context = (*self.context).clone();
+        context.ports.state = state;
+        Self { context: Arc::new(context) }
     }
 
     fn deliver(item: Box<InboundRecord>, receipt: Receipt) -> ConversationMessage {
@@ -152,7 +171,9 @@ impl Actor for Conversation {
         match message {
             ConversationMessage::Deliver(record, receipt) => {
                 state.handled += 1;
-                self.deliver(state, &record, &receipt).await?;
+                if let Some(detail) = self.deliver(state, &record, &receipt).await? {
+                    self.home.tell(PartitionMessage::Newer { receipt, detail });
+                }
             }
             ConversationMessage::Wake(entry) => {
                 state.handled += 1;
@@ -175,23 +196,25 @@ impl Actor for Conversation {
 // The future of handling a message is as large as its largest wait, is moved when the actor takes the message
 // up, and is part of every conversation in memory. So what is rare waits in a box of its own.
 impl Conversation {
-    /// Applies a record, whatever it does to this code.
+    /// Applies a record, whatever it does to this code. Returns what is newer than this build, where that keeps it from
+    /// being applied.
     async fn deliver(
         &self,
         state: &mut ConversationState,
         record: &InboundRecord,
         receipt: &Receipt,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<String>, StoreError> {
         for attempt in 1.. {
             let applied = AssertUnwindSafe(self.apply(state, record, receipt)).catch_unwind().await;
             let remedy = match applied {
-                Ok(Ok(())) => return Ok(()),
+                Ok(Ok(())) => return Ok(None),
                 Ok(Err(fault)) => fault.remedy(),
                 Err(_) => Remedy::SetAside(DeadReason::Poison, "handling it panics".to_owned()),
             };
             state.loaded = None;
             let (reason, detail) = match remedy {
                 Remedy::Stop(error) => return Err(error),
+                Remedy::Park(detail) => return Ok(Some(detail)),
                 Remedy::Retry(error) => {
                     self.retried(&error);
                     Box::pin(tokio::time::sleep(AGAIN)).await;
@@ -199,15 +222,26 @@ impl Conversation {
                 }
                 Remedy::Reload(_) | Remedy::SetAside(DeadReason::Poison, _) if attempt < TRIES => continue,
                 Remedy::Reload(detail) => match Box::pin(self.refused_as_deleted(receipt)).await? {
-                    true => return Ok(()),
+                    true => return Ok(None),
                     false => (DeadReason::Unreadable, detail),
                 },
                 Remedy::SetAside(reason, detail) => (reason, detail),
             };
-            let (ports, fence, record) = (&self.context.ports, self.home.fence, &receipt.record);
-            return Box::pin(dead_letter(ports, fence, record, reason, detail, attempt)).await;
+            return Box::pin(self.dead_letter(receipt, reason, detail, attempt)).await;
         }
-        Ok(())
+        Ok(None)
+    }
+
+    async fn dead_letter(
+        &self,
+        receipt: &Receipt,
+        reason: DeadReason,
+        detail: String,
+        attempts: u32,
+    ) -> Result<Option<String>, StoreError> {
+        let (ports, fence, record) = (&self.context.ports, self.home.fence, &receipt.record);
+        dead_letter(ports, fence, record, reason, detail, attempts).await?;
+        Ok(None)
     }
 
     /// Notes that something is tried again.
@@ -287,6 +321,6 @@ mod tests {
             size_of::<F>()
         }
         let size = size(Conversation::deliver);
-        assert!(size <= 1280, "{size} bytes");
+        assert!(size <= 1296, "{size} bytes");
     }
 }

@@ -19,6 +19,9 @@ pub(super) enum Fault {
     /// No repetition mends it.
     #[error("{detail}")]
     Dead { reason: DeadReason, detail: String },
+    /// A later build wrote what it needs: it waits for a node of such a build.
+    #[error("{0}")]
+    Newer(String),
 }
 
 /// What follows from a fault.
@@ -33,6 +36,8 @@ pub(super) enum Remedy {
     /// What is stored or came cannot be read or written. It concerns this conversation or its tenant alone, so this
     /// record or turn is set aside and everybody else's work goes on.
     SetAside(DeadReason, String),
+    /// Only a node of a later build can go on: it waits for one.
+    Park(String),
 }
 
 impl Fault {
@@ -50,6 +55,7 @@ impl Fault {
             }
             Self::Forgotten(detail) => Remedy::Reload(detail),
             Self::Dead { reason, detail } => Remedy::SetAside(reason, detail),
+            Self::Newer(detail) => Remedy::Park(detail),
         }
     }
 }

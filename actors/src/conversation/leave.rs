@@ -25,6 +25,9 @@ impl Conversation {
     ) -> Result<(), Fault> {
         if !self.is_of_deleted().await? {
             let id = &self.id.tenant;
+            if self.context.tenants.is_newer(id) {
+                return Err(Fault::Newer(format!("a later build wrote the configuration of tenant {id}")));
+            }
             let (reason, detail) = match self.context.tenants.check_region(id) {
                 Err(elsewhere) => (DeadReason::Region, elsewhere.to_string()),
                 Ok(()) => (DeadReason::UnknownTenant, format!("tenant {id} is not known")),

@@ -3,6 +3,7 @@
 use heddle_schemas::content::Address;
 use heddle_schemas::ports::keys::{Missing, aad};
 use heddle_schemas::record::dlq::DeadReason;
+use heddle_schemas::record::version;
 use heddle_schemas::sealed::Sealed;
 use heddle_schemas::table::Key;
 use heddle_schemas::time::Timestamp;
@@ -62,6 +63,9 @@ impl Conversation {
         };
         let (seen, cipher) = tokio::try_join!(seen, cipher)?;
         let head: Head = match &stored {
+            Some(stored) if version::of(stored).is_some_and(|v| v > u64::from(Head::VERSION)) => {
+                return Err(Fault::Newer("a later build wrote the head of the conversation".into()));
+            }
             Some(stored) => parse(stored, "the head of a conversation")?,
             None => Head::new(),
         };

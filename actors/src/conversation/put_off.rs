@@ -17,6 +17,8 @@ use crate::partition::set_aside::SetAside;
 
 /// How long a row waits that cannot be dealt with now.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
+/// How long a row waits that only a node of a later build can deal with.
+const NEWER_PAUSE: Duration = Duration::from_secs(60);
 
 impl Conversation {
     /// Decides when a row is tried again that cannot be dealt with now.
@@ -40,6 +42,11 @@ impl Conversation {
                 tracing::debug!(tenant = %self.id.tenant, detail, "a contact was erased during its turn");
                 state.loaded = None;
                 Ok(now.after(PAUSE))
+            }
+            Remedy::Park(detail) => {
+                tracing::warn!(tenant = %self.id.tenant, detail, "a turn waits for a node of a later build");
+                state.loaded = None;
+                Ok(now.after(NEWER_PAUSE))
             }
             Remedy::SetAside(reason, detail) => {
                 // It may have been mended by then.

@@ -10,7 +10,7 @@ use heddle_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::entity::Conversation;
-use super::fault::Fault;
+use super::fault::{Fault, unparsed};
 use crate::partition::Receipt;
 use crate::partition::commit::read;
 
@@ -40,7 +40,10 @@ impl Conversation {
         let ports = &self.context.ports;
         let key = Key::delivery(&self.id, &report.outbound);
         let stored = read(&ports.metrics, || ports.state.get(&key)).await?;
-        let stored = stored.and_then(|stored| serde_json::from_slice::<Delivery>(&stored).ok());
+        let stored = match stored.map(|stored| serde_json::from_slice::<Delivery>(&stored)).transpose() {
+            Ok(stored) => stored,
+            Err(error) => return Box::pin(self.leave_as_it_is(error, receipt)).await,
+        };
         let before = stored.as_ref().map_or(DeliveryStatus::Queued, |delivery| delivery.status);
         let failed = stored.as_ref().and_then(|delivery| delivery.failure.as_ref());
         let status = report.merge_into(before, failed);
@@ -61,5 +64,12 @@ impl Conversation {
         })
         .await?;
         Ok(())
+    }
+
+    /// Settles a report about a row that a later build may have written: it knows more of the message than this one.
+    async fn leave_as_it_is(&self, error: serde_json::Error, receipt: &Receipt) -> Result<(), Fault> {
+        let detail = unparsed(&error);
+        tracing::warn!(tenant = %self.id.tenant, detail, "a delivery that cannot be read stays as it is");
+        self.acknowledge(receipt).await
     }
 }

@@ -93,6 +93,9 @@ pub enum EntrySaid {
         /// What is told of the turn.
         tally: Tally,
     },
+    /// What a later build wrote, as it came: this one writes it back unchanged and shows it to no responder.
+    #[serde(untagged)]
+    Unknown(serde_json::Map<String, serde_json::Value>),
 }
 
 /// What is told of a turn, kept with its replies so that it can be told again after a crash.
@@ -167,6 +170,8 @@ impl Row {
             | EntrySaid::Restricted { .. }
             | EntrySaid::Corrected { .. }
             | EntrySaid::Agent { .. } => false,
+            // It may, and what refers to a file lives no longer than other rows.
+            EntrySaid::Unknown(_) => true,
         });
         if refers { Kind::Media } else { Kind::Messages }
     }
@@ -174,12 +179,13 @@ impl Row {
     /// When it was written; one of a build that did not note it is as old as the first thing in it.
     #[must_use]
     pub fn written(&self) -> Option<Timestamp> {
-        let said = self.entries.iter().map(|entry| match entry {
+        let said = self.entries.iter().filter_map(|entry| match entry {
             EntrySaid::Customer { at, .. }
             | EntrySaid::Tenant { at, .. }
             | EntrySaid::Restricted { at, .. }
             | EntrySaid::Corrected { at }
-            | EntrySaid::Agent { at, .. } => *at,
+            | EntrySaid::Agent { at, .. } => Some(*at),
+            EntrySaid::Unknown(fields) => fields.get("at")?.as_i64().map(Timestamp::from_micros),
         });
         self.at.or_else(|| said.min())
     }
@@ -346,7 +352,10 @@ impl Recent {
                 EntrySaid::Agent { texts, .. } => {
                     self.said.extend(texts.into_iter().map(|text| (None, Said { by: Speaker::Agent, text })));
                 }
-                EntrySaid::Tenant { .. } | EntrySaid::Restricted { .. } | EntrySaid::Corrected { .. } => {}
+                EntrySaid::Tenant { .. }
+                | EntrySaid::Restricted { .. }
+                | EntrySaid::Corrected { .. }
+                | EntrySaid::Unknown(_) => {}
             }
         }
     }
@@ -420,6 +429,23 @@ mod tests {
         assert_eq!(recent.names, ["Ann", "Ann Miller"]);
         let texts: Vec<_> = recent.said().into_iter().map(|said| said.text).collect();
         assert_eq!(texts, ["at five", "thanks"]);
+    }
+
+    #[test]
+    fn an_entry_of_a_later_build_is_kept_as_it_came() {
+        let stored = r#"{"at":7,"entries":[{"by":"tenant","at":1,"handler":"human"},{"at":2,"by":"campaign","id":[1]}]}"#;
+        let row: Row = serde_json::from_str(stored).unwrap();
+        assert!(matches!(row.entries[..], [EntrySaid::Tenant { .. }, EntrySaid::Unknown(_)]));
+        assert_eq!(serde_json::to_string(&row).unwrap(), stored);
+        assert_eq!(row.written(), Some(Timestamp::from_micros(7)));
+        let mut recent = Recent::default();
+        recent.add(row);
+        assert!(recent.said().is_empty());
+        // A variant inside a known entry may be a later one as well.
+        let later = r#"{"entries":[{"at":3,"by":"tenant","handler":"supervisor"}]}"#;
+        let row: Row = serde_json::from_str(later).unwrap();
+        assert_eq!(serde_json::to_string(&row).unwrap(), later);
+        assert_eq!(row.written(), Some(Timestamp::from_micros(3)));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! Contract: records of one resident (a conversation or an account) reach it in the order of their
 //! offsets, and only one actor of a resident exists at a time. At most `permits_per_partition` records
-//! are in work; the rest waits in the log (I9). A record that cannot be read is dead-lettered with its
-//! coordinates. Residents without work leave memory after a while; their state comes back from the store.
+//! are in work; the rest waits in the log (I9). A record that is none is dead-lettered with its coordinates; one of a
+//! later build is parked, with all that follows it for the same resident ([`parking`]). Residents without work leave memory
+//! after a while; their state comes back from the store.
 //!
 //! A resident counts what it has finished in [`Idle`]; when that equals what it was given, nothing is in
 //! its mailbox and nothing is under way, so it can be stopped and started anew without a gap.
@@ -14,6 +15,7 @@ pub(crate) mod dead_letter;
 mod fetch;
 pub(crate) mod lag;
 pub mod pages;
+pub(crate) mod parking;
 pub mod publish;
 pub(crate) mod retry;
 pub mod set_aside;
@@ -28,10 +30,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use heddle_schemas::id::{ContactId, ConversationId, MessageKey};
 use heddle_schemas::ports::log::{Record, StoreError};
-use heddle_schemas::ports::state::{Fence, Scan};
-use heddle_schemas::record::RecordError;
+use heddle_schemas::ports::state::{Batch, Fence, Scan, State};
 use heddle_schemas::record::dlq::DeadReason;
+use heddle_schemas::record::{RecordError, version};
 use heddle_schemas::table::{Partition as Rows, agenda_bound};
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Epoch, Offset, Topic, TopicPartition};
@@ -45,9 +48,12 @@ use crate::context::Context;
 use crate::invariants::{Invariant, are_entities_bounded, are_permits_kept, is_in_order};
 use crate::metrics::{GaugeShare, Metrics};
 use crate::partition::agenda::{Agenda, Entry, Laned, Place, Wanted};
-use crate::partition::commit::read;
+use crate::partition::commit::{commit, read};
 use crate::partition::dead_letter::dead_letter;
+use crate::partition::parking::{Discarding, Held, Name, Parking, RETURNING, Step};
 use crate::partition::ttl_update::TtlUpdate;
+use crate::ports::Ports;
+use crate::privacy::{erasure, tenant_deletion};
 pub(crate) use crate::tenant::configuration::Changed;
 
 /// How often a partition looks after what nobody asked for: passivation, a wall clock that jumped.
@@ -60,6 +66,12 @@ const AGENDA_READ: usize = 4096;
 const RETIRED_AT_ONCE: usize = 4096;
 /// How many are looked at to make room for one.
 const LET_GO_AT_ONCE: usize = 4;
+/// Parked records that one look may hand over; the next look follows soon.
+const RETURNED_AT_ONCE: usize = 64;
+/// The pause between looks while parked records are handed over.
+const RETURN_PAUSE: Duration = Duration::from_millis(10);
+/// How long an entity that is held is left before its agenda entry is looked at again.
+const HELD_PAUSE: Duration = Duration::from_secs(30);
 
 /// A kind of resident: conversations of inbound, accounts of outbound.
 pub trait Resident: Clone + Send + Sync + 'static {
@@ -73,11 +85,21 @@ pub trait Resident: Clone + Send + Sync + 'static {
     /// The topic it lives on.
     const TOPIC: Topic;
 
-    /// Reads a record.
+    /// Whether its agenda entries rest while it is held: where what is parked may settle what they are about.
+    const RESTS_WHILE_HELD: bool;
+
+    /// Reads a record of a version up to `newest`.
     ///
     /// # Errors
-    /// When it is no record of the topic.
-    fn decode(record: &Record) -> Result<(Self::Key, Self::Item), RecordError>;
+    /// When it is no record of the topic, or a later build wrote it.
+    fn decode(record: &Record, newest: u16) -> Result<(Self::Key, Self::Item), RecordError>;
+
+    /// Parked records of its entity that a record discards.
+    fn discards(item: &Self::Item) -> Option<Discards>;
+
+    /// The same entities, which commit to this store.
+    #[must_use]
+    fn committing_to(self, state: Arc<dyn State>) -> Self;
 
     /// Under which ownership of another partition a record was published, where that decides whether it may
     /// have come before.
@@ -111,6 +133,17 @@ pub trait Resident: Clone + Send + Sync + 'static {
         home: Home<Self::Key>,
         supervisor: ActorCell,
     ) -> Result<ActorRef<Self::Message>, SpawnErr>;
+}
+
+/// Parked records of an entity that a record discards; the record itself is then delivered.
+#[derive(Debug)]
+pub enum Discards {
+    /// All, if the tenant is deleted.
+    OfTenant,
+    /// Those of the conversation before the record, if this erasure of its contact is not complete.
+    OfConversation(Box<ConversationId>, MessageKey),
+    /// Those about the contact before the record.
+    OfContact(ContactId),
 }
 
 /// What a partition is told.
@@ -148,6 +181,13 @@ pub enum PartitionMessage<K> {
         /// Told how many it did that for; dropped where the partition is being given up.
         done: oneshot::Sender<usize>,
     },
+    /// An entity found that a later build wrote what a record is about. It and all that follows are parked.
+    Newer {
+        /// The record.
+        receipt: Receipt,
+        /// What is newer.
+        detail: String,
+    },
     /// The configuration of these tenants has changed.
     Reconfigured(Arc<Changed>),
     /// Time to look.
@@ -168,6 +208,8 @@ pub struct Receipt {
     pub maybe_again: bool,
     /// When it was delivered, by the clock's elapsed time.
     pub delivered: Duration,
+    /// Whether it was parked.
+    parked: bool,
     work: Arc<Work>,
 }
 
@@ -175,6 +217,8 @@ pub struct Receipt {
 #[derive(Debug)]
 struct Work {
     permits: Semaphore,
+    /// Of parked records.
+    returning: Semaphore,
     records: AtomicUsize,
     metrics: Arc<Metrics>,
 }
@@ -191,7 +235,8 @@ impl Drop for Receipt {
     fn drop(&mut self) {
         self.work.metrics.in_work(self.record.partition.topic, -1);
         self.work.records.fetch_sub(1, Ordering::AcqRel);
-        self.work.permits.add_permits(1);
+        let permits = if self.parked { &self.work.returning } else { &self.work.permits };
+        permits.add_permits(1);
     }
 }
 
@@ -260,12 +305,16 @@ impl Drop for Fetching {
 
 /// The state of a partition's actor.
 pub struct PartitionState<R: Resident> {
+    resident: R,
+    /// Where entities commit.
+    store: Arc<dyn State>,
+    parking: Parking,
     residents: LruCache<R::Key, Inhabitant<R::Message>>,
     agenda: Agenda<R::Key>,
     work: Arc<Work>,
     /// Every record below it has been given to its resident.
     delivered: Offset,
-    /// The record delivered last.
+    /// The record of the log delivered last.
     last: Option<Offset>,
     /// Where the log ended when the partition was taken over.
     taken_over_at: Offset,
@@ -297,9 +346,15 @@ impl<R: Resident> Actor for Partition<R> {
         let taken_over_at = read(&ports.metrics, || ports.log.end(partition)).await?;
         let work = Arc::new(Work {
             permits: Semaphore::new(options.permits_per_partition.get()),
+            returning: Semaphore::new(RETURNING),
             records: AtomicUsize::new(0),
             metrics: ports.metrics.clone(),
         });
+        let parking = Parking::open(partition, ports.state.clone(), ports.metrics.clone()).await?;
+        let (resident, store) = match parking.settling() {
+            Some(store) => (self.resident.clone().committing_to(store.clone()), store),
+            None => (self.resident.clone(), ports.state.clone()),
+        };
         let next = position.next;
         let fetch = fetch::Fetch {
             log: ports.log.clone(),
@@ -311,6 +366,9 @@ impl<R: Resident> Actor for Partition<R> {
         };
         drop(myself.send_message(PartitionMessage::Tick));
         Ok(PartitionState {
+            resident,
+            store,
+            parking,
             residents: LruCache::unbounded(),
             agenda: Agenda::new(options.agenda_window.get(), options.woken_per_tenant.get()),
             work,
@@ -358,6 +416,9 @@ impl<R: Resident> Actor for Partition<R> {
                 // One that is being given up takes no work on.
                 let message = R::shorten(rows, done).filter(|_| state.draining.is_none());
                 return message.map_or(Ok(()), |message| self.give(&myself, state, key, message));
+            }
+            PartitionMessage::Newer { receipt, detail } => {
+                return self.park_from(state, receipt, &detail).await;
             }
             PartitionMessage::Reconfigured(changed) => self.reconfigured(state, &changed),
             PartitionMessage::Tick => {
@@ -412,41 +473,226 @@ impl<R: Resident> Partition<R> {
         state: &mut PartitionState<R>,
         record: Record,
     ) -> Result<(), ActorProcessingErr> {
+        // Records that come back from parking are older than what the log has delivered since.
+        let is_ordered = is_in_order(state.last, record.offset);
+        self.context.ports.metrics.check(Invariant::Order, is_ordered, || {
+            format!("record {} of {} follows {:?}", record.offset, self.fence.partition, state.last)
+        });
+        state.last = Some(record.offset);
+        let receipt = self.receipt(state, record, false);
+        match R::decode(&receipt.record, self.newest()) {
+            Ok((key, item)) => {
+                if state.parking.may_hold()
+                    && self.is_parked(state, &key, R::discards(&item), &receipt).await?
+                {
+                    return Ok(());
+                }
+                self.hand(myself, state, key, item, receipt).await
+            }
+            Err(error) => self.refuse(state, &receipt, error).await,
+        }
+    }
+
+    /// The newest version of the topic that is read.
+    fn newest(&self) -> u16 {
+        self.context.ports.versions.reads(R::TOPIC)
+    }
+
+    /// Records that may be in work: those of the log, and parked ones that are handed over.
+    fn permits(&self, state: &PartitionState<R>) -> usize {
+        let returning = RETURNING.saturating_sub(state.work.returning.available_permits());
+        self.context.options.permits_per_partition.get() + returning
+    }
+
+    fn receipt(&self, state: &PartitionState<R>, record: Record, parked: bool) -> Receipt {
         let ports = &self.context.ports;
         let metrics = &ports.metrics;
         metrics.in_work(R::TOPIC, 1);
         let in_work = state.work.records.fetch_add(1, Ordering::AcqRel) + 1;
-        let permits = self.context.options.permits_per_partition.get();
+        let permits = self.permits(state);
         metrics.check(Invariant::Bounds, are_permits_kept(in_work, permits), || {
             format!("{in_work} records of {} are in work, {permits} may be", self.fence.partition)
         });
-        metrics.check(Invariant::Order, is_in_order(state.last, record.offset), || {
-            format!("record {} of {} follows {:?}", record.offset, self.fence.partition, state.last)
-        });
-        state.last = Some(record.offset);
-        let mut receipt = Receipt {
-            maybe_again: record.offset < state.taken_over_at,
+        Receipt {
+            maybe_again: parked || record.offset < state.taken_over_at,
             delivered: ports.clock.elapsed(),
             record,
+            parked,
             work: state.work.clone(),
-        };
-        match R::decode(&receipt.record) {
-            Ok((key, item)) => {
-                if let Some(fence) = R::published_under(&item) {
-                    receipt.maybe_again |= self.is_stray(state, fence).await?;
-                }
-                self.give(myself, state, key, R::deliver(item, receipt))?;
+        }
+    }
+
+    /// Gives a record to its entity.
+    async fn hand(
+        &self,
+        myself: &ActorRef<PartitionMessage<R::Key>>,
+        state: &mut PartitionState<R>,
+        key: R::Key,
+        item: R::Item,
+        mut receipt: Receipt,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Some(fence) = R::published_under(&item) {
+            receipt.maybe_again |= self.is_stray(state, fence).await?;
+        }
+        self.give(myself, state, key, R::deliver(item, receipt))
+    }
+
+    /// Parks a record of a later build; dead-letters one that is none, or does not say whom it is for.
+    async fn refuse(
+        &self,
+        state: &mut PartitionState<R>,
+        receipt: &Receipt,
+        error: RecordError,
+    ) -> Result<(), ActorProcessingErr> {
+        let record = &receipt.record;
+        let name = Name::of(R::TOPIC, record.key.clone()).filter(|_| error.is_newer(self.newest()));
+        if let Some(name) = name {
+            let held = state.parking.find(&name).await?;
+            if held.is_none() {
+                self.report_newer(record, &error.to_string());
             }
-            Err(error) => {
-                let reason = match error {
-                    RecordError::Version { .. } => DeadReason::Version,
-                    RecordError::Shape(_) => DeadReason::Shape,
-                };
-                let detail = error.to_string();
-                dead_letter(ports, self.fence, &receipt.record, reason, detail, 1).await?;
+            return self.park(state, &name, held, record).await;
+        }
+        let reason = match error {
+            RecordError::Version { .. } | RecordError::Unknown(_) => DeadReason::Version,
+            RecordError::Shape(_) => DeadReason::Shape,
+        };
+        let ports = Ports { state: state.store.clone(), ..self.context.ports.clone() };
+        Ok(dead_letter(&ports, self.fence, record, reason, error.to_string(), 1).await?)
+    }
+
+    fn report_newer(&self, record: &Record, detail: &str) {
+        let version = version::of(&record.value);
+        tracing::error!(
+            topic = %R::TOPIC, partition = record.partition.partition, offset = record.offset, version, detail,
+            "a record of a later build is parked, and all that follows it for the same conversation or account; \
+             upgrade this node"
+        );
+    }
+
+    async fn park(
+        &self,
+        state: &mut PartitionState<R>,
+        name: &Name,
+        held: Option<Held>,
+        record: &Record,
+    ) -> Result<(), ActorProcessingErr> {
+        let ports = &self.context.ports;
+        let writes = state.parking.park(name, held, record, ports.clock.now());
+        let consumed = vec![(record.partition, record.offset)];
+        self.write(Batch { writes, consumed, ..Batch::default() }).await
+    }
+
+    async fn write(&self, batch: Batch) -> Result<(), ActorProcessingErr> {
+        let ports = &self.context.ports;
+        let batch = Batch { fence: Some(self.fence), ..batch };
+        Ok(commit(&*ports.state, &ports.metrics, |_| batch.clone()).await?)
+    }
+
+    /// Parks a record whose entity is held, unless it is one that discards parked records: it is delivered. A deletion
+    /// of the tenant and an erasure of the contact reach what is parked so.
+    async fn is_parked(
+        &self,
+        state: &mut PartitionState<R>,
+        key: &R::Key,
+        discards: Option<Discards>,
+        receipt: &Receipt,
+    ) -> Result<bool, ActorProcessingErr> {
+        let Some(name) = Name::of(R::TOPIC, key.to_string().into()) else { return Ok(false) };
+        let held = state.parking.find(&name).await?;
+        let Some(held) = held.filter(|held| receipt.record.offset >= held.first) else { return Ok(false) };
+        if let Some(discards) = discards
+            && let Some(mut discarding) = self.discarding(&name, discards, receipt).await?
+        {
+            while let Some(writes) = state.parking.discard(&name, &held, &mut discarding).await? {
+                self.write(Batch { writes, ..Batch::default() }).await?;
+            }
+            return Ok(false);
+        }
+        self.park(state, &name, Some(held), &receipt.record).await?;
+        Ok(true)
+    }
+
+    /// What of the parked records goes; `None` where nothing has to.
+    async fn discarding(
+        &self,
+        name: &Name,
+        discards: Discards,
+        receipt: &Receipt,
+    ) -> Result<Option<Discarding>, StoreError> {
+        let ports = &self.context.ports;
+        let before = receipt.record.offset;
+        Ok(match discards {
+            Discards::OfTenant => {
+                let deletion = read(&ports.metrics, || tenant_deletion::find(ports, name.tenant())).await?;
+                deletion.map(|_| Discarding::all())
+            }
+            Discards::OfConversation(of, id) => {
+                let erasure = erasure::find(ports, &of.tenant, id).await?;
+                let part = erasure.as_ref().and_then(|erasure| erasure.part(of.channel, &of.account));
+                // What is parked since an erasure was done came later.
+                part.filter(|part| part.done.is_none()).map(|_| Discarding::before(before))
+            }
+            Discards::OfContact(contact) => Some(Discarding::about(contact, before)),
+        })
+    }
+
+    /// Parks what an entity could not do, since a later build wrote what it is about.
+    async fn park_from(
+        &self,
+        state: &mut PartitionState<R>,
+        receipt: Receipt,
+        detail: &str,
+    ) -> Result<(), ActorProcessingErr> {
+        let record = &receipt.record;
+        let Some(name) = Name::of(R::TOPIC, record.key.clone()) else {
+            let error = RecordError::Unknown(detail.to_owned());
+            return self.refuse(state, &receipt, error).await;
+        };
+        let held = state.parking.find(&name).await?;
+        if held.is_none() {
+            self.report_newer(record, detail);
+        }
+        state.parking.keep(&name, record.offset);
+        self.park(state, &name, held, record).await
+    }
+
+    async fn is_held(&self, state: &PartitionState<R>, key: &R::Key) -> Result<bool, StoreError> {
+        match Name::of(R::TOPIC, key.to_string().into()) {
+            Some(name) => Ok(state.parking.find(&name).await?.is_some()),
+            None => Ok(false),
+        }
+    }
+
+    /// Hands over parked records that this node reads. Returns whether some are left.
+    async fn return_parked(
+        &self,
+        myself: &ActorRef<PartitionMessage<R::Key>>,
+        state: &mut PartitionState<R>,
+    ) -> Result<bool, ActorProcessingErr> {
+        let newest = self.newest();
+        for _ in 0..RETURNED_AT_ONCE {
+            let Ok(permit) = state.work.returning.try_acquire() else { return Ok(true) };
+            permit.forget();
+            let reads = |record: &Record| R::decode(record, newest).map(drop);
+            let (step, writes) = state.parking.next(reads, newest).await?;
+            if !writes.is_empty() {
+                self.write(Batch { writes, ..Batch::default() }).await?;
+            }
+            let Step::Record(record) = step else {
+                state.work.returning.add_permits(1);
+                match step {
+                    Step::Looked => continue,
+                    _ => return Ok(false),
+                }
+            };
+            let receipt = self.receipt(state, record, true);
+            match R::decode(&receipt.record, newest) {
+                Ok((key, item)) => self.hand(myself, state, key, item, receipt).await?,
+                Err(error) => self.refuse(state, &receipt, error).await?,
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Whether a record's publisher had lost its partition before the record came.
@@ -485,7 +731,7 @@ impl<R: Resident> Partition<R> {
             None => {
                 let idle = Arc::<Idle>::default();
                 let home = Home { fence: self.fence, idle: idle.clone(), partition: myself.clone() };
-                let actor = self.resident.spawn(key.clone(), home, myself.get_cell())?;
+                let actor = state.resident.spawn(key.clone(), home, myself.get_cell())?;
                 self.make_room(state, 1);
                 let entities = state.residents.len() + 1;
                 state.residents_reported.set(entities);
@@ -504,7 +750,7 @@ impl<R: Resident> Partition<R> {
     /// I9: entities in memory.
     fn check_bounds(&self, state: &PartitionState<R>, entities: usize) {
         let options = &self.context.options;
-        let (bound, permits) = (options.residents_per_partition.get(), options.permits_per_partition.get());
+        let (bound, permits) = (options.residents_per_partition.get(), self.permits(state));
         let is_bounded = are_entities_bounded(entities, bound, permits, state.agenda.in_work());
         self.context.ports.metrics.check(Invariant::Bounds, is_bounded, || {
             format!("{entities} entities of {} are in memory, {bound} may be idle", self.fence.partition)
@@ -520,6 +766,11 @@ impl<R: Resident> Partition<R> {
         let delivered = state.delivered;
         let passed: Vec<_> = state.barriers.extract_if(.., |(below, _)| *below <= delivered).collect();
         for (below, key) in passed {
+            // What is parked of it is below as well.
+            if state.parking.may_hold() && state.parking.may_be_held(&key.to_string()) {
+                state.barriers.push((below, key));
+                continue;
+            }
             if let Some(message) = R::passed(below) {
                 self.give(myself, state, key, message)?;
             }
@@ -586,9 +837,14 @@ impl<R: Resident> Partition<R> {
             self.tick_at(myself, state, now, now.after(Duration::from_millis(10)));
             return Ok(());
         }
-        if state.delivered < state.taken_over_at {
+        // What was found in the log may be older than what is parked.
+        let caught_up = state.delivered >= state.taken_over_at;
+        let returns = caught_up && self.return_parked(myself, state).await?;
+        self.pass_barriers(myself, state)?;
+        let latest = now.after(if returns { RETURN_PAUSE } else { LOOK });
+        if !caught_up {
             // What was found in the log comes first: residents rely on it for their order.
-            self.tick_at(myself, state, now, now.after(LOOK));
+            self.tick_at(myself, state, now, latest);
             return Ok(());
         }
         for _ in 0..READS_AT_ONCE {
@@ -596,11 +852,14 @@ impl<R: Resident> Partition<R> {
             self.read_agenda(state, &wanted).await?;
         }
         for entry in state.agenda.take_due(now) {
+            if R::RESTS_WHILE_HELD && state.parking.may_hold() && self.is_held(state, &entry.key).await? {
+                state.agenda.answered(entry, Some(now.after(HELD_PAUSE)));
+                continue;
+            }
             self.give(myself, state, entry.key.clone(), R::wake(entry))?;
         }
         state.agenda_reported.set(state.agenda.len());
         // Where there is no room, what frees some looks again.
-        let latest = now.after(LOOK);
         self.tick_at(myself, state, now, state.agenda.next().map_or(latest, |next| next.min(latest)));
         Ok(())
     }

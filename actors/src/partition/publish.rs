@@ -8,7 +8,7 @@ use heddle_schemas::record::dlq::{DeadLetter, DeadReason};
 use heddle_schemas::record::event::EventRecord;
 use heddle_schemas::record::inbound::InboundRecord;
 use heddle_schemas::record::outbound::OutboundRecord;
-use heddle_schemas::record::{V, decode, encode};
+use heddle_schemas::record::{V, decode, encode, encode_as};
 use heddle_schemas::sealed::Sealed;
 use heddle_schemas::topic::{Topic, TopicPartition, inbound_partition, outbound_partition, tenant_partition};
 
@@ -21,7 +21,7 @@ pub fn inbound(ports: &Ports, record: &InboundRecord) -> NewRecord {
     NewRecord {
         partition: inbound_partition(&record.conversation, partitions),
         key: Bytes::from(record.conversation.to_string()),
-        value: encode(record),
+        value: encode_as(record, ports.versions.writes(Topic::Inbound)),
     }
 }
 
@@ -29,7 +29,7 @@ pub fn inbound(ports: &Ports, record: &InboundRecord) -> NewRecord {
 #[must_use]
 pub fn outbound(ports: &Ports, record: &OutboundRecord) -> NewRecord {
     let (partition, key) = of_account(ports, &record.conversation);
-    NewRecord { partition, key, value: encode(record) }
+    NewRecord { partition, key, value: encode_as(record, ports.versions.writes(Topic::Outbound)) }
 }
 
 /// The record in the partition of its tenant.
@@ -50,6 +50,7 @@ pub fn event_into(log: &dyn Log, record: &EventRecord) -> NewRecord {
 pub struct Routes {
     account: (TopicPartition, Bytes),
     tenant: (TopicPartition, Bytes),
+    outbound_version: u16,
 }
 
 impl Routes {
@@ -59,6 +60,7 @@ impl Routes {
         Self {
             account: of_account(ports, conversation),
             tenant: of_tenant(&*ports.log, &conversation.tenant),
+            outbound_version: ports.versions.writes(Topic::Outbound),
         }
     }
 
@@ -66,7 +68,7 @@ impl Routes {
     #[must_use]
     pub fn outbound(&self, record: &OutboundRecord) -> NewRecord {
         let (partition, key) = self.account.clone();
-        NewRecord { partition, key, value: encode(record) }
+        NewRecord { partition, key, value: encode_as(record, self.outbound_version) }
     }
 
     /// As [`event`].

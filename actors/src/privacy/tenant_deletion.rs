@@ -382,6 +382,13 @@ impl Found {
                 // An account finds its other rows by itself.
                 sends.extend((key.table() == Table::Send).then(|| OutboundId::from_row(key.row())).flatten());
             }
+            // Its topic partition removes them when the entity is to depart.
+            (Owner::Entity, _) => {
+                self.conversations.extend(key.conversation());
+                if let Some(account) = key.account() {
+                    self.accounts.entry(account).or_default();
+                }
+            }
             (_, Written::Conditional) => {
                 if key.table() == Table::Quota {
                     let month: Option<Month> =

@@ -21,7 +21,7 @@ use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::keys::{Keys, KeysError, Missing};
 use heddle_schemas::ports::log::{FetchLimit, Log, NewRecord, Record, StoreError};
 use heddle_schemas::record::tenants::{TenantRecord, TenantSecrets};
-use heddle_schemas::record::{RecordError, V, decode, encode, log_aad};
+use heddle_schemas::record::{RecordError, V, Versions, decode_to, encode, encode_as, log_aad, version};
 use heddle_schemas::retention::{self, Former, Kind, suits};
 use heddle_schemas::sealed::{Sealed, Secret};
 use heddle_schemas::tenant::{Disconnected, Faults, Tenant};
@@ -87,6 +87,12 @@ pub enum TenantsError {
         /// How old they get there.
         oldest: Duration,
     },
+    /// A later build wrote the configuration.
+    #[error(
+        "a later build wrote the configuration of tenant {0}, and this one would lose what it does not know of it; \
+         ask an upgraded node"
+    )]
+    Newer(TenantId),
     /// The log.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -133,6 +139,9 @@ struct Directory {
     severed: HashSet<AccountKey>,
     /// Tenants whose data stays in another region: that one.
     foreign: HashMap<TenantId, String>,
+    /// Tenants whose newest configuration a later build wrote. Those that this node could read before stay as they
+    /// were; the others have none here.
+    newer: HashSet<TenantId>,
 }
 
 impl Directory {
@@ -167,6 +176,7 @@ impl Directory {
     fn remove(&mut self, id: &TenantId) {
         self.severed.retain(|account| account.tenant != *id);
         self.foreign.remove(id);
+        self.newer.remove(id);
         if let Some(Kept { tenant: old, .. }) = self.tenants.remove(id) {
             for channel in &old.channels {
                 let key = (channel.kind, channel.account.clone());
@@ -211,6 +221,7 @@ pub struct Tenants {
     clock: Arc<dyn Clock>,
     channels: Arc<BTreeMap<ChannelKind, Arc<dyn Channel>>>,
     security: Arc<Security>,
+    versions: Versions,
     /// That of the stores.
     region: String,
     directory: RwLock<Directory>,
@@ -241,6 +252,7 @@ impl Tenants {
             clock: ports.clock.clone(),
             channels: ports.channels.clone(),
             security: ports.security.clone(),
+            versions: ports.versions,
             region: region.to_owned(),
             directory: RwLock::default(),
             applying: tokio::sync::Mutex::default(),
@@ -329,8 +341,14 @@ impl Tenants {
             }
             return Ok(());
         }
-        let stored: TenantRecord =
-            decode(&record.value).map_err(|source| TenantsError::Record { tenant: name(), source })?;
+        let stored: TenantRecord = match decode_to(&record.value, self.versions.reads(Topic::Tenants)) {
+            Ok(stored) => stored,
+            Err(error) if error.is_newer(self.versions.reads(Topic::Tenants)) => {
+                self.keep_last(record, &name(), &error);
+                return Ok(());
+            }
+            Err(source) => return Err(TenantsError::Record { tenant: name(), source }),
+        };
         let id = stored.config.id.clone();
         if stored.config.region != self.region {
             let theirs = stored.config.region;
@@ -354,6 +372,21 @@ impl Tenants {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Leaves a tenant as this node could read it last.
+    fn keep_last(&self, record: &Record, name: &str, error: &RecordError) {
+        let Ok(id) = name.parse::<TenantId>() else { return };
+        let keeps = self.get(&id).is_some();
+        tracing::error!(
+            topic = %Topic::Tenants, partition = record.partition.partition, offset = record.offset,
+            version = version::of(&record.value), tenant = name, keeps, %error,
+            "a later build wrote a tenant's configuration; the tenant stays as it was before, or waits where this node \
+             never read it; upgrade this node"
+        );
+        self.change(&id.clone(), |directory| {
+            directory.newer.insert(id);
+        });
     }
 
     /// A configuration with its secrets, without the accounts whose credentials are erased, and these.
@@ -466,6 +499,9 @@ impl Tenants {
 
     /// Erases the credentials of the accounts that a tenant had and has no more, and writes what is left.
     async fn store(&self, mut tenant: Tenant) -> Result<Arc<Tenant>, TenantsError> {
+        if self.is_newer(&tenant.id) {
+            return Err(TenantsError::Newer(tenant.id));
+        }
         let at = self.clock.now();
         let kept: HashSet<_> = tenant.accounts().collect();
         let (mut former, mut gone) = (Vec::new(), Vec::new());
@@ -534,7 +570,7 @@ impl Tenants {
             .append(vec![NewRecord {
                 partition,
                 key: Bytes::copy_from_slice(tenant.id.as_str().as_bytes()),
-                value: encode(&record),
+                value: encode_as(&record, self.versions.writes(Topic::Tenants)),
             }])
             .await?;
         let tenant = Arc::new(tenant);
@@ -603,6 +639,13 @@ impl Tenants {
     #[must_use]
     pub fn foreign(&self, id: &TenantId) -> Option<String> {
         self.read(|directory| directory.foreign.get(id).cloned())
+    }
+
+    /// Whether a later build wrote the tenant's newest configuration. Where this node could read an earlier one,
+    /// [`Tenants::get`] still returns that.
+    #[must_use]
+    pub fn is_newer(&self, id: &TenantId) -> bool {
+        self.read(|directory| directory.newer.contains(id))
     }
 
     /// Fails for a tenant whose data stays in another region.

@@ -17,6 +17,7 @@ use heddle_schemas::ports::knowledge::Knowledge;
 use heddle_schemas::ports::log::Log;
 use heddle_schemas::ports::responder::Responder;
 use heddle_schemas::ports::state::State;
+use heddle_schemas::record::Versions;
 use prometheus::Registry;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -33,6 +34,7 @@ pub struct PortsBuilder {
     knowledge: Arc<dyn Knowledge>,
     registry: Registry,
     seed: u64,
+    versions: Versions,
 }
 
 impl PortsBuilder {
@@ -55,6 +57,7 @@ impl PortsBuilder {
             knowledge: Arc::new(MemoryKnowledge::default()),
             registry: Registry::new(),
             seed: 1,
+            versions: Versions::default(),
         }
     }
 
@@ -94,10 +97,28 @@ impl PortsBuilder {
         Self { seed, ..self }
     }
 
+    /// Sets the versions of records that are read and written; those of this build by default.
+    #[must_use]
+    pub fn versions(self, versions: Versions) -> Self {
+        Self { versions, ..self }
+    }
+
     /// The ports.
     #[must_use]
     pub fn build(self) -> Ports {
-        let Self { log, state, keys, clock, channel, responder, calendar, knowledge, registry, seed } = self;
+        let Self {
+            log,
+            state,
+            keys,
+            clock,
+            channel,
+            responder,
+            calendar,
+            knowledge,
+            registry,
+            seed,
+            versions,
+        } = self;
         let random = Mutex::new(StdRng::seed_from_u64(seed));
         let random: Random = Arc::new(move || random.lock().unwrap().random());
         let metrics = Arc::new(Metrics::register(&registry));
@@ -115,6 +136,7 @@ impl PortsBuilder {
             random,
             metrics,
             security,
+            versions,
         }
     }
 }

@@ -19,3 +19,4 @@ mod simulation;
 mod tables;
 mod tools;
 mod turns;
+mod versions;

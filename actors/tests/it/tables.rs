@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use heddle_actors::intake::consent;
 use heddle_actors::intake::identity::Identity;
+use heddle_actors::partition::publish;
 use heddle_actors::ports::Ports;
 use heddle_actors::privacy::audit_log::AuditLog;
 use heddle_actors::privacy::verification::Prover;
@@ -20,15 +21,17 @@ use heddle_actors::privacy::{erasure, tenant_deletion};
 use heddle_schemas::audit::{Act, Outcome, What, Who};
 use heddle_schemas::consent::{Category, How, Says};
 use heddle_schemas::content::Address;
-use heddle_schemas::id::{ChannelKind, ContactId, MessageKey, TenantId};
+use heddle_schemas::id::{AccountKey, ChannelKind, ContactId, MessageKey, TenantId};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::keys::{KeysError, Missing, aad};
 use heddle_schemas::ports::knowledge::{Document, DocumentFormat};
+use heddle_schemas::ports::log::NewRecord;
 use heddle_schemas::ports::state::{Batch, Walk, Write};
 use heddle_schemas::promise::{Promise, Proofs};
 use heddle_schemas::record::event::Event;
-use heddle_schemas::record::outbound::OutboundRecord;
-use heddle_schemas::record::{decode, encode};
+use heddle_schemas::record::inbound::{InboundEvent, InboundRecord};
+use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
+use heddle_schemas::record::{V, decode, encode};
 use heddle_schemas::removal::Removal;
 use heddle_schemas::table::{
     ContactErasure, Form, Json, Key, Owner, SealedUnder, Table, TenantDeletion, Written,
@@ -40,7 +43,7 @@ const ANN: &str = "4915700000001";
 const BOB: &str = "4915700000002";
 
 fn acme() -> Tenant {
-    TenantBuilder::new("acme").account("1").settle("100ms").build()
+    TenantBuilder::new("acme").account("1").account("3").settle("100ms").build()
 }
 
 fn globex() -> Tenant {
@@ -83,6 +86,7 @@ impl Scenario {
         scenario.consent().await;
         scenario.document().await;
         scenario.audit_entry().await;
+        scenario.records_of_a_later_build().await;
         // An erasure of somebody without conversations.
         let ports = scenario.ports();
         erasure::ask(&ports, &acme().id, [], ContactId::from_bytes([9; 16])).await.unwrap();
@@ -147,6 +151,30 @@ impl Scenario {
         AuditLog::new(self.ports()).append(Some(&acme().id), act).await.unwrap();
     }
 
+    /// Has account 3, and Ann's conversation with it, held for records that a later build wrote.
+    async fn records_of_a_later_build(&self) {
+        let ports = self.ports();
+        let account =
+            AccountKey { tenant: acme().id, channel: ChannelKind::Whatsapp, account: "3".parse().unwrap() };
+        let conversation = account.conversation(self.ann);
+        let now = self.clock.now();
+        let (of_inbound, of) = (conversation.clone(), conversation.to_string());
+        let inbound = InboundRecord { v: V, conversation: of_inbound, at: now, event: InboundEvent::Leave };
+        let outbound = OutboundRecord { v: V, conversation, at: now, command: OutboundCommand::Forget };
+        let value = Bytes::from(format!("{{\"v\":999,\"only a later build knows\":\"{of}\"}}"));
+        let records = [publish::inbound(&ports, &inbound), publish::outbound(&ports, &outbound)];
+        let records = records.map(|record| NewRecord { value: value.clone(), ..record });
+        ports.log.append(records.into()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+
+    /// Entities of acme that are held, and their parked records.
+    fn parked(&self) -> usize {
+        let rows = self.all().into_iter().filter(|row| row.key.table() == Table::Parked);
+        let is_acmes = |row: &Stored| row.key.tenant() == "acme" || row.key.row().starts_with(b"acme/");
+        rows.filter(is_acmes).count()
+    }
+
     /// Writes a row of a table of which what happened has written none, with the form that its descriptor gives it.
     #[expect(clippy::disallowed_methods, reason = "rows are made for tables that are not known here")]
     async fn plant(&self, table: Table) {
@@ -163,6 +191,7 @@ impl Scenario {
             Owner::Contact => (tenant.as_str(), self.ann.to_bytes().to_vec()),
             Owner::Tenant => (tenant.as_str(), Vec::new()),
             Owner::Partition | Owner::Engine => ("", vec![7; 5]),
+            owner => panic!("{table:?}: the scenario writes no row of {owner:?}"),
         };
         let key = Key::stored(table, tenant_of_row, &id, &[7; 17]);
         let keys = self.ports().keys;
@@ -326,7 +355,9 @@ async fn an_erasure_removes_exactly_the_rows_whose_descriptors_say_so() {
     let scenario = Scenario::begin_with_timer().await;
     let before = Table::ALL.map(|table| (table, scenario.rows(table)));
     let (others, sent) = (scenario.others(), scenario.sent());
+    assert_eq!(scenario.parked(), 4, "a conversation and an account, with a record each");
     scenario.erase_ann().await;
+    assert_eq!(scenario.parked(), 0);
     assert_eq!(scenario.sent(), sent, "nothing is sent to an erased contact");
     assert!(scenario.events().iter().any(|event| matches!(event, Event::Forgotten { .. })));
     for (table, had) in before {
@@ -359,7 +390,9 @@ async fn a_deletion_removes_exactly_the_rows_whose_descriptors_say_so() {
         rows.into_iter().filter(|key| key.tenant() == globex().id.as_str()).collect()
     };
     let others = of_globex(scenario.others());
+    assert_eq!(scenario.parked(), 4, "a conversation and an account, with a record each");
     scenario.delete_acme().await;
+    assert_eq!(scenario.parked(), 0);
     for (table, had) in before {
         let has = scenario.rows(table);
         match table.descriptor().tenant_deletion {

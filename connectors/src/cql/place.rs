@@ -9,7 +9,7 @@
 //! | record | tenant, id, kind | none | alias, contact, key, quota, limit, sweep |
 //! | document | tenant, id | row | document |
 //! | spend | tenant, id | row | spend |
-//! | register | tenant, id | kind, row | erasure, access, removal |
+//! | register | tenant, id | kind, row | erasure, access, removal, parked |
 //! | agenda | topic, partition, bucket | row | agenda |
 //!
 //! Conversation and history have the same partition key, so that a turn is one batch of one partition.
@@ -67,7 +67,7 @@ impl Stored {
             }
             Table::Document => Self::Document,
             Table::Spend => Self::Spend,
-            Table::Erasure | Table::Access | Table::Removal => Self::Register,
+            Table::Erasure | Table::Access | Table::Removal | Table::Parked => Self::Register,
         }
     }
 

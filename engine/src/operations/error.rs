@@ -142,6 +142,7 @@ impl From<TenantsError> for OperationError {
             TenantsError::Retention { .. } => (ErrorKind::Invalid, "retention"),
             TenantsError::Region { .. } => (ErrorKind::Invalid, "other_region"),
             TenantsError::Taken { .. } => (ErrorKind::Conflict, "account_taken"),
+            TenantsError::Newer(_) => (ErrorKind::Conflict, "newer_configuration"),
             TenantsError::UnknownAccount(_) => (ErrorKind::NotFound, "unknown_account"),
             TenantsError::Record { .. } => (ErrorKind::Internal, "unreadable"),
         };

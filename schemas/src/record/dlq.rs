@@ -3,11 +3,17 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{V, log_aad};
+use super::version::{Step, after};
+use super::{V, Versioned, log_aad};
 use crate::id::TenantId;
 use crate::sealed::Sealed;
 use crate::time::Timestamp;
 use crate::topic::{Offset, Topic, TopicPartition};
+
+/// How each version of these records became the next.
+const STEPS: &[Step] = &[];
+/// The version that this build writes.
+pub const VERSION: u16 = after(STEPS);
 
 /// A record of topic dlq.
 ///
@@ -17,7 +23,7 @@ use crate::topic::{Offset, Topic, TopicPartition};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeadLetter {
     /// Version.
-    pub v: V,
+    pub v: V<{ VERSION }>,
     /// When it was given up, microseconds since 1970.
     pub at: Timestamp,
     /// Which partition it came from.
@@ -40,6 +46,10 @@ pub struct DeadLetter {
     /// The original; none where it was not kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original: Option<Sealed>,
+}
+
+impl Versioned for DeadLetter {
+    const STEPS: &'static [Step] = STEPS;
 }
 
 impl DeadLetter {

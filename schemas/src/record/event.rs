@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::V;
 use super::inbound::Withheld;
+use super::version::{Step, after};
+use super::{V, Versioned};
 use crate::audit::Digest;
 use crate::consent::{Category, How};
 use crate::id::{
@@ -18,17 +19,26 @@ use crate::tenant::Resource;
 use crate::time::Timestamp;
 use crate::zone::Month;
 
+/// How each version of these records became the next.
+const STEPS: &[Step] = &[];
+/// The version that this build writes.
+pub const VERSION: u16 = after(STEPS);
+
 /// A record of topic events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EventRecord {
     /// Version.
-    pub v: V,
+    pub v: V<{ VERSION }>,
     /// Whose.
     pub tenant: TenantId,
     /// When, microseconds since 1970.
     pub at: Timestamp,
     /// What.
     pub event: Event,
+}
+
+impl Versioned for EventRecord {
+    const STEPS: &'static [Step] = STEPS;
 }
 
 /// How a turn ended.

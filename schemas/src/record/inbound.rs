@@ -3,17 +3,23 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::V;
+use super::version::{Step, after};
+use super::{V, Versioned};
 use crate::content::{Address, Content, Context};
 use crate::id::{ConversationId, MessageKey, OutboundId};
 use crate::sealed::Sealed;
 use crate::time::Timestamp;
 
+/// How each version of these records became the next.
+const STEPS: &[Step] = &[];
+/// The version that this build writes.
+pub const VERSION: u16 = after(STEPS);
+
 /// A record of topic inbound.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InboundRecord {
     /// Version.
-    pub v: V,
+    pub v: V<{ VERSION }>,
     /// Who receives it.
     pub conversation: ConversationId,
     /// When the engine took it in, microseconds since 1970; of what a connector published too late to be
@@ -21,6 +27,10 @@ pub struct InboundRecord {
     pub at: Timestamp,
     /// What.
     pub event: InboundEvent,
+}
+
+impl Versioned for InboundRecord {
+    const STEPS: &'static [Step] = STEPS;
 }
 
 /// What a conversation receives.

@@ -16,7 +16,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::inbound::{DeliveryFailure, DeliveryStatus};
-use super::{RecordError, V, decode};
+use super::version::{Step, after};
+use super::{RecordError, V, Versioned, decode};
 use crate::consent::{Category, Says};
 use crate::content::{Address, ChatId, Content, Context};
 use crate::id::{AccountId, ChannelKind, OutboundId, TenantId};
@@ -29,6 +30,11 @@ pub const MAX_BYTES: usize = 256 << 10;
 /// The longest id or name, in characters.
 const LABEL_CHARS: usize = 256;
 
+/// How each version of these records became the next.
+const STEPS: &[Step] = &[];
+/// The version that this build writes.
+pub const VERSION: u16 = after(STEPS);
+
 /// A record of topic ingress, at most 262,144 bytes of JSON.
 ///
 /// Order holds within a partition: give all records of one sender the same Kafka key, such as the sender's
@@ -39,7 +45,7 @@ const LABEL_CHARS: usize = 256;
 }, "else" = { "required": ["from"], "properties": { "from": { "type": "object" } } }))]
 pub struct IngressRecord {
     /// Version of the record.
-    pub v: V,
+    pub v: V<{ VERSION }>,
     /// The tenant it is for.
     pub tenant: TenantId,
     /// The kind of channel it came by.
@@ -61,6 +67,10 @@ pub struct IngressRecord {
     pub from: Option<Sender>,
     /// What happened.
     pub event: IngressEvent,
+}
+
+impl Versioned for IngressRecord {
+    const STEPS: &'static [Step] = STEPS;
 }
 
 /// A person on a channel: at least one of `phone`, `user_id`, `parent_user_id` and `chat_id`, of those that the channel
@@ -183,7 +193,7 @@ pub enum IngressEvent {
 pub fn read(value: &[u8]) -> Result<IngressRecord, RecordError> {
     decode(value).map_err(|error| match error {
         RecordError::Version { .. } => error,
-        RecordError::Shape(_) => RecordError::Shape(explain(value)),
+        RecordError::Unknown(_) | RecordError::Shape(_) => RecordError::Shape(explain(value)),
     })
 }
 
@@ -209,7 +219,7 @@ fn explain(value: &[u8]) -> String {
     let time = fields.get("at").is_some_and(|at| rfc3339::deserialize(at).is_ok());
     let from = fields.get("from").is_none_or(|from| Option::<Sender>::deserialize(from).is_ok());
     let wrong: Vec<_> = [
-        ("v", reads::<V>(fields.get("v"))),
+        ("v", reads::<V<{ VERSION }>>(fields.get("v"))),
         ("tenant", reads::<TenantId>(fields.get("tenant"))),
         ("channel", reads::<ChannelKind>(fields.get("channel"))),
         ("account", reads::<AccountId>(fields.get("account"))),

@@ -1,8 +1,8 @@
-//! What is in each topic: JSON objects with a version field `v`, one file a topic.
+//! Records of each topic: JSON objects with a version field `v`, one file a topic.
 //!
-//! A reader takes the versions it knows ([`VERSION`]) and dead-letters others with the reason.
-//! Message bodies and addresses are inside `sealed` fields, under the tenant's log key of the day,
-//! bound to their place by [`log_aad`]; only [`ingress`], which others write, has them in the clear.
+//! Each topic has its own version; see [`version`] for what a build reads and writes of it. Message bodies and
+//! addresses are inside `sealed` fields, under the tenant's log key of the day, bound to their place by [`log_aad`];
+//! only [`ingress`], which others write, has them in the clear.
 
 pub mod asyncapi;
 pub mod dlq;
@@ -13,30 +13,45 @@ pub mod outbound;
 pub mod region;
 pub mod schema;
 pub mod tenants;
+pub mod version;
 
 use std::cell::Cell;
 
 use bytes::Bytes;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde_json::Value;
 
+pub use self::version::{Versioned, Versions};
+use crate::id::ChannelKind;
 use crate::topic::Topic;
 
-/// The version that this build writes, and the only one it reads.
-pub const VERSION: u16 = 1;
-
-/// Why a record could not be read.
+/// Reason why a record could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// Its version is not known here.
-    #[error("version {found} is not known, this build reads {VERSION}")]
+    /// This build does not read its version.
+    #[error("version {found} is not one that this build reads")]
     Version {
-        /// What it says.
+        /// The version that it says.
         found: u64,
     },
-    /// It is no such record.
+    /// Its version is known, and it has a variant or a setting that is not: a later build wrote it.
+    #[error("written by a later build: {0}")]
+    Unknown(String),
+    /// It is no record of the topic.
     #[error("no record of this topic: {0}")]
     Shape(String),
+}
+
+impl RecordError {
+    /// Whether a later build wrote the record than one that reads up to version `newest`.
+    #[must_use]
+    pub fn is_newer(&self, newest: u16) -> bool {
+        match self {
+            Self::Version { found } => *found > u64::from(newest),
+            Self::Unknown(_) => true,
+            Self::Shape(_) => false,
+        }
+    }
 }
 
 /// A buffer that has grown larger is let go of after use.
@@ -71,44 +86,104 @@ pub fn encode_for<T: Serialize, R>(record: &T, read: impl FnOnce(&[u8]) -> R) ->
     result
 }
 
-/// Reads a record of the known version.
+/// Writes a record in its own version or, with the one before as `version`, in that where it can say the same.
 ///
-/// # Errors
-/// [`RecordError::Version`] for a version this build does not know, [`RecordError::Shape`] otherwise.
-pub fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, RecordError> {
-    serde_json::from_slice(value).map_err(|error| {
-        // The version decides how the rest is to be read, so a foreign one explains any other fault.
-        #[derive(serde::Deserialize)]
-        struct Versioned {
-            v: u64,
-        }
-        match serde_json::from_slice::<Versioned>(value) {
-            Ok(Versioned { v }) if v != u64::from(VERSION) => RecordError::Version { found: v },
-            _ => RecordError::Shape(error.to_string()),
-        }
-    })
+/// # Panics
+/// As [`encode`].
+#[must_use]
+pub fn encode_as<T: Versioned>(record: &T, version: u16) -> Bytes {
+    if version < T::VERSION
+        && let Ok(Value::Object(mut fields)) = serde_json::to_value(record)
+        && version::downgrade(T::STEPS, &mut fields)
+    {
+        return encode(&fields);
+    }
+    encode(record)
 }
 
-/// The version field: reads and writes [`VERSION`], refuses others.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct V;
+/// Reads a record of this build's version, or of the one before.
+///
+/// # Errors
+/// [`RecordError::Version`] for another version, [`RecordError::Unknown`] where a later build added to this one,
+/// [`RecordError::Shape`] otherwise.
+pub fn decode<T: Versioned>(value: &[u8]) -> Result<T, RecordError> {
+    decode_to(value, T::VERSION)
+}
 
-impl Serialize for V {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u16(VERSION)
+/// Reads a record as a build does whose newest version is `newest`; see [`Versions::reading`].
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_to<T: Versioned>(value: &[u8], newest: u16) -> Result<T, RecordError> {
+    match serde_json::from_slice::<T>(value) {
+        Ok(record) if newest >= T::VERSION => Ok(record),
+        Ok(_) => Err(RecordError::Version { found: T::VERSION.into() }),
+        // Apart, since it is rare: the version decides how the rest is to be read.
+        Err(error) => decode_other(value, &error, newest),
     }
 }
 
-impl<'de> serde::Deserialize<'de> for V {
+#[cold]
+fn decode_other<T: Versioned>(
+    value: &[u8],
+    error: &serde_json::Error,
+    newest: u16,
+) -> Result<T, RecordError> {
+    let Some(found) = version::of(value) else { return Err(RecordError::Shape(error.to_string())) };
+    let own = u64::from(T::VERSION);
+    if found == own {
+        return Err(fault(value, error));
+    }
+    let Ok(Value::Object(mut fields)) = serde_json::from_slice(value) else {
+        return Err(RecordError::Version { found });
+    };
+    if found > own && found <= u64::from(newest) {
+        fields.insert("v".into(), own.into());
+    } else if newest < T::VERSION || !version::upgrade(T::STEPS, found, &mut fields) {
+        return Err(RecordError::Version { found });
+    }
+    serde_json::from_value(Value::Object(fields)).map_err(|error| fault(value, &error))
+}
+
+/// Tells what a later build added to a version from what is wrong.
+fn fault(value: &[u8], error: &serde_json::Error) -> RecordError {
+    let text = error.to_string();
+    // As serde's derived readers say it. An enum's new variant and a configuration's new setting are read so.
+    if ["unknown variant `", "unknown field `"].iter().any(|known| text.starts_with(known)) {
+        return RecordError::Unknown(text);
+    }
+    #[derive(serde::Deserialize)]
+    struct Of {
+        conversation: String,
+    }
+    let channel = serde_json::from_slice::<Of>(value).ok();
+    let channel = channel.as_ref().and_then(|of| of.conversation.split('/').nth(1));
+    match channel.filter(|channel| !channel.is_empty() && channel.parse::<ChannelKind>().is_err()) {
+        Some(channel) => RecordError::Unknown(format!("channel {channel:?}")),
+        None => RecordError::Shape(text),
+    }
+}
+
+/// Version field of a record: reads and writes `N`, refuses others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct V<const N: u16 = 1>;
+
+impl<const N: u16> Serialize for V<N> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u16(N)
+    }
+}
+
+impl<'de, const N: u16> serde::Deserialize<'de> for V<N> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match u64::deserialize(deserializer)? {
-            v if v == u64::from(VERSION) => Ok(Self),
+            v if v == u64::from(N) => Ok(Self),
             v => Err(serde::de::Error::custom(format!("version {v} is not known"))),
         }
     }
 }
 
-impl schemars::JsonSchema for V {
+impl<const N: u16> schemars::JsonSchema for V<N> {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "V".into()
     }
@@ -116,7 +191,7 @@ impl schemars::JsonSchema for V {
         true
     }
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "const": VERSION, "description": "version of the record" })
+        schemars::json_schema!({ "const": N, "description": "version of the record" })
     }
 }
 
@@ -136,6 +211,36 @@ mod tests {
         let both = encode_for(&"one", |one| (one.to_vec(), encode(&"two")));
         assert_eq!(both, (b"\"one\"".to_vec(), Bytes::from("\"two\"")));
         assert_eq!(encode(&"three"), "\"three\"");
+    }
+
+    #[test]
+    fn a_later_builds_addition_is_told_from_what_is_wrong() {
+        let turn = |event: &str| format!(r#"{{"v":1,"tenant":"acme","at":1,"event":{event}}}"#);
+        let read = |event: &str| decode::<EventRecord>(turn(event).as_bytes()).unwrap_err();
+        assert!(matches!(read(r#"{"wished_for":{"by":"a later build"}}"#), RecordError::Unknown(_)));
+        assert!(matches!(read(r#"{"forgotten":{}}"#), RecordError::Shape(_)));
+        let of = |conversation: &str| {
+            let text = format!(r#"{{"v":1,"conversation":"{conversation}","at":1,"event":"leave"}}"#);
+            decode::<super::inbound::InboundRecord>(text.as_bytes()).map(drop)
+        };
+        let contact = "0".repeat(32);
+        assert_eq!(of(&format!("acme/whatsapp/1/{contact}")), Ok(()));
+        assert!(of(&format!("acme/pigeon/1/{contact}")).unwrap_err().is_newer(1));
+        assert!(!of("acme/whatsapp/1/nobody").unwrap_err().is_newer(1));
+        assert!(!of("nothing").unwrap_err().is_newer(1));
+    }
+
+    #[test]
+    fn a_build_reads_up_to_its_newest_version() {
+        let text = |v: u64| format!(r#"{{"v":{v},"tenant":"acme","at":1,"event":{{"audited":1}}}}"#);
+        let of = |v, newest| {
+            let error = decode_to::<EventRecord>(text(v).as_bytes(), newest).unwrap_err();
+            (error.is_newer(newest), matches!(error, RecordError::Version { .. }))
+        };
+        // It has no good event, so what is read is refused for its form.
+        assert_eq!([of(1, 1), of(2, 2), of(2, 3)], [(false, false); 3]);
+        assert_eq!([of(2, 1), of(3, 2)], [(true, true); 2]);
+        assert_eq!([of(0, 1), of(0, 2)], [(false, true); 2]);
     }
 
     #[test]

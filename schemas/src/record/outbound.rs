@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::V;
 use super::inbound::DeliveryReport;
+use super::version::{Step, after};
+use super::{V, Versioned};
 use crate::consent::Category;
 use crate::content::{Address, Content};
 use crate::id::{ConversationId, OutboundId};
@@ -12,17 +13,26 @@ use crate::ports::state::Fence;
 use crate::sealed::Sealed;
 use crate::time::Timestamp;
 
+/// How each version of these records became the next.
+const STEPS: &[Step] = &[];
+/// The version that this build writes.
+pub const VERSION: u16 = after(STEPS);
+
 /// A record of topic outbound.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OutboundRecord {
     /// Version.
-    pub v: V,
+    pub v: V<{ VERSION }>,
     /// Which conversation it belongs to; its account does the work.
     pub conversation: ConversationId,
     /// When it was decided, microseconds since 1970.
     pub at: Timestamp,
     /// What.
     pub command: OutboundCommand,
+}
+
+impl Versioned for OutboundRecord {
+    const STEPS: &'static [Step] = STEPS;
 }
 
 /// What an account is asked to do.

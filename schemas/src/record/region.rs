@@ -4,14 +4,20 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::V;
+use super::version::{Step, after};
+use super::{V, Versioned};
 use crate::time::Timestamp;
+
+/// How each version of these records became the next.
+const STEPS: &[Step] = &[];
+/// The version that this build writes.
+pub const VERSION: u16 = after(STEPS);
 
 /// What stores are bound to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RegionRecord {
     /// Version.
-    pub v: V,
+    pub v: V<{ VERSION }>,
     /// When it was written, microseconds since 1970.
     pub at: Timestamp,
     /// The region.
@@ -20,4 +26,8 @@ pub struct RegionRecord {
     pub state: String,
     /// The log: `embedded`, or what the topics' names begin with.
     pub log: String,
+}
+
+impl Versioned for RegionRecord {
+    const STEPS: &'static [Step] = STEPS;
 }

@@ -5,18 +5,24 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::V;
+use super::version::{Step, after};
+use super::{V, Versioned};
 use crate::id::AccountKey;
 use crate::retention::Former;
 use crate::sealed::Sealed;
 use crate::tenant::Tenant;
 use crate::time::Timestamp;
 
+/// How each version of these records became the next.
+const STEPS: &[Step] = &[];
+/// The version that this build writes.
+pub const VERSION: u16 = after(STEPS);
+
 /// A record of topic tenants. An empty value removes the tenant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TenantRecord {
     /// Version.
-    pub v: V,
+    pub v: V<{ VERSION }>,
     /// When it was applied, microseconds since 1970.
     pub at: Timestamp,
     /// The configuration; its secrets read `[redacted]`.
@@ -34,6 +40,10 @@ pub struct TenantRecord {
     /// tenants and the account: where that key is gone, so is the account.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub channels: BTreeMap<AccountKey, Sealed>,
+}
+
+impl Versioned for TenantRecord {
+    const STEPS: &'static [Step] = STEPS;
 }
 
 /// What is inside a ciphertext of a [`TenantRecord`]: each secret by its place in the configuration.

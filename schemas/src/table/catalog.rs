@@ -299,6 +299,20 @@ tables! {
         form: Form::Json(Json::TenantDeletion),
         export: Export::No("the receipt belongs to the operator, not to the deleted tenant"),
     };
+    /// Records of a conversation or an account that wait for a node of a later build, by offset; without a tenant, by
+    /// topic partition and key in the log, the entities that are held for such records.
+    Parked = 21 => Descriptor {
+        name: "parked",
+        owner: Owner::Entity,
+        // Those of an account mention it in the record.
+        contact: ContactIn::Conversation,
+        lifetime: Lifetime::UntilDone,
+        written: Written::Fenced,
+        contact_erasure: ContactErasure::Removed,
+        tenant_deletion: TenantDeletion::Removed,
+        form: Form::Record,
+        export: Export::No("records that no node has applied yet, and that this build may not read"),
+    };
 }
 
 impl Table {

@@ -34,6 +34,9 @@ pub enum Owner {
     Conversation,
     /// A channel account; its actor alone writes the rows.
     Account,
+    /// A conversation or a channel account under its key in the log; the actor of its topic partition alone writes the
+    /// rows. What is kept of the whole topic partition has an empty tenant.
+    Entity,
     /// A contact of a tenant.
     Contact,
     /// A tenant. What the engine keeps of the same kind for itself has an empty tenant.
@@ -166,6 +169,9 @@ pub enum Form {
     Ids(&'static [usize]),
     /// A wrapped key, or the tombstone of one.
     WrappedKey,
+    /// A record of a topic, behind the time at which it was appended; a later build may have written it. What people
+    /// wrote is sealed in it.
+    Record,
     /// JSON.
     Json(Json),
 }

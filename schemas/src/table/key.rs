@@ -13,7 +13,7 @@ use super::row::{
 };
 use crate::id::{AccountKey, ChunkId, ContactId, ConversationId, MessageKey, OutboundId, TenantId, TurnId};
 use crate::time::Timestamp;
-use crate::topic::TopicPartition;
+use crate::topic::{Topic, TopicPartition};
 
 /// Id of the partition of a tenant's own key.
 const TENANT_KEY: &[u8] = b"t";
@@ -355,9 +355,20 @@ impl Key {
         Parts::of(&self.bytes).agenda()
     }
 
+    /// The key in the log of the entity that a parked record is for; `None` for every other row.
+    fn parked_for(&self, topic: Topic) -> Option<String> {
+        let parts = Parts::of(&self.bytes);
+        let is_one = parts.table.descriptor().owner == Owner::Entity && !parts.tenant.is_empty();
+        let entity = parts.id.strip_prefix(&[agenda_letter(topic)]).filter(|_| is_one)?;
+        Some(format!("{}/{}", parts.tenant, std::str::from_utf8(entity).ok()?))
+    }
+
     /// The conversation whose row it is; `None` for tables of something else, and for a key that no id made.
     #[must_use]
     pub fn conversation(&self) -> Option<ConversationId> {
+        if let Some(parked) = self.parked_for(Topic::Inbound) {
+            return parked.parse().ok();
+        }
         let parts = Parts::of(&self.bytes);
         let (account, contact) = parts.id.split_last_chunk::<16>()?;
         let is_conversations = parts.table.descriptor().owner == Owner::Conversation;
@@ -369,6 +380,9 @@ impl Key {
     /// The account whose row it is; `None` as for [`Key::conversation`].
     #[must_use]
     pub fn account(&self) -> Option<AccountKey> {
+        if let Some(parked) = self.parked_for(Topic::Outbound) {
+            return parked.parse().ok();
+        }
         let parts = Parts::of(&self.bytes);
         let is_accounts = parts.table.descriptor().owner == Owner::Account;
         account_of(parts.tenant, parts.id).filter(|_| is_accounts)

@@ -9,7 +9,7 @@ use super::descriptor::Owner;
 use super::key::Key;
 use super::row::{agenda_letter, agenda_topic};
 use crate::id::{AccountKey, ChunkId, ConversationId, TenantId};
-use crate::topic::TopicPartition;
+use crate::topic::{Topic, TopicPartition};
 
 /// One partition of one table, from which rows are named or scanned.
 ///
@@ -111,6 +111,20 @@ impl Partition {
     #[must_use]
     pub fn access(tenant: Option<&TenantId>) -> Self {
         Self::new(Table::Access, tenant.map_or("", TenantId::as_str), &[])
+    }
+
+    /// The conversations or accounts of a partition of the log that are held, rows by their key in the log.
+    #[must_use]
+    pub fn held(partition: TopicPartition) -> Self {
+        let topic = agenda_letter(partition.topic);
+        Self::new(Table::Parked, "", &[&[topic], &partition.partition.to_be_bytes()])
+    }
+
+    /// The parked records of a conversation or account, rows by offset. `entity` is its key in the log without the
+    /// tenant, as text: it may be one that this build cannot name.
+    #[must_use]
+    pub fn parked(tenant: &TenantId, topic: Topic, entity: &str) -> Self {
+        Self::new(Table::Parked, tenant.as_str(), &[&[agenda_letter(topic)], entity.as_bytes()])
     }
 
     /// The deletions of tenants: rows that say which are not complete, and one a tenant.

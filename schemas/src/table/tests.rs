@@ -168,6 +168,22 @@ fn a_row_says_which_conversation_or_account_it_is_of() {
 }
 
 #[test]
+fn a_parked_record_says_whom_it_is_for() {
+    let of = conversation("acme", b'/');
+    let entity = |key: String| key.split_once('/').unwrap().1.to_owned();
+    let inbound = Partition::parked(&of.tenant, Topic::Inbound, &entity(of.to_string()));
+    let key = inbound.row(&7_u64.to_be_bytes());
+    assert_eq!((key.conversation(), key.account(), key.about()), (Some(of.clone()), None, Some(of.contact)));
+    let account = of.account();
+    let outbound = Partition::parked(&of.tenant, Topic::Outbound, &entity(account.to_string()));
+    let key = outbound.row(&7_u64.to_be_bytes());
+    assert_eq!((key.conversation(), key.account(), key.tenant()), (None, Some(account), "acme"));
+    let held =
+        Partition::held(TopicPartition { topic: Topic::Inbound, partition: 3 }).row(b"acme/pigeon/1/x");
+    assert_eq!((held.conversation(), held.account(), held.tenant()), (None, None, ""));
+}
+
+#[test]
 fn an_open_removal_says_whose_it_is() {
     let tenant: TenantId = "acme".parse().unwrap();
     assert_eq!(Key::open_removal(&tenant).of_open_removal(), Some(tenant.clone()));
@@ -217,6 +233,7 @@ fn numbers_and_names_of_tables_never_change() {
         (18, "access"),
         (19, "sweep"),
         (20, "removal"),
+        (21, "parked"),
     ];
     assert_eq!(stored[..published.len()], published);
 }
@@ -225,7 +242,7 @@ fn numbers_and_names_of_tables_never_change() {
 fn rows_that_a_deletion_removes_can_be_removed_by_someone() {
     for table in Table::with(|table| table.tenant_deletion.removes()) {
         let Descriptor { owner, written, .. } = table.descriptor();
-        let by_owner = matches!(owner, Owner::Conversation | Owner::Account);
+        let by_owner = matches!(owner, Owner::Conversation | Owner::Account | Owner::Entity);
         assert!(by_owner || *written != Written::Fenced, "{table:?}: only its owner has the fence");
         assert!(Table::of_tenants().contains(&table), "{table:?} has rows of tenants");
     }
@@ -237,6 +254,11 @@ fn rows_that_an_erasure_removes_are_found_by_their_contact() {
         let Descriptor { contact_erasure, contact, owner, .. } = table.descriptor();
         match contact_erasure {
             ContactErasure::Removed if *owner == Owner::Conversation => {
+                assert_eq!(*contact, ContactIn::Conversation, "{table:?}");
+            }
+            // The record of the erasure takes those of a conversation by their key. Those of an account go where they
+            // mention the contact, since a record has ids as text in every version.
+            ContactErasure::Removed if *owner == Owner::Entity => {
                 assert_eq!(*contact, ContactIn::Conversation, "{table:?}");
             }
             ContactErasure::Removed => {

@@ -35,6 +35,13 @@ pub enum Journal {
     GivenUp,
 }
 
+impl Journal {
+    /// Reads an entry. One that only a later build can read says that the channel may have been called.
+    pub(crate) fn read(stored: &[u8]) -> Self {
+        serde_json::from_slice(stored).unwrap_or(Self::Attempting { attempt: 1, repeated: 0 })
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
 fn is_zero(number: &u32) -> bool {
     *number == 0

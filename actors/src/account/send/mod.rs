@@ -153,7 +153,7 @@ impl Send {
         let ports = &self.context.ports;
         let key = Key::send(&self.account, &item.command.id);
         let found = read(&ports.metrics, || ports.state.get(&key)).await?;
-        Ok(match found.and_then(|found| serde_json::from_slice::<Journal>(&found).ok()) {
+        Ok(match found.as_deref().map(Journal::read) {
             None => None,
             Some(Journal::Refused { attempts }) => {
                 item.calls = attempts.max(item.calls);

@@ -65,7 +65,7 @@ impl From<RecordError> for Refused {
     fn from(error: RecordError) -> Self {
         let reason = match error {
             RecordError::Version { .. } => DeadReason::Version,
-            RecordError::Shape(_) => DeadReason::Shape,
+            RecordError::Unknown(_) | RecordError::Shape(_) => DeadReason::Shape,
         };
         Self::new(reason, error.to_string())
     }

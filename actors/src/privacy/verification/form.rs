@@ -30,6 +30,7 @@ use crate::conversation::head::Head;
 use crate::conversation::thread::{self, Thread, ThreadError};
 use crate::conversation::turn::Claim;
 use crate::intake::consent;
+use crate::partition::parking;
 use crate::tenant::quota;
 use crate::tenant::quota::amounts::Totals;
 
@@ -46,6 +47,8 @@ pub(super) enum Holds {
     Send(Journal),
     /// A message that waits to be sent.
     Backlog(Box<OutboundRecord>),
+    /// A parked record, appended at this time.
+    Parked(Timestamp),
     /// The record of a contact.
     Contact(Box<ContactRecord>),
     /// What was spent of a quota, on which day.
@@ -118,6 +121,11 @@ impl Reader {
             // What wraps it opens it only at this place: whoever asks for the key finds out.
             Form::WrappedKey if is_wrapped(value) => {}
             Form::WrappedKey => return Err(form_error("a key is not wrapped")),
+            // Only a later build may know more of it.
+            Form::Record => {
+                let at = parking::appended(value).ok_or_else(|| form_error("it holds no record"))?;
+                return Ok(Holds::Parked(at));
+            }
             Form::Json(json) => return self.json(json, key, value).await,
         }
         Ok(Holds::Fine)
@@ -333,9 +341,12 @@ pub(super) fn is_from_before(holds: &Holds, erased_at: Timestamp) -> Option<bool
             | EntrySaid::Restricted { at, .. }
             | EntrySaid::Corrected { at }
             | EntrySaid::Agent { at, .. } => *at <= erased_at,
+            // Only a later build knows its times.
+            EntrySaid::Unknown(_) => false,
         })),
         Holds::Delivery(delivery) => Some(delivery.at <= erased_at),
         Holds::Backlog(record) => Some(record.at <= erased_at),
+        Holds::Parked(at) => Some(*at <= erased_at),
         Holds::Head(_) | Holds::Send(_) | Holds::Contact(_) | Holds::Spend(_) | Holds::Fine => None,
     }
 }

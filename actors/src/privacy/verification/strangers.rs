@@ -19,7 +19,7 @@ const OTHERS: usize = 10;
 fn column(key: &Key) -> Option<&'static str> {
     match key.table().descriptor().form {
         Form::Sealed { column, .. } | Form::Thread { column } => Some(column),
-        Form::Ids(_) | Form::WrappedKey | Form::Json(_) => None,
+        Form::Ids(_) | Form::WrappedKey | Form::Record | Form::Json(_) => None,
     }
 }
 

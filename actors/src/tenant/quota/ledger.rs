@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use heddle_schemas::id::ChunkId;
+use heddle_schemas::lenient::Lenient;
 use heddle_schemas::tenant::Resource;
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::zone::Date;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::amounts::{Amounts, Totals};
 
@@ -73,13 +75,16 @@ pub(crate) struct Ledger {
     pub(super) days: BTreeMap<Date, Totals>,
     /// Of what the tenant has been warned.
     #[serde(default)]
-    pub(super) warned: BTreeSet<Resource>,
+    pub(super) warned: BTreeSet<Lenient<Resource>>,
     /// What was reported as spent. Read by builds that do not know `spent_at`.
     #[serde(default)]
-    pub(super) told: BTreeSet<Resource>,
+    pub(super) told: BTreeSet<Lenient<Resource>>,
     /// The limit at which each was reported as spent: once for each limit.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) spent_at: BTreeMap<Resource, u64>,
+    pub(super) spent_at: BTreeMap<Lenient<Resource>, u64>,
+    /// Fields that this build does not know: a node of a later one, beside it, wrote them, and finds them again.
+    #[serde(flatten)]
+    pub(super) others: Map<String, Value>,
 }
 
 impl Ledger {
@@ -164,24 +169,26 @@ impl Ledger {
             limit != u128::from(u64::MAX) && spent * 100 >= limit * u128::from(percent)
         };
         let warned = self.warned.clone();
-        Resource::ALL.into_iter().filter(move |resource| !warned.contains(resource) && over(resource))
+        Resource::ALL
+            .into_iter()
+            .filter(move |resource| !warned.contains(&Lenient::Known(*resource)) && over(resource))
     }
 
     /// Whether a resource that is spent was reported at this limit.
     #[must_use]
     pub(super) fn is_reported(&self, resource: Resource, limit: u64) -> bool {
-        match self.spent_at.get(&resource) {
+        match self.spent_at.get(&Lenient::Known(resource)) {
             Some(at) => *at == limit,
             // By a build that did not note the limit.
-            None => self.told.contains(&resource),
+            None => self.told.contains(&Lenient::Known(resource)),
         }
     }
 
     /// Notes that a resource was reported as spent. Returns whether that is new.
     pub(super) fn report_spent(&mut self, resource: Resource, limit: u64) -> bool {
         let is_new = !self.is_reported(resource, limit);
-        self.told.insert(resource);
-        self.spent_at.insert(resource, limit);
+        self.told.insert(resource.into());
+        self.spent_at.insert(resource.into(), limit);
         is_new
     }
 }
@@ -202,6 +209,17 @@ mod tests {
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_secs(seconds)
+    }
+
+    #[test]
+    fn what_a_later_build_wrote_outlives_a_change_by_this_one() {
+        let stored = r#"{"v":1,"spent":{"messages":1,"tokens":0,"money":0},"warned":["joules","messages"],"told":["joules"],"carbon":{"grams":7}}"#;
+        let mut ledger: Ledger = serde_json::from_str(stored).unwrap();
+        ledger.warned.insert(Resource::Tokens.into());
+        let written = serde_json::to_value(&ledger).unwrap();
+        assert_eq!(written["warned"], serde_json::json!(["messages", "tokens", "joules"]));
+        assert_eq!(written["told"], serde_json::json!(["joules"]));
+        assert_eq!(written["carbon"]["grams"], 7);
     }
 
     #[test]
@@ -248,7 +266,7 @@ mod tests {
         let limit = Amounts { messages: 100, tokens: 100, money: u64::MAX };
         let warnings = |ledger: &Ledger| ledger.warnings(limit, 80, Amounts::NONE).collect::<Vec<_>>();
         assert_eq!(warnings(&ledger), [Resource::Messages]);
-        ledger.warned.insert(Resource::Messages);
+        ledger.warned.insert(Resource::Messages.into());
         assert_eq!(warnings(&ledger), []);
     }
 
@@ -271,7 +289,7 @@ mod tests {
         assert!(!ledger.report_spent(Resource::Messages, 100));
         assert!(ledger.report_spent(Resource::Messages, 200), "the plan was raised");
         assert!(ledger.report_spent(Resource::Tokens, 100));
-        let older = Ledger { told: [Resource::Messages].into(), ..Ledger::new() };
+        let older = Ledger { told: [Resource::Messages.into()].into(), ..Ledger::new() };
         assert!(older.is_reported(Resource::Messages, 7));
     }
 

@@ -29,6 +29,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use heddle_schemas::id::{ChunkId, TenantId};
+use heddle_schemas::lenient::Lenient;
 use heddle_schemas::ports::state::{Batch, Fence, StoreError, Write};
 use heddle_schemas::ports::update::Change;
 use heddle_schemas::record::event::{Event, EventRecord};
@@ -405,7 +406,7 @@ impl Quotas {
             return Ok(());
         }
         self.change(key, |ledger| {
-            ledger.warned.extend(near.iter().copied());
+            ledger.warned.extend(near.iter().copied().map(Lenient::Known));
             true
         })
         .await
@@ -427,7 +428,7 @@ impl Quotas {
         if ledger.is_reported(resource, limit) {
             return Ok(());
         }
-        if !ledger.warned.contains(&resource) {
+        if !ledger.warned.contains(&Lenient::Known(resource)) {
             let spent = ledger.spent.plus(lock(&account.purse).spent(month));
             self.warn_of(tenant, (&key, month), &[resource], spent, limits).await?;
         }

@@ -272,6 +272,7 @@ impl World {
             random,
             metrics,
             security,
+            versions: heddle_schemas::record::Versions::default(),
         };
         let options = Options {
             permits_per_partition: NonZeroUsize::new(PERMITS).expect("not zero"),
