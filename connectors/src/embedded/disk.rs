@@ -15,7 +15,7 @@ pub trait SegmentFile: Send {
     /// Makes what was appended durable.
     ///
     /// # Errors
-    /// The system's; then nobody knows what is durable of what came after the last success.
+    /// The operating system's error. What is durable of the bytes written since the last success is then unknown.
     fn sync(&mut self) -> io::Result<()>;
 
     /// Cuts the file to this length, durably.
@@ -25,7 +25,7 @@ pub trait SegmentFile: Send {
     fn truncate(&mut self, len: u64) -> io::Result<()>;
 }
 
-/// Where segments are written.
+/// Disk that segments are written to.
 pub trait Disk: Send + Sync {
     /// Makes a new segment file, its name durable.
     ///

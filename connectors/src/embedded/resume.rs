@@ -1,7 +1,7 @@
-//! Where the last read of older records of a partition ended.
+//! End of the last read of older records of each partition.
 //!
-//! Whoever is behind reads on where it stopped. Without this each read would begin at a place that was noted
-//! for the partition, which may be megabytes before.
+//! A reader that lags continues where it stopped. Without this, each read would begin at a place that the index
+//! noted for the partition, which may be megabytes before.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

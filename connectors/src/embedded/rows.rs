@@ -14,7 +14,7 @@ use heddle_schemas::time::Timestamp;
 
 use super::changes::compacted_len;
 
-/// What a row costs in memory beside its bytes.
+/// Memory overhead of a row beside its bytes.
 const ROW_COST: usize = 160;
 /// Rows of a partition that are kept in a vector; more go into a tree.
 const FEW: usize = 32;
@@ -24,12 +24,12 @@ const FEW: usize = 32;
 pub(super) struct Slot {
     /// Its value; `None` when it was deleted.
     pub(super) value: Option<Bytes>,
-    /// When it ends.
+    /// Expiry time.
     pub(super) expires: Option<Timestamp>,
 }
 
 impl Slot {
-    /// The value, unless it is gone or has ended.
+    /// Returns the value, unless it is deleted or expired.
     #[must_use]
     pub(super) fn live(&self, now: Timestamp) -> Option<&Bytes> {
         self.value.as_ref().filter(|_| self.expires.is_none_or(|expires| now < expires))
@@ -144,7 +144,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// What they cost in memory.
+    /// Returns the memory that they use.
     #[must_use]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -199,9 +199,9 @@ impl Rows {
     }
 }
 
-/// How much of a key names its partition.
+/// Returns the length of the part of a key that names its partition.
 pub(super) fn partition_len(key: &[u8]) -> usize {
-    // What is no key of a table is a compacted topic's.
+    // A key that belongs to no table belongs to a compacted topic.
     let lengths = || {
         let tenant = usize::from(*key.get(1)?);
         let partition = key.get(2 + tenant..4 + tenant)?;

@@ -1,4 +1,4 @@
-//! How much the embedded store has written and rewritten.
+//! Counters of what the embedded store has written and rewritten.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -33,13 +33,13 @@ impl Stats {
         self.batches.load(Ordering::Relaxed)
     }
 
-    /// How often its files were rewritten without what is gone.
+    /// Returns the number of rewrites of its files without the bytes of removed rows.
     #[must_use]
     pub fn compactions(&self) -> u64 {
         self.compactions.load(Ordering::Relaxed)
     }
 
-    /// How long that took, all together.
+    /// Returns the total time that these rewrites took.
     #[must_use]
     pub fn compacted_for(&self) -> Duration {
         Duration::from_micros(self.compacted_micros.load(Ordering::Relaxed))
