@@ -45,7 +45,7 @@ pub(super) struct Bucket {
     pub(super) number: i64,
 }
 
-/// The bucket of a row, or of a bound of rows, which may be shorter than a row.
+/// Returns the bucket of a row, or of a bound of rows, which may have fewer bytes than a row.
 pub(super) fn bucket(row: &[u8]) -> i64 {
     let mut due = [0; 8];
     let len = row.len().min(8);
@@ -68,7 +68,7 @@ fn is_late(bucket: i64, now: Timestamp) -> bool {
     bucket + LATE_AFTER < now.as_micros().div_euclid(BUCKET)
 }
 
-/// What is known of the directories without asking.
+/// Directory entries that are known without a read.
 #[derive(Debug, Default)]
 struct Known {
     of: HashMap<TopicPartition, OfPartition>,

@@ -52,14 +52,14 @@ use self::statements::{OfTable, Preparer, Profiles};
 /// of its commit log, 16 MiB too unless configured otherwise.
 const MAX_VALUE: usize = 8 << 20;
 
-/// How a cluster is reached and used.
+/// Configuration of a cluster's use.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Some of its nodes, `host:port`.
     pub nodes: Vec<String>,
     /// The keyspace.
     pub keyspace: String,
-    /// The datacenter whose replicas are asked; `None` where the cluster has only one.
+    /// Datacenter whose replicas are queried; `None` if the cluster has only one.
     pub datacenter: Option<String>,
     /// The user; empty for a cluster that asks for none.
     pub user: String,
@@ -67,13 +67,13 @@ pub struct Options {
     pub password: Secret,
     /// `None`: requests go over the network as they are.
     pub tls: Option<Tls>,
-    /// How long a request may take; the wait for its turn may take as long again.
+    /// Timeout of a request; the wait for its turn may take as long again.
     pub timeout: Duration,
     /// Requests on their way at once; more wait.
     pub in_flight: NonZeroUsize,
 }
 
-/// How a node is known for what it says it is.
+/// Verification of nodes by TLS certificates.
 #[derive(Debug, Clone)]
 pub struct Tls {
     /// A file of certificates, PEM, one of which signed each node's. A node's own must name its address:
@@ -81,7 +81,7 @@ pub struct Tls {
     pub ca: PathBuf,
 }
 
-/// Why a cluster cannot be used.
+/// Error of opening a cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No node answers, or none takes the user.
@@ -89,7 +89,7 @@ pub enum OpenError {
     Connect {
         /// The nodes that were tried.
         nodes: String,
-        /// What was seen.
+        /// Driver's error.
         source: Box<NewSessionError>,
     },
     /// The certificates cannot be read.
@@ -97,16 +97,16 @@ pub enum OpenError {
     Certificates {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the fault.
         why: String,
     },
-    /// Quorums would be counted in whatever datacenter the node that is asked first is in.
+    /// Quorums would be counted in the datacenter of the node that is contacted first.
     #[error(
         "the cluster has the datacenters {}; set state.datacenter to the one of this node (it is {})",
         .there.join(", "), if .asked.is_empty() { "empty" } else { .asked }
     )]
     Datacenter {
-        /// What is configured.
+        /// Datacenter that is configured.
         asked: String,
         /// Those of the cluster.
         there: Vec<String>,
@@ -116,7 +116,7 @@ pub enum OpenError {
     Schema {
         /// The keyspace.
         keyspace: String,
-        /// What it lacks.
+        /// Missing parts.
         missing: String,
     },
     /// The keyspace was made by a later build.
@@ -145,7 +145,7 @@ impl From<PrepareError> for OpenError {
     }
 }
 
-/// How a keyspace is replicated.
+/// Replication of a keyspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replication {
     /// The strategy, without its Java package.
@@ -201,7 +201,7 @@ impl Cql {
         }))
     }
 
-    /// How the keyspace is replicated now.
+    /// Reads the current replication of the keyspace.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].

@@ -1,7 +1,7 @@
-//! Who owns a partition of the log: one row each, written only on a condition.
+//! Ownership of the log's partitions: one row each, written only conditionally.
 //!
 //! The age of a lease is counted by the cluster's clocks alone: a conditional write gets its timestamp
-//! there, and the same clocks say what time it is when the row is read.
+//! there, and the same clocks give the current time when the row is read.
 
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::topic::TopicPartition;
@@ -13,10 +13,10 @@ use super::conditional::Answer;
 use super::statements::{Execution, Preparer, Statement};
 use super::{Cql, fault};
 
-/// Who owns a partition.
+/// Owner of a partition, and its epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnershipRow {
-    /// How often the owner has changed.
+    /// Number of changes of the owner.
     pub epoch: u64,
     /// The owner's name.
     pub owner: String,
@@ -75,7 +75,7 @@ impl OwnershipStatements {
 }
 
 impl Cql {
-    /// Who owns a partition, after every change of it that is under way.
+    /// Reads the ownership of a partition, after every change of it in progress has completed.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].

@@ -1,9 +1,9 @@
 //! Every statement on rows, prepared once.
 //!
-//! What runs here is CQL that ScyllaDB and Apache Cassandra share. Reads and writes are idempotent: a
+//! All of it is CQL that ScyllaDB and Apache Cassandra share. Reads and writes are idempotent: a
 //! read may be sent a second time to another replica when the first is slow, and a write carries its
 //! timestamp, so that repeating it writes the same cells. Conditional statements are neither repeated by
-//! the driver nor given a timestamp: theirs is the server's.
+//! the driver nor given a timestamp: they take the server's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub(super) struct Statement {
     pub(super) prepared: PreparedStatement,
 }
 
-/// How statements are executed.
+/// Execution profiles of statements.
 #[derive(Debug, Clone)]
 pub(super) struct Profiles {
     read: ExecutionProfileHandle,
@@ -59,7 +59,7 @@ impl Profiles {
     }
 }
 
-/// Which execution a statement takes.
+/// Execution profile of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Execution {
     Read,
@@ -148,13 +148,13 @@ impl OfTable {
         let table = stored.name();
         let key = stored.columns().join(" = ? AND ") + " = ?";
         let columns = stored.columns().join(", ");
-        let marks = vec!["?"; stored.columns().len()].join(", ");
+        let placeholders = vec!["?"; stored.columns().len()].join(", ");
         let statement =
             |verb: &str, cql: String, execution| preparer.prepare(format!("{verb} {table}"), cql, execution);
         let read = format!("SELECT value, expires FROM {{}}.{table} WHERE {key}");
         let get = statement("read", read.clone(), Execution::Read).await?;
         let put = format!(
-            "INSERT INTO {{}}.{table} ({columns}, value, expires) VALUES ({marks}, ?, ?) USING TTL ?"
+            "INSERT INTO {{}}.{table} ({columns}, value, expires) VALUES ({placeholders}, ?, ?) USING TTL ?"
         );
         let put = statement("write", put, Execution::Write).await?;
         let delete = format!("DELETE FROM {{}}.{table} WHERE {key}");
