@@ -24,7 +24,7 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::client::{Connection, Quiet, blocking, told, unavailable};
+use super::client::{Connection, Quiet, blocking, log_fault, unavailable};
 use super::metadata;
 use super::names::Names;
 use super::offsets::Offsets;
@@ -132,7 +132,7 @@ impl ConsumerContext for Group {
         let partitions = self.partitions(list);
         let changed = match kind {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                tracing::info!(partitions = %listed(&partitions), "the group gives partitions");
+                tracing::info!(partitions = %listed(&partitions), "rebalance: partitions assigned");
                 // Nothing is read here.
                 let assigned = list
                     .set_all_offsets(KafkaOffset::End)
@@ -149,7 +149,7 @@ impl ConsumerContext for Group {
             }
         };
         if let Err(error) = changed {
-            tracing::error!(%error, "the group's assignment could not be followed");
+            tracing::error!(%error, "rebalance: the assignment failed");
         }
     }
 }
@@ -161,17 +161,19 @@ impl Group {
 
     fn let_go(&self, consumer: &BaseConsumer<Self>, partitions: Vec<TopicPartition>) {
         let lost = consumer.assignment_lost();
-        tracing::info!(partitions = %listed(&partitions), lost, "the group takes partitions away");
+        tracing::info!(partitions = %listed(&partitions), lost, "rebalance: partitions revoked");
         let (released, wait) = blocking_mpsc::channel();
         self.tell(Change::Revoked { partitions: partitions.clone(), lost, released });
         // Closed without a word as well: nobody works on them then.
         if matches!(wait.recv_timeout(self.handover), Err(blocking_mpsc::RecvTimeoutError::Timeout)) {
-            tracing::warn!("partitions are handed over unfinished: the next owner takes up what was in work");
+            tracing::warn!(
+                "rebalance: partitions handed over with work in progress; the next owner redoes it"
+            );
         }
         if !lost {
             let changed = self.offsets.changed(Some(&partitions));
             if let Err(error) = commit(consumer, &self.names, &changed) {
-                tracing::warn!(%error, "what was acknowledged last could not be committed; it comes again");
+                tracing::warn!(%error, "the last offsets could not be committed; their records come again");
             }
         }
         for partition in partitions {
@@ -323,7 +325,7 @@ impl Member {
                 // What had been on its way before the pause.
                 None | Some(Ok(_)) => {}
                 Some(Err(KafkaError::MessageConsumptionFatal(error))) => return Some(error),
-                Some(Err(error)) => told("the consumer group", &error, ""),
+                Some(Err(error)) => log_fault("the consumer group", &error, ""),
             }
         }
         None
@@ -366,7 +368,7 @@ impl Member {
                     return true;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the consumer group cannot be joined; it is tried again")
+                    tracing::warn!(%error, "the consumer group cannot be joined; retrying")
                 }
             }
             pause = FIRST_PAUSE;
@@ -383,7 +385,7 @@ impl Member {
         match committed {
             Ok(Ok(changed)) => self.offsets.committed(changed),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "offsets could not be committed; they are tried again");
+                tracing::warn!(%error, "offsets could not be committed; retrying");
             }
             Err(_) => {}
         }

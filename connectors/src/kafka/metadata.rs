@@ -15,7 +15,7 @@ const PREFIX: &str = "h1:";
 /// Well below what brokers take.
 const LIMIT: usize = 3_072;
 
-/// What is done ahead of the prefix.
+/// Encodes the offsets that are settled ahead of the prefix.
 pub(super) fn encode(position: &Position) -> String {
     let mut bytes = Vec::new();
     let mut before = position.next;
@@ -32,7 +32,7 @@ pub(super) fn encode(position: &Position) -> String {
     if bytes.is_empty() { String::new() } else { format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)) }
 }
 
-/// The position that was committed. Metadata that is not ours, or damaged, says nothing is done ahead.
+/// Decodes the committed position. Damaged metadata, or another program's, counts as nothing settled ahead.
 pub(super) fn decode(next: Offset, metadata: &str) -> Position {
     let mut position = Position::at(next);
     let bytes = metadata.strip_prefix(PREFIX).and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());

@@ -38,26 +38,26 @@ use self::producer::Producer;
 pub use self::publisher::Publisher;
 use self::reader::Reader;
 
-/// How the log is reached.
+/// Configuration of the log.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How clients connect.
+    /// Connection settings of the clients.
     pub connection: Connection,
-    /// What every topic's name begins with; consumer groups of other engines on the same brokers too.
+    /// Prefix of every topic's name, and of the consumer group; other engines on the same brokers need another one.
     pub prefix: String,
     /// Partitions of inbound, outbound and events.
     pub partitions: NonZeroU32,
     /// After how long without a sign of life the node's partitions go to others.
     pub session_timeout: Duration,
-    /// How long a rebalance waits for the node to let go of a partition.
+    /// Time that a rebalance waits for the node to release a partition.
     pub handover: Duration,
     /// Bytes of the largest record.
     pub max_record_bytes: usize,
-    /// What the topics are to be like.
+    /// Required settings of the topics.
     pub policy: topics::Policy,
 }
 
-/// Why the log could not be opened.
+/// Error of opening the log.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A client could not be made: a setting is wrong.
@@ -66,9 +66,9 @@ pub enum OpenError {
     /// The brokers do not answer.
     #[error("no Kafka broker answers at {brokers}: {why}; start them, or correct log.brokers")]
     Unreachable {
-        /// Where they were looked for.
+        /// Brokers that were contacted.
         brokers: String,
-        /// What was seen.
+        /// Cause.
         why: String,
     },
     /// The topics are not as they have to be.
@@ -135,7 +135,7 @@ impl Kafka {
                 tracing::error!(
                     %partition, from = committed.next, to = low,
                     "records were deleted before they were handled: raise log.retention, or find out why \
-                     nobody consumed them"
+                     they were not consumed"
                 );
                 let mut position = Position::at(low);
                 for offset in committed.ahead.range(low..) {
@@ -149,7 +149,7 @@ impl Kafka {
         Ok(())
     }
 
-    /// Stops reading a partition and acknowledges nothing of it any more.
+    /// Stops reading a partition, and acknowledges none of its records any more.
     pub fn give_up(&self, partition: TopicPartition) {
         self.membership.offsets().close(partition);
         self.reader.forget(partition);
@@ -160,7 +160,7 @@ impl Kafka {
         self.reader.forget(partition);
     }
 
-    /// How many partitions a topic has.
+    /// Returns the number of partitions of a topic.
     #[must_use]
     pub fn partitions(&self, topic: Topic) -> u32 {
         self.names.partitions(topic)
@@ -216,7 +216,7 @@ impl Kafka {
     ) -> Result<Vec<Record>, StoreError> {
         let records = self.beside.fetch(partition, from, limit, Duration::ZERO).await?;
         let next = records.last().map_or(from, |record| record.offset + 1);
-        // Nobody is known to go on: what is fetched ahead would be held for nobody.
+        // No reader continues from here: records fetched ahead would be held in vain.
         if next >= self.beside.watermarks(partition).await?.1 {
             self.beside.leave(partition).await;
         }

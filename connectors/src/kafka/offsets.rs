@@ -1,4 +1,4 @@
-//! What this node has acknowledged of the partitions it owns, and what of it is committed.
+//! Offsets that this node has acknowledged of the partitions it owns, and the part that is committed.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,17 +23,17 @@ impl Offsets {
         self.lock().insert(partition, ledger);
     }
 
-    /// Forgets a partition: what is not committed by now is the next owner's to find out.
+    /// Drops a partition: acknowledgements that are not committed by now are processed again by the next owner.
     pub(super) fn close(&self, partition: TopicPartition) {
         self.lock().remove(&partition);
     }
 
-    /// How far an owned partition has been acknowledged.
+    /// Returns the acknowledged position of an owned partition.
     pub(super) fn position(&self, partition: TopicPartition) -> Option<Position> {
         self.lock().get(&partition).map(|ledger| ledger.position.clone())
     }
 
-    /// Acknowledges. What is not owned any more is nothing to acknowledge.
+    /// Acknowledges offsets. Partitions that are no longer owned are ignored.
     pub(super) fn complete(&self, partition: TopicPartition, offsets: impl IntoIterator<Item = Offset>) {
         if let Some(ledger) = self.lock().get_mut(&partition) {
             for offset in offsets {
@@ -47,7 +47,7 @@ impl Offsets {
         self.complete(partition, gap);
     }
 
-    /// What has changed since it was committed, of these partitions or of all.
+    /// Returns positions that have changed since they were committed, of these partitions or of all.
     pub(super) fn changed(&self, of: Option<&[TopicPartition]>) -> Vec<(TopicPartition, Position)> {
         let ledgers = self.lock();
         let changed = ledgers.iter().filter(|(partition, ledger)| {
