@@ -1,4 +1,4 @@
-//! What operators watch of the ownership.
+//! Metrics of the ownership.
 
 use prometheus::{IntCounter, IntGauge, Registry};
 
