@@ -110,7 +110,7 @@ impl Compactor {
     }
 
     fn failed(&mut self, error: &dyn std::fmt::Display) {
-        tracing::warn!(%error, "rewriting the store's files failed, so bytes of removed rows stay in them; retrying");
+        tracing::warn!(%error, "rewriting the store files failed, so bytes of removed rows stay in them; retrying");
         self.rule.is_dirty = true;
         self.rule.not_before = self.clock.now().after(RETRY_AFTER);
     }

@@ -16,10 +16,10 @@
 //! - `codec`: the encoding of a frame. `segment`: frames in files, and the kinds of damage.
 //! - [`disk`]: the few file operations, behind a seam that tests make fail.
 //! - `order`: requests to the writer. `writer`: the thread that writes. `announcer`: the thread that publishes
-//! what is durable. `checkpoint`: the thread that moves rows from memory to the `store`. `compaction`: the periodic
-//! rewrite of the store's files.
+//!   what is durable. `checkpoint`: the thread that moves rows from memory to the `store`. `compaction`: the periodic
+//!   rewrite of the store's files.
 //! - `view`: the state that readers see, and `changes` to it: `rows`, `tail`s, and the `catalog` of segments. `merge`:
-//! scans over it.
+//!   scans over it.
 //! - `replay`: the start. `older`: records that are no longer in memory.
 //! - `log`, `state`, `walk`: the ports.
 
