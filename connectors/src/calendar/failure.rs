@@ -1,7 +1,7 @@
-//! What errors of Google's APIs mean, and what to do about them.
+//! Meaning of the errors of Google's APIs, and the reaction to each.
 //!
 //! The answers are those of <https://developers.google.com/workspace/calendar/api/guides/errors>: an `error` with a
-//! `code` and a list of `errors`, each with a `reason`. Of an answer only its status and such a reason are
+//! `code` and a list of `errors`, each with a `reason`. Only the status and such a reason of an answer are
 //! repeated: the rest may hold what was sent.
 
 use std::time::Duration;
@@ -10,12 +10,12 @@ use heddle_schemas::ports::calendar::CalendarError;
 use reqwest::StatusCode;
 use serde_json::Value;
 
-/// What a call was for.
+/// Kind of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Call {
     /// It changes nothing.
     Reads,
-    /// It may have been done, whatever is heard of it.
+    /// It may have been done, also if the answer was lost.
     Inserts,
 }
 
@@ -38,7 +38,7 @@ impl Call {
         }
     }
 
-    /// What an answer without success means. `wait` is its `Retry-After`.
+    /// Returns the meaning of an answer without success. `wait` is its `Retry-After`.
     pub(super) fn refused(self, status: StatusCode, body: &[u8], wait: Option<Duration>) -> CalendarError {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let reasons = reasons(&body);
@@ -46,7 +46,7 @@ impl Call {
         let detail = described(status, &reasons);
         match status.as_u16() {
             429 => unavailable(detail, wait),
-            // Limits of a minute and of a day: told before anything is done.
+            // Limits of a minute and of a day: reported before anything is done.
             403 if has(&[
                 "rateLimitExceeded",
                 "userRateLimitExceeded",
@@ -110,7 +110,7 @@ pub(super) fn unavailable(detail: impl Into<String>, retry_after: Option<Duratio
 mod tests {
     use super::*;
 
-    fn told(call: Call, status: u16, reason: &str) -> CalendarError {
+    fn error_of(call: Call, status: u16, reason: &str) -> CalendarError {
         let body = format!(
             r#"{{"error":{{"errors":[{{"domain":"global","reason":"{reason}","message":"Ann, 3 pm"}}],"code":{status}}}}}"#
         );
@@ -128,18 +128,18 @@ mod tests {
                 (429, "rateLimitExceeded"),
             ] {
                 let wait = Some(Duration::from_secs(7));
-                assert_eq!(told(call, status, reason), unavailable(format!("{status}, {reason}"), wait));
+                assert_eq!(error_of(call, status, reason), unavailable(format!("{status}, {reason}"), wait));
             }
             for (status, reason) in
                 [(400, "timeRangeEmpty"), (401, "authError"), (403, "forbidden"), (404, "notFound")]
             {
-                let error = told(call, status, reason);
+                let error = error_of(call, status, reason);
                 assert!(matches!(&error, Refused { detail } if detail.contains(reason)), "{error:?}");
                 assert!(!error.to_string().contains("Ann"));
             }
         }
-        assert!(matches!(told(Call::Reads, 500, "backendError"), Unavailable { .. }));
-        assert!(matches!(told(Call::Inserts, 503, "backendError"), Unknown { .. }));
+        assert!(matches!(error_of(Call::Reads, 500, "backendError"), Unavailable { .. }));
+        assert!(matches!(error_of(Call::Inserts, 503, "backendError"), Unknown { .. }));
     }
 
     #[test]

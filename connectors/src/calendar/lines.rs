@@ -13,10 +13,10 @@ use super::failure::unavailable;
 /// Keys that are known; what is kept for one that goes is made again.
 const KEYS: NonZeroUsize = const { NonZeroUsize::new(4_096).unwrap() };
 
-/// What is kept, by key.
+/// Values, by key.
 pub(super) struct Lines<T> {
     known: Mutex<LruCache<[u8; 32], Arc<tokio::sync::Mutex<T>>>>,
-    /// How long a turn is waited for.
+    /// Time that a turn is waited for.
     patience: Duration,
 }
 
