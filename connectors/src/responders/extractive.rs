@@ -1,18 +1,18 @@
-//! Answers with the best passage of the tenant's documents, or with nothing.
+//! Responder without an LLM: answers with the best passage of the tenant's documents, or not at all.
 //!
-//! Whether a passage answers is decided by words, not by the score it was found with: that compares
-//! passages of one search and says nothing about whether the best of them is any good. So:
+//! Words decide if a passage answers, not the score it was found with: the score compares
+//! passages of one search and does not show if the best of them is any good. So:
 //! 1. The sentences of the turn that ask are the questions; where none has a question mark, all are.
 //! 2. The words of a question are its subject: without stop words of its language, without
-//!    courtesies, and without words that say how something is asked for ("do you *sell* …", "I *need*
+//!    courtesies, and without words of asking ("do you *sell* …", "I *need*
 //!    …") unless there are no others. A greeting has no subject and gets no answer.
 //! 3. A passage answers when more than half of the subject occurs in its text, headings or title; half is
-//!    enough when a word of it is in the headings or the title, which say what a passage is about.
+//!    enough when a word of it is in the headings or the title, which name the passage's topic.
 //!    Words are compared without case, accents and English endings.
 //! 4. Of the passages that answer, the one with most of the subject is taken; of several, the one
 //!    that was found first.
 //!
-//! A wrong answer costs more than none, where a colleague takes over: hence more than half.
+//! A wrong answer costs more than none if a colleague takes over: hence more than half.
 //!
 //! The answer is the passage, or of a long one the few sentences that hold all that matched. Up to
 //! three questions of a turn are answered, each once.
@@ -41,7 +41,7 @@ const SENTENCES: usize = 3;
 /// Questions of one turn that are answered.
 const QUESTIONS: usize = 3;
 
-/// Words of a question and of a passage that are looked at.
+/// Maximum number of words of a question and of a passage that are compared.
 const WORDS: usize = 64;
 const PASSAGE_WORDS: usize = 2_000;
 
@@ -86,7 +86,7 @@ fn questions(said: &str) -> impl Iterator<Item = &str> {
     sentences(said).filter(move |sentence| !any || asks(sentence))
 }
 
-/// What a question is about.
+/// Returns the subject of a question.
 fn subject(question: &str) -> Vec<Word> {
     if has_only_stop_words(question, WORDS) {
         return Vec::new();
@@ -99,7 +99,7 @@ fn subject(question: &str) -> Vec<Word> {
     if words.iter().any(|word| !is_in(word, ASKING)) {
         words.retain(|word| !is_in(word, ASKING));
     }
-    // Two words of one stem are one thing that is asked for.
+    // Two words of one stem are one subject.
     let mut seen = HashSet::new();
     words.retain(|word| seen.insert(word.stem.clone()));
     words
@@ -165,7 +165,7 @@ fn excerpt(subject: &[Word], read: &Read<'_>) -> String {
         (1..=SENTENCES).flat_map(|size| found.windows(size).enumerate().map(move |(at, w)| (at, size, w)));
     let shortest = windows.into_iter().find(|(_, _, window)| holds(window));
     let Some((at, size, _)) = shortest else { return text.to_owned() };
-    // What follows explains more often than what goes before.
+    // The sentences that follow explain more often than those before.
     let to = (at + SENTENCES.max(size)).min(sentences.len());
     sentences[at..to].concat().trim().to_owned()
 }
@@ -192,7 +192,7 @@ fn cut(text: &str) -> String {
     text[..end.min(text.len())].trim_end().to_owned()
 }
 
-/// Words of courtesy, which are never what is asked for.
+/// Words of courtesy, which are never the subject.
 const COURTESIES: &str = "
     hello hi hey hiya greetings thanks thank thx please pls sorry bye goodbye cheers
     hallo moin servus danke bitte tschuss gruss grusse liebe
@@ -202,7 +202,7 @@ const COURTESIES: &str = "
     ola obrigado obrigada oi
     hoi dank alstublieft alsjeblieft bedankt";
 
-/// What is courtesy in "good morning" alone.
+/// Words that are a courtesy only in a greeting such as "good morning", without other words.
 const TIMES_OF_DAY: &str = "
     good morning afternoon evening night day dear ok okay yes great fine nice
     guten gute morgen tag abend nacht schonen gut
@@ -211,7 +211,7 @@ const TIMES_OF_DAY: &str = "
     buona giornata serata bom boa dia tarde noite sim
     goedemorgen goedemiddag goedenavond goede";
 
-/// Words that say how something is asked for.
+/// Words of asking, which are a subject only if there are no others.
 const ASKING: &str = "
     sell sells selling offer offers offered provide provides want wants need needs know tell get give
     like looking look find help question questions ask asking information info possible available buy

@@ -1,4 +1,4 @@
-//! What is answered, and what is better left to a colleague.
+//! Questions that are answered, and questions that are left to a colleague.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ fn passage(document: &str, headings: &[&str], text: &str) -> Passage {
     }
 }
 
-/// What a clinic's documents say, in the order of no search.
+/// Passages of a clinic's documents, in no search's order.
 fn clinic() -> Vec<Passage> {
     vec![
         passage("shop.md", &["Shop"], "We sell toothbrushes, floss and red shoes for nurses."),

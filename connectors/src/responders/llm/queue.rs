@@ -1,6 +1,6 @@
-//! A queue that takes of each tenant one after the other.
+//! Queue that serves one call of each tenant in turn.
 //!
-//! Whoever holds the turn is asked for; dropping it gives it to the next.
+//! The turn is a guard; dropping it gives it to the next.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::lock;
 
-/// Who waits, in the order in which they are served: tenants in a ring, each with those of it that wait.
+/// Waiting callers, in the order in which they are served: tenants in a ring, each with its callers.
 #[derive(Debug)]
 struct Rounds<T> {
     ring: VecDeque<TenantId>,
@@ -90,7 +90,7 @@ impl Drop for Turn {
             next
         };
         if let Some(next) = next {
-            // Who does not wait any more drops the turn, which gives it on.
+            // A caller that does not wait any more drops the turn, which passes it on.
             drop(next.send(Self(self.0.clone())));
         }
     }
