@@ -1,6 +1,6 @@
-//! Which documents are taken, and how what a file says becomes one.
+//! Documents: limits of their content, and their construction from files.
 //!
-//! Whoever adds documents gets every refusal in words that say what would be taken. The limits keep
+//! Every refusal names the limit or the formats that are accepted. The limits keep
 //! one document from taking a node's memory: its text is held in memory while it is cut, and its
 //! passages as long as its tenant's index is open.
 
@@ -59,7 +59,7 @@ fn title_of_metadata(text: &str) -> Option<String> {
     Some(unquoted.unwrap_or(title).to_owned())
 }
 
-/// Whether a document may be kept, but for its passages.
+/// Checks that a document may be kept, except for its passages.
 pub(super) fn check(document: &Document) -> Result<(), KnowledgeError> {
     fault(document).map_or(Ok(()), |why| Err(refused(&document.id, why)))
 }
@@ -97,7 +97,7 @@ fn too_large(bytes: usize) -> String {
 }
 
 fn text_of(bytes: &[u8]) -> Result<&str, String> {
-    // Editors on Windows write a byte order mark, which is no part of the text.
+    // Editors on Windows write a byte order mark, which is not part of the text.
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     std::str::from_utf8(bytes).map_err(|error| {
         format!("its text is not UTF-8, from byte {} on; save it as UTF-8", error.valid_up_to())
@@ -105,7 +105,7 @@ fn text_of(bytes: &[u8]) -> Result<&str, String> {
 }
 
 fn stem(name: &str) -> String {
-    // Of a page's address nothing is left out, unless it is a file's.
+    // Nothing is cut from a page's address, unless it is a file's.
     if name.contains("://") && !matches!(Kind::of_name(name), Some(Kind::Pdf | Kind::Docx | Kind::Text)) {
         return name.to_owned();
     }

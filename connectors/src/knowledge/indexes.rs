@@ -1,11 +1,11 @@
 //! The open indexes, one a tenant.
 //!
-//! An index is loaded by whoever needs it first; who comes meanwhile waits for the same load, and
-//! nobody else waits for it. Over the limits of number and memory, the least recently used are
-//! forgotten: a search under way keeps its own until it ends.
+//! An index is loaded by the first caller that needs it; concurrent callers wait for the same load, and
+//! callers of other indexes do not wait. Over the limits of number and memory, the least recently used are
+//! dropped: a search in progress keeps its own until it ends.
 //!
-//! An index knows which version of the documents it holds, and in which language. It serves a search of
-//! this language when that is the version which the search read, or when its load began after the search did.
+//! An index records its version of the documents, and its language. It serves a search of
+//! this language if that is the version which the search read, or if its load began after the search did.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -120,7 +120,7 @@ impl Indexes {
         drop(closed);
     }
 
-    /// How many are open or loading.
+    /// Returns the number of indexes that are open or loading.
     pub(super) fn len(&self) -> usize {
         self.lock().len()
     }
@@ -154,15 +154,15 @@ impl Indexes {
     }
 
     fn lock(&self) -> MutexGuard<'_, LruCache<TenantId, Arc<Slot>>> {
-        // Every change under the lock is whole, whatever panicked beside it.
+        // Every change under the lock is complete, so a lock that a panic elsewhere poisoned is safe to use.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A change of a tenant's documents under way.
+/// A change of a tenant's documents in progress.
 ///
-/// The rows are written, then the open index is changed, then the version. Whatever fails or is given
-/// up in between closes the index, so that the next search loads what the store holds.
+/// The rows are written, then the open index is changed, then the version. A failure or cancellation
+/// in between closes the index, so that the next search loads what the store holds.
 pub(super) struct Changing<'a> {
     indexes: &'a Indexes,
     tenant: &'a TenantId,

@@ -1,9 +1,9 @@
 //! Documents in the state store, and the version of a tenant's documents beside them.
 //!
 //! A document is the row `document` of its id: its JSON, sealed under the tenant's key. The row
-//! without an id is the version: it is other after every change, written by conditional write only.
-//! A change writes its rows first and the version after, so whoever reads a version and then the rows
-//! sees at least what that version stands for.
+//! without an id is the version: it differs after every change, and is written by conditional write only.
+//! A change writes its rows first and the version after, so a reader of a version and then the rows
+//! sees at least the state of that version.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use super::pool::Pool;
 /// Rows that are read at once: each may have some MiB.
 pub(super) const PAGE: usize = 16;
 
-/// What a row holds.
+/// Content of a row.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Stored {
     #[serde(flatten)]
@@ -40,7 +40,7 @@ impl Stored {
     }
 }
 
-/// What stands for the documents as they are at one moment. Opaque.
+/// Version of a tenant's documents. Opaque.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Version(Bytes);
 
@@ -59,7 +59,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Rows whose sealing and opening is done in `pool`.
+    /// Creates the rows; sealing and opening is done in `pool`.
     pub(super) fn new(state: Arc<dyn State>, keys: Arc<dyn Keys>, pool: Pool) -> Self {
         Self { state, keys, pool }
     }
@@ -74,7 +74,7 @@ impl Rows {
         Ok(self.keys.tenant(tenant).await?)
     }
 
-    /// Writes a document. Returns what tells this change from any other, for [`Rows::bump`].
+    /// Writes a document. Returns bytes that identify this change, for [`Rows::bump`].
     pub(super) async fn put(&self, tenant: &TenantId, stored: Stored) -> Result<Vec<u8>, KnowledgeError> {
         let cipher = self.cipher(tenant).await?;
         let key = Key::document(tenant, &stored.document.id);
@@ -109,7 +109,7 @@ impl Rows {
         Version(Bytes::copy_from_slice(&digest.finalize()[..16]))
     }
 
-    /// Makes a change known, whose rows are written.
+    /// Publishes a change whose rows are written.
     pub(super) async fn bump(
         &self,
         tenant: &TenantId,

@@ -20,7 +20,7 @@ use super::{Extracted, Refusal, too_much_text};
 const MOST_ENTRIES: usize = 10_000;
 /// Bytes that a part may have unpacked.
 const MOST_UNPACKED: u64 = 64 << 20;
-/// How many times its packed size a part of more than [`SMALL`] bytes may have; XML of words has 5 to 30.
+/// Maximum growth of a part of more than [`SMALL`] bytes when it is unpacked; XML of words has 5 to 30.
 const MOST_GROWTH: u64 = 200;
 const SMALL: u64 = 1 << 20;
 /// Elements within each other; Word's own nest in some dozens.
@@ -80,7 +80,7 @@ impl<'a> Parts<'a> {
             Err(zip::result::ZipError::FileNotFound) => return Ok(None),
             Err(error) => return Err(format!("its {name} cannot be unpacked: {error}")),
         };
-        // What the archive says of the unpacked size is not believed.
+        // The archive's statement of the unpacked size is not trusted.
         let most = MOST_UNPACKED.min(entry.compressed_size().saturating_mul(MOST_GROWTH).max(SMALL));
         let mut xml = Vec::new();
         let read = entry.take(most + 1).read_to_end(&mut xml);
@@ -106,7 +106,7 @@ fn decode<'a>(xml: &'a [u8], name: &str) -> Result<Cow<'a, str>, Refusal> {
     std::str::from_utf8(xml).map(Cow::Borrowed).map_err(|_| format!("its {name} is not UTF-8"))
 }
 
-/// What happens in a part.
+/// Event while reading a part.
 enum Met<'a> {
     Start(&'a BytesStart<'a>),
     End(&'a str),
@@ -205,7 +205,7 @@ fn outline_level(start: &BytesStart<'_>) -> Option<u8> {
     (level < 9).then_some(level + 1)
 }
 
-/// Where links lead, by their id.
+/// Returns the targets of links, by their id.
 fn links(xml: &str) -> Result<HashMap<String, String>, Refusal> {
     let mut links = HashMap::new();
     events(xml, |met| {
@@ -273,7 +273,7 @@ impl Body {
 
     fn start(&mut self, start: &BytesStart<'_>) {
         match start.local_name().into_inner() {
-            // What a text box within a paragraph says comes before the rest of it.
+            // The text of a text box within a paragraph comes before the rest of it.
             "p" => self.end_paragraph(),
             "t" => self.in_text = true,
             "tab" | "noBreakHyphen" if !self.text.is_empty() => {

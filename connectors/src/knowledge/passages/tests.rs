@@ -1,4 +1,4 @@
-//! Passages keep to their sizes and headings, whatever is thrown at them.
+//! Passages keep to their sizes and headings for any input.
 
 use std::time::Duration;
 
