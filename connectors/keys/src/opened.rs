@@ -84,10 +84,10 @@ impl Opened {
         let mut all = self.lock();
         let Some(held) = all.peek_mut(&tenant).filter(|held| held.row == row) else { return };
         if let KeysError::Store(error) = error {
-            tracing::warn!(%tenant, %error, "the tenant's key is used on as it was opened before");
+            tracing::warn!(%tenant, %error, "the tenant's key could not be checked; using it as opened before");
             held.ask_at = now + AFTER_SILENCE.min(self.ask_again);
         } else {
-            tracing::error!(%tenant, %error, "the tenant's key is not used any more");
+            tracing::error!(%tenant, %error, "the tenant's key is refused and no longer used");
             all.pop(&tenant);
         }
     }
