@@ -1,8 +1,8 @@
-//! Which store to keep checkpoints in: fjall by sorted ingestion, or redb by one write transaction.
+//! Comparison of two stores for checkpoints: fjall by sorted ingestion, or redb by one write transaction.
 //!
-//! Does what the embedded store does: sorted rows go in many at a time, durably, into a store that is large
-//! already; reads come one by one in between. Every store runs in a process of its own, so that memory is its
-//! own. Prints one JSON object a store.
+//! It follows the embedded store: sorted rows go in many at a time, durably, into a store that is large
+//! already; reads come one by one in between. Every store runs in a process of its own, so that its memory is
+//! measured alone. Prints one JSON object a store.
 //!
 //! `checkpoint_store [fjall|redb]`, both without an argument.
 
@@ -42,7 +42,7 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// What is asked of a store.
+/// Operations of a store.
 trait Store: Sized {
     const NAME: &str;
 
@@ -244,7 +244,7 @@ fn measure<S: Store>(open: impl Fn(&Path) -> anyhow::Result<S>) -> anyhow::Resul
     Ok(())
 }
 
-/// Runs it so often, and tells how long one takes, in microseconds.
+/// Runs it `count` times, and returns the time of one run, in microseconds.
 fn times(count: u64, mut run: impl FnMut(u64) -> anyhow::Result<()>) -> anyhow::Result<serde_json::Value> {
     let mut taken = hdrhistogram::Histogram::<u64>::new(3)?;
     for number in 0..count {

@@ -47,7 +47,7 @@ enum Reached {
 struct Arguments {
     #[command(flatten)]
     waiting: Waiting,
-    /// How the model is reached.
+    /// Connection to the model.
     #[arg(long, value_enum, default_value = "sleep")]
     model: Reached,
     /// Embedded, or on Kafka and CQL servers that serve nothing else.
@@ -58,7 +58,7 @@ struct Arguments {
     /// Only be the provider: prints its address, and ends with standard input.
     #[arg(long)]
     provide: bool,
-    /// Where the provider listens.
+    /// Address that the provider listens on.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
 }
@@ -66,7 +66,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    // What goes wrong is told beside the figures.
+    // Faults are logged beside the figures.
     let level = LogLevel::Warn;
     heddle_engine::telemetry::install(&Telemetry { level, ..Telemetry::default() })?;
     if arguments.provide {
@@ -113,7 +113,7 @@ async fn measure(
     WaitingTurns::open(waiting, model, log, state, None).await?.measure().await
 }
 
-/// Is the provider until nobody holds its standard input any more.
+/// Serves as the provider until its standard input is closed.
 async fn provide(arguments: &Arguments) -> anyhow::Result<()> {
     let latency = Duration::from_millis(arguments.waiting.latency);
     let options = Options {
