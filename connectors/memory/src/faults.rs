@@ -1,6 +1,6 @@
-//! What may go wrong with an operation of the memory store, decided by whoever runs the test.
+//! Faults of the memory store's operations, decided by the test.
 //!
-//! The store asks before every step, in the order of the calls; a simulation answers from its own
+//! The store requests a fault before every step, in the order of the calls; a simulation answers from its own
 //! seeded generator. A call that is dropped or whose store crashes while it waits `before` has
 //! changed nothing; while it waits `after`, it has changed everything. So a crash cuts an operation
 //! wholly or not at all.
@@ -34,7 +34,7 @@ pub enum Operation {
     CommitConsumed,
 }
 
-/// How a step ends.
+/// End of a step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Outcome {
     /// As it should.
@@ -48,14 +48,14 @@ pub enum Outcome {
     Full,
 }
 
-/// What one step meets.
+/// Fault of one step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fault {
     /// Time until it takes effect.
     pub before: Duration,
     /// Time from there until the caller hears of it.
     pub after: Duration,
-    /// How it ends.
+    /// End of the step.
     pub outcome: Outcome,
 }
 
@@ -78,7 +78,7 @@ impl Fault {
 
 /// Decides what each step meets. A closure `Fn(Operation) -> Fault` does.
 pub trait Faults: Send + Sync + 'static {
-    /// What this step meets.
+    /// Returns the fault of this step.
     fn next(&self, operation: Operation) -> Fault;
 }
 
@@ -88,7 +88,7 @@ impl<F: Fn(Operation) -> Fault + Send + Sync + 'static> Faults for F {
     }
 }
 
-/// Waits unless there is nothing to wait for: a sleep of zero would still yield to the timer.
+/// Waits unless the duration is zero: a sleep of zero would still yield to the timer.
 pub(super) async fn pause(duration: Duration) {
     if !duration.is_zero() {
         tokio::time::sleep(duration).await;

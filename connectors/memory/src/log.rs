@@ -50,11 +50,11 @@ impl Log for MemoryStore {
     }
 
     async fn acknowledge(&self, partition: TopicPartition, offsets: &[Offset]) -> Result<(), StoreError> {
-        let mark = |content: &mut Content| {
+        let acknowledge = |content: &mut Content| {
             content.acknowledge(partition, offsets);
             Ok(())
         };
-        self.step(Operation::Acknowledge, None, mark).await
+        self.step(Operation::Acknowledge, None, acknowledge).await
     }
 
     async fn end(&self, partition: TopicPartition) -> Result<Offset, StoreError> {

@@ -10,17 +10,17 @@ use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderErr
 
 use super::faults::pause;
 
-/// How one call goes.
+/// Script of one call.
 #[derive(Debug, Clone)]
 pub struct Response {
-    /// How long it takes.
+    /// Duration of the call.
     pub after: Duration,
-    /// What it says; `None` never says anything.
+    /// Result; `None` never answers.
     pub result: Option<Result<Answer, ResponderError>>,
 }
 
 impl Response {
-    /// Answers this text at once, with as many tokens as it was asked and answers words.
+    /// Answers this text at once; each word of question and answer counts as one token.
     #[must_use]
     pub fn text(question: &Question, text: impl Into<String>) -> Self {
         let text = text.into();
@@ -76,8 +76,8 @@ impl ScriptedResponder {
         Self { calls_outside, script: Arc::new(script), calls: Mutex::default() }
     }
 
-    /// How often each turn was asked, by attempt. A call counts when it begins, whether or not its
-    /// answer was heard.
+    /// Returns the number of calls of each turn, by attempt. A call counts when it begins, even if its
+    /// answer is dropped.
     #[must_use]
     pub fn calls(&self) -> BTreeMap<(TurnId, u32), u32> {
         self.lock().clone()

@@ -20,14 +20,14 @@ use heddle_schemas::topic::TopicPartition;
 use super::disk::{Content, MemoryDisk};
 use super::faults::{Fault, Faults, Operation, Outcome, pause};
 
-/// How an incarnation behaves.
+/// Configuration of an incarnation.
 #[derive(Clone)]
 pub struct Options {
-    /// Whether a batch is four steps instead of one. Default: one.
+    /// True for a batch in four steps instead of one. Default: one.
     pub split: bool,
     /// Bytes of key and value that a record may have. Default: 1 MiB, Kafka's `message.max.bytes`.
     pub record_limit: usize,
-    /// What goes wrong. Default: nothing.
+    /// Injected faults. Default: none.
     pub faults: Arc<dyn Faults>,
 }
 
