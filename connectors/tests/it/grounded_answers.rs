@@ -120,7 +120,7 @@ impl Clinic {
 }
 
 #[tokio::test]
-async fn customers_get_what_the_documents_say() {
+async fn customers_get_the_documents_answers() {
     let clinic = Clinic::open().await;
     let answers = [
         ("What are your opening hours?", "Day: Monday to Friday; Hours: 9:00 to 17:00"),

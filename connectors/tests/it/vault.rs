@@ -64,7 +64,7 @@ impl Fixture {
         self.store.get(&Key::tenant_key(&acme())).await.unwrap().unwrap().to_vec()
     }
 
-    /// Until the cache has forgotten what it holds, and the row is read again.
+    /// Advances until the cache entry has expired, and the row is read again.
     fn minute(&self) {
         self.clock.advance(Options::default().cache_for);
     }
@@ -108,7 +108,7 @@ fn sealed_by(tenant: &dyn TenantCipher) -> heddle_schemas::sealed::Sealed {
 }
 
 #[tokio::test]
-async fn what_is_stored_is_vaults_ciphertext_and_no_key() {
+async fn stored_rows_hold_vaults_ciphertext_and_no_key() {
     let fixture = Fixture::new().await;
     fixture.vaulted().tenant(&acme()).await.unwrap();
     let row = fixture.row().await;
@@ -155,7 +155,7 @@ async fn a_new_version_rewraps_without_the_plain_key_passing_through() {
 }
 
 #[tokio::test]
-async fn a_version_that_was_retired_too_early_is_told_with_the_way_back() {
+async fn a_version_retired_too_early_is_reported_with_its_remedy() {
     let fixture = Fixture::new().await;
     let keys = fixture.vaulted();
     keys.tenant(&acme()).await.unwrap();
@@ -196,7 +196,7 @@ fn before_again(fixture: &Fixture) -> EnvelopeKeys {
 }
 
 #[tokio::test]
-async fn each_thing_that_keeps_vault_from_serving_is_told_as_what_it_is_and_nothing_is_written() {
+async fn each_fault_of_vault_is_reported_as_such_and_nothing_is_written() {
     let fixture = Fixture::new().await;
     let tried = async || fixture.vaulted().tenant(&acme()).await.unwrap_err();
 
@@ -255,7 +255,7 @@ async fn a_node_goes_on_with_the_keys_it_holds_while_vault_is_away_and_takes_no_
 }
 
 #[tokio::test]
-async fn vault_is_not_asked_again_every_minute() {
+async fn vault_is_not_called_again_every_minute() {
     let fixture = Fixture::new().await;
     let keys = fixture.vaulted();
     keys.tenant(&acme()).await.unwrap();

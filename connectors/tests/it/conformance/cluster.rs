@@ -18,14 +18,14 @@ use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::conformance::stores::{Opened, Site};
+use crate::conformance::stores::{Backend, Opened};
 use heddle_connectors_testing::services::Services;
 
 /// Making tables is the slowest part, so that few keyspaces are used in turn, emptied in between.
 const KEYSPACES: usize = 3;
 
 /// Topics and a keyspace.
-pub(crate) struct ClusterSite {
+pub(crate) struct ClusterBackend {
     place: Option<Place>,
     open: Option<Arc<Cluster>>,
 }
@@ -36,14 +36,14 @@ struct Place {
     _permit: OwnedSemaphorePermit,
 }
 
-impl ClusterSite {
+impl ClusterBackend {
     pub(crate) fn new() -> Self {
         Self { place: None, open: None }
     }
 }
 
 #[async_trait]
-impl Site for ClusterSite {
+impl Backend for ClusterBackend {
     async fn open(&mut self, clock: Arc<dyn Clock>) -> Opened {
         if let Some(before) = self.open.take() {
             before.close().await;
