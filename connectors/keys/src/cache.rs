@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_that_nobody_holds_are_swept() {
+    fn unused_flags_are_swept() {
         let cache = cache(1);
         for number in 0..10 * SWEEP_AT_LEAST {
             load(&cache, &tenant(&format!("t{number}")), Duration::ZERO);

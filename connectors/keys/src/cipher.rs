@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_cut_off_it_does_not_open() {
+    fn a_truncated_ciphertext_does_not_open() {
         let cipher = cipher(&"5a".repeat(32));
         let sealed = cipher.seal(b"place", b"hello");
         for len in 0..sealed.as_bytes().len() {

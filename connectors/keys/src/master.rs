@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_key_says_what_a_key_is() {
+    fn a_text_that_is_no_key_is_refused_with_the_format() {
         for (text, part) in [("", "0 bytes"), ("AAAA", "3 bytes"), ("not base64!", "no base64")] {
             let error = MasterKey::from_base64(text).unwrap_err().to_string();
             assert!(error.contains(part) && error.contains("openssl rand -base64 32"), "{error}");

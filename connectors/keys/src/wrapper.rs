@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_stored_names_its_key_and_what_is_cut_names_none() {
+    fn a_wrapped_key_names_its_wrapper_and_a_truncated_one_names_none() {
         assert_eq!(number_of(&external(0x0102_0304, "vault:v1:AAAA")), Some(0x0102_0304));
         let mut sealed = vec![1, 9, 9, 9, 9];
         sealed.resize(Sealed::HEADER, 0);

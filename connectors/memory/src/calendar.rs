@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_done_and_what_is_told_are_two_things() {
+    async fn outcome_and_answer_are_scripted_apart() {
         let refused = CalendarError::Refused { detail: "scripted".into() };
         let script = [
             CalendarReply::Does,

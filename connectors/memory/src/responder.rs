@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn calls_are_counted_by_attempt_even_when_nobody_waits_for_them() {
+    async fn calls_are_counted_by_attempt_even_when_they_are_dropped() {
         let slow = |question: &Question| Response::text(question, "late").after(Duration::from_secs(60));
         let responder = ScriptedResponder::new(true, slow);
         let given_up = tokio::time::timeout(Duration::from_secs(1), responder.answer(question(1))).await;
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn by_default_it_repeats_what_was_said() {
+    async fn by_default_it_repeats_the_messages() {
         let answer = ScriptedResponder::default().answer(question(1)).await.unwrap();
         assert_eq!(answer.text.as_deref(), Some("one two\nthree"));
         assert_eq!(answer.usage, Usage { input_tokens: 3, output_tokens: 3, ..Usage::default() });

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_and_faults_of_googles_pass_and_what_is_wrong_with_a_request_does_not() {
+    fn limits_and_faults_of_googles_pass_and_those_of_a_request_do_not() {
         use CalendarError::{Refused, Unavailable, Unknown};
         for call in [Call::Reads, Call::Inserts] {
             for (status, reason) in [

@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_does_not_grow() {
+    fn known_directories_stay_bounded() {
         let mut known = Known::default();
         for passed in 0..1_000 {
             let now = Timestamp::from_micros(NOW.as_micros() + passed * BUCKET);

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_without_certificates_is_told() {
+    fn a_file_without_certificates_is_reported() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "no certificate").unwrap();
         let text = context(file.path()).unwrap_err().to_string();

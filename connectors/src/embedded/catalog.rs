@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_found_at_or_after_the_place_that_is_told() {
+    fn a_record_is_found_at_or_after_the_place_that_is_returned() {
         let mut catalog = three_segments();
         assert_eq!(catalog.find(INBOUND, 1).map(|place| place.segment), Some(1));
         assert_eq!(catalog.find(INBOUND, 3), None, "not there yet");

@@ -101,7 +101,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_ahead_comes_back_or_is_left_out_from_the_top(
+        fn offsets_ahead_come_back_or_are_left_out_from_the_top(
             next in 0_u64..1 << 40,
             steps in proptest::collection::vec((2_u64..5_000, 1_u64..40), 0..1_500),
         ) {

@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lets_records_outlive_a_promise_is_refused_with_what_to_change() {
+    fn a_setting_that_lets_records_outlive_a_promise_is_refused_with_its_remedy() {
         for setting in ["retention.ms", "segment.ms"] {
             // Longer, unlimited, and empty.
             for found in ["86400001", "-1", ""] {

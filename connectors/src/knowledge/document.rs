@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_would_be_taken() {
+    fn a_refusal_names_what_is_accepted() {
         assert!(why("latin1.txt", b"caf\xe9").contains("not UTF-8, from byte 3 on"));
         assert!(why("utf16.txt", b"\xff\xfea\0").contains("not UTF-8"));
         assert_eq!(why("empty.md", b" \r\n\t"), "it is empty");

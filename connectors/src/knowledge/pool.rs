@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_told_and_frees_its_place() {
+    async fn a_panic_is_reported_and_frees_its_place() {
         let pool = Pool::new(NonZeroUsize::MIN);
         let panicked = pool.run(|| panic!("of its own")).await;
         assert!(panicked.is_err_and(|why: String| why.contains("of its own")));

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_as_many_as_asked_at_most() {
+    fn words_stay_within_the_limit() {
         let text: String = (0..1_000).map(|n| format!("w{n} ")).collect();
         assert_eq!(content_words(&text, 64).len(), 64);
     }

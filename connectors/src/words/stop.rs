@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_without_stop_words_is_taken_for_english() {
+    fn a_text_without_stop_words_counts_as_english() {
         assert!(of_language_of(&[]).contains("the"));
     }
 }

@@ -57,7 +57,7 @@ fn is_gone<T: fmt::Debug>(result: &Result<T, KeysError>) -> bool {
 }
 
 #[tokio::test]
-async fn another_master_key_is_refused_with_what_to_do_and_writes_nothing() {
+async fn another_master_key_is_refused_with_its_remedy_and_writes_nothing() {
     let fixture = Fixture::new();
     fixture.keys(1).verify_master().await.unwrap();
     let other = fixture.keys(2);
@@ -129,7 +129,7 @@ async fn an_erasure_reaches_ciphers_that_left_the_cache_long_ago() {
 }
 
 #[tokio::test]
-async fn an_erasure_whose_outcome_is_unknown_is_finished_by_the_next_try() {
+async fn an_erasure_with_unknown_outcome_is_finished_by_the_next_try() {
     let fixture = Fixture::with({
         let swaps = std::sync::atomic::AtomicU32::new(0);
         move |operation| match operation {
@@ -176,7 +176,7 @@ async fn a_load_during_an_erasure_gives_no_cipher_of_the_erased_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_makers_who_both_found_nothing_the_second_uses_the_first_ones_key() {
+async fn of_two_concurrent_creators_the_second_uses_the_first_ones_key() {
     let fixture = Fixture::with(|operation| match operation {
         Operation::Get => Fault { after: SECOND, ..Fault::NONE },
         _ => Fault::NONE,
@@ -206,7 +206,7 @@ async fn the_same_seed_gives_the_same_hashes() {
 }
 
 #[tokio::test]
-async fn a_store_that_fails_is_told_as_such() {
+async fn a_failing_store_is_reported_as_such() {
     let fixture = Fixture::with(|_| Fault::outcome(Outcome::FailsBefore));
     let failed = fixture.keys(1).verify_master().await;
     assert!(matches!(failed, Err(KeysError::Store(StoreError::Unavailable { .. }))), "{failed:?}");

@@ -204,7 +204,7 @@ proptest! {
     /// before or after it has written, while two rotations run. What opened once opens until it is erased;
     /// what is erased stays so; and after one undisturbed rotation the previous key is not needed.
     #[test]
-    fn whatever_is_done_meanwhile_no_key_is_lost_and_no_erased_one_returns(
+    fn a_concurrent_rotation_loses_no_key_and_revives_no_erased_one(
         actions in proptest::collection::vec((meanwhile(), 0_u64..40), 1..30),
         faults in proptest::collection::vec((0_u64..12, 0_u8..20), 16),
     ) {

@@ -122,7 +122,7 @@ async fn a_crash_cuts_a_commit_wholly_or_not_at_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_after_the_effect_is_told_as_one_though_it_happened() {
+async fn a_failure_after_the_effect_is_reported_although_it_happened() {
     let fixture = Fixture::new();
     for (outcome, expected) in [(Outcome::FailsBefore, [false; 3]), (Outcome::FailsAfter, [true; 3])] {
         let store = fixture.failing(Operation::Commit, Fault::outcome(outcome), false);
@@ -188,7 +188,7 @@ async fn a_split_commit_asks_for_a_fault_a_step_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_loses_what_was_only_acknowledged_and_an_orderly_end_does_not() {
+async fn a_crash_loses_mere_acknowledgements_and_an_orderly_end_does_not() {
     let fixture = Fixture::new();
     let store = fixture.open();
     store.acknowledge(INBOUND, &[0]).await.unwrap();
@@ -205,7 +205,7 @@ async fn a_crash_loses_what_was_only_acknowledged_and_an_orderly_end_does_not() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rebalance_raises_the_epoch_of_what_changes_hands_and_keeps_the_rest() {
+async fn a_rebalance_raises_the_epoch_of_moved_partitions_and_keeps_the_rest() {
     let fixture = Fixture::new();
     let store = fixture.open();
     let first = store.assignment(0).await.unwrap();
@@ -232,7 +232,7 @@ async fn a_row_written_both_ways_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_learns_of_a_record_when_it_is_there_not_when_its_writer_is_told() {
+async fn a_reader_sees_a_record_when_it_is_there_not_when_its_writer_is_answered() {
     let fixture = Fixture::new();
     let answer_late = Fault { after: LATE, ..Fault::NONE };
     let store = fixture.failing(Operation::Append, answer_late, false);

@@ -173,7 +173,7 @@ async fn a_redirect_to_a_private_address_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_site_that_cannot_say_what_it_allows_is_left_alone() {
+async fn a_site_whose_robots_txt_fails_is_not_crawled() {
     let broken = get(async || axum::http::StatusCode::INTERNAL_SERVER_ERROR);
     let site_of = |robots| Router::new().route("/robots.txt", robots).route("/", page("<p>x"));
     let broken = site(site_of(broken)).await;

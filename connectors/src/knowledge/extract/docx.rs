@@ -452,7 +452,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_no_docx_is_told() {
+    fn a_file_that_is_no_docx_is_refused() {
         assert!(why(b"PK\x03\x04 broken").contains("archive is broken"));
         assert!(why(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1....").contains("password"));
         assert!(why(&archive(&[("xl/workbook.xml", b"<x/>")])).contains("no word/document.xml"));

@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_keeps_its_structure_and_loses_what_is_around_it() {
+    fn a_page_keeps_its_structure_and_loses_its_surroundings() {
         let html = "<!DOCTYPE html><html><head><title> Acme &amp; Sons </title><style>b{}</style></head>\
             <body><nav><a href=/>Home</a></nav><script>var a = '<p>no</p>';</script>\
             <h1>Opening\n hours</h1><p>Nine to <b>fi</b>ve.<br>Closed on <i>Sunday</i>.\
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_page_with_a_main_part_only_this_is_taken() {
+    fn of_a_page_with_a_main_part_only_this_is_read() {
         let html = "<div>Cookies!</div><nav>x<main><h2>Prices</h2><p>40 euros</main><p>Related pages";
         assert_eq!(page(html).text, "## Prices\n\n40 euros\n");
         let html = "<div>Cookies!</div><article><p>40 euros</article><p>Related pages";
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_read_in_the_encoding_it_tells() {
+    fn a_page_is_read_in_the_encoding_it_states() {
         let latin = b"<meta charset=iso-8859-1><p>caf\xe9";
         assert_eq!(extract(latin, None, MOST).unwrap().text, "café\n");
         assert_eq!(extract(b"<p>caf\xe9", None, MOST).unwrap().text, "café\n");

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_media_type_or_a_name_tells_the_kind() {
+    fn a_media_type_or_a_name_decides_the_kind() {
         assert_eq!(kind("a.PDF", None), Ok(Kind::Pdf));
         assert_eq!(kind("a.htm", Some("application/octet-stream")), Ok(Kind::Html));
         assert_eq!(kind("https://acme.example/about", Some("Text/HTML; charset=utf-8")), Ok(Kind::Html));

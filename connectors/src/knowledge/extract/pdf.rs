@@ -223,7 +223,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_pages_repeat_is_left_out() {
+    fn text_that_pages_repeat_is_left_out() {
         let pages = ["one", "two", "three", "four"];
         let lines: Vec<[String; 3]> = pages
             .iter()
@@ -238,7 +238,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_refused_with_its_reason() {
+    fn an_unreadable_file_is_refused_with_its_reason() {
         assert!(why(b"GIF89a").contains("does not begin as a PDF"));
         assert!(why(b"%PDF-1.7\ngarbage garbage").contains("broken PDF"));
         assert!(why(&pdf(&[&[]])).contains("its pages are pictures"));

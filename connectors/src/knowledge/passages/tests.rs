@@ -51,13 +51,13 @@ fn plain_text_is_not_markdown() {
 }
 
 #[test]
-fn what_has_no_word_is_no_passage() {
+fn a_text_without_a_word_is_no_passage() {
     assert_eq!(cut(DocumentFormat::Text, "---\n\n...\n\n***"), []);
     assert_eq!(markdown("# Only a heading\n\n---\n"), []);
 }
 
 #[test]
-fn more_passages_than_may_be_are_told() {
+fn too_many_passages_are_reported() {
     assert_eq!(markdown(&"# a\n\nb\n\n".repeat(MAX_PASSAGES + 100)).len(), MAX_PASSAGES + 1);
     let long = "word ".repeat(MAX_PASSAGES * MOST / 5 + MOST);
     assert_eq!(cut(DocumentFormat::Text, &long).len(), MAX_PASSAGES + 1);

@@ -82,7 +82,7 @@ impl Node {
 }
 
 #[tokio::test]
-async fn what_is_stored_does_not_show_a_text_and_moves_nowhere() {
+async fn stored_rows_do_not_show_a_text_and_open_nowhere_else() {
     let fixture = Fixture::new();
     let node = fixture.node(&Options::default());
     node.put("acme", "hours", HOURS).await;
@@ -169,7 +169,7 @@ async fn erasing_leaves_no_row() {
 }
 
 #[tokio::test]
-async fn searching_what_has_no_documents_writes_nothing() {
+async fn searching_a_tenant_without_documents_writes_nothing() {
     let fixture = Fixture::new();
     let node = fixture.node(&Options::default());
     assert_eq!(node.found("acme", "weekdays").await, [""; 0]);
@@ -283,7 +283,7 @@ async fn a_change_that_fails_half_way_is_not_hidden() {
 }
 
 #[tokio::test]
-async fn a_change_given_up_half_way_is_not_hidden() {
+async fn a_change_cancelled_half_way_is_not_hidden() {
     let slow = Arc::new(AtomicBool::new(false));
     let is_slow = slow.clone();
     let node = Fixture::new().node_with(&Options::default(), move |operation| {
@@ -300,7 +300,7 @@ async fn a_change_given_up_half_way_is_not_hidden() {
 }
 
 #[tokio::test]
-async fn changes_of_an_open_index_find_what_a_new_one_finds() {
+async fn a_changed_open_index_finds_the_same_as_a_new_one() {
     let fixture = Fixture::new();
     let node = fixture.node(&Options::default());
     for round in 0..3 {
@@ -362,7 +362,7 @@ async fn passages_are_found_by_headings_stems_and_without_accents() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_kept_is_refused_and_changes_nothing() {
+async fn a_document_over_the_limits_is_refused_and_changes_nothing() {
     let node = node();
     let large = "a ".repeat((2 << 20) + 1);
     let many = "# a\n\nb\n\n".repeat(MAX_PASSAGES + 1);

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_used_is_free_again() {
+    fn an_unused_reservation_is_free_again() {
         let mut allowance = Allowance::default();
         let first = allowance.reserve(limits(10, 100), 80, at(0)).unwrap();
         assert_eq!(allowance.reserve(limits(10, 100), 40, at(10)), Err(Denied::For(at(60_490))));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn who_always_has_something_to_ask_uses_97_of_a_hundred() {
+    fn a_busy_caller_uses_97_of_a_hundred() {
         let (limits, mut allowance) = (limits(60, 1_000_000), Allowance::default());
         let (mut now, mut made) = (Duration::ZERO, 0);
         while now < Duration::from_secs(600) {

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_fails_again_and_again_is_left_alone_and_asked_once_after_a_pause() {
+    fn repeated_failures_open_the_breaker_and_one_call_tests_it_after_a_pause() {
         let mut breaker = Breaker::default();
         let mut now = Duration::from_secs(100);
         for _ in 0..4 {

@@ -492,7 +492,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_says_what_to_do() {
+    fn a_refusal_maps_to_its_reaction() {
         let status = |status| StatusCode::from_u16(status).unwrap();
         let second = Some(Duration::from_secs(1));
         assert_eq!(refused(status(429), b"", second), Refusal::Busy(second));

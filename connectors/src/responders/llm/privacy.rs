@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_personal_is_replaced_and_comes_back() {
+    fn personal_data_is_replaced_and_restored() {
         let said = "I am Ann-Marie Example, call +49 (151) 1234-5678 or 0301234567, or write to ann.ex+1@mail.example.org. \
                     ANN-MARIE again: ann.ex+1@mail.example.org.";
         let mut redactor = Redactor::new(Some("Ann-Marie Example"));

@@ -299,7 +299,7 @@ mod tests {
     ];
 
     #[test]
-    fn what_customers_and_documents_say_is_never_an_instruction() {
+    fn texts_of_customers_and_documents_are_never_an_instruction() {
         let clean = Prompt::of(&question(&["?"], &[], "p"), &mut None);
         for attempt in ATTEMPTS {
             // A customer's text does not change the system's part.

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_goes_away_holds_nobody_up() {
+    async fn a_caller_that_leaves_blocks_no_other() {
         let queue = Queue::default();
         let first = queue.turn(&tenant("a")).await;
         let impatient = tokio::spawn({

@@ -154,13 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn who_is_alone_has_all_of_it() {
+    fn a_single_node_has_all_of_it() {
         let mut shares = Shares::new();
         assert_eq!(shares.renew("a", LIMITS, asks(600), at(0)), LIMITS);
     }
 
     #[test]
-    fn who_has_little_to_ask_leaves_most_to_who_comes_after_a_crash() {
+    fn a_node_with_little_demand_leaves_most_to_its_successor_after_a_crash() {
         let mut shares = Shares::new();
         let little = Limits { requests: 38, tokens: 3_750 };
         assert_eq!(shares.renew("a/1", LIMITS, asks(1), at(0)), little);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_follow_what_nodes_have_to_ask() {
+    fn shares_follow_the_demand_of_nodes() {
         let mut shares = Shares::new();
         shares.renew("a", LIMITS, asks(600), at(0));
         // No share is left for another until the first renews.
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_already_stays_counted() {
+    fn earlier_use_stays_counted() {
         let mut shares = Shares::new();
         shares.renew("a", LIMITS, asks(600), at(0));
         shares.renew("b", LIMITS, asks(500), at(10));
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn who_needs_more_than_its_part_for_one_call_gets_it() {
+    fn a_node_that_needs_more_than_its_part_for_one_call_gets_it() {
         let limits = Limits { requests: 60, tokens: 6_000 };
         let mut shares = Shares::new();
         let big = Use { waiting: 1, need: 4_000, ..Use::default() };
