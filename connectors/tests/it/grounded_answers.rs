@@ -1,4 +1,4 @@
-//! A clinic's documents, put as files, searched and answered from: what a customer would get.
+//! A clinic's documents, put as files, searched and answered from, as a customer sees it.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

@@ -89,7 +89,7 @@ impl StandIn {
     }
 }
 
-/// Asks models at these addresses in turn; `more` is what else the tenant's file says of its LLM.
+/// Calls models at these addresses in turn; `more` is the rest of the tenant's LLM section.
 fn question(models: &[(&str, &str)], more: &str) -> Question {
     let model = |(provider, base): &(&str, &str)| {
         format!(

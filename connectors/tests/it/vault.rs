@@ -242,7 +242,7 @@ async fn a_node_goes_on_with_the_keys_it_holds_while_vault_is_away_and_takes_no_
         assert_eq!(keys.tenant(&acme()).await.unwrap().open(PLACE, &sealed).unwrap(), b"hello");
     }
     unavailable(keys.tenant(&"new".parse().unwrap()).await.unwrap_err());
-    // Asked in the background, in vain.
+    // The background check fails.
     let failure = async {
         while fixture.metric("decrypt", "unavailable") < 1.0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -285,7 +285,7 @@ async fn a_token_that_is_revoked_stops_a_running_node_within_the_stated_time() {
     keys.tenant(&acme()).await.unwrap();
     fixture.transit.set_token("hvs.other");
     fixture.clock.advance(Options::default().ask_again);
-    // This one asks in the background and still has the key.
+    // This call starts the background check and still has the key.
     keys.tenant(&acme()).await.unwrap();
     let refused = async {
         loop {

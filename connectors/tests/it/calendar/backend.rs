@@ -22,7 +22,7 @@ pub(crate) enum Loss {
 pub(crate) trait Backend {
     fn calendar(&self) -> &dyn Calendar;
     fn access(&self) -> CalendarAccess;
-    /// Somebody else takes a time.
+    /// Another person takes a time.
     fn occupy(&self, at: Busy);
     fn cancel(&self, id: BookingId);
     fn reschedule(&self, id: BookingId, to: Busy);

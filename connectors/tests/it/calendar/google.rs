@@ -479,7 +479,7 @@ async fn a_missing_or_foreign_calendar_names_the_remedy() {
 
 #[tokio::test]
 async fn no_error_reveals_a_secret_or_a_customer() {
-    let mut told = Vec::new();
+    let mut errors = Vec::new();
     for call in ["POST token", "POST freeBusy", "POST events", "GET event"] {
         for status in [400, 401, 403, 404, 409, 418, 429, 500] {
             let backend = backend().await;
@@ -490,19 +490,19 @@ async fn no_error_reveals_a_secret_or_a_customer() {
                 backend.google.script(call, Does::Answers(status, "someReason", None));
             }
             let result = book(&backend, &booking(1, 0, 30)).await;
-            told.extend(result.map_err(|error| format!("{error} {error:?} {:?}", backend.calendar)).err());
+            errors.extend(result.map_err(|error| format!("{error} {error:?} {:?}", backend.calendar)).err());
         }
         let backend = backend().await;
         backend.google.script(call, Does::Hangs);
-        told.extend(
+        errors.extend(
             book(&backend, &booking(1, 0, 30)).await.map_err(|error| format!("{error} {error:?}")).err(),
         );
     }
     let backend = backend().await;
     backend.google.lock().revoked = true;
-    told.push(format!("{:?}", book(&backend, &booking(1, 0, 30)).await));
-    assert!(told.len() > 30, "{}", told.len());
-    for text in told {
+    errors.push(format!("{:?}", book(&backend, &booking(1, 0, 30)).await));
+    assert!(errors.len() > 30, "{}", errors.len());
+    for text in errors {
         for secret in ["Ann", "151", "secret-1", "refresh-1", "ya29", "client-1", "clinic#1"] {
             assert!(!text.contains(secret), "{text}");
         }

@@ -1,4 +1,4 @@
-//! Calendars: what each must do, in memory and with Google's API against a stand-in on loopback.
+//! Contract of calendars, in memory and with Google's API against a stand-in on loopback.
 
 mod backend;
 mod google;

@@ -136,13 +136,13 @@ fn free() -> &'static Mutex<Vec<String>> {
     &FREE
 }
 
-/// A session to make room with, of the test that asks: it would end with another test's runtime.
+/// Session of the calling test to make room with: another one would end with another test's runtime.
 async fn session() -> Session {
     let session = SessionBuilder::new().known_node(&Services::get().cql);
     session.connection_timeout(Duration::from_secs(30)).build().await.unwrap()
 }
 
-/// Removes what ended processes have left.
+/// Removes the leftovers of processes that have ended.
 async fn sweep() {
     static SWEPT: AtomicBool = AtomicBool::new(false);
     if SWEPT.swap(true, Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! The stores that the suites run on, and how each is opened again over what it kept.
+//! Stores that the suites run on, each reopened over its own data.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;

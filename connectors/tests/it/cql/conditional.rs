@@ -1,4 +1,4 @@
-//! Writing on a condition: ends, and what the port's suite does not race.
+//! Conditional writes: expiry, and races beyond the port's suite.
 
 use std::time::Duration;
 

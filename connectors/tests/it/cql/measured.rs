@@ -117,7 +117,7 @@ async fn a_turn_costs_not_much_more_than_a_row() {
             store.write(&writes, None, NOW).await.unwrap();
         }
     };
-    // Head, what was said, what has been seen: three rows of two tables.
+    // Head, history, marker: three rows of two tables.
     let turn = |number: u32| {
         let (store, value) = (&store, &value);
         async move {

@@ -46,7 +46,7 @@ async fn a_schema_is_made_once_and_found_whole() {
     assert_eq!(replication.class, "NetworkTopologyStrategy");
     assert_eq!(replication.factors.values().collect::<Vec<_>>(), [&1]);
 
-    // Somebody dropped a table: it is missed, and comes back.
+    // A dropped table is noticed, and is created again.
     let session = server::session().await;
     session.query_unpaged(format!("DROP TABLE {}.send", options.keyspace), ()).await.unwrap();
     let missing = schema.diff().await.unwrap();

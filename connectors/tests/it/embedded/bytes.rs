@@ -74,7 +74,7 @@ async fn write_and_end(fixture: &Fixture, store: &Embedded) {
         store.append(vec![record(partition, marker)]).await.unwrap();
     }
     store.checkpoint().await.unwrap();
-    // The search finds what is there: rows in the journal and the checkpoint, records in the journal.
+    // The search finds existing data: rows in the journal and the checkpoint, records in the journal.
     for marker in [DELETED, OVERWRITTEN, ENDED, KEPT] {
         assert_eq!(with(&fixture.journal(), marker).len(), 1, "{marker}");
         assert!(!with(&rows, marker).is_empty(), "{marker}");

@@ -1,4 +1,4 @@
-//! Random work, random crashes, and a model of what was acknowledged.
+//! Random work, random crashes, and a model of the acknowledged state.
 //!
 //! A seed that fails is printed, and runs again alone with the same work up to the order in which threads
 //! meet.
@@ -41,7 +41,7 @@ fn number(value: Option<&Bytes>) -> Option<u64> {
     value.map(|value| std::str::from_utf8(value).unwrap().parse().unwrap())
 }
 
-/// Some work at once, so that it shares groups; notes what is known of it.
+/// Runs some work at once, so that it shares groups; records the known outcomes.
 async fn work(store: &Arc<Embedded>, model: &mut Model, rng: &mut StdRng) {
     let mut commits = Vec::new();
     for _ in 0..rng.random_range(1..12) {

@@ -34,7 +34,7 @@ const HEADER: usize = 32;
 /// Of a frame: length, checksum, sequence number.
 const FRAME: usize = 16;
 
-/// A folder, and how it is opened.
+/// A folder, and the options of opening it.
 struct Fixture {
     dir: tempfile::TempDir,
     clock: Arc<ManualClock>,
@@ -162,7 +162,7 @@ async fn read_on(store: &Embedded, partition: TopicPartition, from: Offset) -> V
     }
 }
 
-/// Waits for what another thread does.
+/// Waits for an effect of another thread.
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     for _ in 0..1_000 {
         if holds().await {

@@ -69,7 +69,7 @@ async fn a_full_journal_takes_nothing_in_until_something_is_worked_off() {
     assert!(detail.contains("log.max_bytes"), "{detail}");
     store.commit(batch(1)).await.unwrap();
     store.acknowledge(INBOUND, &(0..taken).collect::<Vec<_>>()).await.unwrap();
-    // Well before retention: what is worked off goes first.
+    // Well before retention: settled segments are deleted first.
     until("room", async || store.append(large(taken)).await.is_ok()).await;
     assert!(store.journal_bytes() < 8_192 + 2_048);
 }

@@ -99,7 +99,7 @@ async fn a_node_that_is_put_out_joins_again() {
     let mut changes = kafka.join().unwrap();
     let before = assigned(&mut changes).await;
     kafka.take_over(INBOUND).await.unwrap();
-    // Another process of its name, and a short one: what a broker may make of one that it did not see go.
+    // Another process of its name, and a short one: as a broker may see one whose end it did not notice.
     let double = open(&options).await;
     assert_eq!(assigned(&mut double.join().unwrap()).await, before);
     let out = tokio::time::timeout(SOON, changes.recv()).await.unwrap();

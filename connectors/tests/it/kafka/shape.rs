@@ -118,7 +118,7 @@ async fn a_partition_that_is_released_and_taken_again_is_read_on() {
     let kafka = Arc::new(open(&options).await);
     let limit = FetchLimit { records: 10, bytes: 1 << 20 };
     for round in 0..5 {
-        // Somebody waits for what comes next when the partition goes.
+        // A reader waits for the next record when the partition is released.
         let waiting = tokio::spawn({
             let kafka = kafka.clone();
             async move { kafka.fetch(INBOUND, round, limit, Duration::from_secs(30)).await }

@@ -102,7 +102,7 @@ pub(crate) async fn racing_updates_lose_none(fixture: Fixture) {
     assert_eq!((stored.len(), added.len()), (2 * 128, 128), "each once");
 }
 
-/// Adds an entry to the row. Where the store cannot say whether it did, the row does.
+/// Adds an entry to the row. If the store does not know the outcome, the row shows it.
 async fn add_one(state: &dyn State, entry: [u8; 2]) {
     let mut expected = state.get(&claim()).await.unwrap();
     loop {
