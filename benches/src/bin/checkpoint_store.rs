@@ -274,7 +274,7 @@ fn size(dir: &Path) -> anyhow::Result<u64> {
     Ok(bytes)
 }
 
-/// A file may be longer than what it takes.
+/// A file may be longer than the blocks it occupies.
 fn allocated(file: &std::fs::Metadata) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     file.blocks() * 512

@@ -4,7 +4,7 @@
 //! from a few turns that run before.
 //!
 //! It runs against real servers and makes topics and a keyspace of its own, which it leaves: for servers that
-//! serve nothing else. Prints one JSON object. `cluster_turn --help` says what can be set.
+//! serve nothing else. Prints one JSON object. `cluster_turn --help` lists the options.
 
 #![expect(clippy::print_stdout, reason = "what it prints is what it is for")]
 #![expect(clippy::disallowed_methods, reason = "a measurement takes the time")]
@@ -46,7 +46,7 @@ struct Arguments {
     at_once: usize,
 }
 
-/// Turns that are tried out to see what they write.
+/// Trial turns that show what a turn writes.
 const TRIED: usize = 100;
 
 /// Writes of one turn: the mean of some.

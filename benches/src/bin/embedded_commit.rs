@@ -165,7 +165,7 @@ async fn measure(load: Load) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One task's turns, each of another conversation of its own; how long each took, in microseconds.
+/// Turns of one task, each in another conversation of its own; returns the time of each, in microseconds.
 async fn turns(shared: Arc<Shared>, task: u64) -> anyhow::Result<Vec<u32>> {
     let mut taken = Vec::with_capacity(1024);
     let own = shared.conversations / shared.in_flight;

@@ -1,7 +1,7 @@
 //! Durable turns a second of the whole engine on the embedded default: record in the log, conversation's
 //! state, reply published; see [`heddle_benches::turn`]. The latency at half load holds two group commits.
 //!
-//! Prints one JSON object. `embedded_turn --help` says what can be set.
+//! Prints one JSON object. `embedded_turn --help` lists the options.
 
 #![expect(clippy::print_stdout, reason = "what it prints is what it is for")]
 

@@ -1,11 +1,11 @@
-//! Turns that wait for a language model of 500 ms, see [`heddle_benches::turn::waiting`]: how many at once, what one
-//! costs in memory, how many a second, and what the engine adds to a call at half load.
+//! Turns that wait for a language model of 500 ms, see [`heddle_benches::turn::waiting`]: their number at once, the
+//! memory of one, their number a second, and the engine's part of a call's time at half load.
 //!
 //! The model sleeps in the process (the engine's own cost), or is a simulated provider that is called over HTTP on
 //! loopback, in a process of its own which this one starts and ends. A call over HTTP takes a socket in either
 //! process: `ulimit -n` bounds how many are at once.
 //!
-//! Prints one JSON object. `llm_turn --help` says what can be set; `llm_turn --provide` is the provider alone.
+//! Prints one JSON object. `llm_turn --help` lists the options; `llm_turn --provide` is the provider alone.
 
 #![expect(clippy::print_stdout, reason = "what it prints is what it is for")]
 
