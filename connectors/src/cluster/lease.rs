@@ -32,9 +32,9 @@ pub(super) struct Lease {
     pub(super) epoch: u64,
     /// Until when it holds, by the running clock.
     until: Duration,
-    /// The last timestamp that was given.
+    /// Last timestamp that was used.
     last: i64,
-    /// The last one that may be given.
+    /// Last timestamp that may be used.
     end: i64,
 }
 
@@ -72,7 +72,7 @@ impl Lease {
         self.end = self.end.max(end);
     }
 
-    /// The last timestamp that was given: where the next owner's may begin after an orderly end.
+    /// Last timestamp that was used: the next owner's block may begin behind it after an orderly end.
     pub(super) fn last(&self) -> i64 {
         self.last
     }

@@ -6,7 +6,7 @@
 //!
 //! # Layout
 //! - [`ownership`]: takes partitions over, renews their leases, lets them go.
-//! - `stats`: what operators watch of it.
+//! - `stats`: its metrics.
 //! - `lease`: until when one holds, and its write timestamps; pure.
 
 mod lease;
@@ -39,7 +39,7 @@ pub struct Options {
     pub owner: String,
     /// Duration of a lease without renewal.
     pub lease: Duration,
-    /// The longest call to a channel: so long a new owner of outbound waits beside the lease.
+    /// Longest call to a channel: a new owner of outbound waits for as long, beside the lease.
     pub longest_call: Duration,
     /// Time that the node may take to release a partition.
     pub handover: Duration,

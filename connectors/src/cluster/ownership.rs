@@ -50,7 +50,7 @@ pub(super) struct Ownerships {
 /// A partition that the group takes away and the node still works on.
 struct Leaving {
     until: Duration,
-    // The group goes on when all of a revocation's are dropped.
+    // The group continues when all parts of a revocation are dropped.
     _released: blocking_mpsc::Sender<()>,
 }
 
@@ -66,7 +66,7 @@ struct Following {
     taking: JoinSet<(TopicPartition, Lease)>,
     handles: BTreeMap<TopicPartition, AbortHandle>,
     taken: bool,
-    /// Renewals under way: a slow one holds up neither the others nor what the group says.
+    /// Renewals in progress: a slow one delays neither the others nor the group's changes.
     renewing: JoinSet<(TopicPartition, Option<Lost>)>,
     in_renewal: BTreeSet<TopicPartition>,
 }
@@ -120,7 +120,7 @@ impl Ownerships {
         lease.timestamp(now, elapsed).map_err(|refusal| refused(fence, refusal))
     }
 
-    /// Follows the group until it or the node is over.
+    /// Follows the group until it or the node ends.
     pub(super) async fn follow(self: Arc<Self>, mut changes: mpsc::Receiver<Change>) {
         let mut following = Following::default();
         let mut renew = tokio::time::interval(self.options.lease / 3);
@@ -208,7 +208,7 @@ impl Ownerships {
                 handle.abort();
             }
             if lost {
-                // Others may have them; what is in work here must not go on.
+                // Others may have them; work in progress here must end.
                 lock(&self.held).remove(partition);
                 self.kafka.give_up(*partition);
             } else if published.contains(partition) {
@@ -223,7 +223,7 @@ impl Ownerships {
         self.publish();
     }
 
-    /// Somebody else has the partition. The group may still say that it is ours; then it is taken over again.
+    /// Drops a partition that another node owns. The group may still assign it here; then it is taken over again.
     fn lose(self: &Arc<Self>, following: &mut Following, partition: TopicPartition, lost: Lost) {
         // It may have been released, and taken again, while its renewal was under way.
         if lock(&self.held).get(&partition).map(|lease| lease.epoch) != Some(lost.epoch) {

@@ -31,9 +31,9 @@ use super::statements::{Execution, Preparer, Statement};
 
 /// Microseconds of a bucket.
 const BUCKET: i64 = 10_000_000;
-/// Buckets over for so long are swept when they are empty.
+/// Age at which empty buckets are swept.
 const SWEPT_AFTER: i64 = 60;
-/// Rows of buckets over for so long are put with their directory row.
+/// Age at which rows of a bucket are put with their directory row.
 const LATE_AFTER: i64 = 30;
 /// Buckets read ahead of the one that a scan is at.
 const AHEAD: usize = 4;
@@ -126,7 +126,7 @@ pub(super) struct Directory {
     forwards: Statement,
     backwards: Statement,
     known: Mutex<Known>,
-    /// Held for reading by who puts a row late, for writing by who sweeps a bucket.
+    /// Held for reading by writers of late rows, for writing by the sweep of a bucket.
     sweeping: RwLock<()>,
 }
 
@@ -249,7 +249,7 @@ impl Cql {
     /// returns how many. Only the partition's owner does it, with a timestamp of its own.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]: what was not reached is left for the next time.
+    /// [`StoreError::Unavailable`]: buckets that were not reached are left to the next sweep.
     pub async fn sweep_agenda(
         &self,
         partition: TopicPartition,
@@ -277,7 +277,7 @@ impl Cql {
         if !self.scan_within(Place::within_bucket(bucket), &any, now).await?.is_empty() {
             return Ok(false);
         }
-        // Known before it is done: should the answer be lost, later puts still know better.
+        // Recorded before the delete: if the answer is lost, later puts still know of the sweep.
         directory.known().swept(bucket, timestamp);
         self.write_directory(&directory.delete, bucket, timestamp).await?;
         Ok(true)

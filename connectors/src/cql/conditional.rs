@@ -29,7 +29,7 @@ use super::{Cql, MAX_VALUE, fault};
 /// Number of attempts to replace an expired row when concurrent writers win.
 const ATTEMPTS: usize = 16;
 
-/// Rows remembered at most; more are read as others are, and may show how they were before.
+/// Maximum number of remembered rows; further ones are read like any other, and may show an older value.
 const REMEMBERED: usize = 65_536;
 
 /// Rows with a conditional write under way, or one of unknown outcome.
@@ -164,7 +164,7 @@ impl Cql {
         for _ in 0..ATTEMPTS {
             let ended = match &refused {
                 Some(Some(found)) if !found.lives(now) => found.clone(),
-                // It was there a moment ago, and its time to live is over.
+                // It existed a moment ago, and has expired.
                 Some(None) => {
                     values.after = NONE;
                     refused = self.attempt(&statements.set_absent, values).await?;

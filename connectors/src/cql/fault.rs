@@ -14,7 +14,7 @@ pub(super) fn unavailable(what: &str, error: &ExecutionError) -> StoreError {
     StoreError::Unavailable { detail: format!("{what}: {error}") }
 }
 
-/// An answer that is not what the statement asks for.
+/// An answer of another shape than the statement's.
 pub(super) fn corrupt(what: &str, error: impl Display) -> StoreError {
     StoreError::Corrupt { detail: format!("{what}: {error}; check the schema with `heddle schema diff`") }
 }

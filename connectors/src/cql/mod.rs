@@ -1,4 +1,4 @@
-//! Rows in ScyllaDB or Apache Cassandra, by what both understand of CQL.
+//! Rows in ScyllaDB or Apache Cassandra, by the CQL that both share.
 //!
 //! Contract: what is written is on a quorum of the datacenter's replicas when a call returns, and reads ask
 //! a quorum, so a read sees every write before it. Rows written together under one timestamp in one
@@ -8,13 +8,13 @@
 //!
 //! # Layout
 //! - `place`: which CQL row a key is.
-//! - `statements`: what is prepared, and how it is executed.
+//! - `statements`: the prepared statements, and their execution.
 //! - `rows`, `writes`, `conditional`, `walk`: reading, writing, writing on a condition, walking over all.
 //! - `agenda`: the agenda's buckets.
-//! - [`ownership`]: who owns a partition of the log.
-//! - [`schema`]: keyspace and tables, and how they come about.
-//! - `session`: how the cluster is reached.
-//! - `fault`: what the cluster answers, as the store's faults.
+//! - [`ownership`]: the owners of the log's partitions.
+//! - [`schema`]: keyspace and tables, and their migrations.
+//! - `session`: the connection to the cluster.
+//! - `fault`: the cluster's errors, as the store's.
 
 mod agenda;
 mod conditional;
@@ -61,7 +61,7 @@ pub struct Options {
     pub keyspace: String,
     /// Datacenter whose replicas are queried; `None` if the cluster has only one.
     pub datacenter: Option<String>,
-    /// The user; empty for a cluster that asks for none.
+    /// User; empty for a cluster without authentication.
     pub user: String,
     /// The user's password.
     pub password: Secret,
@@ -77,7 +77,7 @@ pub struct Options {
 #[derive(Debug, Clone)]
 pub struct Tls {
     /// A file of certificates, PEM, one of which signed each node's. A node's own must name its address:
-    /// nodes are found by address, and that is what the driver compares.
+    /// nodes are found by address, and the driver compares that.
     pub ca: PathBuf,
 }
 
@@ -111,7 +111,7 @@ pub enum OpenError {
         /// Those of the cluster.
         there: Vec<String>,
     },
-    /// The keyspace or its tables are not what this build works on.
+    /// The keyspace or its tables do not match this build.
     #[error("the keyspace {keyspace} lacks {missing}; run `heddle schema apply`")]
     Schema {
         /// The keyspace.
@@ -150,7 +150,7 @@ impl From<PrepareError> for OpenError {
 pub struct Replication {
     /// The strategy, without its Java package.
     pub class: String,
-    /// Copies in each datacenter; under `replication_factor` where the strategy knows none.
+    /// Copies in each datacenter; under `replication_factor` for strategies without datacenters.
     pub factors: BTreeMap<String, u32>,
 }
 
@@ -178,7 +178,7 @@ impl Cql {
     /// Connects, checks that the schema is this build's, and prepares every statement.
     ///
     /// # Errors
-    /// [`OpenError`], which says what would help.
+    /// [`OpenError`], which names the remedy.
     pub async fn open(options: &Options) -> Result<Arc<Self>, OpenError> {
         let profiles = Profiles::new(options);
         let session = session::connect(options, &profiles).await?;

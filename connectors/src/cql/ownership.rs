@@ -26,7 +26,7 @@ pub struct OwnershipRow {
     pub block_end: i64,
 }
 
-/// An ownership, and how long ago it was written.
+/// An ownership, and the age of its last write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ownership {
     /// The row.
@@ -96,7 +96,7 @@ impl Cql {
     /// returns whether it did. The same epoch renews a lease, the next one takes over.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]: whether it was written is not known; read it.
+    /// [`StoreError::Unavailable`]: the outcome is unknown; read the row.
     pub async fn swap_ownership(
         &self,
         partition: TopicPartition,

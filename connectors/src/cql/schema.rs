@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// The row of `schema_version` that stands for the turn; migrations begin at 1.
 const TURN_ROW: i32 = 0;
 
-/// A step from one version of the tables to the next. What is published is never changed.
+/// Step from one version of the tables to the next. A published migration is never changed.
 struct Migration {
     number: u32,
     tables: &'static [Table],
@@ -216,7 +216,7 @@ pub enum Change {
     Replication {
         /// Current replication.
         found: Replication,
-        /// The statement that changes it. What is stored already gets to its new places by a repair.
+        /// Statement that changes it. Stored data gets to its new places by a repair.
         cql: String,
     },
     /// There is no such table.
@@ -316,7 +316,7 @@ impl Schema {
         Ok(changes)
     }
 
-    /// Creates what the cluster lacks, and returns what was done. Several processes may do this at the same time.
+    /// Creates the parts that the cluster lacks, and returns the changes. Several processes may do this at once.
     ///
     /// # Errors
     /// [`OpenError`]; changes made until then stay, and the call may be repeated.

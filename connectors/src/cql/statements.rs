@@ -21,10 +21,10 @@ use scylla::statement::{Consistency, SerialConsistency};
 use super::Options;
 use super::place::Stored;
 
-/// After how long a read is sent to another replica too.
+/// Time after which a read is sent to another replica too.
 const SECOND_READ: Duration = Duration::from_millis(50);
 
-/// A statement and what it is called in faults.
+/// A statement and its name in faults.
 #[derive(Debug, Clone)]
 pub(super) struct Statement {
     pub(super) what: String,
@@ -107,7 +107,7 @@ pub(super) struct OfTable {
     pub(super) put: Statement,
     pub(super) delete: Statement,
     pub(super) scans: Option<Scans>,
-    /// Reads all of it.
+    /// Reads all pages.
     pub(super) walk: Statement,
     pub(super) conditional: Option<Conditional>,
 }
@@ -131,7 +131,7 @@ impl Scans {
 /// both columns are in every condition, because Apache Cassandra answers with those of the condition only.
 #[derive(Debug)]
 pub(super) struct Conditional {
-    /// Reads a row after what is under way on it.
+    /// Reads a row after the writes in progress on it.
     pub(super) read: Statement,
     /// Sets a row that is not there.
     pub(super) set_absent: Statement,

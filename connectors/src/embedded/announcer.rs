@@ -1,4 +1,4 @@
-//! The thread that shows what is durable and answers who waits for it.
+//! The thread that publishes durable changes and answers their callers.
 //!
 //! It is the writer's other half: while the writer syncs the next group, this shows the last. It gets
 //! groups in the order of the journal, and alone decides when a checkpoint begins, since it alone knows
@@ -62,7 +62,7 @@ pub(super) struct Announcer {
 impl Announcer {
     /// Runs until it receives [`Announcement::Close`] or the writer ends.
     pub(super) fn run(self, announcements: Receiver<Announcement>) {
-        // Also when this thread panics: who waits for the view would wait for ever.
+        // Also when this thread panics: waiters on the view would otherwise wait for ever.
         let _ended = Ended(&self.view);
         for announcement in announcements {
             let now = self.clock.now();
@@ -96,7 +96,7 @@ impl Announcer {
         }
     }
 
-    /// Shows a group and answers who waits for it.
+    /// Publishes a group and answers its callers.
     pub(super) fn show(&self, group: Group) {
         let Group { place, bytes, epoch, mut taken } = group;
         if let Some(epoch) = epoch {

@@ -3,7 +3,6 @@
 //! The index holds one place for each partition every [`INDEX_EVERY`] bytes, so that a reader that lags begins near
 //! the record it wants. Segments are deleted from the oldest on, so that the journal never has a gap. A segment can be
 //! deleted when all of it is in the checkpoint and settled, and it is past the retention or room is needed.
-//! one is in the checkpoint and worked off, and it is old or room is needed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,7 +28,7 @@ pub(super) struct Place {
 /// Catalog entry of a segment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SegmentInfo {
-    /// Its bytes up to the last durable frame. What is behind was never acknowledged.
+    /// Its bytes up to the last durable frame. Bytes behind it were never acknowledged.
     pub(super) bytes: u64,
     /// Time of the newest append.
     pub(super) last_at: Timestamp,

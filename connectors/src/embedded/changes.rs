@@ -17,7 +17,7 @@ const COMPACTED: u8 = 0xf0;
 /// Length of the prefix: the marker byte, the topic and the partition.
 const COMPACTED_PREFIX: usize = 1 + 1 + 4;
 
-/// Changes of one frame, on their way into what is seen.
+/// Changes of one frame, while they are applied.
 #[derive(Debug)]
 pub(super) struct Changes<'a> {
     /// State that the changes are applied to.

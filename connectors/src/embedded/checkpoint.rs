@@ -61,7 +61,7 @@ impl Checkpointer {
                     if self.view.read().stopped {
                         break;
                     }
-                    // Room may be what is missing.
+                    // The failure may be for lack of room.
                     self.forget();
                     std::thread::sleep(RETRY_AFTER);
                     continue;
@@ -80,7 +80,7 @@ impl Checkpointer {
     }
 
     fn write(&self, frozen: &Frozen) -> bool {
-        // Bounded: a store that no longer merges is slow to read, but holds what it is given.
+        // Bounded: a store that no longer merges is slow to read, but still holds its rows.
         let began = self.clock.elapsed();
         while self.store.is_behind()
             && self.clock.elapsed().saturating_sub(began) < MERGED_WITHIN

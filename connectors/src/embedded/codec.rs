@@ -121,8 +121,8 @@ pub(super) fn changes(payload: &[u8]) -> impl Iterator<Item = Option<Change>> {
     each(payload, Reader::change)
 }
 
-/// Reads the records of a partition in a frame's payload and passes over everything else: most of what is in
-/// a frame is not what a reader of older records wants. `None` as in [`changes`].
+/// Reads the records of a partition in a frame's payload and skips everything else: most of a frame is of no use to
+/// a reader of older records. `None` as in [`changes`].
 pub(super) fn records(payload: &[u8], wanted: TopicPartition) -> impl Iterator<Item = Option<Record>> {
     each(payload, move |reader| reader.record_of(wanted)).filter_map(|read| match read {
         Some(Some(record)) => Some(Some(record)),
@@ -262,7 +262,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A copy: what is kept of a frame must not keep the whole segment in memory.
+/// A copy: a kept part of a frame must not keep the whole segment in memory.
 fn copied(bytes: &[u8]) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }

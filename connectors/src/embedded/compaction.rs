@@ -49,7 +49,7 @@ pub(super) struct Compactor {
 }
 
 impl Compactor {
-    /// Goes on from when the store was last rewritten; one that never was counts as rewritten now.
+    /// Continues from the store's last rewrite; a store without one counts as rewritten now.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -77,7 +77,7 @@ impl Compactor {
         self.rule.is_dirty = true;
     }
 
-    /// Begins when it is time, and takes in what has come of the one that was begun.
+    /// Begins a rewrite when it is due, and collects the result of the previous one.
     pub(super) fn look(&mut self) {
         if self.running.as_ref().is_some_and(JoinHandle::is_finished) {
             self.finish();

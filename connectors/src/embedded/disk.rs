@@ -6,13 +6,13 @@ use std::path::Path;
 
 /// A segment that is being written.
 pub trait SegmentFile: Send {
-    /// Appends bytes, all or an error; what an error leaves behind is cut off by `truncate`.
+    /// Appends bytes as a whole or fails; bytes that an error leaves behind are cut off by `truncate`.
     ///
     /// # Errors
     /// The system's, such as no space left.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes what was appended durable.
+    /// Makes the appended bytes durable.
     ///
     /// # Errors
     /// The operating system's error. What is durable of the bytes written since the last success is then unknown.

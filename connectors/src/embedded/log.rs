@@ -56,7 +56,7 @@ impl Log for Embedded {
             };
             let notified = grown.notified();
             tokio::pin!(notified);
-            // From here on no record is missed, whichever comes between the look and the wait.
+            // Registered before the check, so that no record between the check and the wait is missed.
             notified.as_mut().enable();
             match self.find(partition, from, limit)? {
                 Found::Recent(records) => return Ok(records),

@@ -37,7 +37,7 @@ pub(super) struct Merge {
 }
 
 impl Merge {
-    /// Takes what there is from `from` to before `to`, at most `most` of the active rows.
+    /// Captures the rows from `from` to before `to`, at most `most` of the active ones.
     ///
     /// # Errors
     /// [`StoreError::Closed`].

@@ -148,7 +148,7 @@ pub enum OpenError {
     Partitions {
         /// The folder.
         dir: PathBuf,
-        /// With how many it was made.
+        /// Number of partitions that it was made with.
         made: u32,
         /// Number of partitions that is configured.
         asked: u32,

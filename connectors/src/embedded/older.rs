@@ -126,7 +126,7 @@ impl Frames {
         if self.at > self.durable {
             return Err(self.corrupt(at, "the frame is longer than what was written"));
         }
-        // Read behind what is there, not over zeros that were written first; its length is known to be durable.
+        // Reads behind the valid bytes, not over zeros that were written first; the length is known to be durable.
         self.payload.clear();
         self.payload.reserve(usize::try_from(len).unwrap_or(0));
         let read = self.file.by_ref().take(u64::from(len)).read_to_end(&mut self.payload);

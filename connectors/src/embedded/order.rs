@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::codec::Encoded;
 
-/// The largest batch: many fit into a frame, and one alone is far below what a frame may hold.
+/// Maximum size of a batch: many fit into a frame, and one alone is far below a frame's limit.
 pub(super) const MAX_BATCH: usize = 64 << 20;
 
 /// Encoded changes of one caller.
@@ -77,11 +77,11 @@ impl Prepared {
 pub(super) enum Order {
     /// Records that come in from outside: refused when the journal is full.
     Append(Prepared, oneshot::Sender<Result<Vec<Offset>, StoreError>>),
-    /// A batch, under an ownership: it may use what is kept in reserve, so that work can be finished.
+    /// Batch under an ownership: it may use the reserve, so that work can be finished.
     Commit(Prepared, Option<Fence>, oneshot::Sender<Result<(), StoreError>>),
     /// A conditional write.
     Swap {
-        /// The row, and what to set it to.
+        /// The row, and its new value.
         write: Write,
         /// The same as bytes.
         prepared: Prepared,
@@ -90,7 +90,7 @@ pub(super) enum Order {
         /// Channel for the result.
         done: oneshot::Sender<Result<Swap, StoreError>>,
     },
-    /// End a segment that is too old to go on, and begin a checkpoint where the last is too old.
+    /// End a segment that is too old, and begin a checkpoint if the last one is too old.
     Tend,
     /// Begin a checkpoint.
     Checkpoint(oneshot::Sender<Result<(), StoreError>>),
@@ -105,12 +105,12 @@ pub(super) enum Waiting {
     Append(oneshot::Sender<Result<Vec<Offset>, StoreError>>),
     /// Of a commit.
     Commit(oneshot::Sender<Result<(), StoreError>>),
-    /// Of a conditional write: what it found.
+    /// Result of a conditional write.
     Swap(Swap, oneshot::Sender<Result<Swap, StoreError>>),
 }
 
 impl Waiting {
-    /// Answers. Who no longer waits needs no answer.
+    /// Answers the caller; one that no longer waits needs no answer.
     pub(super) fn answer(self, offsets: Vec<Offset>, result: Result<(), StoreError>) {
         match self {
             Self::Append(done) => drop(done.send(result.map(|()| offsets))),

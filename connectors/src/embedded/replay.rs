@@ -165,7 +165,7 @@ impl Replay<'_> {
         Some(())
     }
 
-    /// Segments before the place of the checkpoint are not replayed, but read by who is behind.
+    /// Checks the segments before the checkpoint's place: they are not replayed, but read by readers that lag.
     fn check_older(&self, from: Option<Place>, ids: &[u64]) -> Result<Vec<u64>, OpenError> {
         let seen = self.view.read();
         let older = seen.catalog.0.range(..from.map_or(0, |from| from.segment));

@@ -25,7 +25,7 @@ impl Resumes {
         }
     }
 
-    /// A read ended in the frame at `last`, and goes on with `next`.
+    /// Records that a read ended in the frame at `last`, and continues with `next`.
     pub(super) fn note(&self, partition: TopicPartition, next: Offset, last: Place) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, (next, last));
     }

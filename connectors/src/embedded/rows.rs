@@ -1,4 +1,4 @@
-//! Rows in memory: what was changed since a checkpoint.
+//! Rows in memory: those changed since a checkpoint.
 //!
 //! A row is found by hashing its partition, and rows of a partition are kept in order, since scans never
 //! leave one. In order as a whole they are brought only when a checkpoint is written, by its thread: one
@@ -93,7 +93,7 @@ impl Part {
         }
     }
 
-    /// Sets a row and returns what it was. `other` is the key of the only row, where that is another one.
+    /// Sets a row and returns its old value. `other` is the key of the only row, if that is another one.
     fn put(&mut self, other: Option<Bytes>, key: Bytes, slot: Slot) -> Option<Slot> {
         match self {
             Self::One(before) => {
@@ -136,7 +136,7 @@ impl Part {
 /// Rows in order.
 type Rowed<'a> = Box<dyn DoubleEndedIterator<Item = (&'a Bytes, &'a Slot)> + 'a>;
 
-/// Rows by encoded key, and what they cost.
+/// Rows by encoded key, and their memory.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     parts: HashMap<First, Part>,
@@ -154,8 +154,8 @@ impl Rows {
     pub(super) fn put(&mut self, key: Bytes, slot: Slot) {
         let (key_len, len, partition) = (key.len(), slot.len(), partition_len(&key));
         self.bytes += len;
-        // A key is cloned only where a partition gets its second row: the first clone allocates, and what it
-        // allocates is let go of by another thread. Looking twice costs less.
+        // A key is cloned only when a partition gets its second row: the first clone allocates, and another thread
+        // frees the memory. A second lookup costs less.
         let found = self.parts.get_key_value(&key[..partition]).map(|(first, part)| match part {
             Part::One(_) if first.key != key => Some(first.key.clone()),
             _ => None,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::catalog::{Place, SegmentInfo};
 use super::rows::Rows;
 
-/// Rows on their way into the store, with what is saved beside them.
+/// Rows of a checkpoint in progress, with the metadata that is saved beside them.
 #[derive(Debug, Clone)]
 pub(super) struct Frozen {
     /// The rows.
@@ -23,7 +23,7 @@ pub(super) struct Frozen {
 /// Metadata that a checkpoint saves beside the rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Saved {
-    /// With how many partitions the folder was made.
+    /// Number of partitions that the folder was made with.
     pub(super) partitions: u32,
     /// Everything before it is in the checkpoint.
     pub(super) replay_from: Option<Place>,

@@ -102,7 +102,7 @@ pub(super) fn header(partitions: u32, id: u64, first_sequence: u64) -> Vec<u8> {
     bytes
 }
 
-/// Begins a frame: room for what [`finish`] fills in.
+/// Begins a frame: reserves room for the header that [`finish`] fills in.
 pub(super) fn begin(buffer: &mut Vec<u8>) {
     buffer.clear();
     buffer.resize(FRAME, 0);
@@ -132,7 +132,7 @@ pub(super) struct Frame {
 /// Header of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
-    /// With how many partitions it was made.
+    /// Number of partitions that it was made with.
     pub(super) partitions: u32,
     /// The sequence number of its first frame.
     pub(super) first_sequence: u64,
@@ -184,7 +184,7 @@ fn header_of(path: &Path, id: u64, bytes: &[u8]) -> Result<Begin, SegmentError> 
     Ok(Begin::Whole(Header { partitions, first_sequence }))
 }
 
-/// The frames of a segment, and how it ends.
+/// Frames of a segment, and its end.
 #[derive(Debug)]
 pub(super) struct Segment {
     /// Path of the file.
@@ -236,7 +236,7 @@ impl Segment {
         self.bytes.len() as u64
     }
 
-    /// The next frame, or how the segment ends.
+    /// Returns the next frame, or the end of the segment.
     pub(super) fn advance(&mut self) -> Next {
         if self.at >= self.bytes.len() {
             return Next::End;

@@ -27,7 +27,7 @@ impl Stats {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Batches, appends and conditional writes in them: with the frames, how well they group.
+    /// Returns the number of batches, appends and conditional writes in them: with the frames, the size of groups.
     #[must_use]
     pub fn batches(&self) -> u64 {
         self.batches.load(Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! The key-value store that holds what is checkpointed.
+//! Key-value store of the checkpoint.
 //!
 //! A checkpoint goes in as one sorted ingestion: rows, what is known of segments, and the place in the
 //! journal. It is registered in one step and is there as a whole or not at all. Replaying from an older
@@ -23,7 +23,7 @@ use super::rows::{Range, Slot};
 use super::saved::{Frozen, Saved};
 use super::{OpenError, Stats};
 
-/// The key of what is saved beside the rows; it and those of segments sort before every row.
+/// Key of the metadata beside the rows; it and the keys of segments sort before every row.
 const SAVED: &[u8] = &[0];
 /// The key of when the files were rewritten last; before those of segments, which are longer.
 const COMPACTED: &[u8] = &[0, 0];

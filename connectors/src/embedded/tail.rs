@@ -21,7 +21,7 @@ pub(super) struct Tail {
     pub(super) end: Offset,
     /// Settled position.
     pub(super) position: Position,
-    /// Wakes who waits for a record.
+    /// Wakes readers that wait for a record.
     pub(super) grown: Arc<Notify>,
     recent: VecDeque<Record>,
     bytes: usize,

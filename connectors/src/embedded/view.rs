@@ -164,7 +164,7 @@ impl View {
     pub(super) fn show(&self, place: Place, bytes: u64, change: impl FnOnce(&mut Changes<'_>)) {
         let mut woken = Vec::new();
         let mut seen = self.write();
-        // The frame is durable. Who sees a record of it may have to read it from there.
+        // The frame is durable. A reader that sees a record of it may have to read it from there.
         self.cover(&mut seen, place, bytes);
         change(&mut Changes { seen: &mut seen, place, tail_bytes: self.tail_bytes, woken: &mut woken });
         for partition in woken {
@@ -191,7 +191,7 @@ impl View {
         self.held.fetch_add(place.at + bytes - before, Ordering::Relaxed);
     }
 
-    /// Makes the tail of a partition that has no records yet, so that somebody can wait for it.
+    /// Creates the tail of a partition that has no records yet, so that a reader can wait for it.
     pub(super) fn make_tail(&self, partition: TopicPartition) {
         self.write().tails.entry(partition).or_default();
     }
@@ -245,7 +245,7 @@ impl View {
                 seen.freeze(self.partitions, now);
                 break;
             }
-            // While the store fails, waiting does not help: the writer refuses what would be too much.
+            // While the store fails, waiting does not help: the writer refuses writes above the limit.
             if matches!(due, Due::May) || seen.failing.is_some() {
                 return;
             }
@@ -289,7 +289,7 @@ impl View {
             frozen
         };
         self.notify();
-        // Many rows are let go of here, with no reader waiting for it.
+        // Many rows are freed here, with no reader waiting for it.
         drop(thawed);
     }
 
@@ -408,7 +408,7 @@ impl Seen {
         })
     }
 
-    /// A row as it is in memory; `None` when only the store knows.
+    /// Returns a row that is in memory; `None` if only the store has it.
     #[must_use]
     pub(super) fn row(&self, key: &[u8]) -> Option<&Slot> {
         self.active.get(key).or_else(|| self.frozen.as_ref().and_then(|frozen| frozen.rows.get(key)))

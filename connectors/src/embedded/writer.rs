@@ -34,13 +34,13 @@ use super::{Options, Stats};
 
 /// Bytes of a group at most, but for a single larger batch.
 const GROUP_BYTES: usize = 4 << 20;
-/// A frame buffer that a large batch has grown is let go of.
+/// A frame buffer that a large batch has grown beyond this is freed.
 const BUFFER_BYTES: usize = 2 * GROUP_BYTES;
 
 /// Position at which the writer continues.
 #[derive(Debug)]
 pub(super) struct Resume {
-    /// The next segment: always a new one, since what is at the end of the last may be torn.
+    /// The next segment: always a new one, since the end of the last may be torn.
     pub(super) segment: u64,
     /// The sequence number of the next frame.
     pub(super) sequence: u64,
@@ -76,7 +76,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Goes on after what the view shows.
+    /// Continues behind the view's last frame.
     #[must_use]
     pub(super) fn new(
         options: &Options,
@@ -202,7 +202,7 @@ impl Writer {
             Some(Fence { partition, epoch }) if epoch != self.epoch => {
                 Err(StoreError::Fenced { partition, epoch })
             }
-            // Settling records is what frees room.
+            // Settling records frees room.
             _ if prepared.only_settles() => Ok(()),
             _ => self.admit(self.with_reserve()),
         }
@@ -254,7 +254,7 @@ impl Writer {
         };
         let found = found.and_then(|slot| slot.live(self.now).cloned());
         if found != expected {
-            // Answered with the group: what it found may not be durable before.
+            // Answered with the group: the value that it read may not be durable before.
             return Ok((Swap::Found(found), Prepared::default()));
         }
         self.admit(self.with_reserve())?;
@@ -347,7 +347,7 @@ impl Writer {
             return Err(Failed { error, undone: cut });
         }
         if let Err(error) = file.sync() {
-            // Even where cutting works, the system may have dropped what it held: not used again.
+            // Even if truncation works, the system may have dropped buffered bytes: the file is not used again.
             let cut = file.truncate(self.len).is_ok();
             self.segment += 1;
             return Err(Failed { error, undone: cut });

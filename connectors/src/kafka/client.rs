@@ -15,14 +15,14 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 pub struct Connection {
     /// The brokers to begin with.
     pub brokers: Vec<String>,
-    /// This node's name: what brokers' logs and quotas call it.
+    /// Node's name, as brokers' logs and quotas show it.
     pub node: String,
     /// librdkafka's own settings: TLS, SASL, timeouts.
     pub client: BTreeMap<String, Secret>,
 }
 
 impl Connection {
-    /// A client's settings to add to. What the engine's promises rest on stands over what an operator set.
+    /// Returns a client's settings to add to. Settings that the engine's guarantees need override the operator's.
     pub(super) fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set_log_level(RDKafkaLogLevel::Warning);
@@ -37,7 +37,7 @@ impl Connection {
     }
 }
 
-/// Puts what librdkafka says into the log lines of the process.
+/// Forwards librdkafka's messages to the process's log.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Quiet;
 

@@ -12,7 +12,7 @@ use heddle_schemas::topic::Offset;
 
 /// Names the encoding, so that another can follow.
 const PREFIX: &str = "h1:";
-/// Well below what brokers take.
+/// Well below the brokers' limit.
 const LIMIT: usize = 3_072;
 
 /// Encodes the offsets that are settled ahead of the prefix.

@@ -1,12 +1,12 @@
 //! The log on Apache Kafka, without the ownership of its partitions: that is [`crate::cluster`]'s.
 //!
 //! # Layout
-//! - [`membership`]: the consumer group: which partitions the node is given, and its commits.
-//! - [`offsets`], [`metadata`]: what has been acknowledged, and how it is written into a commit.
+//! - [`membership`]: the consumer group: the node's partitions, and its commits.
+//! - [`offsets`], [`metadata`]: the acknowledged offsets, and their form in a commit.
 //! - [`reader`]: reads partitions from any offset on.
 //! - [`producer`]: appends records; [`publisher`]: publishes as a connector does.
-//! - [`topics`]: what the topics have to be like, and how they are made so.
-//! - `names`, `client`: what topics are called, how clients are set up.
+//! - [`topics`]: the required settings of the topics, and their creation.
+//! - `names`, `client`: the names of topics, and the configuration of clients.
 
 mod client;
 mod membership;
@@ -47,7 +47,7 @@ pub struct Options {
     pub prefix: String,
     /// Partitions of inbound, outbound and events.
     pub partitions: NonZeroU32,
-    /// After how long without a sign of life the node's partitions go to others.
+    /// Time without a sign of life after which the node's partitions go to others.
     pub session_timeout: Duration,
     /// Time that a rebalance waits for the node to release a partition.
     pub handover: Duration,
@@ -81,7 +81,7 @@ pub struct Kafka {
     names: Names,
     producer: Producer,
     reader: Reader,
-    /// Reads for who does not follow: a partition has one place that it is read at, and one who waits there.
+    /// Reader for callers that do not follow a partition: a reader has one cursor and one waiter for each.
     beside: Reader,
     membership: Membership,
     changes: Mutex<Option<mpsc::Receiver<Change>>>,
@@ -111,7 +111,7 @@ impl Kafka {
         Ok(Self { names, producer, reader, beside, membership, changes: Mutex::new(Some(changes)) })
     }
 
-    /// Joins the consumer group. Only the first call is given what the group says.
+    /// Joins the consumer group. Only the first call gets the group's changes.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Closed`] from the second call on.
@@ -122,7 +122,7 @@ impl Kafka {
         Ok(changes)
     }
 
-    /// Takes over a partition at what was committed for it.
+    /// Takes over a partition at its committed position.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -155,7 +155,7 @@ impl Kafka {
         self.reader.forget(partition);
     }
 
-    /// Stops reading a partition; what was acknowledged is committed when the group takes it away.
+    /// Stops reading a partition; its acknowledgements are committed when the group takes it away.
     pub fn pause(&self, partition: TopicPartition) {
         self.reader.forget(partition);
     }
@@ -269,7 +269,7 @@ impl Kafka {
         Ok((records, next))
     }
 
-    /// Commits what was acknowledged and waits for what was appended.
+    /// Commits the acknowledgements and waits for the appends.
     pub async fn close(&self) {
         self.membership.close().await;
         self.producer.flush(Duration::from_secs(10)).await;

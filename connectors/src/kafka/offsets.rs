@@ -17,7 +17,7 @@ struct Ledger {
 pub(super) struct Offsets(Mutex<HashMap<TopicPartition, Ledger>>);
 
 impl Offsets {
-    /// Takes over a partition at what was committed.
+    /// Takes over a partition at its committed position.
     pub(super) fn open(&self, partition: TopicPartition, committed: Position) {
         let ledger = Ledger { position: committed.clone(), committed };
         self.lock().insert(partition, ledger);

@@ -110,7 +110,7 @@ impl Producer {
         }
     }
 
-    /// Waits until what was handed over is durable.
+    /// Waits until all records handed over are durable.
     pub(super) async fn flush(&self, limit: Duration) {
         let client = self.client.read().unwrap_or_else(PoisonError::into_inner).clone();
         // Records that are not flushed in time were never confirmed to a caller.

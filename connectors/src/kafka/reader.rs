@@ -176,8 +176,8 @@ impl Reader {
         Ok((Offset::try_from(low).unwrap_or_default(), Offset::try_from(high).unwrap_or_default()))
     }
 
-    /// Stops fetching a partition. Who waits for its records is sent away, and who asks for them anew is
-    /// refused until librdkafka has let go of it.
+    /// Stops fetching a partition. Callers that wait for its records are released, and new fetches are
+    /// refused until librdkafka has dropped it.
     pub(super) fn forget(&self, partition: TopicPartition) {
         drop(tokio::spawn(self.leave(partition)));
     }
@@ -296,7 +296,7 @@ pub(super) fn number(partition: TopicPartition) -> i32 {
     i32::try_from(partition.partition).unwrap_or(i32::MAX)
 }
 
-/// Serves what is for no partition: librdkafka's events come only to who asks.
+/// Serves the common queue: librdkafka delivers events only to a caller that polls.
 async fn serve(consumer: Arc<Consumer>) {
     loop {
         match consumer.recv().await {

@@ -5,8 +5,8 @@
 //!
 //! Settings that bound a record's age are refused if they are looser than `log.retention`: the brokers delete a
 //! segment, the active one as well, when its newest record is older than `retention.ms`, and end one `segment.ms`
-//! after its first record (`UnifiedLog.deleteRetentionMsBreachedSegments`, `LogSegment.shouldRoll` of apache/kafka). The
-//! tenants are held against the same bound, [`retention::oldest`], so a topic within it keeps every retention promise.
+//! after its first record (`UnifiedLog.deleteRetentionMsBreachedSegments`, `LogSegment.shouldRoll` of apache/kafka).
+//! The tenants are held against the same bound, [`retention::oldest`], so a topic within it keeps every promise.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -57,7 +57,7 @@ pub enum Difference {
         /// Actual number of partitions.
         found: usize,
     },
-    /// It has fewer copies than are wanted: kafka-reassign-partitions mends it.
+    /// It has too few copies: kafka-reassign-partitions corrects it.
     Replication {
         /// Its name.
         topic: String,
@@ -129,7 +129,7 @@ impl fmt::Display for Difference {
                          it, or raise log.retention, as far as every tenant's [retention] allows",
                     ),
                     _ => f.write_str(
-                        ": records that are still needed would be deleted, or none at all; `heddle topics apply` sets it",
+                        ": no record, or one that is still needed, would be deleted; `heddle topics apply` sets it",
                     ),
                 }
             }
@@ -141,7 +141,7 @@ impl fmt::Display for Difference {
 fn settings(topic: Topic, policy: &Policy, max_record_bytes: usize) -> BTreeMap<&'static str, String> {
     let mut settings = BTreeMap::from([
         ("max.message.bytes", max_record_bytes.to_string()),
-        // With three copies, what two hold is durable; of fewer copies one has to do.
+        // With three copies, a record on two is durable; with fewer copies one has to suffice.
         ("min.insync.replicas", if policy.replication >= 3 { "2" } else { "1" }.to_owned()),
         ("unclean.leader.election.enable", "false".to_owned()),
     ]);
@@ -231,7 +231,7 @@ pub async fn apply(options: &Options) -> Result<Vec<Difference>, OpenError> {
         }
     }
     for (name, topic) in differing {
-        // All of a topic's settings are set at once: the request replaces what is set.
+        // All of a topic's settings are set at once: the request replaces the existing ones.
         let settings = settings(topic, policy, options.max_record_bytes);
         let mut change = AlterConfig::new(ResourceSpecifier::Topic(&name));
         for (setting, value) in &settings {
