@@ -30,7 +30,7 @@ pub(crate) async fn read(mut response: Response, most: usize) -> Result<Vec<u8>,
     Ok(body)
 }
 
-/// `Retry-After`: seconds or a date (RFC 9110, 10.2.3); a date that is past asks for no wait.
+/// Returns the wait of `Retry-After`: seconds or a date (RFC 9110, 10.2.3); a past date means no wait.
 pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(secs) = value.parse::<u64>() {

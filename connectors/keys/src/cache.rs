@@ -29,7 +29,7 @@ struct Entry {
 
 struct Content {
     entries: LruCache<Owner, Entry>,
-    /// The flag of every owner of which a cipher lives, here or in somebody's hands.
+    /// The flag of every owner of which a cipher is alive, here or with a caller.
     flags: HashMap<Owner, Weak<AtomicBool>>,
     /// Number of flags at which unused ones are swept.
     sweep_at: usize,

@@ -152,7 +152,7 @@ impl fmt::Debug for AesCipher {
 /// The number of the only key that a tenant or a contact has as long as keys are not rotated.
 pub(super) const FIRST: u32 = 1;
 
-/// A tenant's key, as what is derived from it.
+/// A tenant's key, as the keys derived from it.
 pub(super) struct TenantKeys {
     root: Root,
     seal: AesCipher,

@@ -33,7 +33,7 @@ pub(super) struct Opened {
     ask_again: Duration,
 }
 
-/// A wrapped key of a tenant, and who opens it.
+/// A wrapped key of a tenant, and its wrapper.
 pub(super) struct Wrapped {
     pub(super) tenant: TenantId,
     pub(super) place: Vec<u8>,

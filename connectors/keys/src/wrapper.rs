@@ -21,7 +21,7 @@ use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::sealed::Sealed;
 use zeroize::Zeroizing;
 
-/// The first byte of what an external service wrapped.
+/// First byte of a key that an external service wrapped.
 pub(super) const EXTERNAL: u8 = 2;
 /// Bytes before the service's ciphertext.
 pub const EXTERNAL_HEADER: usize = 1 + 4;
@@ -50,7 +50,7 @@ pub trait Wrapper: Send + Sync + fmt::Debug + 'static {
     /// As the module says.
     async fn wrap(&self, place: &[u8], secret: &[u8]) -> Result<Bytes, KeysError>;
 
-    /// Opens what was wrapped by any version of this key.
+    /// Opens a value that any version of this key wrapped.
     ///
     /// # Errors
     /// As the module says.

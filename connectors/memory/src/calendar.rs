@@ -18,7 +18,7 @@ use super::faults::pause;
 /// Kind of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CalendarCall {
-    /// To see what is taken.
+    /// Query of busy times.
     Busy,
     /// To book under this id.
     Book(BookingId),
@@ -47,7 +47,7 @@ pub enum CalendarReply {
 pub struct CalendarAnswer {
     /// Until the provider has it.
     pub before: Duration,
-    /// From there until the caller hears of it.
+    /// Time from there until the caller gets the answer.
     pub after: Duration,
     /// Its outcome.
     pub reply: CalendarReply,
@@ -111,7 +111,7 @@ struct Held {
     calendars: BTreeMap<String, Pages>,
 }
 
-/// Says how a call goes, given how many of its kind were made before; for bookings, under the same id.
+/// Scripts a call, given the number of earlier calls of its kind; for bookings, under the same id.
 type Script = dyn Fn(CalendarCall, usize) -> CalendarAnswer + Send + Sync;
 
 /// Calendars in memory, by [`CalendarAccess::calendar`]. By default everything is done and answered at once.
@@ -134,7 +134,7 @@ impl MemoryCalendar {
         Self { script: Box::new(script), held: Mutex::default() }
     }
 
-    /// Somebody else takes a time.
+    /// Another person takes a time.
     pub fn occupy(&self, calendar: &str, from: Timestamp, to: Timestamp) {
         self.lock().calendars.entry(calendar.into()).or_default().others.push(Busy { from, to });
     }
@@ -166,7 +166,7 @@ impl MemoryCalendar {
             .unwrap_or_default()
     }
 
-    /// Every call that was made, in order, whether or not it reached the provider.
+    /// Every call, in order, also those that did not reach the provider.
     #[must_use]
     pub fn calls(&self) -> Vec<CalendarCall> {
         self.lock().calls.clone()
@@ -176,7 +176,7 @@ impl MemoryCalendar {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Goes through what the script says of a call. `lost` is what the caller hears when no answer comes.
+    /// Runs the script of a call. `lost` is the caller's result if no answer comes.
     async fn call<T>(
         &self,
         call: CalendarCall,

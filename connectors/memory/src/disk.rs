@@ -25,9 +25,9 @@ use tokio::sync::Notify;
 pub struct MemoryDisk {
     partitions: NonZeroU32,
     content: Mutex<Content>,
-    /// Records that were handed over and had not arrived when who handed them over ended.
+    /// Records that were handed over and had not arrived when their producer ended.
     strays: Mutex<Vec<NewRecord>>,
-    /// Wakes who waits for records, for an assignment, or is to learn that its incarnation is over.
+    /// Wakes readers that wait for records or an assignment, and calls of an incarnation that has ended.
     pub(super) changed: Notify,
 }
 
@@ -173,7 +173,7 @@ impl Content {
         self.assignment = Assignment::default();
     }
 
-    /// Ends the current incarnation in order: what was acknowledged is kept.
+    /// Ends the current incarnation in order: acknowledgements are kept.
     pub(super) fn close(&mut self) {
         self.keep_acknowledged();
         self.end_incarnation();
@@ -209,7 +209,7 @@ impl Content {
         &self.assignment
     }
 
-    /// Refuses what an older incarnation or an older owner tries.
+    /// Refuses calls of an older incarnation or an older owner.
     pub(super) fn admit(&self, incarnation: u64, fence: Option<Fence>) -> Result<(), StoreError> {
         if let Some(Fence { partition, epoch }) = fence
             && self.log.get(&partition).map(|log| log.epoch) != Some(epoch)

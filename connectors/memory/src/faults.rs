@@ -53,7 +53,7 @@ pub enum Outcome {
 pub struct Fault {
     /// Time until it takes effect.
     pub before: Duration,
-    /// Time from there until the caller hears of it.
+    /// Time from there until the caller gets the answer.
     pub after: Duration,
     /// End of the step.
     pub outcome: Outcome,
@@ -76,7 +76,7 @@ impl Fault {
     }
 }
 
-/// Decides what each step meets. A closure `Fn(Operation) -> Fault` does.
+/// Source of each step's fault. A closure `Fn(Operation) -> Fault` is one.
 pub trait Faults: Send + Sync + 'static {
     /// Returns the fault of this step.
     fn next(&self, operation: Operation) -> Fault;

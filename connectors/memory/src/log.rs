@@ -82,12 +82,12 @@ impl Log for MemoryStore {
 }
 
 impl MemoryStore {
-    /// Waits until `find` finds something, or the incarnation is over.
+    /// Waits until `find` finds something, or the incarnation ends.
     async fn wait_for<T>(&self, find: impl Fn(&Content) -> Option<T>) -> Result<T, StoreError> {
         loop {
             let changed = self.disk.changed.notified();
             tokio::pin!(changed);
-            // From here on no change is missed, whichever comes between the look and the wait.
+            // Registered before the check, so that no change between the check and the wait is missed.
             changed.as_mut().enable();
             {
                 let content = self.disk.lock();

@@ -70,7 +70,7 @@ impl Default for ScriptedResponder {
 }
 
 impl ScriptedResponder {
-    /// Answers what `script` says, and says that it calls the outside or not.
+    /// Creates a responder that answers as `script` says, and reports `calls_outside`.
     #[must_use]
     pub fn new(calls_outside: bool, script: impl Fn(&Question) -> Response + Send + Sync + 'static) -> Self {
         Self { calls_outside, script: Arc::new(script), calls: Mutex::default() }

@@ -20,7 +20,7 @@ pub(super) enum Call {
 }
 
 impl Call {
-    /// No one knows whether it was done.
+    /// Returns the error of a call with an unknown outcome.
     pub(super) fn lost(self, detail: impl Into<String>) -> CalendarError {
         match self {
             Self::Reads => unavailable(detail, None),
@@ -69,7 +69,7 @@ impl Call {
                 "{detail}: there is no such calendar for this account; correct calendar.calendar or share it"
             )),
             408 => self.lost(detail),
-            // An answer that the fault is Google's does not say how far it came; Retry-After is for reads.
+            // An answer that the fault is Google's does not say if the call was done; Retry-After is for reads.
             500..=599 => match self {
                 Self::Reads => unavailable(detail, wait),
                 Self::Inserts => self.lost(detail),

@@ -262,7 +262,7 @@ impl GoogleCalendar {
     }
 }
 
-/// Fractions of a second are left out of comparisons: whether the API keeps them is not stated.
+/// Fractions of a second are left out of comparisons: the API does not state if it keeps them.
 fn seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_secs(at.as_micros().div_euclid(1_000_000))
 }

@@ -47,7 +47,7 @@ const MAX_ANSWER: usize = 1 << 20;
 const MESSAGE: usize = 200;
 /// Before the second try.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Bytes of the place's hash before what is wrapped.
+/// Bytes of the place's hash before the key in a plaintext.
 const PLACE: usize = 32;
 
 /// Configuration of calls to Vault.
@@ -179,7 +179,7 @@ impl Vault {
             }
             client = read.into_iter().fold(client, reqwest::ClientBuilder::add_root_certificate);
         }
-        // The host may get another name, so it is not part of what ciphertexts carry.
+        // The host may be renamed, so it is not part of the number in ciphertexts.
         let id = Sha256::digest(format!("heddle/1/vault/{}/keys/{}", key.mount, key.name));
         Ok(Self {
             client: client.build()?,
@@ -296,7 +296,7 @@ impl Vault {
         }
     }
 
-    /// The service's own ciphertext of what is stored.
+    /// Returns the service's own ciphertext of a stored value.
     fn stored<'a>(&self, wrapped: &'a [u8]) -> Result<&'a str, KeysError> {
         let text = wrapped.get(EXTERNAL_HEADER..).and_then(|text| std::str::from_utf8(text).ok());
         text.ok_or_else(|| self.unreadable("it is cut short or changed"))
@@ -392,7 +392,7 @@ impl Wrapper for Vault {
         let body = json!({ "ciphertext": self.stored(wrapped)?, "context": STANDARD.encode(place) });
         let body = self.call(Call::Rewrap, Some(&body)).await?;
         let new = self.ciphertext(&body)?;
-        // Vault encrypts anew also what the newest version had encrypted.
+        // Vault encrypts anew also ciphertexts of the newest version.
         Ok(if self.version(&new) == self.version(wrapped) { None } else { Some(new) })
     }
 

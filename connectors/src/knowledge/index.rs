@@ -68,7 +68,7 @@ struct Fields {
     document: Field,
     place: Field,
     fingerprint: Field,
-    /// Of these only what is shown is kept.
+    /// Only the displayed ones of these are stored.
     title: Field,
     headings: Field,
     text: Field,
@@ -171,7 +171,7 @@ impl Index {
         let Some(query) = (limit > 0).then(|| self.parsed(&searcher, query)).transpose()?.flatten() else {
             return Ok(Vec::new());
         };
-        // Some of what is found may say the same.
+        // Some results may have the same text.
         let mut fetched = limit.saturating_mul(2).saturating_add(8).min(all);
         loop {
             let found = ranked(&searcher, &query, fetched)?;

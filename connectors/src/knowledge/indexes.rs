@@ -20,7 +20,7 @@ use tokio::sync::OnceCell;
 use super::index::Index;
 use super::rows::Version;
 
-/// An index with what it holds.
+/// An index with the version and the language that it holds.
 pub(super) struct Loaded {
     pub(super) index: Arc<Index>,
     bytes: AtomicUsize,
@@ -34,7 +34,7 @@ struct Holds {
 }
 
 impl Loaded {
-    /// An index of what stood in the store when `version` had been read, or later.
+    /// An index of the store's content when `version` had been read, or later.
     pub(super) fn new(index: Index, version: Option<Version>) -> Self {
         let bytes = AtomicUsize::new(index.bytes());
         Self { index: Arc::new(index), bytes, holds: Mutex::new(Holds { version, next: None }) }
@@ -64,7 +64,7 @@ pub(super) struct Indexes {
     max_bytes: usize,
 }
 
-/// A moment, for telling whether a load began after it.
+/// A point in time, to decide if a load began after it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment(u64);
 
@@ -79,7 +79,7 @@ impl Indexes {
         Moment(self.births.load(Ordering::SeqCst))
     }
 
-    /// An index in this language that holds `version`, which was read after `since`, or what came later.
+    /// Returns an index in this language that holds `version`, which was read after `since`, or a later one.
     pub(super) async fn at<F: Future<Output = Result<Loaded, KnowledgeError>>>(
         &self,
         tenant: &TenantId,
@@ -95,7 +95,7 @@ impl Indexes {
                 loads = true;
                 load()
             });
-            // A load that failed is not open; who waited for it goes on to load by the same slot.
+            // A failed load is not open; its waiters load again by the same slot.
             let loaded = loaded.await.inspect_err(|_| self.forget(tenant, &slot))?;
             if loads {
                 self.close_least_used();
@@ -171,7 +171,7 @@ pub(super) struct Changing<'a> {
 }
 
 impl Changing<'_> {
-    /// The open index, if it holds what the change began with.
+    /// The open index, if it holds the version that the change began with.
     pub(super) fn open(&self, before: Option<&Version>) -> Option<Arc<Index>> {
         let loaded = self.loaded()?;
         (loaded.lock().version.as_ref() == before).then(|| loaded.index.clone())

@@ -43,7 +43,7 @@ pub(super) fn cut(format: DocumentFormat, text: &str) -> Vec<Cut> {
     cutter.cuts
 }
 
-/// The paragraphs of a plain text: what empty lines part.
+/// Returns the paragraphs of a plain text, which empty lines separate.
 fn paragraphs(text: &str, take: &mut dyn FnMut(Part) -> bool) {
     let mut paragraph = String::new();
     for line in text.lines().map(str::trim_end).chain([""]) {
@@ -166,7 +166,7 @@ impl<'a> Piece<'a> {
         self.units.iter().map(|(unit, _)| *unit).collect::<String>().trim().to_owned()
     }
 
-    /// Leaves what the next piece begins with: the last units, as far as they are small and leave
+    /// Leaves the units that the next piece begins with: the last ones, as far as they are small and leave
     /// `room`.
     fn keep_overlap(&mut self, room: usize) {
         while self.chars > OVERLAP.min(room) {

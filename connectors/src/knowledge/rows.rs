@@ -28,7 +28,7 @@ pub(super) const PAGE: usize = 16;
 pub(super) struct Stored {
     #[serde(flatten)]
     pub(super) document: Document,
-    /// Into how many passages it was cut when it was put.
+    /// Number of passages that it was cut into when it was put.
     pub(super) passages: u64,
 }
 
@@ -44,7 +44,7 @@ impl Stored {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Version(Bytes);
 
-/// A new version, and whether it follows right upon the one that the change began with.
+/// New version, and true if it directly follows the one that the change began with.
 #[derive(Debug)]
 pub(super) struct Bumped {
     pub(super) version: Version,
@@ -69,7 +69,7 @@ impl Rows {
         Ok(self.state.get(&version_row(tenant)).await?.map(Version))
     }
 
-    /// The tenant's cipher: who has it may read what was put.
+    /// Returns the tenant's cipher, which opens the documents.
     pub(super) async fn cipher(&self, tenant: &TenantId) -> Result<Arc<dyn TenantCipher>, KnowledgeError> {
         Ok(self.keys.tenant(tenant).await?)
     }
@@ -162,7 +162,7 @@ impl Rows {
             }
             let Some(version) = self.version(tenant).await? else { return Ok(()) };
             let row = version_row(tenant);
-            // Another version means another change: look again for what it wrote.
+            // Another version means another change: read its rows again.
             self.state.compare_and_set(&row, Some(version.0), None, None).await?;
         }
     }

@@ -280,7 +280,7 @@ fn cut(document: Document) -> Result<(Stored, Prepared), KnowledgeError> {
 fn prepared(stored: Stored) -> Prepared {
     let Document { id, title, format, text } = stored.document;
     let mut cuts = passages::cut(format, &text);
-    // A later build may cut another way; what was taken once stays, within the limit.
+    // A later build may cut another way; an accepted document stays, within the limit.
     cuts.truncate(MAX_PASSAGES);
     Prepared { id, title, cuts }
 }

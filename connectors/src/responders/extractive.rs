@@ -29,7 +29,7 @@ use crate::words::{Word, content_words, has_only_stop_words, sentences, words};
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Extractive;
 
-/// Characters of an answer: what is read at a glance on a telephone, and below every channel's limit.
+/// Maximum characters of an answer: readable at a glance on a telephone, and below every channel's limit.
 const ANSWER: usize = 1_000;
 
 /// Characters up to which a passage is answered whole.
@@ -79,7 +79,7 @@ fn answer(messages: &[String], passages: &[Passage]) -> Answer {
     Answer { text, sources, ..Answer::none(Usage::default()) }
 }
 
-/// The sentences that ask.
+/// Returns the sentences that are questions.
 fn questions(said: &str) -> impl Iterator<Item = &str> {
     let asks = |sentence: &str| sentence.contains(['?', '？', '؟']);
     let any = sentences(said).any(asks);
@@ -144,7 +144,7 @@ fn has(forms: &HashSet<String>, word: &Word) -> bool {
 
 fn best<'a, 'p>(subject: &[Word], passages: &'a [Read<'p>]) -> Option<&'a Read<'p>> {
     let answering = passages.iter().filter(|read| read.answers(subject));
-    // The last of equals is what `max_by_key` gives, and the first is the better one.
+    // `max_by_key` returns the last of equals, and the first is the better one.
     answering.rev().max_by_key(|read| read.matches(subject))
 }
 

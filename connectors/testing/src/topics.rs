@@ -1,4 +1,4 @@
-//! Topics of tests, deleted when the test is over.
+//! Topics of tests, deleted when the test ends.
 
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;

@@ -52,7 +52,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     match address.segments() {
         // Protocol assignments with Teredo, documentation, 6to4, documentation.
         [0x2001, 0..0x200, ..] | [0x2001, 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..0x1000, ..] => false,
-        // All that is given out is in 2000::/3; loopback, unique local, link-local, multicast and NAT64 are not.
+        // All assigned addresses are in 2000::/3; loopback, unique local, link-local, multicast and NAT64 are not.
         [0x2000..0x4000, ..] => true,
         _ => false,
     }
@@ -79,7 +79,7 @@ impl Resolve for Checked {
 /// Error text for an address that may not be reached.
 pub(super) const NOT_PUBLIC: &str = "its address is not one of the public internet";
 
-/// Checks what is not resolved: the scheme, and a host that is an address.
+/// Checks the parts that are not resolved: the scheme, and a host that is an address.
 pub(super) fn check(url: &Url, rule: &Rule) -> Result<(), String> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(format!("{}: is no way to reach a page, http and https are", url.scheme()));

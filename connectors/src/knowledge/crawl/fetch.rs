@@ -41,7 +41,7 @@ pub(super) enum Failed {
     Other(String),
 }
 
-/// Asks for pages.
+/// Client that requests pages.
 #[derive(Clone)]
 pub(super) struct Fetcher {
     client: Client,

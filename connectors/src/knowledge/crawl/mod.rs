@@ -275,7 +275,7 @@ impl Crawl {
         Visit::Found(File { id: url.into(), title: None, content_type, bytes: file.bytes })
     }
 
-    /// Lets an address wait, if it is one to ask for.
+    /// Queues an address, if it may be visited.
     fn wait_for(&mut self, url: &Url, depth: usize) {
         let mut url = url.clone();
         url.set_fragment(None);

@@ -39,7 +39,7 @@ fn options() -> Options {
     Options { addresses, pause: Duration::ZERO, ..Options::default() }
 }
 
-/// The paths that were found, and what was left out with its reason.
+/// Returns the paths that were found, and the skipped ones with their reasons.
 async fn crawl(url: &str, options: Options) -> (Vec<String>, Vec<(String, String)>) {
     let mut crawl = Crawl::begin(url, options).await.unwrap();
     let (mut found, mut left) = (Vec::new(), Vec::new());

@@ -56,7 +56,7 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn open(bytes: &'a [u8]) -> Result<Self, Refusal> {
-        // [MS-CFB] 2.2: what Word wrote before 2007, and how it wraps what a password protects.
+        // [MS-CFB] 2.2: the container of Word before 2007, and of password-protected files.
         if bytes.starts_with(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1") {
             return Err(
                 "it is protected by a password, or of Word before 2007; save it as an open .docx".into()
@@ -113,7 +113,7 @@ enum Met<'a> {
     Text(&'a str),
 }
 
-/// Hands on what happens in a part, by local names.
+/// Reports the events of a part, by local names.
 fn events(xml: &str, mut take: impl FnMut(Met<'_>) -> Result<(), Refusal>) -> Result<(), Refusal> {
     let broken = |error: &dyn std::fmt::Display| format!("its XML is broken: {error}");
     let mut reader = Reader::from_str(xml);
@@ -248,7 +248,7 @@ struct Body {
     list: Option<usize>,
     /// Lists open, at most one a level.
     lists: usize,
-    /// Within what another reader of the file is meant to take instead of what stands before it.
+    /// Within an alternative meant for other readers of the file.
     fallbacks: usize,
     tables: usize,
     link: Option<(usize, String)>,

@@ -56,7 +56,7 @@ pub(in crate::knowledge) struct Links {
     pub(in crate::knowledge) no_follow: bool,
 }
 
-/// Reads a page. `charset` is what its server said.
+/// Reads a page. `charset` is the encoding that its server stated.
 pub(super) fn extract(bytes: &[u8], charset: Option<&str>, most: usize) -> Result<Extracted, Refusal> {
     let text = decode(bytes, charset);
     let page = Sink::new(most, false);
@@ -71,7 +71,7 @@ pub(super) fn extract(bytes: &[u8], charset: Option<&str>, most: usize) -> Resul
     Ok(Extracted::markdown(Some(title), text))
 }
 
-/// The links of a page, and what it asks of crawlers.
+/// Returns the links of a page, and its wishes for crawlers.
 pub(in crate::knowledge) fn links(bytes: &[u8], charset: Option<&str>) -> Links {
     tokenize(&decode(bytes, charset), Sink::new(0, true)).links
 }
@@ -162,7 +162,7 @@ struct Page {
     overflown: bool,
     title: String,
     in_title: bool,
-    /// The element that is left out, and how often it stands within itself.
+    /// The element that is left out, and its depth within itself.
     left_out: Option<(String, usize)>,
     heading: Option<u8>,
     in_pre: bool,

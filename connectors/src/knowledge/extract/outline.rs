@@ -251,7 +251,7 @@ impl Outline {
         }
     }
 
-    /// Goes on in a new line of the same block.
+    /// Continues in a new line of the same block.
     fn hard_break(&mut self) {
         if self.markdown.ends_with('\n') {
             self.markdown.pop();

@@ -75,7 +75,7 @@ fn title(document: &Document) -> Option<String> {
     pdf_extract::decode_text_string(information.get(b"Title").ok()?).ok()
 }
 
-/// The pages as one text: without what they repeat, and without words broken at a line's end.
+/// Returns the pages as one text: without repeated lines, and without words broken at a line's end.
 fn joined(pages: &[String]) -> String {
     let pages: Vec<Vec<String>> = pages.iter().map(|page| page.lines().map(readable).collect()).collect();
     let mut often: HashMap<String, usize> = HashMap::new();

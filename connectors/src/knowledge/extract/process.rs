@@ -124,7 +124,7 @@ impl Extractor {
         let failed = |error: io::Error| format!("the process that reads it cannot be started: {error}");
         let mut child = self.start(kind, charset).map_err(failed)?;
         let answer = tokio::time::timeout(self.options.timeout, answer(&mut child, bytes)).await;
-        // It has ended, or it has had its time; what has ended is not there to be killed.
+        // It has ended, or has used up its time; a process that has ended need not be killed.
         let killed = child.start_kill();
         drop(killed);
         let status = child.wait().await.map_err(failed)?;
@@ -176,14 +176,14 @@ impl Extractor {
     }
 }
 
-/// Hands over the bytes and takes the answer and what was said beside it.
+/// Writes the file's bytes and reads the answer and the standard error.
 async fn answer(child: &mut Child, bytes: Bytes) -> io::Result<(Vec<u8>, String)> {
     let piped = || io::Error::other("no pipe to the process");
     let mut stdin = child.stdin.take().ok_or_else(piped)?;
     let stdout = child.stdout.take().ok_or_else(piped)?;
     let stderr = child.stderr.take().ok_or_else(piped)?;
     let write = async move {
-        // A process that ended early takes no more; how it ended says why.
+        // A process that ended early reads no more; its exit status explains it.
         let written = stdin.write_all(&bytes).await;
         drop(written);
     };

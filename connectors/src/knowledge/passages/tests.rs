@@ -63,7 +63,7 @@ fn too_many_passages_are_reported() {
     assert_eq!(cut(DocumentFormat::Text, &long).len(), MAX_PASSAGES + 1);
 }
 
-/// Cuts on a thread, so that what takes too long fails instead of hanging.
+/// Cuts on a thread, so that a slow cut fails instead of hanging.
 fn cut_in_time(text: String, what: &str) {
     let (done, finished) = std::sync::mpsc::channel();
     std::thread::spawn(move || done.send(cut(DocumentFormat::Markdown, &text).len()));

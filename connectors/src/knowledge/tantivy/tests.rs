@@ -16,7 +16,7 @@ use heddle_memory::{self as memory, Fault, ManualClock, MemoryDisk, MemoryStore,
 
 const HOURS: &str = "We are open on weekdays from nine to five.";
 
-/// A store that survives, and who opens it.
+/// A store that survives, and the nodes that open it.
 struct Fixture {
     disk: Arc<MemoryDisk>,
     clock: Arc<ManualClock>,
@@ -239,7 +239,7 @@ async fn a_load_holds_up_no_other_tenant() {
     let limit = Duration::from_secs(60);
     let found = tokio::time::timeout(limit, node.found("globex", "weekdays")).await;
     assert_eq!(found.unwrap(), ["b"]);
-    // Who gives up loading leaves it to the next.
+    // A cancelled load is left to the next caller.
     loading.abort();
     stuck.store(false, Ordering::SeqCst);
     assert_eq!(tokio::time::timeout(limit, node.found("acme", "weekdays")).await.unwrap(), ["a"]);
@@ -326,7 +326,7 @@ async fn a_changed_open_index_finds_the_same_as_a_new_one() {
 #[tokio::test]
 async fn equal_passages_are_ordered_by_document_and_place() {
     let node = node();
-    // Each paragraph has a word of its own, so that none says what another does.
+    // Each paragraph has a word of its own, so that no two are equal.
     let text = |id: &str| {
         let paragraph =
             |n: u8| format!("{} Garden {id}{n} has old trees.", "It is a large house. ".repeat(5));

@@ -1,4 +1,4 @@
-//! Requests and tokens a minute of one provider key: reserved before a call, settled after it with what was used.
+//! Requests and tokens a minute of one provider key: reserved before a call, settled after it with the actual use.
 //!
 //! Contract: in no minute, wherever it begins, are there more requests or tokens than the limits say, as far as
 //! this process makes them. What is reserved counts until it is settled, and from then on with what it used.
@@ -94,7 +94,7 @@ impl Allowance {
 
     /// Records the number of tokens that the call has used in fact.
     pub(super) fn settle(&mut self, Reservation(number): Reservation, tokens: u64) {
-        // In the order of their numbers; one that is over is not there any more.
+        // In the order of their numbers; one that has expired is not there any more.
         if let Ok(place) = self.used.binary_search_by_key(&number, |used| used.number) {
             let used = &mut self.used[place];
             self.tokens = self.tokens - used.tokens + tokens;

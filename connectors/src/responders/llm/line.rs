@@ -54,9 +54,9 @@ pub(super) struct Line {
     room: Mutex<Room>,
     pub(super) breaker: Mutex<Breaker>,
     queue: Queue,
-    /// Counts the changes of what may be done.
+    /// Counts the changes of the room and of the share.
     changed: watch::Sender<u64>,
-    /// The limits that those who ask have configured, and what the next of them needs.
+    /// Limits that the callers have configured, and the tokens that the next of them needs.
     demand: Mutex<Demand>,
     more: Notify,
 }
@@ -65,7 +65,7 @@ pub(super) struct Line {
 struct Demand {
     limits: Option<Limits>,
     need: u64,
-    /// Somebody renews the lease.
+    /// True while a task renews the lease.
     kept: bool,
 }
 

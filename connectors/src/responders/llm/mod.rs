@@ -48,7 +48,7 @@ use crate::http;
 
 /// Maximum length of an answer, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
-/// The pause before what surely was not answered is sent once more, in milliseconds.
+/// Pause before a call that surely was not answered is repeated, in milliseconds.
 const RETRY_PAUSE: std::ops::Range<u64> = 200..800;
 /// Keys that are remembered before those without use are looked for; from then on when they are twice as many.
 const KEYS: usize = 1_024;
@@ -89,7 +89,7 @@ trait Api: Send + Sync {
 #[derive(Debug, PartialEq, Eq)]
 struct Reply {
     text: String,
-    /// Tools that it asks for.
+    /// Tools that it calls.
     calls: Vec<ToolCall>,
     usage: Option<Usage>,
 }
@@ -109,7 +109,7 @@ enum Refusal {
     Final(String),
 }
 
-/// Answers by language models. Cheap to share; holds connections, and what is known of each key.
+/// Responder with language models. Cheap to share; holds connections, and the state of each key.
 pub struct Llm {
     client: Client,
     clock: Arc<dyn Clock>,
@@ -162,7 +162,7 @@ impl Llm {
         known.entry(hash).or_insert_with(|| Arc::new(Line::new(&hash))).clone()
     }
 
-    /// Asks one model, and once more where that is safe.
+    /// Calls one model, and once more if that is safe.
     async fn ask(&self, question: &Question, model: &Model, prompt: &Prompt) -> Result<Reply, Refusal> {
         let line = self.line(model);
         match self.call(&line, question, model, prompt).await {
@@ -235,7 +235,7 @@ impl Llm {
                 outcome.answered();
                 let took = self.clock.elapsed().saturating_sub(called);
                 self.stats.answered(model.provider, took, reply.usage.unwrap_or_default());
-                // Without a report what was reserved counts.
+                // Without a report the reservation counts.
                 reserved.used = reply.usage.map(Usage::tokens);
                 if let Some(wait) = exhausted(headers) {
                     line.hold(self.clock.elapsed() + wait);
@@ -314,7 +314,7 @@ impl Drop for Outcome<'_> {
     }
 }
 
-/// A reservation, settled when it goes: with what is known to be used, or whole.
+/// A reservation, settled when it is dropped: with the known use, or whole.
 struct Reserved<'a> {
     line: &'a Line,
     reservation: Reservation,

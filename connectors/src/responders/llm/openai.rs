@@ -24,7 +24,7 @@ struct Request<'a> {
     messages: Vec<Message<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tools: Vec<Offered<'a>>,
-    /// Of OpenAI's own: the newer name, which its newer models ask for. Others know the older one.
+    /// OpenAI's own newer name, which its newer models require. Other providers know the older one.
     #[serde(skip_serializing_if = "Option::is_none")]
     max_completion_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,7 +103,7 @@ struct Content {
     tool_calls: Option<Vec<RequestedCall>>,
 }
 
-/// A call that the model asks for. Its arguments are JSON as text, which the model may get wrong.
+/// A call that the model requests. Its arguments are JSON as text, which the model may get wrong.
 #[derive(Deserialize)]
 struct RequestedCall {
     #[serde(default)]
@@ -162,7 +162,7 @@ impl Api for OpenAi {
             tool_calls.unwrap_or_default().into_iter().map(|RequestedCall { id, function }| ToolCall {
                 id,
                 name: function.name,
-                // A tool says what is wrong with them.
+                // A tool reports invalid arguments.
                 arguments: serde_json::from_str(&function.arguments).unwrap_or_default(),
                 mark: None,
             });

@@ -16,7 +16,7 @@ const NAME_CHARS: usize = 3;
 static EMAIL: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"[\p{L}\p{N}._%+\-]+@[\p{L}\p{N}\-]+(?:\.[\p{L}\p{N}\-]+)+").expect("it is a valid pattern")
 });
-/// Seven digits or more, with what people put between them.
+/// Seven digits or more, with the separators that people write.
 static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"[+(]{0,2}[0-9](?:[ ()/.\-\u{a0}]{0,3}[0-9]){6,}").expect("it is a valid pattern")
 });
@@ -45,7 +45,7 @@ impl Redactor {
         Self::of(name.into_iter())
     }
 
-    /// For the texts of a turn with a customer who is known by these names.
+    /// Creates the redactor of a turn with a customer who is known by these names.
     pub(super) fn of<'a>(names: impl Iterator<Item = &'a str>) -> Self {
         let (mut wholes, mut parts) = (Vec::new(), Vec::new());
         for name in names {
@@ -57,7 +57,7 @@ impl Redactor {
             let long = words.iter().filter(|word| word.chars().count() >= NAME_CHARS);
             parts.extend(long.map(|word| regex::escape(word)));
         }
-        // Whole names before their parts, and what is longer before what it begins with.
+        // Whole names before their parts, and longer names before their prefixes.
         for names in [&mut wholes, &mut parts] {
             names.sort_by_key(|name| std::cmp::Reverse(name.len()));
             names.dedup();
@@ -68,7 +68,7 @@ impl Redactor {
         Self { name: pattern.and_then(|pattern| Regex::new(&pattern).ok()), ..Self::default() }
     }
 
-    /// The text without what is personal.
+    /// Returns the text without personal data.
     pub(super) fn redact(&mut self, text: &str) -> String {
         let text = EMAIL.replace_all(text, |found: &Captures<'_>| self.placeholder("EMAIL", &found[0]));
         let text = NUMBER.replace_all(&text, |found: &Captures<'_>| match DATE.is_match(&found[0]) {
@@ -93,7 +93,7 @@ impl Redactor {
         placeholder
     }
 
-    /// The answer with what was replaced put back.
+    /// Returns the answer with the originals restored.
     pub(super) fn restore(&self, answer: &str) -> String {
         let original = |found: &Captures<'_>| {
             self.originals.get(&found[0]).cloned().unwrap_or_else(|| found[0].to_owned())
@@ -157,7 +157,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever a text holds, nothing is lost and no address or number is shown.
+        /// For any text, nothing is lost and no address or number is shown.
         #[test]
         fn redaction_is_undone(text in "[a-z0-9@. +()\\[\\]_A-Z-]{0,80}", name in "[A-Za-z ]{0,12}") {
             let mut redactor = Redactor::new(Some(&name));

@@ -24,14 +24,14 @@ pub(super) struct Prompt {
     pub(super) said: Vec<Said>,
     /// Tools that may be called.
     pub(super) tools: Vec<Tool>,
-    /// Tools that have been called for this answer, and what they gave.
+    /// Tools that have been called for this answer, and their results.
     pub(super) steps: Vec<Step>,
     /// The longest answer, in tokens.
     pub(super) answer_tokens: u32,
 }
 
 impl Prompt {
-    /// Of a question, with what is personal replaced by `redactor`.
+    /// Creates the prompt of a question, with personal data replaced by `redactor`.
     pub(super) fn of(question: &Question, redactor: &mut Option<Redactor>) -> Self {
         let mut redact = |text: &str| match redactor {
             Some(redactor) => redactor.redact(text),
@@ -111,7 +111,7 @@ fn each(value: &Value, change: &mut impl FnMut(&str) -> String) -> Value {
     }
 }
 
-/// The same with what was replaced put back.
+/// Returns the same value with the originals restored.
 pub(super) fn restored(value: &Value, redactor: Option<&Redactor>) -> Value {
     match redactor {
         Some(redactor) => each(value, &mut |text: &str| redactor.restore(text)),
@@ -188,7 +188,7 @@ fn recent(history: &[Said], most: u32) -> Vec<Said> {
     recent
 }
 
-/// One part for what one says in a row: providers refuse two of one speaker, or do not say what they make of it.
+/// One part for consecutive texts of one speaker: providers refuse two of one speaker, or do not document them.
 fn merged(said: impl Iterator<Item = Said>) -> Vec<Said> {
     let mut parts: Vec<Said> = Vec::new();
     for said in said {

@@ -75,7 +75,7 @@ impl Queue {
         turn.await.expect("who waits is in the queue until it is served")
     }
 
-    /// Those who wait, and who has the turn.
+    /// Waiting callers, and the one that has the turn.
     pub(super) fn len(&self) -> usize {
         lock(&self.0).len()
     }

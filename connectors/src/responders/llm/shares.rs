@@ -21,12 +21,12 @@ use super::allowance::{Limits, WINDOW};
 pub(super) const LEASE: Duration = Duration::from_secs(15);
 /// Interval of renewals.
 pub(super) const RENEWAL: Duration = Duration::from_secs(5);
-/// By how much the clocks of two nodes may differ.
+/// Maximum difference between the clocks of two nodes.
 const SKEW: Duration = Duration::from_secs(10);
 /// A node without calls that wait has room for this part of the limits beside its use. Its next renewal, which
 /// comes at once when a call waits, gives it more; this number of crashes within a minute leaves the next node nothing.
 const BURST: u64 = 16;
-/// A share that is less than a tenth too large stays: what is given away costs a little of the limit.
+/// A share that is less than a tenth too large stays: moving it costs a little of the limit.
 const NEAR: u64 = 10;
 
 /// A node's share.
@@ -222,7 +222,7 @@ mod tests {
     }
 
     proptest! {
-        /// Nodes come and go, ask as they like and renew when they should: no minute has more than the limits.
+        /// Nodes come and go, call at random and renew when they should: no minute has more than the limits.
         #[test]
         fn no_minute_of_all_nodes_has_more(
             requests in 1_u64..60,
