@@ -1,6 +1,6 @@
 //! The log port over a memory disk.
 //!
-//! Records are kept for as long as the disk is, worked off or not, so that a test can read the whole
+//! Records are kept for as long as the disk is, settled or not, so that a test can read the whole
 //! history.
 
 use std::collections::BTreeMap;

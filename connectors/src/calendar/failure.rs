@@ -58,7 +58,7 @@ impl Call {
                 unavailable(detail, wait)
             }
             401 => refused(format!(
-                "{detail}: the access token is not taken; check that client and refresh token in [calendar] are \
+                "{detail}: the access token is not accepted; check that client and refresh token in [calendar] are \
                  of the same OAuth client"
             )),
             403 => refused(format!(
@@ -74,7 +74,7 @@ impl Call {
                 Self::Reads => unavailable(detail, wait),
                 Self::Inserts => self.lost(detail),
             },
-            _ => refused(format!("{detail}: the request is not one the API takes")),
+            _ => refused(format!("{detail}: the API does not accept the request")),
         }
     }
 }

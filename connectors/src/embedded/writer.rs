@@ -219,7 +219,7 @@ impl Writer {
         }
         if self.held + self.frame.len() as u64 > most {
             let detail = format!(
-                "the journal has reached {most} bytes and holds only what is not worked off yet; wait, or \
+                "the journal has reached {most} bytes and holds only unsettled records; wait, or \
                  raise log.max_bytes"
             );
             return Err(StoreError::Full { detail });

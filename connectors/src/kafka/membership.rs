@@ -301,15 +301,15 @@ impl Member {
         while let Some(error) = self.serve_until_out() {
             self.lose_everything();
             let Some(pause) = times.again(self.clock.elapsed()) else {
-                let why = format!("the consumer group keeps putting this node out: {error}");
+                let why = format!("the consumer group keeps fencing this node: {error}");
                 tracing::error!("{why}; another process uses its node.name: give each its own");
                 drop(self.changes.blocking_send(Change::Over(why)));
                 return;
             };
             tracing::error!(
                 ?pause,
-                "the consumer group has put this node out: {error}; it joins again after a pause. If it comes \
-                 again, another process uses its node.name"
+                "the consumer group has fenced this node: {error}; retrying after a pause. If this repeats, \
+                 another process uses its node.name"
             );
             if !self.rejoin(pause) {
                 return;

@@ -73,13 +73,13 @@ pub(super) fn refused(id: &str, why: impl Into<String>) -> KnowledgeError {
 fn fault(document: &Document) -> Option<String> {
     let Document { id, title, text, .. } = document;
     if !ID_BYTES.contains(&id.len()) {
-        return Some(format!("its id has {} bytes, 1 to 512 are taken", id.len()));
+        return Some(format!("its id has {} bytes, 1 to 512 are accepted", id.len()));
     }
     if id.contains(char::is_control) || title.contains(char::is_control) {
         return Some("its id or title holds a control character".into());
     }
     if title.len() > MAX_TITLE_BYTES {
-        return Some(format!("its title has {} bytes, at most {MAX_TITLE_BYTES} are taken", title.len()));
+        return Some(format!("its title has {} bytes, at most {MAX_TITLE_BYTES} are accepted", title.len()));
     }
     if text.len() > MAX_BYTES {
         return Some(too_large(text.len()));
@@ -93,7 +93,7 @@ fn fault(document: &Document) -> Option<String> {
 }
 
 fn too_large(bytes: usize) -> String {
-    format!("it has {bytes} bytes, at most {MAX_BYTES} (4 MiB) are taken; cut it into several documents")
+    format!("it has {bytes} bytes, at most {MAX_BYTES} (4 MiB) are accepted; cut it into several documents")
 }
 
 fn text_of(bytes: &[u8]) -> Result<&str, String> {

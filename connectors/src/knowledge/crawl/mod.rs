@@ -202,7 +202,7 @@ impl Crawl {
         }
         let (url, depth) = self.waiting.pop_front()?;
         if self.pages >= self.options.max_pages.get() {
-            return Some(self.stop(format!("{} pages are taken, more are not", self.pages)));
+            return Some(self.stop(format!("the limit of {} pages is reached", self.pages)));
         }
         if self.bytes >= self.options.total_bytes.get() {
             return Some(self.stop(format!("{} bytes are read, more are not", self.bytes)));
@@ -216,7 +216,7 @@ impl Crawl {
             answer = answer => answer,
             () = &mut self.deadline => {
                 let timeout = self.options.total_timeout;
-                return Some(self.stop(format!("it has taken {timeout:?}, longer it may not")));
+                return Some(self.stop(format!("it has reached its time limit of {timeout:?}")));
             }
         };
         Some(self.visited(url, depth, answer))
@@ -262,7 +262,7 @@ impl Crawl {
             return skipped("it asks not to be indexed".into());
         }
         if Kind::of_type(&file.content_type).is_none() {
-            return skipped(format!("{} is not taken", file.content_type));
+            return skipped(format!("{} is not accepted", file.content_type));
         }
         if url.as_str().len() > ID_BYTES {
             return skipped(format!("its address is longer than {ID_BYTES} bytes"));

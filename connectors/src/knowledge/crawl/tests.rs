@@ -100,7 +100,7 @@ async fn a_crawl_ends_at_its_bounds() {
     let (found, left) =
         crawl(&site.url, Options { max_pages: NonZeroUsize::new(2).unwrap(), ..options() }).await;
     assert_eq!(found, ["/", "/1"]);
-    assert!(left[0].1.contains("2 pages are taken") && left[0].1.contains("2 known"), "{left:?}");
+    assert!(left[0].1.contains("limit of 2 pages") && left[0].1.contains("2 known"), "{left:?}");
     let (found, left) = crawl(&site.url, options()).await;
     assert_eq!(found, ["/", "/1", "/3"]);
     assert_eq!(left, [("/2".to_owned(), "it is the same as another page".to_owned())]);

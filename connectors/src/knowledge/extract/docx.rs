@@ -66,7 +66,7 @@ impl<'a> Parts<'a> {
         let archive = ZipArchive::new(Cursor::new(bytes)).map_err(broken)?;
         if archive.len() > MOST_ENTRIES {
             return Err(format!(
-                "its archive has {} entries, at most {MOST_ENTRIES} are taken",
+                "its archive has {} entries, at most {MOST_ENTRIES} are accepted",
                 archive.len()
             ));
         }

@@ -30,7 +30,7 @@ pub(super) type Refusal = String;
 const TITLE: usize = 200;
 
 /// Accepted files, as a sentence.
-pub const TAKEN: &str = ".txt, .md, .html, .pdf and .docx are taken";
+pub const TAKEN: &str = ".txt, .md, .html, .pdf and .docx are accepted";
 
 /// A file to read.
 #[derive(Debug, Clone)]
@@ -99,9 +99,9 @@ impl Kind {
             (Some(kind), _) | (None, Some(kind)) => Ok(kind),
             (None, None) => Err(match (&file.content_type, Path::new(&file.id).extension()) {
                 (_, Some(ending)) => {
-                    format!("files ending in .{} are not taken; {TAKEN}", ending.to_string_lossy())
+                    format!("files ending in .{} are not accepted; {TAKEN}", ending.to_string_lossy())
                 }
-                (Some(typed), None) => format!("{typed} is not taken; {TAKEN}"),
+                (Some(typed), None) => format!("{typed} is not accepted; {TAKEN}"),
                 (None, None) => format!("its name has no ending that names its format; {TAKEN}"),
             }),
         }
@@ -203,9 +203,9 @@ mod tests {
         assert_eq!(kind("https://acme.example/about", Some("Text/HTML; charset=utf-8")), Ok(Kind::Html));
         assert_eq!(kind("a.md", Some("text/plain")), Ok(Kind::Markdown));
         assert_eq!(kind("a.pdf", Some("text/html")), Ok(Kind::Html));
-        assert!(kind("a.xlsx", None).unwrap_err().contains(".xlsx are not taken; .txt, .md, .html, .pdf"));
+        assert!(kind("a.xlsx", None).unwrap_err().contains(".xlsx are not accepted; .txt, .md, .html, .pdf"));
         assert!(kind("README", None).unwrap_err().contains("no ending"));
-        assert!(kind("README", Some("image/png")).unwrap_err().contains("image/png is not taken"));
+        assert!(kind("README", Some("image/png")).unwrap_err().contains("image/png is not accepted"));
     }
 
     #[test]

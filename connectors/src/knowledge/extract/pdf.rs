@@ -39,7 +39,7 @@ pub(super) fn extract(bytes: &[u8], most: usize) -> Result<Extracted, Refusal> {
         return Err("it is a broken PDF: it has no pages".into());
     }
     if pages > MOST_PAGES {
-        return Err(format!("it has {pages} pages, at most {MOST_PAGES} are taken; cut it into several"));
+        return Err(format!("it has {pages} pages, at most {MOST_PAGES} are accepted; cut it into several"));
     }
     let mut texts = Vec::new();
     let (mut bytes, mut failed) = (0, None);

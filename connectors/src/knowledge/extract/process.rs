@@ -106,7 +106,7 @@ impl Extractor {
         if file.bytes.len() > self.file_bytes() {
             let most = self.file_bytes();
             return Err(refused(format!(
-                "it has {} bytes, files of at most {most} are taken",
+                "it has {} bytes, files of at most {most} are accepted",
                 file.bytes.len()
             )));
         }

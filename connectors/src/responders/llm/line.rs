@@ -46,7 +46,7 @@ struct Room {
     until: Duration,
 }
 
-const NO_LIMITS: Limits = Limits { requests: 0, tokens: 0 };
+const ZERO_LIMITS: Limits = Limits { requests: 0, tokens: 0 };
 
 /// A provider key.
 pub(super) struct Line {
@@ -73,7 +73,11 @@ impl Line {
     pub(super) fn new(hash: &[u8; 32]) -> Self {
         Self {
             key: Key::limit(hash),
-            room: Mutex::new(Room { allowance: Allowance::default(), may: NO_LIMITS, until: Duration::ZERO }),
+            room: Mutex::new(Room {
+                allowance: Allowance::default(),
+                may: ZERO_LIMITS,
+                until: Duration::ZERO,
+            }),
             breaker: Mutex::default(),
             queue: Queue::default(),
             changed: watch::Sender::default(),
@@ -184,7 +188,7 @@ impl Line {
                     }
                 };
                 // Less holds at once, more when it is stored.
-                room.may = room.may.least(may.unwrap_or(NO_LIMITS));
+                room.may = room.may.least(may.unwrap_or(ZERO_LIMITS));
                 may
             };
             let new = (!shares.is_empty()).then(|| encode(&shares));

@@ -72,7 +72,7 @@ impl Queue {
             rounds.push(tenant, asking);
             turn
         };
-        turn.await.expect("who waits is in the queue until it is served")
+        turn.await.expect("a waiting caller is in the queue until it is served")
     }
 
     /// Waiting callers, and the one that has the turn.
