@@ -163,7 +163,7 @@ impl Random {
     }
 }
 
-/// All of a conversation's keys begin so; neighbours by number are nowhere near each other.
+/// Returns the prefix of a conversation's keys; neighbours by number are far apart in the key order.
 fn conversation(number: u64) -> Vec<u8> {
     let mut key = b"\x02\x04acme\x00\x27whatsapp/1122334455667/".to_vec();
     key.extend_from_slice(&Random(number).next().to_be_bytes());

@@ -41,7 +41,7 @@ struct Arguments {
     /// Operations of the drivers alone.
     #[arg(long, default_value_t = 50_000)]
     raw: usize,
-    /// Of those at once.
+    /// Number of those operations at once.
     #[arg(long, default_value_t = 512)]
     at_once: usize,
 }

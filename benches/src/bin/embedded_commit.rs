@@ -236,7 +236,7 @@ fn piece(noise: &[u8], at: u64, len: usize) -> Vec<u8> {
     noise[at..at + len].to_vec()
 }
 
-/// Of user and system, which other work on the machine changes less than the time that passes.
+/// Returns the CPU time of user and system, which other work on the machine changes less than the elapsed time.
 fn cpu_micros() -> anyhow::Result<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let fields = stat.rsplit(')').next().context("stat")?.split_whitespace();

@@ -55,7 +55,7 @@ struct Arguments {
     store: Store,
     #[command(flatten)]
     servers: Servers,
-    /// Only be the provider: prints its address, and ends with standard input.
+    /// Serve only as the provider: prints its address, and ends with standard input.
     #[arg(long)]
     provide: bool,
     /// Address that the provider listens on.

@@ -87,7 +87,7 @@ impl AesCipher {
         Self { cipher, number, owner, erased, previous_erased_at: None, entropy }
     }
 
-    /// It follows a key that was erased then.
+    /// Marks the cipher as following a key that was erased at that time.
     pub(super) fn following(self, previous_erased_at: Option<Timestamp>) -> Self {
         Self { previous_erased_at, ..self }
     }

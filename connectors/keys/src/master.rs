@@ -20,10 +20,10 @@ use super::entropy::{Entropy, SystemEntropy};
 /// Error of loading or creating a master key.
 #[derive(Debug, thiserror::Error)]
 pub enum MasterKeyError {
-    /// It is no base64.
+    /// The text is not base64.
     #[error("the master key is no base64; it takes 32 bytes, such as `openssl rand -base64 32` prints")]
     Base64,
-    /// It is too short or too long.
+    /// The key is too short or too long.
     #[error("the master key has {bytes} bytes; it takes 32, such as `openssl rand -base64 32` prints")]
     Length {
         /// Its length.

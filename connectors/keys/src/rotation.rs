@@ -16,9 +16,9 @@ use super::wrapper::number_of;
 /// Outcome of rewrapping a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rewrapped {
-    /// It is wrapped by the present master key now.
+    /// The row is now wrapped by the present master key.
     Done,
-    /// It was before.
+    /// The row was wrapped by it before.
     Already,
     /// The tenant has been erased.
     Erased,

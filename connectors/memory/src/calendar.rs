@@ -20,25 +20,25 @@ use super::faults::pause;
 pub enum CalendarCall {
     /// Query of busy times.
     Busy,
-    /// To book under this id.
+    /// Booking under this id.
     Book(BookingId),
 }
 
 /// Outcome of one call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum CalendarReply {
-    /// It is done, and answered.
+    /// The call is done, and answered.
     #[default]
     Does,
-    /// It is not done, for this reason.
+    /// The call is not done, for this reason.
     Refuses(CalendarError),
-    /// It is done and the answer lost.
+    /// The call is done and the answer lost.
     DoesUnheard,
-    /// It is lost on the way there.
+    /// The call is lost on the way there.
     LosesIt,
-    /// It is done and no answer ever comes.
+    /// The call is done and no answer ever comes.
     DoesAndHangs,
-    /// It is not done and no answer ever comes.
+    /// The call is not done and no answer ever comes.
     Hangs,
 }
 

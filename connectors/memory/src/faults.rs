@@ -60,16 +60,16 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// None: at once and as it should.
+    /// No fault: the step works at once.
     pub const NONE: Self = Self { before: Duration::ZERO, after: Duration::ZERO, outcome: Outcome::Works };
 
-    /// It ends like this, at once.
+    /// Returns a fault with this outcome, at once.
     #[must_use]
     pub const fn outcome(outcome: Outcome) -> Self {
         Self { outcome, ..Self::NONE }
     }
 
-    /// It works, and takes `before` until it takes effect.
+    /// Returns a step that works, and takes effect after `before`.
     #[must_use]
     pub const fn delay(before: Duration) -> Self {
         Self { before, ..Self::NONE }

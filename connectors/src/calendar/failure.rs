@@ -13,9 +13,9 @@ use serde_json::Value;
 /// Kind of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Call {
-    /// It changes nothing.
+    /// A call that changes nothing.
     Reads,
-    /// It may have been done, also if the answer was lost.
+    /// A call that may have been done, also if the answer was lost.
     Inserts,
 }
 
@@ -86,7 +86,7 @@ fn reasons(body: &Value) -> Vec<&str> {
     listed.chain(body.pointer("/error/status").and_then(Value::as_str)).filter(|code| is_code(code)).collect()
 }
 
-/// Such as `rateLimitExceeded` and `invalid_grant`: letters and underscores, and no text of a person's.
+/// Returns a reason such as `rateLimitExceeded` or `invalid_grant`: letters and underscores, no personal data.
 pub(super) fn is_code(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 64

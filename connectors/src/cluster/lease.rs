@@ -66,7 +66,7 @@ impl Lease {
         self.end.max(now.as_micros() + BLOCK).max(self.last + LEFT)
     }
 
-    /// It was renewed.
+    /// Records a renewal.
     pub(super) fn renewed(&mut self, until: Duration, end: i64) {
         self.until = self.until.max(until);
         self.end = self.end.max(end);

@@ -126,7 +126,7 @@ pub(super) struct Directory {
     forwards: Statement,
     backwards: Statement,
     known: Mutex<Known>,
-    /// Held for reading by writers of late rows, for writing by the sweep of a bucket.
+    /// Lock held for reading by writers of late rows, for writing by the sweep of a bucket.
     sweeping: RwLock<()>,
 }
 

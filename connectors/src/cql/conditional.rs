@@ -36,7 +36,7 @@ const REMEMBERED: usize = 65_536;
 #[derive(Debug, Default)]
 pub(super) struct Unsettled {
     keys: Mutex<HashSet<Key>>,
-    /// So that reads take no lock while there is none.
+    /// Number of keys, so that reads take no lock while there is none.
     count: AtomicUsize,
 }
 

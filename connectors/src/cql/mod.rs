@@ -108,7 +108,7 @@ pub enum OpenError {
     Datacenter {
         /// Datacenter that is configured.
         asked: String,
-        /// Those of the cluster.
+        /// Datacenters of the cluster.
         there: Vec<String>,
     },
     /// The keyspace or its tables do not match this build.

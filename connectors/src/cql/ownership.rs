@@ -31,7 +31,7 @@ pub struct OwnershipRow {
 pub struct Ownership {
     /// The row.
     pub row: OwnershipRow,
-    /// By the server's clock, microseconds since the row's lease was written; below 0 where the clock
+    /// Microseconds since the row's lease was written, by the server's clock; below 0 where the clock
     /// of the server that wrote it is ahead.
     pub age: i64,
 }

@@ -207,7 +207,7 @@ impl fmt::Display for Replication {
 /// Something that a cluster lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// There is no keyspace.
+    /// The keyspace does not exist.
     Keyspace {
         /// The statement that makes it.
         cql: String,
@@ -219,7 +219,7 @@ pub enum Change {
         /// Statement that changes it. Stored data gets to its new places by a repair.
         cql: String,
     },
-    /// There is no such table.
+    /// The table does not exist.
     Table {
         /// Its name.
         name: &'static str,

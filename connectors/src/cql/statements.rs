@@ -184,7 +184,7 @@ impl OfTable {
         Ok(Self { get, put, delete, scans, walk, conditional })
     }
 
-    /// Those of every table, in the order of [`Stored::ALL`].
+    /// Prepares the statements of every table, in the order of [`Stored::ALL`].
     pub(super) async fn prepare_all(preparer: Preparer<'_>) -> Result<Vec<Self>, PrepareError> {
         try_join_all(Stored::ALL.map(|stored| Self::prepare(preparer, stored))).await
     }
@@ -212,7 +212,7 @@ impl Scans {
     }
 }
 
-/// All columns of an order turn round together, also one that `=` holds fast.
+/// Returns the order of rows. All its columns turn round together, also one that `=` fixes.
 fn order(stored: Stored, direction: &str) -> String {
     match stored {
         Stored::Conversation => format!(" ORDER BY kind {direction}, row {direction}"),

@@ -41,11 +41,11 @@ pub(super) enum Announcement {
     Group(Group),
     /// Conditional writes that changed nothing and only read the result of earlier groups.
     Found(Vec<Taken>),
-    /// Begin a checkpoint where the last is too old.
+    /// Begin a checkpoint if the last one is too old.
     Tend,
     /// Begin a checkpoint.
     Checkpoint(oneshot::Sender<Result<(), StoreError>>),
-    /// Answer when everything before is shown.
+    /// Answer when everything before is published.
     Barrier(oneshot::Sender<()>),
     /// Write a last checkpoint and end.
     Close(oneshot::Sender<()>),

@@ -29,7 +29,7 @@ struct Rule {
     last: Timestamp,
     /// True if anything was written to the store since.
     is_dirty: bool,
-    /// Not before, after one that failed.
+    /// Earliest time of the next attempt, after one that failed.
     not_before: Timestamp,
 }
 

@@ -18,9 +18,9 @@ use super::segment;
 /// Read request for older records.
 #[derive(Debug)]
 pub(super) struct Older {
-    /// Of which partition.
+    /// Partition of the records.
     pub(super) partition: TopicPartition,
-    /// The offsets: those that there are.
+    /// Offsets of the records that exist.
     pub(super) offsets: Range<Offset>,
     /// Limits of the read.
     pub(super) limit: FetchLimit,

@@ -101,11 +101,11 @@ pub(super) enum Order {
 /// Caller that waits for an order of a group.
 #[derive(Debug)]
 pub(super) enum Waiting {
-    /// Of an append: the offsets.
+    /// Caller of an append, which gets the offsets.
     Append(oneshot::Sender<Result<Vec<Offset>, StoreError>>),
-    /// Of a commit.
+    /// Caller of a commit.
     Commit(oneshot::Sender<Result<(), StoreError>>),
-    /// Result of a conditional write.
+    /// Caller of a conditional write, and its result.
     Swap(Swap, oneshot::Sender<Result<Swap, StoreError>>),
 }
 

@@ -73,7 +73,7 @@ impl Eq for First {}
 /// The rows of a partition.
 #[derive(Debug)]
 enum Part {
-    /// Only the first one.
+    /// One row.
     One(Slot),
     /// A few, in order.
     Few(Vec<(Bytes, Slot)>),
@@ -180,7 +180,7 @@ impl Rows {
         part.get(&first.key, key)
     }
 
-    /// All of them, in order: no partition's bytes begin with another's, so sorting partitions is enough.
+    /// Returns all rows, in order: no partition's bytes begin with another's, so sorting partitions is enough.
     pub(super) fn sorted(&self) -> impl Iterator<Item = (&Bytes, &Slot)> {
         let mut parts: Vec<_> = self.parts.iter().collect();
         parts.sort_unstable_by(|(one, _), (other, _)| {
@@ -190,7 +190,7 @@ impl Rows {
         parts.into_iter().flat_map(move |(first, part)| part.range(&first.key, all.clone()))
     }
 
-    /// Those of the partition in which the range begins, in order.
+    /// Returns the rows of the partition in which the range begins, in order.
     pub(super) fn range(&self, partition: &[u8], range: Range) -> Rowed<'_> {
         match self.parts.get_key_value(partition) {
             Some((first, part)) => part.range(&first.key, range),

@@ -141,9 +141,9 @@ pub(super) struct Header {
 /// Result of reading the beginning of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Begin {
-    /// With a header.
+    /// A whole header.
     Whole(Header),
-    /// With a header that was not written whole: no frame in it was ever acknowledged.
+    /// A header that was not written whole: no frame in it was ever acknowledged.
     Unborn,
 }
 

@@ -361,7 +361,7 @@ enum Due {
     Not,
     /// Write one if none is being written.
     May,
-    /// After the one that is being written.
+    /// Write one after the one that is being written.
     Must,
 }
 

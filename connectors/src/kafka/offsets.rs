@@ -56,7 +56,7 @@ impl Offsets {
         changed.map(|(&partition, ledger)| (partition, ledger.position.clone())).collect()
     }
 
-    /// These positions have been committed.
+    /// Records that these positions have been committed.
     pub(super) fn committed(&self, positions: Vec<(TopicPartition, Position)>) {
         let mut ledgers = self.lock();
         for (partition, position) in positions {

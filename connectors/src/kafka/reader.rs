@@ -71,7 +71,7 @@ struct Cursor {
 }
 
 impl Cursor {
-    /// From where on a fetch gets everything.
+    /// Returns the offset from which on a fetch gets every record.
     fn at(&self) -> Offset {
         self.held.as_ref().map_or(self.next, |held| held.offset)
     }

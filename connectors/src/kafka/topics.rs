@@ -48,7 +48,7 @@ pub enum Difference {
         /// The partitions it is to have.
         partitions: u32,
     },
-    /// It has another number of partitions: this cannot be mended.
+    /// It has another number of partitions, which cannot be changed.
     Partitions {
         /// Its name.
         topic: String,

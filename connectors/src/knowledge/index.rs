@@ -293,7 +293,7 @@ fn ranked(
     Ok(found.into_iter().map(|((score, ..), at)| (score.0, at)).collect())
 }
 
-/// Of passages that say the same, the first.
+/// Returns the first of passages with the same text.
 fn different(
     searcher: &Searcher,
     found: Vec<(Score, DocAddress)>,

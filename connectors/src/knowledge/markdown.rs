@@ -241,7 +241,7 @@ impl Reader {
     }
 }
 
-/// With single spaces only.
+/// Returns the text with single spaces only.
 fn collapsed(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -170,7 +170,7 @@ fn excerpt(subject: &[Word], read: &Read<'_>) -> String {
     sentences[at..to].concat().trim().to_owned()
 }
 
-/// At most as long as an answer is, up to the end of a sentence, or else of a word.
+/// Cuts a text to the length of an answer, at the end of a sentence, or else of a word.
 fn cut(text: &str) -> String {
     if text.chars().count() <= ANSWER {
         return text.to_owned();

@@ -32,7 +32,7 @@ static SENTENCES: LazyLock<SentenceSegmenterBorrowed<'static>> =
 /// A word.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Word {
-    /// In lower case, without accents.
+    /// Word in lower case, without accents.
     pub(crate) folded: String,
     /// Its stem.
     pub(crate) stem: String,

@@ -246,7 +246,7 @@ impl Transit {
         }
     }
 
-    /// It listens again, where it did.
+    /// Listens again at the same address.
     pub async fn resume(&self) {
         self.serve(TcpListener::bind(self.address).await.unwrap());
     }

@@ -104,16 +104,16 @@ pub struct CrawlError {
 pub enum Visit {
     /// A page or file to add; its id is its address.
     Found(File),
-    /// It was left out.
+    /// An address was skipped.
     Skipped {
         /// Address that was skipped.
         url: String,
         /// Reason.
         why: String,
     },
-    /// The crawl ends before all was seen.
+    /// The crawl ends before all pages were visited.
     Stopped {
-        /// At which bound.
+        /// Bound that was reached.
         why: String,
     },
 }

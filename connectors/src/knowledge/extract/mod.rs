@@ -62,7 +62,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// By the ending of a file's name.
+    /// Returns the format of a file's name, by its ending.
     #[must_use]
     pub fn of_name(name: &str) -> Option<Self> {
         match Path::new(name).extension()?.to_str()?.to_ascii_lowercase().as_str() {

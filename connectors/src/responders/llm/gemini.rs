@@ -76,7 +76,7 @@ struct Tools<'a> {
 struct Function<'a> {
     name: &'a str,
     description: &'a str,
-    /// Not there where a tool takes none: an object without properties is refused.
+    /// Absent for a tool without parameters: an object without properties is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     parameters: Option<&'a Value>,
 }

@@ -97,15 +97,15 @@ struct Reply {
 /// Reason for a model's missing answer.
 #[derive(Debug, PartialEq, Eq)]
 enum Refusal {
-    /// It is too busy, or its limit is reached.
+    /// The model is too busy, or its limit is reached.
     Busy(Option<Duration>),
     /// The call did not arrive, or was answered with a fault of the provider's: it may be made again.
     Passing(String),
-    /// It has failed several times: its breaker is open.
+    /// The model has failed several times: its breaker is open.
     Suspended,
-    /// It was sent, and no answer came that can be read: it may have been made, and paid for.
+    /// The call was sent, and no readable answer came: it may have been made, and paid for.
     Lost(String),
-    /// It cannot be made again, or need not be.
+    /// The call cannot be repeated, or need not be.
     Final(String),
 }
 
@@ -368,7 +368,7 @@ fn exhausted(headers: &HeaderMap) -> Option<Duration> {
         .max()
 }
 
-/// Such as `1s`, `6m0s`, `12ms` or `1m30.951s`.
+/// Reads a duration such as `1s`, `6m0s`, `12ms` or `1m30.951s`.
 fn reset_in(text: &str) -> Option<Duration> {
     let mut sum = Duration::ZERO;
     let mut rest = text;

@@ -29,7 +29,7 @@ struct Request<'a> {
     max_completion_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens: Option<u32>,
-    /// Of OpenAI's own: the completion is not kept for distillation and evaluation.
+    /// OpenAI's own: the completion is not kept for distillation and evaluation.
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<bool>,
     stream: bool,

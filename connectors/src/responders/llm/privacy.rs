@@ -39,7 +39,7 @@ pub(super) struct Redactor {
 }
 
 impl Redactor {
-    /// For the texts of a turn with a customer of this name.
+    /// Creates the redactor of a turn with a customer of this name.
     #[cfg(test)]
     pub(super) fn new(name: Option<&str>) -> Self {
         Self::of(name.into_iter())
