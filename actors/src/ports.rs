@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use heddle_schemas::id::ChannelKind;
 use heddle_schemas::ports::calendar::Calendar;
-use heddle_schemas::ports::channel::Channel;
+use heddle_schemas::ports::channel::{Channel, ChannelProfile};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::keys::Keys;
 use heddle_schemas::ports::knowledge::Knowledge;
@@ -46,4 +46,12 @@ pub struct Ports {
     pub metrics: Arc<Metrics>,
     /// What looks like an attack.
     pub security: Arc<Security>,
+}
+
+impl Ports {
+    /// Profile of a channel, where this node has it. Without one nothing is sent.
+    #[must_use]
+    pub fn profile(&self, kind: ChannelKind) -> Option<&'static ChannelProfile> {
+        self.channels.get(&kind).map(|channel| channel.profile())
+    }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
+use heddle_connectors::channels;
 use heddle_connectors::cql;
 use heddle_connectors::cql::schema::Wanted;
 use heddle_connectors::kafka::{self, topics};
@@ -136,7 +137,7 @@ pub fn resolve(place: &str, secret: &Secret) -> Result<Secret, ConfigurationErro
 pub fn load_tenant(path: &Path) -> Result<Tenant, ConfigurationError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigurationError::File { path: path.into(), source })?;
-    let mut tenant = Tenant::from_toml(&text)?;
+    let mut tenant = Tenant::parse(&text)?;
     let mut faults = Vec::new();
     for (place, secret) in tenant.secrets_mut() {
         match resolve(&place, secret) {
@@ -144,11 +145,10 @@ pub fn load_tenant(path: &Path) -> Result<Tenant, ConfigurationError> {
             Err(error) => faults.push(error.to_string()),
         }
     }
-    if !faults.is_empty() {
-        return Err(Faults(faults).into());
+    if let Err(Faults(more)) = tenant.complete(&channels::profile) {
+        faults.splice(0..0, more);
     }
-    tenant.validate()?;
-    Ok(tenant)
+    if faults.is_empty() { Ok(tenant) } else { Err(Faults(faults).into()) }
 }
 
 /// How long a rebalance waits for the node to let go of a partition: somewhat longer than its actors may take.

@@ -4,7 +4,6 @@
 //! without a running node works on. Starting it takes records up; draining finishes what was taken up,
 //! closes the stores and leaves nothing to be replayed. A process that ends without draining loses nothing.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,16 +16,14 @@ use heddle_actors::random::Random;
 use heddle_actors::system::System;
 use heddle_actors::tenant::configuration::{Tenants, TenantsError};
 use heddle_connectors::calendar::{GoogleCalendar, google};
-use heddle_connectors::channels::whatsapp::{self, WhatsApp};
+use heddle_connectors::channels;
 use heddle_connectors::clock::SystemClock;
 use heddle_connectors::keys::{self, Entropy, EnvelopeKeys, SystemEntropy, vault};
 use heddle_connectors::knowledge::extract::process::{self as extraction, Extractor};
 use heddle_connectors::knowledge::{self, Languages, TantivyKnowledge};
 use heddle_connectors::responders::{Extractive, Llm, llm};
 use heddle_schemas::config::{Config, StateKind};
-use heddle_schemas::id::ChannelKind;
 use heddle_schemas::language::Language;
-use heddle_schemas::ports::channel::Channel;
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::keys::{Keys, KeysError};
 use heddle_schemas::ports::responder::Responder;
@@ -61,7 +58,7 @@ pub enum NodeError {
     Region(#[from] RegionError),
     /// A channel.
     #[error(transparent)]
-    Channel(#[from] whatsapp::SetupError),
+    Channel(#[from] channels::SetupError),
     /// Who answers.
     #[error(transparent)]
     Responder(#[from] llm::SetupError),
@@ -134,9 +131,8 @@ impl Node {
         });
         let knowledge = knowledge::Options { languages, ..knowledge::Options::default() };
         let documents = TantivyKnowledge::new(state.clone(), watched.clone(), &knowledge);
-        let whatsapp =
-            whatsapp::Options { timeout: config.engine.send_timeout, ..whatsapp::Options::default() };
-        let whatsapp: Arc<dyn Channel> = Arc::new(WhatsApp::new(&whatsapp, clock.clone())?);
+        let calls = channels::Options { timeout: config.engine.send_timeout, ..channels::Options::default() };
+        let channels = Arc::new(channels::registry(&calls, &clock)?);
         let extractive: Arc<dyn Responder> = Arc::new(Extractive);
         let llm = Llm::new(&llm::Options::default(), state.clone(), clock.clone(), owner.clone())?;
         heddle_connectors::metrics::register_llm(&registry, &llm);
@@ -151,7 +147,7 @@ impl Node {
                 Provider::Extractive => extractive.clone(),
                 Provider::Openai | Provider::Deepseek | Provider::Gemini => llm.clone(),
             }),
-            channels: Arc::new(BTreeMap::from([(ChannelKind::Whatsapp, whatsapp)])),
+            channels,
             clock,
             random,
             metrics,

@@ -461,8 +461,8 @@ pub struct Engine {
     /// How long a shutdown waits for what is in work.
     #[serde(with = "human")]
     pub drain: Duration,
-    /// Up to which age a customer's message is answered; an older one, out of the dead-letter topic or after
-    /// an outage, is only recorded. WhatsApp's customer-service window is 24 hours.
+    /// Age up to which a customer's message is answered; an older one, out of the dead-letter topic or after
+    /// an outage, is only recorded. Channels with a reply window, such as WhatsApp with 24 hours, send nothing later.
     #[serde(with = "human")]
     pub answer_within: Duration,
 }

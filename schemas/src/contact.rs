@@ -1,13 +1,15 @@
-//! What people call a contact: a phone number, a channel's id, or the engine's own id of it.
+//! A contact as people name it: a phone number, a channel's id, or the engine's own id.
 //!
 //! | written | means |
 //! |---|---|
-//! | `+4915112345678` | the phone number, in E.164 form, on WhatsApp |
+//! | `+4915112345678` | the phone number, in E.164 form |
 //! | `whatsapp:4915112345678` | the same, as the channel writes it: digits, with or without `+` |
 //! | `whatsapp:US.13491208655302741918` | the business-scoped user id; with `.ENT.` in it, the one towards the parent business |
+//! | `CHANNEL:ACCOUNT/ID` | an id that the channel gives towards one account, such as a chat id |
 //! | 32 hexadecimal digits | the contact's own id, as conversations show it |
 //!
-//! The two forms of scoped ids are those of
+//! Digits after a channel's name are a phone number only where that channel has phone numbers, so an id is read with
+//! the channel's profile: [`ContactName::address`]. The two forms of WhatsApp's scoped ids are those of
 //! <https://developers.facebook.com/documentation/business-messaging/whatsapp/business-scoped-user-ids/>.
 
 use std::borrow::Cow;
@@ -19,26 +21,53 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::content::Address;
 use crate::id::{ChannelKind, ContactId};
-use crate::record::ingress::{Label, Phone};
+use crate::ports::channel::ChannelProfile;
+use crate::ports::channel::profile::IdKind;
+use crate::record::ingress::Phone;
 
-/// Within an id that a channel gives towards a parent business.
-const PARENT: &str = ".ENT.";
+/// Characters of a name at most.
+const NAME_CHARS: usize = 512;
 
 /// Why a text names no contact. It does not repeat the text, which may be a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "this names no contact: write a phone number as +4915112345678, a channel's id as whatsapp:ID, or the \
-     contact's own id of 32 hexadecimal digits"
+    "this names no contact: write a phone number as +4915112345678, a channel's id as CHANNEL:ID (such as \
+     whatsapp:4915112345678) or, where the id is one account's, as CHANNEL:ACCOUNT/ID, or the contact's own id of 32 \
+     hexadecimal digits"
 )]
 pub struct InvalidName;
 
 /// A contact, as people name it; the module's table says how.
 #[derive(Clone, PartialEq, Eq)]
 pub enum ContactName {
-    /// By the engine's own id.
+    /// The engine's own id.
     Id(ContactId),
-    /// By an id of a channel: exactly one of the address is there.
-    Met(ChannelKind, Address),
+    /// A phone number, whatever channel has it: digits with the country code.
+    Phone(String),
+    /// An id of a channel, as it was written.
+    Met(ChannelKind, String),
+}
+
+impl ContactName {
+    /// The channel and the address that it names; `None` for the engine's own id.
+    ///
+    /// # Errors
+    /// [`InvalidName`] where the channel has no such ids, or this build no such channel.
+    pub fn address<'a>(
+        &self,
+        profiles: impl IntoIterator<Item = &'a ChannelProfile>,
+    ) -> Result<Option<(ChannelKind, Address)>, InvalidName> {
+        let mut profiles = profiles.into_iter();
+        let (profile, id) = match self {
+            Self::Id(_) => return Ok(None),
+            // A number has the same alias on each channel that has numbers.
+            Self::Phone(digits) => (profiles.find(|profile| profile.has(IdKind::Phone)), digits),
+            Self::Met(kind, id) => (profiles.find(|profile| profile.kind == *kind), id),
+        };
+        let profile = profile.ok_or(InvalidName)?;
+        let address = profile.read_id(id).ok_or(InvalidName)?;
+        Ok(Some((profile.kind, address)))
+    }
 }
 
 /// As metrics and logs may show it: without the number.
@@ -46,6 +75,7 @@ impl fmt::Debug for ContactName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Id(id) => write!(f, "ContactName({id})"),
+            Self::Phone(_) => f.write_str("ContactName(+..)"),
             Self::Met(kind, _) => write!(f, "ContactName({kind}:..)"),
         }
     }
@@ -58,27 +88,16 @@ impl FromStr for ContactName {
         if let Ok(id) = text.parse() {
             return Ok(Self::Id(id));
         }
-        let (kind, id) = match text.split_once(':') {
-            Some((kind, id)) => (kind.parse().map_err(|_| InvalidName)?, id),
-            // Without its country code it would be somebody else's.
-            None if text.starts_with('+') => (ChannelKind::Whatsapp, text),
-            None => return Err(InvalidName),
-        };
-        let digits = id.strip_prefix('+').unwrap_or(id);
-        let mut address = Address::default();
-        if digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            Phone::new(format!("+{digits}")).ok_or(InvalidName)?;
-            address.phone = Some(digits.to_owned());
-        } else if id.starts_with('+') {
-            return Err(InvalidName);
-        } else {
-            let scoped = Some(Label::new(id).ok_or(InvalidName)?.into());
-            match id.contains(PARENT) {
-                true => address.parent_user_id = scoped,
-                false => address.user_id = scoped,
-            }
+        // Without its country code a number would be somebody else's.
+        if let Some(digits) = text.strip_prefix('+') {
+            Phone::new(text).ok_or(InvalidName)?;
+            return Ok(Self::Phone(digits.to_owned()));
         }
-        Ok(Self::Met(kind, address))
+        let (kind, id) = text.split_once(':').ok_or(InvalidName)?;
+        if id.is_empty() || text.chars().nth(NAME_CHARS).is_some() {
+            return Err(InvalidName);
+        }
+        Ok(Self::Met(kind.parse().map_err(|_| InvalidName)?, id.to_owned()))
     }
 }
 
@@ -86,10 +105,8 @@ impl fmt::Display for ContactName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Id(id) => id.fmt(f),
-            Self::Met(kind, Address { phone, user_id, parent_user_id, .. }) => {
-                let id = phone.as_ref().or(user_id.as_ref()).or(parent_user_id.as_ref());
-                write!(f, "{kind}:{}", id.map_or("", String::as_str))
-            }
+            Self::Phone(digits) => write!(f, "+{digits}"),
+            Self::Met(kind, id) => write!(f, "{kind}:{id}"),
         }
     }
 }
@@ -114,13 +131,13 @@ impl JsonSchema for ContactName {
         true
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        // A channel's id that begins with + or holds digits alone is a phone number.
-        let kind = ChannelKind::Whatsapp;
-        let number = "[1-9][0-9]{1,14}";
-        let id = "(?![+])(?![0-9]+$)[^\\u0000-\\u001f\\u007f-\\u009f]{1,256}";
+        // Which ids a channel has is in its profile; the form is the same for all.
+        let kinds: Vec<_> = ChannelKind::ALL.iter().map(|kind| kind.as_str()).collect();
+        let kinds = kinds.join("|");
         json_schema!({
             "type": "string",
-            "pattern": format!("^([0-9a-f]{{32}}|[+]{number}|{kind}:([+]?{number}|{id}))$"),
+            "maxLength": NAME_CHARS,
+            "pattern": format!(r"^([0-9a-f]{{32}}|[+][1-9][0-9]{{1,14}}|({kinds}):[\s\S]+)$"),
         })
     }
 }
@@ -128,10 +145,17 @@ impl JsonSchema for ContactName {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ports::channel::profile;
+
+    static NUMBERS: ChannelProfile = profile::example(&[IdKind::User, IdKind::Parent, IdKind::Phone]);
+
+    fn read(text: &str) -> Result<Option<(ChannelKind, Address)>, InvalidName> {
+        text.parse::<ContactName>()?.address([&NUMBERS])
+    }
 
     fn met(text: &str) -> Address {
-        match text.parse() {
-            Ok(ContactName::Met(ChannelKind::Whatsapp, address)) => address,
+        match read(text) {
+            Ok(Some((ChannelKind::Whatsapp, address))) => address,
             other => panic!("{text}: {other:?}"),
         }
     }
@@ -148,11 +172,12 @@ mod tests {
     fn a_scoped_id_is_the_persons_or_the_parents() {
         assert_eq!(met("whatsapp:US.134").user_id.as_deref(), Some("US.134"));
         assert_eq!(met("whatsapp:US.ENT.134").parent_user_id.as_deref(), Some("US.ENT.134"));
+        assert_eq!(read(&"0a".repeat(16)), Ok(None));
     }
 
     #[test]
     fn names_read_back_as_they_are_written() {
-        for text in ["whatsapp:4915112345678", "whatsapp:US.134", "whatsapp:US.ENT.134", &"0a".repeat(16)] {
+        for text in ["+4915112345678", "whatsapp:4915112345678", "whatsapp:US.134", &"0a".repeat(16)] {
             assert_eq!(text.parse::<ContactName>().unwrap().to_string(), *text);
         }
     }
@@ -171,8 +196,11 @@ mod tests {
             "sms:+49",
         ];
         for text in wrong.into_iter().chain(["whatsapp:1234567890123456", "0a0b"]) {
-            assert_eq!(text.parse::<ContactName>(), Err(InvalidName), "{text:?}");
+            assert_eq!(read(text), Err(InvalidName), "{text:?}");
         }
-        assert!(!format!("{:?}", "+4915112345678".parse::<ContactName>()).contains("4915"));
+        assert_eq!("+4915112345678".parse::<ContactName>().unwrap().address([]), Err(InvalidName));
+        for text in ["+4915112345678", "whatsapp:4915112345678"] {
+            assert!(!format!("{:?}", text.parse::<ContactName>()).contains("4915"));
+        }
     }
 }

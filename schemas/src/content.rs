@@ -6,11 +6,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// How a contact is reached and recognised on a channel.
+use crate::id::AccountId;
+
+/// The ids by which a contact is reached and recognised on a channel; at least one is there.
 ///
-/// WhatsApp: `phone` is the `wa_id`; `user_id` and `parent_user_id` are business-scoped
-/// (<https://developers.facebook.com/docs/whatsapp/cloud-api/>, business-scoped user ids, 2026).
-/// At least one of them is there.
+/// A channel has some of them, by its profile. WhatsApp: `phone` is the `wa_id`; `user_id` and `parent_user_id` are
+/// business-scoped (<https://developers.facebook.com/docs/whatsapp/cloud-api/>, business-scoped user ids, 2026).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Address {
     /// The phone number in international form, digits only.
@@ -22,23 +23,42 @@ pub struct Address {
     /// The same towards the business's parent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_user_id: Option<String>,
+    /// The id of this person on one account of the channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<Box<ChatId>>,
     /// The name the person shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
+/// An id that is valid on one account of a channel: a page-scoped id, a chat id.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ChatId {
+    /// The account that the channel gave it towards.
+    pub account: AccountId,
+    /// The id.
+    pub id: String,
+}
+
 impl Address {
+    /// Its ids as texts, in no order that decides anything.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        let chat = self.chat.as_ref().map(|chat| &chat.id);
+        let ids = [self.phone.as_ref(), self.user_id.as_ref(), self.parent_user_id.as_ref(), chat];
+        ids.into_iter().flatten().map(String::as_str)
+    }
+
     /// Whether [`Address::update`] with `newer` would change nothing.
     #[must_use]
     pub fn holds(&self, newer: &Self) -> bool {
-        [
+        let texts = [
             (&self.phone, &newer.phone),
             (&self.user_id, &newer.user_id),
             (&self.parent_user_id, &newer.parent_user_id),
             (&self.name, &newer.name),
-        ]
-        .into_iter()
-        .all(|(mine, new)| new.is_none() || mine == new)
+        ];
+        texts.into_iter().all(|(mine, new)| new.is_none() || mine == new)
+            && (newer.chat.is_none() || self.chat == newer.chat)
     }
 
     /// Takes over what `newer` knows: a number or an id is replaced, never forgotten.
@@ -52,6 +72,9 @@ impl Address {
             if new.is_some() {
                 mine.clone_from(new);
             }
+        }
+        if newer.chat.is_some() {
+            self.chat.clone_from(&newer.chat);
         }
     }
 }

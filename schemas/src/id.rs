@@ -3,6 +3,8 @@
 //! None of them shows a phone number. A contact's id is random; channel message ids (a wamid holds
 //! the phone number in base64) appear in records only as a keyed hash, [`MessageKey`].
 
+mod channel;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,6 +14,8 @@ use std::sync::Arc;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use self::channel::ChannelKind;
 
 /// Why a text is no id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -162,41 +166,6 @@ impl FromStr for TenantId {
 }
 
 as_text!(TenantId, "TenantId", "^[a-z0-9][a-z0-9_-]{0,63}$");
-
-/// The kind of a channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ChannelKind {
-    /// WhatsApp Cloud API.
-    Whatsapp,
-}
-
-impl ChannelKind {
-    /// The name used in ids, paths and labels.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Whatsapp => "whatsapp",
-        }
-    }
-}
-
-impl fmt::Display for ChannelKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for ChannelKind {
-    type Err = InvalidId;
-
-    fn from_str(text: &str) -> Result<Self, InvalidId> {
-        match text {
-            "whatsapp" => Ok(Self::Whatsapp),
-            _ => Err(invalid("channel", text, "known channels: whatsapp")),
-        }
-    }
-}
 
 /// The provider's id of a channel account (WhatsApp: `phone_number_id`): 1 to 64 of `A-Za-z0-9._:-`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -20,6 +20,8 @@ use crate::id::{AccountId, AccountKey, ChannelKind, TenantId};
 use crate::language::Language;
 use crate::money::{Money, Price};
 use crate::ports::calendar::CalendarAccess;
+pub use crate::ports::channel::ChannelAccount;
+use crate::ports::channel::ChannelProfile;
 use crate::retention::Retention;
 use crate::sealed::Secret;
 use crate::time::{Timestamp, human};
@@ -106,7 +108,7 @@ pub struct Agent {
     /// What it must keep to.
     pub rules: Vec<String>,
     /// What it says when it knows no answer. Not empty.
-    #[schemars(length(min = 1, max = MESSAGE_CHARACTERS), regex(pattern = NOT_BLANK))]
+    #[schemars(length(min = 1), regex(pattern = NOT_BLANK))]
     pub fallback: String,
     /// How long to wait for more of a burst before answering; at most one minute.
     #[serde(with = "human")]
@@ -168,7 +170,7 @@ pub struct Tools {
     /// Whether it may hand a conversation over to a human. It says nothing in it then until that is given back.
     pub hand_over: bool,
     /// What it says when it does so. Not empty.
-    #[schemars(length(min = 1, max = MESSAGE_CHARACTERS), regex(pattern = NOT_BLANK))]
+    #[schemars(length(min = 1), regex(pattern = NOT_BLANK))]
     pub hand_over_text: String,
     /// What it may ask to be paid for.
     pub payments: Vec<PaymentLink>,
@@ -198,44 +200,6 @@ pub struct PaymentLink {
     pub url: String,
 }
 
-/// A channel account of a tenant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ChannelAccount {
-    /// Which channel.
-    pub kind: ChannelKind,
-    /// The provider's id of it; WhatsApp: the `phone_number_id`.
-    pub account: AccountId,
-    /// The base address of the API, with its version.
-    #[serde(default = "default_api_base")]
-    #[schemars(regex(pattern = ADDRESS))]
-    pub api_base: String,
-    /// The bearer token to send with.
-    #[schemars(extend("minLength" = 1))]
-    pub access_token: Secret,
-    /// The secret that signs webhooks.
-    #[schemars(extend("minLength" = 1))]
-    pub app_secret: Secret,
-    /// What the provider repeats when it subscribes a webhook.
-    #[schemars(extend("minLength" = 1))]
-    pub verify_token: Secret,
-    /// Messages a second of this number, in and out together; WhatsApp: 80, upgraded 1,000.
-    #[serde(default = "default_messages_per_second")]
-    pub messages_per_second: NonZeroU32,
-}
-
-impl ChannelAccount {
-    /// Its credentials, each with its place in the tenant's configuration.
-    pub fn credentials_mut(&mut self) -> [(String, &mut Secret); 3] {
-        let at = |field| format!("channels.{}.{}.{field}", self.kind, self.account);
-        [
-            (at("access_token"), &mut self.access_token),
-            (at("app_secret"), &mut self.app_secret),
-            (at("verify_token"), &mut self.verify_token),
-        ]
-    }
-}
-
 /// A channel account that a tenant has had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -246,14 +210,6 @@ pub struct Disconnected {
     pub account: AccountId,
     /// Since when its credentials are erased, microseconds since 1970.
     pub at: Timestamp,
-}
-
-fn default_api_base() -> String {
-    "https://graph.facebook.com/v21.0".into()
-}
-
-fn default_messages_per_second() -> NonZeroU32 {
-    const { NonZeroU32::new(80).unwrap() }
 }
 
 /// Who answers.
@@ -504,29 +460,87 @@ impl Default for Quota {
     }
 }
 
-/// What a message holds at most: WhatsApp's limit of a text's body.
-pub const MESSAGE_CHARACTERS: usize = 4096;
+/// The profile of each kind of channel that a build has.
+pub type Profiles<'a> = &'a dyn Fn(ChannelKind) -> Option<&'static ChannelProfile>;
+
 /// Everything that is wrong with a file, a line each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
 pub struct Faults(pub Vec<String>);
 
 impl Tenant {
-    /// Reads a tenant's file.
+    /// Reads a tenant's file. Its channels are not checked against their profiles: that is for [`Tenant::complete`].
     ///
     /// # Errors
     /// The syntax error, or every fault of the values.
     pub fn from_toml(text: &str) -> Result<Self, Faults> {
-        let tenant: Self = toml::from_str(text).map_err(|error| Faults(vec![error.to_string()]))?;
+        let tenant = Self::parse(text)?;
         tenant.validate()?;
         Ok(tenant)
     }
 
-    /// Checks what the types leave open.
+    /// Reads a tenant's file without checking its values.
+    ///
+    /// # Errors
+    /// The syntax error.
+    pub fn parse(text: &str) -> Result<Self, Faults> {
+        toml::from_str(text).map_err(|error| Faults(vec![error.to_string()]))
+    }
+
+    /// Checks everything, and writes down what a channel's profile gives where the file says nothing.
+    ///
+    /// # Errors
+    /// Every fault; then nothing is changed.
+    pub fn complete(&mut self, profiles: Profiles<'_>) -> Result<(), Faults> {
+        let mut faults = self.faults();
+        faults.extend(self.channel_faults(profiles));
+        if !faults.is_empty() {
+            return Err(Faults(faults));
+        }
+        for channel in &mut self.channels {
+            if let Some(profile) = profiles(channel.kind) {
+                channel.complete(profile);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks what the types leave open, but for its channels' profiles.
     ///
     /// # Errors
     /// Every fault.
     pub fn validate(&self) -> Result<(), Faults> {
+        let faults = self.faults();
+        if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
+    }
+
+    /// Its channels against their profiles, and its own texts against their limits.
+    fn channel_faults(&self, profiles: Profiles<'_>) -> Vec<String> {
+        let mut faults = Vec::new();
+        for (index, channel) in self.channels.iter().enumerate() {
+            match profiles(channel.kind) {
+                Some(profile) => faults.extend(channel.faults(profile, &format!("channels[{index}]"))),
+                None => {
+                    faults.push(format!("channels[{index}].kind: this build has no {} channel", channel.kind))
+                }
+            }
+        }
+        let limits =
+            self.channels.iter().filter_map(|channel| profiles(channel.kind)).map(|profile| profile.text_max);
+        let Some(limit) = limits.min() else { return faults };
+        for (place, text) in [
+            ("agent.fallback", &self.agent.fallback),
+            ("tools.hand_over_text", &self.tools.hand_over_text),
+            ("consent.stopped_text", &self.consent.stopped_text),
+        ] {
+            if text.chars().count() > limit.get() {
+                faults.push(format!("{place}: is over {limit} characters; it has to fit into one message"));
+            }
+        }
+        faults
+    }
+
+    fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let mut check = |holds: bool, fault: &dyn Fn() -> String| {
             if !holds {
@@ -541,13 +555,7 @@ impl Tenant {
         check(!self.agent.fallback.trim().is_empty(), &|| {
             "agent.fallback: is empty; it is said when no answer is known".into()
         });
-        check(self.agent.fallback.chars().count() <= MESSAGE_CHARACTERS, &|| {
-            format!("agent.fallback: is over {MESSAGE_CHARACTERS} characters; it has to fit into one message")
-        });
-        let handed_over = self.tools.hand_over_text.trim();
-        check(!handed_over.is_empty() && handed_over.chars().count() <= MESSAGE_CHARACTERS, &|| {
-            format!("tools.hand_over_text: is empty, or over {MESSAGE_CHARACTERS} characters")
-        });
+        check(!self.tools.hand_over_text.trim().is_empty(), &|| "tools.hand_over_text: is empty".into());
         let mut names = BTreeSet::new();
         for (index, link) in self.tools.payments.iter().enumerate() {
             let at = |field: &str| format!("tools.payments[{index}].{field}");
@@ -606,18 +614,8 @@ impl Tenant {
             check(seen.insert((channel.kind, channel.account.clone())), &|| {
                 format!("{}: {} appears twice", at("account"), channel.account)
             });
-            let base = &channel.api_base;
-            check(base.starts_with("https://") || base.starts_with("http://"), &|| {
-                format!("{}: {base:?} is no http(s) address", at("api_base"))
-            });
-            check(!base.ends_with('/'), &|| format!("{}: {base:?} ends with a slash", at("api_base")));
-            check(!channel.access_token.is_empty(), &|| format!("{}: is empty", at("access_token")));
-            check(!channel.app_secret.is_empty(), &|| {
-                format!("{}: is empty; without it any webhook could be forged", at("app_secret"))
-            });
-            check(!channel.verify_token.is_empty(), &|| format!("{}: is empty", at("verify_token")));
         }
-        if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
+        faults
     }
 
     /// Whether a message says that the person wants no more, and nothing else.
@@ -628,9 +626,8 @@ impl Tenant {
 
     /// Every secret with its place, for resolving.
     pub fn secrets_mut(&mut self) -> BTreeMap<String, &mut Secret> {
-        let channels: Vec<_> = self.channels.iter_mut().map(ChannelAccount::credentials_mut).collect();
         let mut secrets = own_secrets_mut(&mut self.llm, &mut self.calendar);
-        secrets.extend(channels.into_iter().flatten());
+        secrets.extend(self.channels.iter_mut().flat_map(ChannelAccount::credentials_mut));
         secrets
     }
 
@@ -656,9 +653,9 @@ impl Tenant {
         }
         for (index, channel) in self.channels.iter().enumerate() {
             let json = &mut json["channels"][index];
-            json["access_token"] = channel.access_token.expose().into();
-            json["app_secret"] = channel.app_secret.expose().into();
-            json["verify_token"] = channel.verify_token.expose().into();
+            for (name, secret) in channel.credentials.iter() {
+                json[name] = secret.expose().into();
+            }
         }
         json
     }
@@ -706,6 +703,7 @@ fn own_secrets_mut<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ports::channel::profile;
 
     const ACME: &str = r#"
         id = "acme"
@@ -722,17 +720,63 @@ mod tests {
         messages = "30d"
     "#;
 
+    static PROFILE: ChannelProfile = profile::example(&[]);
+
+    fn profiles(_: ChannelKind) -> Option<&'static ChannelProfile> {
+        Some(&PROFILE)
+    }
+
     #[test]
     fn the_example_reads_with_its_defaults() {
-        let tenant = Tenant::from_toml(ACME).unwrap();
+        let mut tenant = Tenant::from_toml(ACME).unwrap();
+        tenant.complete(&profiles).unwrap();
         assert_eq!(tenant.retention.messages, Duration::from_secs(30 * 86_400));
         assert_eq!(tenant.agent.settle, Duration::from_millis(300));
-        assert_eq!(tenant.channels[0].messages_per_second.get(), 80);
+        assert_eq!(tenant.channels[0].messages_per_second.map(NonZeroU32::get), Some(80));
+        assert_eq!(tenant.channels[0].api_base, "https://graph.facebook.com/v21.0");
+    }
+
+    #[test]
+    fn an_account_that_is_stored_reads_back_whole_and_is_written_as_before() {
+        // As builds wrote it that knew no profile.
+        let stored = serde_json::json!({
+            "kind": "whatsapp", "account": "1", "api_base": "https://graph.facebook.com/v21.0",
+            "access_token": "[redacted]", "app_secret": "[redacted]", "verify_token": "[redacted]",
+            "messages_per_second": 80,
+        });
+        let account: ChannelAccount = serde_json::from_value(stored.clone()).unwrap();
+        assert_eq!(account.credential("app_secret").unwrap().expose(), "[redacted]");
+        assert_eq!(account.messages_per_second, NonZeroU32::new(80));
+        assert_eq!(serde_json::to_value(&account).unwrap(), stored);
+    }
+
+    #[test]
+    fn a_channel_is_checked_against_its_profile_every_fault_at_once() {
+        let faults = |from: &str, to: &str| {
+            let mut tenant = Tenant::from_toml(&ACME.replace(from, to)).unwrap();
+            let before = tenant.clone();
+            let faults = tenant.complete(&profiles).unwrap_err().0;
+            assert_eq!(tenant, before);
+            faults
+        };
+        let wrong = "app_secret = \"\"\nacces_token = \"x\"\napi_base = \"https://x/\"";
+        let found = faults("app_secret = \"s\"", wrong);
+        let places: Vec<_> =
+            found.iter().filter_map(|fault| fault.split_once(':')).map(|(at, _)| at).collect();
+        let expected = ["channels[0].api_base", "channels[0].app_secret", "channels[0].acces_token"];
+        assert_eq!(places, expected, "{found:?}");
+        assert!(found[2].contains("access_token, app_secret, verify_token"), "{found:?}");
+        assert_eq!(faults("\"v\"", "\"a b\""), ["channels[0].verify_token: has a blank"]);
+        let long = format!("fallback = \"{}\"", "x".repeat(101));
+        assert!(faults("settle = \"300ms\"", &long)[0].starts_with("agent.fallback: is over 100"));
+        let mut other = Tenant::from_toml(ACME).unwrap();
+        let fault = other.complete(&|_| None).unwrap_err().to_string();
+        assert!(fault.starts_with("channels[0].kind"), "{fault}");
     }
 
     #[test]
     fn every_fault_is_reported_at_once() {
-        let text = ACME.replace("300ms", "2h").replace("\"s\"", "\"\"").replace("30d", "1h");
+        let text = ACME.replace("300ms", "2h").replace("30d", "1h").replace("\"Acme Clinic\"", "\"\"");
         let faults = Tenant::from_toml(&text).unwrap_err().0;
         assert_eq!(faults.len(), 3, "{faults:?}");
     }

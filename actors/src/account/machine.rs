@@ -22,10 +22,10 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use heddle_schemas::id::{ContactId, OutboundId};
-use heddle_schemas::ports::channel::{FailureClass, Scope, SendError};
+use heddle_schemas::ports::channel::profile::PairLimit;
+use heddle_schemas::ports::channel::{Credentials, FailureClass, Scope, SendError};
 use heddle_schemas::record::inbound::DeliveryReport;
 use heddle_schemas::record::outbound::Purpose;
-use heddle_schemas::sealed::Secret;
 
 use super::schedule::lanes::{Lanes, Message};
 
@@ -56,6 +56,8 @@ pub struct Policy {
     pub unknown_repeats: u32,
     /// Calls under way at once.
     pub calls: usize,
+    /// Limit of messages to one user, where the channel has one.
+    pub pair_limit: Option<PairLimit>,
 }
 
 /// A message that an account sends.
@@ -79,8 +81,8 @@ pub enum Status {
     HalfOpen,
     /// It waits for an operator, or for the time of a probe.
     Suspended {
-        /// The token that was refused.
-        token: Secret,
+        /// The credentials that were refused.
+        credentials: Credentials,
         /// When one message is tried.
         probe_at: Duration,
     },
@@ -91,10 +93,10 @@ pub enum Status {
 /// How the account may be used, by its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
-    /// With this token and limit.
+    /// With these credentials and this limit.
     Ready {
-        /// The token.
-        token: Secret,
+        /// The credentials.
+        credentials: Credentials,
         /// Messages a second, in and out.
         limit: NonZeroU32,
     },
@@ -239,7 +241,7 @@ pub struct Machine<M> {
     erased: BTreeSet<ContactId>,
     /// Sends given up, and when, the oldest first; at most [`GIVEN_UP_REMEMBERED`].
     given_up: VecDeque<(OutboundId, Duration)>,
-    token: Secret,
+    credentials: Credentials,
 }
 
 impl<M: Sendable> Machine<M> {
@@ -247,7 +249,7 @@ impl<M: Sendable> Machine<M> {
     #[must_use]
     pub fn new(policy: Policy) -> Self {
         Self {
-            lanes: Lanes::new(policy.queue),
+            lanes: Lanes::new(policy.queue, policy.pair_limit),
             policy,
             status: Status::Loading,
             unknown: BTreeMap::new(),
@@ -255,7 +257,7 @@ impl<M: Sendable> Machine<M> {
             reported: BTreeMap::new(),
             erased: BTreeSet::new(),
             given_up: VecDeque::new(),
-            token: Secret::default(),
+            credentials: Credentials::default(),
         }
     }
 
@@ -336,19 +338,19 @@ impl<M: Sendable> Machine<M> {
                 self.status = Status::Disconnected;
                 effects.extend([Effect::Probe(false), Effect::Recall]);
             }
-            (Access::Ready { token, .. }, status) => {
-                let is_new = matches!(status, Status::Suspended { token: refused, .. } if *refused != token);
+            (Access::Ready { credentials, .. }, status) => {
+                let is_new = matches!(status, Status::Suspended { credentials: refused, .. } if *refused != credentials);
                 if *status == Status::Disconnected {
                     self.status = Status::Running;
                 }
-                self.token = token;
+                self.credentials = credentials;
                 if is_new {
                     self.half_open(effects);
                 }
             }
             (Access::Missing, Status::Suspended { .. }) => {}
             (Access::Missing, _) => {
-                self.token = Secret::default();
+                self.credentials = Credentials::default();
                 self.suspend(None, now, effects);
             }
         }
@@ -374,7 +376,10 @@ impl<M: Sendable> Machine<M> {
     fn suspend(&mut self, code: Option<i64>, now: Duration, effects: &mut Vec<Effect<M>>) {
         let was = std::mem::replace(
             &mut self.status,
-            Status::Suspended { token: self.token.clone(), probe_at: now + self.policy.probe_after },
+            Status::Suspended {
+                credentials: self.credentials.clone(),
+                probe_at: now + self.policy.probe_after,
+            },
         );
         effects.push(Effect::Suspended { is_new: was != Status::HalfOpen, code });
         effects.extend([Effect::Recall, Effect::Park]);
@@ -487,7 +492,7 @@ impl<M: Sendable> Machine<M> {
             End::Returned => self.lanes.again(contact, message, now),
             End::Refused { error, is_current } => {
                 let refused = message.refused(error.class == FailureClass::PairLimited);
-                match Self::pause(&error, refused) {
+                match self.pause(&error, refused) {
                     Some(pause) => self.lanes.again(contact, message, now + pause),
                     None => {
                         self.left(id);
@@ -508,11 +513,12 @@ impl<M: Sendable> Machine<M> {
     }
 
     /// Returns how long a refused message waits; `None` when it has been refused too often.
-    fn pause(error: &SendError, refused: u32) -> Option<Duration> {
+    fn pause(&self, error: &SendError, refused: u32) -> Option<Duration> {
         let growing = (PAUSES.0 * 2_u32.saturating_pow(refused.min(16))).min(PAUSES.1);
         match error.class {
             FailureClass::PairLimited => {
-                Some(Duration::from_secs(4_u64.pow(refused.saturating_sub(1).min(PAIR_STEPS))))
+                let limit = self.policy.pair_limit;
+                Some(limit.map_or(growing, |limit| limit.pause(refused.min(PAIR_STEPS + 1))))
             }
             // The schedule waits, or the account does.
             FailureClass::RateLimited | FailureClass::Unauthorized | FailureClass::Blocked => {

@@ -178,6 +178,7 @@ impl Actor for Account {
             probe_after: options.stopped_probe,
             unknown_repeats: options.unknown_repeats,
             calls,
+            pair_limit: ports.profile(self.key.channel).and_then(|profile| profile.pair_limit),
         };
         Ok(AccountState {
             machine: Machine::new(policy),

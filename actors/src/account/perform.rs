@@ -68,9 +68,9 @@ impl Account {
             return Access::Disconnected;
         }
         if let Some(config) = self.tenant().as_deref().and_then(|tenant| self.config(tenant))
-            && self.context.ports.channels.contains_key(&self.key.channel)
+            && let Some(profile) = self.context.ports.profile(self.key.channel)
         {
-            return Access::Ready { token: config.access_token.clone(), limit: config.messages_per_second };
+            return Access::Ready { credentials: config.credentials.clone(), limit: config.pace(profile) };
         }
         let is_known = *state.machine.status() == Status::Disconnected;
         match is_known || self.context.tenants.is_disconnected(&self.key).await.unwrap_or(false) {
@@ -180,7 +180,7 @@ impl Account {
         }
         tracing::error!(
             account = %self.key, ?code,
-            "the account is suspended; apply its tenant with a valid token, or settle it with the provider"
+            "the account is suspended; apply its tenant with valid credentials, or settle it with the provider"
         );
         let (channel, account) = (self.key.channel, self.key.account.clone());
         let event = self.event(Told::AccountStopped { channel, account, code });

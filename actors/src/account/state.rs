@@ -19,7 +19,7 @@ use super::sources::log::Delivered;
 use super::sources::unknown::Unknowns;
 use crate::partition::{Receipt, Timer};
 
-/// What an account holds in memory.
+/// State of an account in memory.
 pub(super) struct AccountState {
     pub(super) machine: Machine<Item>,
     pub(super) gate: Arc<Gate>,

@@ -1,7 +1,6 @@
 //! What a conversation stores and publishes: the batch of a draft, and the records in it.
 
 use bytes::Bytes;
-use heddle_schemas::consent::WINDOW;
 use heddle_schemas::content::{Address, Content};
 use heddle_schemas::id::{ConversationId, OutboundId, TurnId};
 use heddle_schemas::ports::keys::Cipher;
@@ -93,7 +92,9 @@ impl Publication<'_> {
     pub(super) fn replies(&self, head: &Head, replies: Replies<'_>, log: &dyn Cipher) -> Vec<NewRecord> {
         let Replies { turn, texts, to, at, again } = replies;
         let mut records = Vec::with_capacity(texts.len() + 1);
-        let window_until = head.customer_at.after(WINDOW);
+        let profile = self.context.ports.profile(self.id.channel);
+        let window = profile.and_then(|profile| profile.reply_window);
+        let window_until = window.map(|window| head.customer_at.after(window));
         for (index, text) in (0_u16..).zip(texts) {
             let id = OutboundId::of_turn(self.id.contact, turn, index);
             let content = Content::Text { body: text.clone() };
@@ -104,7 +105,7 @@ impl Publication<'_> {
                 purpose: Purpose::Reply,
                 again,
                 fence: Some(self.fence),
-                window_until: Some(window_until),
+                window_until,
                 category: None,
                 sealed: encode_for(&message, |plain| log.seal(&place, plain)),
             };

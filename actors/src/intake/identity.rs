@@ -1,6 +1,7 @@
-//! Who a contact is: the alias table, from each id a contact is met under to its immutable internal id.
+//! Alias table: from each id a contact is met under to its immutable internal id.
 //!
-//! Ids are looked up and stored as keyed hashes, so the table tells nobody a phone number. A contact
+//! Ids are looked up and stored as keyed hashes, each with the scope that the channel's profile gives it (everywhere,
+//! the business, one account), so the table shows no phone number. A contact
 //! is made by insert-if-absent on first sight. Where several ids come together, a business-scoped id
 //! decides before a phone number (numbers are given to other people in time), and the ones not known
 //! yet are added. Lookups are cached; a cached answer never differs from the table but for a rename
@@ -29,8 +30,8 @@ const CACHED: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
 /// Why a contact could not be found or made.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// The address holds no id at all.
-    #[error("neither a phone number nor a user id")]
+    /// The address holds no id that the channel knows people by.
+    #[error("no id that the channel knows people by")]
     Nameless,
     /// The alias table.
     #[error(transparent)]
@@ -64,7 +65,7 @@ impl Identity {
         address: &Address,
     ) -> Result<ContactId, IdentityError> {
         let cipher = self.ports.keys.tenant(tenant).await?;
-        let aliases = aliases(&*cipher, kind, address);
+        let aliases = self.aliases(&*cipher, kind, address);
         let mut found = None;
         let mut unknown = Vec::new();
         for &alias in &aliases {
@@ -100,7 +101,7 @@ impl Identity {
         address: &Address,
     ) -> Result<Option<ContactId>, IdentityError> {
         let cipher = self.ports.keys.tenant(tenant).await?;
-        for alias in aliases(&*cipher, kind, address) {
+        for alias in self.aliases(&*cipher, kind, address) {
             if let Some(stored) = self.ports.state.get(&Key::alias(tenant, alias)).await? {
                 return Ok(Some(contact_of(&stored)?));
             }
@@ -121,7 +122,7 @@ impl Identity {
     ) -> Result<ContactId, IdentityError> {
         let contact = self.resolve(tenant, kind, old).await?;
         let cipher = self.ports.keys.tenant(tenant).await?;
-        for alias in aliases(&*cipher, kind, new) {
+        for alias in self.aliases(&*cipher, kind, new) {
             // The notice may come after the first message from the new number: the history stays with
             // the contact that was there first.
             let key = Key::alias(tenant, alias);
@@ -166,6 +167,15 @@ impl Identity {
         Ok(kept)
     }
 
+    /// Keyed hashes of those of an address's ids that the channel knows people by, the deciding one first.
+    fn aliases(&self, cipher: &dyn TenantCipher, kind: ChannelKind, address: &Address) -> Vec<MessageKey> {
+        let ids = self.ports.profile(kind).map_or(&[][..], |profile| profile.ids);
+        ids.iter()
+            .filter_map(|id| id.alias(kind, address))
+            .map(|alias| cipher.hash("alias", alias.as_bytes()))
+            .collect()
+    }
+
     fn cached(&self, tenant: &TenantId, alias: MessageKey) -> Option<ContactId> {
         let now = self.ports.clock.elapsed();
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
@@ -178,17 +188,6 @@ impl Identity {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.put((tenant.clone(), alias), (contact, until));
     }
-}
-
-/// The keyed hashes of an address's ids, the deciding one first.
-fn aliases(cipher: &dyn TenantCipher, kind: ChannelKind, address: &Address) -> Vec<MessageKey> {
-    // A phone number belongs to nobody's scope; the others are scoped by the channel to the business,
-    // and the hash's key is the tenant's.
-    let ids = [("user", &address.user_id), ("parent", &address.parent_user_id), ("phone", &address.phone)];
-    ids.into_iter()
-        .filter_map(|(scope, id)| Some((scope, id.as_ref()?)))
-        .map(|(scope, id)| cipher.hash("alias", format!("{kind}/{scope}/{id}").as_bytes()))
-        .collect()
 }
 
 fn contact_of(stored: &[u8]) -> Result<ContactId, StoreError> {

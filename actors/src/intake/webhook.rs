@@ -164,7 +164,7 @@ impl Reception {
                     None => dropped("nameless"),
                 }
             }
-            ChannelEvent::Notice { field, value } => vec![desk.notice(field, &value)],
+            ChannelEvent::Notice { account, field, value } => vec![desk.notice(account, field, &value)],
         })
     }
 
@@ -326,13 +326,9 @@ impl Desk<'_> {
         Some([publish::inbound(self.ports, &report), publish::outbound(self.ports, &settle)])
     }
 
-    fn notice(&self, field: String, value: &serde_json::Value) -> NewRecord {
+    fn notice(&self, account: Option<AccountId>, field: String, value: &serde_json::Value) -> NewRecord {
         let about = format!("{}/{field}", self.tenant);
         let sealed = self.log.seal(&log_aad(Topic::Events, &about), value.to_string().as_bytes());
-        let account = value
-            .pointer("/metadata/phone_number_id")
-            .and_then(|id| id.as_str())
-            .and_then(|id| id.parse().ok());
         publish::event(
             self.ports,
             &EventRecord {

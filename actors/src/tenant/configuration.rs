@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, TenantId};
+use heddle_schemas::ports::channel::Channel;
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::keys::{Keys, KeysError, Missing};
 use heddle_schemas::ports::log::{FetchLimit, Log, NewRecord, Record, StoreError};
@@ -208,6 +209,7 @@ pub struct Tenants {
     log: Arc<dyn Log>,
     keys: Arc<dyn Keys>,
     clock: Arc<dyn Clock>,
+    channels: Arc<BTreeMap<ChannelKind, Arc<dyn Channel>>>,
     security: Arc<Security>,
     /// That of the stores.
     region: String,
@@ -237,6 +239,7 @@ impl Tenants {
             log: ports.log.clone(),
             keys: ports.keys.clone(),
             clock: ports.clock.clone(),
+            channels: ports.channels.clone(),
             security: ports.security.clone(),
             region: region.to_owned(),
             directory: RwLock::default(),
@@ -391,13 +394,21 @@ impl Tenants {
         cipher.open(&log_aad(Topic::Tenants, account), sealed)
     }
 
+    /// Checks a configuration, and writes down what its channels' profiles give where it says nothing.
+    ///
+    /// # Errors
+    /// [`TenantsError::Faults`].
+    pub fn complete(&self, tenant: &mut Tenant) -> Result<(), TenantsError> {
+        Ok(tenant.complete(&|kind| self.channels.get(&kind).map(|channel| channel.profile()))?)
+    }
+
     /// Makes a configuration the tenant's own, durably. An account that the tenant had and has no more is
     /// disconnected, as by [`Tenants::disconnect`].
     ///
     /// # Errors
     /// [`TenantsError`].
-    pub async fn apply(&self, tenant: Tenant) -> Result<Arc<Tenant>, TenantsError> {
-        tenant.validate()?;
+    pub async fn apply(&self, mut tenant: Tenant) -> Result<Arc<Tenant>, TenantsError> {
+        self.complete(&mut tenant)?;
         if tenant.region != self.region {
             return Err(self.elsewhere(tenant.id, tenant.region));
         }

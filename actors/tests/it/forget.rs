@@ -187,7 +187,8 @@ async fn what_waits_for_a_stopped_account_is_not_sent_to_who_is_forgotten() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     world.refuses.store(false, Ordering::Relaxed);
     let mut renewed = acme();
-    renewed.channels[0].access_token = heddle_schemas::sealed::Secret::new("renewed");
+    let token = heddle_schemas::sealed::Secret::new("renewed");
+    renewed.channels[0].credentials.set("access_token", token);
     let tenants = world.with(|node| node.system.tenants.clone());
     tenants.apply(renewed).await.unwrap();
     tokio::time::sleep(Duration::from_secs(90)).await;

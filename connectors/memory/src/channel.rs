@@ -3,30 +3,62 @@
 //! It stands for the provider, so it outlives every crash of the engine. A call that is dropped
 //! before the provider took the message leaves nothing; later it has been taken, whoever heard of it.
 //!
-//! Webhooks are the business of another channel given with [`ScriptedChannel::with_webhooks`];
-//! without one the signature is the app secret itself and a body is the JSON of a [`Webhook`].
+//! Profile and webhooks are those of another channel given with [`ScriptedChannel::with_webhooks`]; without one it has
+//! WhatsApp's profile, the signature is the app secret itself, in header [`SIGNATURE`], and a body is the JSON of a
+//! [`Webhook`].
 
 use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::id::{AccountId, ChannelKind, OutboundId};
+use heddle_schemas::ports::channel::profile::{Api, CredentialSpec, IdKind, PairLimit};
 use heddle_schemas::ports::channel::{
-    Accepted, Access, Act, Channel, ChannelEvent, FailureClass, OutboundMessage, ReceivedMessage,
-    ReceivedStatus, Scope, SendError, WebhookError,
+    Accepted, Act, Channel, ChannelAccount, ChannelEvent, ChannelProfile, FailureClass, HandshakeError,
+    OutboundMessage, ReceivedMessage, ReceivedStatus, SendError, WebhookError,
 };
 use heddle_schemas::record::inbound::DeliveryStatus;
-use heddle_schemas::sealed::Secret;
 use heddle_schemas::time::Timestamp;
+use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
 use super::faults::pause;
 
+/// The credential that signs webhooks.
+const APP_SECRET: &str = "app_secret";
+
+/// Profile of the scripted channel, which stands in for WhatsApp: the limits that its tests rely on.
+pub static PROFILE: ChannelProfile = ChannelProfile {
+    kind: ChannelKind::Whatsapp,
+    text_max: NonZeroUsize::new(4096).unwrap(),
+    webhook_body_max: 3 << 20,
+    reply_window: Some(Duration::from_secs(24 * 3600)),
+    pair_limit: Some(PairLimit {
+        interval: Duration::from_secs(6),
+        burst: NonZeroU32::new(45).unwrap(),
+        pause_base: 4,
+    }),
+    messages_per_second: NonZeroU32::new(80).unwrap(),
+    counts_inbound: true,
+    ids: &[IdKind::User, IdKind::Parent, IdKind::Phone],
+    parent_mark: Some(".ENT."),
+    credentials: &[
+        CredentialSpec::required("access_token", "is the bearer token to send with"),
+        CredentialSpec::required(APP_SECRET, "signs webhooks"),
+        CredentialSpec::required("verify_token", "is repeated when a webhook is subscribed"),
+    ],
+    api: Api::Base("https://channel.example"),
+};
+
 /// The code by which the scripted provider says that a person wants no more marketing.
 pub const OPT_OUT: i64 = 131_050;
+
+/// The header of a webhook's signature where no other channel verifies it.
+pub const SIGNATURE: &str = "scripted-signature";
 
 /// What becomes of one call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,8 +82,7 @@ impl Reply {
     /// Refuses with this class, without code or time.
     #[must_use]
     pub fn fails(class: FailureClass) -> Self {
-        let detail = "scripted".into();
-        Self::Refuses(SendError { class, scope: Scope::Number, code: None, detail, retry_after: None })
+        Self::Refuses(SendError::new(class, "scripted"))
     }
 
     fn accepts(&self) -> bool {
@@ -140,10 +171,10 @@ impl ScriptedChannel {
     }
 
     /// The call reaches the provider.
-    fn arrive(&self, access: &Access, message: &OutboundMessage, accepts: bool) -> Option<String> {
+    fn arrive(&self, account: &ChannelAccount, message: &OutboundMessage, accepts: bool) -> Option<String> {
         let mut calls = self.lock();
         let message_id = accepts.then(|| format!("scripted.{}", calls.len()));
-        let (account, message) = (access.account.clone(), message.clone());
+        let (account, message) = (account.account.clone(), message.clone());
         calls.push(Call { account, message, message_id: message_id.clone() });
         message_id
     }
@@ -155,22 +186,33 @@ impl ScriptedChannel {
 
 #[async_trait]
 impl Channel for ScriptedChannel {
-    fn kind(&self) -> ChannelKind {
-        self.webhooks.as_ref().map_or(ChannelKind::Whatsapp, |channel| channel.kind())
+    fn profile(&self) -> &'static ChannelProfile {
+        self.webhooks.as_ref().map_or(&PROFILE, |channel| channel.profile())
     }
 
-    fn verify(&self, app_secret: &Secret, signature: Option<&str>, body: &[u8]) -> Result<(), WebhookError> {
+    fn handshake(
+        &self,
+        account: &ChannelAccount,
+        query: &[(String, String)],
+    ) -> Result<String, HandshakeError> {
+        self.webhooks
+            .as_ref()
+            .map_or(Err(HandshakeError::Unsupported), |channel| channel.handshake(account, query))
+    }
+
+    fn verify(&self, account: &ChannelAccount, headers: &HeaderMap, body: &[u8]) -> Result<(), WebhookError> {
         if let Some(channel) = &self.webhooks {
-            return channel.verify(app_secret, signature, body);
+            return channel.verify(account, headers, body);
         }
-        let given = signature.unwrap_or_default().as_bytes();
-        let holds = !given.is_empty() && bool::from(given.ct_eq(app_secret.expose().as_bytes()));
+        let secret = account.credential(APP_SECRET).ok_or(WebhookError::Signature)?;
+        let given = headers.get(SIGNATURE).map_or(&b""[..], |value| value.as_bytes());
+        let holds = bool::from(given.ct_eq(secret.expose().as_bytes()));
         if holds { Ok(()) } else { Err(WebhookError::Signature) }
     }
 
-    fn parse(&self, body: &[u8]) -> Result<Vec<ChannelEvent>, WebhookError> {
+    fn parse(&self, account: &AccountId, body: &[u8]) -> Result<Vec<ChannelEvent>, WebhookError> {
         if let Some(channel) = &self.webhooks {
-            return channel.parse(body);
+            return channel.parse(account, body);
         }
         let webhook: Webhook =
             serde_json::from_slice(body).map_err(|error| WebhookError::Body(error.to_string()))?;
@@ -181,13 +223,13 @@ impl Channel for ScriptedChannel {
         self.webhooks.as_ref().map_or(code == OPT_OUT, |channel| channel.is_opt_out(code))
     }
 
-    async fn send(&self, access: &Access, message: &OutboundMessage) -> Result<Accepted, SendError> {
+    async fn send(&self, account: &ChannelAccount, message: &OutboundMessage) -> Result<Accepted, SendError> {
         let before = self.lock().iter().filter(|call| call.message.id == message.id).count();
         let Sending { before, after, reply } = (self.script)(message, before);
         pause(before).await;
         let message_id = match &reply {
             Reply::LosesIt => None,
-            reply => self.arrive(access, message, reply.accepts()),
+            reply => self.arrive(account, message, reply.accepts()),
         };
         pause(after).await;
         match (reply, message_id) {
@@ -200,8 +242,7 @@ impl Channel for ScriptedChannel {
 }
 
 fn unknown() -> SendError {
-    let detail = "the connection was lost, scripted".into();
-    SendError { class: FailureClass::Unknown, scope: Scope::Number, code: None, detail, retry_after: None }
+    SendError::new(FailureClass::Unknown, "the connection was lost, scripted")
 }
 
 impl std::fmt::Debug for ScriptedChannel {
@@ -281,6 +322,7 @@ impl Webhook {
 #[cfg(test)]
 mod tests {
     use heddle_schemas::id::{ContactId, MessageKey, TurnId};
+    use heddle_schemas::sealed::Secret;
 
     use super::*;
 
@@ -291,14 +333,14 @@ mod tests {
         OutboundMessage { id: OutboundId::of_turn(ContactId::from_bytes([1; 16]), turn, index), to, content }
     }
 
-    fn access() -> Access {
-        let (account, access_token) = ("1122".parse().unwrap(), Secret::new("token"));
-        Access { account, api_base: "http://127.0.0.1".into(), access_token }
+    fn account() -> ChannelAccount {
+        let token = [("access_token", Secret::new("token"))];
+        ChannelAccount::new(PROFILE.kind, "1122".parse().unwrap(), "http://127.0.0.1", token)
     }
 
     async fn send(channel: &ScriptedChannel, index: u16) -> Option<Result<Accepted, SendError>> {
         let minute = Duration::from_secs(60);
-        tokio::time::timeout(minute, channel.send(&access(), &message(index))).await.ok()
+        tokio::time::timeout(minute, channel.send(&account(), &message(index))).await.ok()
     }
 
     #[tokio::test(start_paused = true)]
@@ -355,7 +397,9 @@ mod tests {
             body: "hello?".into(),
         };
         let webhook = Webhook { texts: vec![text], statuses: Vec::new() };
-        let events = ScriptedChannel::default().parse(&serde_json::to_vec(&webhook).unwrap()).unwrap();
+        let events = ScriptedChannel::default()
+            .parse(&account().account, &serde_json::to_vec(&webhook).unwrap())
+            .unwrap();
         let [ChannelEvent::Message(message)] = &events[..] else { panic!("{events:?}") };
         assert_eq!(message.act, Act::Say(Content::Text { body: "hello?".into() }));
         assert_eq!(message.from.phone.as_deref(), Some("16505551234"));

@@ -37,9 +37,9 @@ pub(super) fn tenant(api_base: &str) -> Tenant {
     tenant.channels.push(second);
     for channel in &mut tenant.channels {
         api_base.clone_into(&mut channel.api_base);
-        channel.access_token = token(&channel.account);
-        channel.app_secret = secret(&channel.account);
-        channel.verify_token = Secret::new("demo-verify");
+        channel.credentials.set("access_token", token(&channel.account));
+        channel.credentials.set("app_secret", secret(&channel.account));
+        channel.credentials.set("verify_token", Secret::new("demo-verify"));
     }
     tenant
 }

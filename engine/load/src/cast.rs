@@ -6,9 +6,11 @@
 //! of the document about that thing bears its mark. The mark also names the run: a reply that was decided
 //! in an earlier one is told from this one's.
 
+use heddle_connectors::channels::whatsapp::{ACCESS_TOKEN, APP_SECRET, VERIFY_TOKEN};
 use heddle_schemas::consent::words::ConsentWords;
 use heddle_schemas::hours::Hours;
 use heddle_schemas::id::{AccountId, ChannelKind, TenantId};
+use heddle_schemas::ports::channel::Credentials;
 use heddle_schemas::ports::knowledge::{Document, DocumentFormat};
 use heddle_schemas::retention::Retention;
 use heddle_schemas::sealed::Secret;
@@ -76,10 +78,12 @@ impl Cast {
                 kind: ChannelKind::Whatsapp,
                 account: Self::account(tenant),
                 api_base: api_base.to_owned(),
-                access_token: self.secret("token", tenant),
-                app_secret: self.secret("secret", tenant),
-                verify_token: self.secret("verify", tenant),
-                messages_per_second: options.per_number,
+                messages_per_second: Some(options.per_number),
+                credentials: Credentials::from_iter([
+                    (ACCESS_TOKEN, self.secret("token", tenant)),
+                    (APP_SECRET, self.secret("secret", tenant)),
+                    (VERIFY_TOKEN, self.secret("verify", tenant)),
+                ]),
             }],
             disconnected: Vec::new(),
             llm: Llm::default(),

@@ -106,7 +106,7 @@ enum Action {
 struct Consent {
     /// The tenant.
     tenant: TenantId,
-    /// The contact: a phone number as +4915112345678, a channel's id as whatsapp:ID, or its own id.
+    /// The contact: a phone number as +4915112345678, a channel's id as whatsapp:ID or http:ACCOUNT/ID, or its own id.
     contact: ContactName,
     /// What it is about; without it --stop is about everything.
     #[arg(long, value_enum)]
@@ -172,7 +172,7 @@ fn time(text: &str) -> Result<Timestamp, String> {
 struct Person {
     /// The tenant.
     tenant: TenantId,
-    /// A phone number as +4915112345678, a channel's id as whatsapp:ID, or the contact's own id.
+    /// A phone number as +4915112345678, a channel's id as whatsapp:ID or http:ACCOUNT/ID, or the contact's own id.
     contact: ContactName,
 }
 

@@ -60,6 +60,7 @@ use crate::metrics::Metrics;
 
 /// Letters that are appended together at most, and their bytes.
 const TOGETHER: (usize, usize) = (64, 4 << 20);
+
 /// Why an operation was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLettersError {

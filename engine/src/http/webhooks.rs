@@ -1,16 +1,18 @@
 //! Webhooks: `GET|POST /webhooks/<channel>/<account>`.
 //!
 //! The contract: 200 means that everything the body says is durable (I2). Anything else makes the channel
-//! send it again, or tells whoever configured it what is wrong. Each answer is counted by its reason:
+//! send it again, or shows whoever configured it what is wrong. Handshake, signature, body and its limit are the
+//! channel's; here its account is found and each answer counted by its reason:
 //!
 //! | what comes | answer | counted as |
 //! |---|---|---|
 //! | everything is durable | 200 | `taken` |
-//! | no JSON object | 400 | `body` |
+//! | no JSON object, or not of the channel's shape | 400 | `body` |
 //! | the signature is missing or wrong | 401 | `signature` |
 //! | the verify token of a subscription is wrong | 403 | `verify_token` |
 //! | no such channel or account | 404 | `account` |
-//! | over 3 MiB | 413 | `too_large` |
+//! | a subscription to a channel without handshake | 405 | `no_handshake` |
+//! | over the channel's limit of a body | 413 | `too_large` |
 //! | the log is full | 503, Retry-After | `full` |
 //! | the stores do not answer, or the node is starting, stopping or at its limit | 503, Retry-After | `unavailable`, `not_ready`, `busy` |
 
@@ -28,20 +30,13 @@ use axum::routing::get;
 use heddle_actors::intake::webhook::ReceptionError;
 use heddle_actors::privacy::security::Sighting;
 use heddle_schemas::id::{AccountId, AccountKey, ChannelKind};
-use heddle_schemas::ports::channel::{Channel, ChannelEvent, WebhookError};
+use heddle_schemas::ports::channel::{Channel, ChannelEvent, HandshakeError, WebhookError};
 use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::tenant::{ChannelAccount, Tenant};
-use serde::Deserialize;
-use subtle::ConstantTimeEq;
 
 use super::Shared;
 
-/// The largest body. Meta's payloads are at most 3 MB
-/// (<https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/overview>).
-pub const MAX_BODY: usize = 3 << 20;
-/// The header with the signature.
-const SIGNATURE: &str = "x-hub-signature-256";
 /// How long a webhook waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a body may take to arrive.
@@ -63,6 +58,7 @@ enum Refusal {
     TooLarge,
     Slow,
     VerifyToken,
+    NoHandshake,
     Full,
     Unavailable,
     NotReady,
@@ -78,6 +74,7 @@ impl Refusal {
             Self::TooLarge => "too_large",
             Self::Slow => "slow",
             Self::VerifyToken => "verify_token",
+            Self::NoHandshake => "no_handshake",
             Self::Full => "full",
             Self::Unavailable => "unavailable",
             Self::NotReady => "not_ready",
@@ -90,6 +87,7 @@ impl Refusal {
             Self::Body => StatusCode::BAD_REQUEST,
             Self::Signature => StatusCode::UNAUTHORIZED,
             Self::VerifyToken => StatusCode::FORBIDDEN,
+            Self::NoHandshake => StatusCode::METHOD_NOT_ALLOWED,
             Self::Account => StatusCode::NOT_FOUND,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -101,10 +99,11 @@ impl Refusal {
         match self {
             Self::Account => "no such account",
             Self::Signature => "the signature is missing or wrong",
-            Self::Body => "the body is no JSON object",
-            Self::TooLarge => "the body is over 3 MiB",
+            Self::Body => "the body is no JSON object, or not of the channel's shape",
+            Self::TooLarge => "the body is over the channel's limit",
             Self::Slow => "the body did not arrive in time",
             Self::VerifyToken => "the verify token is wrong",
+            Self::NoHandshake => "this channel has no handshake; post its webhooks",
             Self::Full => "the log is full",
             Self::Unavailable => "the store does not answer",
             Self::NotReady => "not ready",
@@ -115,23 +114,33 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let mut response = (self.status(), self.text()).into_response();
-        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+        Refused::from(self).into_response()
+    }
+}
+
+/// A refusal, and what its sender should know beside it.
+struct Refused {
+    refusal: Refusal,
+    /// Only for a sender whose signature held: it may repeat parts of the body.
+    detail: Option<String>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, detail: None }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let (status, text) = (self.refusal.status(), self.refusal.text());
+        let text = self.detail.map_or_else(|| text.to_owned(), |detail| format!("{text}: {detail}"));
+        let mut response = (status, text).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, axum::http::HeaderValue::from_static(RETRY_SECONDS));
         }
         response
     }
-}
-
-/// The parameters of a subscription.
-#[derive(Deserialize)]
-struct Subscription {
-    #[serde(rename = "hub.mode", default)]
-    mode: String,
-    #[serde(rename = "hub.verify_token", default)]
-    verify_token: String,
-    #[serde(rename = "hub.challenge", default)]
-    challenge: String,
 }
 
 /// The account that a path names, with its tenant and channel.
@@ -158,21 +167,19 @@ fn addressed(shared: &Shared, kind: ChannelKind, account: &str) -> Option<Addres
 async fn subscribe(
     State(shared): State<Arc<Shared>>,
     Path((channel, account)): Path<(String, String)>,
-    Query(asked): Query<Subscription>,
+    Query(query): Query<Vec<(String, String)>>,
 ) -> Response {
     let Ok(kind) = channel.parse::<ChannelKind>() else { return Refusal::Account.into_response() };
     let began = shared.node.ports.clock.elapsed();
     let answer = match addressed(&shared, kind, &account) {
         None => Err(Refusal::Account),
-        Some(addressed) => {
-            let expected = addressed.account().map_or("", |account| account.verify_token.expose());
-            let same = expected.as_bytes().ct_eq(asked.verify_token.as_bytes());
-            if asked.mode == "subscribe" && !expected.is_empty() && bool::from(same) {
-                Ok(asked.challenge)
-            } else {
-                Err(Refusal::VerifyToken)
-            }
-        }
+        Some(addressed) => match addressed.account() {
+            None => Err(Refusal::Account),
+            Some(account) => addressed.channel.handshake(account, &query).map_err(|error| match error {
+                HandshakeError::Refused => Refusal::VerifyToken,
+                HandshakeError::Unsupported => Refusal::NoHandshake,
+            }),
+        },
     };
     let took = shared.node.ports.clock.elapsed().saturating_sub(began);
     match answer {
@@ -205,9 +212,9 @@ async fn receive(
             shared.metrics.webhook(kind, "taken", took);
             StatusCode::OK.into_response()
         }
-        Err(refusal) => {
-            shared.metrics.webhook(kind, refusal.label(), took);
-            refusal.into_response()
+        Err(refused) => {
+            shared.metrics.webhook(kind, refused.refusal.label(), took);
+            refused.into_response()
         }
     }
 }
@@ -218,9 +225,9 @@ async fn take(
     account: &str,
     headers: &HeaderMap,
     body: Body,
-) -> Result<(), Refusal> {
+) -> Result<(), Refused> {
     if !shared.is_ready() {
-        return Err(Refusal::NotReady);
+        return Err(Refusal::NotReady.into());
     }
     let addressed = addressed(shared, kind, account).ok_or(Refusal::Account)?;
     // What is refused comes again, and may hold a status that is waited for.
@@ -233,33 +240,33 @@ async fn take(
     };
     let turn = tokio::time::timeout(PATIENCE, shared.at_once.acquire()).await;
     let _turn = turn.map_err(|_| counted(Refusal::Busy))?.map_err(|_| Refusal::NotReady)?;
-    let body = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY))
+    let most = addressed.channel.profile().webhook_body_max;
+    let body = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, most))
         .await
         .map_err(|_| counted(Refusal::Slow))?
         .map_err(|_| counted(Refusal::TooLarge))?;
-    let signature = headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
-    let secret = addressed.account().map(|account| &account.app_secret).ok_or(Refusal::Account)?;
-    addressed.channel.verify(secret, signature, &body).map_err(|_| {
+    let account = addressed.account().ok_or(Refusal::Account)?;
+    addressed.channel.verify(account, headers, &body).map_err(|_| {
         shared.node.ports.security.saw(Some(&addressed.tenant.id), Sighting::WebhookSignature);
         Refusal::Signature
     })?;
-    let events = addressed.channel.parse(&body).map_err(|error| match error {
-        WebhookError::Signature => Refusal::Signature,
-        WebhookError::Body(_) => Refusal::Body,
+    let events = addressed.channel.parse(&addressed.account, &body).map_err(|error| match error {
+        WebhookError::Signature => Refused::from(Refusal::Signature),
+        WebhookError::Body(detail) => Refused { refusal: Refusal::Body, detail: Some(detail) },
     })?;
-    for (tenant, events) in by_tenant(shared, &addressed, signature, &body, events) {
+    for (tenant, events) in by_tenant(shared, &addressed, headers, &body, events) {
         count(shared, kind, &events);
         shared.reception.accept(kind, &tenant, events).await.map_err(|error| refused(&tenant, &error))?;
     }
     Ok(())
 }
 
-/// Whose each event is. A body may speak of several numbers of one app: those of another tenant are taken
-/// only if that tenant's own secret signed the body too. The rest is nobody's here, and dropped.
+/// The events of each tenant. A body may speak of several accounts: those of another tenant are accepted only if that
+/// tenant's own secret signed the body too. The rest is dropped.
 fn by_tenant(
     shared: &Shared,
     addressed: &Addressed,
-    signature: Option<&str>,
+    headers: &HeaderMap,
     body: &Bytes,
     events: Vec<ChannelEvent>,
 ) -> Vec<(Arc<Tenant>, Vec<ChannelEvent>)> {
@@ -276,14 +283,14 @@ fn by_tenant(
                 .entry(account.clone())
                 .or_insert_with(|| {
                     let tenant = shared.tenants.by_account(addressed.kind, account)?;
-                    let secret = &tenant.channel(addressed.kind, account)?.app_secret;
-                    let theirs = *account == addressed.account
-                        || addressed.channel.verify(secret, signature, body).is_ok();
-                    if !theirs {
+                    let theirs = tenant.channel(addressed.kind, account)?;
+                    let signed = *account == addressed.account
+                        || addressed.channel.verify(theirs, headers, body).is_ok();
+                    if !signed {
                         // The body is one tenant's, and speaks of what is another's.
                         shared.node.ports.security.saw(Some(&tenant.id), Sighting::CrossTenant);
                     }
-                    theirs.then_some(tenant)
+                    signed.then_some(tenant)
                 })
                 .clone(),
         };

@@ -15,7 +15,6 @@ use heddle_api::contacts::{
 };
 use heddle_api::content::{Document, List, Nothing};
 use heddle_api::{Input, Operation};
-use heddle_schemas::contact::ContactName;
 use heddle_schemas::erasure::Erasure;
 use heddle_schemas::id::{ContactId, ConversationId, MessageKey, TenantId};
 use heddle_schemas::record::inbound::{
@@ -26,7 +25,7 @@ use heddle_schemas::tenant::Tenant;
 use heddle_schemas::topic::Topic;
 
 use super::subject::Person;
-use super::{Call, Handler, OperationError, Operations, Subject, identity_error};
+use super::{Call, Handler, Named, OperationError, Operations, Subject, identity_error};
 use crate::consents;
 
 /// Every conversation that a contact could have, also with accounts that were disconnected.
@@ -99,10 +98,10 @@ impl Subject<EnterConsent> for Entered {
         let (key, now) = (operations.random_key(), operations.ports.clock.now());
         let statement = consents::statement(input.body.clone(), key, now);
         let statement = statement.map_err(|why| OperationError::invalid("invalid_entry", why))?;
-        let contact = match &input.query.contact {
-            ContactName::Id(contact) => *contact,
-            ContactName::Met(kind, address) => {
-                let resolved = operations.identity.resolve(id, *kind, address).await;
+        let contact = match operations.named(&input.query.contact)? {
+            Named::Id(contact) => contact,
+            Named::Met(kind, address) => {
+                let resolved = operations.identity.resolve(id, kind, &address).await;
                 resolved.map_err(|error| identity_error(error, id))?
             }
         };

@@ -40,8 +40,9 @@ use heddle_api::{Audit, Input, Operation};
 use heddle_connectors::keys::EnvelopeKeys;
 use heddle_connectors::knowledge::extract::process::Extractor;
 use heddle_schemas::audit::{Act, Outcome, What};
-use heddle_schemas::contact::ContactName;
-use heddle_schemas::id::{ContactId, TenantId};
+use heddle_schemas::contact::{ContactName, InvalidName};
+use heddle_schemas::content::Address;
+use heddle_schemas::id::{ChannelKind, ContactId, TenantId};
 use heddle_schemas::tenant::Tenant;
 
 pub use self::caller::{Caller, Rights};
@@ -189,15 +190,33 @@ impl Operations {
     /// `unknown_tenant`, `unknown_contact`, and when log or state cannot be read.
     pub async fn contact(&self, id: &TenantId, named: &ContactName) -> Result<ContactId, OperationError> {
         self.tenant(id)?;
-        match named {
-            ContactName::Id(contact) => Ok(*contact),
-            ContactName::Met(kind, address) => {
-                let found = self.identity.find(id, *kind, address).await;
+        match self.named(named)? {
+            Named::Id(contact) => Ok(contact),
+            Named::Met(kind, address) => {
+                let found = self.identity.find(id, kind, &address).await;
                 let found = found.map_err(|error| identity_error(error, id))?;
                 found.ok_or_else(|| OperationError::unknown_contact(id))
             }
         }
     }
+
+    /// Reads a name of a contact as its channel writes ids.
+    fn named(&self, named: &ContactName) -> Result<Named, OperationError> {
+        if let ContactName::Id(contact) = named {
+            return Ok(Named::Id(*contact));
+        }
+        let profiles = self.ports.channels.values().map(|channel| channel.profile());
+        match named.address(profiles) {
+            Ok(Some((kind, address))) => Ok(Named::Met(kind, address)),
+            Ok(None) | Err(InvalidName) => Err(OperationError::invalid("invalid_contact", InvalidName)),
+        }
+    }
+}
+
+/// A contact as it is named: by the engine's own id, or by an address of a channel.
+enum Named {
+    Id(ContactId),
+    Met(ChannelKind, Address),
 }
 
 fn identity_error(error: IdentityError, tenant: &TenantId) -> OperationError {

@@ -53,15 +53,16 @@ pub struct Applicable;
 
 impl<O: Operation<Body = Configuration>> Subject<O> for Applicable {
     async fn find(operations: &Operations, input: &mut Input<O>) -> Result<Self, OperationError> {
-        let Configuration(tenant) = &input.body;
+        let named = &input.body.0.id;
         if let Some(id) = input.tenant()
-            && *id != tenant.id
+            && id != named
         {
-            let why = format!("the path names tenant {id} and the body {}", tenant.id);
+            let why = format!("the path names tenant {id} and the body {named}");
             return Err(OperationError::invalid("two_tenants", why));
         }
-        // What is no configuration of a tenant that there can be begins no audit log.
-        tenant.validate().map_err(TenantsError::from)?;
+        // A configuration with faults begins no audit log.
+        let Configuration(tenant) = &mut input.body;
+        operations.tenants.complete(tenant)?;
         match tenant_deletion::find(&operations.ports, &tenant.id).await? {
             Some(_) => Err(deleted(&tenant.id)),
             None => Ok(Self),

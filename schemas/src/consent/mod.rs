@@ -262,11 +262,6 @@ impl ContactRecord {
     }
 }
 
-/// How long after the customer's last message anything but a template may be sent
-/// (<https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/send-messages/>, customer
-/// service windows).
-pub const WINDOW: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -33,7 +33,6 @@ pub struct ConsentWords {
     #[schemars(length(min = 1))]
     pub purposes: Vec<Category>,
     /// What a stop word is answered with. Nothing is said where it is empty.
-    #[schemars(length(max = crate::tenant::MESSAGE_CHARACTERS))]
     pub stopped_text: String,
 }
 
@@ -96,12 +95,6 @@ impl ConsentWords {
         if self.purposes.is_empty() {
             faults
                 .push("consent.purposes: is empty; name what stop words stop, such as \"marketing\"".into());
-        }
-        if self.stopped_text.chars().count() > crate::tenant::MESSAGE_CHARACTERS {
-            faults.push(format!(
-                "consent.stopped_text: is over {} characters; it has to fit into one message",
-                crate::tenant::MESSAGE_CHARACTERS
-            ));
         }
         faults
     }

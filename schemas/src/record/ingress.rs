@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::inbound::{DeliveryFailure, DeliveryStatus};
 use super::{RecordError, V, decode};
 use crate::consent::{Category, Says};
-use crate::content::{Address, Content, Context};
+use crate::content::{Address, ChatId, Content, Context};
 use crate::id::{AccountId, ChannelKind, OutboundId, TenantId};
 use crate::time::{Timestamp, rfc3339};
 
@@ -63,13 +63,14 @@ pub struct IngressRecord {
     pub event: IngressEvent,
 }
 
-/// A person on a channel: at least one of `phone`, `user_id` and `parent_user_id`. All that are known should
-/// be given: they are what the same person is recognised by under another id.
+/// A person on a channel: at least one of `phone`, `user_id`, `parent_user_id` and `chat_id`, of those that the channel
+/// has. All that are known should be given: they are what the same person is recognised by under another id.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("anyOf" = [
     { "required": ["phone"], "properties": { "phone": { "type": "string" } } },
     { "required": ["user_id"], "properties": { "user_id": { "type": "string" } } },
     { "required": ["parent_user_id"], "properties": { "parent_user_id": { "type": "string" } } },
+    { "required": ["chat_id"], "properties": { "chat_id": { "type": "string" } } },
 ]))]
 pub struct Sender {
     /// The phone number in E.164 form: `+`, country code and number, digits only, such as `+4915112345678`.
@@ -82,27 +83,34 @@ pub struct Sender {
     /// The same towards the business's parent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_user_id: Option<Label>,
+    /// The id that the channel gives this person towards the record's account: a page-scoped id, a chat id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat_id: Option<Label>,
     /// The name the person shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Label>,
 }
 
 impl Sender {
-    /// Whether somebody can be found by it.
+    /// Whether it has an id at all.
     #[must_use]
     pub fn is_somebody(&self) -> bool {
-        self.phone.is_some() || self.user_id.is_some() || self.parent_user_id.is_some()
+        self.phone.is_some()
+            || self.user_id.is_some()
+            || self.parent_user_id.is_some()
+            || self.chat_id.is_some()
     }
-}
 
-impl From<Sender> for Address {
-    fn from(sender: Sender) -> Self {
-        Self {
+    /// The address of this person, whom this account met.
+    #[must_use]
+    pub fn address(self, account: &AccountId) -> Address {
+        Address {
             // As the channel's own webhooks write it: one person met both ways is one contact.
-            phone: sender.phone.map(|Phone(e164)| e164.trim_start_matches('+').to_owned()),
-            user_id: sender.user_id.map(Into::into),
-            parent_user_id: sender.parent_user_id.map(Into::into),
-            name: sender.name.map(Into::into),
+            phone: self.phone.map(|Phone(e164)| e164.trim_start_matches('+').to_owned()),
+            user_id: self.user_id.map(Into::into),
+            parent_user_id: self.parent_user_id.map(Into::into),
+            chat: self.chat_id.map(|id| Box::new(ChatId { account: account.clone(), id: id.into() })),
+            name: self.name.map(Into::into),
         }
     }
 }
@@ -321,7 +329,7 @@ mod tests {
         let read = read_value(&written).unwrap();
         // 2026-01-01T11:00:00Z: date -ud 2026-01-01T11:00:00Z +%s.
         assert_eq!(read.at, Timestamp::from_secs(1_767_265_200));
-        let address = Address::from(read.from.unwrap());
+        let address = read.from.unwrap().address(&read.account);
         assert_eq!(address.phone.as_deref(), Some("16505551234"));
         assert!(matches!(read.event, IngressEvent::Message { content: Content::Text { .. }, .. }));
     }

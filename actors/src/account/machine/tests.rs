@@ -5,9 +5,14 @@ use heddle_schemas::record::inbound::DeliveryStatus;
 use heddle_schemas::time::Timestamp;
 use proptest::prelude::*;
 
+use heddle_schemas::sealed::Secret;
+
 use super::*;
 use crate::account::schedule::Class;
 
+/// The pair limit of WhatsApp.
+const PAIRS: PairLimit =
+    PairLimit { interval: Duration::from_secs(6), burst: NonZeroU32::new(45).unwrap(), pause_base: 4 };
 const NOW: Duration = Duration::from_secs(1_000);
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -74,7 +79,10 @@ fn unknown() -> End {
 }
 
 fn ready(token: &str) -> Event<Text> {
-    Event::Access(Access::Ready { token: Secret::new(token), limit: NonZeroU32::MIN })
+    Event::Access(Access::Ready {
+        credentials: [("access_token", Secret::new(token))].into_iter().collect(),
+        limit: NonZeroU32::MIN,
+    })
 }
 
 fn tick(room: usize) -> Event<Text> {
@@ -82,7 +90,13 @@ fn tick(room: usize) -> Event<Text> {
 }
 
 fn machine(messages: impl IntoIterator<Item = Text>) -> Machine<Text> {
-    let policy = Policy { queue: 16, probe_after: 300 * SECOND, unknown_repeats: 1, calls: 8 };
+    let policy = Policy {
+        queue: 16,
+        probe_after: 300 * SECOND,
+        unknown_repeats: 1,
+        calls: 8,
+        pair_limit: Some(PAIRS),
+    };
     let mut machine = Machine::new(policy);
     machine.on(Event::Loaded, NOW);
     machine.on(ready("one"), NOW);
@@ -109,7 +123,8 @@ fn one(machine: &mut Machine<Text>) -> Text {
 
 #[test]
 fn nothing_is_prepared_before_the_rows_are_read() {
-    let policy = Policy { queue: 16, probe_after: SECOND, unknown_repeats: 1, calls: 8 };
+    let policy =
+        Policy { queue: 16, probe_after: SECOND, unknown_repeats: 1, calls: 8, pair_limit: Some(PAIRS) };
     let mut machine = Machine::new(policy);
     machine.on(Event::Arrived(text(1, 0)), NOW);
     assert_eq!(prepared(&mut machine, 8, NOW), []);
@@ -276,9 +291,9 @@ fn sends_of_unknown_outcome_are_bounded() {
 
 #[test]
 fn a_pairs_pause_counts_the_pairs_refusals_and_is_bounded() {
-    let pauses: Vec<_> = (1..9)
-        .map(|refused| Machine::<Text>::pause(&error(FailureClass::PairLimited), refused).unwrap())
-        .collect();
+    let machine = machine([]);
+    let pauses: Vec<_> =
+        (1..9).map(|refused| machine.pause(&error(FailureClass::PairLimited), refused).unwrap()).collect();
     assert_eq!(
         pauses.iter().map(Duration::as_secs).collect::<Vec<_>>(),
         [1, 4, 16, 64, 256, 1024, 1024, 1024]

@@ -10,6 +10,8 @@ use std::time::Duration;
 use heddle_schemas::id::{ContactId, OutboundId};
 
 use super::Class;
+use heddle_schemas::ports::channel::profile::PairLimit;
+
 use super::pair::Pairs;
 
 /// Messages of one lane in memory beside the one under way; more wait in rows.
@@ -92,12 +94,12 @@ pub struct Lanes<M> {
 }
 
 impl<M: Message> Lanes<M> {
-    /// Returns lanes for so many messages that can move.
+    /// Returns lanes for `bound` messages that can move, over pairs of this limit.
     #[must_use]
-    pub fn new(bound: usize) -> Self {
+    pub fn new(bound: usize, pair_limit: Option<PairLimit>) -> Self {
         Self {
             lanes: BTreeMap::new(),
-            pairs: Pairs::default(),
+            pairs: Pairs::new(pair_limit),
             ready: Default::default(),
             delayed: BTreeSet::new(),
             order: 0,
@@ -365,7 +367,7 @@ mod tests {
     }
 
     fn lanes(bound: usize, messages: impl IntoIterator<Item = Text>) -> Lanes<Text> {
-        let mut lanes = Lanes::new(bound);
+        let mut lanes = Lanes::new(bound, None);
         lanes.advance(NOW);
         messages.into_iter().for_each(|message| lanes.push(contact(message.to), message));
         lanes

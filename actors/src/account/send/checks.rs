@@ -6,7 +6,7 @@
 
 use futures::FutureExt;
 use heddle_schemas::consent::Standing;
-use heddle_schemas::ports::channel::Access;
+use heddle_schemas::ports::channel::ChannelAccount;
 use heddle_schemas::ports::state::{Fence, StoreError};
 use heddle_schemas::record::inbound::Withheld;
 
@@ -35,7 +35,7 @@ impl Send {
         if self.is_window_over(taken) {
             return Ok(Some(Withheld::WindowOver));
         }
-        Ok(self.access().is_none().then_some(Withheld::Disconnected))
+        Ok(self.configured().is_none().then_some(Withheld::Disconnected))
     }
 
     /// Returns true when the time in which the message was allowed is over.
@@ -49,14 +49,9 @@ impl Send {
         matches!(self.context.ports.log.holds(partition, epoch).now_or_never(), Some(Ok(())))
     }
 
-    /// Returns how to call the channel, as it is configured now; `None` once the account is disconnected.
-    pub(super) fn access(&self) -> Option<Access> {
+    /// Returns the account as it is configured now; `None` once it is disconnected.
+    pub(super) fn configured(&self) -> Option<ChannelAccount> {
         let tenant = self.context.tenants.get(&self.account.tenant)?;
-        let config = tenant.channel(self.account.channel, &self.account.account)?;
-        Some(Access {
-            account: config.account.clone(),
-            api_base: config.api_base.clone(),
-            access_token: config.access_token.clone(),
-        })
+        tenant.channel(self.account.channel, &self.account.account).cloned()
     }
 }

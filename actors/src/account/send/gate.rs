@@ -89,7 +89,9 @@ impl Gate {
         let now = self.ports.clock.elapsed();
         let received = self.intake.take_received(&self.account);
         let mut release = self.lock();
-        received.into_iter().for_each(|(at, messages)| release.received(messages, at));
+        if self.ports.profile(self.account.channel).is_some_and(|profile| profile.counts_inbound) {
+            received.into_iter().for_each(|(at, messages)| release.received(messages, at));
+        }
         let mut has_left = false;
         while let Some((waiter, turn)) = release.next(now) {
             has_left |= matches!(turn, Turn::Leave(_));

@@ -22,7 +22,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use heddle_schemas::id::AccountKey;
 use heddle_schemas::ports::channel::{
-    Accepted, Access, Channel, FailureClass, OutboundMessage, Scope, SendError,
+    Accepted, Channel, ChannelAccount, FailureClass, OutboundMessage, Scope, SendError,
 };
 use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::state::{Fence, StoreError};
@@ -192,7 +192,7 @@ impl Send {
                 // Nothing is waited for between the release and the call. Where the lease is not certain, what has left
                 // comes back and is charged all the same.
                 Turn::Leave(_) => {
-                    let Some(access) = self.access() else {
+                    let Some(access) = self.configured() else {
                         slot.end(CallEnd::Nothing);
                         return self.withhold(item, Withheld::Disconnected).await;
                     };
@@ -222,10 +222,10 @@ impl Send {
         }
     }
 
-    async fn call(&self, access: &Access, message: &OutboundMessage) -> Result<Accepted, SendError> {
+    async fn call(&self, account: &ChannelAccount, message: &OutboundMessage) -> Result<Accepted, SendError> {
         let ports = &self.context.ports;
         let began = ports.clock.elapsed();
-        let call = self.channel.send(access, message);
+        let call = self.channel.send(account, message);
         let result = tokio::time::timeout(self.context.options.send_timeout, call).await;
         let result = result.unwrap_or_else(|_| {
             Err(SendError {

@@ -360,7 +360,7 @@ mod tests {
     impl Account {
         fn new(bound: usize) -> Self {
             let cursor = Cursor { is_caught_up: true, ..Cursor::default() };
-            Self { cursor, lanes: Lanes::new(bound), rows: BTreeMap::new(), spilling: Vec::new() }
+            Self { cursor, lanes: Lanes::new(bound, None), rows: BTreeMap::new(), spilling: Vec::new() }
         }
 
         fn deliver(&mut self, text: Text) {

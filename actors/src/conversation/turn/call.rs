@@ -6,7 +6,6 @@ use heddle_schemas::ports::responder::{Answer, Question, ResponderError, Step, U
 use heddle_schemas::ports::state::{Batch, StoreError};
 use heddle_schemas::record::event::{HandOver, Outcome};
 use heddle_schemas::table::SpentBy;
-use heddle_schemas::tenant::MESSAGE_CHARACTERS;
 
 use super::claim::{self, Claim};
 use super::{Ended, Turn, or_spent};
@@ -50,7 +49,7 @@ impl Turn {
         let once = self.responder.most(&question);
         let most = Amounts::of_usage(once);
         let characters = self.tenant.llm.answer_tokens.get() as usize * TOKEN_CHARACTERS;
-        let pieces = characters.div_ceil(MESSAGE_CHARACTERS).max(1);
+        let pieces = characters.div_ceil(self.text_max()).max(1);
         let need = Amounts { messages: pieces as u64, ..most };
         // With tools it may take several calls; where little is left, the first may have to do.
         let liked = Amounts { messages: need.messages, ..most.times(rounds) };
@@ -112,14 +111,14 @@ impl Turn {
         let clock = &self.context.ports.clock;
         let deadline = clock.elapsed() + self.context.options.answer_timeout;
         let fallback = |usage| {
-            let texts = split(self.tenant.agent.fallback.clone(), MESSAGE_CHARACTERS);
+            let texts = split(self.tenant.agent.fallback.clone(), self.text_max());
             self.said(texts, Outcome::Fallback, Vec::new(), usage, None)
         };
         let mut used = Usage::default();
         loop {
             let unfinished = question.steps.last().is_some_and(|step| step.results.len() < step.calls.len());
             if let Some(text) = self.work_off(&mut question.steps, journal).await? {
-                let texts = split(text, MESSAGE_CHARACTERS);
+                let texts = split(text, self.text_max());
                 let ended = self.said(texts, Outcome::Answered, Vec::new(), used, None);
                 return Ok(Ended { hand_over: Some(HandOver::Agent), ..ended });
             }
@@ -145,7 +144,7 @@ impl Turn {
                 }
                 Ok(Answer { text: Some(text), sources, usage, .. }) => {
                     used += usage;
-                    let texts = split(text, MESSAGE_CHARACTERS);
+                    let texts = split(text, self.text_max());
                     return Ok(self.said(texts, Outcome::Answered, sources, used, None));
                 }
                 Ok(Answer { usage, .. }) | Err(usage) => {

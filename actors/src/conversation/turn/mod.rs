@@ -23,7 +23,7 @@ use heddle_schemas::ports::knowledge::{KnowledgeError, Passage};
 use heddle_schemas::ports::responder::{Outgoing, Question, Responder, Said, Sent, Usage};
 use heddle_schemas::ports::state::{Fence, StoreError};
 use heddle_schemas::record::event::{HandOver, Outcome};
-use heddle_schemas::tenant::{MESSAGE_CHARACTERS, Resource, Tenant, WhenSpent};
+use heddle_schemas::tenant::{Resource, Tenant, WhenSpent};
 use heddle_schemas::time::Timestamp;
 
 use self::call::Called;
@@ -129,6 +129,12 @@ impl Turn {
         TurnId(self.asked[0].key)
     }
 
+    /// Characters of one message at most. Without its channel nothing is sent, and nothing needs to be split.
+    fn text_max(&self) -> usize {
+        let profile = self.context.ports.profile(self.conversation.channel);
+        profile.map_or(usize::MAX, |profile| profile.text_max.get())
+    }
+
     /// Runs it: waits for the tenant's permit, claims, asks.
     ///
     /// # Errors
@@ -200,7 +206,7 @@ impl Turn {
         };
         match answer.and_then(|answer| Some((answer.text?, answer.sources, answer.usage))) {
             Some((text, sources, usage)) => {
-                let texts = split(text, MESSAGE_CHARACTERS);
+                let texts = split(text, self.text_max());
                 let need = Amounts { messages: texts.len() as u64, ..Amounts::NONE };
                 match self.take(need).await? {
                     Ok(hold) => Ok(self.said(texts, Outcome::Answered, sources, usage, Some(hold))),
@@ -216,7 +222,7 @@ impl Turn {
     /// # Errors
     /// As [`Turn::run`].
     pub async fn fallback(&self, usage: Usage) -> Result<Ended, StoreError> {
-        let texts = split(self.tenant.agent.fallback.clone(), MESSAGE_CHARACTERS);
+        let texts = split(self.tenant.agent.fallback.clone(), self.text_max());
         match self.take(Amounts { messages: 1, ..Amounts::NONE }).await? {
             Ok(hold) => Ok(self.said(texts, Outcome::Fallback, Vec::new(), usage, Some(hold))),
             Err(_) => Ok(self.silent()),

@@ -13,7 +13,7 @@ use heddle_schemas::ports::channel::{
 use heddle_schemas::record::RecordError;
 use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::record::ingress::{IngressEvent, IngressRecord, MAX_BYTES, Sender, read, tenant_of};
-use heddle_schemas::tenant::Tenant;
+use heddle_schemas::tenant::{Profiles, Tenant};
 use heddle_schemas::time::Timestamp;
 
 /// How far ahead of the engine's clock a record may be: more than clocks differ by, and less than a time
@@ -74,18 +74,19 @@ impl From<RecordError> for Refused {
 /// Who has an account.
 type Owner<'a> = &'a dyn Fn(ChannelKind, &AccountId) -> Option<Arc<Tenant>>;
 
-/// Decides on a record: `owner` tells who has an account, `known` whether there is such a tenant.
+/// Decides on a record: `owner` finds the tenant of an account, `known` says whether there is such a tenant.
 pub(super) fn admit(
     value: &[u8],
     owner: Owner<'_>,
     known: &dyn Fn(&TenantId) -> bool,
+    profiles: Profiles<'_>,
     now: Timestamp,
 ) -> Result<Admitted, Refused> {
     if value.len() > MAX_BYTES {
         let detail = format!("a record has at most {MAX_BYTES} bytes");
         return Err(Refused::new(DeadReason::TooLarge, detail));
     }
-    check(value, owner, known, now).map_err(|refused| {
+    check(value, owner, known, profiles, now).map_err(|refused| {
         let tenant = tenant_of(value).filter(|tenant| known(tenant));
         Refused { tenant, ..refused }
     })
@@ -95,6 +96,7 @@ fn check(
     value: &[u8],
     owner: Owner<'_>,
     known: &dyn Fn(&TenantId) -> bool,
+    profiles: Profiles<'_>,
     now: Timestamp,
 ) -> Result<Admitted, Refused> {
     let record = read(value)?;
@@ -111,12 +113,17 @@ fn check(
         let detail = format!("it is from {:?} ahead", record.at.since(now));
         return Err(Refused::new(DeadReason::Future, detail));
     }
-    Ok(Admitted { tenant, kind: record.channel, event: event(record)? })
+    Ok(Admitted { tenant, kind: record.channel, event: event(record, profiles)? })
 }
 
 /// The record in the words of a channel.
-fn event(record: IngressRecord) -> Result<ChannelEvent, Refused> {
-    let IngressRecord { account, message_id, at, from, event, .. } = record;
+fn event(record: IngressRecord, profiles: Profiles<'_>) -> Result<ChannelEvent, Refused> {
+    let IngressRecord { channel, account, message_id, at, from, event, .. } = record;
+    let somebody = |sender: Option<Sender>| {
+        let address = sender.map(|sender| sender.address(&account));
+        let known = address.filter(|address| profiles(channel).is_some_and(|profile| profile.knows(address)));
+        known.ok_or_else(|| Refused::new(DeadReason::Nameless, "no id that the channel knows people by"))
+    };
     let id = String::from(message_id);
     let mut refers_to = Default::default();
     let act = match event {
@@ -133,9 +140,9 @@ fn event(record: IngressRecord) -> Result<ChannelEvent, Refused> {
             let emoji = emoji.filter(|emoji| !emoji.is_empty());
             Act::React { target: target_message_id.into(), emoji }
         }
-        IngressEvent::Rename { to } => Act::Rename { to: somebody(Some(to))?.into(), body: None },
+        IngressEvent::Rename { to } => Act::Rename { to: somebody(Some(to))?, body: None },
         IngressEvent::Preference { category, says, detail } => {
-            let (from, detail) = (somebody(from)?.into(), detail.map(String::from));
+            let (from, detail) = (somebody(from)?, detail.map(String::from));
             return Ok(ChannelEvent::Preference(ReceivedPreference {
                 account,
                 from,
@@ -157,23 +164,36 @@ fn event(record: IngressRecord) -> Result<ChannelEvent, Refused> {
             }));
         }
     };
-    let from = somebody(from)?.into();
+    let from = somebody(from)?;
     Ok(ChannelEvent::Message(ReceivedMessage { account, id, from, sent_at: at, act, context: refers_to }))
-}
-
-fn somebody(sender: Option<Sender>) -> Result<Sender, Refused> {
-    sender
-        .filter(Sender::is_somebody)
-        .ok_or_else(|| Refused::new(DeadReason::Nameless, "neither a phone number nor a user id"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::num::{NonZeroU32, NonZeroUsize};
+
     use heddle_schemas::content::Content;
+    use heddle_schemas::ports::channel::ChannelProfile;
+    use heddle_schemas::ports::channel::profile::{Api, IdKind};
     use serde_json::{Value, json};
 
     const NOW: Timestamp = Timestamp::from_secs(1_767_225_600);
+
+    /// A channel that knows people by number only.
+    static PROFILE: ChannelProfile = ChannelProfile {
+        kind: ChannelKind::Whatsapp,
+        text_max: NonZeroUsize::MIN,
+        webhook_body_max: 1,
+        reply_window: None,
+        pair_limit: None,
+        messages_per_second: NonZeroU32::MIN,
+        counts_inbound: false,
+        ids: &[IdKind::Phone],
+        parent_mark: None,
+        credentials: &[],
+        api: Api::Url,
+    };
 
     fn record() -> Value {
         json!({
@@ -205,7 +225,8 @@ mod tests {
             };
             tenants.iter().find(has).cloned()
         };
-        admit(value, &owner, &|id| tenants.iter().any(|tenant| tenant.id == *id), NOW)
+        let known = |id: &TenantId| tenants.iter().any(|tenant| tenant.id == *id);
+        admit(value, &owner, &known, &|_| Some(&PROFILE), NOW)
     }
 
     fn reason(record: &Value) -> Option<(DeadReason, Option<String>)> {
@@ -235,6 +256,7 @@ mod tests {
             (with("/account", json!("3")), Account, acme()),
             (with("/from", json!({ "name": "Ann" })), Nameless, acme()),
             (with("/from", Value::Null), Nameless, acme()),
+            (with("/from", json!({ "chat_id": "no id of this channel" })), Nameless, acme()),
             (with("/event", json!({ "type": "rename", "to": { "name": "Ann" } })), Nameless, acme()),
             (with("/at", json!("2026-01-01T00:10:01Z")), Future, acme()),
             (with("/at", json!("2026-01-01T01:00:00Z")), Future, acme()),

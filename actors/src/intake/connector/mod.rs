@@ -166,7 +166,8 @@ impl Ingress {
         let Context { ports, tenants, .. } = &self.context;
         let owner = |kind, account: &_| tenants.by_account(kind, account);
         let known = |tenant: &_| tenants.get(tenant).is_some();
-        let admitted = admit(&record.value, &owner, &known, ports.clock.now());
+        let profiles = |kind| ports.profile(kind);
+        let admitted = admit(&record.value, &owner, &known, &profiles, ports.clock.now());
         admitted.map_err(|why| {
             let named = tenant_of(&record.value).filter(|_| why.reason == DeadReason::UnknownTenant);
             match named.map(|tenant| tenants.check_region(&tenant)) {

@@ -45,10 +45,12 @@ fn ids(event: &ChannelEvent) -> impl Iterator<Item = (&'static str, &str)> {
         ChannelEvent::Preference(preference) => (Some(&preference.from), None),
         ChannelEvent::Status(_) | ChannelEvent::Notice { .. } => (None, None),
     };
-    from.into_iter().chain(to).flat_map(|Address { phone, user_id, parent_user_id, name: _ }| {
-        [("phone", phone), ("user", user_id), ("parent", parent_user_id)]
-            .into_iter()
-            .filter_map(|(scope, id)| Some((scope, id.as_deref()?)))
+    from.into_iter().chain(to).flat_map(|Address { phone, user_id, parent_user_id, chat, name: _ }| {
+        // An id of another account is another person's; that it is taken for the same here costs no more than time.
+        let chat = chat.as_ref().map(|chat| chat.id.as_str());
+        let ids = [("phone", phone), ("user", user_id), ("parent", parent_user_id)];
+        let ids = ids.into_iter().map(|(kind, id)| (kind, id.as_deref())).chain([("chat", chat)]);
+        ids.filter_map(|(kind, id)| Some((kind, id?)))
     })
 }
 

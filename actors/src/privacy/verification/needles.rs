@@ -48,7 +48,7 @@ impl Needles {
     }
 
     fn take_address(&mut self, address: &Address) {
-        for id in [&address.phone, &address.user_id, &address.parent_user_id].into_iter().flatten() {
+        for id in address.ids() {
             if id.len() >= DIGITS {
                 self.insert(id);
             }

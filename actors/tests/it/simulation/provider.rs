@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use heddle_schemas::content::Content;
-use heddle_schemas::id::{ChannelKind, OutboundId};
+use heddle_schemas::id::{AccountId, OutboundId};
 use heddle_schemas::ports::channel::{
-    Accepted, Access, Channel, ChannelEvent, FailureClass, OutboundMessage, ReceivedStatus, Scope, SendError,
-    WebhookError,
+    Accepted, Channel, ChannelAccount, ChannelEvent, ChannelProfile, FailureClass, OutboundMessage,
+    ReceivedStatus, SendError, WebhookError,
 };
 use heddle_schemas::record::inbound::DeliveryStatus;
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::time::Timestamp;
+use http::HeaderMap;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -90,8 +91,7 @@ impl Provider {
 }
 
 fn failure(class: FailureClass) -> SendError {
-    let detail = "simulated".into();
-    SendError { class, scope: Scope::Number, code: None, detail, retry_after: None }
+    SendError::new(class, "simulated")
 }
 
 impl Inner {
@@ -119,7 +119,7 @@ impl Inner {
         }
     }
 
-    fn take(&mut self, access: &Access, message: &OutboundMessage) -> String {
+    fn take(&mut self, access: &ChannelAccount, message: &OutboundMessage) -> String {
         let Content::Text { body } = &message.content else { panic!("only text is sent") };
         let to = message.to.user_id.clone().or_else(|| message.to.phone.clone()).expect("an address");
         let account = access.account.as_str().to_owned();
@@ -145,15 +145,15 @@ impl Inner {
 
 #[async_trait]
 impl Channel for Provider {
-    fn kind(&self) -> ChannelKind {
-        ChannelKind::Whatsapp
+    fn profile(&self) -> &'static ChannelProfile {
+        &heddle_memory::channel::PROFILE
     }
 
-    fn verify(&self, _: &Secret, _: Option<&str>, _: &[u8]) -> Result<(), WebhookError> {
+    fn verify(&self, _: &ChannelAccount, _: &HeaderMap, _: &[u8]) -> Result<(), WebhookError> {
         unreachable!("the simulation hands events over itself")
     }
 
-    fn parse(&self, _: &[u8]) -> Result<Vec<ChannelEvent>, WebhookError> {
+    fn parse(&self, _: &AccountId, _: &[u8]) -> Result<Vec<ChannelEvent>, WebhookError> {
         unreachable!("the simulation hands events over itself")
     }
 
@@ -161,9 +161,9 @@ impl Channel for Provider {
         false
     }
 
-    async fn send(&self, access: &Access, message: &OutboundMessage) -> Result<Accepted, SendError> {
-        let dead =
-            self.with(|inner| inner.dead_tokens.iter().any(|token| token == access.access_token.expose()));
+    async fn send(&self, access: &ChannelAccount, message: &OutboundMessage) -> Result<Accepted, SendError> {
+        let token = access.credential("access_token").map_or("", Secret::expose);
+        let dead = self.with(|inner| inner.dead_tokens.iter().any(|dead| dead == token));
         if dead {
             return Err(failure(FailureClass::Unauthorized));
         }

@@ -549,14 +549,15 @@ impl World {
     async fn lose_token(self: Arc<Self>, after: Option<Duration>) -> bool {
         let Some(after) = after else { return false };
         tokio::time::sleep(after).await;
-        self.provider.kill_token(self.tenants[0].channels[0].access_token.expose());
+        let token = self.tenants[0].channels[0].credential("access_token").expect("the tenant has a token");
+        self.provider.kill_token(token.expose());
         true
     }
 
     /// An operator sees the stopped account and gives it a new token: what had waited goes out.
     async fn renew_token(&self) {
         let mut tenant = self.tenants[0].clone();
-        tenant.channels[0].access_token = Secret::new("renewed");
+        tenant.channels[0].credentials.set("access_token", Secret::new("renewed"));
         self.apply(&tenant).await;
     }
 

@@ -1,4 +1,4 @@
-//! What a refusal of the Graph API means, and what of it may be written down.
+//! The meaning of a refusal of the Graph API.
 //!
 //! The codes are those of
 //! <https://developers.facebook.com/documentation/business-messaging/whatsapp/support/error-codes> and, where that page
@@ -105,29 +105,6 @@ fn classify_code(code: i64) -> Option<(FailureClass, Scope)> {
         132_000..=132_099 => (Final, Scope::Template),
         _ => return None,
     })
-}
-
-/// A text of the API without what might be a phone number: every run of seven digits and more is
-/// replaced, and what is longer than 300 characters is cut.
-pub(super) fn redact(text: &str) -> String {
-    const LONGEST_NUMBER_KEPT: usize = 6;
-    const LONGEST: usize = 300;
-    let mut out = String::with_capacity(text.len().min(LONGEST));
-    let mut digits = String::new();
-    for c in text.chars().take(LONGEST).chain(std::iter::once('\n')) {
-        if c.is_numeric() {
-            digits.push(c);
-            continue;
-        }
-        match digits.chars().count() > LONGEST_NUMBER_KEPT {
-            true => out.push_str("[redacted]"),
-            false => out.push_str(&digits),
-        }
-        digits.clear();
-        out.push(c);
-    }
-    out.pop();
-    out
 }
 
 #[cfg(test)]
@@ -297,15 +274,5 @@ mod tests {
         ] {
             assert_eq!(class(status, None), expected, "{status}");
         }
-    }
-
-    #[test]
-    fn phone_numbers_do_not_survive_in_a_text() {
-        assert_eq!(redact("(#131030) 16505551234 not in list"), "(#131030) [redacted] not in list");
-        assert_eq!(redact("+16505551234"), "+[redacted]");
-        assert_eq!(redact("code 131056"), "code 131056");
-        assert_eq!(redact("١٦٥٠٥٥٥١٢٣٤"), "[redacted]", "digits of other scripts too");
-        assert_eq!(redact(&"a".repeat(1000)).len(), 300);
-        assert_eq!(redact(""), "");
     }
 }

@@ -98,6 +98,7 @@ fn old_address(message: &Value, system: &Value, new: &Address) -> Address {
         phone: old(own.phone, &new.phone).or(previous.phone),
         user_id: previous.user_id.or_else(|| old(own.user_id, &new.user_id)),
         parent_user_id: previous.parent_user_id.or_else(|| old(own.parent_user_id, &new.parent_user_id)),
+        chat: None,
         name: None,
     }
 }

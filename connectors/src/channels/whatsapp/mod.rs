@@ -6,70 +6,41 @@
 //! <https://developers.facebook.com/documentation/business-messaging/whatsapp/>, cited where used.
 //!
 //! # Layout
-//! - `signature`: is the body from Meta?
+//! - [`PROFILE`]: limits, ids and credentials.
+//! - `handshake`: the GET by which Meta subscribes a webhook; `signature`: verification of a body.
 //! - `webhook`: the body's entries and changes; `message`, `status`, `sender` read what is in them;
 //!   `preference` what people set about marketing; `field` reads JSON whose fields may be absent or of another type.
-//! - `send`: one POST to the Graph API; `failure` says what an answer means.
+//! - `send`: one POST to the Graph API; `failure` sorts its answers.
 
 mod failure;
 mod field;
+mod handshake;
 mod message;
 mod preference;
+mod profile;
 mod send;
 mod sender;
 mod signature;
 mod status;
 mod webhook;
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use heddle_schemas::id::ChannelKind;
+use heddle_schemas::id::AccountId;
 use heddle_schemas::ports::channel::{
-    Accepted, Access, Channel, ChannelEvent, OutboundMessage, SendError, WebhookError,
+    Accepted, Channel, ChannelAccount, ChannelEvent, ChannelProfile, HandshakeError, OutboundMessage,
+    SendError, WebhookError,
 };
 use heddle_schemas::ports::clock::Clock;
-use heddle_schemas::sealed::Secret;
 use reqwest::Client;
+use reqwest::header::HeaderMap;
 
-use crate::http;
+use super::client;
+pub use super::client::{Options, SetupError};
 
 pub use failure::Refusal;
-pub use send::MAX_TEXT_CHARS;
-
-/// How the API is called.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
-    /// How long a connection may take, name look-up and TLS included; shorter than `timeout`, so
-    /// that a dead network is told from a send that nobody knows about. Default 5 s.
-    pub connect_timeout: Duration,
-    /// How long a send may take as a whole; after it the message counts as unknown. Default 30 s.
-    pub timeout: Duration,
-    /// How long an unused connection is kept. TtlUpdate than what servers allow (a minute or more),
-    /// because a send on a connection that is just being closed is one that nobody knows about.
-    /// Default 20 s.
-    pub idle: Duration,
-    /// How many unused connections are kept to one host. Default 64.
-    pub idle_connections: NonZeroUsize,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            connect_timeout: Duration::from_secs(5),
-            timeout: Duration::from_secs(30),
-            idle: Duration::from_secs(20),
-            idle_connections: NonZeroUsize::new(64).expect("64 is not zero"),
-        }
-    }
-}
-
-/// Why the channel cannot be set up.
-#[derive(Debug, thiserror::Error)]
-#[error("the HTTP client of the WhatsApp channel cannot be set up")]
-pub struct SetupError(#[from] reqwest::Error);
+pub use profile::{ACCESS_TOKEN, APP_SECRET, PROFILE, VERIFY_TOKEN};
 
 /// The WhatsApp Cloud API. Cheap to share; holds the connections.
 pub struct WhatsApp {
@@ -90,29 +61,30 @@ impl WhatsApp {
     /// # Errors
     /// When the HTTP client cannot be built, such as without TLS root certificates.
     pub fn new(options: &Options, clock: Arc<dyn Clock>) -> Result<Self, SetupError> {
-        // The client's own retries stay at their default, requests that HTTP/2 itself calls unprocessed
-        // (RFC 9113, 8.7): those were never taken.
-        let client = http::client()
-            .connect_timeout(options.connect_timeout)
-            .timeout(options.timeout)
-            .pool_idle_timeout(options.idle)
-            .pool_max_idle_per_host(options.idle_connections.get())
-            .build()?;
-        Ok(Self { client, clock })
+        Ok(Self { client: client::client(options)?, clock })
     }
 }
 
 #[async_trait]
 impl Channel for WhatsApp {
-    fn kind(&self) -> ChannelKind {
-        ChannelKind::Whatsapp
+    fn profile(&self) -> &'static ChannelProfile {
+        &PROFILE
     }
 
-    fn verify(&self, app_secret: &Secret, signature: Option<&str>, body: &[u8]) -> Result<(), WebhookError> {
-        signature::verify(app_secret, signature, body)
+    fn handshake(
+        &self,
+        account: &ChannelAccount,
+        query: &[(String, String)],
+    ) -> Result<String, HandshakeError> {
+        handshake::answer(account.credential(VERIFY_TOKEN), query)
     }
 
-    fn parse(&self, body: &[u8]) -> Result<Vec<ChannelEvent>, WebhookError> {
+    fn verify(&self, account: &ChannelAccount, headers: &HeaderMap, body: &[u8]) -> Result<(), WebhookError> {
+        signature::verify(account.credential(APP_SECRET), headers, body)
+    }
+
+    /// A body says itself of which numbers it speaks, so `account` adds nothing.
+    fn parse(&self, _account: &AccountId, body: &[u8]) -> Result<Vec<ChannelEvent>, WebhookError> {
         webhook::parse(body, self.clock.now())
     }
 
@@ -120,7 +92,7 @@ impl Channel for WhatsApp {
         failure::is_opt_out(code)
     }
 
-    async fn send(&self, access: &Access, message: &OutboundMessage) -> Result<Accepted, SendError> {
-        send::send(&self.client, &*self.clock, access, message).await
+    async fn send(&self, account: &ChannelAccount, message: &OutboundMessage) -> Result<Accepted, SendError> {
+        send::send(&self.client, &*self.clock, account, message).await
     }
 }

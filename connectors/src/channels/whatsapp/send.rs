@@ -9,19 +9,19 @@
 use std::time::Duration;
 
 use heddle_schemas::content::{Address, Content};
-use heddle_schemas::ports::channel::{Accepted, Access, FailureClass, OutboundMessage, Scope, SendError};
+use heddle_schemas::ports::channel::{Accepted, ChannelAccount, FailureClass, OutboundMessage, SendError};
 use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::sealed::Secret;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Client, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::failure::{Refusal, redact};
+use super::failure::Refusal;
 use super::field;
+use super::profile::{ACCESS_TOKEN, PROFILE};
+use crate::channels::call::{self, without_address};
 use crate::http;
-
-/// The longest text of one message, in characters; the caller splits what is longer.
-pub const MAX_TEXT_CHARS: usize = 4096;
 
 /// What is read of an answer, in bytes. The API's own are a few hundred.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -52,18 +52,18 @@ struct Text<'a> {
 pub(super) async fn send(
     client: &Client,
     clock: &dyn Clock,
-    access: &Access,
+    account: &ChannelAccount,
     message: &OutboundMessage,
 ) -> Result<Accepted, SendError> {
     let request = request(message)?;
-    let url = format!("{}/{}/messages", access.api_base.trim_end_matches('/'), access.account);
+    let url = format!("{}/{}/messages", account.api_base.trim_end_matches('/'), account.account);
     let response = client
         .post(url)
-        .header(AUTHORIZATION, bearer(access)?)
+        .header(AUTHORIZATION, bearer(account)?)
         .json(&request)
         .send()
         .await
-        .map_err(|error| not_answered(&error))?;
+        .map_err(|error| call::not_answered(&error))?;
     let status = response.status();
     let retry_after = http::retry_after(response.headers(), clock.now());
     let body = read(response).await;
@@ -79,8 +79,9 @@ fn request(message: &OutboundMessage) -> Result<Request<'_>, SendError> {
         return Err(unsendable("only texts can be sent"));
     };
     let length = body.chars().count();
-    if length > MAX_TEXT_CHARS {
-        return Err(unsendable(&format!("the text has {length} characters, {MAX_TEXT_CHARS} are allowed")));
+    let most = PROFILE.text_max.get();
+    if length > most {
+        return Err(unsendable(&format!("the text has {length} characters, {most} are allowed")));
     }
     if body.trim().is_empty() {
         return Err(unsendable("the text is empty"));
@@ -101,46 +102,20 @@ fn request(message: &OutboundMessage) -> Result<Request<'_>, SendError> {
     })
 }
 
-fn bearer(access: &Access) -> Result<HeaderValue, SendError> {
-    let mut value = HeaderValue::from_str(&format!("Bearer {}", access.access_token.expose()))
+fn bearer(account: &ChannelAccount) -> Result<HeaderValue, SendError> {
+    let token = account.credential(ACCESS_TOKEN).map_or("", Secret::expose);
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
         .map_err(|_| error(FailureClass::Unauthorized, "the token has characters that no header takes"))?;
     value.set_sensitive(true);
     Ok(value)
 }
 
 fn error(class: FailureClass, detail: &str) -> SendError {
-    let scope = if class == FailureClass::Final { Scope::Message } else { Scope::Number };
-    SendError { class, scope, code: None, detail: detail.to_owned(), retry_after: None }
+    SendError::new(class, detail)
 }
 
 fn unsendable(detail: &str) -> SendError {
     error(FailureClass::Final, detail)
-}
-
-/// No answer came. Only a connection that never was proves that the request did not leave.
-fn not_answered(failure: &reqwest::Error) -> SendError {
-    let (class, what) = if failure.is_builder() {
-        (FailureClass::Blocked, "the address of the API is no URL")
-    } else if failure.is_connect() {
-        (FailureClass::Temporary, "no connection to the API")
-    } else if failure.is_timeout() {
-        (FailureClass::Unknown, "no answer in time")
-    } else {
-        (FailureClass::Unknown, "the connection was lost before the answer")
-    };
-    match root_cause(failure) {
-        Some(cause) => error(class, &format!("{what}: {}", redact(&cause))),
-        None => error(class, what),
-    }
-}
-
-/// The innermost error, such as "Connection refused"; the outer ones repeat the URL.
-fn root_cause(failure: &reqwest::Error) -> Option<String> {
-    let mut cause = std::error::Error::source(failure)?;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    Some(cause.to_string())
 }
 
 async fn read(response: Response) -> Result<Value, &'static str> {
@@ -197,15 +172,4 @@ fn describe(graph: &Value) -> String {
     let details = graph.get("error_data").and_then(|data| field::text(data, "details"));
     let parts: Vec<String> = [message, details].into_iter().flatten().collect();
     if parts.is_empty() { "an error without a message".into() } else { parts.join(": ") }
-}
-
-/// Errors may repeat whom the message was for.
-fn without_address(text: &str, to: &Address) -> String {
-    let mut text = text.to_owned();
-    for id in [&to.phone, &to.user_id, &to.parent_user_id].into_iter().flatten() {
-        if !id.is_empty() {
-            text = text.replace(id.as_str(), "[redacted]");
-        }
-    }
-    redact(&text)
 }

@@ -1,4 +1,4 @@
-//! Whether a webhook's body comes from Meta: `X-Hub-Signature-256`.
+//! Verification that a webhook's body comes from Meta: `X-Hub-Signature-256`.
 //!
 //! The header is `sha256=` and the hexadecimal HMAC-SHA256 of the raw body under the app's secret
 //! (<https://developers.facebook.com/docs/graph-api/webhooks/getting-started#validate-payloads>).
@@ -6,10 +6,19 @@
 use heddle_schemas::ports::channel::WebhookError;
 use heddle_schemas::sealed::Secret;
 use hmac::{Hmac, KeyInit, Mac};
+use reqwest::header::HeaderMap;
 use sha2::Sha256;
 
+/// The header with the signature.
+const HEADER: &str = "x-hub-signature-256";
+
 /// Checks the signature in constant time. Without a secret nothing is valid.
-pub(super) fn verify(secret: &Secret, signature: Option<&str>, body: &[u8]) -> Result<(), WebhookError> {
+pub(super) fn verify(secret: Option<&Secret>, headers: &HeaderMap, body: &[u8]) -> Result<(), WebhookError> {
+    let secret = secret.ok_or(WebhookError::Signature)?;
+    check(secret, headers.get(HEADER).and_then(|value| value.to_str().ok()), body)
+}
+
+fn check(secret: &Secret, signature: Option<&str>, body: &[u8]) -> Result<(), WebhookError> {
     if secret.is_empty() {
         return Err(WebhookError::Signature);
     }
@@ -32,7 +41,7 @@ mod tests {
     const SIGNATURE: &str = "sha256=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
 
     fn check(secret: &str, signature: Option<&str>, body: &[u8]) -> bool {
-        verify(&Secret::new(secret), signature, body).is_ok()
+        super::check(&Secret::new(secret), signature, body).is_ok()
     }
 
     #[test]
@@ -58,5 +67,6 @@ mod tests {
         // HMAC-SHA256 of the empty text under the empty key (a widely published value).
         let empty = "sha256=b613679a0814d9ec772f95d778c35fc5ff1697c493715653c6c712144292c5ad";
         assert!(!check("", Some(empty), b""));
+        assert_eq!(verify(None, &HeaderMap::new(), b""), Err(WebhookError::Signature));
     }
 }

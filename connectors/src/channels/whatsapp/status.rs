@@ -9,8 +9,8 @@ use heddle_schemas::record::inbound::{DeliveryFailure, DeliveryStatus};
 use heddle_schemas::time::Timestamp;
 use serde_json::Value;
 
-use super::failure::redact;
 use super::field;
+use crate::channels::call::redact;
 
 /// Reads a status; `None` when it is one this build does not know, or says of no message.
 pub(super) fn read(account: &AccountId, status: &Value, now: Timestamp) -> Option<ReceivedStatus> {

@@ -27,12 +27,12 @@ pub(super) fn parse(body: &[u8], now: Timestamp) -> Result<Vec<ChannelEvent>, We
     let mut events = Vec::new();
     let Some(entries) = list(&body, "entry") else {
         let object = field::text(&body, "object").unwrap_or_else(|| "unknown".into());
-        return Ok(vec![notice(&object, body)]);
+        return Ok(vec![notice(None, &object, body)]);
     };
     for entry in entries {
         match list(entry, "changes") {
             Some(changes) => changes.iter().for_each(|change| read_change(change, now, &mut events)),
-            None => events.push(notice("entry", entry.clone())),
+            None => events.push(notice(None, "entry", entry.clone())),
         }
     }
     Ok(events)
@@ -47,8 +47,8 @@ fn read_change(change: &Value, now: Timestamp, events: &mut Vec<ChannelEvent>) {
         Some(name) if name == MESSAGES => read_messages(value, now, events),
         None if holds_messages() => read_messages(value, now, events),
         Some(name) if name == PREFERENCES => read_preferences(value, now, events),
-        Some(name) => events.push(notice(&name, value.clone())),
-        None => events.push(notice("unknown", change.clone())),
+        Some(name) => events.push(notice(account_of(value).as_ref(), &name, value.clone())),
+        None => events.push(notice(None, "unknown", change.clone())),
     }
 }
 
@@ -62,7 +62,7 @@ fn read_messages(value: &Value, now: Timestamp, events: &mut Vec<ChannelEvent>) 
         let Some(found) = value.get(key) else { continue };
         known = true;
         let Some(items) = found.as_array() else {
-            events.push(notice(MESSAGES, json!({ key: found })));
+            events.push(notice(account.as_ref(), MESSAGES, json!({ key: found })));
             continue;
         };
         for item in items {
@@ -70,7 +70,7 @@ fn read_messages(value: &Value, now: Timestamp, events: &mut Vec<ChannelEvent>) 
                 MESSAGES => message::read(account, item, contacts, now).map(ChannelEvent::Message),
                 _ => status::read(account, item, now).map(ChannelEvent::Status),
             });
-            events.push(event.unwrap_or_else(|| notice(MESSAGES, item.clone())));
+            events.push(event.unwrap_or_else(|| notice(account.as_ref(), MESSAGES, item.clone())));
         }
     }
     // Errors of the account, or a shape not known yet: the whole of it, once.
@@ -79,21 +79,23 @@ fn read_messages(value: &Value, now: Timestamp, events: &mut Vec<ChannelEvent>) 
         if let Some(rest) = rest.as_object_mut() {
             rest.retain(|key, _| key != MESSAGES && key != "statuses" && key != "contacts");
         }
-        events.push(notice(MESSAGES, rest));
+        events.push(notice(account.as_ref(), MESSAGES, rest));
     }
 }
 
 /// A change of field `user_preferences`.
 fn read_preferences(value: &Value, now: Timestamp, events: &mut Vec<ChannelEvent>) {
     let contacts = list(value, "contacts").unwrap_or_default();
-    let (Some(account), Some(items)) = (account_of(value), list(value, PREFERENCES)) else {
-        events.push(notice(PREFERENCES, value.clone()));
+    let account = account_of(value);
+    let (Some(account), Some(items)) = (account.as_ref(), list(value, PREFERENCES)) else {
+        events.push(notice(account.as_ref(), PREFERENCES, value.clone()));
         return;
     };
     for item in items {
-        let read = preference::read(&account, item, contacts, now).map(ChannelEvent::Preference);
-        // Beside it stands the account that it is told to.
-        let kept = || notice(PREFERENCES, json!({ "metadata": value["metadata"], PREFERENCES: [item] }));
+        let read = preference::read(account, item, contacts, now).map(ChannelEvent::Preference);
+        let metadata = &value["metadata"];
+        let kept =
+            || notice(Some(account), PREFERENCES, json!({ "metadata": metadata, PREFERENCES: [item] }));
         events.push(read.unwrap_or_else(kept));
     }
 }
@@ -102,8 +104,8 @@ fn account_of(value: &Value) -> Option<AccountId> {
     field::text(value.get("metadata")?, "phone_number_id")?.parse().ok()
 }
 
-fn notice(field: &str, value: Value) -> ChannelEvent {
-    ChannelEvent::Notice { field: field.to_owned(), value }
+fn notice(account: Option<&AccountId>, field: &str, value: Value) -> ChannelEvent {
+    ChannelEvent::Notice { account: account.cloned(), field: field.to_owned(), value }
 }
 
 fn list<'a>(value: &'a Value, key: &str) -> Option<&'a [Value]> {

@@ -4,14 +4,16 @@
 //! port alone. An implementation is registered once, in `stores.rs` or below.
 
 mod channel;
+mod channels;
 mod cluster;
 mod keys;
 mod knowledge;
 mod log;
+mod sends;
 mod state;
 mod stores;
 
-use heddle_memory::{MemoryKnowledge, ScriptedChannel};
+use heddle_memory::MemoryKnowledge;
 
 /// Makes a test of each promise of a suite: `$given` is made anew for each.
 macro_rules! promises {
@@ -81,11 +83,4 @@ mod tantivy_knowledge {
     );
 }
 
-mod scripted_channel {
-    crate::conformance::channel::promises!(crate::conformance::channel::Signed {
-        channel: Box::new(crate::conformance::ScriptedChannel::default()),
-        secret: "app-secret",
-        body: br#"{"texts":[],"statuses":[]}"#,
-        signature: "app-secret",
-    });
-}
+// A channel is added in `channels.rs`.

@@ -10,9 +10,11 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use heddle_connectors::channels::whatsapp::{MAX_TEXT_CHARS, Options, WhatsApp};
+use heddle_connectors::channels::whatsapp::{ACCESS_TOKEN, Options, PROFILE, WhatsApp};
 use heddle_schemas::content::{Address, Content};
-use heddle_schemas::ports::channel::{Accepted, Access, Channel, FailureClass, OutboundMessage, SendError};
+use heddle_schemas::ports::channel::{
+    Accepted, Channel, ChannelAccount, FailureClass, OutboundMessage, SendError,
+};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::time::Timestamp;
@@ -46,12 +48,9 @@ fn channel_with(timeout: Duration) -> WhatsApp {
     WhatsApp::new(&Options { timeout, ..Options::default() }, Arc::new(Stopped)).unwrap()
 }
 
-fn access(server: SocketAddr) -> Access {
-    Access {
-        account: "106540352242922".parse().unwrap(),
-        api_base: format!("http://{server}/v21.0"),
-        access_token: Secret::new(TOKEN),
-    }
+fn access(server: SocketAddr) -> ChannelAccount {
+    let (id, base) = ("106540352242922".parse().unwrap(), format!("http://{server}/v21.0"));
+    ChannelAccount::new(PROFILE.kind, id, base, [(ACCESS_TOKEN, Secret::new(TOKEN))])
 }
 
 fn to_phone(text: &str) -> OutboundMessage {
@@ -203,13 +202,13 @@ async fn what_cannot_be_sent_is_final_and_never_leaves() {
     unaddressed.to = Address::default();
     let mut no_text = to_phone("");
     no_text.content = Content::Contacts { cards: json!([]) };
-    let too_long = to_phone(&"é".repeat(MAX_TEXT_CHARS + 1));
+    let too_long = to_phone(&"é".repeat(PROFILE.text_max.get() + 1));
     for message in [unaddressed, no_text, too_long, to_phone(" ")] {
         let error = channel().send(&access, &message).await.unwrap_err();
         assert_eq!(error.class, FailureClass::Final, "{error}");
     }
     assert!(server.seen().is_empty());
-    let longest = to_phone(&"é".repeat(MAX_TEXT_CHARS));
+    let longest = to_phone(&"é".repeat(PROFILE.text_max.get()));
     channel().send(&access, &longest).await.unwrap();
 }
 
@@ -287,7 +286,7 @@ async fn a_refused_connection_was_surely_not_taken() {
 async fn a_failed_tls_handshake_was_surely_not_taken() {
     // A server that speaks no TLS: the handshake fails before the request is sent.
     let address = success().serve().await;
-    let access = Access { api_base: format!("https://{address}"), ..access(address) };
+    let access = ChannelAccount { api_base: format!("https://{address}"), ..access(address) };
     let error = channel().send(&access, &to_phone("Yes, in blue.")).await.unwrap_err();
     assert_eq!(error.class, FailureClass::Temporary, "{error}");
 }
@@ -339,10 +338,11 @@ async fn a_success_that_breaks_off_is_unknown() {
 #[tokio::test]
 async fn a_wrong_address_or_token_stops_the_account_not_the_message() {
     let address = success().serve().await;
-    let wrong = Access { api_base: "graph.facebook.com".into(), ..access(address) };
+    let wrong = ChannelAccount { api_base: "graph.facebook.com".into(), ..access(address) };
     let error = channel().send(&wrong, &to_phone("Hi")).await.unwrap_err();
     assert_eq!(error.class, FailureClass::Blocked, "{error}");
-    let wrong = Access { access_token: Secret::new("line\nbreak"), ..access(address) };
+    let mut wrong = access(address);
+    wrong.credentials.set(ACCESS_TOKEN, Secret::new("line\nbreak"));
     let error = channel().send(&wrong, &to_phone("Hi")).await.unwrap_err();
     assert_eq!(error.class, FailureClass::Unauthorized, "{error}");
 }

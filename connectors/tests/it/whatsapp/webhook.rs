@@ -12,6 +12,7 @@ use std::time::Duration;
 use heddle_connectors::channels::whatsapp::{Options, WhatsApp};
 use heddle_schemas::consent::{Category, Says};
 use heddle_schemas::content::{Address, Asks, Content, Context, MediaKind};
+use heddle_schemas::id::AccountId;
 use heddle_schemas::ports::channel::{
     Act, Channel, ChannelEvent, ReceivedMessage, ReceivedPreference, ReceivedStatus, WebhookError,
 };
@@ -38,6 +39,11 @@ impl Clock for Stopped {
     }
 }
 
+/// The account that a webhook is posted to; its body says itself of which it speaks.
+fn posted_to() -> AccountId {
+    "1".parse().unwrap()
+}
+
 fn channel() -> &'static WhatsApp {
     static CHANNEL: LazyLock<WhatsApp> =
         LazyLock::new(|| WhatsApp::new(&Options::default(), Arc::new(Stopped)).unwrap());
@@ -53,7 +59,7 @@ fn fixture(name: &str) -> Vec<u8> {
 }
 
 fn events(name: &str) -> Vec<ChannelEvent> {
-    channel().parse(&fixture(name)).unwrap()
+    channel().parse(&posted_to(), &fixture(name)).unwrap()
 }
 
 fn message(name: &str) -> ReceivedMessage {
@@ -232,6 +238,7 @@ fn address(phone: Option<&str>, user_id: Option<&str>, parent: Option<&str>) -> 
         phone: phone.map(Into::into),
         user_id: user_id.map(Into::into),
         parent_user_id: parent.map(Into::into),
+        chat: None,
         name: None,
     }
 }
@@ -262,6 +269,7 @@ fn who_hides_the_number_is_known_by_the_scoped_ids() {
             phone: None,
             user_id: Some("US.13491208655302741918".into()),
             parent_user_id: Some("US.ENT.11815799212886844830".into()),
+            chat: None,
             name: Some("Pablo Morales".into()),
         }
     );
@@ -320,7 +328,7 @@ fn statuses_are_read_and_name_our_message() {
             status(DeliveryStatus::Failed, ours, Some(failure)),
         ]
     );
-    let [ChannelEvent::Notice { field, value }] = &events[5..] else { panic!("{events:?}") };
+    let [ChannelEvent::Notice { field, value, .. }] = &events[5..] else { panic!("{events:?}") };
     assert_eq!((field.as_str(), &value["status"]), ("messages", &json!("warning")));
 }
 
@@ -331,11 +339,15 @@ fn other_fields_become_notices_with_their_value() {
         ("message_template_status_update", "/event", json!("APPROVED")),
         ("calls", "/calls/0/event", json!("connect")),
     ] {
-        let [ChannelEvent::Notice { field: found, value }] = &events(field)[..] else { panic!("{field}") };
+        let [ChannelEvent::Notice { account, field: found, value }] = &events(field)[..] else {
+            panic!("{field}")
+        };
         assert_eq!(found, field);
         assert_eq!(value.pointer(path), Some(&expected), "{field}");
+        // Only what a number does names the number; the others are the business account's.
+        assert_eq!(account.is_some(), field == "calls", "{field}");
     }
-    let [ChannelEvent::Notice { field, value }] = &events("errors")[..] else { panic!() };
+    let [ChannelEvent::Notice { field, value, .. }] = &events("errors")[..] else { panic!() };
     assert_eq!((field.as_str(), &value["errors"][0]["code"]), ("messages", &json!(130_429)));
 }
 
@@ -354,7 +366,7 @@ fn what_a_person_sets_about_marketing_is_read() {
     let with = |path: &str, value: Value| {
         let mut body: Value = serde_json::from_slice(&fixture("user_preferences")).unwrap();
         *body.pointer_mut(&format!("/entry/0/changes/0/value{path}")).unwrap() = value;
-        channel().parse(body.to_string().as_bytes()).unwrap()
+        channel().parse(&posted_to(), body.to_string().as_bytes()).unwrap()
     };
     let resumed = ReceivedPreference { says: Says::Give, ..expected };
     assert_eq!(with("/user_preferences/0/value", json!("resume")), [ChannelEvent::Preference(resumed)]);
@@ -393,7 +405,7 @@ fn one_body_serves_several_numbers_and_a_malformed_message_takes_no_other_along(
             ),
             ChannelEvent::Status(s) => format!("{} status {:?}", s.account, s.status),
             ChannelEvent::Preference(p) => format!("{} preference {:?}", p.account, p.says),
-            ChannelEvent::Notice { field, value } => format!("notice {field} {value}"),
+            ChannelEvent::Notice { field, value, .. } => format!("notice {field} {value}"),
         })
         .collect();
     assert_eq!(
@@ -429,9 +441,12 @@ fn every_fixture_is_used_by_a_test() {
 #[test]
 fn a_body_that_is_no_json_object_is_refused() {
     for body in ["", "{", "[]", "17", "null", "\"text\"", "object=page", "{\"entry\":[}"] {
-        assert!(matches!(channel().parse(body.as_bytes()), Err(WebhookError::Body(_))), "{body}");
+        assert!(
+            matches!(channel().parse(&posted_to(), body.as_bytes()), Err(WebhookError::Body(_))),
+            "{body}"
+        );
     }
-    assert!(matches!(channel().parse(&[0xff, 0xfe]), Err(WebhookError::Body(_))));
+    assert!(matches!(channel().parse(&posted_to(), &[0xff, 0xfe]), Err(WebhookError::Body(_))));
 }
 
 #[test]
@@ -444,7 +459,7 @@ fn a_shape_not_known_becomes_a_notice() {
         json!({ "entry": [{ "changes": [{ "field": "messages", "value": { "messages": "none" } }] }] }),
         json!({ "entry": [{ "changes": [17] }] }),
     ] {
-        let events = channel().parse(body.to_string().as_bytes()).unwrap();
+        let events = channel().parse(&posted_to(), body.to_string().as_bytes()).unwrap();
         assert!(matches!(&events[..], [ChannelEvent::Notice { .. }]), "{body}: {events:?}");
     }
 }
@@ -486,12 +501,12 @@ proptest! {
 
     #[test]
     fn no_bytes_make_it_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let _ = channel().parse(&body);
+        let _ = channel().parse(&posted_to(), &body);
     }
 
     #[test]
     fn no_json_makes_it_panic(value in any_json()) {
-        let read = channel().parse(value.to_string().as_bytes());
+        let read = channel().parse(&posted_to(), value.to_string().as_bytes());
         prop_assert_eq!(read.is_ok(), value.is_object());
     }
 
@@ -519,7 +534,7 @@ proptest! {
             json!({ "changes": [{ "field": "messages", "value": {
                 "metadata": metadata.clone(), "messages": messages } }] })
         }).collect();
-        let events = channel().parse(json!({ "entry": entries }).to_string().as_bytes()).unwrap();
+        let events = channel().parse(&posted_to(), json!({ "entry": entries }).to_string().as_bytes()).unwrap();
         prop_assert_eq!(events.len(), count);
         let read = events.iter().filter(|event| matches!(event, ChannelEvent::Message(_))).count();
         if known_number {

@@ -22,18 +22,19 @@ async fn the_channel_and_the_simulated_api_understand_each_other() {
 async fn a_revoked_token_or_unknown_number_is_refused_as_graph_does() {
     let graph = graph(graph::Options::default()).await;
     let channel = channel(Duration::from_secs(10));
-    let class = async |access: &Access| {
+    let class = async |access: &ChannelAccount| {
         let error = channel.send(access, &message(1, "16505551234")).await.unwrap_err();
         (error.class, error.code)
     };
     let good = access(&graph);
-    let other = Access { access_token: Secret::new("another"), ..good.clone() };
+    let mut other = good.clone();
+    other.credentials.set(whatsapp::ACCESS_TOKEN, Secret::new("another"));
     assert_eq!(class(&other).await, (FailureClass::Unauthorized, Some(190)));
-    let nowhere = Access { account: "1".parse().unwrap(), ..good.clone() };
+    let nowhere = ChannelAccount { account: "1".parse().unwrap(), ..good.clone() };
     assert_eq!(class(&nowhere).await, (FailureClass::Final, Some(100)));
     graph.set_revoked(&good.account, true);
     assert_eq!(class(&good).await, (FailureClass::Unauthorized, Some(190)));
-    let number_two = Access { account: accounts().remove(1), ..good.clone() };
+    let number_two = ChannelAccount { account: accounts().remove(1), ..good.clone() };
     channel.send(&number_two, &message(1, "16505551234")).await.unwrap();
     graph.set_revoked(&good.account, false);
     channel.send(&good, &message(2, "16505551234")).await.unwrap();

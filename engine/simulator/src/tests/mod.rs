@@ -15,9 +15,10 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use heddle_connectors::channels::whatsapp::{self, WhatsApp};
 use heddle_schemas::content::{Address, Content};
-use heddle_schemas::id::{AccountId, ContactId, MessageKey, OutboundId, TurnId};
+use heddle_schemas::id::{AccountId, ChannelKind, ContactId, MessageKey, OutboundId, TurnId};
 use heddle_schemas::ports::channel::{
-    Access, Act, Channel, ChannelEvent, FailureClass, OutboundMessage, ReceivedMessage, ReceivedStatus,
+    Act, Channel, ChannelAccount, ChannelEvent, FailureClass, OutboundMessage, ReceivedMessage,
+    ReceivedStatus,
 };
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::record::inbound::DeliveryStatus;
@@ -77,8 +78,14 @@ fn channel(timeout: Duration) -> WhatsApp {
     WhatsApp::new(&whatsapp::Options { timeout, ..whatsapp::Options::default() }, clock()).unwrap()
 }
 
-fn access(graph: &GraphApi) -> Access {
-    Access { account: accounts().remove(0), api_base: graph.api_base(), access_token: Secret::new(TOKEN) }
+fn account(id: AccountId, api_base: &str) -> ChannelAccount {
+    let secrets = [(whatsapp::ACCESS_TOKEN, TOKEN), (whatsapp::APP_SECRET, SECRET)];
+    let secrets = secrets.map(|(name, secret)| (name, Secret::new(secret)));
+    ChannelAccount::new(ChannelKind::Whatsapp, id, api_base, secrets)
+}
+
+fn access(graph: &GraphApi) -> ChannelAccount {
+    account(accounts().remove(0), &graph.api_base())
 }
 
 fn outbound(turn: u8) -> OutboundId {
@@ -156,11 +163,7 @@ impl Target {
             to: message.from.clone(),
             content: Content::Text { body: format!("You said: {body}") },
         };
-        let access = Access {
-            account: message.account.clone(),
-            api_base: self.api_base.clone(),
-            access_token: Secret::new(TOKEN),
-        };
+        let access = account(message.account.clone(), &self.api_base);
         loop {
             match self.channel.send(&access, &reply).await {
                 Ok(_) => return,
@@ -179,14 +182,14 @@ impl Target {
 }
 
 async fn take(State(target): State<Arc<Target>>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    let signature = headers.get("x-hub-signature-256").and_then(|value| value.to_str().ok());
-    target.channel.verify(&Secret::new(SECRET), signature, &body).unwrap();
+    let account = account(accounts().remove(0), &target.api_base);
+    target.channel.verify(&account, &headers, &body).unwrap();
     let number = target.requests.fetch_add(1, Ordering::Relaxed) + 1;
     if target.fail_every > 0 && number.is_multiple_of(target.fail_every) {
         target.refused.fetch_add(1, Ordering::Relaxed);
         return StatusCode::SERVICE_UNAVAILABLE;
     }
-    for event in target.channel.parse(&body).unwrap() {
+    for event in target.channel.parse(&account.account, &body).unwrap() {
         match event {
             ChannelEvent::Message(message) => {
                 if target.seen.lock().unwrap().insert(message.id.clone()) {
@@ -200,7 +203,7 @@ async fn take(State(target): State<Arc<Target>>, headers: HeaderMap, body: Bytes
             }
             ChannelEvent::Status(status) => target.statuses.lock().unwrap().push(status),
             ChannelEvent::Preference(preference) => panic!("{preference:?}"),
-            ChannelEvent::Notice { field, value } => panic!("{field}: {value}"),
+            ChannelEvent::Notice { field, value, .. } => panic!("{field}: {value}"),
         }
     }
     StatusCode::OK

@@ -222,9 +222,9 @@ async fn what_was_applied_before_channels_had_keys_of_their_own_still_opens() {
         serde_json::from_value(records(&site, Topic::Tenants).await.remove(0)).unwrap();
     let mut config: Tenant = record.config;
     for channel in &mut config.channels {
-        channel.app_secret = Secret::new("0ld");
-        channel.access_token = Secret::new("t0ken");
-        channel.verify_token = Secret::new("ver1fy");
+        for (name, secret) in [("app_secret", "0ld"), ("access_token", "t0ken"), ("verify_token", "ver1fy")] {
+            channel.credentials.set(name, Secret::new(secret));
+        }
     }
     let id: TenantId = config.id.clone();
     let secrets: BTreeMap<String, String> =

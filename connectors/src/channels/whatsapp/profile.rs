@@ -1,0 +1,51 @@
+//! Limits, ids and credentials of the WhatsApp Cloud API.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use heddle_schemas::id::ChannelKind;
+use heddle_schemas::ports::channel::ChannelProfile;
+use heddle_schemas::ports::channel::profile::{Api, CredentialSpec, IdKind, PairLimit};
+
+/// The credential to send with: a bearer token.
+pub const ACCESS_TOKEN: &str = "access_token";
+/// The credential that signs webhooks.
+pub const APP_SECRET: &str = "app_secret";
+/// The credential that Meta repeats when it subscribes a webhook.
+pub const VERIFY_TOKEN: &str = "verify_token";
+
+/// The profile of the WhatsApp Cloud API.
+pub static PROFILE: ChannelProfile = ChannelProfile {
+    kind: ChannelKind::Whatsapp,
+    // A text's body has at most 4,096 characters:
+    // <https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/text-messages>.
+    text_max: NonZeroUsize::new(4096).unwrap(),
+    // Payloads have at most 3 MB:
+    // <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/overview>.
+    webhook_body_max: 3 << 20,
+    // The customer service window:
+    // <https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/send-messages/>.
+    reply_window: Some(Duration::from_secs(24 * 3600)),
+    // "Pair rate limits": <https://developers.facebook.com/docs/whatsapp/cloud-api/overview#throughput>. A refused pair
+    // (131056) waits 4^X s, from X = 0:
+    // <https://developers.facebook.com/documentation/business-messaging/whatsapp/support/error-codes>.
+    pair_limit: Some(PairLimit {
+        interval: Duration::from_secs(6),
+        burst: NonZeroU32::new(45).unwrap(),
+        pause_base: 4,
+    }),
+    // Messages in and out together; 1,000 after an upgrade:
+    // <https://developers.facebook.com/docs/whatsapp/cloud-api/overview#throughput>.
+    messages_per_second: NonZeroU32::new(80).unwrap(),
+    counts_inbound: true,
+    // Numbers are given to other people in time, business-scoped ids are not; `.ENT.` is in those towards a parent:
+    // <https://developers.facebook.com/documentation/business-messaging/whatsapp/business-scoped-user-ids/>.
+    ids: &[IdKind::User, IdKind::Parent, IdKind::Phone],
+    parent_mark: Some(".ENT."),
+    credentials: &[
+        CredentialSpec::required(ACCESS_TOKEN, "is the bearer token to send with"),
+        CredentialSpec::required(APP_SECRET, "signs webhooks; without it any could be forged"),
+        CredentialSpec::required(VERIFY_TOKEN, "is what Meta repeats when it subscribes the webhook"),
+    ],
+    api: Api::Base("https://graph.facebook.com/v21.0"),
+};
