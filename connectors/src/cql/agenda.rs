@@ -31,9 +31,9 @@ use super::statements::{Execution, Preparer, Statement};
 
 /// Microseconds of a bucket.
 const BUCKET: i64 = 10_000_000;
-/// Age at which empty buckets are swept.
+/// Age, in buckets, at which empty buckets are swept.
 const SWEPT_AFTER: i64 = 60;
-/// Age at which rows of a bucket are put with their directory row.
+/// Age, in buckets, at which rows of a bucket are put with their directory row.
 const LATE_AFTER: i64 = 30;
 /// Buckets read ahead of the one that a scan is at.
 const AHEAD: usize = 4;

@@ -81,7 +81,7 @@ struct Running {
     committing: JoinHandle<()>,
 }
 
-/// Thread that joins the group, and rejoins it.
+/// Member of the group: joins it, and rejoins it.
 struct Member {
     config: ClientConfig,
     names: Names,
