@@ -232,7 +232,7 @@ impl Embedded {
         announcer.show(writer.begin_epoch().map_err(|source| io(&journal, source))?);
         let epoch = view.read().epoch;
         let (orders, receiver) = mpsc::channel(WAITING);
-        let (announcer, announcements) = threads::sync_channel(ANNOUNCED);
+        let (sender, announcements) = threads::sync_channel(ANNOUNCED);
         let compactor = Compactor::new(store.clone(), clock.clone(), stats.clone(), options.compact_every);
         let checkpointer = Checkpointer {
             compactor: compactor.map_err(|error| OpenError::Checkpoint {
@@ -252,7 +252,7 @@ impl Embedded {
         let failed = |source| io(&options.dir, source);
         threads.spawn("checkpoint", move || checkpointer.run()).map_err(failed)?;
         threads.spawn("announce", move || announcer.run(announcements)).map_err(failed)?;
-        threads.spawn("journal", move || writer.run(receiver, &announcer)).map_err(failed)?;
+        threads.spawn("journal", move || writer.run(receiver, &sender)).map_err(failed)?;
         Ok(Arc::new(Self {
             options,
             clock,
