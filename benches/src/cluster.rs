@@ -14,7 +14,7 @@ use heddle_connectors::kafka::{self, Connection, Kafka, topics};
 use heddle_schemas::ports::log::Log as _;
 use heddle_schemas::sealed::Secret;
 
-/// Where the servers are.
+/// Addresses of the servers.
 #[derive(Debug, Clone, Args)]
 pub struct Servers {
     /// A Kafka broker.
@@ -25,21 +25,21 @@ pub struct Servers {
     pub cql: String,
 }
 
-/// A store whose every partition this process owns.
+/// Store whose every partition this process owns.
 pub struct Opened {
     /// The store.
     pub store: Arc<Cluster>,
-    /// What its topics' names begin with.
+    /// Prefix of its topics' names.
     pub prefix: String,
     /// Its keyspace.
     pub keyspace: String,
 }
 
 impl Servers {
-    /// Makes topics and a keyspace, and waits until all of it is owned.
+    /// Creates topics and a keyspace, and waits until all of it is owned.
     ///
     /// # Errors
-    /// When a server cannot be reached or refuses.
+    /// If a server cannot be reached or refuses.
     pub async fn open(&self, partitions: NonZeroU32) -> anyhow::Result<Opened> {
         let id = std::process::id();
         let of_cql = cql::Options {

@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! - `bin`: the benchmarks, one program each.
-//! - [`turn`]: the whole engine's turn, on whatever store; [`cluster`]: the one on Kafka and CQL.
+//! - [`turn`]: the whole engine's turn, on any store; [`cluster`]: a store on Kafka and CQL.
 
 pub mod cluster;
 pub mod turn;

@@ -1,8 +1,8 @@
-//! The whole engine's turn, on whatever store: filled, worked off, and timed at half load.
+//! The whole engine's turn, on any store: filled, drained, and timed at half load.
 //!
-//! The way of a message is the real one: sealed records in inbound, partitions, conversation actors, one
-//! commit a turn, the reply sealed in outbound. Left out is what the figure does not ask for: the settle
-//! delay, retrieval (an echo responder), and the account, whose partitions nobody works on here. Phases:
+//! A message takes the real path: sealed records in inbound, partitions, conversation actors, one
+//! commit a turn, the reply sealed in outbound. Left out are the settle delay, retrieval (an echo responder), and the
+//! account, whose partitions are not consumed here. Phases:
 //! - `cold`: each conversation speaks for the first time; actor, contact's key and head are made.
 //! - `warm`: the same conversations go on, from a log that is full: the throughput.
 //! - `half`: records arrive at half that rate, in conversations that are in memory; from the append's call to the
@@ -54,14 +54,14 @@ use serde_json::{Value, json};
 /// Webhooks that are filled in at once, and messages in one.
 const WEBHOOKS: usize = 64;
 const MESSAGES: usize = 50;
-/// How long a phase may take behind the last record.
+/// Timeout of a phase after the last record.
 const PATIENCE: Duration = Duration::from_secs(90);
 const TEXT: &str =
     "What are your opening hours on a public holiday that falls on a Monday? We would come by tram.";
 
-/// What is measured.
+/// Parameters of the measurement.
 #[derive(Debug, Clone, Args)]
-pub struct Asked {
+pub struct Load {
     /// Conversations.
     #[arg(long, default_value_t = 20_000)]
     pub conversations: usize,
@@ -79,7 +79,7 @@ pub struct Asked {
     pub partitions: NonZeroU32,
 }
 
-/// Answers what was asked.
+/// Responder that answers with the customer's text.
 struct Echo;
 
 #[async_trait]
@@ -145,9 +145,9 @@ pub type Counter = Box<dyn Fn() -> u64 + Send + Sync>;
 
 /// An engine to measure.
 pub struct Turns {
-    asked: Asked,
+    load: Load,
     log: Arc<dyn Log>,
-    /// What the engine works over.
+    /// Ports that the engine runs on.
     pub ports: Ports,
     tenant: Arc<Tenant>,
     reception: Arc<Reception>,
@@ -155,7 +155,7 @@ pub struct Turns {
     options: Options,
 }
 
-impl Asked {
+impl Load {
     fn options(&self) -> Options {
         let partitions = self.partitions.get() as usize;
         let share =
@@ -166,18 +166,18 @@ impl Asked {
 }
 
 impl Turns {
-    /// Over these stores, with a tenant of its own.
+    /// Opens the engine over these stores, with a tenant of its own.
     ///
     /// # Errors
-    /// When the tenant cannot be stored.
+    /// If the tenant cannot be stored.
     pub async fn open(
-        asked: Asked,
+        load: Load,
         log: Arc<dyn Log>,
         state: Arc<dyn State>,
         syncs: Option<Counter>,
     ) -> anyhow::Result<Self> {
-        let options = asked.options();
-        Self::answered_by(Arc::new(Echo), "", options, asked, log, state, syncs).await
+        let options = load.options();
+        Self::answered_by(Arc::new(Echo), "", options, load, log, state, syncs).await
     }
 
     /// The same, with a responder, options and more of the tenant's file.
@@ -185,7 +185,7 @@ impl Turns {
         responder: Arc<dyn Responder>,
         more: &str,
         options: Options,
-        asked: Asked,
+        load: Load,
         log: Arc<dyn Log>,
         state: Arc<dyn State>,
         syncs: Option<Counter>,
@@ -230,7 +230,7 @@ impl Turns {
         ))?;
         let tenant = tenants.apply(tenant).await?;
         let reception = Arc::new(Reception::new(ports.clone(), IntakeGate::new(ports.clock.clone())));
-        Ok(Self { asked, log, ports, tenant, reception, syncs, options })
+        Ok(Self { load, log, ports, tenant, reception, syncs, options })
     }
 
     fn syncs(&self) -> u64 {
@@ -238,7 +238,7 @@ impl Turns {
     }
 
     fn message(&self, number: usize) -> ChannelEvent {
-        let customer = number % self.asked.conversations;
+        let customer = number % self.load.conversations;
         ChannelEvent::Message(ReceivedMessage {
             account: self.tenant.channels[0].account.clone(),
             id: format!("wamid.{number}"),
@@ -270,7 +270,7 @@ impl Turns {
     }
 
     fn inbound(&self) -> impl Iterator<Item = TopicPartition> {
-        (0..self.asked.partitions.get()).map(|partition| TopicPartition { topic: Topic::Inbound, partition })
+        (0..self.load.partitions.get()).map(|partition| TopicPartition { topic: Topic::Inbound, partition })
     }
 
     async fn ends(&self, topic: Topic) -> anyhow::Result<u64> {
@@ -295,7 +295,7 @@ impl Turns {
         Ok(())
     }
 
-    /// Waits until so many turns are decided, counted from the start of the process: one that waits for a
+    /// Waits until this number of turns is decided, counted from the start of the process: a turn that waits for a
     /// responder is settled in inbound before.
     async fn decided(&self, turns: u64) -> anyhow::Result<()> {
         let decided = async {
@@ -306,22 +306,22 @@ impl Turns {
         tokio::time::timeout(PATIENCE, decided).await.context("turns are missing")
     }
 
-    /// So many turns, a message each, in conversations that speak for the first time: to see what a turn writes.
+    /// Runs this number of turns, a message each, in new conversations: it shows what a turn writes.
     ///
     /// # Errors
     /// As [`Turns::measure`].
     pub async fn try_out(self: &Arc<Self>, turns: usize) -> anyhow::Result<()> {
-        anyhow::ensure!(turns <= self.asked.conversations, "there are fewer conversations than that");
+        anyhow::ensure!(turns <= self.load.conversations, "there are fewer conversations than that");
         self.work_off(0..turns).await.map(drop)
     }
 
-    /// All phases.
+    /// Runs all phases.
     ///
     /// # Errors
-    /// When a message gives no turn, or a store fails.
+    /// If a message gives no turn, or a store fails.
     pub async fn measure(self: &Arc<Self>) -> anyhow::Result<Value> {
-        let Asked { conversations, turns, partitions, .. } = self.asked;
-        // What was tried out before has other numbers.
+        let Load { conversations, turns, partitions, .. } = self.load;
+        // The trial turns before have other numbers.
         let first = conversations;
         let warm_from = first + conversations;
         let cold = self.work_off(first..warm_from).await?;
@@ -347,7 +347,7 @@ impl Turns {
         self.work(turns, began.elapsed()).await
     }
 
-    /// Lets the engine work off so many turns, which were filled in within this time.
+    /// Lets the engine drain this number of turns, which were filled in within the given time.
     async fn work(self: &Arc<Self>, turns: usize, filling: Duration) -> anyhow::Result<Value> {
         let (outputs, syncs) = (self.ends(Topic::Outbound).await?, self.syncs());
         let decided = self.ports.metrics.turns();
@@ -360,8 +360,8 @@ impl Turns {
         let replies = self.ends(Topic::Outbound).await? - outputs;
         let decided = self.ports.metrics.turns() - decided;
         anyhow::ensure!(decided == turns as u64, "{turns} messages gave {decided} turns");
-        // No account tells a conversation that its last reply has left, so who takes it up again after a restart
-        // publishes that one once more, marked as such.
+        // No account reports to a conversation that its last reply has left, so a conversation that resumes after a
+        // restart publishes that reply once more, marked as such.
         let again = replies.checked_sub(decided).context("there are fewer replies than turns")?;
         let syncs = self.syncs() - syncs;
         // Only a store that counts its syncs has a figure of them.
@@ -395,13 +395,13 @@ impl Turns {
         a_second: f64,
         called: impl Fn(&str) -> Option<Duration>,
     ) -> anyhow::Result<Value> {
-        // Every conversation is in memory before the time counts: what is asked for is a node that goes on, not
-        // one that has just started.
-        let loaded = first + self.asked.conversations;
+        // Every conversation is in memory before the time counts: the figure is for a node that goes on, not
+        // for one that has just started.
+        let loaded = first + self.load.conversations;
         let decided = self.ports.metrics.turns();
         self.fill(first..loaded).await?;
         self.drain().await?;
-        self.decided(decided + self.asked.conversations as u64).await?;
+        self.decided(decided + self.load.conversations as u64).await?;
         let first = loaded;
         let seen: Arc<Mutex<HashMap<String, Instant>>> = Arc::default();
         let mut tailing = tokio::task::JoinSet::new();
@@ -434,7 +434,7 @@ impl Turns {
         let mut arriving = tokio::task::JoinSet::new();
         let mut ticks = tokio::time::interval(pause);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
-        while began.elapsed() < Duration::from_secs(self.asked.seconds) {
+        while began.elapsed() < Duration::from_secs(self.load.seconds) {
             ticks.tick().await;
             let at = Instant::now();
             let events = (number..number + burst).map(|number| self.message(number)).collect();
@@ -456,7 +456,7 @@ impl Turns {
         }
         let offered = sent.len() as f64 / began.elapsed().as_secs_f64();
         self.drain().await?;
-        self.decided(decided + (self.asked.conversations + number - first) as u64).await?;
+        self.decided(decided + (self.load.conversations + number - first) as u64).await?;
         tokio::time::sleep(Duration::from_millis(100)).await;
         tailing.abort_all();
         let mut latency = Histogram::<u64>::new(3)?;
@@ -487,7 +487,7 @@ fn cpu_seconds() -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
-/// What the process has in memory now (proc(5)).
+/// Returns the process's resident memory (proc(5)).
 fn resident_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

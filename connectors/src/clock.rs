@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn elapsed_time_is_what_the_kernel_counts_since_boot() {
+    fn elapsed_time_is_the_kernels_time_since_boot() {
         // proc(5): the first number of /proc/uptime is the time since boot, suspension included.
         let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
         let kernel: f64 = uptime.split(' ').next().unwrap().parse().unwrap();

@@ -1,4 +1,4 @@
-//! What unit tests of the stores are about.
+//! Keys and rows that the stores' unit tests share.
 
 use heddle_schemas::id::{ChannelKind, ContactId, ConversationId};
 

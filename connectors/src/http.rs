@@ -1,5 +1,5 @@
-//! What every call to somebody else's HTTP API needs: a client that goes nowhere else, bounded answers, and when
-//! to try again.
+//! Parts that every call to an external HTTP API needs: a client without redirects, bounded answers, and the time
+//! of a retry.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -8,8 +8,8 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Response};
 
-/// A client that calls the configured address and nothing else: no redirect and no proxy from the environment,
-/// since its requests carry secrets.
+/// Returns a client that calls the configured address only: it follows no redirect and uses no proxy from the
+/// environment, since its requests carry secrets.
 pub(crate) fn client() -> ClientBuilder {
     Client::builder()
         .redirect(Policy::none())
@@ -18,7 +18,7 @@ pub(crate) fn client() -> ClientBuilder {
         .user_agent(concat!("heddle/", env!("CARGO_PKG_VERSION")))
 }
 
-/// Reads an answer of at most so many bytes.
+/// Reads an answer of at most `most` bytes.
 pub(crate) async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, &'static str> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|_| "the answer broke off")? {
@@ -30,7 +30,7 @@ pub(crate) async fn read(mut response: Response, most: usize) -> Result<Vec<u8>,
     Ok(body)
 }
 
-/// `Retry-After`: seconds or a date (RFC 9110, 10.2.3); a date that is past asks for no wait.
+/// Returns the wait of `Retry-After`: seconds or a date (RFC 9110, 10.2.3); a past date means no wait.
 pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(secs) = value.parse::<u64>() {

@@ -7,12 +7,12 @@
 //! - [`cluster`]: log and state of many nodes: Kafka, CQL and the ownership that binds them.
 //! - [`cql`]: rows in ScyllaDB or Apache Cassandra.
 //! - [`embedded`]: log and state of one process, in files.
-//! - `http`: what calls to others' HTTP APIs share.
+//! - `http`: the shared parts of calls to external HTTP APIs.
 //! - [`kafka`]: the log on Apache Kafka.
 //! - [`keys`]: envelope encryption over any state store (crate `heddle-keys`), and Vault.
 //! - [`knowledge`]: tenants' documents, searched with Tantivy.
-//! - [`metrics`]: what operators watch of the stores.
-//! - [`responders`]: what answers a turn, a file each.
+//! - [`metrics`]: the metrics of the stores.
+//! - [`responders`]: the responders, a file each.
 //! - `words`: the words of a text, for the index and the responders.
 //!
 //! Crates of their own, for what links little: `heddle-keys` (keys/) and `heddle-memory` (memory/), every port in memory.

@@ -1,4 +1,4 @@
-//! What operators watch of the stores and of providers: read from their own counters when Prometheus asks.
+//! Metrics of the stores and of providers: read from their own counters when Prometheus scrapes.
 
 use std::sync::{Arc, Weak};
 
@@ -13,7 +13,7 @@ use crate::responders::Llm;
 /// Registers the embedded store's metrics. They end with the store.
 ///
 /// # Panics
-/// When they are registered twice with one registry.
+/// If they are registered twice with one registry.
 pub fn register_embedded(registry: &Registry, store: &Arc<Embedded>) {
     let collector = EmbeddedCollector::new(Arc::downgrade(store));
     registry.register(Box::new(collector)).expect("each name is registered once");
@@ -22,7 +22,7 @@ pub fn register_embedded(registry: &Registry, store: &Arc<Embedded>) {
 /// Registers the metrics of a shared log and state store.
 ///
 /// # Panics
-/// When they are registered twice with one registry.
+/// If they are registered twice with one registry.
 pub fn register_cluster(registry: &Registry, store: &Cluster) {
     store.stats().register(registry);
 }
@@ -30,7 +30,7 @@ pub fn register_cluster(registry: &Registry, store: &Cluster) {
 /// Registers the metrics of calls to language models.
 ///
 /// # Panics
-/// When they are registered twice with one registry.
+/// If they are registered twice with one registry.
 pub fn register_llm(registry: &Registry, llm: &Llm) {
     llm.stats().register(registry);
 }
@@ -65,7 +65,7 @@ impl EmbeddedCollector {
             ),
             compactions: counter(
                 "heddle_store_compactions_total",
-                "How often the checkpoint's files were rewritten without rows that are gone; state.compact_every.",
+                "Rewrites of the checkpoint's files without removed rows; state.compact_every.",
             ),
             compacted: Counter::new(
                 "heddle_store_compactions_seconds_total",
@@ -106,7 +106,7 @@ impl Collector for EmbeddedCollector {
             (&self.swept, stats.swept()),
             (&self.compactions, stats.compactions()),
         ] {
-            // Two may be asked at once; the later one adds nothing.
+            // Two scrapes may run at once; the later one adds nothing.
             counter.inc_by(now.saturating_sub(counter.get()));
         }
         let compacted = stats.compacted_for().as_secs_f64();

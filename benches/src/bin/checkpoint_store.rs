@@ -1,8 +1,8 @@
-//! Which store to keep checkpoints in: fjall by sorted ingestion, or redb by one write transaction.
+//! Comparison of two stores for checkpoints: fjall by sorted ingestion, or redb by one write transaction.
 //!
-//! Does what the embedded store does: sorted rows go in many at a time, durably, into a store that is large
-//! already; reads come one by one in between. Every store runs in a process of its own, so that memory is its
-//! own. Prints one JSON object a store.
+//! It follows the embedded store: sorted rows go in many at a time, durably, into a store that is large
+//! already; reads come one by one in between. Every store runs in a process of its own, so that its memory is
+//! measured alone. Prints one JSON object a store.
 //!
 //! `checkpoint_store [fjall|redb]`, both without an argument.
 
@@ -42,7 +42,7 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// What is asked of a store.
+/// Operations of a store.
 trait Store: Sized {
     const NAME: &str;
 
@@ -163,7 +163,7 @@ impl Random {
     }
 }
 
-/// All of a conversation's keys begin so; neighbours by number are nowhere near each other.
+/// Returns the prefix of a conversation's keys; neighbours by number are far apart in the key order.
 fn conversation(number: u64) -> Vec<u8> {
     let mut key = b"\x02\x04acme\x00\x27whatsapp/1122334455667/".to_vec();
     key.extend_from_slice(&Random(number).next().to_be_bytes());
@@ -244,7 +244,7 @@ fn measure<S: Store>(open: impl Fn(&Path) -> anyhow::Result<S>) -> anyhow::Resul
     Ok(())
 }
 
-/// Runs it so often, and tells how long one takes, in microseconds.
+/// Runs it `count` times, and returns the time of one run, in microseconds.
 fn times(count: u64, mut run: impl FnMut(u64) -> anyhow::Result<()>) -> anyhow::Result<serde_json::Value> {
     let mut taken = hdrhistogram::Histogram::<u64>::new(3)?;
     for number in 0..count {
@@ -274,7 +274,7 @@ fn size(dir: &Path) -> anyhow::Result<u64> {
     Ok(bytes)
 }
 
-/// A file may be longer than what it takes.
+/// A file may be longer than the blocks it occupies.
 fn allocated(file: &std::fs::Metadata) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     file.blocks() * 512

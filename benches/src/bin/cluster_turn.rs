@@ -1,10 +1,10 @@
 //! Durable turns a second of the whole engine on Kafka and CQL, see [`heddle_benches::turn`], and beside them,
-//! in the same run, what the two drivers do alone: a write of as many rows and bytes in one batch, then one
-//! record produced, as many at once as the engine may have in work. What a turn writes is read back from a few
-//! that are tried out before.
+//! in the same run, the rates of the two drivers alone: a write of equally many rows and bytes in one batch, then one
+//! record produced, with as much concurrency as the engine may have in progress. The writes of a turn are read back
+//! from a few turns that run before.
 //!
 //! It runs against real servers and makes topics and a keyspace of its own, which it leaves: for servers that
-//! serve nothing else. Prints one JSON object. `cluster_turn --help` says what can be set.
+//! serve nothing else. Prints one JSON object. `cluster_turn --help` lists the options.
 
 #![expect(clippy::print_stdout, reason = "what it prints is what it is for")]
 #![expect(clippy::disallowed_methods, reason = "a measurement takes the time")]
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use hdrhistogram::Histogram;
 use heddle_benches::cluster::{Opened, Servers};
-use heddle_benches::turn::{Asked, Turns};
+use heddle_benches::turn::{Load, Turns};
 use heddle_connectors::cluster::Cluster;
 use heddle_schemas::ports::log::{FetchLimit, Log as _};
 use heddle_schemas::topic::{Topic, TopicPartition};
@@ -35,21 +35,21 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(flatten)]
-    asked: Asked,
+    load: Load,
     #[command(flatten)]
     servers: Servers,
     /// Operations of the drivers alone.
     #[arg(long, default_value_t = 50_000)]
     raw: usize,
-    /// Of those at once.
+    /// Number of those operations at once.
     #[arg(long, default_value_t = 512)]
     at_once: usize,
 }
 
-/// Turns that are tried out to see what they write.
+/// Trial turns that show what a turn writes.
 const TRIED: usize = 100;
 
-/// What one turn writes: the mean of some.
+/// Writes of one turn: the mean of some.
 #[derive(Debug, Clone, Serialize)]
 struct Shape {
     /// Bytes of a conversation's name.
@@ -97,7 +97,7 @@ impl Shape {
             kinds.entry(*kind).or_default().push((name, value));
         }
         let (mut records, mut bytes) = (0, 0);
-        for partition in 0..arguments.asked.partitions.get() {
+        for partition in 0..arguments.load.partitions.get() {
             let partition = TopicPartition { topic: Topic::Outbound, partition };
             let limit = FetchLimit { records: TRIED, bytes: 1 << 20 };
             // From the beginning: as much as there is is enough.
@@ -109,7 +109,7 @@ impl Shape {
                 }
             }
         }
-        anyhow::ensure!(records > 0 && !history.is_empty(), "the turns that were tried out wrote nothing");
+        anyhow::ensure!(records > 0 && !history.is_empty(), "the trial turns wrote no record or no history");
         let of_history: Vec<_> = history.iter().map(|(_, name, value)| (&name[..], &value[..])).collect();
         Ok(Self {
             id: history.iter().map(|(id, ..)| id.len()).sum::<usize>().div_ceil(history.len()),
@@ -123,8 +123,8 @@ impl Shape {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let Opened { store, prefix, keyspace } = arguments.servers.open(arguments.asked.partitions).await?;
-    let turns = Arc::new(Turns::open(arguments.asked.clone(), store.clone(), store.clone(), None).await?);
+    let Opened { store, prefix, keyspace } = arguments.servers.open(arguments.load.partitions).await?;
+    let turns = Arc::new(Turns::open(arguments.load.clone(), store.clone(), store.clone(), None).await?);
     turns.try_out(TRIED).await?;
     let shape = Shape::read(&arguments, &keyspace, &store).await?;
     let before = raw(&arguments, &prefix, &keyspace, &shape).await?;
@@ -179,8 +179,8 @@ async fn raw(arguments: &Arguments, prefix: &str, keyspace: &str, shape: &Shape)
     for _ in 0..arguments.at_once {
         let (session, producer, batch) = (session.clone(), producer.clone(), batch.clone());
         let (topic, next, raw) = (topic.clone(), next.clone(), arguments.raw);
-        let partitions = i32::try_from(arguments.asked.partitions.get())?;
-        let (conversations, shape) = (arguments.asked.conversations, shape.clone());
+        let partitions = i32::try_from(arguments.load.partitions.get())?;
+        let (conversations, shape) = (arguments.load.conversations, shape.clone());
         workers.spawn(async move {
             let mut took = Vec::new();
             loop {

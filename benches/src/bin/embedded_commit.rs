@@ -1,9 +1,9 @@
-//! How many turns a second the embedded store takes, alone.
+//! Turns a second of the embedded store, alone.
 //!
-//! So many tasks at once each commit one batch after the other, shaped like a turn that needs no outside
-//! call: the head of a conversation (written again with every turn), one row of history, one marker, one
-//! outbound record, one settled inbound record. Values do not compress, as sealed ones. Nothing else runs:
-//! what the engine does with a turn comes on top. Prints one JSON object; its CPU time includes making the
+//! Concurrent tasks each commit one batch after the other, shaped like a turn without outside
+//! calls: the head of a conversation (written again with every turn), one row of history, one marker, one
+//! outbound record, one settled inbound record. Values do not compress, like sealed ones. Nothing else runs:
+//! the engine's own work on a turn comes on top. Prints one JSON object; its CPU time includes making the
 //! batches.
 //!
 //! `embedded_commit [--in-flight 4096] [--seconds 10] [--conversations 200000] [--checkpoint-mib 64]
@@ -36,7 +36,7 @@ const RECORD: usize = 600;
 /// A marker outlives every redelivery.
 const MARKER_LIVES: Duration = Duration::from_secs(8 * 86_400);
 
-struct Asked {
+struct Load {
     in_flight: u64,
     seconds: u64,
     conversations: u64,
@@ -45,9 +45,9 @@ struct Asked {
     with_inbound: bool,
 }
 
-impl Asked {
+impl Load {
     fn read() -> anyhow::Result<Self> {
-        let mut asked = Self {
+        let mut load = Self {
             in_flight: 4096,
             seconds: 10,
             conversations: 200_000,
@@ -58,31 +58,28 @@ impl Asked {
         let mut args = std::env::args().skip(1);
         while let Some(name) = args.next() {
             if name == "--with-inbound" {
-                asked.with_inbound = true;
+                load.with_inbound = true;
                 continue;
             }
             let value = args.next().with_context(|| format!("{name} takes a value"))?;
             match name.as_str() {
-                "--in-flight" => asked.in_flight = value.parse()?,
-                "--seconds" => asked.seconds = value.parse()?,
-                "--conversations" => asked.conversations = value.parse()?,
-                "--checkpoint-mib" => asked.checkpoint_mib = value.parse()?,
-                "--dir" => asked.dir = Some(value),
+                "--in-flight" => load.in_flight = value.parse()?,
+                "--seconds" => load.seconds = value.parse()?,
+                "--conversations" => load.conversations = value.parse()?,
+                "--checkpoint-mib" => load.checkpoint_mib = value.parse()?,
+                "--dir" => load.dir = Some(value),
                 _ => bail!("there is no {name}"),
             }
         }
-        anyhow::ensure!(
-            asked.in_flight > 0 && asked.conversations >= asked.in_flight,
-            "too few conversations"
-        );
-        Ok(asked)
+        anyhow::ensure!(load.in_flight > 0 && load.conversations >= load.in_flight, "too few conversations");
+        Ok(load)
     }
 }
 
 fn main() -> anyhow::Result<()> {
-    let asked = Asked::read()?;
+    let load = Load::read()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(measure(asked))
+    runtime.block_on(measure(load))
 }
 
 /// Bytes that do not compress, from which every value is a piece.
@@ -107,15 +104,15 @@ struct Shared {
     with_inbound: bool,
 }
 
-async fn measure(asked: Asked) -> anyhow::Result<()> {
-    let dir = match &asked.dir {
+async fn measure(load: Load) -> anyhow::Result<()> {
+    let dir = match &load.dir {
         Some(dir) => tempfile::tempdir_in(dir)?,
         None => tempfile::tempdir()?,
     };
     let options = Options {
         partitions: PARTITIONS.try_into()?,
         max_bytes: NonZeroU64::MAX,
-        checkpoint_bytes: NonZeroU64::new(asked.checkpoint_mib << 20).context("--checkpoint-mib 0")?,
+        checkpoint_bytes: NonZeroU64::new(load.checkpoint_mib << 20).context("--checkpoint-mib 0")?,
         ..Options::new(dir.path())
     };
     let store = Embedded::open(options, Arc::new(SystemClock))?;
@@ -124,12 +121,12 @@ async fn measure(asked: Asked) -> anyhow::Result<()> {
         store: store.clone(),
         noise: noise(),
         settled: Default::default(),
-        until: began + Duration::from_secs(asked.seconds),
-        in_flight: asked.in_flight,
-        conversations: asked.conversations,
-        with_inbound: asked.with_inbound,
+        until: began + Duration::from_secs(load.seconds),
+        in_flight: load.in_flight,
+        conversations: load.conversations,
+        with_inbound: load.with_inbound,
     });
-    let tasks: Vec<_> = (0..asked.in_flight).map(|task| tokio::spawn(turns(shared.clone(), task))).collect();
+    let tasks: Vec<_> = (0..load.in_flight).map(|task| tokio::spawn(turns(shared.clone(), task))).collect();
     let mut taken = Vec::new();
     for task in tasks {
         taken.extend(task.await??);
@@ -144,10 +141,10 @@ async fn measure(asked: Asked) -> anyhow::Result<()> {
     let stats = store.stats();
     let closing = Instant::now();
     let report = json!({
-        "in_flight": asked.in_flight,
-        "conversations": asked.conversations,
-        "with_inbound": asked.with_inbound,
-        "checkpoint_mib": asked.checkpoint_mib,
+        "in_flight": load.in_flight,
+        "conversations": load.conversations,
+        "with_inbound": load.with_inbound,
+        "checkpoint_mib": load.checkpoint_mib,
         "seconds": (elapsed * 100.0).round() / 100.0,
         "commits": commits,
         "commits_per_s": (commits as f64 / elapsed).round(),
@@ -168,7 +165,7 @@ async fn measure(asked: Asked) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One task's turns, each of another conversation of its own; how long each took, in microseconds.
+/// Turns of one task, each in another conversation of its own; returns the time of each, in microseconds.
 async fn turns(shared: Arc<Shared>, task: u64) -> anyhow::Result<Vec<u32>> {
     let mut taken = Vec::with_capacity(1024);
     let own = shared.conversations / shared.in_flight;
@@ -239,11 +236,11 @@ fn piece(noise: &[u8], at: u64, len: usize) -> Vec<u8> {
     noise[at..at + len].to_vec()
 }
 
-/// Of user and system, which other work on the machine changes less than the time that passes.
+/// Returns the CPU time of user and system, which other work on the machine changes less than the elapsed time.
 fn cpu_micros() -> anyhow::Result<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let fields = stat.rsplit(')').next().context("stat")?.split_whitespace();
-    // proc(5): utime and stime are the 14th and 15th field, of which two are gone; in ticks of 10 ms.
+    // proc(5): utime and stime are the 14th and 15th field, of which two are consumed; in ticks of 10 ms.
     let ticks = fields.skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>()?;
     Ok(ticks * 10_000.0)
 }

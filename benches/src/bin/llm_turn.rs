@@ -1,11 +1,11 @@
-//! Turns that wait for a language model of 500 ms, see [`heddle_benches::turn::waiting`]: how many at once, what one
-//! costs in memory, how many a second, and what the engine adds to a call at half load.
+//! Turns that wait for a language model of 500 ms, see [`heddle_benches::turn::waiting`]: their number at once, the
+//! memory of one, their number a second, and the engine's part of a call's time at half load.
 //!
 //! The model sleeps in the process (the engine's own cost), or is a simulated provider that is called over HTTP on
 //! loopback, in a process of its own which this one starts and ends. A call over HTTP takes a socket in either
 //! process: `ulimit -n` bounds how many are at once.
 //!
-//! Prints one JSON object. `llm_turn --help` says what can be set; `llm_turn --provide` is the provider alone.
+//! Prints one JSON object. `llm_turn --help` lists the options; `llm_turn --provide` is the provider alone.
 
 #![expect(clippy::print_stdout, reason = "what it prints is what it is for")]
 
@@ -47,7 +47,7 @@ enum Reached {
 struct Arguments {
     #[command(flatten)]
     waiting: Waiting,
-    /// How the model is reached.
+    /// Connection to the model.
     #[arg(long, value_enum, default_value = "sleep")]
     model: Reached,
     /// Embedded, or on Kafka and CQL servers that serve nothing else.
@@ -55,10 +55,10 @@ struct Arguments {
     store: Store,
     #[command(flatten)]
     servers: Servers,
-    /// Only be the provider: prints its address, and ends with standard input.
+    /// Serve only as the provider: prints its address, and ends with standard input.
     #[arg(long)]
     provide: bool,
-    /// Where the provider listens.
+    /// Address that the provider listens on.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
 }
@@ -66,7 +66,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    // What goes wrong is told beside the figures.
+    // Faults are logged beside the figures.
     let level = LogLevel::Warn;
     heddle_engine::telemetry::install(&Telemetry { level, ..Telemetry::default() })?;
     if arguments.provide {
@@ -113,7 +113,7 @@ async fn measure(
     WaitingTurns::open(waiting, model, log, state, None).await?.measure().await
 }
 
-/// Is the provider until nobody holds its standard input any more.
+/// Serves as the provider until its standard input is closed.
 async fn provide(arguments: &Arguments) -> anyhow::Result<()> {
     let latency = Duration::from_millis(arguments.waiting.latency);
     let options = Options {

@@ -1,4 +1,4 @@
-//! How well the search of tenants' documents finds the passage that answers, beside naive BM25: Tantivy as it comes,
+//! Quality of the search of tenants' documents, beside naive BM25: Tantivy's defaults,
 //! one field of title, headings and text, no word forms, no weights.
 //!
 //! Both search the same passages of `benches/data/handbook` for the questions of `benches/data/questions.tsv`; see
@@ -32,22 +32,22 @@ use tantivy::schema::{IndexRecordOption, STORED, Schema, TEXT, Value as _};
 use tantivy::tokenizer::TokenStream;
 use tantivy::{Index, TantivyDocument, Term, doc};
 
-/// Passages that are looked at.
+/// Passages that are compared.
 const DEPTH: usize = 10;
 /// Passages among which one must answer.
 const FIRST: usize = 5;
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Where the pages and the questions are.
+    /// Folder of the pages and the questions.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/data"))]
     data: PathBuf,
-    /// Tell the questions that Heddle has no answer to among the first five.
+    /// Print the questions that Heddle has no answer to among the first five.
     #[arg(long)]
     misses: bool,
 }
 
-/// A question, and what tells a passage that answers it.
+/// Question, and the markers of a passage that answers it.
 struct Question {
     kind: String,
     text: String,
@@ -107,10 +107,10 @@ async fn main() -> anyhow::Result<ExitCode> {
     if arguments.misses {
         let missed = questions.iter().zip(ours.iter().zip(&theirs));
         let missed = missed.filter(|(_, (ours, _))| ours.is_none_or(|place| place > FIRST));
-        let told = missed.map(|(question, (ours, theirs))| {
+        let misses = missed.map(|(question, (ours, theirs))| {
             json!({ "question": question.text, "heddle": ours, "naive_bm25": theirs })
         });
-        result["misses"] = told.collect();
+        result["misses"] = misses.collect();
     }
     println!("{}", serde_json::to_string_pretty(&result)?);
     let holds = recall(&ours) >= recall(&theirs) && reciprocal(&ours) >= reciprocal(&theirs);
@@ -144,7 +144,7 @@ fn questions(file: &Path) -> anyhow::Result<Vec<Question>> {
 async fn knowledge(tenant: &TenantId, documents: &[Document]) -> anyhow::Result<TantivyKnowledge> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let state = Arc::new(MemoryStore::open(MemoryDisk::new(NonZeroU32::MIN), clock.clone()));
-    // Of the memory store nothing outlives the process, so its key needs not be kept.
+    // The memory store does not outlive the process, so its key need not be kept.
     let master = MasterKey::from_base64("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")?;
     let keys = Arc::new(EnvelopeKeys::new(state.clone(), clock, &master, keys::Options::default()));
     let knowledge = TantivyKnowledge::new(state, keys, &Options::default());
@@ -205,7 +205,7 @@ fn figures(questions: &[Question], places: &[Option<usize>]) -> Value {
         kinds.entry("all").or_default().push(*place);
         kinds.entry(&question.kind).or_default().push(*place);
     }
-    let told = kinds.into_iter().map(|(kind, places)| {
+    let results = kinds.into_iter().map(|(kind, places)| {
         let figures = json!({
             "questions": places.len(),
             "recall_at_5": round(recall(&places)),
@@ -213,7 +213,7 @@ fn figures(questions: &[Question], places: &[Option<usize>]) -> Value {
         });
         (kind.to_owned(), figures)
     });
-    Value::Object(told.collect())
+    Value::Object(results.collect())
 }
 
 fn recall(places: &[Option<usize>]) -> f64 {

@@ -1,13 +1,13 @@
-//! Turns that wait for a language model: how many at once, what one costs in memory, and how many a second.
+//! Turns that wait for a language model: their number at once, the memory of one, and their rate.
 //!
 //! Each conversation has one turn in a round, so that none is merged into another. Phases:
-//! - `crowd`: every conversation speaks for the first time, and the model answers nobody before all wait for it: how
-//!   long that takes, and what a waiting turn takes of memory, its conversation's actor included. Only with a model
+//! - `crowd`: every conversation gets its first message, and the model answers none before all wait for it: the
+//!   duration of that, and the memory of a waiting turn, its conversation's actor included. Only with a model
 //!   within the process.
-//! - `rounds`: every conversation speaks again, as fast as that is taken in, and the model answers after its time: from
-//!   the first message on until the last turn is decided, so that taking in is a part of it.
-//! - `half`: messages arrive at half that rate: how long a turn takes beyond its call of the model, and, where
-//!   the model is called over HTTP, how long the call takes beyond the model's time.
+//! - `rounds`: every conversation gets another message, as fast as they are accepted, and the model answers after its
+//!   time: from the first message on until the last turn is decided, so that intake is a part of it.
+//! - `half`: messages arrive at half that rate: the duration of a turn beyond its call of the model, and, if
+//!   the model is called over HTTP, the duration of the call beyond the model's time.
 
 use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -31,13 +31,13 @@ use heddle_schemas::ports::state::State;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{Asked, Counter, Turns, cpu_seconds, resident_mib};
+use super::{Counter, Load, Turns, cpu_seconds, resident_mib};
 
-/// What a turn reserves and uses where no provider counts it.
+/// Tokens that a turn reserves and uses if no provider counts them.
 const MOST: Usage = Usage { input_tokens: 400, output_tokens: 500, money: Money::ZERO };
 const USED: Usage = Usage { input_tokens: 300, output_tokens: 40, money: Money::ZERO };
 
-/// What is measured.
+/// Parameters of the measurement.
 #[derive(Debug, Clone, Args)]
 pub struct Waiting {
     /// Turns of a round, each in a conversation of its own.
@@ -62,8 +62,8 @@ impl Waiting {
         Duration::from_millis(self.latency)
     }
 
-    fn asked(&self) -> Asked {
-        Asked {
+    fn load(&self) -> Load {
+        Load {
             conversations: self.conversations,
             turns: self.conversations,
             seconds: self.seconds,
@@ -72,10 +72,10 @@ impl Waiting {
         }
     }
 
-    /// What an operator sets in `[engine]` to have so many wait at once, and for one tenant.
+    /// Returns the `[engine]` options that let all of them wait at once, and for one tenant.
     fn options(&self) -> Options {
         let all = NonZeroUsize::new(self.conversations).unwrap_or(NonZeroUsize::MIN);
-        Options { turns_per_tenant: all, woken_per_tenant: all, ..self.asked().options() }
+        Options { turns_per_tenant: all, woken_per_tenant: all, ..self.load().options() }
     }
 }
 
@@ -111,13 +111,13 @@ impl Responder for Sleeps {
     }
 }
 
-/// A model that is watched, and that answers nobody while the gate is closed.
+/// Model that records its calls, and that answers none while the gate is closed.
 struct Watched {
     model: Arc<dyn Responder>,
     open: watch::Sender<bool>,
     waiting: AtomicUsize,
     most_at_once: AtomicUsize,
-    /// How long each turn's call took.
+    /// Duration of each turn's call.
     took: Mutex<HashMap<String, Duration>>,
 }
 
@@ -154,7 +154,7 @@ impl Responder for Watched {
     }
 }
 
-/// An engine whose turns wait for a model.
+/// Engine whose turns wait for a model.
 pub struct WaitingTurns {
     waiting: Waiting,
     model: Model,
@@ -163,10 +163,10 @@ pub struct WaitingTurns {
 }
 
 impl WaitingTurns {
-    /// Over these stores, with a tenant of its own.
+    /// Opens the engine over these stores, with a tenant of its own.
     ///
     /// # Errors
-    /// When the tenant cannot be stored.
+    /// If the tenant cannot be stored.
     pub async fn open(
         waiting: Waiting,
         model: Model,
@@ -197,22 +197,22 @@ impl WaitingTurns {
              requests_per_minute = {most}\ntokens_per_minute = {most}\n",
             most = u32::MAX,
         );
-        let (options, asked) = (waiting.options(), waiting.asked());
-        let turns = Turns::answered_by(watched.clone(), &more, options, asked, log, state, syncs).await?;
+        let (options, load) = (waiting.options(), waiting.load());
+        let turns = Turns::answered_by(watched.clone(), &more, options, load, log, state, syncs).await?;
         Ok(Self { waiting, model, turns: Arc::new(turns), watched })
     }
 
-    /// All phases.
+    /// Runs all phases.
     ///
     /// # Errors
-    /// When a message gives no turn, or a store fails.
+    /// If a message gives no turn, or a store fails.
     pub async fn measure(&self) -> anyhow::Result<Value> {
         let all = self.waiting.conversations;
         // One node all along: a restart would have its own figures.
         let system = System::start(self.turns.ports.clone(), self.turns.options.clone()).await?;
         let crowd = match self.model {
             Model::Sleeps => self.crowd(0..all).await?,
-            // Whoever speaks for the first time is no part of a round.
+            // The first message of a conversation is not part of a round.
             Model::Called(_) => self.round(0..all).await?,
         };
         let mut rounds = Vec::new();
@@ -245,7 +245,7 @@ impl WaitingTurns {
         }))
     }
 
-    /// Lets so many turns come and be decided.
+    /// Runs this number of turns to their decision.
     async fn round(&self, numbers: Range<usize>) -> anyhow::Result<Value> {
         let turns = numbers.len();
         self.watched.most_at_once.store(0, Ordering::Relaxed);
@@ -292,7 +292,7 @@ impl WaitingTurns {
         }))
     }
 
-    /// How long calls of the model took beyond its time, in milliseconds.
+    /// Returns the time of the model's calls beyond the model's own, in milliseconds.
     fn calls_beyond(&self) -> anyhow::Result<Value> {
         let mut beyond = Histogram::<u64>::new(3)?;
         for took in self.watched.took().values() {

@@ -1,8 +1,8 @@
 //! Opened keys, kept for a short time and in bounded number.
 //!
 //! An erasure must reach every cipher in use, and must not be undone by a load that began before it.
-//! So all ciphers of an owner share a flag for as long as one of them lives, and a load is taken only
-//! if no erasure came since it began; otherwise the loader looks again.
+//! So all ciphers of an owner share a flag for as long as one of them exists, and a load is cached only
+//! if no erasure came since it began; otherwise the loader reads the row again.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -15,7 +15,7 @@ use lru::LruCache;
 
 use super::cipher::{AesCipher, Erased, Owner, TenantKeys};
 
-/// What is kept.
+/// Content of a cache entry.
 #[derive(Clone)]
 pub(super) enum Cached {
     Tenant(Arc<TenantKeys>),
@@ -29,9 +29,9 @@ struct Entry {
 
 struct Content {
     entries: LruCache<Owner, Entry>,
-    /// The flag of every owner of which a cipher lives, here or in somebody's hands.
+    /// The flag of every owner of which a cipher is alive, here or with a caller.
     flags: HashMap<Owner, Weak<AtomicBool>>,
-    /// At how many flags those that nobody holds any more are swept.
+    /// Number of flags at which unused ones are swept.
     sweep_at: usize,
     erasures: u64,
 }
@@ -64,7 +64,7 @@ impl Cache {
         Self { content: Mutex::new(content), keep }
     }
 
-    /// What is kept of `owner` and has not reached its time.
+    /// Returns the entry of `owner`, unless it has expired.
     pub(super) fn get(&self, owner: &Owner, now: Duration) -> Option<Cached> {
         let mut content = self.lock();
         let entry = content.entries.get(owner)?;
@@ -75,7 +75,7 @@ impl Cache {
         None
     }
 
-    /// Begins a load, before the store is asked.
+    /// Begins a load, before the store is read.
     pub(super) fn begin(&self, owner: &Owner) -> Loading {
         let mut content = self.lock();
         let erasures = content.erasures;
@@ -83,7 +83,7 @@ impl Cache {
         Loading { erased, erasures }
     }
 
-    /// Keeps what was loaded. Returns false, and keeps nothing, when an erasure came in between.
+    /// Caches a loaded key. Returns false, and caches nothing, if an erasure came in between.
     pub(super) fn insert(&self, owner: Owner, cached: Cached, loading: &Loading, now: Duration) -> bool {
         let mut content = self.lock();
         if content.erasures != loading.erasures {
@@ -94,24 +94,24 @@ impl Cache {
         true
     }
 
-    /// Whether no erasure came since a load began.
+    /// Returns true if no erasure came since a load began.
     pub(super) fn is_current(&self, loading: &Loading) -> bool {
         self.lock().erasures == loading.erasures
     }
 
-    /// Forgets an owner, whose row may have changed.
+    /// Drops the entry of an owner whose row may have changed.
     pub(super) fn forget(&self, owner: &Owner) {
         let mut content = self.lock();
         content.erasures += 1;
         content.entries.pop(owner);
     }
 
-    /// Forgets an owner and turns every cipher of it off.
+    /// Drops the entry of an owner and disables every cipher of it.
     pub(super) fn erase(&self, owner: &Owner) {
         self.lock().erase(std::slice::from_ref(owner));
     }
 
-    /// Forgets all that is a tenant's and turns every cipher of it off.
+    /// Drops all entries of a tenant and disables every cipher of it.
     pub(super) fn erase_tenant(&self, tenant: &TenantId) {
         let mut content = self.lock();
         let owners: Vec<_> =
@@ -120,7 +120,7 @@ impl Cache {
     }
 
     fn lock(&self) -> MutexGuard<'_, Content> {
-        // Every change under the lock is whole, whatever panicked beside it.
+        // Every change under the lock is complete, so a lock that a panic elsewhere poisoned is safe to use.
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -139,8 +139,8 @@ impl Content {
         flag
     }
 
-    /// Entries are kept for the same time each and ordered by their last use, so those that nobody
-    /// used for that long are at the end, past their time.
+    /// Entries have the same lifetime and are ordered by their last use, so expired entries that were not
+    /// used for that long are at the end.
     fn drop_expired(&mut self, now: Duration) {
         for _ in 0..EXPIRED_AT_ONCE {
             match self.entries.peek_lru() {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_that_nobody_holds_are_swept() {
+    fn unused_flags_are_swept() {
         let cache = cache(1);
         for number in 0..10 * SWEEP_AT_LEAST {
             load(&cache, &tenant(&format!("t{number}")), Duration::ZERO);

@@ -28,7 +28,7 @@ use heddle_schemas::time::{Day, Timestamp};
 const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
 
-/// Whose a key is.
+/// Owner of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Owner {
     Master,
@@ -61,7 +61,7 @@ impl fmt::Display for Owner {
     }
 }
 
-/// Whether a key has been erased: one flag for all ciphers of an owner that are in use.
+/// Erasure flag of a key: one flag for all ciphers of an owner that are in use.
 pub(super) type Erased = Arc<AtomicBool>;
 
 /// Seals and opens under one key. Its key schedule is overwritten when it is dropped.
@@ -70,8 +70,8 @@ pub(super) struct AesCipher {
     number: u32,
     owner: Owner,
     erased: Erased,
-    /// When the owner's key before this one was erased.
-    former_erased_at: Option<Timestamp>,
+    /// Time at which the owner's previous key was erased.
+    previous_erased_at: Option<Timestamp>,
     entropy: Arc<dyn Entropy>,
 }
 
@@ -84,12 +84,12 @@ impl AesCipher {
         entropy: Arc<dyn Entropy>,
     ) -> Self {
         let cipher = Aes256Gcm::new((&**key).into());
-        Self { cipher, number, owner, erased, former_erased_at: None, entropy }
+        Self { cipher, number, owner, erased, previous_erased_at: None, entropy }
     }
 
-    /// It follows a key that was erased then.
-    pub(super) fn following(self, former_erased_at: Option<Timestamp>) -> Self {
-        Self { former_erased_at, ..self }
+    /// Marks the cipher as following a key that was erased at that time.
+    pub(super) fn following(self, previous_erased_at: Option<Timestamp>) -> Self {
+        Self { previous_erased_at, ..self }
     }
 
     fn seal_with(&self, nonce: [u8; NONCE_BYTES], aad: &[u8], plain: &[u8]) -> Sealed {
@@ -138,7 +138,7 @@ impl Cipher for AesCipher {
 
 impl ContactCipher for AesCipher {
     fn erased_at(&self) -> Option<Timestamp> {
-        self.former_erased_at
+        self.previous_erased_at
     }
 }
 
@@ -152,7 +152,7 @@ impl fmt::Debug for AesCipher {
 /// The number of the only key that a tenant or a contact has as long as keys are not rotated.
 pub(super) const FIRST: u32 = 1;
 
-/// A tenant's key, as what is derived from it.
+/// A tenant's key, as the keys derived from it.
 pub(super) struct TenantKeys {
     root: Root,
     seal: AesCipher,
@@ -210,7 +210,7 @@ mod tests {
         AesCipher::new(&bytes, 7, Owner::Master, Erased::default(), Arc::new(SystemEntropy))
     }
 
-    /// What the published vectors say: nonce, associated data, plaintext, ciphertext, tag.
+    /// Checks against published test vectors: nonce, associated data, plaintext, ciphertext, tag.
     fn check(key: &str, [nonce, aad, plain, body, tag]: [&str; 5]) {
         let [nonce, aad, plain] = [nonce, aad, plain].map(|text| hex::decode(text).unwrap());
         let cipher = cipher(key);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_cut_off_it_does_not_open() {
+    fn a_truncated_ciphertext_does_not_open() {
         let cipher = cipher(&"5a".repeat(32));
         let sealed = cipher.seal(b"place", b"hello");
         for len in 0..sealed.as_bytes().len() {

@@ -1,7 +1,7 @@
-//! The row of a contact's data key: the key, and when the one before it was erased.
+//! The row of a contact's data key: the key, and the time at which the previous one was erased.
 //!
-//! A key that follows an erased one carries the time of the erasure inside its ciphertext: it is what tells, for as long
-//! as the contact is known, that what was sent before is not to come back. An erasure done again finds a key that
+//! A key that follows an erased one carries the time of the erasure inside its ciphertext: for as long as the contact
+//! is known, it shows that earlier messages must not come back. An erasure that is repeated finds a key that
 //! follows it, and leaves it alone.
 
 use bytes::Bytes;
@@ -16,13 +16,13 @@ use super::derive::{Clear, KEY_BYTES};
 
 /// The column of a wrapped key, for its associated data.
 const COLUMN: &str = "key";
-/// What the row of an erased contact begins with: no [`Sealed`] does.
+/// First byte of an erased contact's row: no [`Sealed`] begins with it.
 const ERASED: u8 = 0;
 
 /// A contact's data key in the clear.
 pub(super) struct DataKey {
     pub(super) key: Clear,
-    /// When the one before it was erased.
+    /// Time at which the previous key was erased.
     pub(super) erased_at: Option<Timestamp>,
 }
 
@@ -50,20 +50,20 @@ impl DataKey {
     }
 }
 
-/// What stands in the row of a contact that was erased then.
+/// Returns the row of a contact that was erased at that time.
 pub(super) fn erased(at: Timestamp) -> Bytes {
     let mut row = vec![ERASED];
     row.extend_from_slice(&at.as_micros().to_be_bytes());
     row.into()
 }
 
-/// When the contact was erased, if nothing has come since.
+/// Returns the time of the contact's erasure, if no key has followed it.
 pub(super) fn erased_at(stored: &[u8]) -> Option<Timestamp> {
     let (&first, at) = stored.split_first()?;
     if first == ERASED { time(at) } else { None }
 }
 
-/// Whether an erasure of that time has been done: an erased row of then or later, or a key that follows it.
+/// Returns true if an erasure of that time has been done: an erased row of then or later, or a key that follows it.
 pub(super) fn is_erased(
     by: &AesCipher,
     row: &Key,

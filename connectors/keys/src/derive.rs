@@ -16,12 +16,12 @@ pub(super) const KEY_BYTES: usize = 32;
 /// A key in the clear; overwritten when it is dropped.
 pub(super) type Clear = Zeroizing<[u8; KEY_BYTES]>;
 
-/// What a derived key is for.
+/// Purpose of a derived key.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Purpose<'a> {
     /// Wraps tenants' keys; from the master key.
     MasterWrap,
-    /// Names the master key without telling it; from the master key.
+    /// Identifies the master key without revealing it; from the master key.
     MasterId,
     /// Seals a tenant's secrets and documents; from the tenant's key.
     TenantSeal,

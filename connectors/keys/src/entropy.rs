@@ -1,4 +1,4 @@
-//! Where keys and nonces come from, injected like time: a simulation that replays a seed needs the
+//! Source of keys and nonces, injected like time: a simulation that replays a seed needs the
 //! same tenant key to get the same hashes, ids and partitions.
 
 use rand::Rng as _;

@@ -2,14 +2,14 @@
 //!
 //! Rows, all written by `compare_and_set` only:
 //! - `key/t` of a tenant: its key, wrapped by a master key, which it names; after its erasure one byte
-//!   0, so that it is never made again;
+//!   0, so that it is never created again;
 //! - `key/c` of a contact: its data key, sealed by its tenant's key; after its erasure a byte 0 and the time of it, so
-//!   that a later message starts anew under another key, which carries that time with it;
-//! - `key/a` of a channel account: the key of its credentials, sealed by its tenant's key; erased, there is no row. It is
-//!   never held in memory: a node that still had it could seal under it what nobody can open;
+//!   that a later message begins with another key, which carries that time;
+//! - `key/a` of a channel account: the key of its credentials, sealed by its tenant's key; when erased, there is no row.
+//!   It is never cached: a node that still had it could seal under a key that no node can open;
 //! - one row of no tenant: a known text wrapped by the master key that the store began with, or was last
-//!   rotated to. It is looked at before the first key is made, so an operator who starts with another
-//!   master key is told at once, and nothing is ever written under it.
+//!   rotated to. It is checked before the first key is created, so an operator who starts with another
+//!   master key gets an error at once, and nothing is ever written under it.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -37,21 +37,21 @@ use super::master::MasterKey;
 use super::masters::Masters;
 use super::opened::{Opened, Wrapped};
 
-/// How long and how many opened keys are kept, and where new ones come from.
+/// Lifetime and number of cached keys, and the source of new ones.
 #[derive(Clone)]
 pub struct Options {
     /// Keys of tenants, days and contacts together; over it, the least recently used leave. One
     /// takes about 1 KiB, a tenant's about 2. Default: 50,000.
     pub cache_entries: NonZeroUsize,
-    /// How long one is used before its row is read again: as long may an erasure by another process
-    /// stay unseen, and once more for a contact whose tenant was erased. Default: one minute.
+    /// Time that a cached key is used before its row is read again: an erasure by another process may go
+    /// unnoticed for as long, and for twice as long for a contact whose tenant was erased. Default: one minute.
     pub cache_for: Duration,
-    /// After how long an external service is asked again whether a tenant's key, which it opened before,
-    /// may still be used: so long it takes until revoking its key there stops running nodes. Default: ten
+    /// Interval at which an external service is asked whether a tenant's key that it opened before may still be
+    /// used. After a key is revoked there, running nodes stop using it within this interval. Default: ten
     /// minutes.
     pub ask_again: Duration,
-    /// Where keys and nonces come from. Default: the operating system, and nothing else outside
-    /// a simulation.
+    /// Source of keys and nonces. Default: the operating system; replaced only in a
+    /// simulation.
     pub entropy: Arc<dyn Entropy>,
 }
 
@@ -90,21 +90,21 @@ pub struct EnvelopeKeys {
 /// The column of a wrapped key, for its associated data.
 pub(super) const COLUMN: &str = "key";
 
-/// What stands in an erased tenant's row: no ciphertext begins with it.
+/// Content of an erased tenant's row: no ciphertext begins with it.
 pub(super) const ERASED: &[u8] = &[0];
 
-/// What the check row holds.
+/// Plaintext of the check row.
 const CHECK: &[u8] = b"heddle master key";
 
 impl EnvelopeKeys {
-    /// Keys in `state`, wrapped by `master`. Asks nothing yet; see [`EnvelopeKeys::verify_master`].
+    /// Creates keys in `state`, wrapped by `master`. Reads nothing yet; see [`EnvelopeKeys::verify_master`].
     #[must_use]
     pub fn new(state: Arc<dyn State>, clock: Arc<dyn Clock>, master: &MasterKey, options: Options) -> Self {
         let masters = Masters::local(master, options.entropy.clone());
         Self::with_masters(state, clock, masters, options)
     }
 
-    /// Keys in `state`, wrapped by the present one of `masters`, or by a former one before.
+    /// Creates keys in `state`, wrapped by the present key of `masters`; keys wrapped by a previous one still open.
     #[must_use]
     pub fn with_masters(
         state: Arc<dyn State>,
@@ -118,7 +118,7 @@ impl EnvelopeKeys {
         Self { state, clock, masters, cache, opened, verified: AtomicBool::new(false), entropy }
     }
 
-    /// Whether a store has begun with a master key.
+    /// Returns true if a store already has a master key.
     ///
     /// # Errors
     /// [`KeysError::Store`].
@@ -126,13 +126,13 @@ impl EnvelopeKeys {
         Ok(state.get(&Key::master_check()).await?.is_some())
     }
 
-    /// The master keys that are known.
+    /// Returns the known master keys.
     #[must_use]
     pub fn masters(&self) -> &Masters {
         &self.masters
     }
 
-    /// Checks that the present master key can be used, and that one of those that are known is the one
+    /// Checks that the present master key can be used, and that one of the known master keys is the one
     /// that the store began with or was rotated to; an empty store begins with the present one. Meant for
     /// the start; the first use of a key does it too.
     ///
@@ -197,7 +197,7 @@ impl EnvelopeKeys {
             let erased_at = match found {
                 None => None,
                 Some(stored) => match contact::erased_at(stored) {
-                    // Whoever made it first made it for all.
+                    // The first writer's key counts for all.
                     None => {
                         return contact::DataKey::unwrap(&keys.wrap, &row, stored.clone()).map(Change::Keep);
                     }
@@ -242,8 +242,8 @@ impl EnvelopeKeys {
         key
     }
 
-    /// The value of a row that a master key wraps, made if there is none. Whoever made it first made it for all, so
-    /// it is the stored one that counts.
+    /// Returns the value of a row that a master key wraps, created if there is none. The first writer's value counts
+    /// for all, so the stored one is returned.
     async fn read_or_wrap(
         &self,
         row: &Key,
@@ -262,7 +262,7 @@ impl EnvelopeKeys {
         .await
     }
 
-    /// Replaces whatever is in a row, also what is written meanwhile.
+    /// Replaces the value of a row, also one that is written meanwhile.
     async fn overwrite(&self, row: &Key, new: Option<&'static [u8]>) -> Result<(), KeysError> {
         let new = new.map(Bytes::from_static);
         update(&*self.state, row, Impatient, |found| {
@@ -347,7 +347,7 @@ impl Keys for EnvelopeKeys {
         }
         match erased {
             Ok(()) => self.cache.erase(&owner),
-            // It may have happened: the row is to be asked.
+            // The outcome is unknown: the next use reads the row.
             Err(_) => self.cache.forget(&owner),
         }
         erased

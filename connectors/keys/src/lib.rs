@@ -1,36 +1,37 @@
-//! Envelope encryption over any state store: a master key wraps tenants' keys, which wrap those of contacts and channel accounts.
+//! Envelope encryption over any state store: a master key wraps tenants' keys, and these wrap the keys of contacts and
+//! channel accounts.
 //!
-//! Contract: a key is made once, by conditional write, and of two makers at the same time the second
+//! Contract: a key is created once, by conditional write, and of two concurrent creators the second
 //! uses the first one's. Nothing is ever written under a master key unless the one that the store began
-//! with, or was rotated to, is known too. What is erased is refused at once by this process, also by ciphers handed out
-//! before; another process may go on for twice [`Options::cache_for`] at most, as long as it takes
+//! with, or was rotated to, is known too. An erased key is refused at once by this process, also by ciphers handed out
+//! before; another process may use it for at most twice [`Options::cache_for`], provided that it takes
 //! its ciphers from here and does not keep them.
 //!
-//! | key | where from | wrapped or derived by | number in what it seals |
+//! | key | source | wrapped or derived by | number in its ciphertexts |
 //! |---|---|---|---|
-//! | master | file or environment; or it stays in Vault | | its id: 32 bits derived from it, or from where it is |
+//! | master | file or environment; or it stays in Vault | | its id: 32 bits derived from it, or from its address |
 //! | tenant | random, row `key/t` | master | 1 |
 //! | tenant's log key of a day | HKDF of the tenant's | | the day |
 //! | tenant's key for hashes of a domain | HKDF of the tenant's | | |
 //! | contact | random, row `key/c` | tenant | 1 |
 //! | channel account | random, row `key/a` | tenant | 1 |
 //!
-//! The numbers are there so that keys can be rotated: a new master key or a second tenant key gets
-//! another number, and what was sealed before still says which key opens it. [`rotation`] wraps tenants'
+//! The numbers allow rotation of keys: a new master key or a second tenant key gets
+//! another number, and older ciphertexts still name the key that opens them. [`rotation`] wraps tenants'
 //! keys by another master key, or by the newest version of one in Vault.
 //!
 //! # Layout
 //! - [`envelope`]: the port.
-//! - [`wrapper`]: the seam to whoever wraps tenants' keys, and how that is stored. Behind it [`local`], a
-//!   [`master`] key that was read or made; `heddle-connectors` adds HashiCorp Vault's transit engine.
-//! - [`masters`]: which of them wraps, and which still open.
-//! - [`rotation`]: wraps anew.
-//! - [`entropy`]: where keys and nonces come from; [`SeededEntropy`] for simulations that replay.
-//! - `contact`: the row of a contact's key, before and after an erasure; that of a channel account's is like the first.
+//! - [`wrapper`]: the interface of a key that wraps tenants' keys, and the format of wrapped keys. Behind it [`local`],
+//!   a [`master`] key that was read or generated; `heddle-connectors` adds HashiCorp Vault's transit engine.
+//! - [`masters`]: the master key that wraps, and the previous ones that still open.
+//! - [`rotation`]: wraps keys anew.
+//! - [`entropy`]: the source of keys and nonces; [`SeededEntropy`] for simulations that replay.
+//! - `contact`: the row of a contact's key, before and after an erasure; a channel account's row is like the first.
 //! - `cipher`: AES-256-GCM under one key.
 //! - `derive`: HKDF-SHA-256 and HMAC-SHA-256, and every label in use.
-//! - `cache`: opened keys, for a short time; `opened`: tenants' keys that Vault opened, as long as their rows
-//!   stay.
+//! - `cache`: opened keys, for a short time; `opened`: tenants' keys that Vault opened, kept as long as their rows
+//!   are unchanged.
 
 mod cache;
 mod cipher;

@@ -1,4 +1,4 @@
-//! A master key in this process as what wraps tenants' keys: AES-256-GCM, without leaving it.
+//! Wrapper with a master key in this process: AES-256-GCM; the key never leaves it.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::entropy::Entropy;
 use super::master::MasterKey;
 use super::wrapper::Wrapper;
 
-/// A master key that was read, and where from.
+/// A master key that was read, and its source.
 #[derive(Debug)]
 pub struct LocalMaster {
     name: String,

@@ -1,7 +1,7 @@
-//! The master key: 32 bytes in base64, from a file or handed in as text.
+//! The master key: 32 bytes in base64, from a file or passed as text.
 //!
-//! A file is made at mode 0600, whole or not at all: it is written and synced beside its place and
-//! then linked there, so a crash leaves no half key and of two makers one wins for both.
+//! A file is created at mode 0600, as a whole or not at all: it is written and synced under another name and
+//! then linked to its own, so a crash leaves no half key, and of two concurrent creators one wins for both.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -17,41 +17,41 @@ use super::cipher::{AesCipher, Erased, Owner};
 use super::derive::{Clear, KEY_BYTES, Purpose, Root};
 use super::entropy::{Entropy, SystemEntropy};
 
-/// Why there is no master key.
+/// Error of loading or creating a master key.
 #[derive(Debug, thiserror::Error)]
 pub enum MasterKeyError {
-    /// It is no base64.
+    /// The text is not base64.
     #[error("the master key is no base64; it takes 32 bytes, such as `openssl rand -base64 32` prints")]
     Base64,
-    /// It is too short or too long.
+    /// The key is too short or too long.
     #[error("the master key has {bytes} bytes; it takes 32, such as `openssl rand -base64 32` prints")]
     Length {
-        /// What it has.
+        /// Its length.
         bytes: usize,
     },
     /// The file could not be read or made.
     #[error("the master key's file {} cannot be {action}: {source}", path.display())]
     File {
-        /// Which.
+        /// File that the operation failed on.
         path: PathBuf,
         /// `read` or `made`.
         action: &'static str,
-        /// What the system said.
+        /// Operating system's error.
         source: io::Error,
     },
     /// A file is to be made where one is.
     #[error("{} is there already; a key that wraps something must not be replaced, so name another file", path.display())]
     Exists {
-        /// Which.
+        /// File that exists.
         path: PathBuf,
     },
 }
 
-/// The master key. It never prints, and is overwritten when it is dropped.
+/// The master key. Its `Debug` output is redacted, and it is overwritten when it is dropped.
 pub struct MasterKey(Clear);
 
 impl MasterKey {
-    /// A new one.
+    /// Generates a new key.
     ///
     /// # Panics
     /// When the operating system has no random bytes.
@@ -104,7 +104,7 @@ impl MasterKey {
         }
     }
 
-    /// Makes a file with a new key, where there is none.
+    /// Creates a file with a new key, unless it exists.
     ///
     /// # Errors
     /// [`MasterKeyError::Exists`], [`MasterKeyError::File`].
@@ -129,7 +129,7 @@ impl MasterKey {
         u32::from_be_bytes([id[0], id[1], id[2], id[3]])
     }
 
-    /// What wraps tenants' keys.
+    /// Returns the cipher that wraps tenants' keys.
     pub(super) fn cipher(&self, entropy: Arc<dyn Entropy>) -> AesCipher {
         let key = Root::new(&self.0).derive(Purpose::MasterWrap);
         AesCipher::new(&key, self.number(), Owner::Master, Erased::default(), entropy)
@@ -159,7 +159,7 @@ fn create(path: &Path, key: &MasterKey) -> io::Result<()> {
     beside.push(format!(".{}", hex::encode(suffix)));
     let beside = PathBuf::from(beside);
     let linked = write_private(&beside, &key.to_base64()).and_then(|()| fs::hard_link(&beside, path));
-    // Where writing failed there may be nothing to remove, and why it failed is what matters.
+    // If writing failed there may be nothing to remove; the error of the write is the one that matters.
     let _ = fs::remove_file(&beside);
     linked?;
     File::open(folder)?.sync_all()
@@ -231,13 +231,13 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_key_says_what_a_key_is() {
+    fn a_text_that_is_no_key_is_refused_with_the_format() {
         for (text, part) in [("", "0 bytes"), ("AAAA", "3 bytes"), ("not base64!", "no base64")] {
             let error = MasterKey::from_base64(text).unwrap_err().to_string();
             assert!(error.contains(part) && error.contains("openssl rand -base64 32"), "{error}");
         }
-        let missing = MasterKey::load(Path::new("/nowhere/master.key")).unwrap_err().to_string();
-        assert!(missing.contains("/nowhere/master.key cannot be read"), "{missing}");
+        let missing = MasterKey::load(Path::new("/missing/master.key")).unwrap_err().to_string();
+        assert!(missing.contains("/missing/master.key cannot be read"), "{missing}");
     }
 
     #[test]

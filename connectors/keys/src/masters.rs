@@ -1,4 +1,4 @@
-//! The master keys that are known: the present one wraps, the former ones open what it has not rewrapped yet.
+//! Known master keys: the present one wraps, the previous ones open what is not yet rewrapped.
 
 use std::sync::Arc;
 
@@ -14,16 +14,16 @@ use super::wrapper::{EXTERNAL, Wrapper, number_of};
 #[derive(Debug, Clone)]
 pub struct Masters {
     present: Arc<dyn Wrapper>,
-    former: Vec<Arc<dyn Wrapper>>,
+    previous: Vec<Arc<dyn Wrapper>>,
 }
 
 impl Masters {
-    /// `present` wraps from now on; all of them open.
+    /// Creates the set: `present` wraps from now on, all of them open.
     ///
     /// # Errors
-    /// [`KeysError::Master`] when two are one and the same.
-    pub fn new(present: Arc<dyn Wrapper>, former: Vec<Arc<dyn Wrapper>>) -> Result<Self, KeysError> {
-        let this = Self { present, former };
+    /// [`KeysError::Master`] if two of them are the same key.
+    pub fn new(present: Arc<dyn Wrapper>, previous: Vec<Arc<dyn Wrapper>>) -> Result<Self, KeysError> {
+        let this = Self { present, previous };
         let all: Vec<_> = this.all().collect();
         for (i, one) in all.iter().enumerate() {
             if let Some(same) = all[..i].iter().find(|before| before.number() == one.number()) {
@@ -38,10 +38,10 @@ impl Masters {
         Ok(this)
     }
 
-    /// One local key, and no former one.
+    /// Creates a set of one local key.
     #[must_use]
     pub fn local(key: &MasterKey, entropy: Arc<dyn Entropy>) -> Self {
-        Self { present: Arc::new(LocalMaster::new("keys.master", key, entropy)), former: Vec::new() }
+        Self { present: Arc::new(LocalMaster::new("keys.master", key, entropy)), previous: Vec::new() }
     }
 
     /// The one that wraps.
@@ -52,7 +52,7 @@ impl Masters {
 
     /// Every one, the present one first.
     pub fn all(&self) -> impl Iterator<Item = &Arc<dyn Wrapper>> {
-        std::iter::once(&self.present).chain(&self.former)
+        std::iter::once(&self.present).chain(&self.previous)
     }
 
     /// The one of this number.
@@ -61,10 +61,10 @@ impl Masters {
         self.all().find(|one| one.number() == number)
     }
 
-    /// The one that wrapped what is stored.
+    /// Returns the key that wrapped a stored value.
     ///
     /// # Errors
-    /// [`KeysError::Master`] when it is none of them, [`KeysError::Unreadable`] when nothing tells.
+    /// [`KeysError::Master`] if it is none of them, [`KeysError::Unreadable`] if the value does not name a key.
     pub(super) fn of(&self, stored: &Bytes) -> Result<&Arc<dyn Wrapper>, KeysError> {
         let Some(number) = number_of(stored) else {
             let detail = "a wrapped key is cut short, or of a version this build does not know".into();

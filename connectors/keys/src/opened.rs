@@ -1,9 +1,9 @@
-//! Tenants' keys that an external service opened, held for as long as their rows stay as they are.
+//! Tenants' keys that an external service opened, held for as long as their rows are unchanged.
 //!
-//! A row is read again as often as ever, so an erasure is seen as soon as ever; but what a row of the same
-//! bytes holds is known, and asking for it again would make every minute of every tenant depend on the
-//! service. Whether it would still open is asked in the background, every now and then: a service that does
-//! not answer changes nothing, one that refuses ends the use of the key.
+//! A row is read again as often as without this cache, so an erasure is noticed as soon; but the plaintext of an
+//! unchanged row is known, and requesting it again would make every minute of every tenant depend on the
+//! service. A background check asks at intervals whether the key would still open: if the service does
+//! not answer, nothing changes; if it refuses, the use of the key ends.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,13 +18,13 @@ use super::derive::Clear;
 use super::envelope::clear;
 use super::wrapper::Wrapper;
 
-/// After a service that did not answer, it is asked again in so long.
+/// Pause before a service that did not answer is asked again.
 const AFTER_SILENCE: Duration = Duration::from_secs(60);
 
 struct Held {
     row: Bytes,
     key: Clear,
-    /// When the service is to be asked whether the key may still be used.
+    /// Time of the next check whether the key may still be used.
     ask_at: Duration,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Opened {
     ask_again: Duration,
 }
 
-/// A wrapped key of a tenant, and who opens it.
+/// A wrapped key of a tenant, and its wrapper.
 pub(super) struct Wrapped {
     pub(super) tenant: TenantId,
     pub(super) place: Vec<u8>,
@@ -66,8 +66,8 @@ impl Opened {
         self.lock().pop(tenant);
     }
 
-    /// What is held of a row, and whether the service is to be asked; the next time is set with it, so that
-    /// one asks.
+    /// Returns the key held for a row, and true if the service is due to be asked; the next check is scheduled in the
+    /// same step, so that only one caller asks.
     fn get(&self, wrapped: &Wrapped, now: Duration) -> Option<(Clear, bool)> {
         let mut held = self.lock();
         let held = held.get_mut(&wrapped.tenant).filter(|held| held.row == wrapped.row)?;
@@ -84,16 +84,16 @@ impl Opened {
         let mut all = self.lock();
         let Some(held) = all.peek_mut(&tenant).filter(|held| held.row == row) else { return };
         if let KeysError::Store(error) = error {
-            tracing::warn!(%tenant, %error, "the tenant's key is used on as it was opened before");
+            tracing::warn!(%tenant, %error, "the tenant's key could not be checked; using it as opened before");
             held.ask_at = now + AFTER_SILENCE.min(self.ask_again);
         } else {
-            tracing::error!(%tenant, %error, "the tenant's key is not used any more");
+            tracing::error!(%tenant, %error, "the tenant's key is refused and no longer used");
             all.pop(&tenant);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, LruCache<TenantId, Held>> {
-        // Every change under the lock is whole, whatever panicked beside it.
+        // Every change under the lock is complete, so a lock that a panic elsewhere poisoned is safe to use.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

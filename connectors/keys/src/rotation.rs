@@ -1,8 +1,8 @@
-//! Rotation of the master key, while everything runs: rows are wrapped anew one by one.
+//! Rotation of the master key at run time: rows are rewrapped one by one.
 //!
-//! Each is changed by `compare_and_set` from what was opened, so a row that is made, rewrapped or erased
-//! meanwhile is looked at again, and an erased tenant stays erased. A rotation that is broken off anywhere
-//! leaves every row whole, under one known key or the other; doing it again does the rest. Tenants' keys stay
+//! Each row is changed by `compare_and_set` from the value that was opened, so a row that is created, rewrapped or
+//! erased meanwhile is read again, and an erased tenant stays erased. A rotation that is interrupted anywhere
+//! leaves every row whole, under one known key or the other; running it again does the rest. Tenants' keys stay
 //! the same, so nothing else is written and no opened key has to be dropped.
 
 use heddle_schemas::id::TenantId;
@@ -13,12 +13,12 @@ use heddle_schemas::table::Key;
 use super::envelope::{COLUMN, ERASED, EnvelopeKeys};
 use super::wrapper::number_of;
 
-/// What became of a row.
+/// Outcome of rewrapping a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rewrapped {
-    /// It is wrapped by the present master key now.
+    /// The row is now wrapped by the present master key.
     Done,
-    /// It was before.
+    /// The row was wrapped by it before.
     Already,
     /// The tenant has been erased.
     Erased,
@@ -26,10 +26,10 @@ pub enum Rewrapped {
     Missing,
 }
 
-/// Which key wrapped a row.
+/// Key that wrapped a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WrappedBy {
-    /// The master key of this number, and which version of it.
+    /// The master key of this number, and its version.
     Master {
         /// As ciphertexts carry it.
         number: u32,
@@ -46,13 +46,13 @@ impl EnvelopeKeys {
     /// Wraps a tenant's key by the newest version of the present master key.
     ///
     /// # Errors
-    /// [`KeysError`]; the row is as it was, or done where the store has lost the answer.
+    /// [`KeysError`]; the row is unchanged, or rewrapped if the store has lost the answer.
     pub async fn rewrap_tenant(&self, tenant: &TenantId) -> Result<Rewrapped, KeysError> {
         self.rewrap(&Key::tenant_key(tenant)).await
     }
 
-    /// Wraps the row anew by which the store knows its master key. For the end of a rotation: until then a
-    /// node that does not know the former key refuses to start.
+    /// Rewraps the row by which the store knows its master key. This is the last step of a rotation: until then a
+    /// node that does not know the previous key refuses to start.
     ///
     /// # Errors
     /// As [`EnvelopeKeys::rewrap_tenant`].
@@ -60,7 +60,7 @@ impl EnvelopeKeys {
         self.rewrap(&Key::master_check()).await
     }
 
-    /// Which key wrapped a tenant's.
+    /// Returns the key that wrapped a tenant's.
     ///
     /// # Errors
     /// [`KeysError::Store`], [`KeysError::Unreadable`].
@@ -68,7 +68,7 @@ impl EnvelopeKeys {
         self.wrapped_by(&Key::tenant_key(tenant)).await
     }
 
-    /// Which key wrapped the row by which the store knows its master key.
+    /// Returns the key that wrapped the row by which the store knows its master key.
     ///
     /// # Errors
     /// As [`EnvelopeKeys::tenant_wrapped_by`].
@@ -93,7 +93,7 @@ impl EnvelopeKeys {
             } else {
                 let secret = by.open(&place, &old).await?;
                 let new = present.wrap(&place, &secret).await?;
-                // The former ciphertext is about to go: the new one has to open.
+                // The previous ciphertext is about to be replaced: the new one must open.
                 if present.open(&place, &new).await? != secret {
                     let detail = format!("{} opens something else than it wrapped", present.name());
                     return Err(KeysError::Master { detail });

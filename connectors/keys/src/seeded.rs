@@ -8,8 +8,8 @@ use rand::{Rng as _, SeedableRng as _};
 
 use crate::entropy::Entropy;
 
-/// Random bytes from a seed, for a simulation that replays. Whoever shares one instance over the
-/// restarts of a run never sees the same nonce twice.
+/// Random bytes from a seed, for a simulation that replays. One instance shared over the restarts of a run never
+/// gives the same nonce twice.
 pub struct SeededEntropy(Mutex<StdRng>);
 
 impl SeededEntropy {

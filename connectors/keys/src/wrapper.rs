@@ -1,17 +1,17 @@
-//! Who wraps tenants' keys: a local master key, or a key that never leaves an external service.
+//! Interface of a key that wraps tenants' keys: a local master key, or a key that never leaves an external service.
 //!
-//! Contract: what is wrapped opens only with the same `place`, which is where it is stored. What is
-//! stored names the key that wrapped it, so that several can be known at once:
+//! Contract: a wrapped value opens only with the same `place`, which is its storage location. The stored value
+//! names the key that wrapped it, so that several can be known at once:
 //!
-//! | first byte | what follows |
+//! | first byte | content |
 //! |---|---|
 //! | 0 | nothing: the tenant has been erased |
 //! | 1 | a [`Sealed`], wrapped by a local master key, whose number it carries |
 //! | 2 | four bytes number (big-endian) of a key in an external service, then the service's ciphertext |
 //!
 //! # Errors of all calls
-//! [`KeysError::Unreadable`] when the ciphertext is at fault; [`KeysError::Master`] when somebody has to
-//! mend something, such as a refused token; [`KeysError::Store`] when trying again may help.
+//! [`KeysError::Unreadable`] when the ciphertext is at fault; [`KeysError::Master`] when an operator has to
+//! act, such as on a refused token; [`KeysError::Store`] when a retry may help.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::sealed::Sealed;
 use zeroize::Zeroizing;
 
-/// The first byte of what an external service wrapped.
+/// First byte of a key that an external service wrapped.
 pub(super) const EXTERNAL: u8 = 2;
 /// Bytes before the service's ciphertext.
 pub const EXTERNAL_HEADER: usize = 1 + 4;
@@ -29,16 +29,16 @@ pub const EXTERNAL_HEADER: usize = 1 + 4;
 /// Wraps and opens short secrets.
 #[async_trait]
 pub trait Wrapper: Send + Sync + fmt::Debug + 'static {
-    /// What ciphertexts carry: 32 bits that tell this key from others.
+    /// Number in ciphertexts: 32 bits that distinguish this key from others.
     fn number(&self) -> u32;
 
-    /// Where the key is, as the configuration says it; nothing of the key itself.
+    /// Name of the key's location, as configured; it reveals nothing of the key itself.
     fn name(&self) -> &str;
 
-    /// Whether a call leaves the process: what it opened is then held on to, and asked for again rarely.
+    /// Returns true if a call leaves the process: its results are then cached, and checked again only at intervals.
     fn is_external(&self) -> bool;
 
-    /// Whether it can be used now: asked once, before the first key.
+    /// Checks that the key can be used now; called once, before the first key.
     ///
     /// # Errors
     /// As the module says.
@@ -50,7 +50,7 @@ pub trait Wrapper: Send + Sync + fmt::Debug + 'static {
     /// As the module says.
     async fn wrap(&self, place: &[u8], secret: &[u8]) -> Result<Bytes, KeysError>;
 
-    /// Opens what was wrapped by any version of this key.
+    /// Opens a value that any version of this key wrapped.
     ///
     /// # Errors
     /// As the module says.
@@ -63,17 +63,17 @@ pub trait Wrapper: Send + Sync + fmt::Debug + 'static {
     /// As the module says.
     async fn renew(&self, place: &[u8], wrapped: &Bytes) -> Result<Option<Bytes>, KeysError>;
 
-    /// Which version of this key wrapped it; `None` for a key that has only one.
+    /// Returns the version of this key that wrapped a value; `None` for a key that has only one.
     fn version(&self, wrapped: &[u8]) -> Option<u32>;
 
-    /// Makes a new version of this key, which wraps from now on.
+    /// Creates a new version of this key, which wraps from now on.
     ///
     /// # Errors
     /// As the module says; [`KeysError::Master`] for a key that has only one version.
     async fn new_version(&self) -> Result<(), KeysError>;
 }
 
-/// The number of the key that wrapped what is stored; `None` when nothing that this build knows did.
+/// Returns the number of the key that wrapped a stored value; `None` if this build knows no such format.
 pub(super) fn number_of(stored: &[u8]) -> Option<u32> {
     match *stored {
         [Sealed::VERSION, ..] => Sealed::from_bytes(Bytes::copy_from_slice(stored)).key_number(),
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_stored_names_its_key_and_what_is_cut_names_none() {
+    fn a_wrapped_key_names_its_wrapper_and_a_truncated_one_names_none() {
         assert_eq!(number_of(&external(0x0102_0304, "vault:v1:AAAA")), Some(0x0102_0304));
         let mut sealed = vec![1, 9, 9, 9, 9];
         sealed.resize(Sealed::HEADER, 0);

@@ -1,7 +1,7 @@
-//! Calendars that a test scripts, and that remember who is in them.
+//! Scripted calendars for tests, which keep their entries.
 //!
-//! They stand for the provider, so they outlive every crash of the engine. A call that is dropped before it reached
-//! the provider leaves nothing; later it has been done, whoever heard of it.
+//! They stand for the provider, so they survive every crash of the engine. A call that is dropped before it reached
+//! the provider leaves nothing; later it has been done, even if its caller is gone.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,41 +15,41 @@ use heddle_schemas::time::Timestamp;
 
 use super::faults::pause;
 
-/// What a call is for.
+/// Kind of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CalendarCall {
-    /// To see what is taken.
+    /// Query of busy times.
     Busy,
-    /// To book under this id.
+    /// Booking under this id.
     Book(BookingId),
 }
 
-/// What becomes of one call.
+/// Outcome of one call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum CalendarReply {
-    /// It is done, and answered.
+    /// The call is done, and answered.
     #[default]
     Does,
-    /// It is not done, for this reason.
+    /// The call is not done, for this reason.
     Refuses(CalendarError),
-    /// It is done and the answer lost.
+    /// The call is done and the answer lost.
     DoesUnheard,
-    /// It is lost on the way there.
+    /// The call is lost on the way there.
     LosesIt,
-    /// It is done and no answer ever comes.
+    /// The call is done and no answer ever comes.
     DoesAndHangs,
-    /// It is not done and no answer ever comes.
+    /// The call is not done and no answer ever comes.
     Hangs,
 }
 
-/// How one call goes.
+/// Script of one call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CalendarAnswer {
     /// Until the provider has it.
     pub before: Duration,
-    /// From there until the caller hears of it.
+    /// Time from there until the caller gets the answer.
     pub after: Duration,
-    /// What becomes of it.
+    /// Its outcome.
     pub reply: CalendarReply,
 }
 
@@ -62,9 +62,9 @@ impl From<CalendarReply> for CalendarAnswer {
 /// An appointment of ours, as the calendar's owner sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// What was booked.
+    /// Booking.
     pub booking: Booking,
-    /// Where it is; `None` when it was cancelled.
+    /// Time of the event; `None` when it was cancelled.
     pub at: Option<Busy>,
 }
 
@@ -85,10 +85,10 @@ impl Pages {
     }
 
     fn book(&mut self, booking: &Booking) -> Result<Booked, CalendarError> {
-        let asked = Busy { from: booking.from, to: booking.to };
+        let wanted = Busy { from: booking.from, to: booking.to };
         match self.entries.get(&booking.id) {
             Some(Entry { at: None, .. }) => return Err(CalendarError::Cancelled),
-            Some(Entry { at: Some(at), .. }) if *at != asked => {
+            Some(Entry { at: Some(at), .. }) if *at != wanted => {
                 return Err(CalendarError::Moved { to: Some(*at) });
             }
             Some(_) => {}
@@ -98,7 +98,7 @@ impl Pages {
             }
             None if !self.busy(booking.from, booking.to).is_empty() => return Err(CalendarError::Taken),
             None => {
-                self.entries.insert(booking.id, Entry { booking: booking.clone(), at: Some(asked) });
+                self.entries.insert(booking.id, Entry { booking: booking.clone(), at: Some(wanted) });
             }
         }
         Ok(Booked { event: booking.id.to_string(), from: booking.from, to: booking.to })
@@ -111,7 +111,7 @@ struct Held {
     calendars: BTreeMap<String, Pages>,
 }
 
-/// Says how a call goes, given how many of its kind were made before; for bookings, under the same id.
+/// Scripts a call, given the number of earlier calls of its kind; for bookings, under the same id.
 type Script = dyn Fn(CalendarCall, usize) -> CalendarAnswer + Send + Sync;
 
 /// Calendars in memory, by [`CalendarAccess::calendar`]. By default everything is done and answered at once.
@@ -134,7 +134,7 @@ impl MemoryCalendar {
         Self { script: Box::new(script), held: Mutex::default() }
     }
 
-    /// Somebody else takes a time.
+    /// Another person takes a time.
     pub fn occupy(&self, calendar: &str, from: Timestamp, to: Timestamp) {
         self.lock().calendars.entry(calendar.into()).or_default().others.push(Busy { from, to });
     }
@@ -166,7 +166,7 @@ impl MemoryCalendar {
             .unwrap_or_default()
     }
 
-    /// Every call that was made, in order, whether or not it reached the provider.
+    /// Every call, in order, also those that did not reach the provider.
     #[must_use]
     pub fn calls(&self) -> Vec<CalendarCall> {
         self.lock().calls.clone()
@@ -176,7 +176,7 @@ impl MemoryCalendar {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Goes through what the script says of a call. `lost` is what the caller hears when no answer comes.
+    /// Runs the script of a call. `lost` is the caller's result if no answer comes.
     async fn call<T>(
         &self,
         call: CalendarCall,
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_done_and_what_is_told_are_two_things() {
+    async fn outcome_and_answer_are_scripted_apart() {
         let refused = CalendarError::Refused { detail: "scripted".into() };
         let script = [
             CalendarReply::Does,
@@ -279,20 +279,20 @@ mod tests {
             }
             _ => CalendarAnswer::default(),
         });
-        let mut told = Vec::new();
+        let mut results = Vec::new();
         for id in 0..6 {
             let minute = Duration::from_secs(60);
             let result = tokio::time::timeout(minute, calendar.book(&access(), &booking(id))).await;
-            told.push(result.ok().map(|result| result.map(drop)));
+            results.push(result.ok().map(|result| result.map(drop)));
         }
         let unknown = CalendarError::Unknown { detail: LOST.into() };
         let (done, lost) = (Some(Ok(())), Some(Err(unknown)));
-        assert_eq!(told, [done, Some(Err(refused)), lost.clone(), lost, None, None]);
+        assert_eq!(results, [done, Some(Err(refused)), lost.clone(), lost, None, None]);
         let held = |calendar: &MemoryCalendar| {
             calendar.entries("primary").iter().map(|entry| entry.booking.id).collect::<Vec<_>>()
         };
         assert_eq!(held(&calendar), [0, 2, 4].map(|id| booking(id).id));
-        // Asked again, every one of them is there, and once.
+        // When repeated, each of them exists exactly once.
         for id in 0..6 {
             calendar.book(&access(), &booking(id)).await.unwrap();
         }

@@ -1,7 +1,7 @@
-//! A channel that a test scripts, and that remembers what it took.
+//! Scripted channel for tests, which records the messages that it accepted.
 //!
-//! It stands for the provider, so it outlives every crash of the engine. A call that is dropped
-//! before the provider took the message leaves nothing; later it has been taken, whoever heard of it.
+//! It stands for the provider, so it survives every crash of the engine. A call that is dropped
+//! before the provider accepted the message leaves nothing; later it is accepted, even if its caller is gone.
 //!
 //! Profile and webhooks are those of another channel given with [`ScriptedChannel::with_webhooks`]; without one it has
 //! WhatsApp's profile, the signature is the app secret itself, in header [`SIGNATURE`], and a body is the JSON of a
@@ -60,7 +60,7 @@ pub const OPT_OUT: i64 = 131_050;
 /// The header of a webhook's signature where no other channel verifies it.
 pub const SIGNATURE: &str = "scripted-signature";
 
-/// What becomes of one call.
+/// Outcome of one call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Reply {
     /// The message is taken.
@@ -68,9 +68,9 @@ pub enum Reply {
     Accepts,
     /// It is not, for this reason.
     Refuses(SendError),
-    /// It is taken and the answer lost: the caller is told [`FailureClass::Unknown`].
+    /// It is accepted and the answer lost: the caller gets [`FailureClass::Unknown`].
     AcceptsUnheard,
-    /// It is lost on the way there: the caller is told [`FailureClass::Unknown`].
+    /// It is lost on the way there: the caller gets [`FailureClass::Unknown`].
     LosesIt,
     /// It is taken and no answer ever comes.
     AcceptsAndHangs,
@@ -90,14 +90,14 @@ impl Reply {
     }
 }
 
-/// How one call goes.
+/// Script of one call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sending {
     /// Until the provider has it.
     pub before: Duration,
     /// From there until the caller hears of it.
     pub after: Duration,
-    /// What becomes of it.
+    /// Its outcome.
     pub reply: Reply,
 }
 
@@ -112,7 +112,7 @@ impl From<Reply> for Sending {
 pub struct Call {
     /// On which account.
     pub account: AccountId,
-    /// What was to be sent.
+    /// Message of the call.
     pub message: OutboundMessage,
     /// The channel's id of it, when it was taken.
     pub message_id: Option<String>,
@@ -160,7 +160,7 @@ impl ScriptedChannel {
         self.lock().iter().filter(|call| call.message_id.is_some()).cloned().collect()
     }
 
-    /// How often each message was taken: over one, a customer has it twice.
+    /// Returns the number of times each message was accepted: above one, a customer has it twice.
     #[must_use]
     pub fn times_accepted(&self) -> BTreeMap<OutboundId, usize> {
         let mut times = BTreeMap::new();
@@ -258,7 +258,7 @@ pub struct Webhook {
     /// Messages of customers.
     #[serde(default)]
     pub texts: Vec<Text>,
-    /// How far messages of ours have come.
+    /// Delivery statuses of our messages.
     #[serde(default)]
     pub statuses: Vec<Status>,
 }
@@ -272,7 +272,7 @@ pub struct Text {
     pub id: String,
     /// The phone number it comes from.
     pub from: String,
-    /// When it was sent.
+    /// Time of sending.
     pub at: Timestamp,
     /// The text.
     pub body: String,
@@ -287,9 +287,9 @@ pub struct Status {
     pub message_id: String,
     /// Our id of it.
     pub outbound: Option<OutboundId>,
-    /// How far it has come.
+    /// Delivery status.
     pub status: DeliveryStatus,
-    /// When.
+    /// Time of the status.
     pub at: Timestamp,
 }
 
@@ -356,13 +356,13 @@ mod tests {
         let replies = script.clone();
         let channel =
             ScriptedChannel::new(move |message, _| replies[usize::from(message.id.index)].clone().into());
-        let mut told = Vec::new();
+        let mut results = Vec::new();
         for index in 0..6 {
             let result = send(&channel, index).await;
-            told.push(result.map(|result| result.map_err(|error| error.class).map(|_| ())));
+            results.push(result.map(|result| result.map_err(|error| error.class).map(|_| ())));
         }
         let (temporary, unknown) = (Err(FailureClass::Temporary), Err(FailureClass::Unknown));
-        assert_eq!(told, [Some(Ok(())), Some(temporary), Some(unknown), Some(unknown), None, None]);
+        assert_eq!(results, [Some(Ok(())), Some(temporary), Some(unknown), Some(unknown), None, None]);
         let taken: Vec<_> = channel.times_accepted().into_iter().map(|(id, n)| (id.index, n)).collect();
         assert_eq!(taken, [(0, 1), (2, 1), (4, 1)]);
         assert_eq!(channel.calls().len(), 5, "one was lost on the way there");

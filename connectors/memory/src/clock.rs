@@ -54,7 +54,7 @@ impl Clock for TokioClock {
     }
 }
 
-/// A clock that stands until it is told otherwise.
+/// Clock that stands still until a test moves it.
 #[derive(Debug)]
 pub struct ManualClock {
     wall_micros: AtomicI64,

@@ -1,11 +1,11 @@
-//! The disk of the memory store: what survives a crash.
+//! Disk of the memory store: the data that survives a crash.
 //!
-//! All of it changes under one lock that is never held over an await, so every change is whole.
+//! All of it changes under one lock that is never held over an await, so every change is atomic.
 //! At most one incarnation of the store is current; opening the next one raises the epoch of every
-//! partition it owns, and whatever an older incarnation still tries is refused.
+//! partition it owns, and all further calls of an older incarnation are refused.
 //!
-//! Offsets that were only acknowledged ([`Log::acknowledge`](heddle_schemas::ports::log::Log)) are
-//! kept with the next append or commit; a crash before it loses them, as the port allows.
+//! Offsets that were only acknowledged ([`Log::acknowledge`](heddle_schemas::ports::log::Log)) become
+//! durable with the next append or commit; a crash before it loses them, as the port allows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -20,19 +20,19 @@ use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Epoch, Offset, Topic, TopicPartition};
 use tokio::sync::Notify;
 
-/// What survives a crash.
+/// Data that survives a crash.
 #[derive(Debug)]
 pub struct MemoryDisk {
     partitions: NonZeroU32,
     content: Mutex<Content>,
-    /// Records that were handed over and had not arrived when who handed them over ended.
+    /// Records that were handed over and had not arrived when their producer ended.
     strays: Mutex<Vec<NewRecord>>,
-    /// Wakes who waits for records, for an assignment, or is to learn that its incarnation is over.
+    /// Wakes readers that wait for records or an assignment, and calls of an incarnation that has ended.
     pub(super) changed: Notify,
 }
 
 impl MemoryDisk {
-    /// An empty disk whose log has this many partitions of ingress, inbound, outbound and events.
+    /// Creates an empty disk whose log has this number of partitions of ingress, inbound, outbound and events.
     #[must_use]
     pub fn new(partitions: NonZeroU32) -> Arc<Self> {
         Arc::new(Self {
@@ -43,7 +43,7 @@ impl MemoryDisk {
         })
     }
 
-    /// How many partitions a topic has.
+    /// Returns the number of partitions of a topic.
     #[must_use]
     pub fn partitions(&self, topic: Topic) -> u32 {
         match topic {
@@ -103,7 +103,7 @@ impl MemoryDisk {
         live.filter_map(|(key, row)| Some((Key::from_bytes(key.clone())?, row.value.clone()))).collect()
     }
 
-    /// How far a partition has been acknowledged.
+    /// Returns the acknowledged position of a partition.
     #[must_use]
     pub fn position(&self, partition: TopicPartition) -> Position {
         self.lock().log.get(&partition).map(|log| log.position.clone()).unwrap_or_default()
@@ -115,7 +115,7 @@ impl MemoryDisk {
     }
 }
 
-/// Who wrote a row: the two kinds of writes never share one, see
+/// Kind of write that wrote a row: the two kinds never share one, see
 /// [`State::compare_and_set`](heddle_schemas::ports::state::State).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -146,7 +146,7 @@ pub(super) struct PartitionLog {
     pub(super) epoch: Epoch,
 }
 
-/// What is on the disk.
+/// Content of the disk.
 #[derive(Debug, Default)]
 pub(super) struct Content {
     pub(super) log: BTreeMap<TopicPartition, PartitionLog>,
@@ -173,14 +173,14 @@ impl Content {
         self.assignment = Assignment::default();
     }
 
-    /// Ends the current incarnation in order: what was acknowledged is kept.
+    /// Ends the current incarnation in order: acknowledgements are kept.
     pub(super) fn close(&mut self) {
         self.keep_acknowledged();
         self.end_incarnation();
     }
 
-    /// From now on exactly these are owned. What changes hands gets a new epoch, lost ones too, so
-    /// that nobody goes on under the old one.
+    /// Makes exactly these partitions owned. Every partition that changes hands gets a new epoch, lost ones too, so
+    /// that a previous owner is fenced.
     pub(super) fn assign(&mut self, owned: &BTreeSet<TopicPartition>) {
         let held: BTreeMap<_, _> = self.assignment.partitions.iter().copied().collect();
         for &partition in held.keys().filter(|partition| !owned.contains(partition)) {
@@ -199,7 +199,7 @@ impl Content {
     fn raise_epoch(&mut self, partition: TopicPartition) -> Epoch {
         let log = self.log.entry(partition).or_default();
         log.epoch.0 += 1;
-        // Who takes over sees only what the last owner made durable.
+        // The next owner sees only what the last owner made durable.
         log.position.clone_from(&log.durable);
         self.acknowledged.retain(|(acknowledged, _)| *acknowledged != partition);
         log.epoch
@@ -209,7 +209,7 @@ impl Content {
         &self.assignment
     }
 
-    /// Refuses what an older incarnation or an older owner tries.
+    /// Refuses calls of an older incarnation or an older owner.
     pub(super) fn admit(&self, incarnation: u64, fence: Option<Fence>) -> Result<(), StoreError> {
         if let Some(Fence { partition, epoch }) = fence
             && self.log.get(&partition).map(|log| log.epoch) != Some(epoch)

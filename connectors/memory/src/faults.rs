@@ -1,6 +1,6 @@
-//! What may go wrong with an operation of the memory store, decided by whoever runs the test.
+//! Faults of the memory store's operations, decided by the test.
 //!
-//! The store asks before every step, in the order of the calls; a simulation answers from its own
+//! The store requests a fault before every step, in the order of the calls; a simulation answers from its own
 //! seeded generator. A call that is dropped or whose store crashes while it waits `before` has
 //! changed nothing; while it waits `after`, it has changed everything. So a crash cuts an operation
 //! wholly or not at all.
@@ -34,7 +34,7 @@ pub enum Operation {
     CommitConsumed,
 }
 
-/// How a step ends.
+/// End of a step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Outcome {
     /// As it should.
@@ -48,37 +48,37 @@ pub enum Outcome {
     Full,
 }
 
-/// What one step meets.
+/// Fault of one step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fault {
     /// Time until it takes effect.
     pub before: Duration,
-    /// Time from there until the caller hears of it.
+    /// Time from there until the caller gets the answer.
     pub after: Duration,
-    /// How it ends.
+    /// End of the step.
     pub outcome: Outcome,
 }
 
 impl Fault {
-    /// None: at once and as it should.
+    /// No fault: the step works at once.
     pub const NONE: Self = Self { before: Duration::ZERO, after: Duration::ZERO, outcome: Outcome::Works };
 
-    /// It ends like this, at once.
+    /// Returns a fault with this outcome, at once.
     #[must_use]
     pub const fn outcome(outcome: Outcome) -> Self {
         Self { outcome, ..Self::NONE }
     }
 
-    /// It works, and takes `before` until it takes effect.
+    /// Returns a step that works, and takes effect after `before`.
     #[must_use]
     pub const fn delay(before: Duration) -> Self {
         Self { before, ..Self::NONE }
     }
 }
 
-/// Decides what each step meets. A closure `Fn(Operation) -> Fault` does.
+/// Source of each step's fault. A closure `Fn(Operation) -> Fault` is one.
 pub trait Faults: Send + Sync + 'static {
-    /// What this step meets.
+    /// Returns the fault of this step.
     fn next(&self, operation: Operation) -> Fault;
 }
 
@@ -88,7 +88,7 @@ impl<F: Fn(Operation) -> Fault + Send + Sync + 'static> Faults for F {
     }
 }
 
-/// Waits unless there is nothing to wait for: a sleep of zero would still yield to the timer.
+/// Waits unless the duration is zero: a sleep of zero would still yield to the timer.
 pub(super) async fn pause(duration: Duration) {
     if !duration.is_zero() {
         tokio::time::sleep(duration).await;

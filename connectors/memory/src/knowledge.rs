@@ -31,7 +31,7 @@ impl MemoryKnowledge {
 impl Knowledge for MemoryKnowledge {
     async fn put(&self, tenant: &TenantId, document: Document) -> Result<DocumentSummary, KnowledgeError> {
         if !(1..=512).contains(&document.id.len()) {
-            let why = format!("its id has {} bytes, 1 to 512 are taken", document.id.len());
+            let why = format!("its id has {} bytes, 1 to 512 are accepted", document.id.len());
             return Err(KnowledgeError::Refused { document: document.id, why });
         }
         let summary = summary(&document);

@@ -5,11 +5,11 @@
 //!
 //! # Layout
 //! - [`clock`]: clocks that follow tokio's paused time or are set by hand.
-//! - [`faults`]: what may go wrong with an operation, decided by whoever runs the test.
-//! - [`disk`]: what survives a crash.
+//! - [`faults`]: faults of an operation, decided by the test.
+//! - [`disk`]: the data that survives a crash.
 //! - [`store`]: log and state over a disk, one incarnation at a time.
 //! - [`knowledge`]: documents, searched by shared words.
-//! - [`responder`], [`channel`], [`calendar`]: what a test scripts, with counts of what was called and taken.
+//! - [`responder`], [`channel`], [`calendar`]: scripted by a test, with counts of their calls and results.
 
 pub mod calendar;
 pub mod channel;

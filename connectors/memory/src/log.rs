@@ -1,6 +1,6 @@
 //! The log port over a memory disk.
 //!
-//! Records are kept for as long as the disk is, worked off or not, so that a test can read the whole
+//! Records are kept for as long as the disk is, settled or not, so that a test can read the whole
 //! history.
 
 use std::collections::BTreeMap;
@@ -50,11 +50,11 @@ impl Log for MemoryStore {
     }
 
     async fn acknowledge(&self, partition: TopicPartition, offsets: &[Offset]) -> Result<(), StoreError> {
-        let mark = |content: &mut Content| {
+        let acknowledge = |content: &mut Content| {
             content.acknowledge(partition, offsets);
             Ok(())
         };
-        self.step(Operation::Acknowledge, None, mark).await
+        self.step(Operation::Acknowledge, None, acknowledge).await
     }
 
     async fn end(&self, partition: TopicPartition) -> Result<Offset, StoreError> {
@@ -82,12 +82,12 @@ impl Log for MemoryStore {
 }
 
 impl MemoryStore {
-    /// Waits until `find` finds something, or the incarnation is over.
+    /// Waits until `find` finds something, or the incarnation ends.
     async fn wait_for<T>(&self, find: impl Fn(&Content) -> Option<T>) -> Result<T, StoreError> {
         loop {
             let changed = self.disk.changed.notified();
             tokio::pin!(changed);
-            // From here on no change is missed, whichever comes between the look and the wait.
+            // Registered before the check, so that no change between the check and the wait is missed.
             changed.as_mut().enable();
             {
                 let content = self.disk.lock();

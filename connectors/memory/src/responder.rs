@@ -10,17 +10,17 @@ use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderErr
 
 use super::faults::pause;
 
-/// How one call goes.
+/// Script of one call.
 #[derive(Debug, Clone)]
 pub struct Response {
-    /// How long it takes.
+    /// Duration of the call.
     pub after: Duration,
-    /// What it says; `None` never says anything.
+    /// Result; `None` never answers.
     pub result: Option<Result<Answer, ResponderError>>,
 }
 
 impl Response {
-    /// Answers this text at once, with as many tokens as it was asked and answers words.
+    /// Answers this text at once; each word of question and answer counts as one token.
     #[must_use]
     pub fn text(question: &Question, text: impl Into<String>) -> Self {
         let text = text.into();
@@ -70,14 +70,14 @@ impl Default for ScriptedResponder {
 }
 
 impl ScriptedResponder {
-    /// Answers what `script` says, and says that it calls the outside or not.
+    /// Creates a responder that answers as `script` says, and reports `calls_outside`.
     #[must_use]
     pub fn new(calls_outside: bool, script: impl Fn(&Question) -> Response + Send + Sync + 'static) -> Self {
         Self { calls_outside, script: Arc::new(script), calls: Mutex::default() }
     }
 
-    /// How often each turn was asked, by attempt. A call counts when it begins, whether or not its
-    /// answer was heard.
+    /// Returns the number of calls of each turn, by attempt. A call counts when it begins, even if its
+    /// answer is dropped.
     #[must_use]
     pub fn calls(&self) -> BTreeMap<(TurnId, u32), u32> {
         self.lock().clone()
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn calls_are_counted_by_attempt_even_when_nobody_waits_for_them() {
+    async fn calls_are_counted_by_attempt_even_when_they_are_dropped() {
         let slow = |question: &Question| Response::text(question, "late").after(Duration::from_secs(60));
         let responder = ScriptedResponder::new(true, slow);
         let given_up = tokio::time::timeout(Duration::from_secs(1), responder.answer(question(1))).await;
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn by_default_it_repeats_what_was_said() {
+    async fn by_default_it_repeats_the_messages() {
         let answer = ScriptedResponder::default().answer(question(1)).await.unwrap();
         assert_eq!(answer.text.as_deref(), Some("one two\nthree"));
         assert_eq!(answer.usage, Usage { input_tokens: 3, output_tokens: 3, ..Usage::default() });

@@ -70,7 +70,7 @@ impl MemoryStore {
         };
         let published = self.step(Operation::CommitOutputs, fence, publish).await;
         if published.as_ref().is_err_and(StoreError::is_transient) {
-            // The log has refused them, and has told so.
+            // The log has refused them, and has returned the error.
             on_their_way.outputs.clear();
         }
         published.map_err(begun)?;

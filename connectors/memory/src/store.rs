@@ -20,14 +20,14 @@ use heddle_schemas::topic::TopicPartition;
 use super::disk::{Content, MemoryDisk};
 use super::faults::{Fault, Faults, Operation, Outcome, pause};
 
-/// How an incarnation behaves.
+/// Configuration of an incarnation.
 #[derive(Clone)]
 pub struct Options {
-    /// Whether a batch is four steps instead of one. Default: one.
+    /// True for a batch in four steps instead of one. Default: one.
     pub split: bool,
     /// Bytes of key and value that a record may have. Default: 1 MiB, Kafka's `message.max.bytes`.
     pub record_limit: usize,
-    /// What goes wrong. Default: nothing.
+    /// Injected faults. Default: none.
     pub faults: Arc<dyn Faults>,
 }
 
@@ -62,7 +62,7 @@ impl fmt::Debug for MemoryStore {
 }
 
 impl MemoryStore {
-    /// Opens a disk without faults; who had it open before is fenced. The new incarnation owns every
+    /// Opens a disk without faults; the previous incarnation is fenced. The new incarnation owns every
     /// partition, under a raised epoch.
     #[must_use]
     pub fn open(disk: Arc<MemoryDisk>, clock: Arc<dyn Clock>) -> Self {
@@ -78,11 +78,11 @@ impl MemoryStore {
         Self { disk, clock, options, incarnation }
     }
 
-    /// Changes what this incarnation owns, as a rebalance does: what is lost or new gets a new
-    /// epoch, what is kept keeps its own.
+    /// Changes the partitions that this incarnation owns, as a rebalance does: lost and new ones get a new
+    /// epoch, kept ones keep theirs.
     ///
     /// # Errors
-    /// [`StoreError::Closed`] when the incarnation is over.
+    /// [`StoreError::Closed`] if the incarnation has ended.
     pub fn assign(&self, owned: &BTreeSet<TopicPartition>) -> Result<(), StoreError> {
         let mut content = self.disk.lock();
         content.admit(self.incarnation, None)?;
@@ -92,7 +92,7 @@ impl MemoryStore {
         Ok(())
     }
 
-    /// Ends this incarnation in order: unlike after a crash, what was acknowledged is kept.
+    /// Ends this incarnation in order: unlike after a crash, acknowledgements are kept.
     pub fn close(&self) {
         let mut content = self.disk.lock();
         if content.admit(self.incarnation, None).is_ok() {

@@ -1,7 +1,7 @@
-//! What errors of Google's APIs mean, and what to do about them.
+//! Meaning of the errors of Google's APIs, and the reaction to each.
 //!
 //! The answers are those of <https://developers.google.com/workspace/calendar/api/guides/errors>: an `error` with a
-//! `code` and a list of `errors`, each with a `reason`. Of an answer only its status and such a reason are
+//! `code` and a list of `errors`, each with a `reason`. Only the status and such a reason of an answer are
 //! repeated: the rest may hold what was sent.
 
 use std::time::Duration;
@@ -10,17 +10,17 @@ use heddle_schemas::ports::calendar::CalendarError;
 use reqwest::StatusCode;
 use serde_json::Value;
 
-/// What a call was for.
+/// Kind of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Call {
-    /// It changes nothing.
+    /// A call that changes nothing.
     Reads,
-    /// It may have been done, whatever is heard of it.
+    /// A call that may have been done, also if the answer was lost.
     Inserts,
 }
 
 impl Call {
-    /// No one knows whether it was done.
+    /// Returns the error of a call with an unknown outcome.
     pub(super) fn lost(self, detail: impl Into<String>) -> CalendarError {
         match self {
             Self::Reads => unavailable(detail, None),
@@ -38,7 +38,7 @@ impl Call {
         }
     }
 
-    /// What an answer without success means. `wait` is its `Retry-After`.
+    /// Returns the meaning of an answer without success. `wait` is its `Retry-After`.
     pub(super) fn refused(self, status: StatusCode, body: &[u8], wait: Option<Duration>) -> CalendarError {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let reasons = reasons(&body);
@@ -46,7 +46,7 @@ impl Call {
         let detail = described(status, &reasons);
         match status.as_u16() {
             429 => unavailable(detail, wait),
-            // Limits of a minute and of a day: told before anything is done.
+            // Limits of a minute and of a day: reported before anything is done.
             403 if has(&[
                 "rateLimitExceeded",
                 "userRateLimitExceeded",
@@ -58,7 +58,7 @@ impl Call {
                 unavailable(detail, wait)
             }
             401 => refused(format!(
-                "{detail}: the access token is not taken; check that client and refresh token in [calendar] are \
+                "{detail}: the access token is not accepted; check that client and refresh token in [calendar] are \
                  of the same OAuth client"
             )),
             403 => refused(format!(
@@ -69,12 +69,12 @@ impl Call {
                 "{detail}: there is no such calendar for this account; correct calendar.calendar or share it"
             )),
             408 => self.lost(detail),
-            // An answer that the fault is Google's does not say how far it came; Retry-After is for reads.
+            // An answer that the fault is Google's does not say if the call was done; Retry-After is for reads.
             500..=599 => match self {
                 Self::Reads => unavailable(detail, wait),
                 Self::Inserts => self.lost(detail),
             },
-            _ => refused(format!("{detail}: the request is not one the API takes")),
+            _ => refused(format!("{detail}: the API does not accept the request")),
         }
     }
 }
@@ -86,7 +86,7 @@ fn reasons(body: &Value) -> Vec<&str> {
     listed.chain(body.pointer("/error/status").and_then(Value::as_str)).filter(|code| is_code(code)).collect()
 }
 
-/// Such as `rateLimitExceeded` and `invalid_grant`: letters and underscores, and no text of a person's.
+/// Returns a reason such as `rateLimitExceeded` or `invalid_grant`: letters and underscores, no personal data.
 pub(super) fn is_code(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 64
@@ -110,7 +110,7 @@ pub(super) fn unavailable(detail: impl Into<String>, retry_after: Option<Duratio
 mod tests {
     use super::*;
 
-    fn told(call: Call, status: u16, reason: &str) -> CalendarError {
+    fn error_of(call: Call, status: u16, reason: &str) -> CalendarError {
         let body = format!(
             r#"{{"error":{{"errors":[{{"domain":"global","reason":"{reason}","message":"Ann, 3 pm"}}],"code":{status}}}}}"#
         );
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_and_faults_of_googles_pass_and_what_is_wrong_with_a_request_does_not() {
+    fn limits_and_faults_of_googles_pass_and_those_of_a_request_do_not() {
         use CalendarError::{Refused, Unavailable, Unknown};
         for call in [Call::Reads, Call::Inserts] {
             for (status, reason) in [
@@ -128,18 +128,18 @@ mod tests {
                 (429, "rateLimitExceeded"),
             ] {
                 let wait = Some(Duration::from_secs(7));
-                assert_eq!(told(call, status, reason), unavailable(format!("{status}, {reason}"), wait));
+                assert_eq!(error_of(call, status, reason), unavailable(format!("{status}, {reason}"), wait));
             }
             for (status, reason) in
                 [(400, "timeRangeEmpty"), (401, "authError"), (403, "forbidden"), (404, "notFound")]
             {
-                let error = told(call, status, reason);
+                let error = error_of(call, status, reason);
                 assert!(matches!(&error, Refused { detail } if detail.contains(reason)), "{error:?}");
                 assert!(!error.to_string().contains("Ann"));
             }
         }
-        assert!(matches!(told(Call::Reads, 500, "backendError"), Unavailable { .. }));
-        assert!(matches!(told(Call::Inserts, 503, "backendError"), Unknown { .. }));
+        assert!(matches!(error_of(Call::Reads, 500, "backendError"), Unavailable { .. }));
+        assert!(matches!(error_of(Call::Inserts, 503, "backendError"), Unknown { .. }));
     }
 
     #[test]

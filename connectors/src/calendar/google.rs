@@ -1,14 +1,15 @@
 //! Google Calendar v3, over HTTP.
 //!
-//! An appointment is an event whose id is the booking's, so inserting it again is answered with 409 and the event
-//! that is there is looked at. Before it is inserted, `freeBusy` is asked once more; where that shows the time
-//! taken, it may be by this very event, which is then looked for. So a booking costs two calls, and finding it
+//! An appointment is an event whose id is the booking's, so inserting it again is answered with 409 and the existing
+//! event is read. Before it is inserted, `freeBusy` is queried once more; if that shows the time as
+//! taken, it may be by this very event, which is then read. So a booking costs two calls, and finding it
 //! booked two or three.
 //!
-//! Two things Google does not promise. It has no insert on condition: who writes into the calendar between the
-//! look and the insert is not noticed. Appointments of one process therefore go into a calendar one after the
-//! other; those of other nodes, and of people, may still come in between. And it does not guarantee that an id is found taken when both inserts come
-//! at nearly the same time (events resource, `id`); the look at `freeBusy` before catches those that are seen.
+//! Google does not guarantee two things. It has no conditional insert: a write into the calendar between the
+//! query and the insert is not noticed. Appointments of one process therefore go into a calendar one after the
+//! other; those of other nodes, and of people, may still come in between. And it does not guarantee that an id is found
+//! taken when both inserts come at nearly the same time (events resource, `id`); the `freeBusy` query before catches
+//! those that are visible.
 //!
 //! Sources, below <https://developers.google.com/workspace/calendar/api/v3/reference>: `freebusy/query` (request,
 //! `calendars.(key).busy` and `.errors`, whose reasons include `notFound` and `internalError`), `events/insert`,
@@ -34,15 +35,15 @@ use super::lines::Lines;
 use super::token::Tokens;
 use crate::http;
 
-/// What is read of an answer, in bytes. Two months of a hundred times a day, at 70 bytes each, are 420,000.
+/// Maximum length of an answer, in bytes. Two months of a hundred times a day, at 70 bytes each, are 420,000.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// How Google is called.
+/// Configuration of calls to Google.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// How long a connection may take. Default 5 s.
+    /// Timeout of a connection. Default 5 s.
     pub connect_timeout: Duration,
-    /// How long each call may take, and how long a booking waits for those before it. A booking is three calls at
+    /// Timeout of each call, and of a booking's wait for earlier ones. A booking is three calls at
     /// most, besides those for access tokens. Default 10 s.
     pub timeout: Duration,
 }
@@ -53,7 +54,7 @@ impl Default for Options {
     }
 }
 
-/// Why calendars cannot be set up.
+/// Error of setting calendars up.
 #[derive(Debug, thiserror::Error)]
 #[error("the HTTP client of Google Calendar cannot be set up")]
 pub struct SetupError(#[from] reqwest::Error);
@@ -63,7 +64,7 @@ pub struct GoogleCalendar {
     client: Client,
     clock: Arc<dyn Clock>,
     tokens: Tokens,
-    /// Who books into a calendar.
+    /// Queues of bookings, one a calendar.
     bookings: Lines<()>,
 }
 
@@ -146,7 +147,7 @@ struct Shown {
 #[derive(Clone, Copy, Deserialize)]
 struct At(#[serde(with = "rfc3339")] Timestamp);
 
-/// An answer, whatever its status.
+/// An answer, of any status.
 struct Answer {
     status: StatusCode,
     headers: HeaderMap,
@@ -155,7 +156,7 @@ struct Answer {
 
 impl GoogleCalendar {
     /// # Errors
-    /// When the HTTP client cannot be built, such as without TLS root certificates.
+    /// If the HTTP client cannot be built, such as without TLS root certificates.
     pub fn new(options: &Options, clock: Arc<dyn Clock>) -> Result<Self, SetupError> {
         let client =
             http::client().connect_timeout(options.connect_timeout).timeout(options.timeout).build()?;
@@ -216,7 +217,7 @@ impl GoogleCalendar {
             return match self.find(access, booking).await {
                 Ok(Some(booked)) => Ok(booked),
                 Ok(None) => Err(Call::Inserts.lost("the id is taken, and no event has it")),
-                // That there is one is known, so this is not nothing.
+                // The event is known to exist, so the outcome is not known to be nothing.
                 Err(CalendarError::Unavailable { detail, .. }) => Err(Call::Inserts.lost(detail)),
                 Err(error) => Err(error),
             };
@@ -228,7 +229,7 @@ impl GoogleCalendar {
         Ok(Booked { event: id, from: booking.from, to: booking.to })
     }
 
-    /// What was booked under this id; `None` when nothing was.
+    /// Returns the event booked under this id; `None` if there is none.
     async fn find(
         &self,
         access: &CalendarAccess,
@@ -251,9 +252,9 @@ impl GoogleCalendar {
         }
         let now =
             event.start.date_time.zip(event.end.date_time).map(|(from, to)| Busy { from: from.0, to: to.0 });
-        let asked = Busy { from: seconds(booking.from), to: seconds(booking.to) };
+        let wanted = Busy { from: seconds(booking.from), to: seconds(booking.to) };
         match now {
-            Some(Busy { from, to }) if seconds(from) == asked.from && seconds(to) == asked.to => {
+            Some(Busy { from, to }) if seconds(from) == wanted.from && seconds(to) == wanted.to => {
                 Ok(Some(Booked { event: id, from: booking.from, to: booking.to }))
             }
             to => Err(CalendarError::Moved { to }),
@@ -261,7 +262,7 @@ impl GoogleCalendar {
     }
 }
 
-/// Fractions of a second are left out of comparisons: whether the API keeps them is not stated.
+/// Fractions of a second are left out of comparisons: the API does not state if it keeps them.
 fn seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_secs(at.as_micros().div_euclid(1_000_000))
 }
@@ -289,7 +290,7 @@ impl Calendar for GoogleCalendar {
         let query = Query { time_min: from, time_max: to, items: [Item { id: &access.calendar }] };
         let answer = self.call(access, Call::Reads, |client| client.post(url.clone()).json(&query)).await?;
         let FreeBusy { calendars } = self.read(Call::Reads, answer)?;
-        // One was asked for, so one is answered, by whichever of its names.
+        // One calendar was requested, so one is in the answer, under whichever of its names.
         let mut calendars = calendars.into_values();
         let (Some(calendar), None) = (calendars.next(), calendars.next()) else {
             return Err(unavailable("the answer is not about one calendar", None));
@@ -302,7 +303,7 @@ impl Calendar for GoogleCalendar {
                 ));
             }
             // The API's own trouble, or a reason that is not known.
-            Some(_) => return Err(unavailable("the calendar could not be looked at", None)),
+            Some(_) => return Err(unavailable("the calendar could not be read", None)),
         }
         let mut busy: Vec<_> =
             calendar.busy.into_iter().map(|Period { start, end }| Busy { from: start, to: end }).collect();

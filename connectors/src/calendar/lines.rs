@@ -10,13 +10,13 @@ use sha2::{Digest as _, Sha256};
 
 use super::failure::unavailable;
 
-/// Keys that are known; what is kept for one that goes is made again.
+/// Maximum number of keys; the value of a dropped key is created again.
 const KEYS: NonZeroUsize = const { NonZeroUsize::new(4_096).unwrap() };
 
-/// What is kept, by key.
+/// Values, by key.
 pub(super) struct Lines<T> {
     known: Mutex<LruCache<[u8; 32], Arc<tokio::sync::Mutex<T>>>>,
-    /// How long a turn is waited for.
+    /// Time that a turn is waited for.
     patience: Duration,
 }
 
@@ -25,7 +25,7 @@ impl<T: Default> Lines<T> {
         Self { known: Mutex::new(LruCache::new(KEYS)), patience }
     }
 
-    /// Waits for what is kept for a key, which is the hash of these parts: they may be secrets.
+    /// Waits for the value of a key, which is the hash of these parts: they may be secrets.
     pub(super) async fn turn(&self, key: &[&str]) -> Result<tokio::sync::OwnedMutexGuard<T>, CalendarError> {
         let mut hash = Sha256::new();
         for part in key {

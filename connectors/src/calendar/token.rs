@@ -18,11 +18,11 @@ use super::failure::{Call, described, is_code, refused, unavailable};
 use super::lines::Lines;
 use crate::http;
 
-/// How long before its end a token is not used any more: a call may be under way that long.
+/// Time before its end at which a token is no longer used: a call may be in progress that long.
 const MARGIN: Duration = Duration::from_secs(60);
-/// For how long a token is good whose answer does not say; RFC 6749, 5.1 leaves that open.
+/// Lifetime of a token whose answer does not state one; RFC 6749, 5.1 leaves that open.
 const UNSTATED: Duration = Duration::from_secs(300);
-/// What is read of an answer, in bytes.
+/// Maximum length of an answer, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// A token, and the moment on [`Clock::elapsed`] from which it is not used.
@@ -68,7 +68,7 @@ impl Tokens {
         {
             return Ok(token.bearer.clone());
         }
-        // Whatever becomes of the call, the old one is not used again.
+        // Whatever the outcome of the call, the old one is not used again.
         *held = None;
         let token = fetch(client, clock, access).await?;
         Ok(held.insert(token).bearer.clone())
@@ -83,7 +83,7 @@ async fn fetch(client: &Client, clock: &dyn Clock, access: &CalendarAccess) -> R
         ("refresh_token", access.refresh_token.expose()),
     ];
     // Counted from before the call, it never seems good for longer than it is.
-    let asked = clock.elapsed();
+    let requested = clock.elapsed();
     let sent = client.post(&access.token_base).form(&form).send().await;
     // Fetching a token twice does no harm: to a calendar this only reads.
     let response = sent.map_err(|error| Call::Reads.not_answered(&error))?;
@@ -101,10 +101,10 @@ async fn fetch(client: &Client, clock: &dyn Clock, access: &CalendarAccess) -> R
     })?;
     bearer.set_sensitive(true);
     let good_for = granted.expires_in.map_or(UNSTATED, Duration::from_secs);
-    Ok(Token { bearer, until: asked.saturating_add(good_for.saturating_sub(MARGIN)) })
+    Ok(Token { bearer, until: requested.saturating_add(good_for.saturating_sub(MARGIN)) })
 }
 
-/// Why there is no token; the codes are those of RFC 6749, 5.2.
+/// Returns the error of a refused token; the codes are those of RFC 6749, 5.2.
 fn not_granted(status: StatusCode, body: &[u8], wait: Option<Duration>) -> CalendarError {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let code = body.get("error").and_then(Value::as_str).filter(|code| is_code(code));

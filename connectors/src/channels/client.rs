@@ -7,19 +7,19 @@ use reqwest::Client;
 
 use crate::http;
 
-/// How a channel's API is called.
+/// Configuration of calls to a channel's API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// How long a connection may take, name look-up and TLS included; shorter than `timeout`, so
-    /// that a dead network is told from a send of unknown outcome. Default 5 s.
+    /// Timeout of a connection, name look-up and TLS included; less than `timeout`, so
+    /// that a dead network is distinguished from a send of unknown outcome. Default 5 s.
     pub connect_timeout: Duration,
-    /// How long a send may take as a whole; after it its outcome is unknown. Default 30 s.
+    /// Timeout of a send as a whole; after it its outcome is unknown. Default 30 s.
     pub timeout: Duration,
-    /// How long an unused connection is kept. Shorter than what servers allow (a minute or more),
+    /// Time that an unused connection is kept. Less than what servers allow (a minute or more),
     /// because a send on a connection that is just being closed is one of unknown outcome.
     /// Default 20 s.
     pub idle: Duration,
-    /// How many unused connections are kept to one host. Default 64.
+    /// Maximum number of unused connections kept to one host. Default 64.
     pub idle_connections: NonZeroUsize,
 }
 
@@ -34,7 +34,7 @@ impl Default for Options {
     }
 }
 
-/// Why a channel cannot be set up.
+/// Error of setting a channel up.
 #[derive(Debug, thiserror::Error)]
 #[error("the HTTP client of a channel cannot be set up")]
 pub struct SetupError(#[from] reqwest::Error);

@@ -36,7 +36,7 @@ const CHANNELS: &[(&ChannelProfile, Build)] = &[
 /// Every channel of this build, by its kind.
 ///
 /// # Errors
-/// When an HTTP client cannot be built, such as without TLS root certificates.
+/// If an HTTP client cannot be built, such as without TLS root certificates.
 pub fn registry(
     options: &Options,
     clock: &Arc<dyn Clock>,
@@ -44,7 +44,7 @@ pub fn registry(
     CHANNELS.iter().map(|(profile, build)| Ok((profile.kind, build(options, clock.clone())?))).collect()
 }
 
-/// The profile of a kind of channel, for whoever needs no client.
+/// Returns the profile of a kind of channel, for callers that need no client.
 #[must_use]
 pub fn profile(kind: ChannelKind) -> Option<&'static ChannelProfile> {
     CHANNELS.iter().map(|(profile, _)| *profile).find(|profile| profile.kind == kind)
@@ -71,7 +71,7 @@ mod tests {
     fn every_profile_is_whole() {
         for profile in CHANNELS.iter().map(|(profile, _)| *profile) {
             let kind = profile.kind;
-            assert!(!profile.ids.is_empty(), "{kind}: nobody could be met");
+            assert!(!profile.ids.is_empty(), "{kind}: no customer could be met");
             assert!((1..=16 << 20).contains(&profile.webhook_body_max), "{kind}");
             let names: BTreeSet<_> = profile.credentials.iter().map(|spec| spec.name).collect();
             assert_eq!(names.len(), profile.credentials.len(), "{kind}: a credential twice");

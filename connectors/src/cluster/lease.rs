@@ -1,22 +1,22 @@
-//! The ownership of one partition as its owner sees it: until when it holds, and its write timestamps.
+//! Lease of one partition as its owner sees it: its end, and its write timestamps.
 //!
 //! A lease is counted by a clock that runs on during suspension and began before the lease was written, so it
-//! ends here no later than for anybody else. Write timestamps come from a block that was reserved in the
+//! expires here no later than for any other node. Write timestamps come from a block that was reserved in the
 //! ownership's row, and the next owner's block begins behind it: whatever the clocks say, and however late a
-//! write of the former owner arrives, it loses against the new one's. Within a block a timestamp is the time
+//! write of the previous owner arrives, it loses against the new one's. Within a block a timestamp is the time
 //! where that is not behind the last one, so that timestamps stay near real time, as compaction needs.
 
 use std::time::Duration;
 
 use heddle_schemas::time::Timestamp;
 
-/// How far ahead of now timestamps are reserved, in microseconds: longer than any lease, shorter than what
-/// ScyllaDB takes of timestamps in the future.
+/// Microseconds ahead of now for which timestamps are reserved: longer than any lease, less than the lead that
+/// ScyllaDB accepts of timestamps in the future.
 pub(super) const BLOCK: i64 = 10_000_000;
-/// So many timestamps are left at least after a renewal, also where the clock is behind the block.
+/// Minimum number of timestamps that are left after a renewal, also if the clock is behind the block.
 const LEFT: i64 = BLOCK / 2;
 
-/// Why there is no timestamp.
+/// Reason for not giving a timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// The lease has run out and is not renewed yet.
@@ -32,19 +32,19 @@ pub(super) struct Lease {
     pub(super) epoch: u64,
     /// Until when it holds, by the running clock.
     until: Duration,
-    /// The last timestamp that was given.
+    /// Last timestamp that was used.
     last: i64,
-    /// The last one that may be given.
+    /// Last timestamp that may be used.
     end: i64,
 }
 
 impl Lease {
-    /// An ownership taken over from one whose block ended at `before`.
+    /// Creates the lease of an ownership taken over from one whose block ended at `before`.
     pub(super) fn taken(epoch: u64, until: Duration, before: i64, end: i64) -> Self {
         Self { epoch, until, last: before, end }
     }
 
-    /// Whether it holds now.
+    /// Returns true if the lease holds now.
     pub(super) fn holds(&self, elapsed: Duration) -> bool {
         elapsed < self.until
     }
@@ -66,13 +66,13 @@ impl Lease {
         self.end.max(now.as_micros() + BLOCK).max(self.last + LEFT)
     }
 
-    /// It was renewed.
+    /// Records a renewal.
     pub(super) fn renewed(&mut self, until: Duration, end: i64) {
         self.until = self.until.max(until);
         self.end = self.end.max(end);
     }
 
-    /// The last timestamp that was given: where the next owner's may begin after an orderly end.
+    /// Last timestamp that was used: the next owner's block may begin behind it after an orderly end.
     pub(super) fn last(&self) -> i64 {
         self.last
     }
@@ -123,10 +123,10 @@ mod tests {
     }
 
     proptest! {
-        /// Owners follow each other with clocks that are up to a minute off and jump, and every former owner
+        /// Owners follow each other with clocks that are up to a minute off and jump, and every previous owner
         /// goes on writing: none of its timestamps ever reaches one of a later owner.
         #[test]
-        fn no_former_owner_ever_wins(steps in proptest::collection::vec(step(), 1..200)) {
+        fn no_previous_owner_ever_wins(steps in proptest::collection::vec(step(), 1..200)) {
             let mut real = 1_000_000_000_000_i64;
             let first = first_end(Timestamp::from_micros(real), 0);
             let mut stored_end = first;
@@ -151,7 +151,7 @@ mod tests {
                         let (owner, _) = owners.last().unwrap();
                         if orderly {
                             stored_end = owner.last();
-                            // Who has released writes no more.
+                            // An owner that has released writes no more.
                             owners.last_mut().unwrap().0.end = stored_end;
                         }
                         let end = first_end(now(skew), stored_end);

@@ -6,7 +6,7 @@
 //!
 //! # Layout
 //! - [`ownership`]: takes partitions over, renews their leases, lets them go.
-//! - `stats`: what operators watch of it.
+//! - `stats`: its metrics.
 //! - `lease`: until when one holds, and its write timestamps; pure.
 
 mod lease;
@@ -32,16 +32,16 @@ use self::stats::Stats;
 use crate::cql::Cql;
 use crate::kafka::Kafka;
 
-/// How partitions are owned.
+/// Configuration of the ownership.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Who owns them: a name that no other process and no earlier one has.
+    /// Name of the owner, unique to this process: neither another process nor an earlier one has it.
     pub owner: String,
-    /// How long an ownership holds without being renewed.
+    /// Duration of a lease without renewal.
     pub lease: Duration,
-    /// The longest call to a channel: so long a new owner of outbound waits beside the lease.
+    /// Longest call to a channel: a new owner of outbound waits for as long, beside the lease.
     pub longest_call: Duration,
-    /// How long the node may take to let go of a partition.
+    /// Time that the node may take to release a partition.
     pub handover: Duration,
 }
 
@@ -55,7 +55,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Nothing is owned before [`Log::assignment`] is asked for.
+    /// Creates the store. It owns nothing before [`Log::assignment`] is called.
     #[must_use]
     pub fn new(options: Options, kafka: Arc<Kafka>, cql: Arc<Cql>, clock: Arc<dyn Clock>) -> Arc<Self> {
         let ownerships = Ownerships::new(options, kafka.clone(), cql.clone(), clock.clone());
@@ -63,7 +63,7 @@ impl Cluster {
         Arc::new(Self { kafka, cql, clock, ownerships, following: Mutex::default() })
     }
 
-    /// Releases what is owned and commits what was acknowledged. Nobody may work on it any more.
+    /// Releases all leases and commits what was acknowledged. No work on the partitions may continue.
     pub async fn close(&self) {
         self.ownerships.release_all().await;
         let following = self.following.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -128,7 +128,7 @@ impl State for Cluster {
         let now = self.clock.now();
         self.write(&writes, fence, now).await?;
         if !outputs.is_empty() {
-            // A former owner that was suspended until now publishes nothing: its rows have lost already.
+            // Fences a previous owner that was suspended until now: it publishes nothing, and its rows have lost already.
             self.still(fence)?;
             self.kafka.append(outputs).await.map_err(|error| match error {
                 // The rows are there.

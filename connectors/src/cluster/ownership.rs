@@ -1,9 +1,9 @@
-//! Takes partitions over, renews their leases and lets them go.
+//! Ownership of partitions: takes them over, renews their leases and releases them.
 //!
-//! The consumer group says who is to have a partition, the ownership's row who has it: only who has raised
-//! the row's epoch reads, writes, sends and acknowledges. A partition is taken over when its former owner has
-//! released it, or when its lease has run out by the database's own clock; for what sends, the longest call
-//! has to be over too. Whoever finds a newer epoch in the row drops the partition at once.
+//! The consumer group assigns a partition to a node; the ownership's row says which node owns it. Only the node that
+//! raised the row's epoch reads, writes, sends and acknowledges. A partition is taken over when its previous owner has
+//! released it, or when its lease has expired by the database's own clock; for partitions that send, the longest call
+//! must be over too. A node that finds a newer epoch in the row drops the partition at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::mpsc as blocking_mpsc;
@@ -25,16 +25,16 @@ use crate::cql::Cql;
 use crate::cql::ownership::OwnershipRow;
 use crate::kafka::{Change, Kafka};
 
-/// The pause between two looks at a lease that has to run out, or after a failure.
+/// Pause between two checks of a lease that has to expire, or after a failure.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How far the clocks of two database nodes may be apart.
+/// Maximum skew between the clocks of two database nodes.
 const SKEW: Duration = Duration::from_millis(500);
-/// How long partitions that are there wait for others that came with them.
+/// Time that assigned partitions wait for others of the same assignment.
 const TOGETHER: Duration = Duration::from_millis(500);
-/// How often what the agenda has left behind is swept.
+/// Interval of the sweep of the agenda's leftovers.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// What of the partitions this node owns.
+/// Partitions that this node owns.
 pub(super) struct Ownerships {
     options: Options,
     kafka: Arc<Kafka>,
@@ -50,7 +50,7 @@ pub(super) struct Ownerships {
 /// A partition that the group takes away and the node still works on.
 struct Leaving {
     until: Duration,
-    // The group goes on when all of a revocation's are dropped.
+    // The group continues when all parts of a revocation are dropped.
     _released: blocking_mpsc::Sender<()>,
 }
 
@@ -59,14 +59,14 @@ struct Lost {
     epoch: u64,
 }
 
-/// What follows the group.
+/// State of following the consumer group.
 #[derive(Default)]
 struct Following {
     wanted: BTreeSet<TopicPartition>,
     taking: JoinSet<(TopicPartition, Lease)>,
     handles: BTreeMap<TopicPartition, AbortHandle>,
     taken: bool,
-    /// Renewals under way: a slow one holds up neither the others nor what the group says.
+    /// Renewals in progress: a slow one delays neither the others nor the group's changes.
     renewing: JoinSet<(TopicPartition, Option<Lost>)>,
     in_renewal: BTreeSet<TopicPartition>,
 }
@@ -103,7 +103,7 @@ impl Ownerships {
         }
     }
 
-    /// Whether an ownership holds right now.
+    /// Checks that an ownership holds right now.
     pub(super) fn holds(&self, fence: Fence) -> Result<(), StoreError> {
         let elapsed = self.clock.elapsed();
         let held = lock(&self.held);
@@ -120,7 +120,7 @@ impl Ownerships {
         lease.timestamp(now, elapsed).map_err(|refusal| refused(fence, refusal))
     }
 
-    /// Follows the group until it or the node is over.
+    /// Follows the group until it or the node ends.
     pub(super) async fn follow(self: Arc<Self>, mut changes: mpsc::Receiver<Change>) {
         let mut following = Following::default();
         let mut renew = tokio::time::interval(self.options.lease / 3);
@@ -157,10 +157,10 @@ impl Ownerships {
                         following.taken = true;
                     }
                     if following.taking.is_empty() {
-                        self.tell(&mut following);
+                        self.publish_taken(&mut following);
                     }
                 }
-                () = together, if following.taken => self.tell(&mut following),
+                () = together, if following.taken => self.publish_taken(&mut following),
                 _ = renew.tick() => self.renew_all(&mut following),
                 Some(renewed) = following.renewing.join_next() => {
                     let Ok((partition, lost)) = renewed else { continue };
@@ -174,7 +174,7 @@ impl Ownerships {
         }
     }
 
-    fn tell(&self, following: &mut Following) {
+    fn publish_taken(&self, following: &mut Following) {
         if std::mem::take(&mut following.taken) {
             self.publish();
         }
@@ -208,14 +208,14 @@ impl Ownerships {
                 handle.abort();
             }
             if lost {
-                // Others may have them; what is in work here must not go on.
+                // Others may have them; work in progress here must end.
                 lock(&self.held).remove(partition);
                 self.kafka.give_up(*partition);
             } else if published.contains(partition) {
                 let leaving = Leaving { until, _released: released.clone() };
                 lock(&self.leaving).insert(*partition, leaving);
             } else {
-                // Nobody works on it yet, and its row says nothing that its lease would not end.
+                // No work on it has begun, and its row only says what the end of its lease would also bring about.
                 lock(&self.held).remove(partition);
                 self.kafka.pause(*partition);
             }
@@ -223,13 +223,13 @@ impl Ownerships {
         self.publish();
     }
 
-    /// Somebody else has the partition. The group may still say that it is ours; then it is taken over again.
+    /// Drops a partition that another node owns. The group may still assign it here; then it is taken over again.
     fn lose(self: &Arc<Self>, following: &mut Following, partition: TopicPartition, lost: Lost) {
         // It may have been released, and taken again, while its renewal was under way.
         if lock(&self.held).get(&partition).map(|lease| lease.epoch) != Some(lost.epoch) {
             return;
         }
-        tracing::error!(%partition, "another owner has taken the partition; what was in work here is dropped");
+        tracing::error!(%partition, "lease lost: another owner has the partition; work in progress is dropped");
         self.stats.lost.inc();
         lock(&self.held).remove(&partition);
         lock(&self.leaving).remove(&partition);
@@ -240,7 +240,7 @@ impl Ownerships {
         }
     }
 
-    /// Tells what is owned: what is held and not about to leave.
+    /// Publishes the owned partitions: those held and not about to be released.
     fn publish(&self) {
         let leaving = lock(&self.leaving);
         let held = lock(&self.held);
@@ -257,39 +257,39 @@ impl Ownerships {
         });
     }
 
-    /// Waits until nobody owns the partition and makes it this node's, however long that takes.
+    /// Waits until the partition has no owner and makes it this node's, however long that takes.
     async fn take_over(&self, partition: TopicPartition) -> Lease {
-        let mut told = false;
+        let mut logged = false;
         loop {
             match self.try_take_over(partition).await {
                 Ok(Ok(lease)) => {
-                    tracing::info!(%partition, epoch = lease.epoch, "owned");
+                    tracing::info!(%partition, epoch = lease.epoch, "lease taken");
                     self.stats.taken.inc();
                     return lease;
                 }
                 Ok(Err(wait)) => {
-                    if !told && !wait.is_zero() {
-                        told = true;
-                        tracing::info!(%partition, ?wait, "waits for the lease of its former owner");
+                    if !logged && !wait.is_zero() {
+                        logged = true;
+                        tracing::info!(%partition, ?wait, "waiting for the lease of the previous owner to expire");
                     }
                     tokio::time::sleep(wait.min(PAUSE)).await;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, %partition, "cannot be taken over now");
+                    tracing::warn!(%error, %partition, "the partition cannot be taken over; retrying");
                     tokio::time::sleep(PAUSE * 2).await;
                 }
             }
         }
     }
 
-    /// The inner error says how long the former owner's lease still runs.
+    /// Takes the partition over; the inner error is the rest of the previous owner's lease.
     async fn try_take_over(&self, partition: TopicPartition) -> Result<Result<Lease, Duration>, StoreError> {
         let found = self.cql.ownership(partition).await?;
         let (before, expected) = match &found {
             None => (0, None),
             Some(found) => {
                 let wait = self.remaining(partition, found.row.lease, found.age);
-                // What this process took over before it failed on the way has no other owner.
+                // A takeover that this process failed in half-way has no other owner.
                 if !wait.is_zero() && found.row.owner != self.options.owner {
                     return Ok(Err(wait));
                 }
@@ -317,7 +317,7 @@ impl Ownerships {
         Ok(Ok(Lease::taken(epoch, until, before, end)))
     }
 
-    /// How long a former owner may still act.
+    /// Returns the time for which a previous owner may still act.
     fn remaining(&self, partition: TopicPartition, lease: i64, age: i64) -> Duration {
         if lease == 0 {
             return Duration::ZERO;
@@ -334,7 +334,7 @@ impl Ownerships {
         OwnershipRow { epoch, owner: self.options.owner.clone(), lease, block_end }
     }
 
-    /// Begins to renew every lease whose last renewal is over.
+    /// Begins to renew every lease whose last renewal has completed.
     fn renew_all(self: &Arc<Self>, following: &mut Following) {
         for (partition, lease) in self.due() {
             if !following.in_renewal.insert(partition) {
@@ -345,7 +345,7 @@ impl Ownerships {
                 let renewed = this.renew(partition, lease).await;
                 if let Err(error) = &renewed {
                     this.stats.unrenewed.inc();
-                    tracing::warn!(%error, %partition, "the lease could not be renewed; it is tried again");
+                    tracing::warn!(%error, %partition, "lease renewal failed; retrying");
                 }
                 (partition, matches!(renewed, Ok(false)).then_some(Lost { epoch: lease.epoch }))
             });
@@ -356,7 +356,7 @@ impl Ownerships {
         let elapsed = self.clock.elapsed();
         let leaving = lock(&self.leaving);
         let held = lock(&self.held);
-        // Who could not let go in time lets the lease run out.
+        // A lease whose partition is not released in time is left to expire.
         let due = held
             .iter()
             .filter(|(partition, _)| leaving.get(partition).is_none_or(|leaving| elapsed < leaving.until));
@@ -398,7 +398,7 @@ impl Ownerships {
             let row = self.row(lease.epoch, Duration::ZERO, lease.last());
             // Should it fail, the lease runs out.
             if let Err(error) = self.cql.swap_ownership(partition, Some(lease.epoch), &row).await {
-                tracing::warn!(%error, %partition, "was not released; its lease runs out");
+                tracing::warn!(%error, %partition, "the lease was not released; it expires by itself");
             }
         }
         lock(&self.leaving).remove(&partition);
@@ -426,7 +426,7 @@ impl Ownerships {
     async fn sweep_one(&self, partition: TopicPartition, epoch: Epoch, now: Timestamp) {
         let Ok(timestamp) = self.timestamp(Fence { partition, epoch }) else { return };
         if let Err(error) = self.cql.sweep_agenda(partition, now, timestamp).await {
-            tracing::debug!(%error, %partition, "the agenda was not swept; the next time comes soon");
+            tracing::debug!(%error, %partition, "the sweep of the agenda failed; retrying");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What operators watch of the ownership.
+//! Metrics of the ownership.
 
 use prometheus::{IntCounter, IntGauge, Registry};
 
@@ -32,7 +32,7 @@ impl Stats {
             ),
             unrenewed: counter(
                 "heddle_ownership_renewal_failures_total",
-                "Lease renewals that failed and were tried again; none can be sent or written without a lease.",
+                "Lease renewals that failed and were retried; without a lease nothing is sent or written.",
             ),
         }
     }

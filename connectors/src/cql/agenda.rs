@@ -31,9 +31,9 @@ use super::statements::{Execution, Preparer, Statement};
 
 /// Microseconds of a bucket.
 const BUCKET: i64 = 10_000_000;
-/// Buckets over for so long are swept when they are empty.
+/// Age, in buckets, at which empty buckets are swept.
 const SWEPT_AFTER: i64 = 60;
-/// Rows of buckets over for so long are put with their directory row.
+/// Age, in buckets, at which rows of a bucket are put with their directory row.
 const LATE_AFTER: i64 = 30;
 /// Buckets read ahead of the one that a scan is at.
 const AHEAD: usize = 4;
@@ -45,7 +45,7 @@ pub(super) struct Bucket {
     pub(super) number: i64,
 }
 
-/// The bucket of a row, or of a bound of rows, which may be shorter than a row.
+/// Returns the bucket of a row, or of a bound of rows, which may have fewer bytes than a row.
 pub(super) fn bucket(row: &[u8]) -> i64 {
     let mut due = [0; 8];
     let len = row.len().min(8);
@@ -68,7 +68,7 @@ fn is_late(bucket: i64, now: Timestamp) -> bool {
     bucket + LATE_AFTER < now.as_micros().div_euclid(BUCKET)
 }
 
-/// What is known of the directories without asking.
+/// Directory entries that are known without a read.
 #[derive(Debug, Default)]
 struct Known {
     of: HashMap<TopicPartition, OfPartition>,
@@ -126,7 +126,7 @@ pub(super) struct Directory {
     forwards: Statement,
     backwards: Statement,
     known: Mutex<Known>,
-    /// Held for reading by who puts a row late, for writing by who sweeps a bucket.
+    /// Lock held for reading by writers of late rows, for writing by the sweep of a bucket.
     sweeping: RwLock<()>,
 }
 
@@ -249,7 +249,7 @@ impl Cql {
     /// returns how many. Only the partition's owner does it, with a timestamp of its own.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]: what was not reached is left for the next time.
+    /// [`StoreError::Unavailable`]: buckets that were not reached are left to the next sweep.
     pub async fn sweep_agenda(
         &self,
         partition: TopicPartition,
@@ -277,7 +277,7 @@ impl Cql {
         if !self.scan_within(Place::within_bucket(bucket), &any, now).await?.is_empty() {
             return Ok(false);
         }
-        // Known before it is done: should the answer be lost, later puts still know better.
+        // Recorded before the delete: if the answer is lost, later puts still know of the sweep.
         directory.known().swept(bucket, timestamp);
         self.write_directory(&directory.delete, bucket, timestamp).await?;
         Ok(true)
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_does_not_grow() {
+    fn known_directories_stay_bounded() {
         let mut known = Known::default();
         for passed in 0..1_000 {
             let now = Timestamp::from_micros(NOW.as_micros() + passed * BUCKET);

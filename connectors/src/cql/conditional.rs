@@ -1,12 +1,12 @@
-//! Writing on a condition.
+//! Conditional writes.
 //!
-//! The condition is on the value and the end of a row, so that one that has ended counts as absent. An
-//! answer is read by the names of its columns: Apache Cassandra gives the row only when the condition did
+//! The condition covers the value and the expiry of a row, so that an expired row counts as absent. An
+//! answer is read by the names of its columns: Apache Cassandra returns the row only when the condition did
 //! not hold, ScyllaDB always, and in another order.
 //!
-//! A conditional write that nobody knows the outcome of may be finished later, by whoever touches the row
-//! next. So this process remembers such rows, and reads them through Paxos, which finishes it first: what is
-//! read then is how it ended.
+//! A conditional write with an unknown outcome may be completed later, by the next request that touches the row.
+//! So this process remembers such rows, and reads them through Paxos, which completes the write first: the value
+//! read is then the final one.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,17 +26,17 @@ use super::statements::{Conditional, Statement};
 use super::writes::{stored_end, time_to_live};
 use super::{Cql, MAX_VALUE, fault};
 
-/// How often a row that ended is replaced anew after others were faster.
+/// Number of attempts to replace an expired row when concurrent writers win.
 const ATTEMPTS: usize = 16;
 
-/// Rows remembered at most; more are read as others are, and may show how they were before.
+/// Maximum number of remembered rows; further ones are read like any other, and may show an older value.
 const REMEMBERED: usize = 65_536;
 
 /// Rows with a conditional write under way, or one of unknown outcome.
 #[derive(Debug, Default)]
 pub(super) struct Unsettled {
     keys: Mutex<HashSet<Key>>,
-    /// So that reads take no lock while there is none.
+    /// Number of keys, so that reads take no lock while there is none.
     count: AtomicUsize,
 }
 
@@ -78,14 +78,14 @@ impl<'v> New<'v> {
     }
 }
 
-/// What a conditional statement came to: nothing where it was done, else the row that was there.
+/// Result of a conditional statement: `None` if it was applied, else the row that was there.
 type Refused = Option<Option<Found>>;
 
 impl Cql {
     /// Sets a row to `new` (`None`: deletes it) if it is `expected` (`None`: absent) now.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]: whether it happened is not known then; read it.
+    /// [`StoreError::Unavailable`]: the outcome is unknown; read the row.
     /// [`StoreError::TooLarge`]: nothing was written.
     pub async fn compare_and_set(
         &self,
@@ -164,7 +164,7 @@ impl Cql {
         for _ in 0..ATTEMPTS {
             let ended = match &refused {
                 Some(Some(found)) if !found.lives(now) => found.clone(),
-                // It was there a moment ago, and its time to live is over.
+                // It existed a moment ago, and has expired.
                 Some(None) => {
                     values.after = NONE;
                     refused = self.attempt(&statements.set_absent, values).await?;

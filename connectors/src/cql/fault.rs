@@ -1,8 +1,8 @@
-//! What the cluster answers, as the store's faults.
+//! Translation of the cluster's errors to the store's.
 //!
-//! Whatever a request ended with, the store says `Unavailable`: after a timeout nobody knows whether a
-//! write took place, and what is known not to have happened may be tried again as well. Only bytes that
-//! cannot be read are `Corrupt`. Details name the statement and what the server said, never a value.
+//! Every failed request becomes `Unavailable`: after a timeout the outcome of a write is unknown, and a write that
+//! is known to have failed may be retried as well. Only bytes that cannot be read are `Corrupt`. Details name the
+//! statement and the server's message, never a value.
 
 use std::fmt::Display;
 
@@ -14,7 +14,7 @@ pub(super) fn unavailable(what: &str, error: &ExecutionError) -> StoreError {
     StoreError::Unavailable { detail: format!("{what}: {error}") }
 }
 
-/// An answer that is not what the statement asks for.
+/// An answer of another shape than the statement's.
 pub(super) fn corrupt(what: &str, error: impl Display) -> StoreError {
     StoreError::Corrupt { detail: format!("{what}: {error}; check the schema with `heddle schema diff`") }
 }

@@ -1,4 +1,4 @@
-//! Rows in ScyllaDB or Apache Cassandra, by what both understand of CQL.
+//! Rows in ScyllaDB or Apache Cassandra, by the CQL that both share.
 //!
 //! Contract: what is written is on a quorum of the datacenter's replicas when a call returns, and reads ask
 //! a quorum, so a read sees every write before it. Rows written together under one timestamp in one
@@ -8,13 +8,13 @@
 //!
 //! # Layout
 //! - `place`: which CQL row a key is.
-//! - `statements`: what is prepared, and how it is executed.
+//! - `statements`: the prepared statements, and their execution.
 //! - `rows`, `writes`, `conditional`, `walk`: reading, writing, writing on a condition, walking over all.
 //! - `agenda`: the agenda's buckets.
-//! - [`ownership`]: who owns a partition of the log.
-//! - [`schema`]: keyspace and tables, and how they come about.
-//! - `session`: how the cluster is reached.
-//! - `fault`: what the cluster answers, as the store's faults.
+//! - [`ownership`]: the owners of the log's partitions.
+//! - [`schema`]: keyspace and tables, and their migrations.
+//! - `session`: the connection to the cluster.
+//! - `fault`: the cluster's errors, as the store's.
 
 mod agenda;
 mod conditional;
@@ -52,36 +52,36 @@ use self::statements::{OfTable, Preparer, Profiles};
 /// of its commit log, 16 MiB too unless configured otherwise.
 const MAX_VALUE: usize = 8 << 20;
 
-/// How a cluster is reached and used.
+/// Configuration of a cluster's use.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Some of its nodes, `host:port`.
     pub nodes: Vec<String>,
     /// The keyspace.
     pub keyspace: String,
-    /// The datacenter whose replicas are asked; `None` where the cluster has only one.
+    /// Datacenter whose replicas are queried; `None` if the cluster has only one.
     pub datacenter: Option<String>,
-    /// The user; empty for a cluster that asks for none.
+    /// User; empty for a cluster without authentication.
     pub user: String,
     /// The user's password.
     pub password: Secret,
     /// `None`: requests go over the network as they are.
     pub tls: Option<Tls>,
-    /// How long a request may take; the wait for its turn may take as long again.
+    /// Timeout of a request; the wait for its turn may take as long again.
     pub timeout: Duration,
     /// Requests on their way at once; more wait.
     pub in_flight: NonZeroUsize,
 }
 
-/// How a node is known for what it says it is.
+/// Verification of nodes by TLS certificates.
 #[derive(Debug, Clone)]
 pub struct Tls {
     /// A file of certificates, PEM, one of which signed each node's. A node's own must name its address:
-    /// nodes are found by address, and that is what the driver compares.
+    /// nodes are found by address, and the driver compares that.
     pub ca: PathBuf,
 }
 
-/// Why a cluster cannot be used.
+/// Error of opening a cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No node answers, or none takes the user.
@@ -89,7 +89,7 @@ pub enum OpenError {
     Connect {
         /// The nodes that were tried.
         nodes: String,
-        /// What was seen.
+        /// Driver's error.
         source: Box<NewSessionError>,
     },
     /// The certificates cannot be read.
@@ -97,26 +97,26 @@ pub enum OpenError {
     Certificates {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the fault.
         why: String,
     },
-    /// Quorums would be counted in whatever datacenter the node that is asked first is in.
+    /// Quorums would be counted in the datacenter of the node that is contacted first.
     #[error(
         "the cluster has the datacenters {}; set state.datacenter to the one of this node (it is {})",
         .there.join(", "), if .asked.is_empty() { "empty" } else { .asked }
     )]
     Datacenter {
-        /// What is configured.
+        /// Datacenter that is configured.
         asked: String,
-        /// Those of the cluster.
+        /// Datacenters of the cluster.
         there: Vec<String>,
     },
-    /// The keyspace or its tables are not what this build works on.
+    /// The keyspace or its tables do not match this build.
     #[error("the keyspace {keyspace} lacks {missing}; run `heddle schema apply`")]
     Schema {
         /// The keyspace.
         keyspace: String,
-        /// What it lacks.
+        /// Missing parts.
         missing: String,
     },
     /// The keyspace was made by a later build.
@@ -145,12 +145,12 @@ impl From<PrepareError> for OpenError {
     }
 }
 
-/// How a keyspace is replicated.
+/// Replication of a keyspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replication {
     /// The strategy, without its Java package.
     pub class: String,
-    /// Copies in each datacenter; under `replication_factor` where the strategy knows none.
+    /// Copies in each datacenter; under `replication_factor` for strategies without datacenters.
     pub factors: BTreeMap<String, u32>,
 }
 
@@ -178,7 +178,7 @@ impl Cql {
     /// Connects, checks that the schema is this build's, and prepares every statement.
     ///
     /// # Errors
-    /// [`OpenError`], which says what would help.
+    /// [`OpenError`], which names the remedy.
     pub async fn open(options: &Options) -> Result<Arc<Self>, OpenError> {
         let profiles = Profiles::new(options);
         let session = session::connect(options, &profiles).await?;
@@ -201,7 +201,7 @@ impl Cql {
         }))
     }
 
-    /// How the keyspace is replicated now.
+    /// Reads the current replication of the keyspace.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].

@@ -1,7 +1,7 @@
-//! Who owns a partition of the log: one row each, written only on a condition.
+//! Ownership of the log's partitions: one row each, written only conditionally.
 //!
 //! The age of a lease is counted by the cluster's clocks alone: a conditional write gets its timestamp
-//! there, and the same clocks say what time it is when the row is read.
+//! there, and the same clocks give the current time when the row is read.
 
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::topic::TopicPartition;
@@ -13,10 +13,10 @@ use super::conditional::Answer;
 use super::statements::{Execution, Preparer, Statement};
 use super::{Cql, fault};
 
-/// Who owns a partition.
+/// Owner of a partition, and its epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnershipRow {
-    /// How often the owner has changed.
+    /// Number of changes of the owner.
     pub epoch: u64,
     /// The owner's name.
     pub owner: String,
@@ -26,12 +26,12 @@ pub struct OwnershipRow {
     pub block_end: i64,
 }
 
-/// An ownership, and how long ago it was written.
+/// An ownership, and the age of its last write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ownership {
     /// The row.
     pub row: OwnershipRow,
-    /// By the server's clock, microseconds since the row's lease was written; below 0 where the clock
+    /// Microseconds since the row's lease was written, by the server's clock; below 0 where the clock
     /// of the server that wrote it is ahead.
     pub age: i64,
 }
@@ -75,7 +75,7 @@ impl OwnershipStatements {
 }
 
 impl Cql {
-    /// Who owns a partition, after every change of it that is under way.
+    /// Reads the ownership of a partition, after every change of it in progress has completed.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
@@ -96,7 +96,7 @@ impl Cql {
     /// returns whether it did. The same epoch renews a lease, the next one takes over.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]: whether it was written is not known; read it.
+    /// [`StoreError::Unavailable`]: the outcome is unknown; read the row.
     pub async fn swap_ownership(
         &self,
         partition: TopicPartition,

@@ -76,7 +76,7 @@ impl Stored {
         Table::ALL.into_iter().filter(move |table| Self::of(*table) == self)
     }
 
-    /// The table whose rows it holds, where it has no `kind` to tell them apart.
+    /// The table whose rows it holds, if it has no `kind` that distinguishes them.
     fn only(self) -> Option<Table> {
         self.tables().next().filter(|_| !self.has_kind())
     }
@@ -132,7 +132,7 @@ impl Stored {
         }
     }
 
-    /// Whether its rows lie from the last to the first.
+    /// Returns true if its rows lie from the last to the first.
     pub(super) fn is_descending(self) -> bool {
         self == Self::History
     }
@@ -157,7 +157,7 @@ impl Stored {
     }
 }
 
-/// What a row is in, without kind and row.
+/// Location of a row, without kind and row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Home<'k> {
     Of(&'k str, &'k [u8]),
@@ -173,7 +173,7 @@ pub(super) struct Place<'k> {
     row: Option<&'k [u8]>,
 }
 
-/// What tells CQL partitions apart.
+/// Identity of a CQL partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Unit<'k>(Stored, Home<'k>, Option<i8>, Option<&'k [u8]>);
 
@@ -188,14 +188,14 @@ impl<'k> Place<'k> {
         Self { stored, home, kind: kind(stored, key.table()), row }
     }
 
-    /// What rows of a partition other than an agenda are within.
+    /// Returns the location of the rows of a partition other than an agenda.
     pub(super) fn within(partition: &'k Partition) -> Self {
         let stored = Stored::of(partition.table());
         let home = Home::Of(partition.tenant(), partition.id());
         Self { stored, home, kind: kind(stored, partition.table()), row: None }
     }
 
-    /// What rows of a bucket of an agenda are within.
+    /// Returns the location of the rows of a bucket of an agenda.
     pub(super) fn within_bucket(bucket: Bucket) -> Self {
         Self { stored: Stored::Agenda, home: Home::Agenda(bucket), kind: None, row: None }
     }

@@ -111,7 +111,7 @@ impl Cql {
             &Values { before: NONE, place, after },
             |(row, value, expires): (Bytes, Option<Bytes>, Option<i64>)| {
                 match found(&statement.what, value, expires) {
-                    // A copy: what one row is kept for must not keep its whole page.
+                    // A copy: a row that is kept must not keep its whole page.
                     Ok(Some(found)) if found.lives(now) => {
                         rows.push((scan.partition.row(&row), Bytes::copy_from_slice(&found.value)));
                     }

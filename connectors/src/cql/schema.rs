@@ -1,9 +1,9 @@
-//! Keyspace and tables: what this build works on, what a cluster lacks of it, and how it comes about.
+//! Keyspace and tables: the schema that this build works on, the differences of a cluster from it, and migrations.
 //!
-//! The tables come about by numbered migrations. Each is a list of statements that do nothing where
-//! theirs is done already, so one that was interrupted is run again; its number is written down when it is
-//! done, with a conditional write, and only what is missing is run. Processes that apply at the same time
-//! take turns, as far as there is a table to take turns by.
+//! The tables are created by numbered migrations. Each is a list of statements that do nothing if they were
+//! applied before, so an interrupted migration is run again; its number is recorded when it is
+//! done, with a conditional write, and only missing migrations are run. Processes that apply at the same time
+//! take turns, as soon as the table for that exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,16 +24,16 @@ use super::{OpenError, Options, Replication, fault, session};
 
 /// The strategy that both databases have for every number of datacenters.
 const STRATEGY: &str = "NetworkTopologyStrategy";
-/// How long who applies keeps others waiting when it dies, seconds.
+/// Time in seconds that a process that died while applying keeps others waiting.
 const TURN: i32 = 60;
-/// How long a turn is waited for.
+/// Time that a turn is waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How often it is asked for.
+/// Interval between attempts to take a turn.
 const PAUSE: Duration = Duration::from_millis(200);
 /// The row of `schema_version` that stands for the turn; migrations begin at 1.
 const TURN_ROW: i32 = 0;
 
-/// A step from one version of the tables to the next. What is published is never changed.
+/// Step from one version of the tables to the next. A published migration is never changed.
 struct Migration {
     number: u32,
     tables: &'static [Table],
@@ -54,11 +54,11 @@ const VERSIONS: Table = Table {
 
 /// Every migration, in order.
 ///
-/// Tables whose rows are written over and over, or end each at its own time, are compacted by levels: a
-/// read then touches one file a level. History is written once and ends in the order it was written in:
-/// time windows drop whole files. Deletes are kept for ten days (the default of both databases), so a node
-/// may be away for that long before it must be repaired; where rows come and go by the second, for an
-/// hour: an entry that comes back from a node that was away longer is looked at once more and deleted.
+/// Tables whose rows are overwritten repeatedly, or expire each at its own time, are compacted by levels: a
+/// read then touches one file a level. History is written once and expires in the order it was written in:
+/// time windows drop whole files. Tombstones are kept for ten days (the default of both databases), so a node
+/// may be down for that long before it must be repaired; where rows come and go by the second, for an
+/// hour: an entry that comes back from a node that was down longer is checked once more and deleted.
 const MIGRATIONS: [Migration; 3] = [FIRST, SPENDS, REGISTERS];
 
 const FIRST: Migration = Migration {
@@ -122,7 +122,7 @@ const FIRST: Migration = Migration {
     ],
 };
 
-/// What was spent of quotas: written twice within minutes, and kept until its month is long over.
+/// Quota spend: written twice within minutes, and kept until long after its month.
 const SPENDS: Migration = Migration {
     number: 2,
     tables: &[Table {
@@ -154,12 +154,12 @@ impl Table {
     }
 }
 
-/// How a keyspace is to be replicated.
+/// Required replication of a keyspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
-    /// So many copies in every datacenter.
+    /// This number of copies in every datacenter.
     Everywhere(NonZeroU32),
-    /// So many in each of these and none elsewhere.
+    /// The given number of copies in each of these datacenters, and none elsewhere.
     Exactly(BTreeMap<String, NonZeroU32>),
 }
 
@@ -176,8 +176,8 @@ impl Wanted {
         format!("{{'class': '{STRATEGY}', {factors}}}")
     }
 
-    /// Whether a keyspace is replicated so. Databases write `replication_factor` down as one factor for
-    /// each datacenter that there was.
+    /// Returns true if a keyspace is replicated so. Databases record `replication_factor` as one factor for
+    /// each datacenter that existed.
     fn is(&self, found: &Replication, datacenters: &BTreeSet<String>) -> bool {
         if found.class != STRATEGY {
             return false;
@@ -207,19 +207,19 @@ impl fmt::Display for Replication {
 /// Something that a cluster lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// There is no keyspace.
+    /// The keyspace does not exist.
     Keyspace {
         /// The statement that makes it.
         cql: String,
     },
     /// The keyspace is replicated in another way than is configured.
     Replication {
-        /// How.
+        /// Current replication.
         found: Replication,
-        /// The statement that changes it. What is stored already gets to its new places by a repair.
+        /// Statement that changes it. Stored data gets to its new places by a repair.
         cql: String,
     },
-    /// There is no such table.
+    /// The table does not exist.
     Table {
         /// Its name.
         name: &'static str,
@@ -287,7 +287,7 @@ impl Schema {
         Ok(Self { session, keyspace: options.keyspace, wanted })
     }
 
-    /// What the cluster lacks.
+    /// Returns the parts of the schema that the cluster lacks.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -316,13 +316,13 @@ impl Schema {
         Ok(changes)
     }
 
-    /// Makes the cluster lack nothing, and returns what was done. Others may do the same at the same time.
+    /// Creates the parts that the cluster lacks, and returns the changes. Several processes may do this at once.
     ///
     /// # Errors
-    /// [`OpenError`]; what was done until then stays, and it may be called again.
+    /// [`OpenError`]; changes made until then stay, and the call may be repeated.
     pub async fn apply(&self) -> Result<Vec<Change>, OpenError> {
         let mut applied = Vec::new();
-        // What turns are taken by comes first, without a turn.
+        // The table for turns comes first, without a turn.
         self.make_each(&mut applied, Change::is_before_turns).await?;
         if self.diff().await?.iter().any(Change::needs_turn) {
             let holder = self.session.session_id().to_string();
@@ -396,7 +396,7 @@ impl Schema {
     }
 }
 
-/// Whether a keyspace is what this build works on.
+/// Checks that a keyspace has the schema of this build.
 pub(super) async fn check(session: &Session, keyspace: &str) -> Result<(), OpenError> {
     let lacks = |missing: String| OpenError::Schema { keyspace: keyspace.to_owned(), missing };
     if replication(session, keyspace).await?.is_none() {
@@ -420,7 +420,7 @@ pub(super) async fn check(session: &Session, keyspace: &str) -> Result<(), OpenE
     }
 }
 
-/// How a keyspace is replicated; `None` when it is not there.
+/// Reads the replication of a keyspace; `None` if it does not exist.
 pub(super) async fn replication(
     session: &Session,
     keyspace: &str,

@@ -1,4 +1,4 @@
-//! How the cluster is reached.
+//! Connection to the cluster.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -76,13 +76,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_without_certificates_is_told() {
+    fn a_file_without_certificates_is_reported() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "nothing").unwrap();
-        let told = context(file.path()).unwrap_err().to_string();
-        assert!(told.contains(&file.path().display().to_string()) && told.contains("none"), "{told}");
-        let told = context(Path::new("/nowhere/ca.pem")).unwrap_err().to_string();
-        assert!(told.contains("/nowhere/ca.pem"), "{told}");
+        std::fs::write(file.path(), "no certificate").unwrap();
+        let text = context(file.path()).unwrap_err().to_string();
+        assert!(text.contains(&file.path().display().to_string()) && text.contains("none"), "{text}");
+        let text = context(Path::new("/nowhere/ca.pem")).unwrap_err().to_string();
+        assert!(text.contains("/nowhere/ca.pem"), "{text}");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Every statement on rows, prepared once.
 //!
-//! What runs here is CQL that ScyllaDB and Apache Cassandra share. Reads and writes are idempotent: a
+//! All of it is CQL that ScyllaDB and Apache Cassandra share. Reads and writes are idempotent: a
 //! read may be sent a second time to another replica when the first is slow, and a write carries its
 //! timestamp, so that repeating it writes the same cells. Conditional statements are neither repeated by
-//! the driver nor given a timestamp: theirs is the server's.
+//! the driver nor given a timestamp: they take the server's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,17 +21,17 @@ use scylla::statement::{Consistency, SerialConsistency};
 use super::Options;
 use super::place::Stored;
 
-/// After how long a read is sent to another replica too.
+/// Time after which a read is sent to another replica too.
 const SECOND_READ: Duration = Duration::from_millis(50);
 
-/// A statement and what it is called in faults.
+/// A statement and its name in faults.
 #[derive(Debug, Clone)]
 pub(super) struct Statement {
     pub(super) what: String,
     pub(super) prepared: PreparedStatement,
 }
 
-/// How statements are executed.
+/// Execution profiles of statements.
 #[derive(Debug, Clone)]
 pub(super) struct Profiles {
     read: ExecutionProfileHandle,
@@ -59,7 +59,7 @@ impl Profiles {
     }
 }
 
-/// Which execution a statement takes.
+/// Execution profile of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Execution {
     Read,
@@ -107,7 +107,7 @@ pub(super) struct OfTable {
     pub(super) put: Statement,
     pub(super) delete: Statement,
     pub(super) scans: Option<Scans>,
-    /// Reads all of it.
+    /// Reads all pages.
     pub(super) walk: Statement,
     pub(super) conditional: Option<Conditional>,
 }
@@ -131,7 +131,7 @@ impl Scans {
 /// both columns are in every condition, because Apache Cassandra answers with those of the condition only.
 #[derive(Debug)]
 pub(super) struct Conditional {
-    /// Reads a row after what is under way on it.
+    /// Reads a row after the writes in progress on it.
     pub(super) read: Statement,
     /// Sets a row that is not there.
     pub(super) set_absent: Statement,
@@ -148,13 +148,13 @@ impl OfTable {
         let table = stored.name();
         let key = stored.columns().join(" = ? AND ") + " = ?";
         let columns = stored.columns().join(", ");
-        let marks = vec!["?"; stored.columns().len()].join(", ");
+        let placeholders = vec!["?"; stored.columns().len()].join(", ");
         let statement =
             |verb: &str, cql: String, execution| preparer.prepare(format!("{verb} {table}"), cql, execution);
         let read = format!("SELECT value, expires FROM {{}}.{table} WHERE {key}");
         let get = statement("read", read.clone(), Execution::Read).await?;
         let put = format!(
-            "INSERT INTO {{}}.{table} ({columns}, value, expires) VALUES ({marks}, ?, ?) USING TTL ?"
+            "INSERT INTO {{}}.{table} ({columns}, value, expires) VALUES ({placeholders}, ?, ?) USING TTL ?"
         );
         let put = statement("write", put, Execution::Write).await?;
         let delete = format!("DELETE FROM {{}}.{table} WHERE {key}");
@@ -184,7 +184,7 @@ impl OfTable {
         Ok(Self { get, put, delete, scans, walk, conditional })
     }
 
-    /// Those of every table, in the order of [`Stored::ALL`].
+    /// Prepares the statements of every table, in the order of [`Stored::ALL`].
     pub(super) async fn prepare_all(preparer: Preparer<'_>) -> Result<Vec<Self>, PrepareError> {
         try_join_all(Stored::ALL.map(|stored| Self::prepare(preparer, stored))).await
     }
@@ -212,7 +212,7 @@ impl Scans {
     }
 }
 
-/// All columns of an order turn round together, also one that `=` holds fast.
+/// Returns the order of rows. All its columns turn round together, also one that `=` fixes.
 fn order(stored: Stored, direction: &str) -> String {
     match stored {
         Stored::Conversation => format!(" ORDER BY kind {direction}, row {direction}"),

@@ -1,8 +1,8 @@
 //! Walks over whole tables, page by page, a partition after the other in the order of their tokens.
 //!
-//! Nothing finds the partitions of a tenant: a walk over them reads those of all tenants and leaves out what is not
-//! asked for. It asks for one page at a time, whatever is in it, since a filter of the database's own searches until
-//! it has a full page, and gives up when that takes too long.
+//! The database has no index of a tenant's partitions: a walk over them reads the partitions of all tenants and skips
+//! the others. It requests one page at a time, whatever is in it, since a filter of the database's own searches until
+//! it has a full page, and times out when that takes too long.
 
 use bytes::Bytes;
 use heddle_schemas::ports::log::StoreError;
@@ -15,7 +15,7 @@ use super::place::Stored;
 use super::rows::{self, PAGE, PAGE_OF_DOCUMENTS};
 use super::{Cql, fault};
 
-/// Where a walk goes on: in which table, and where the database says.
+/// Position at which a walk continues: the table, and the database's paging state.
 struct Cursor {
     at: Stored,
     state: PagingState,

@@ -56,7 +56,7 @@ impl<'w> Row<'w> {
         Values { before: NONE, place: self.place, after }
     }
 
-    /// When it is written: what finds work again after a crash is put first and deleted last.
+    /// Returns the step of the write: entries that lead to work after a crash are put first and deleted last.
     fn step(&self) -> usize {
         let finds_work = self.table.descriptor().lifetime == Lifetime::UntilDone;
         match (finds_work, self.put) {
@@ -72,7 +72,7 @@ pub(super) fn stored_end(expires: Option<Timestamp>) -> i64 {
     expires.unwrap_or(Timestamp::MAX).as_micros()
 }
 
-/// After how many seconds the server may forget a row, rounded up; 0 for never.
+/// Returns the seconds after which the server may delete a row, rounded up; 0 for never.
 pub(super) fn time_to_live(expires: Option<Timestamp>, now: Timestamp) -> i32 {
     let Some(expires) = expires.filter(|&expires| expires != Timestamp::MAX) else { return 0 };
     let micros = expires.as_micros().saturating_sub(now.as_micros());
@@ -92,7 +92,7 @@ fn last_of_each(writes: &[Write]) -> Vec<&Write> {
     held.map(|(_, write)| write).collect()
 }
 
-/// Whether rows are one step in themselves.
+/// Returns true if the rows are one step in themselves.
 fn is_one_partition(rows: &[Row<'_>]) -> bool {
     rows.windows(2).all(|pair| pair[0].place.unit() == pair[1].place.unit())
 }

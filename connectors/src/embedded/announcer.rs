@@ -1,4 +1,4 @@
-//! The thread that shows what is durable and answers who waits for it.
+//! The thread that publishes durable changes and answers their callers.
 //!
 //! It is the writer's other half: while the writer syncs the next group, this shows the last. It gets
 //! groups in the order of the journal, and alone decides when a checkpoint begins, since it alone knows
@@ -24,28 +24,28 @@ const SHOWN_AT_ONCE: usize = 64;
 /// A group that is durable.
 #[derive(Debug)]
 pub(super) struct Group {
-    /// Where its frame begins.
+    /// Position of the group's frame.
     pub(super) place: Place,
     /// The bytes of its frame.
     pub(super) bytes: u64,
     /// The epoch that begins with it.
     pub(super) epoch: Option<Epoch>,
-    /// What is in it.
+    /// The orders in the frame, each with its caller.
     pub(super) taken: Vec<Taken>,
 }
 
-/// What the writer tells.
+/// Message from the writer to the announcer.
 #[derive(Debug)]
 pub(super) enum Announcement {
     /// A group is durable.
     Group(Group),
-    /// What only read, and found what earlier groups wrote.
+    /// Conditional writes that changed nothing and only read the result of earlier groups.
     Found(Vec<Taken>),
-    /// Begin a checkpoint where the last is too old.
+    /// Begin a checkpoint if the last one is too old.
     Tend,
     /// Begin a checkpoint.
     Checkpoint(oneshot::Sender<Result<(), StoreError>>),
-    /// Answer when everything before is shown.
+    /// Answer when everything before is published.
     Barrier(oneshot::Sender<()>),
     /// Write a last checkpoint and end.
     Close(oneshot::Sender<()>),
@@ -53,16 +53,16 @@ pub(super) enum Announcement {
 
 /// The announcer.
 pub(super) struct Announcer {
-    /// What readers see.
+    /// State that readers see.
     pub(super) view: Arc<View>,
-    /// What time it is.
+    /// Clock that decides what has expired.
     pub(super) clock: Arc<dyn Clock>,
 }
 
 impl Announcer {
-    /// Runs until it is told to close, or the writer has ended.
+    /// Runs until it receives [`Announcement::Close`] or the writer ends.
     pub(super) fn run(self, announcements: Receiver<Announcement>) {
-        // Also when this thread panics: who waits for the view would wait for ever.
+        // Also when this thread panics: waiters on the view would otherwise wait for ever.
         let _ended = Ended(&self.view);
         for announcement in announcements {
             let now = self.clock.now();
@@ -79,7 +79,7 @@ impl Announcer {
                 Announcement::Tend => self.view.freeze_if_old(now),
                 Announcement::Checkpoint(done) => {
                     self.view.freeze_now(now);
-                    // Nobody has to wait for it; it is waited for elsewhere.
+                    // No caller waits on this channel; the waiting happens elsewhere.
                     _ = done.send(Ok(()));
                 }
                 Announcement::Barrier(done) => _ = done.send(()),
@@ -96,7 +96,7 @@ impl Announcer {
         }
     }
 
-    /// Shows a group and answers who waits for it.
+    /// Publishes a group and answers its callers.
     pub(super) fn show(&self, group: Group) {
         let Group { place, bytes, epoch, mut taken } = group;
         if let Some(epoch) = epoch {

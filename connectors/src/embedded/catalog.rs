@@ -1,8 +1,8 @@
-//! Which segments there are, and where in them a partition's records are.
+//! Catalog of the journal's segments, with an index of each partition's records.
 //!
-//! A place is noted for each partition once in so many bytes, so that a reader who is behind begins near
-//! what it wants. Segments go from the oldest on, so that the journal never has a gap: when everything in
-//! one is in the checkpoint and worked off, and it is old or room is needed.
+//! The index holds one place for each partition every [`INDEX_EVERY`] bytes, so that a reader that lags begins near
+//! the record it wants. Segments are deleted from the oldest on, so that the journal never has a gap. A segment can be
+//! deleted when all of it is in the checkpoint and settled, and it is past the retention or room is needed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Offset, TopicPartition};
 use serde::{Deserialize, Serialize};
 
-/// A place is noted for each partition once in so many bytes of a segment.
+/// Interval in bytes of a segment at which the index notes a place for each partition.
 const INDEX_EVERY: u64 = 2 << 20;
 
 /// A frame's place in the journal.
@@ -25,12 +25,12 @@ pub(super) struct Place {
     pub(super) sequence: u64,
 }
 
-/// What is known of a segment.
+/// Catalog entry of a segment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SegmentInfo {
-    /// Its bytes up to the last durable frame. What is behind was never acknowledged.
+    /// Its bytes up to the last durable frame. Bytes behind it were never acknowledged.
     pub(super) bytes: u64,
-    /// When its newest record was appended.
+    /// Time of the newest append.
     pub(super) last_at: Timestamp,
     /// Its partitions.
     pub(super) partitions: Vec<(TopicPartition, InSegment)>,
@@ -71,7 +71,7 @@ impl Catalog {
         }
     }
 
-    /// The place of a frame at or before a record, or, where that is gone, of the first that is left.
+    /// Returns the place of a frame at or before a record or, if that is deleted, of the first one left.
     #[must_use]
     pub(super) fn find(&self, partition: TopicPartition, offset: Offset) -> Option<Place> {
         let mut segments = self.0.values().filter_map(|segment| {
@@ -88,14 +88,14 @@ impl Catalog {
         self.0.range(place.segment..).map(|(id, info)| (*id, info.bytes)).collect()
     }
 
-    /// Forgets segments that nobody needs and that are old, or too many; returns their ids.
+    /// Removes segments that are no longer needed and past the retention or over the size limit; returns their ids.
     pub(super) fn forget(
         &mut self,
         reasons: &Reasons,
         is_settled: impl Fn(&SegmentInfo) -> bool,
     ) -> Vec<u64> {
         let mut total: u64 = self.0.values().map(|segment| segment.bytes).sum();
-        let mut gone = Vec::new();
+        let mut removed = Vec::new();
         for (&id, segment) in &self.0 {
             let needed = id >= reasons.checkpointed.segment || !is_settled(segment);
             let young = reasons.now.since(segment.last_at) < reasons.retention;
@@ -103,25 +103,25 @@ impl Catalog {
                 break;
             }
             total -= segment.bytes;
-            gone.push(id);
+            removed.push(id);
         }
-        for id in &gone {
+        for id in &removed {
             self.0.remove(id);
         }
-        gone
+        removed
     }
 }
 
-/// What decides whether a segment can go.
+/// Inputs to the decision to delete a segment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reasons {
     /// Everything before it is in the checkpoint.
     pub(super) checkpointed: Place,
-    /// What time it is.
+    /// Current time.
     pub(super) now: Timestamp,
-    /// How long a segment is kept that nobody needs.
+    /// Time that a segment is kept after it is no longer needed.
     pub(super) retention: Duration,
-    /// How much there may be before young ones go too.
+    /// Size of the journal above which segments within the retention are deleted too.
     pub(super) max_bytes: u64,
 }
 
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_found_at_or_after_the_place_that_is_told() {
+    fn a_record_is_found_at_or_after_the_place_that_is_returned() {
         let mut catalog = three_segments();
         assert_eq!(catalog.find(INBOUND, 1).map(|place| place.segment), Some(1));
         assert_eq!(catalog.find(INBOUND, 3), None, "not there yet");

@@ -1,4 +1,4 @@
-//! How the changes of a frame go into what is seen.
+//! Application of a frame's changes to the state that readers see.
 //!
 //! The newest record of each key of a compacted topic is a row as well, beside those of tables: a snapshot is
 //! a scan of them.
@@ -14,13 +14,13 @@ use super::view::Seen;
 
 /// The first byte of the rows that hold the newest record of each key of a compacted topic. No table has it.
 const COMPACTED: u8 = 0xf0;
-/// That byte, the topic and the partition.
+/// Length of the prefix: the marker byte, the topic and the partition.
 const COMPACTED_PREFIX: usize = 1 + 1 + 4;
 
-/// Changes of one frame, on their way into what is seen.
+/// Changes of one frame, while they are applied.
 #[derive(Debug)]
 pub(super) struct Changes<'a> {
-    /// What is seen.
+    /// State that the changes are applied to.
     pub(super) seen: &'a mut Seen,
     /// The place of the frame.
     pub(super) place: Place,
@@ -68,7 +68,7 @@ pub(super) fn compacted_prefix(partition: TopicPartition) -> Bytes {
     compacted(partition, &[])
 }
 
-/// How much of the key of a compacted partition's row names the partition.
+/// Returns the length of the part of a compacted row's key that names the partition.
 pub(super) fn compacted_len(key: &[u8]) -> Option<usize> {
     (key.first() == Some(&COMPACTED)).then_some(COMPACTED_PREFIX)
 }

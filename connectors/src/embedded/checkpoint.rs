@@ -1,9 +1,8 @@
-//! The thread that writes checkpoints and clears away what is old.
+//! Thread that writes checkpoints and removes expired data.
 //!
-//! It alone changes rows of the key-value store: checkpoints one after the other, and between them it sweeps out
-//! rows whose time is over, a piece at a time, deletes segments that nobody needs, and has the store's files
-//! rewritten when it is time ([`Compactor`]). A checkpoint that fails is tried again; its rows stay in memory
-//! and in the journal.
+//! It is the only thread that changes rows of the key-value store. It writes checkpoints one after the other; between
+//! them it sweeps expired rows, a batch at a time, deletes segments that are no longer needed, and rewrites the store's
+//! files when that is due ([`Compactor`]). A failed checkpoint is retried; its rows stay in memory and in the journal.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,34 +21,34 @@ use super::segment;
 use super::store::Store;
 use super::view::View;
 
-/// Rows that one sweep looks at.
+/// Rows that one sweep checks.
 const SWEPT_AT_ONCE: usize = 20_000;
-/// The shortest time between sweeps, and the longest between looks at what is old.
+/// Minimum time between sweeps, and maximum time between checks for expired data.
 const TEND_EVERY: Duration = Duration::from_secs(5);
-/// How long a checkpoint waits for earlier ones to be merged.
+/// Time that a checkpoint waits for earlier ones to be merged.
 const MERGED_WITHIN: Duration = Duration::from_secs(10);
-/// How long to wait before a checkpoint that failed is tried again.
+/// Pause before a failed checkpoint is retried.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The checkpointer.
 pub(super) struct Checkpointer {
-    /// Where to.
+    /// Destination.
     pub(super) store: Arc<Store>,
-    /// What from.
+    /// Source.
     pub(super) view: Arc<View>,
-    /// What time it is.
+    /// Clock that decides what has expired.
     pub(super) clock: Arc<dyn Clock>,
-    /// Where segments are deleted.
+    /// Disk that segments are deleted from.
     pub(super) disk: Arc<dyn Disk>,
     /// The folder of the segments.
     pub(super) journal: PathBuf,
-    /// Whom to tell that time has passed; it does not keep the writer running.
+    /// Channel that triggers the writer's periodic work; weak, so that it does not keep the writer running.
     pub(super) orders: mpsc::WeakSender<Order>,
-    /// When it last swept, and the row to go on from.
+    /// Time of the last sweep, and the row to continue from.
     pub(super) swept: (Duration, Option<Bytes>),
-    /// Who rewrites the files.
+    /// Rewrites the store's files.
     pub(super) compactor: Compactor,
-    /// Where it counts.
+    /// Counters.
     pub(super) stats: Arc<Stats>,
 }
 
@@ -62,7 +61,7 @@ impl Checkpointer {
                     if self.view.read().stopped {
                         break;
                     }
-                    // Room may be what is missing.
+                    // The failure may be for lack of room.
                     self.forget();
                     std::thread::sleep(RETRY_AFTER);
                     continue;
@@ -70,7 +69,7 @@ impl Checkpointer {
                 self.compactor.wrote();
                 self.view.thaw();
             } else if let Some(orders) = self.orders.upgrade() {
-                // A writer that is busy looks after itself.
+                // A busy writer does this work by itself.
                 drop(orders.try_send(Order::Tend));
             }
             self.forget();
@@ -81,7 +80,7 @@ impl Checkpointer {
     }
 
     fn write(&self, frozen: &Frozen) -> bool {
-        // Bounded: a store that no longer merges is slow to read, but holds what it is given.
+        // Bounded: a store that no longer merges is slow to read, but still holds its rows.
         let began = self.clock.elapsed();
         while self.store.is_behind()
             && self.clock.elapsed().saturating_sub(began) < MERGED_WITHIN
@@ -92,7 +91,7 @@ impl Checkpointer {
         match self.store.ingest(frozen, self.clock.now()) {
             Ok(()) => true,
             Err(error) => {
-                tracing::error!(%error, "a checkpoint cannot be written; it is tried again");
+                tracing::error!(%error, "a checkpoint cannot be written; retrying");
                 self.view.fail(error.to_string());
                 false
             }
@@ -114,8 +113,8 @@ impl Checkpointer {
         if elapsed.saturating_sub(self.swept.0) < TEND_EVERY || self.store.is_compacting() {
             return;
         }
-        // Only rows that nobody has changed since: a changed one is in memory and goes in with the next
-        // checkpoint, which cannot be written meanwhile: it is this thread's work.
+        // Only rows without a later change are swept: a changed row is in memory and goes in with the next
+        // checkpoint, which this same thread writes, so it cannot run meanwhile.
         let untouched = |key: &[u8]| self.view.read().row(key).is_none();
         match self.store.sweep(self.swept.1.as_ref(), SWEPT_AT_ONCE, self.clock.now(), untouched) {
             Ok((next, rows)) => {
@@ -125,7 +124,7 @@ impl Checkpointer {
                     self.compactor.wrote();
                 }
             }
-            Err(error) => tracing::warn!(%error, "rows whose time is over cannot be swept out"),
+            Err(error) => tracing::warn!(%error, "expired rows cannot be swept; retrying"),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What is in a frame: the changes of many batches, one after the other.
+//! Encoding of a frame: the changes of many batches, one after the other.
 //!
-//! A change is encoded by whoever asks for it, on its own thread; the writer only fills in the offsets
-//! and times of records, whose places the encoder remembers. All numbers are big-endian.
+//! A change is encoded on its caller's thread; the writer only fills in the offsets and times of records, whose
+//! places the encoder remembers. All numbers are big-endian.
 
 use bytes::Bytes;
 use heddle_schemas::ports::log::{NewRecord, Record};
@@ -24,10 +24,10 @@ pub(super) enum Change {
         key: Bytes,
         /// The value.
         value: Bytes,
-        /// When it ends.
+        /// Expiry time.
         expires: Option<Timestamp>,
     },
-    /// A row is gone.
+    /// Deletes a row.
     Delete {
         /// The encoded key.
         key: Bytes,
@@ -45,7 +45,7 @@ pub(super) enum Change {
 pub(super) struct Encoded {
     /// The bytes.
     pub(super) bytes: Vec<u8>,
-    /// Where the offset and time of each record go.
+    /// Places of each record's offset and time.
     pub(super) records: Vec<usize>,
 }
 
@@ -121,8 +121,8 @@ pub(super) fn changes(payload: &[u8]) -> impl Iterator<Item = Option<Change>> {
     each(payload, Reader::change)
 }
 
-/// Reads the records of a partition in a frame's payload and passes over everything else: most of what is in
-/// a frame is not what a reader of older records wants. `None` as in [`changes`].
+/// Reads the records of a partition in a frame's payload and skips everything else: most of a frame is of no use to
+/// a reader of older records. `None` as in [`changes`].
 pub(super) fn records(payload: &[u8], wanted: TopicPartition) -> impl Iterator<Item = Option<Record>> {
     each(payload, move |reader| reader.record_of(wanted)).filter_map(|read| match read {
         Some(Some(record)) => Some(Some(record)),
@@ -151,7 +151,7 @@ fn each<'a, T>(
 /// Reads numbers and byte strings off the front.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
-    /// What is left.
+    /// Bytes not yet decoded.
     pub(super) bytes: &'a [u8],
 }
 
@@ -262,7 +262,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A copy: what is kept of a frame must not keep the whole segment in memory.
+/// A copy: a kept part of a frame must not keep the whole segment in memory.
 fn copied(bytes: &[u8]) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }

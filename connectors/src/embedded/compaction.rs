@@ -1,10 +1,10 @@
-//! When the store's files are rewritten, so that nothing is left in them of rows that are gone.
+//! Periodic rewrite of the store's files, so that no bytes of removed rows are left in them.
 //!
-//! A row that was deleted, written over or has ended stays in some file until a merge happens to reach it, which
-//! may be never. So when anything went into the store since the last time, and that is [`Rule::every`] ago, every file is
-//! merged into new ones and deleted. The merge has a thread of its own: checkpoints go in meanwhile, and those
-//! that bring what ends after it began are for the next time. One runs at a time. The time of the last is kept in
-//! the store, so that restarts do not put it off.
+//! A row that was deleted, overwritten or has expired stays in some file until a merge happens to reach it, which may
+//! be never. So every file is merged into new ones and deleted when something was written to the store since the last
+//! rewrite and that rewrite is [`Rule::every`] ago. The merge has a thread of its own: checkpoints continue meanwhile,
+//! and what they bring after the merge began waits for the next rewrite. One merge runs at a time. The time of the last
+//! one is kept in the store, so that restarts do not postpone it.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -17,19 +17,19 @@ use heddle_schemas::time::Timestamp;
 use super::Stats;
 use super::store::Store;
 
-/// How long a merge that failed is not tried again.
+/// Pause before a failed merge is retried.
 const RETRY_AFTER: Duration = Duration::from_secs(600);
 
-/// Whether it is time.
+/// Rule that decides when a rewrite is due.
 #[derive(Debug, Clone, Copy)]
 struct Rule {
     /// The shortest time between two.
     every: Duration,
-    /// When the last one began that was finished.
+    /// Start of the last rewrite that was completed.
     last: Timestamp,
-    /// Whether anything went into the store since.
+    /// True if anything was written to the store since.
     is_dirty: bool,
-    /// Not before, after one that failed.
+    /// Earliest time of the next attempt, after one that failed.
     not_before: Timestamp,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Compactor {
 }
 
 impl Compactor {
-    /// Goes on from when the store was last rewritten; one that never was counts as rewritten now.
+    /// Continues from the store's last rewrite; a store without one counts as rewritten now.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -67,7 +67,7 @@ impl Compactor {
                 now
             }
         };
-        // What was written before the start is not known here.
+        // Writes from before the start are not known here, so it counts as dirty.
         let rule = Rule { every, last, is_dirty: true, not_before: Timestamp::EPOCH };
         Ok(Self { store, clock, stats, rule, running: None })
     }
@@ -77,7 +77,7 @@ impl Compactor {
         self.rule.is_dirty = true;
     }
 
-    /// Begins when it is time, and takes in what has come of the one that was begun.
+    /// Begins a rewrite when it is due, and collects the result of the previous one.
     pub(super) fn look(&mut self) {
         if self.running.as_ref().is_some_and(JoinHandle::is_finished) {
             self.finish();
@@ -110,7 +110,7 @@ impl Compactor {
     }
 
     fn failed(&mut self, error: &dyn std::fmt::Display) {
-        tracing::warn!(%error, "bytes of rows that are gone stay in files; rewriting them is tried again later");
+        tracing::warn!(%error, "rewriting the store files failed, so bytes of removed rows stay in them; retrying");
         self.rule.is_dirty = true;
         self.rule.not_before = self.clock.now().after(RETRY_AFTER);
     }
@@ -132,7 +132,7 @@ mod tests {
             not_before: Timestamp::EPOCH,
         };
         assert!(due.is_due(now));
-        assert!(!Rule { is_dirty: false, ..due }.is_due(now), "nothing is to be gained");
+        assert!(!Rule { is_dirty: false, ..due }.is_due(now), "a clean store is not rewritten");
         assert!(!Rule { last: Timestamp::from_secs(9 * 86_400 + 1), ..due }.is_due(now));
         assert!(!Rule { not_before: now.after(DAY), ..due }.is_due(now), "it failed a moment ago");
         assert!(!due.is_due(Timestamp::from_secs(1)), "a clock that was set back puts it off");

@@ -6,16 +6,16 @@ use std::path::Path;
 
 /// A segment that is being written.
 pub trait SegmentFile: Send {
-    /// Appends bytes, all or an error; what an error leaves behind is cut off by `truncate`.
+    /// Appends bytes as a whole or fails; bytes that an error leaves behind are cut off by `truncate`.
     ///
     /// # Errors
     /// The system's, such as no space left.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes what was appended durable.
+    /// Makes the appended bytes durable.
     ///
     /// # Errors
-    /// The system's; then nobody knows what is durable of what came after the last success.
+    /// The operating system's error. What is durable of the bytes written since the last success is then unknown.
     fn sync(&mut self) -> io::Result<()>;
 
     /// Cuts the file to this length, durably.
@@ -25,7 +25,7 @@ pub trait SegmentFile: Send {
     fn truncate(&mut self, len: u64) -> io::Result<()>;
 }
 
-/// Where segments are written.
+/// Disk that segments are written to.
 pub trait Disk: Send + Sync {
     /// Makes a new segment file, its name durable.
     ///

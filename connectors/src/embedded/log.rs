@@ -16,7 +16,7 @@ use super::older::{self, Older};
 use super::order::Order;
 use super::segment;
 
-/// Where a fetch finds its records.
+/// Source of the records of a fetch.
 enum Found {
     Recent(Vec<Record>),
     Older(Older),
@@ -56,7 +56,7 @@ impl Log for Embedded {
             };
             let notified = grown.notified();
             tokio::pin!(notified);
-            // From here on no record is missed, whichever comes between the look and the wait.
+            // Registered before the check, so that no record between the check and the wait is missed.
             notified.as_mut().enable();
             match self.find(partition, from, limit)? {
                 Found::Recent(records) => return Ok(records),
@@ -144,7 +144,7 @@ impl Embedded {
         if let Some(records) = tail.read(from, limit) {
             return Ok(Found::Recent(records));
         }
-        // All that is left is newer where this finds nothing.
+        // The catalog has no place, so all remaining records are newer.
         let Some(place) = seen.catalog.find(partition, from) else { return Ok(Found::Nothing) };
         let place = self.resume.after(partition, from, place);
         let segments = seen.catalog.from(place);

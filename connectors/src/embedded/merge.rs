@@ -1,9 +1,9 @@
 //! A scan of one partition, over rows in memory and in the store.
 //!
-//! What is in memory stands before what is in the store. The three are taken under the view's lock, so that
-//! no row moves from one into the other unseen; the store is read after the lock is let go of, since a disk
-//! must not keep the writer waiting. Of the active rows only so many are taken, so where they do not reach,
-//! neither does the merge, and it is begun again behind them.
+//! Rows in memory override rows in the store. Active rows, frozen rows and the store are captured under the view's
+//! lock, so that no row moves between them unseen; the store is read after the lock is released, because disk reads
+//! must not block the writer. The number of active rows captured is limited, so the merge ends where they end
+//! and begins again behind them.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -30,14 +30,14 @@ pub(super) struct Merge {
     reverse: bool,
     range: Keys,
     active: Vec<Row>,
-    /// Whether `active` are all there were.
+    /// True if `active` holds all active rows of the range.
     whole: bool,
     frozen: Option<Arc<Rows>>,
     stored: Stored,
 }
 
 impl Merge {
-    /// Takes what there is from `from` to before `to`, at most `most` of the active rows.
+    /// Captures the rows from `from` to before `to`, at most `most` of the active ones.
     ///
     /// # Errors
     /// [`StoreError::Closed`].
@@ -68,7 +68,7 @@ impl Merge {
         })
     }
 
-    /// The first `limit` live rows, and the range that is still to be looked at.
+    /// Returns the first `limit` live rows, and the range that is still to be read.
     ///
     /// # Errors
     /// The store's.
@@ -115,7 +115,7 @@ impl Merge {
     }
 }
 
-/// What is behind the last active row that was taken.
+/// Returns the range behind the last active row that was captured.
 fn rest(whole: bool, reverse: bool, from: Bytes, to: Bytes, last: Option<Bytes>) -> Option<Keys> {
     let last = last.filter(|_| !whole)?;
     if reverse {

@@ -2,24 +2,25 @@
 //!
 //! Contract: a batch (rows, records, acknowledged offsets) is one piece of one frame of the *journal*, a
 //! segmented, checksummed, append-only log; it is durable as a whole or not there at all. Many batches
-//! share a frame and one `fdatasync` (group commit). Nothing is seen by a reader, and no caller hears of
-//! it, before it is durable. Offsets are given out by the one writer and never used twice.
+//! share a frame and one `fdatasync` (group commit). Readers see nothing, and callers are not answered,
+//! before the batch is durable. Offsets are assigned by the single writer and never reused.
 //!
-//! The key-value store beside the journal is only a checkpoint: changed rows gather in memory, and when
-//! they are many they go into it in one sorted, atomic ingestion together with the position in the
-//! journal. What came after that position is replayed at start.
+//! The key-value store beside the journal is only a checkpoint: changed rows collect in memory and, above a limit,
+//! go into it in one sorted, atomic ingestion together with the position in the journal. What follows that
+//! position is replayed at start.
 //!
-//! One process has the folder open at a time. A store that is dropped without [`Embedded::close`] ends as in
+//! One process has the folder open at a time. Dropping a store without [`Embedded::close`] is equivalent to
 //! a crash: what was acknowledged is there at the next start, and what was not may be.
 //!
 //! # Layout
-//! - `codec`: what is in a frame. `segment`: frames in files, and which damage is which.
+//! - `codec`: the encoding of a frame. `segment`: frames in files, and the kinds of damage.
 //! - [`disk`]: the few file operations, behind a seam that tests make fail.
-//! - `order`: what the writer is asked. `writer`: the one thread that writes. `announcer`: the one that shows
-//!   what is durable. `checkpoint`: the one that empties the memory into the `store`. `compaction`: when its files
-//!   are rewritten.
-//! - `view`: what readers see, and `changes` to it: `rows`, `tail`s, and the `catalog` of segments. `merge`: scans over it.
-//! - `replay`: what happens at start. `older`: records that are no longer in memory.
+//! - `order`: requests to the writer. `writer`: the thread that writes. `announcer`: the thread that publishes
+//!   what is durable. `checkpoint`: the thread that moves rows from memory to the `store`. `compaction`: the periodic
+//!   rewrite of the store's files.
+//! - `view`: the state that readers see, and `changes` to it: `rows`, `tail`s, and the `catalog` of segments. `merge`:
+//!   scans over it.
+//! - `replay`: the start. `older`: records that are no longer in memory.
 //! - `log`, `state`, `walk`: the ports.
 
 mod announcer;
@@ -73,7 +74,7 @@ use self::store::Store;
 use self::view::View;
 use self::writer::Writer;
 
-/// Orders that wait for the writer at most; whoever comes then waits for a place.
+/// Maximum number of orders that wait for the writer; further callers wait for a slot.
 const WAITING: usize = 8192;
 /// A batch of more bytes is large: large ones that wait are bounded by their bytes, not their number.
 const LARGE: usize = 16 << 10;
@@ -82,7 +83,7 @@ const LARGE_WAITING: usize = 2 * order::MAX_BATCH;
 /// Groups that are durable and wait to be shown.
 const ANNOUNCED: usize = 2;
 
-/// How the embedded store behaves.
+/// Configuration of the embedded store.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The folder; made where it is missing.
@@ -91,9 +92,9 @@ pub struct Options {
     pub partitions: NonZeroU32,
     /// Bytes of a segment file.
     pub segment_bytes: NonZeroU64,
-    /// How long a segment is kept that nobody needs any more.
+    /// Time that a segment is kept after it is no longer needed.
     pub retention: Duration,
-    /// Bytes that the journal may take; over it nothing is taken in until something can go.
+    /// Maximum size of the journal in bytes; above it writes are refused until a segment can be deleted.
     pub max_bytes: NonZeroU64,
     /// Bytes of the key-value store's cache.
     pub cache_bytes: NonZeroU64,
@@ -101,7 +102,7 @@ pub struct Options {
     pub checkpoint_bytes: NonZeroU64,
     /// Bytes of the newest records of each partition kept in memory.
     pub tail_bytes: usize,
-    /// How often the checkpoint's files are rewritten without rows that are gone.
+    /// Interval at which the checkpoint's files are rewritten without the bytes of removed rows.
     pub compact_every: Duration,
 }
 
@@ -125,7 +126,7 @@ impl Options {
     }
 }
 
-/// Why the store could not be opened. Nothing was changed.
+/// Error of opening the store. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it open.
@@ -134,9 +135,9 @@ pub enum OpenError {
     /// A file could not be read or written.
     #[error("{}: {source}", .path.display())]
     Io {
-        /// Which.
+        /// Path that the operation failed on.
         path: PathBuf,
-        /// What the system says.
+        /// Operating system's error.
         source: std::io::Error,
     },
     /// It was made with another number of partitions.
@@ -147,9 +148,9 @@ pub enum OpenError {
     Partitions {
         /// The folder.
         dir: PathBuf,
-        /// With how many it was made.
+        /// Number of partitions that it was made with.
         made: u32,
-        /// How many are asked for.
+        /// Number of partitions that is configured.
         asked: u32,
     },
     /// The journal is damaged.
@@ -160,14 +161,14 @@ pub enum OpenError {
     Checkpoint {
         /// Its folder.
         dir: PathBuf,
-        /// What is wrong.
+        /// Description of the fault.
         detail: String,
     },
 }
 
 /// The embedded store.
 ///
-/// The order of its fields is that in which it ends: nobody can ask, the threads end, the folder is free.
+/// The order of its fields is the order in which they are dropped: senders first, then threads, then the folder's lock.
 pub struct Embedded {
     options: Options,
     clock: Arc<dyn Clock>,
@@ -231,7 +232,7 @@ impl Embedded {
         announcer.show(writer.begin_epoch().map_err(|source| io(&journal, source))?);
         let epoch = view.read().epoch;
         let (orders, receiver) = mpsc::channel(WAITING);
-        let (tell, announcements) = threads::sync_channel(ANNOUNCED);
+        let (sender, announcements) = threads::sync_channel(ANNOUNCED);
         let compactor = Compactor::new(store.clone(), clock.clone(), stats.clone(), options.compact_every);
         let checkpointer = Checkpointer {
             compactor: compactor.map_err(|error| OpenError::Checkpoint {
@@ -251,7 +252,7 @@ impl Embedded {
         let failed = |source| io(&options.dir, source);
         threads.spawn("checkpoint", move || checkpointer.run()).map_err(failed)?;
         threads.spawn("announce", move || announcer.run(announcements)).map_err(failed)?;
-        threads.spawn("journal", move || writer.run(receiver, &tell)).map_err(failed)?;
+        threads.spawn("journal", move || writer.run(receiver, &sender)).map_err(failed)?;
         Ok(Arc::new(Self {
             options,
             clock,
@@ -267,13 +268,13 @@ impl Embedded {
         }))
     }
 
-    /// How often the folder has been opened.
+    /// Returns the number of times that the folder has been opened.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    /// What was written since it was opened.
+    /// Returns counters of what was written since the store was opened.
     #[must_use]
     pub fn stats(&self) -> &Stats {
         &self.stats
@@ -298,9 +299,9 @@ impl Embedded {
         written.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Writes a checkpoint and rewrites all of them, so that nothing is left of rows that were deleted or written
-    /// over. It happens by itself ([`Options::compact_every`]); this is for what cannot wait. Takes as long as
-    /// reading and writing all of it.
+    /// Writes a checkpoint and rewrites all files, so that no bytes of deleted or overwritten rows are left.
+    /// This also runs periodically ([`Options::compact_every`]); call it for what cannot wait. Takes as long as
+    /// reading and writing the whole store.
     ///
     /// # Errors
     /// As [`Embedded::checkpoint`].
@@ -311,8 +312,8 @@ impl Embedded {
         compacted.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Finishes what has been asked, writes a checkpoint, ends the threads and frees the folder. Later calls
-    /// say [`StoreError::Closed`].
+    /// Completes pending orders, writes a checkpoint, ends the threads and releases the folder. Later calls
+    /// fail with [`StoreError::Closed`].
     pub async fn close(&self) {
         let (done, waits) = oneshot::channel();
         if self.orders.send(Order::Close(done)).await.is_ok() {
@@ -355,7 +356,7 @@ impl Embedded {
     }
 }
 
-/// The threads of a store; dropping it waits for them. They end when nobody is left who could ask.
+/// Threads of a store; dropping it joins them. They end when no sender is left.
 #[derive(Debug, Default)]
 struct Threads(Mutex<Vec<JoinHandle<()>>>);
 
@@ -385,7 +386,7 @@ impl Drop for Threads {
     }
 }
 
-/// What readers see at first: what the checkpoint says.
+/// Returns the state that readers see first: the one of the checkpoint.
 fn restore(options: &Options, store: &Store, clock: &dyn Clock) -> Result<View, OpenError> {
     let made = options.partitions.get();
     let damaged = |detail: String| OpenError::Checkpoint { dir: Store::path(&options.dir), detail };
@@ -410,7 +411,7 @@ fn io(path: &Path, source: std::io::Error) -> OpenError {
     OpenError::Io { path: path.into(), source }
 }
 
-/// How often a folder is tried that somebody has open.
+/// Number of attempts to lock a folder that another process has open.
 const LOCK_TRIES: u32 = 50;
 /// The pause between two tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
@@ -423,8 +424,8 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
         .write(true)
         .open(&path)
         .map_err(|source| io(&path, source))?;
-    // Who has just closed it may have left a copy of the handle to a process that is being started, which drops it
-    // within moments; a service manager may start the next process while the last one ends.
+    // A process that has just closed it may have left a copy of the handle to a process that is being started, which
+    // drops it within moments; a service manager may start the next process while the last one ends.
     for _ in 0..LOCK_TRIES {
         match file.try_lock() {
             Ok(()) => return Ok(file),

@@ -1,7 +1,7 @@
 //! Reading records that are no longer in memory, from the journal's files.
 //!
-//! A file is read only up to what is known to be durable: behind it there may be what failed, or what is
-//! being written. What is read is consecutive, or an error: nothing is left out silently.
+//! A file is read only up to the end of what is known to be durable: bytes behind it may be from a failed write or
+//! from one in progress. The records returned are consecutive; otherwise the read fails. Nothing is skipped silently.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek as _, SeekFrom};
@@ -15,14 +15,14 @@ use super::catalog::Place;
 use super::codec;
 use super::segment;
 
-/// What is wanted.
+/// Read request for older records.
 #[derive(Debug)]
 pub(super) struct Older {
-    /// Of which partition.
+    /// Partition of the records.
     pub(super) partition: TopicPartition,
-    /// The offsets: those that there are.
+    /// Offsets of the records that exist.
     pub(super) offsets: Range<Offset>,
-    /// How many.
+    /// Limits of the read.
     pub(super) limit: FetchLimit,
     /// A frame at or before the first.
     pub(super) place: Place,
@@ -30,12 +30,12 @@ pub(super) struct Older {
     pub(super) segments: Vec<(u64, u64)>,
 }
 
-/// What was found.
+/// Result of the read.
 #[derive(Debug)]
 pub(super) enum Found {
     /// Records, and the frame that the last is in.
     Records(Vec<Record>, Place),
-    /// A file is gone: it may have been deleted meanwhile, since nobody needs it.
+    /// A file does not exist: it may have been deleted meanwhile, because it was no longer needed.
     Gone(PathBuf),
 }
 
@@ -126,7 +126,7 @@ impl Frames {
         if self.at > self.durable {
             return Err(self.corrupt(at, "the frame is longer than what was written"));
         }
-        // Read behind what is there, not over zeros that were written first; its length is known to be durable.
+        // Reads behind the valid bytes, not over zeros that were written first; the length is known to be durable.
         self.payload.clear();
         self.payload.reserve(usize::try_from(len).unwrap_or(0));
         let read = self.file.by_ref().take(u64::from(len)).read_to_end(&mut self.payload);

@@ -1,7 +1,7 @@
-//! What the writer is asked, and who waits for it.
+//! Requests to the writer, and the callers that wait for them.
 //!
-//! Whoever asks checks and encodes on its own thread, so that the one writer has little left to do: it
-//! gives out offsets and copies bytes.
+//! Callers check and encode their changes on their own threads, so that the single writer has little left to do: it
+//! assigns offsets and copies bytes.
 
 use bytes::Bytes;
 use heddle_schemas::ports::log::{NewRecord, StoreError};
@@ -12,10 +12,10 @@ use tokio::sync::oneshot;
 
 use super::codec::Encoded;
 
-/// The largest batch: many fit into a frame, and one alone is far below what a frame may hold.
+/// Maximum size of a batch: many fit into a frame, and one alone is far below a frame's limit.
 pub(super) const MAX_BATCH: usize = 64 << 20;
 
-/// What one caller wants written.
+/// Encoded changes of one caller.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
     /// As bytes.
@@ -65,32 +65,32 @@ impl Prepared {
         Ok(Self { encoded, writes, records, consumed })
     }
 
-    /// Whether it only settles records: that takes little room and makes some.
+    /// Returns true if it only settles records: that takes little room and frees some.
     #[must_use]
     pub(super) fn only_settles(&self) -> bool {
         self.writes.is_empty() && self.records.is_empty()
     }
 }
 
-/// What the writer is asked.
+/// Request to the writer.
 #[derive(Debug)]
 pub(super) enum Order {
     /// Records that come in from outside: refused when the journal is full.
     Append(Prepared, oneshot::Sender<Result<Vec<Offset>, StoreError>>),
-    /// A batch, under an ownership: it may use what is kept in reserve, so that work can be finished.
+    /// Batch under an ownership: it may use the reserve, so that work can be finished.
     Commit(Prepared, Option<Fence>, oneshot::Sender<Result<(), StoreError>>),
     /// A conditional write.
     Swap {
-        /// The row, and what to set it to.
+        /// The row, and its new value.
         write: Write,
         /// The same as bytes.
         prepared: Prepared,
-        /// What it must be.
+        /// Value that the row must have; `None`: absent.
         expected: Option<Bytes>,
-        /// What was found.
+        /// Channel for the result.
         done: oneshot::Sender<Result<Swap, StoreError>>,
     },
-    /// End a segment that is too old to go on, and begin a checkpoint where the last is too old.
+    /// End a segment that is too old, and begin a checkpoint if the last one is too old.
     Tend,
     /// Begin a checkpoint.
     Checkpoint(oneshot::Sender<Result<(), StoreError>>),
@@ -98,19 +98,19 @@ pub(super) enum Order {
     Close(oneshot::Sender<()>),
 }
 
-/// Who waits for what was taken into a group.
+/// Caller that waits for an order of a group.
 #[derive(Debug)]
 pub(super) enum Waiting {
-    /// Of an append: the offsets.
+    /// Caller of an append, which gets the offsets.
     Append(oneshot::Sender<Result<Vec<Offset>, StoreError>>),
-    /// Of a commit.
+    /// Caller of a commit.
     Commit(oneshot::Sender<Result<(), StoreError>>),
-    /// Of a conditional write: what it found.
+    /// Caller of a conditional write, and its result.
     Swap(Swap, oneshot::Sender<Result<Swap, StoreError>>),
 }
 
 impl Waiting {
-    /// Answers. Who no longer waits needs no answer.
+    /// Answers the caller; one that no longer waits needs no answer.
     pub(super) fn answer(self, offsets: Vec<Offset>, result: Result<(), StoreError>) {
         match self {
             Self::Append(done) => drop(done.send(result.map(|()| offsets))),
@@ -120,7 +120,7 @@ impl Waiting {
     }
 }
 
-/// What was taken into a group.
+/// Order that is part of a group.
 #[derive(Debug)]
 pub(super) struct Taken {
     /// The rows.
@@ -129,10 +129,10 @@ pub(super) struct Taken {
     pub(super) records: Vec<NewRecord>,
     /// The offset of each record.
     pub(super) offsets: Vec<Offset>,
-    /// When the records were appended.
+    /// Append time of the records.
     pub(super) at: Timestamp,
     /// The settled records.
     pub(super) consumed: Vec<(TopicPartition, Offset)>,
-    /// Who waits for it.
+    /// Caller that waits for it.
     pub(super) waiting: Waiting,
 }

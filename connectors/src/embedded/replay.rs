@@ -1,10 +1,10 @@
-//! What happens at start: the journal after the checkpoint is read into the view.
+//! Start of the store: the journal after the checkpoint is read into the view.
 //!
-//! Every segment that the checkpoint knows, or that follows it, must be there and whole, but for the oldest
-//! ones when they are worked off: those may have been deleted since. Where anything else is missing or does
-//! not hold, nothing is opened and nothing is changed; going on would lose what was acknowledged silently.
-//! A torn end of the newest segment is left where it is, and never read again: the next segment says with
-//! which sequence number it goes on.
+//! Every segment that the checkpoint knows, or that follows it, must exist and be whole, except the oldest
+//! ones if they are settled: those may have been deleted since. If anything else is missing or damaged, the store
+//! does not open and nothing is changed; going on would silently lose acknowledged records.
+//! A torn end of the newest segment is left in place and never read again: the next segment records the
+//! sequence number that it continues from.
 
 use std::fs;
 use std::io;
@@ -26,14 +26,14 @@ type Headers = Vec<(u64, Header)>;
 pub(super) struct Replay<'a> {
     /// The folder of the segments.
     pub(super) dir: PathBuf,
-    /// How the store is opened.
+    /// Options that the store is opened with.
     pub(super) options: &'a Options,
-    /// Where to.
+    /// View that the changes are applied to.
     pub(super) view: &'a View,
 }
 
 impl Replay<'_> {
-    /// Replays, and tells where the writer goes on.
+    /// Replays the journal, and returns the position at which the writer continues.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -47,8 +47,8 @@ impl Replay<'_> {
             let next = headers.get(index + 1).map(|(id, header)| (*id, header.first_sequence));
             self.segment(*id, next, from, &mut sequence)?;
         }
-        let gone = self.check_older(from, &ids)?;
-        self.view.without_segments(&gone);
+        let missing_segments = self.check_older(from, &ids)?;
+        self.view.without_segments(&missing_segments);
         self.clear(disk, &ids, from, &unborn);
         let last = ids.last().copied().max(from.map(|from| from.segment));
         Ok(Resume { segment: last.map_or(0, |last| last + 1), sequence })
@@ -114,7 +114,7 @@ impl Replay<'_> {
             }
             _ => {}
         }
-        // What is behind it was written again in the next segment, and never acknowledged here.
+        // Frames behind it were written again in the next segment, and were never acknowledged from this one.
         while next.is_none_or(|(_, until)| until != *sequence) {
             match segment.advance() {
                 Next::Frame(frame) => {
@@ -134,7 +134,7 @@ impl Replay<'_> {
                 Next::Torn(at) if next.is_none() => {
                     tracing::warn!(
                         path = %path.display(), at, bytes = segment.len() - at,
-                        "the last write was torn; it was never acknowledged, and is left out"
+                        "the last write was torn; it was never acknowledged, and is skipped"
                     );
                     return Ok(());
                 }
@@ -165,20 +165,20 @@ impl Replay<'_> {
         Some(())
     }
 
-    /// Segments before the place of the checkpoint are not replayed, but read by who is behind.
+    /// Checks the segments before the checkpoint's place: they are not replayed, but read by readers that lag.
     fn check_older(&self, from: Option<Place>, ids: &[u64]) -> Result<Vec<u64>, OpenError> {
         let seen = self.view.read();
         let older = seen.catalog.0.range(..from.map_or(0, |from| from.segment));
-        let mut gone = Vec::new();
+        let mut missing_segments = Vec::new();
         let mut kept = false;
         for (&id, info) in older {
             let path = segment::path(&self.dir, id);
             if ids.binary_search(&id).is_err() {
-                // Deleted from the oldest on, when nobody needed them, since the checkpoint was written.
+                // Deleted after the checkpoint was written, from the oldest on, when they were no longer needed.
                 if kept || !seen.is_settled(info) {
                     return Err(self.gap(id));
                 }
-                gone.push(id);
+                missing_segments.push(id);
                 continue;
             }
             kept = true;
@@ -188,15 +188,15 @@ impl Replay<'_> {
                 return Err(SegmentError::Corrupt { path, at: len, detail }.into());
             }
         }
-        Ok(gone)
+        Ok(missing_segments)
     }
 
-    /// Deletes what is left of segments that were forgotten, and of those that were never begun.
+    /// Deletes the files of segments that are out of the catalog, and of those that were never begun.
     fn clear(&self, disk: &dyn Disk, ids: &[u64], from: Option<Place>, unborn: &[u64]) {
         let known: Vec<u64> = self.view.read().catalog.0.keys().copied().collect();
-        let forgotten = ids.iter().filter(|&&id| from.is_some_and(|from| id < from.segment));
-        let forgotten = forgotten.filter(|id| known.binary_search(id).is_err());
-        for &id in forgotten.chain(unborn) {
+        let removed = ids.iter().filter(|&&id| from.is_some_and(|from| id < from.segment));
+        let removed = removed.filter(|id| known.binary_search(id).is_err());
+        for &id in removed.chain(unborn) {
             let path = segment::path(&self.dir, id);
             if let Err(error) = remove(disk, &path) {
                 tracing::warn!(%error, path = %path.display(), "an old segment cannot be deleted");

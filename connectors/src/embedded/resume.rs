@@ -1,7 +1,7 @@
-//! Where the last read of older records of a partition ended.
+//! End of the last read of older records of each partition.
 //!
-//! Whoever is behind reads on where it stopped. Without this each read would begin at a place that was noted
-//! for the partition, which may be megabytes before.
+//! A reader that lags continues where it stopped. Without this, each read would begin at a place that the index
+//! noted for the partition, which may be megabytes before.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -25,7 +25,7 @@ impl Resumes {
         }
     }
 
-    /// A read ended in the frame at `last`, and goes on with `next`.
+    /// Records that a read ended in the frame at `last`, and continues with `next`.
     pub(super) fn note(&self, partition: TopicPartition, next: Offset, last: Place) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, (next, last));
     }

@@ -1,4 +1,4 @@
-//! Rows in memory: what was changed since a checkpoint.
+//! Rows in memory: those changed since a checkpoint.
 //!
 //! A row is found by hashing its partition, and rows of a partition are kept in order, since scans never
 //! leave one. In order as a whole they are brought only when a checkpoint is written, by its thread: one
@@ -14,7 +14,7 @@ use heddle_schemas::time::Timestamp;
 
 use super::changes::compacted_len;
 
-/// What a row costs in memory beside its bytes.
+/// Memory overhead of a row beside its bytes.
 const ROW_COST: usize = 160;
 /// Rows of a partition that are kept in a vector; more go into a tree.
 const FEW: usize = 32;
@@ -24,12 +24,12 @@ const FEW: usize = 32;
 pub(super) struct Slot {
     /// Its value; `None` when it was deleted.
     pub(super) value: Option<Bytes>,
-    /// When it ends.
+    /// Expiry time.
     pub(super) expires: Option<Timestamp>,
 }
 
 impl Slot {
-    /// The value, unless it is gone or has ended.
+    /// Returns the value, unless it is deleted or expired.
     #[must_use]
     pub(super) fn live(&self, now: Timestamp) -> Option<&Bytes> {
         self.value.as_ref().filter(|_| self.expires.is_none_or(|expires| now < expires))
@@ -73,7 +73,7 @@ impl Eq for First {}
 /// The rows of a partition.
 #[derive(Debug)]
 enum Part {
-    /// Only the first one.
+    /// One row.
     One(Slot),
     /// A few, in order.
     Few(Vec<(Bytes, Slot)>),
@@ -93,7 +93,7 @@ impl Part {
         }
     }
 
-    /// Sets a row and returns what it was. `other` is the key of the only row, where that is another one.
+    /// Sets a row and returns its old value. `other` is the key of the only row, if that is another one.
     fn put(&mut self, other: Option<Bytes>, key: Bytes, slot: Slot) -> Option<Slot> {
         match self {
             Self::One(before) => {
@@ -136,7 +136,7 @@ impl Part {
 /// Rows in order.
 type Rowed<'a> = Box<dyn DoubleEndedIterator<Item = (&'a Bytes, &'a Slot)> + 'a>;
 
-/// Rows by encoded key, and what they cost.
+/// Rows by encoded key, and their memory.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     parts: HashMap<First, Part>,
@@ -144,7 +144,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// What they cost in memory.
+    /// Returns the memory that they use.
     #[must_use]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -154,8 +154,8 @@ impl Rows {
     pub(super) fn put(&mut self, key: Bytes, slot: Slot) {
         let (key_len, len, partition) = (key.len(), slot.len(), partition_len(&key));
         self.bytes += len;
-        // A key is cloned only where a partition gets its second row: the first clone allocates, and what it
-        // allocates is let go of by another thread. Looking twice costs less.
+        // A key is cloned only when a partition gets its second row: the first clone allocates, and another thread
+        // frees the memory. A second lookup costs less.
         let found = self.parts.get_key_value(&key[..partition]).map(|(first, part)| match part {
             Part::One(_) if first.key != key => Some(first.key.clone()),
             _ => None,
@@ -180,7 +180,7 @@ impl Rows {
         part.get(&first.key, key)
     }
 
-    /// All of them, in order: no partition's bytes begin with another's, so sorting partitions is enough.
+    /// Returns all rows, in order: no partition's bytes begin with another's, so sorting partitions is enough.
     pub(super) fn sorted(&self) -> impl Iterator<Item = (&Bytes, &Slot)> {
         let mut parts: Vec<_> = self.parts.iter().collect();
         parts.sort_unstable_by(|(one, _), (other, _)| {
@@ -190,7 +190,7 @@ impl Rows {
         parts.into_iter().flat_map(move |(first, part)| part.range(&first.key, all.clone()))
     }
 
-    /// Those of the partition in which the range begins, in order.
+    /// Returns the rows of the partition in which the range begins, in order.
     pub(super) fn range(&self, partition: &[u8], range: Range) -> Rowed<'_> {
         match self.parts.get_key_value(partition) {
             Some((first, part)) => part.range(&first.key, range),
@@ -199,9 +199,9 @@ impl Rows {
     }
 }
 
-/// How much of a key names its partition.
+/// Returns the length of the part of a key that names its partition.
 pub(super) fn partition_len(key: &[u8]) -> usize {
-    // What is no key of a table is a compacted topic's.
+    // A key that belongs to no table belongs to a compacted topic.
     let lengths = || {
         let tenant = usize::from(*key.get(1)?);
         let partition = key.get(2 + tenant..4 + tenant)?;

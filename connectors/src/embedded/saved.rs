@@ -1,4 +1,4 @@
-//! What goes into a checkpoint.
+//! Content of a checkpoint.
 
 use std::sync::Arc;
 
@@ -9,21 +9,21 @@ use serde::{Deserialize, Serialize};
 use super::catalog::{Place, SegmentInfo};
 use super::rows::Rows;
 
-/// Rows on their way into the store, with what is saved beside them.
+/// Rows of a checkpoint in progress, with the metadata that is saved beside them.
 #[derive(Debug, Clone)]
 pub(super) struct Frozen {
     /// The rows.
     pub(super) rows: Arc<Rows>,
-    /// What goes with them.
+    /// Metadata saved with the rows.
     pub(super) saved: Arc<Saved>,
-    /// What has become known of segments since the last checkpoint; `None`: it is forgotten.
+    /// Changes of segment entries since the last checkpoint; `None`: the segment was removed.
     pub(super) segments: Arc<Vec<(u64, Option<SegmentInfo>)>>,
 }
 
-/// What a checkpoint saves beside the rows.
+/// Metadata that a checkpoint saves beside the rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Saved {
-    /// With how many partitions the folder was made.
+    /// Number of partitions that the folder was made with.
     pub(super) partitions: u32,
     /// Everything before it is in the checkpoint.
     pub(super) replay_from: Option<Place>,

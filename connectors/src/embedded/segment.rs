@@ -1,14 +1,14 @@
-//! Frames in segment files, and which damage is which.
+//! Frames in segment files, and the kinds of damage.
 //!
 //! A segment begins with a header: the magic `HEDDLOG1`, the number of partitions, the segment's id and
 //! the sequence number of its first frame. A frame is its payload's length, a CRC-32 over sequence number
 //! and payload, the sequence number and the payload. Sequence numbers are consecutive over all segments.
 //!
-//! A frame that does not hold, at the end of the newest segment and with no valid frame behind it, is a
-//! torn write: it was never acknowledged, since a frame is acknowledged only when it is durable whole. It
-//! is left out. (A last frame that was whole and is damaged afterwards looks the same. The checkpoint that is
-//! written when the store is closed knows up to where everything was whole.) Anywhere else it is corruption of what was acknowledged, and the store does not open:
-//! going on would lose records silently.
+//! An invalid frame at the end of the newest segment, with no valid frame behind it, is a torn write: it was
+//! never acknowledged, since a frame is acknowledged only when all of it is durable. It is skipped. (A last frame
+//! that was whole and is damaged afterwards looks the same. The checkpoint that is written when the store is closed
+//! knows up to which position everything was whole.) Anywhere else it is corruption of acknowledged data, and the
+//! store does not open: going on would lose records silently.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -27,34 +27,34 @@ pub(super) const FRAME: usize = 4 + 4 + 8;
 /// The largest payload that is written; a larger length is damage.
 pub(super) const MAX_PAYLOAD: usize = 256 << 20;
 
-/// Why a segment could not be read.
+/// Error of reading a segment.
 #[derive(Debug, thiserror::Error)]
 pub enum SegmentError {
     /// A file could not be read.
     #[error("{}: {source}", .path.display())]
     Io {
-        /// Which.
+        /// File that the operation failed on.
         path: PathBuf,
-        /// What the system says.
+        /// Operating system's error.
         source: io::Error,
     },
     /// It is not a segment of this version.
     #[error("{} is no segment of this version; move it away, or open it with the version that wrote it", .path.display())]
     Foreign {
-        /// Which.
+        /// File that is not a segment of this store.
         path: PathBuf,
     },
-    /// What was acknowledged cannot be read.
+    /// Acknowledged data cannot be read.
     #[error(
         "{} is corrupt at byte {at}: {detail}. Acknowledged records would be lost by going on; restore the \
          folder from a copy, or move it away and start anew", .path.display()
     )]
     Corrupt {
-        /// Which file.
+        /// File that is damaged.
         path: PathBuf,
-        /// Where.
+        /// Byte offset of the damage.
         at: u64,
-        /// What is wrong there.
+        /// Description of the damage.
         detail: String,
     },
     /// A segment between others is missing.
@@ -63,7 +63,7 @@ pub enum SegmentError {
          start anew", .path.display()
     )]
     Gap {
-        /// Which.
+        /// File that is missing.
         path: PathBuf,
     },
 }
@@ -102,13 +102,13 @@ pub(super) fn header(partitions: u32, id: u64, first_sequence: u64) -> Vec<u8> {
     bytes
 }
 
-/// Begins a frame: room for what [`finish`] fills in.
+/// Begins a frame: reserves room for the header that [`finish`] fills in.
 pub(super) fn begin(buffer: &mut Vec<u8>) {
     buffer.clear();
     buffer.resize(FRAME, 0);
 }
 
-/// Completes a frame that was begun with [`begin`] and whose payload follows.
+/// Completes a frame that [`begin`] started, once its payload follows.
 pub(super) fn finish(buffer: &mut [u8], sequence: u64) {
     // A frame is bounded far below this by the writer.
     let len = u32::try_from(buffer.len() - FRAME).unwrap_or(u32::MAX);
@@ -121,33 +121,33 @@ pub(super) fn finish(buffer: &mut [u8], sequence: u64) {
 /// A frame as it is read.
 #[derive(Debug, Clone)]
 pub(super) struct Frame {
-    /// Where it begins in its file.
+    /// Offset of the frame in its file.
     pub(super) at: u64,
     /// Its sequence number.
     pub(super) sequence: u64,
-    /// What is in it.
+    /// Payload.
     pub(super) payload: Bytes,
 }
 
-/// What a segment begins with.
+/// Header of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
-    /// With how many partitions it was made.
+    /// Number of partitions that it was made with.
     pub(super) partitions: u32,
     /// The sequence number of its first frame.
     pub(super) first_sequence: u64,
 }
 
-/// How a file begins.
+/// Result of reading the beginning of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Begin {
-    /// With a header.
+    /// A whole header.
     Whole(Header),
-    /// With a header that was not written whole: no frame in it was ever acknowledged.
+    /// A header that was not written whole: no frame in it was ever acknowledged.
     Unborn,
 }
 
-/// How a segment file begins.
+/// Reads the beginning of a segment file.
 ///
 /// # Errors
 /// [`SegmentError::Io`], [`SegmentError::Foreign`], [`SegmentError::Corrupt`].
@@ -184,19 +184,19 @@ fn header_of(path: &Path, id: u64, bytes: &[u8]) -> Result<Begin, SegmentError> 
     Ok(Begin::Whole(Header { partitions, first_sequence }))
 }
 
-/// The frames of a segment, and how it ends.
+/// Frames of a segment, and its end.
 #[derive(Debug)]
 pub(super) struct Segment {
-    /// Where it is.
+    /// Path of the file.
     pub(super) path: PathBuf,
-    /// What it begins with.
+    /// Header of the file.
     pub(super) header: Header,
     bytes: Bytes,
     at: usize,
     expected: u64,
 }
 
-/// What comes next in a segment.
+/// Result of reading the next frame.
 #[derive(Debug)]
 pub(super) enum Next {
     /// A frame.
@@ -230,13 +230,13 @@ impl Segment {
         self.expected = sequence;
     }
 
-    /// How long the file is.
+    /// Returns the length of the file.
     #[must_use]
     pub(super) fn len(&self) -> u64 {
         self.bytes.len() as u64
     }
 
-    /// The next frame, or how the segment ends.
+    /// Returns the next frame, or the end of the segment.
     pub(super) fn advance(&mut self) -> Next {
         if self.at >= self.bytes.len() {
             return Next::End;
@@ -259,7 +259,7 @@ impl Segment {
         let mut sequence = [0; 8];
         sequence.copy_from_slice(&head[8..16]);
         let sequence = u64::from_be_bytes(sequence);
-        // Looked at before the checksum, so that a search over damaged bytes stays fast.
+        // Checked before the checksum, so that a search over damaged bytes stays fast.
         let plausible = sequence >= self.expected && sequence - self.expected <= self.bytes.len() as u64;
         if len > MAX_PAYLOAD || !plausible {
             return None;

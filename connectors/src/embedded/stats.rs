@@ -1,4 +1,4 @@
-//! How much the embedded store has written and rewritten.
+//! Counters of what the embedded store has written and rewritten.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,19 +27,19 @@ impl Stats {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Batches, appends and conditional writes in them: with the frames, how well they group.
+    /// Returns the number of batches, appends and conditional writes in them: with the frames, the size of groups.
     #[must_use]
     pub fn batches(&self) -> u64 {
         self.batches.load(Ordering::Relaxed)
     }
 
-    /// How often its files were rewritten without what is gone.
+    /// Returns the number of rewrites of its files without the bytes of removed rows.
     #[must_use]
     pub fn compactions(&self) -> u64 {
         self.compactions.load(Ordering::Relaxed)
     }
 
-    /// How long that took, all together.
+    /// Returns the total time that these rewrites took.
     #[must_use]
     pub fn compacted_for(&self) -> Duration {
         Duration::from_micros(self.compacted_micros.load(Ordering::Relaxed))

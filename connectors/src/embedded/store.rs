@@ -1,4 +1,4 @@
-//! The key-value store that holds what is checkpointed.
+//! Key-value store of the checkpoint.
 //!
 //! A checkpoint goes in as one sorted ingestion: rows, what is known of segments, and the place in the
 //! journal. It is registered in one step and is there as a whole or not at all. Replaying from an older
@@ -23,20 +23,20 @@ use super::rows::{Range, Slot};
 use super::saved::{Frozen, Saved};
 use super::{OpenError, Stats};
 
-/// The key of what is saved beside the rows; it and those of segments sort before every row.
+/// Key of the metadata beside the rows; it and the keys of segments sort before every row.
 const SAVED: &[u8] = &[0];
 /// The key of when the files were rewritten last; before those of segments, which are longer.
 const COMPACTED: &[u8] = &[0, 0];
-/// What follows the keys of segments.
+/// Lowest key behind the keys of segments.
 const ROWS: &[u8] = &[1];
 /// Ingested tables that may wait for compaction: each is one more to look into for a row.
 const TABLES_WAITING: usize = 12;
 
-/// How often files are looked after that a merge has replaced, and the pause between: a read takes far less.
+/// Number of checks that files replaced by a merge are deleted, and the pause between them: a read takes far less.
 const DROPPED_WITHIN: u32 = 100;
 const DROP_PAUSE: Duration = Duration::from_millis(100);
 
-/// What is known of segments.
+/// Catalog entries of segments.
 pub(super) type Segments = Vec<(u64, SegmentInfo)>;
 
 /// The store.
@@ -64,21 +64,21 @@ impl Open {
         entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
     }
 
-    /// Waits until files are deleted that a merge has replaced.
+    /// Waits until files that a merge has replaced are deleted.
     ///
-    /// The store keeps them as a former version for whoever might read it, and looks whether somebody does only when
-    /// it makes a table of what was written singly (lsm-tree 3.1.10, `SuperVersions::maintenance`; fjall 3.1.13,
-    /// `Keyspace::inner_rotate_memtable`). So something is written, which also moves the horizon of readers on.
-    fn drop_files(&self, former: &[PathBuf], note: Timestamp) -> Result<(), StoreError> {
+    /// The store keeps them as a previous version for possible readers, and checks for readers only when it makes a
+    /// table of what was written singly (lsm-tree 3.1.10, `SuperVersions::maintenance`; fjall 3.1.13,
+    /// `Keyspace::inner_rotate_memtable`). So a row is written here, which also advances the readers' horizon.
+    fn drop_files(&self, previous: &[PathBuf], note: Timestamp) -> Result<(), StoreError> {
         for _ in 0..DROPPED_WITHIN {
             self.note_compacted(note)?;
             self.rows.rotate_memtable_and_wait().map_err(failed)?;
-            if !former.iter().any(|table| table.exists()) {
+            if !previous.iter().any(|table| table.exists()) {
                 return Ok(());
             }
             std::thread::sleep(DROP_PAUSE);
         }
-        Err(failed("its former files are still being read"))
+        Err(failed("its previous files are still being read"))
     }
 }
 
@@ -124,21 +124,21 @@ impl Store {
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// What the newest checkpoint saved, and the segments it knows.
+    /// Reads the newest checkpoint's metadata and the segments it knows.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// A description of the fault.
     pub(super) fn read_saved(&self) -> Result<Option<(Saved, Segments)>, String> {
-        let told = |error: &dyn std::fmt::Display| error.to_string();
-        let rows = self.open_one().map_err(|error| told(&error))?.rows;
-        let Some(stored) = rows.get(SAVED).map_err(|error| told(&error))? else { return Ok(None) };
-        let saved = serde_json::from_slice(&stored).map_err(|error| told(&error))?;
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let rows = self.open_one().map_err(|error| text(&error))?.rows;
+        let Some(stored) = rows.get(SAVED).map_err(|error| text(&error))? else { return Ok(None) };
+        let saved = serde_json::from_slice(&stored).map_err(|error| text(&error))?;
         let mut segments = Vec::new();
         for entry in rows.range::<&[u8], _>((Bound::Excluded(COMPACTED), Bound::Excluded(ROWS))) {
-            let (key, value) = entry.into_inner().map_err(|error| told(&error))?;
+            let (key, value) = entry.into_inner().map_err(|error| text(&error))?;
             let id = key.get(1..9).and_then(|id| id.try_into().ok()).map(u64::from_be_bytes);
             let id = id.ok_or_else(|| format!("a segment is known as {key:?}"))?;
-            segments.push((id, serde_json::from_slice(&value).map_err(|error| told(&error))?));
+            segments.push((id, serde_json::from_slice(&value).map_err(|error| text(&error))?));
         }
         Ok(Some((saved, segments)))
     }
@@ -166,23 +166,23 @@ impl Store {
         }))
     }
 
-    /// Whether all of it is being rewritten.
+    /// Returns true while all of the store is being rewritten.
     #[must_use]
     pub(super) fn is_compacting(&self) -> bool {
         self.is_compacting.load(Ordering::Relaxed)
     }
 
-    /// Whether so many checkpoints wait to be merged that reading would suffer from one more. While everything is
-    /// rewritten nothing else is merged, and waiting for it would only stop commits.
+    /// Returns true if one more unmerged checkpoint would slow reads down. During a rewrite of everything nothing
+    /// else is merged; waiting for it would only stop commits, so the answer is then false.
     #[must_use]
     pub(super) fn is_behind(&self) -> bool {
         !self.is_compacting() && self.open_one().is_ok_and(|open| open.rows.l0_table_count() > TABLES_WAITING)
     }
 
-    /// Writes frozen rows and what goes with them. Rows whose time is over are left out.
+    /// Writes frozen rows and the metadata that goes with them. Expired rows are left out.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]; then nothing of it is there.
+    /// [`StoreError::Unavailable`]; then nothing was written.
     pub(super) fn ingest(&self, frozen: &Frozen, now: Timestamp) -> Result<(), StoreError> {
         let open = self.open_one()?;
         let mut ingestion = open.rows.start_ingestion().map_err(failed)?;
@@ -215,11 +215,11 @@ impl Store {
         open.database.persist(PersistMode::SyncAll).map_err(failed)
     }
 
-    /// Looks at `count` rows from `from` on, and deletes those whose time is over, if they may `go`.
-    /// Returns the row to go on from, `None` at the end, and how many it has deleted.
+    /// Checks `count` rows from `from` on, and deletes those that are expired, if they may `go`.
+    /// Returns the row to continue from, `None` at the end, and the number of rows deleted.
     ///
-    /// They are deleted by an ingestion, as all that is written here: what goes through the store's own journal
-    /// stays in it for as long as little else does.
+    /// The deletes are an ingestion, like all writes here: what goes through the store's own journal stays in it for
+    /// as long as little else is written.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -255,7 +255,7 @@ impl Store {
         Ok((next, count))
     }
 
-    /// When the files were rewritten last.
+    /// Returns the time of the last rewrite of the files.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -273,26 +273,26 @@ impl Store {
         self.open_one()?.note_compacted(at)
     }
 
-    /// Rewrites everything, so that nothing is left of what was deleted or written over before. Checkpoints may be
-    /// written meanwhile; the store merges none of them before it is done.
+    /// Rewrites everything, so that no bytes are left of what was deleted or overwritten before. Checkpoints may be
+    /// written meanwhile; the store merges none of them until the rewrite is done.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`], also where somebody has read the former files for long: they are still there.
+    /// [`StoreError::Unavailable`], also if a reader holds the previous files for too long: they then still exist.
     pub(super) fn compact(&self, clock: &dyn Clock, stats: &Stats) -> Result<(), StoreError> {
         let _one = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, began) = (clock.now(), clock.elapsed());
-        let former_at = self.compacted_at()?;
+        let previous_at = self.compacted_at()?;
         let open = self.open_one()?;
-        let former = open.tables()?;
+        let previous = open.tables()?;
         self.is_compacting.store(true, Ordering::Relaxed);
         let rewritten = open.rows.major_compact();
         self.is_compacting.store(false, Ordering::Relaxed);
         rewritten.map_err(failed)?;
-        open.drop_files(&former, former_at.unwrap_or(at))?;
+        open.drop_files(&previous, previous_at.unwrap_or(at))?;
         open.note_compacted(at)?;
         let took = clock.elapsed().saturating_sub(began);
         stats.compacted(took);
-        tracing::info!(took_ms = took.as_millis(), "the store's files are rewritten without what is gone");
+        tracing::info!(took_ms = took.as_millis(), "rewrote the store's files without removed rows");
         Ok(())
     }
 

@@ -1,7 +1,7 @@
-//! The newest records of a partition, and how far it has been worked off.
+//! Newest records of a partition, and the position up to which it is settled.
 //!
-//! Whoever follows closely reads from here; the records are consecutive, and the oldest go when they are
-//! more bytes than allowed.
+//! Readers that follow closely are served from here. The records are consecutive; the oldest are dropped when they
+//! exceed the allowed bytes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use heddle_schemas::ports::log::{FetchLimit, Record};
 use heddle_schemas::topic::{Offset, Topic};
 use tokio::sync::Notify;
 
-/// What a record costs in memory beside its bytes.
+/// Memory overhead of a record beside its bytes.
 const RECORD_COST: usize = 128;
 
 /// The newest records of a partition.
@@ -19,9 +19,9 @@ const RECORD_COST: usize = 128;
 pub(super) struct Tail {
     /// The offset of the next record.
     pub(super) end: Offset,
-    /// What has been settled.
+    /// Settled position.
     pub(super) position: Position,
-    /// Wakes who waits for a record.
+    /// Wakes readers that wait for a record.
     pub(super) grown: Arc<Notify>,
     recent: VecDeque<Record>,
     bytes: usize,
@@ -38,7 +38,7 @@ impl Tail {
     pub(super) fn push(&mut self, record: Record, most: usize) {
         self.end = record.offset + 1;
         let topic = record.partition.topic;
-        // Nobody follows the others closely.
+        // The other topics have no consumer that follows closely.
         if topic != Topic::Tenants && !Topic::CONSUMED.contains(&topic) {
             return;
         }

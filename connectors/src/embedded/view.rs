@@ -1,11 +1,11 @@
-//! What readers see: rows changed since the checkpoint, the topics' tails, and where older records are.
+//! State that readers see: rows changed since the checkpoint, the topics' tails, and the places of older records.
 //!
-//! Only what is durable comes in here, in the order of the journal. Rows changed since the last checkpoint
-//! are *active*; while a checkpoint is being written, those it takes are *frozen*. A read asks the active,
-//! then the frozen, then the store: rows are thawed only once the store has them, so none is missed.
+//! It holds only durable changes, in the order of the journal. Rows changed since the last checkpoint
+//! are *active*; while a checkpoint is being written, those it takes are *frozen*. A read checks the active rows,
+//! then the frozen rows, then the store: rows are thawed only once the store has them, so none is missed.
 //!
-//! Memory is bounded: at `checkpoint_bytes` of active rows a checkpoint begins, and at twice that whoever
-//! brings more waits until it is done; tails are bounded one by one.
+//! Memory is bounded: at `checkpoint_bytes` of active rows a checkpoint begins, and at twice that writers wait until
+//! it is done; each tail has a bound of its own.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,7 +29,7 @@ const REPLAY_AT: u64 = 4;
 /// The longest time between checkpoints while anything is written: retention waits for them.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(600);
 
-/// What is seen.
+/// State under the view's lock.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// Rows changed since the newest checkpoint that was begun.
@@ -44,13 +44,13 @@ pub(super) struct Seen {
     pub(super) epoch: Epoch,
     /// Everything before it is in the store.
     pub(super) checkpointed: Option<Place>,
-    /// Where the frame after the last goes, or would, were its segment not full.
+    /// Place behind the last frame, where the next one goes unless the segment is full.
     pub(super) next: Option<Place>,
-    /// Whether everything has ended.
+    /// True when the store has stopped.
     pub(super) stopped: bool,
-    /// Why the last try to write a checkpoint failed.
+    /// Error of the last attempt to write a checkpoint.
     failing: Option<String>,
-    forgotten: Vec<u64>,
+    removed_segments: Vec<u64>,
     journal_since_freeze: u64,
     frozen_at: Timestamp,
 }
@@ -74,7 +74,7 @@ pub(super) struct View {
 }
 
 impl View {
-    /// What a checkpoint saved.
+    /// Creates the view from a checkpoint.
     #[must_use]
     pub(super) fn new(
         options: &Options,
@@ -126,8 +126,8 @@ impl View {
         self.seen.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many partitions a topic has: one for compacted ones, which every node reads whole, and none of
-    /// ingress, since no other program can publish into these files.
+    /// Returns the number of partitions of a topic: one for compacted ones, which every node reads whole, and none
+    /// of ingress, since no other program can publish into these files.
     #[must_use]
     pub(super) fn partitions(&self, topic: Topic) -> u32 {
         match topic {
@@ -160,11 +160,11 @@ impl View {
         self.shown.load(Ordering::Acquire)
     }
 
-    /// Shows changes of the frame of so many bytes at `place`, all at one moment.
+    /// Publishes the changes of the frame of `bytes` bytes at `place`, all at once.
     pub(super) fn show(&self, place: Place, bytes: u64, change: impl FnOnce(&mut Changes<'_>)) {
         let mut woken = Vec::new();
         let mut seen = self.write();
-        // The frame is durable. Who sees a record of it may have to read it from there.
+        // The frame is durable. A reader that sees a record of it may have to read it from there.
         self.cover(&mut seen, place, bytes);
         change(&mut Changes { seen: &mut seen, place, tail_bytes: self.tail_bytes, woken: &mut woken });
         for partition in woken {
@@ -191,18 +191,18 @@ impl View {
         self.held.fetch_add(place.at + bytes - before, Ordering::Relaxed);
     }
 
-    /// Makes the tail of a partition that has no records yet, so that somebody can wait for it.
+    /// Creates the tail of a partition that has no records yet, so that a reader can wait for it.
     pub(super) fn make_tail(&self, partition: TopicPartition) {
         self.write().tails.entry(partition).or_default();
     }
 
-    /// Leaves out segments whose files are gone.
+    /// Removes segments from the catalog whose files no longer exist.
     pub(super) fn without_segments(&self, ids: &[u64]) {
         let mut seen = self.write();
         for id in ids {
-            let gone = seen.catalog.0.remove(id);
-            self.held.fetch_sub(gone.map_or(0, |info| info.bytes), Ordering::Relaxed);
-            seen.forgotten.push(*id);
+            let removed = seen.catalog.0.remove(id);
+            self.held.fetch_sub(removed.map_or(0, |info| info.bytes), Ordering::Relaxed);
+            seen.removed_segments.push(*id);
         }
     }
 
@@ -229,7 +229,7 @@ impl View {
         self.freeze_if_due(now);
     }
 
-    /// Freezes whatever is not in a checkpoint.
+    /// Freezes all rows that are not in a checkpoint.
     pub(super) fn freeze_now(&self, now: Timestamp) {
         self.freeze(now, |_| Due::Must);
     }
@@ -245,17 +245,17 @@ impl View {
                 seen.freeze(self.partitions, now);
                 break;
             }
-            // While the store fails, waiting does not help: the writer refuses what would be too much.
+            // While the store fails, waiting does not help: the writer refuses writes above the limit.
             if matches!(due, Due::May) || seen.failing.is_some() {
                 return;
             }
             drop(seen);
             self.wait(Duration::from_secs(1), |seen| seen.frozen.is_none() || seen.failing.is_some());
         }
-        self.tell();
+        self.notify();
     }
 
-    /// Why nothing more can be taken in, while checkpoints fail and memory is full.
+    /// Returns the error that refuses writes, while checkpoints fail and memory is full.
     #[must_use]
     pub(super) fn refusal(&self) -> Option<StoreError> {
         if !self.failing.load(Ordering::Relaxed) {
@@ -288,8 +288,8 @@ impl View {
             }
             frozen
         };
-        self.tell();
-        // Many rows are let go of here, with no reader waiting for it.
+        self.notify();
+        // Many rows are freed here, with no reader waiting for it.
         drop(thawed);
     }
 
@@ -297,7 +297,7 @@ impl View {
     pub(super) fn fail(&self, why: String) {
         self.write().failing = Some(why);
         self.failing.store(true, Ordering::Relaxed);
-        self.tell();
+        self.notify();
     }
 
     /// Waits until everything that was frozen is in the store.
@@ -325,25 +325,25 @@ impl View {
             tail.grown.notify_waiters();
         }
         drop(seen);
-        self.tell();
+        self.notify();
     }
 
-    /// Forgets segments that nobody needs; returns their ids.
+    /// Removes segments that are no longer needed; returns their ids.
     pub(super) fn forget_segments(&self, now: Timestamp) -> Vec<u64> {
         let mut seen = self.write();
         let Some(checkpointed) = seen.checkpointed else { return Vec::new() };
         let reasons = Reasons { checkpointed, now, retention: self.retention, max_bytes: self.max_bytes };
         let mut catalog = std::mem::take(&mut seen.catalog);
-        let gone = catalog.forget(&reasons, |segment| seen.is_settled(segment));
+        let removed = catalog.forget(&reasons, |segment| seen.is_settled(segment));
         self.held.store(catalog.0.values().map(|segment| segment.bytes).sum(), Ordering::Relaxed);
         seen.catalog = catalog;
-        seen.forgotten.extend(&gone);
-        gone
+        seen.removed_segments.extend(&removed);
+        removed
     }
 
-    /// Tells whoever waits that something changed.
-    fn tell(&self) {
-        // Whoever waits looks while holding this lock, so no change falls between the look and the wait.
+    /// Notifies waiters of a change.
+    fn notify(&self) {
+        // Waiters check the state while holding this lock, so that no change falls between the check and the wait.
         drop(self.change.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.notify_all();
     }
@@ -356,12 +356,12 @@ impl View {
     }
 }
 
-/// Whether it is time for a checkpoint.
+/// Urgency of a checkpoint.
 enum Due {
     Not,
-    /// If none is being written.
+    /// Write one if none is being written.
     May,
-    /// After the one that is being written.
+    /// Write one after the one that is being written.
     Must,
 }
 
@@ -385,9 +385,9 @@ impl Seen {
         };
         let from = self.checkpointed.map_or(0, |place| place.segment);
         let known = self.catalog.0.range(from..).map(|(id, info)| (*id, Some(info.clone())));
-        let forgotten = std::mem::take(&mut self.forgotten).into_iter().map(|id| (id, None));
-        // In order of ids: what is forgotten is older than what is left.
-        let mut segments: Vec<_> = forgotten.chain(known).collect();
+        let removed_segments = std::mem::take(&mut self.removed_segments).into_iter().map(|id| (id, None));
+        // In order of ids: removed segments are older than the remaining ones.
+        let mut segments: Vec<_> = removed_segments.chain(known).collect();
         segments.sort_unstable_by_key(|(id, _)| *id);
         segments.dedup_by_key(|(id, _)| *id);
         self.frozen = Some(Frozen {
@@ -399,7 +399,7 @@ impl Seen {
         self.frozen_at = now;
     }
 
-    /// Whether every record in it that somebody has to work off has been.
+    /// Returns true if every record of a consumed topic in it is settled.
     #[must_use]
     pub(super) fn is_settled(&self, segment: &SegmentInfo) -> bool {
         segment.partitions.iter().all(|(partition, there)| {
@@ -408,7 +408,7 @@ impl Seen {
         })
     }
 
-    /// A row as it is in memory; `None` when only the store knows.
+    /// Returns a row that is in memory; `None` if only the store has it.
     #[must_use]
     pub(super) fn row(&self, key: &[u8]) -> Option<&Slot> {
         self.active.get(key).or_else(|| self.frozen.as_ref().and_then(|frozen| frozen.rows.get(key)))

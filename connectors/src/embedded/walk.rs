@@ -1,7 +1,7 @@
 //! Walks over whole tables.
 //!
 //! Rows in memory lie by partition, in no order a walk could follow. So it begins with a checkpoint, goes through
-//! the store, and takes from memory what has changed since.
+//! the store, and takes later changes from memory.
 
 use std::ops::Bound;
 

@@ -1,10 +1,10 @@
 //! The one thread that writes the journal.
 //!
-//! It takes whatever waits, gives out offsets, writes one frame and syncs once; while it syncs, the next
-//! group gathers, and the announcer shows the last one. A group is all or nothing. What a failed write left
-//! behind is cut off; where that fails too, or a sync failed and nobody knows what the disk holds, the
-//! segment is left for good, and the next one, which begins at the same sequence number, makes what is at
-//! its end void. Offsets of a failed group were seen by nobody and are given out again.
+//! It takes the waiting orders, assigns offsets, writes one frame and syncs once; while it syncs, the next
+//! group collects, and the announcer publishes the last one. A group is written as a whole or not at all. The bytes of
+//! a failed write are truncated. If that fails too, or a sync failed and the disk's content is unknown, the
+//! segment is left for good, and the next one, which begins at the same sequence number, makes the bytes at
+//! its end void. Offsets of a failed group were never visible and are assigned again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -34,13 +34,13 @@ use super::{Options, Stats};
 
 /// Bytes of a group at most, but for a single larger batch.
 const GROUP_BYTES: usize = 4 << 20;
-/// A frame buffer that a large batch has grown is let go of.
+/// A frame buffer that a large batch has grown beyond this is freed.
 const BUFFER_BYTES: usize = 2 * GROUP_BYTES;
 
-/// Where the writer goes on.
+/// Position at which the writer continues.
 #[derive(Debug)]
 pub(super) struct Resume {
-    /// The next segment: always a new one, since what is at the end of the last may be torn.
+    /// The next segment: always a new one, since the end of the last may be torn.
     pub(super) segment: u64,
     /// The sequence number of the next frame.
     pub(super) sequence: u64,
@@ -76,7 +76,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Goes on after what the view shows.
+    /// Continues behind the view's last frame.
     #[must_use]
     pub(super) fn new(
         options: &Options,
@@ -134,8 +134,8 @@ impl Writer {
         Ok(Group { place, bytes, epoch: Some(epoch), taken: Vec::new() })
     }
 
-    /// Runs until it is told to close, or nobody is left to tell it.
-    pub(super) fn run(mut self, mut orders: mpsc::Receiver<Order>, tell: &SyncSender<Announcement>) {
+    /// Runs until it receives [`Order::Close`] or no sender is left.
+    pub(super) fn run(mut self, mut orders: mpsc::Receiver<Order>, announcements: &SyncSender<Announcement>) {
         while let Some(order) = orders.blocking_recv() {
             self.begin_group();
             let mut last = self.take(order);
@@ -145,20 +145,22 @@ impl Writer {
                     Err(_) => break,
                 }
             }
-            let mut told = self.flush(tell);
-            told = told
+            let mut announced = self.flush(announcements);
+            announced = announced
                 && match last {
-                    Some(Order::Tend) => self.tend(tell),
-                    Some(Order::Checkpoint(done)) => tell.send(Announcement::Checkpoint(done)).is_ok(),
+                    Some(Order::Tend) => self.tend(announcements),
+                    Some(Order::Checkpoint(done)) => {
+                        announcements.send(Announcement::Checkpoint(done)).is_ok()
+                    }
                     Some(Order::Close(done)) => {
-                        // Whoever asks from here on hears that the store is closed.
+                        // Later callers get `Closed`.
                         orders.close();
-                        drop(tell.send(Announcement::Close(done)));
+                        drop(announcements.send(Announcement::Close(done)));
                         false
                     }
                     _ => true,
                 };
-            if !told {
+            if !announced {
                 return;
             }
         }
@@ -200,13 +202,13 @@ impl Writer {
             Some(Fence { partition, epoch }) if epoch != self.epoch => {
                 Err(StoreError::Fenced { partition, epoch })
             }
-            // What is settled is what makes room.
+            // Settling records frees room.
             _ if prepared.only_settles() => Ok(()),
             _ => self.admit(self.with_reserve()),
         }
     }
 
-    /// What is in can be worked off although nothing more comes in.
+    /// Returns the limit for settling writes, so that a full journal can still be drained.
     fn with_reserve(&self) -> u64 {
         self.max_bytes.saturating_add(2 * self.segment_bytes)
     }
@@ -217,7 +219,7 @@ impl Writer {
         }
         if self.held + self.frame.len() as u64 > most {
             let detail = format!(
-                "the journal has reached {most} bytes and holds only what is not worked off yet; wait, or \
+                "the journal has reached {most} bytes and holds only unsettled records; wait, or \
                  raise log.max_bytes"
             );
             return Err(StoreError::Full { detail });
@@ -252,7 +254,7 @@ impl Writer {
         };
         let found = found.and_then(|slot| slot.live(self.now).cloned());
         if found != expected {
-            // Answered with the group: what it found may not be durable before.
+            // Answered with the group: the value that it read may not be durable before.
             return Ok((Swap::Found(found), Prepared::default()));
         }
         self.admit(self.with_reserve())?;
@@ -268,37 +270,38 @@ impl Writer {
         self.store.get(key)
     }
 
-    /// Makes the group durable and tells it, or refuses it. False when nobody listens any more.
-    fn flush(&mut self, tell: &SyncSender<Announcement>) -> bool {
+    /// Makes the group durable and announces it, or refuses it. Returns false when the announcer has ended.
+    fn flush(&mut self, announcements: &SyncSender<Announcement>) -> bool {
         if self.group.is_empty() {
             return true;
         }
         if self.frame.len() == segment::FRAME {
-            // Nothing to write; what conditional writes found is durable and soon shown.
-            return tell.send(Announcement::Found(std::mem::take(&mut self.group))).is_ok();
+            // Nothing to write: the results of conditional writes come from durable changes that are published soon.
+            return announcements.send(Announcement::Found(std::mem::take(&mut self.group))).is_ok();
         }
         match self.write_frame() {
             Ok((place, bytes)) => {
                 self.durable_ends.clone_from(&self.ends);
                 let taken = std::mem::take(&mut self.group);
                 self.group.reserve(taken.len());
-                tell.send(Announcement::Group(Group { place, bytes, epoch: None, taken })).is_ok()
+                announcements.send(Announcement::Group(Group { place, bytes, epoch: None, taken })).is_ok()
             }
             Err(failed) => {
                 tracing::error!(error = %failed.error, dir = %self.dir.display(), "the journal cannot be written");
                 self.ends.clone_from(&self.durable_ends);
-                refuse(std::mem::take(&mut self.group), &failed.told(&self.dir));
-                // What conditional writes of this group said is void; what earlier ones said is soon shown.
+                refuse(std::mem::take(&mut self.group), &failed.to_error(&self.dir));
+                // Results of conditional writes in this group are void; results of earlier groups are published soon.
                 let (done, waits) = oneshot::channel();
-                let told = tell.send(Announcement::Barrier(done)).is_ok() && waits.blocking_recv().is_ok();
+                let announced =
+                    announcements.send(Announcement::Barrier(done)).is_ok() && waits.blocking_recv().is_ok();
                 self.swapped.clear();
-                told
+                announced
             }
         }
     }
 
     /// Ends a segment that has been written to for too long, so that retention can take it.
-    fn tend(&mut self, tell: &SyncSender<Announcement>) -> bool {
+    fn tend(&mut self, announcements: &SyncSender<Announcement>) -> bool {
         let old = self.file.is_some() && self.clock.now().since(self.began) >= self.segment_age;
         if old && self.len > segment::HEADER as u64 {
             self.leave();
@@ -307,14 +310,14 @@ impl Writer {
             match self.write_frame() {
                 Ok((place, bytes)) => {
                     let group = Group { place, bytes, epoch: None, taken: Vec::new() };
-                    if tell.send(Announcement::Group(group)).is_err() {
+                    if announcements.send(Announcement::Group(group)).is_err() {
                         return false;
                     }
                 }
-                Err(failed) => tracing::warn!(error = %failed.error, "no new segment can be begun"),
+                Err(failed) => tracing::warn!(error = %failed.error, "a new segment cannot be created"),
             }
         }
-        tell.send(Announcement::Tend).is_ok()
+        announcements.send(Announcement::Tend).is_ok()
     }
 
     fn leave(&mut self) {
@@ -334,7 +337,7 @@ impl Writer {
         };
         let place = Place { segment: self.segment, at: self.len, sequence: self.sequence };
         if let Err(error) = file.append(&self.frame) {
-            // What was not synced yet, and is cut off, was never there.
+            // Unsynced bytes that are truncated were never there.
             let cut = file.truncate(self.len).is_ok();
             if cut {
                 self.file = Some(file);
@@ -344,7 +347,7 @@ impl Writer {
             return Err(Failed { error, undone: cut });
         }
         if let Err(error) = file.sync() {
-            // Even where cutting works, the system may have dropped what it held: not used again.
+            // Even if truncation works, the system may have dropped buffered bytes: the file is not used again.
             let cut = file.truncate(self.len).is_ok();
             self.segment += 1;
             return Err(Failed { error, undone: cut });
@@ -383,15 +386,15 @@ impl Writer {
     }
 }
 
-/// Why a frame was not written.
+/// Failure of writing a frame.
 struct Failed {
     error: io::Error,
-    /// Whether nothing is left of it.
+    /// True if no bytes of it are left.
     undone: bool,
 }
 
 impl Failed {
-    fn told(&self, dir: &std::path::Path) -> StoreError {
+    fn to_error(&self, dir: &std::path::Path) -> StoreError {
         let full = matches!(self.error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         if full && self.undone {
             StoreError::Full { detail: format!("no space left for {}; free some", dir.display()) }

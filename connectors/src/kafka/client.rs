@@ -1,4 +1,4 @@
-//! How clients of the cluster are set up, and where what they say of themselves goes.
+//! Configuration of the cluster's clients, and forwarding of their log lines and statistics.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +10,19 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// What every client is given.
+/// Settings of every client.
 #[derive(Debug, Clone)]
 pub struct Connection {
     /// The brokers to begin with.
     pub brokers: Vec<String>,
-    /// This node's name: what brokers' logs and quotas call it.
+    /// Node's name, as brokers' logs and quotas show it.
     pub node: String,
     /// librdkafka's own settings: TLS, SASL, timeouts.
     pub client: BTreeMap<String, Secret>,
 }
 
 impl Connection {
-    /// A client's settings to add to. What the engine's promises rest on stands over what an operator set.
+    /// Returns a client's settings to add to. Settings that the engine's guarantees need override the operator's.
     pub(super) fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set_log_level(RDKafkaLogLevel::Warning);
@@ -37,7 +37,7 @@ impl Connection {
     }
 }
 
-/// Puts what librdkafka says into the log lines of the process.
+/// Forwards librdkafka's messages to the process's log.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Quiet;
 
@@ -47,25 +47,25 @@ impl ClientContext for Quiet {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(target: "librdkafka", facility, "{message}");
             }
-            // Each of a client's threads tells of each connection that fails; what it means is told once, by
-            // whoever waits for it.
+            // Each of a client's threads logs each connection that fails; the caller that waits for it logs the
+            // consequence once.
             _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
         }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        told("kafka", &error, reason);
+        log_fault("kafka", &error, reason);
     }
 }
 
-/// Tells of a fault of the connection to the brokers: one that passes when they are back at most once a second,
+/// Logs a fault of the connection to the brokers: one that passes when they are back at most once a second,
 /// whatever the number of clients and brokers.
-pub(super) fn told(who: &str, error: &KafkaError, reason: &str) {
+pub(super) fn log_fault(who: &str, error: &KafkaError, reason: &str) {
     static OUTAGE: Seldom = Seldom::new();
     if !is_of_network(error) {
         tracing::warn!(%error, reason, "{who}");
     } else if OUTAGE.lets_through() {
-        tracing::warn!(%error, reason, "kafka does not answer; it is tried again");
+        tracing::warn!(%error, reason, "kafka does not answer; retrying");
     }
 }
 
@@ -83,7 +83,7 @@ fn is_of_network(error: &KafkaError) -> bool {
 
 impl ConsumerContext for Quiet {}
 
-/// What the log's callers are told of a failure.
+/// Returns the error that the log's callers get for a failure.
 pub(super) fn unavailable(doing: &str, error: &KafkaError) -> StoreError {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::QueueFull) => StoreError::Full {

@@ -1,10 +1,10 @@
-//! Which partitions this node is given by the consumer group, and what it commits under it.
+//! Membership of this node in the consumer group: its assigned partitions, and its commits.
 //!
-//! The group is for membership and commits only: its consumer is paused on everything it is given, and
+//! The group is for membership and commits only: its consumer is paused on everything it is assigned, and
 //! records are read by [`super::reader`]. A thread of its own serves it, so that a node that is busy with
-//! turns is not taken for dead. A static member keeps what it has through a restart within the session
-//! timeout; partitions move one by one (cooperative), and one that is taken away is handed over only when
-//! the node has let go of it, or when its time for that is over.
+//! turns does not count as dead. A static member keeps its partitions through a restart within the session
+//! timeout; partitions move one by one (cooperative), and a revoked one is handed over only when
+//! the node has released it, or when its time for that has passed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as blocking_mpsc;
@@ -24,42 +24,42 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::client::{Connection, Quiet, blocking, told, unavailable};
+use super::client::{Connection, Quiet, blocking, log_fault, unavailable};
 use super::metadata;
 use super::names::Names;
 use super::offsets::Offsets;
 use super::reader::{REQUEST, number};
 
-/// How often what has been acknowledged is committed.
+/// Interval at which acknowledgements are committed.
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
-/// How long the thread waits for events at once: how late it notices that it is to end.
+/// Time that the thread waits for events at once: the delay with which it notices that it has to end.
 const POLL: Duration = Duration::from_millis(100);
-/// How often within [`LATELY`] the group may put the node out before it stays out.
+/// Number of times within [`LATELY`] that the group may fence the node before it stays out.
 const OUT_OFTEN: usize = 3;
-/// What counts as often.
+/// Period in which fencings count.
 const LATELY: Duration = Duration::from_secs(600);
 /// The pause before the node joins again; it doubles with each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 
-/// What the group says.
+/// Change that the group reports.
 #[derive(Debug)]
 pub enum Change {
     /// These partitions are the node's from now on.
     Assigned(Vec<TopicPartition>),
-    /// These are to be let go of; the group waits until it is told, or its patience is over.
+    /// These are to be released; the group waits until they are, or until its timeout.
     Revoked {
-        /// Which.
+        /// Partitions that are revoked.
         partitions: Vec<TopicPartition>,
-        /// Whether others may have them already, so that there is nothing left to finish.
+        /// True if others may have them already, so that there is nothing left to finish.
         lost: bool,
-        /// Told when the node has let go.
+        /// Dropped or signalled when the node has released them.
         released: blocking_mpsc::Sender<()>,
     },
     /// The group has put the node out too often: it is no member any more and will not be again.
     Over(String),
 }
 
-/// How the node is a member.
+/// Configuration of the membership.
 #[derive(Debug, Clone)]
 pub(super) struct Options {
     pub(super) group: String,
@@ -81,7 +81,7 @@ struct Running {
     committing: JoinHandle<()>,
 }
 
-/// What joins the group, and joins it again.
+/// Member of the group: joins it, and rejoins it.
 struct Member {
     config: ClientConfig,
     names: Names,
@@ -93,17 +93,17 @@ struct Member {
     closing: AtomicBool,
 }
 
-/// What librdkafka calls back.
+/// Callbacks of librdkafka.
 struct Group {
     names: Names,
     offsets: Arc<Offsets>,
     handover: Duration,
     changes: mpsc::Sender<Change>,
-    /// What it says does not count any more.
+    /// True when its changes no longer count.
     retired: AtomicBool,
 }
 
-/// When the group has put the node out lately.
+/// Times at which the group has fenced the node lately.
 #[derive(Debug, Default)]
 struct TimesOut(Vec<Duration>);
 
@@ -132,13 +132,13 @@ impl ConsumerContext for Group {
         let partitions = self.partitions(list);
         let changed = match kind {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                tracing::info!(partitions = %listed(&partitions), "the group gives partitions");
+                tracing::info!(partitions = %listed(&partitions), "rebalance: partitions assigned");
                 // Nothing is read here.
                 let assigned = list
                     .set_all_offsets(KafkaOffset::End)
                     .and_then(|()| consumer.incremental_assign(list))
                     .and_then(|()| consumer.pause(list));
-                self.tell(Change::Assigned(partitions));
+                self.report(Change::Assigned(partitions));
                 assigned
             }
             _ => {
@@ -149,7 +149,7 @@ impl ConsumerContext for Group {
             }
         };
         if let Err(error) = changed {
-            tracing::error!(%error, "the group's assignment could not be followed");
+            tracing::error!(%error, "rebalance: the assignment failed");
         }
     }
 }
@@ -161,17 +161,19 @@ impl Group {
 
     fn let_go(&self, consumer: &BaseConsumer<Self>, partitions: Vec<TopicPartition>) {
         let lost = consumer.assignment_lost();
-        tracing::info!(partitions = %listed(&partitions), lost, "the group takes partitions away");
+        tracing::info!(partitions = %listed(&partitions), lost, "rebalance: partitions revoked");
         let (released, wait) = blocking_mpsc::channel();
-        self.tell(Change::Revoked { partitions: partitions.clone(), lost, released });
-        // Closed without a word as well: nobody works on them then.
+        self.report(Change::Revoked { partitions: partitions.clone(), lost, released });
+        // Closed without a signal as well: no work on them continues then.
         if matches!(wait.recv_timeout(self.handover), Err(blocking_mpsc::RecvTimeoutError::Timeout)) {
-            tracing::warn!("partitions are handed over unfinished: the next owner takes up what was in work");
+            tracing::warn!(
+                "rebalance: partitions handed over with work in progress; the next owner redoes it"
+            );
         }
         if !lost {
             let changed = self.offsets.changed(Some(&partitions));
             if let Err(error) = commit(consumer, &self.names, &changed) {
-                tracing::warn!(%error, "what was acknowledged last could not be committed; it comes again");
+                tracing::warn!(%error, "the last offsets could not be committed; their records come again");
             }
         }
         for partition in partitions {
@@ -179,9 +181,9 @@ impl Group {
         }
     }
 
-    fn tell(&self, change: Change) {
+    fn report(&self, change: Change) {
         // A consumer that is dropped serves what is still in its queue, on whatever thread drops it: an assignment that
-        // came while the node closed is nobody's any more, and an asynchronous thread must not wait here.
+        // came while the node closed has no receiver any more, and an asynchronous thread must not wait here.
         if !self.retired.load(Ordering::Acquire) {
             drop(self.changes.blocking_send(change));
         }
@@ -249,7 +251,7 @@ impl Membership {
         Ok(())
     }
 
-    /// What is committed for a partition; `None` when nothing ever was.
+    /// Reads the committed position of a partition; `None` if there is none.
     pub(super) async fn committed(&self, partition: TopicPartition) -> Result<Option<Position>, StoreError> {
         let consumer = self.member.consumer();
         let mut list = TopicPartitionList::with_capacity(1);
@@ -299,15 +301,15 @@ impl Member {
         while let Some(error) = self.serve_until_out() {
             self.lose_everything();
             let Some(pause) = times.again(self.clock.elapsed()) else {
-                let why = format!("the consumer group keeps putting this node out: {error}");
+                let why = format!("the consumer group keeps fencing this node: {error}");
                 tracing::error!("{why}; another process uses its node.name: give each its own");
                 drop(self.changes.blocking_send(Change::Over(why)));
                 return;
             };
             tracing::error!(
                 ?pause,
-                "the consumer group has put this node out: {error}; it joins again after a pause. If it comes \
-                 again, another process uses its node.name"
+                "the consumer group has fenced this node: {error}; retrying after a pause. If this repeats, \
+                 another process uses its node.name"
             );
             if !self.rejoin(pause) {
                 return;
@@ -320,10 +322,10 @@ impl Member {
         let consumer = self.consumer();
         while !self.closing.load(Ordering::Acquire) {
             match consumer.poll(POLL) {
-                // What had been on its way before the pause.
+                // A record that was on its way before the pause.
                 None | Some(Ok(_)) => {}
                 Some(Err(KafkaError::MessageConsumptionFatal(error))) => return Some(error),
-                Some(Err(error)) => told("the consumer group", &error, ""),
+                Some(Err(error)) => log_fault("the consumer group", &error, ""),
             }
         }
         None
@@ -339,7 +341,7 @@ impl Member {
         for partition in &partitions {
             self.offsets.close(*partition);
         }
-        // Nothing is waited for.
+        // No release is waited for.
         let (released, _) = blocking_mpsc::channel();
         drop(self.changes.blocking_send(Change::Revoked { partitions, lost: true, released }));
     }
@@ -366,7 +368,7 @@ impl Member {
                     return true;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the consumer group cannot be joined; it is tried again")
+                    tracing::warn!(%error, "the consumer group cannot be joined; retrying")
                 }
             }
             pause = FIRST_PAUSE;
@@ -383,7 +385,7 @@ impl Member {
         match committed {
             Ok(Ok(changed)) => self.offsets.committed(changed),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "offsets could not be committed; they are tried again");
+                tracing::warn!(%error, "offsets could not be committed; retrying");
             }
             Err(_) => {}
         }

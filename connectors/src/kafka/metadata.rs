@@ -12,10 +12,10 @@ use heddle_schemas::topic::Offset;
 
 /// Names the encoding, so that another can follow.
 const PREFIX: &str = "h1:";
-/// Well below what brokers take.
+/// Well below the brokers' limit.
 const LIMIT: usize = 3_072;
 
-/// What is done ahead of the prefix.
+/// Encodes the offsets that are settled ahead of the prefix.
 pub(super) fn encode(position: &Position) -> String {
     let mut bytes = Vec::new();
     let mut before = position.next;
@@ -32,7 +32,7 @@ pub(super) fn encode(position: &Position) -> String {
     if bytes.is_empty() { String::new() } else { format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)) }
 }
 
-/// The position that was committed. Metadata that is not ours, or damaged, says nothing is done ahead.
+/// Decodes the committed position. Damaged metadata, or another program's, counts as nothing settled ahead.
 pub(super) fn decode(next: Offset, metadata: &str) -> Position {
     let mut position = Position::at(next);
     let bytes = metadata.strip_prefix(PREFIX).and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
@@ -101,7 +101,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_ahead_comes_back_or_is_left_out_from_the_top(
+        fn offsets_ahead_come_back_or_are_left_out_from_the_top(
             next in 0_u64..1 << 40,
             steps in proptest::collection::vec((2_u64..5_000, 1_u64..40), 0..1_500),
         ) {

@@ -1,12 +1,12 @@
 //! The log on Apache Kafka, without the ownership of its partitions: that is [`crate::cluster`]'s.
 //!
 //! # Layout
-//! - [`membership`]: the consumer group: which partitions the node is given, and its commits.
-//! - [`offsets`], [`metadata`]: what has been acknowledged, and how it is written into a commit.
+//! - [`membership`]: the consumer group: the node's partitions, and its commits.
+//! - [`offsets`], [`metadata`]: the acknowledged offsets, and their form in a commit.
 //! - [`reader`]: reads partitions from any offset on.
 //! - [`producer`]: appends records; [`publisher`]: publishes as a connector does.
-//! - [`topics`]: what the topics have to be like, and how they are made so.
-//! - `names`, `client`: what topics are called, how clients are set up.
+//! - [`topics`]: the required settings of the topics, and their creation.
+//! - `names`, `client`: the names of topics, and the configuration of clients.
 
 mod client;
 mod membership;
@@ -38,26 +38,26 @@ use self::producer::Producer;
 pub use self::publisher::Publisher;
 use self::reader::Reader;
 
-/// How the log is reached.
+/// Configuration of the log.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How clients connect.
+    /// Connection settings of the clients.
     pub connection: Connection,
-    /// What every topic's name begins with; consumer groups of other engines on the same brokers too.
+    /// Prefix of every topic's name, and of the consumer group; other engines on the same brokers need another one.
     pub prefix: String,
     /// Partitions of inbound, outbound and events.
     pub partitions: NonZeroU32,
-    /// After how long without a sign of life the node's partitions go to others.
+    /// Time without a sign of life after which the node's partitions go to others.
     pub session_timeout: Duration,
-    /// How long a rebalance waits for the node to let go of a partition.
+    /// Time that a rebalance waits for the node to release a partition.
     pub handover: Duration,
     /// Bytes of the largest record.
     pub max_record_bytes: usize,
-    /// What the topics are to be like.
+    /// Required settings of the topics.
     pub policy: topics::Policy,
 }
 
-/// Why the log could not be opened.
+/// Error of opening the log.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A client could not be made: a setting is wrong.
@@ -66,9 +66,9 @@ pub enum OpenError {
     /// The brokers do not answer.
     #[error("no Kafka broker answers at {brokers}: {why}; start them, or correct log.brokers")]
     Unreachable {
-        /// Where they were looked for.
+        /// Brokers that were contacted.
         brokers: String,
-        /// What was seen.
+        /// Cause.
         why: String,
     },
     /// The topics are not as they have to be.
@@ -81,7 +81,7 @@ pub struct Kafka {
     names: Names,
     producer: Producer,
     reader: Reader,
-    /// Reads for who does not follow: a partition has one place that it is read at, and one who waits there.
+    /// Reader for callers that do not follow a partition: a reader has one cursor and one waiter for each.
     beside: Reader,
     membership: Membership,
     changes: Mutex<Option<mpsc::Receiver<Change>>>,
@@ -111,7 +111,7 @@ impl Kafka {
         Ok(Self { names, producer, reader, beside, membership, changes: Mutex::new(Some(changes)) })
     }
 
-    /// Joins the consumer group. Only the first call is given what the group says.
+    /// Joins the consumer group. Only the first call gets the group's changes.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Closed`] from the second call on.
@@ -122,7 +122,7 @@ impl Kafka {
         Ok(changes)
     }
 
-    /// Takes over a partition at what was committed for it.
+    /// Takes over a partition at its committed position.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -135,7 +135,7 @@ impl Kafka {
                 tracing::error!(
                     %partition, from = committed.next, to = low,
                     "records were deleted before they were handled: raise log.retention, or find out why \
-                     nobody consumed them"
+                     they were not consumed"
                 );
                 let mut position = Position::at(low);
                 for offset in committed.ahead.range(low..) {
@@ -149,18 +149,18 @@ impl Kafka {
         Ok(())
     }
 
-    /// Stops reading a partition and acknowledges nothing of it any more.
+    /// Stops reading a partition, and acknowledges none of its records any more.
     pub fn give_up(&self, partition: TopicPartition) {
         self.membership.offsets().close(partition);
         self.reader.forget(partition);
     }
 
-    /// Stops reading a partition; what was acknowledged is committed when the group takes it away.
+    /// Stops reading a partition; its acknowledgements are committed when the group takes it away.
     pub fn pause(&self, partition: TopicPartition) {
         self.reader.forget(partition);
     }
 
-    /// How many partitions a topic has.
+    /// Returns the number of partitions of a topic.
     #[must_use]
     pub fn partitions(&self, topic: Topic) -> u32 {
         self.names.partitions(topic)
@@ -216,7 +216,7 @@ impl Kafka {
     ) -> Result<Vec<Record>, StoreError> {
         let records = self.beside.fetch(partition, from, limit, Duration::ZERO).await?;
         let next = records.last().map_or(from, |record| record.offset + 1);
-        // Nobody is known to go on: what is fetched ahead would be held for nobody.
+        // No reader continues from here: records fetched ahead would be held in vain.
         if next >= self.beside.watermarks(partition).await?.1 {
             self.beside.leave(partition).await;
         }
@@ -269,7 +269,7 @@ impl Kafka {
         Ok((records, next))
     }
 
-    /// Commits what was acknowledged and waits for what was appended.
+    /// Commits the acknowledgements and waits for the appends.
     pub async fn close(&self) {
         self.membership.close().await;
         self.producer.flush(Duration::from_secs(10)).await;

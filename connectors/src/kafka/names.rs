@@ -1,4 +1,4 @@
-//! What the topics are called, and how many partitions each has.
+//! Names of the topics, and their numbers of partitions.
 
 use heddle_schemas::topic::Topic;
 

@@ -1,4 +1,4 @@
-//! What this node has acknowledged of the partitions it owns, and what of it is committed.
+//! Offsets that this node has acknowledged of the partitions it owns, and the part that is committed.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,23 +17,23 @@ struct Ledger {
 pub(super) struct Offsets(Mutex<HashMap<TopicPartition, Ledger>>);
 
 impl Offsets {
-    /// Takes over a partition at what was committed.
+    /// Takes over a partition at its committed position.
     pub(super) fn open(&self, partition: TopicPartition, committed: Position) {
         let ledger = Ledger { position: committed.clone(), committed };
         self.lock().insert(partition, ledger);
     }
 
-    /// Forgets a partition: what is not committed by now is the next owner's to find out.
+    /// Drops a partition: acknowledgements that are not committed by now are processed again by the next owner.
     pub(super) fn close(&self, partition: TopicPartition) {
         self.lock().remove(&partition);
     }
 
-    /// How far an owned partition has been acknowledged.
+    /// Returns the acknowledged position of an owned partition.
     pub(super) fn position(&self, partition: TopicPartition) -> Option<Position> {
         self.lock().get(&partition).map(|ledger| ledger.position.clone())
     }
 
-    /// Acknowledges. What is not owned any more is nothing to acknowledge.
+    /// Acknowledges offsets. Partitions that are no longer owned are ignored.
     pub(super) fn complete(&self, partition: TopicPartition, offsets: impl IntoIterator<Item = Offset>) {
         if let Some(ledger) = self.lock().get_mut(&partition) {
             for offset in offsets {
@@ -47,7 +47,7 @@ impl Offsets {
         self.complete(partition, gap);
     }
 
-    /// What has changed since it was committed, of these partitions or of all.
+    /// Returns positions that have changed since they were committed, of these partitions or of all.
     pub(super) fn changed(&self, of: Option<&[TopicPartition]>) -> Vec<(TopicPartition, Position)> {
         let ledgers = self.lock();
         let changed = ledgers.iter().filter(|(partition, ledger)| {
@@ -56,7 +56,7 @@ impl Offsets {
         changed.map(|(&partition, ledger)| (partition, ledger.position.clone())).collect()
     }
 
-    /// These positions have been committed.
+    /// Records that these positions have been committed.
     pub(super) fn committed(&self, positions: Vec<(TopicPartition, Position)>) {
         let mut ledgers = self.lock();
         for (partition, position) in positions {

@@ -13,7 +13,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use super::client::{Connection, Quiet, blocking, unavailable};
 use super::names::Names;
 
-/// What a record takes beside its key and value at most: headers and framing.
+/// Maximum overhead of a record beside its key and value: headers and framing.
 const OVERHEAD: usize = 512;
 
 type Client = FutureProducer<Quiet>;
@@ -79,8 +79,8 @@ impl Producer {
             }
         }
         let mut offsets = Vec::with_capacity(records.len());
-        // What has been handed over is waited for also when a later one was refused, so that a repetition
-        // does not overtake it.
+        // Records already sent are awaited also when a later one was refused, so that a retry
+        // does not overtake them.
         for delivered in join_all(deliveries).await {
             match delivered {
                 Ok(Ok(delivery)) => offsets.push(Offset::try_from(delivery.offset).unwrap_or_default()),
@@ -103,17 +103,17 @@ impl Producer {
         if current.client().native_ptr() != client.client().native_ptr() {
             return;
         }
-        tracing::error!(reason, "the producer is over and is replaced");
+        tracing::error!(reason, "the producer has failed and is replaced");
         match connect(&self.connection, self.limit) {
             Ok(fresh) => *current = fresh,
             Err(error) => tracing::error!(%error, "the producer cannot be replaced"),
         }
     }
 
-    /// Waits until what was handed over is durable.
+    /// Waits until all records handed over are durable.
     pub(super) async fn flush(&self, limit: Duration) {
         let client = self.client.read().unwrap_or_else(PoisonError::into_inner).clone();
-        // What is not flushed in time was never confirmed to anybody.
+        // Records that are not flushed in time were never confirmed to a caller.
         drop(blocking(move || client.flush(limit)).await);
     }
 }

@@ -17,7 +17,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Sets the client up; it connects by itself. A record that is not confirmed within `timeout` is given up.
+    /// Creates the client; it connects by itself. A record that is not confirmed within `timeout` fails.
     ///
     /// # Errors
     /// A setting is wrong.

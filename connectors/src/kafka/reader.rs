@@ -1,6 +1,6 @@
-//! Reads partitions from any offset on, each as fast as it is asked for.
+//! Reader of partitions from any offset on, each at the rate of its fetches.
 //!
-//! Reading is apart from the group: who owns a partition is the membership's matter, and tenants are read
+//! Reading is apart from the consumer group: the membership decides who owns a partition, and tenants are read
 //! by every node. Each partition has a queue of its own in librdkafka, which stops fetching while the queue
 //! is full: a partition whose permits are used up holds a bounded queue in memory and the rest waits in
 //! Kafka.
@@ -24,12 +24,12 @@ use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::client::{Connection, Quiet, blocking, told, unavailable};
+use super::client::{Connection, Quiet, blocking, log_fault, unavailable};
 use super::names::Names;
 
-/// How long a request about offsets may take.
+/// Timeout of a request for offsets.
 pub(super) const REQUEST: Duration = Duration::from_secs(10);
-/// How long records that are known to be there may take to come.
+/// Time that records known to exist may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 type Consumer = StreamConsumer<Quiet>;
@@ -47,31 +47,31 @@ pub(super) struct Reader {
 #[derive(Default)]
 struct Slot {
     reading: tokio::sync::Mutex<Reading>,
-    /// Nobody is to wait here any more.
+    /// Signals that waiting fetches end.
     over: Notify,
 }
 
 #[derive(Default)]
 struct Reading {
     cursor: Option<Cursor>,
-    /// Whether librdkafka may have it in its assignment, so that it has to be taken out first.
+    /// True if librdkafka may have it in its assignment, so that it has to be removed first.
     assigned: bool,
-    /// Whether the slot has been given up.
+    /// True after the slot was released.
     over: bool,
 }
 
 /// A partition that is being read.
 struct Cursor {
     queue: StreamPartitionQueue<Quiet>,
-    /// What comes out of the queue next, this offset or a later one. It moves with each record, so that a fetch
-    /// that is dropped half-way leaves a cursor that is not taken for one before it.
+    /// Next offset of the queue, this one or a later one. It moves with each record, so that a fetch
+    /// that is dropped half-way does not leave a cursor at an earlier offset.
     next: Offset,
     /// A record that was over the limit of the fetch it came with.
     held: Option<Record>,
 }
 
 impl Cursor {
-    /// From where on a fetch gets everything.
+    /// Returns the offset from which on a fetch gets every record.
     fn at(&self) -> Offset {
         self.held.as_ref().map_or(self.next, |held| held.offset)
     }
@@ -85,7 +85,7 @@ impl Reader {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, KafkaError> {
         let mut config = connection.config();
-        // librdkafka wants a group also where there is none; nothing is ever committed under it.
+        // librdkafka requires a group id also without a group; nothing is ever committed under it.
         config.set("group.id", format!("{group}.reader"));
         config.set("enable.auto.commit", "false");
         config.set("enable.auto.offset.store", "false");
@@ -94,9 +94,9 @@ impl Reader {
         // For each partition; see the module.
         config.set("queued.min.messages", "4096");
         config.set("queued.max.messages.kbytes", "4096");
-        // A full queue is looked at again soon, not after the default second.
+        // A full queue is checked again soon, not after the default second.
         config.set("fetch.queue.backoff.ms", "20");
-        // How long a partition that is added waits for the request under way.
+        // Time that a partition that is added waits for the request in progress.
         config.set("fetch.wait.max.ms", "100");
         let consumer: Arc<Consumer> = Arc::new(config.create_with_context(Quiet)?);
         let serving = tokio::spawn(serve(consumer.clone()));
@@ -121,7 +121,7 @@ impl Reader {
         let cursor = self.at(&mut reading, partition, from)?;
         let over = slot.over.notified();
         tokio::pin!(over);
-        // Whoever gives the slot up from here on is heard.
+        // Registered before the checks, so that a release from here on is noticed.
         over.as_mut().enable();
         let mut first_within = async |cursor: &mut Cursor, wait| {
             tokio::select! {
@@ -132,7 +132,7 @@ impl Reader {
         };
         let first = match first_within(cursor, wait).await? {
             Some(first) => first,
-            // Nothing is there, or nothing any more: retention has ended it.
+            // No record is there, or none any more: retention has deleted it.
             None if matches!(self.watermarks(partition).await?, (low, high) if high <= from || low >= high) =>
             {
                 return Ok(Vec::new());
@@ -176,13 +176,13 @@ impl Reader {
         Ok((Offset::try_from(low).unwrap_or_default(), Offset::try_from(high).unwrap_or_default()))
     }
 
-    /// Stops fetching a partition. Who waits for its records is sent away, and who asks for them anew is
-    /// refused until librdkafka has let go of it.
+    /// Stops fetching a partition. Callers that wait for its records are released, and new fetches are
+    /// refused until librdkafka has dropped it.
     pub(super) fn forget(&self, partition: TopicPartition) {
         drop(tokio::spawn(self.leave(partition)));
     }
 
-    /// As [`Reader::forget`], and waits until it is done: who asks after that is served.
+    /// Does the same as [`Reader::forget`], and waits until it is done: a later request is then served.
     pub(super) fn leave(&self, partition: TopicPartition) -> impl Future<Output = ()> + Send + use<> {
         let slot = self.lock().remove(&partition);
         if let Some(slot) = &slot {
@@ -197,7 +197,7 @@ impl Reader {
             if std::mem::take(&mut reading.assigned)
                 && let Err(error) = consumer.incremental_unassign(&list)
             {
-                tracing::warn!(%error, %partition, "kafka goes on fetching what nobody reads");
+                tracing::warn!(%error, %partition, "kafka keeps fetching a partition that is no longer read");
             }
         }
     }
@@ -222,7 +222,7 @@ impl Reader {
                 self.consumer.incremental_unassign(&list).map_err(failed)?;
                 reading.assigned = false;
             }
-            // The queue is split off before anything can come, so that nothing goes to the common queue.
+            // The queue is split off before any record can arrive, so that none goes to the common queue.
             let queue =
                 self.consumer.split_partition_queue(self.names.of(partition.topic), number(partition));
             let Some(queue) = queue else {
@@ -253,7 +253,7 @@ impl Reader {
                 }
             };
             let message = received.map_err(|error| unavailable("records cannot be read", &error))?;
-            // What librdkafka had fetched before the cursor was moved.
+            // Fetched by librdkafka before the cursor was moved.
             if message.offset() >= i64::try_from(cursor.next).unwrap_or(i64::MAX) {
                 let record = self.record(&message);
                 cursor.next = record.offset + 1;
@@ -296,16 +296,21 @@ pub(super) fn number(partition: TopicPartition) -> i32 {
     i32::try_from(partition.partition).unwrap_or(i32::MAX)
 }
 
-/// Serves what is for no partition: librdkafka's events come only to who asks.
+/// Serves the common queue: librdkafka delivers events only to a caller that polls.
 async fn serve(consumer: Arc<Consumer>) {
     loop {
         match consumer.recv().await {
             Ok(message) => {
                 let (topic, partition) = (message.topic(), message.partition());
-                tracing::error!(topic, partition, offset = message.offset(), "a record came to nobody");
+                tracing::error!(
+                    topic,
+                    partition,
+                    offset = message.offset(),
+                    "a record arrived on the common queue and is dropped"
+                );
             }
             Err(error) => {
-                told("the reader", &error, "");
+                log_fault("the reader", &error, "");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

@@ -1,12 +1,12 @@
-//! What the topics have to be like, how they differ from it, and how they are made so.
+//! Required settings of the topics, the differences from them, and their creation.
 //!
-//! A topic is made once and for all: the number of its partitions decides where a conversation lives, so a
-//! wrong number is refused and never mended. Settings of a topic are compared and can be set again.
+//! A topic is created once: the number of its partitions decides the partition of a conversation, so a
+//! wrong number is refused and never changed. Settings of a topic are compared and can be set again.
 //!
-//! What bounds how old a record becomes is refused where it is looser than `log.retention` says: the brokers delete a
+//! Settings that bound a record's age are refused if they are looser than `log.retention`: the brokers delete a
 //! segment, the active one as well, when its newest record is older than `retention.ms`, and end one `segment.ms`
-//! after its first record (`UnifiedLog.deleteRetentionMsBreachedSegments`, `LogSegment.shouldRoll` of apache/kafka). The
-//! tenants are held against the same bound, [`retention::oldest`], so a topic that keeps it keeps every promise.
+//! after its first record (`UnifiedLog.deleteRetentionMsBreachedSegments`, `LogSegment.shouldRoll` of apache/kafka).
+//! The tenants are held against the same bound, [`retention::oldest`], so a topic within it keeps every promise.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,15 +25,15 @@ use super::names::Names;
 use super::{OpenError, Options};
 
 const REQUEST: Duration = Duration::from_secs(10);
-/// How long a record of a compacted topic that has been replaced may stay before it is to be compacted away.
+/// Maximum time before a replaced record of a compacted topic becomes due for compaction.
 const REPLACED: Duration = Duration::from_secs(86_400);
 
-/// What is wanted of the topics.
+/// Required settings of the topics.
 #[derive(Debug, Clone)]
 pub struct Policy {
     /// Copies of each partition.
     pub replication: u32,
-    /// How long records are kept.
+    /// Retention of records.
     pub retention: Duration,
 }
 
@@ -48,20 +48,20 @@ pub enum Difference {
         /// The partitions it is to have.
         partitions: u32,
     },
-    /// It has another number of partitions: this cannot be mended.
+    /// It has another number of partitions, which cannot be changed.
     Partitions {
         /// Its name.
         topic: String,
-        /// What it is to have.
+        /// Required number of partitions.
         wanted: u32,
-        /// What it has.
+        /// Actual number of partitions.
         found: usize,
     },
-    /// It has fewer copies than are wanted: kafka-reassign-partitions mends it.
+    /// It has too few copies: kafka-reassign-partitions corrects it.
     Replication {
         /// Its name.
         topic: String,
-        /// What is wanted.
+        /// Required replication factor.
         wanted: u32,
         /// The fewest of any partition.
         found: usize,
@@ -72,21 +72,21 @@ pub enum Difference {
         topic: String,
         /// The setting.
         setting: String,
-        /// What is wanted.
+        /// Required value.
         wanted: String,
-        /// What is set.
+        /// Actual value.
         found: String,
     },
 }
 
 impl Difference {
-    /// Whether [`apply`] can mend it.
+    /// Returns true if [`apply`] can correct it.
     #[must_use]
     pub fn is_mendable(&self) -> bool {
         matches!(self, Self::Missing { .. } | Self::Setting { .. })
     }
 
-    /// Whether the engine cannot start over it: it would lose records, or keep them longer than promised.
+    /// Returns true if the engine refuses to start: it would lose records, or keep them longer than promised.
     fn is_fatal(&self) -> bool {
         match self {
             Self::Missing { .. } | Self::Partitions { .. } => true,
@@ -129,7 +129,7 @@ impl fmt::Display for Difference {
                          it, or raise log.retention, as far as every tenant's [retention] allows",
                     ),
                     _ => f.write_str(
-                        ": nothing, or what is still needed, would be deleted from it; `heddle topics apply` sets it",
+                        ": no record, or one that is still needed, would be deleted; `heddle topics apply` sets it",
                     ),
                 }
             }
@@ -137,11 +137,11 @@ impl fmt::Display for Difference {
     }
 }
 
-/// What each topic's settings are to be.
+/// Returns the required settings of a topic.
 fn settings(topic: Topic, policy: &Policy, max_record_bytes: usize) -> BTreeMap<&'static str, String> {
     let mut settings = BTreeMap::from([
         ("max.message.bytes", max_record_bytes.to_string()),
-        // With three copies, what two hold is durable; of fewer copies one has to do.
+        // With three copies, a record on two is durable; with fewer copies one has to suffice.
         ("min.insync.replicas", if policy.replication >= 3 { "2" } else { "1" }.to_owned()),
         ("unclean.leader.election.enable", "false".to_owned()),
     ]);
@@ -163,7 +163,7 @@ fn settings(topic: Topic, policy: &Policy, max_record_bytes: usize) -> BTreeMap<
     settings
 }
 
-/// How the topics differ from what they have to be.
+/// Returns the differences of the topics from their required settings.
 ///
 /// # Errors
 /// When the brokers do not answer.
@@ -193,7 +193,7 @@ pub async fn diff(options: &Options) -> Result<Vec<Difference>, OpenError> {
     Ok(differences)
 }
 
-/// Makes missing topics and sets settings that differ. Returns what it has mended.
+/// Creates missing topics and sets settings that differ. Returns the differences it has corrected.
 ///
 /// # Errors
 /// When the brokers do not answer, or refuse.
@@ -231,7 +231,7 @@ pub async fn apply(options: &Options) -> Result<Vec<Difference>, OpenError> {
         }
     }
     for (name, topic) in differing {
-        // All of a topic's settings are set at once: the request replaces what is set.
+        // All of a topic's settings are set at once: the request replaces the existing ones.
         let settings = settings(topic, policy, options.max_record_bytes);
         let mut change = AlterConfig::new(ResourceSpecifier::Topic(&name));
         for (setting, value) in &settings {
@@ -247,7 +247,7 @@ pub async fn apply(options: &Options) -> Result<Vec<Difference>, OpenError> {
     Ok(mended)
 }
 
-/// Waits until every broker that is asked knows the new topics: making them is told before that.
+/// Waits until every broker that is contacted knows the new topics: their creation is acknowledged before that.
 async fn settled(options: &Options, names: &Names) -> Result<(), OpenError> {
     for _ in 0..100 {
         let metadata = metadata(&options.connection).await?;
@@ -263,7 +263,7 @@ async fn settled(options: &Options, names: &Names) -> Result<(), OpenError> {
 pub(super) async fn check(options: &Options) -> Result<(), OpenError> {
     let differences = diff(options).await?;
     for difference in differences.iter().filter(|one| !one.is_fatal()) {
-        tracing::warn!("{difference}; `heddle topics diff` tells more");
+        tracing::warn!("{difference}; `heddle topics diff` shows details");
     }
     let faults: Vec<_> = differences.iter().filter(|one| one.is_fatal()).map(ToString::to_string).collect();
     if faults.is_empty() { Ok(()) } else { Err(OpenError::Topics(faults)) }
@@ -299,9 +299,9 @@ fn is_there(metadata: &Metadata, name: &str) -> bool {
 
 async fn metadata(connection: &Connection) -> Result<Metadata, OpenError> {
     let consumer: BaseConsumer<Quiet> = connection.config().create_with_context(Quiet)?;
-    let asked = tokio::task::spawn_blocking(move || consumer.fetch_metadata(None, REQUEST)).await;
+    let metadata = tokio::task::spawn_blocking(move || consumer.fetch_metadata(None, REQUEST)).await;
     let unreachable = |why: String| OpenError::Unreachable { brokers: connection.brokers.join(", "), why };
-    match asked {
+    match metadata {
         Ok(Ok(metadata)) => Ok(metadata),
         Ok(Err(error)) => Err(unreachable(error.to_string())),
         Err(error) => Err(unreachable(error.to_string())),
@@ -332,18 +332,18 @@ mod tests {
     }
 
     #[test]
-    fn what_lets_records_outlive_a_promise_is_refused_with_what_to_change() {
+    fn a_setting_that_lets_records_outlive_a_promise_is_refused_with_its_remedy() {
         for setting in ["retention.ms", "segment.ms"] {
-            // Longer, for ever, and what says nothing.
+            // Longer, unlimited, and empty.
             for found in ["86400001", "-1", ""] {
                 let difference = differs(setting, "86400000", found);
                 assert!(difference.is_fatal(), "{difference}");
-                let told = difference.to_string();
-                assert!(told.contains("heddle topics apply") && told.contains("log.retention"), "{told}");
+                let text = difference.to_string();
+                assert!(text.contains("heddle topics apply") && text.contains("log.retention"), "{text}");
             }
-            let shorter = differs(setting, "86400000", "3600000");
-            assert!(!shorter.is_fatal(), "{shorter}");
-            assert!(shorter.to_string().ends_with("should be 86400000"), "{shorter}");
+            let stricter = differs(setting, "86400000", "3600000");
+            assert!(!stricter.is_fatal(), "{stricter}");
+            assert!(stricter.to_string().ends_with("should be 86400000"), "{stricter}");
         }
         assert!(differs("cleanup.policy", "delete", "compact").is_fatal());
     }

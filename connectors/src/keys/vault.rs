@@ -1,19 +1,19 @@
-//! HashiCorp Vault's transit engine as what wraps tenants' keys: the master key never leaves it.
+//! HashiCorp Vault's transit engine as the wrapper of tenants' keys: the master key never leaves it.
 //!
-//! Bound to its place twice. The place is sent as `context`, which a key that was made with `derived=true` is
-//! derived by; of other keys Vault leaves it out. And what is wrapped begins with the place's SHA-256, which is
-//! compared when it is opened. `associated_data` would do as well, but `rewrap` takes none: what was encrypted
-//! with it could be wrapped anew only by letting the plain key pass through here.
+//! A wrapped key is bound to its place twice. The place is sent as `context`, which a key that was made with
+//! `derived=true` is derived by; for other keys Vault ignores it. And the plaintext begins with the place's SHA-256,
+//! which is compared when it is opened. `associated_data` would do as well, but `rewrap` takes none: what was encrypted
+//! with it could be rewrapped only by letting the plain key pass through here.
 //!
-//! Calls that may be done twice (all but `rotate`) are tried again once where no answer came; longer is for the
-//! caller to wait. Of an answer without success its status is told, and the first of its `errors`, cut short.
+//! Calls that may be repeated (all but `rotate`) are retried once if no answer came; longer retries are the
+//! caller's. An error names the status of a failed answer, and the first of its `errors`, cut short.
 //!
 //! Sources: <https://developer.hashicorp.com/vault/api-docs/secret/transit> (read, rotate, encrypt, decrypt and
 //! rewrap; plaintext and context in base64; ciphertexts begin with `vault:v` and the key's version; encrypting
 //! with the capability `create` makes a key that is missing) and `.../vault/api-docs` (`X-Vault-Token`,
-//! `X-Vault-Request`, `{"errors": []}`, 403, 404, 429, 503 sealed). OpenBao's are the same; in its
-//! `builtin/logical/transit/path_rewrap.go` it is seen that `rewrap` takes `context` and no `associated_data`
-//! and encrypts anew whatever the version was, in `sdk/helper/keysutil/policy.go` that `context` is left out
+//! `X-Vault-Request`, `{"errors": []}`, 403, 404, 429, 503 sealed). OpenBao's are the same; its
+//! `builtin/logical/transit/path_rewrap.go` shows that `rewrap` takes `context` and no `associated_data`
+//! and encrypts anew whatever the version was, its `sdk/helper/keysutil/policy.go` that `context` is ignored
 //! for keys that are not derived.
 
 use std::fmt;
@@ -41,21 +41,21 @@ use heddle_keys::wrapper::{EXTERNAL_HEADER, Wrapper, external};
 
 use crate::http;
 
-/// What is read of an answer, in bytes. A key's versions are listed at some 30 bytes each.
+/// Maximum length of an answer, in bytes. A key's versions are listed at some 30 bytes each.
 const MAX_ANSWER: usize = 1 << 20;
 /// Characters of Vault's message that are repeated.
 const MESSAGE: usize = 200;
 /// Before the second try.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Bytes of the place's hash before what is wrapped.
+/// Bytes of the place's hash before the key in a plaintext.
 const PLACE: usize = 32;
 
-/// How Vault is called.
+/// Configuration of calls to Vault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// How long a connection may take. Default 2 s.
+    /// Timeout of a connection. Default 2 s.
     pub connect_timeout: Duration,
-    /// How long each call may take. Default 5 s.
+    /// Timeout of a call. Default 5 s.
     pub timeout: Duration,
     /// The certificates, PEM, that Vault's is signed with; without them, those of the system.
     pub ca: Option<PathBuf>,
@@ -67,7 +67,7 @@ impl Default for Options {
     }
 }
 
-/// Why Vault cannot be called at all.
+/// Error of setting Vault up.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// The HTTP client.
@@ -76,15 +76,15 @@ pub enum SetupError {
     /// The certificates cannot be read.
     #[error("keys.ca: {}: {source}", path.display())]
     File {
-        /// Which file.
+        /// File that cannot be read.
         path: PathBuf,
-        /// What the system said.
+        /// Operating system's error.
         source: std::io::Error,
     },
     /// The certificates are none.
     #[error("keys.ca: {} holds no certificate in PEM", path.display())]
     Certificates {
-        /// Which file.
+        /// File that holds no usable certificate.
         path: PathBuf,
     },
 }
@@ -97,10 +97,10 @@ pub type Token = Arc<dyn Fn() -> Result<Secret, String> + Send + Sync>;
 pub struct Calls(IntCounterVec);
 
 impl Calls {
-    /// Counts, registered with the metrics of the process.
+    /// Creates the counters and registers them with the metrics of the process.
     ///
     /// # Panics
-    /// When they are registered twice with one registry.
+    /// If they are registered twice with one registry.
     #[must_use]
     pub fn register(registry: &Registry) -> Self {
         let calls = Opts::new("heddle_keys_vault_calls_total", "Calls of Vault's transit engine.");
@@ -143,7 +143,7 @@ struct Description {
     supports_decryption: bool,
 }
 
-/// What a call is for.
+/// Kind of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Call {
     Read,
@@ -179,7 +179,7 @@ impl Vault {
             }
             client = read.into_iter().fold(client, reqwest::ClientBuilder::add_root_certificate);
         }
-        // The host may get another name, so it is not part of what ciphertexts carry.
+        // The host may be renamed, so it is not part of the number in ciphertexts.
         let id = Sha256::digest(format!("heddle/1/vault/{}/keys/{}", key.mount, key.name));
         Ok(Self {
             client: client.build()?,
@@ -249,7 +249,7 @@ impl Vault {
 
     fn refused(&self, call: Call, status: StatusCode, body: &[u8]) -> KeysError {
         let message = message(body);
-        let told = if message.is_empty() {
+        let cause = if message.is_empty() {
             status.as_u16().to_string()
         } else {
             format!("{}, {message}", status.as_u16())
@@ -259,25 +259,25 @@ impl Vault {
         let is_missing = message.contains("key not found") || message.contains("no handler for route");
         match status.as_u16() {
             401 | 403 => master(format!(
-                "Vault at {base} refuses the token for {path} ({told}): renew what keys.token names, or let its \
+                "Vault at {base} refuses the token for {path} ({cause}): renew what keys.token names, or let its \
                  policy read {mount}/keys/{name} and update {mount}/encrypt/{name}, {mount}/decrypt/{name}, \
                  {mount}/rewrap/{name} (and {mount}/keys/{name}/rotate)"
             )),
-            404 => master(missing(&self.key, &told)),
-            400 if is_missing => master(missing(&self.key, &told)),
+            404 => master(missing(&self.key, &cause)),
+            400 if is_missing => master(missing(&self.key, &cause)),
             400 if message.contains("disallowed by policy") => master(format!(
-                "{} does not open with that version any more ({told}): lower its min_decryption_version, run \
+                "{} does not open with that version any more ({cause}): lower its min_decryption_version, run \
                  `heddle keys rotate`, and raise it again",
                 self.name
             )),
             400 if matches!(call, Call::Decrypt | Call::Rewrap) => KeysError::Unreadable {
-                detail: format!("{}: it was changed, moved, or wrapped by another key ({told})", self.name),
+                detail: format!("{}: it was changed, moved, or wrapped by another key ({cause})", self.name),
             },
             412 | 429 | 500..=599 => self.unavailable(&match status.as_u16() {
-                503 => format!("it is sealed or down ({told}); unseal it"),
-                _ => format!("it does not serve now ({told})"),
+                503 => format!("it is sealed or down ({cause}); unseal it"),
+                _ => format!("it does not serve now ({cause})"),
             }),
-            _ => master(format!("Vault at {base} does not take {path} ({told})")),
+            _ => master(format!("Vault at {base} does not take {path} ({cause})")),
         }
     }
 
@@ -296,7 +296,7 @@ impl Vault {
         }
     }
 
-    /// The service's own ciphertext of what is stored.
+    /// Returns the service's own ciphertext of a stored value.
     fn stored<'a>(&self, wrapped: &'a [u8]) -> Result<&'a str, KeysError> {
         let text = wrapped.get(EXTERNAL_HEADER..).and_then(|text| std::str::from_utf8(text).ok());
         text.ok_or_else(|| self.unreadable("it is cut short or changed"))
@@ -307,10 +307,10 @@ impl Vault {
     }
 }
 
-fn missing(key: &VaultKey, told: &str) -> String {
+fn missing(key: &VaultKey, cause: &str) -> String {
     let VaultKey { base, mount, name } = key;
     format!(
-        "Vault at {base} has no transit key {name} at {mount} ({told}): make it with `vault write -f \
+        "Vault at {base} has no transit key {name} at {mount} ({cause}): make it with `vault write -f \
          {mount}/keys/{name} derived=true`, or correct keys.master"
     )
 }
@@ -392,7 +392,7 @@ impl Wrapper for Vault {
         let body = json!({ "ciphertext": self.stored(wrapped)?, "context": STANDARD.encode(place) });
         let body = self.call(Call::Rewrap, Some(&body)).await?;
         let new = self.ciphertext(&body)?;
-        // Vault encrypts anew also what the newest version had encrypted.
+        // Vault encrypts anew also ciphertexts of the newest version.
         Ok(if self.version(&new) == self.version(wrapped) { None } else { Some(new) })
     }
 

@@ -1,6 +1,6 @@
-//! Which documents are taken, and how what a file says becomes one.
+//! Documents: limits of their content, and their construction from files.
 //!
-//! Whoever adds documents gets every refusal in words that say what would be taken. The limits keep
+//! Every refusal names the limit or the formats that are accepted. The limits keep
 //! one document from taking a node's memory: its text is held in memory while it is cut, and its
 //! passages as long as its tenant's index is open.
 
@@ -59,7 +59,7 @@ fn title_of_metadata(text: &str) -> Option<String> {
     Some(unquoted.unwrap_or(title).to_owned())
 }
 
-/// Whether a document may be kept, but for its passages.
+/// Checks that a document may be kept, except for its passages.
 pub(super) fn check(document: &Document) -> Result<(), KnowledgeError> {
     fault(document).map_or(Ok(()), |why| Err(refused(&document.id, why)))
 }
@@ -73,13 +73,13 @@ pub(super) fn refused(id: &str, why: impl Into<String>) -> KnowledgeError {
 fn fault(document: &Document) -> Option<String> {
     let Document { id, title, text, .. } = document;
     if !ID_BYTES.contains(&id.len()) {
-        return Some(format!("its id has {} bytes, 1 to 512 are taken", id.len()));
+        return Some(format!("its id has {} bytes, 1 to 512 are accepted", id.len()));
     }
     if id.contains(char::is_control) || title.contains(char::is_control) {
         return Some("its id or title holds a control character".into());
     }
     if title.len() > MAX_TITLE_BYTES {
-        return Some(format!("its title has {} bytes, at most {MAX_TITLE_BYTES} are taken", title.len()));
+        return Some(format!("its title has {} bytes, at most {MAX_TITLE_BYTES} are accepted", title.len()));
     }
     if text.len() > MAX_BYTES {
         return Some(too_large(text.len()));
@@ -93,11 +93,11 @@ fn fault(document: &Document) -> Option<String> {
 }
 
 fn too_large(bytes: usize) -> String {
-    format!("it has {bytes} bytes, at most {MAX_BYTES} (4 MiB) are taken; cut it into several documents")
+    format!("it has {bytes} bytes, at most {MAX_BYTES} (4 MiB) are accepted; cut it into several documents")
 }
 
 fn text_of(bytes: &[u8]) -> Result<&str, String> {
-    // Editors on Windows write a byte order mark, which is no part of the text.
+    // Editors on Windows write a byte order mark, which is not part of the text.
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     std::str::from_utf8(bytes).map_err(|error| {
         format!("its text is not UTF-8, from byte {} on; save it as UTF-8", error.valid_up_to())
@@ -105,7 +105,7 @@ fn text_of(bytes: &[u8]) -> Result<&str, String> {
 }
 
 fn stem(name: &str) -> String {
-    // Of a page's address nothing is left out, unless it is a file's.
+    // Nothing is cut from a page's address, unless it is a file's.
     if name.contains("://") && !matches!(Kind::of_name(name), Some(Kind::Pdf | Kind::Docx | Kind::Text)) {
         return name.to_owned();
     }
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_would_be_taken() {
+    fn a_refusal_names_what_is_accepted() {
         assert!(why("latin1.txt", b"caf\xe9").contains("not UTF-8, from byte 3 on"));
         assert!(why("utf16.txt", b"\xff\xfea\0").contains("not UTF-8"));
         assert_eq!(why("empty.md", b" \r\n\t"), "it is empty");

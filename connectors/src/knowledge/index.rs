@@ -1,14 +1,14 @@
 //! The index of one tenant's passages, in memory.
 //!
-//! A passage is one document of Tantivy's. Its title, headings and text are indexed together, as the reader
-//! meets them: by their words, which serves every language, and by the stems of these in the language of the
-//! index. A query is the sum of BM25 over its words and stems. What stands in the title or a heading weighs once
+//! A passage is one document of Tantivy's. Its title, headings and text are indexed together, in reading
+//! order: by their words, which serves every language, and by the stems of these in the language of the
+//! index. A query is the sum of BM25 over its words and stems. Words in the title or a heading weigh once
 //! more, and so do two words of the query that stand near each other. A word that no passage has in any form is
-//! taken for a slip of the pen: the likest words that passages have stand in for it, see [`super::typos`]. Equal
-//! scores are ordered by document and place; of passages that say the same under the same heading only the best
+//! treated as a typo: the most similar words that passages have stand in for it, see [`super::typos`]. Equal
+//! scores are ordered by document and place; of passages with the same text under the same heading only the best
 //! is found. The weights are measured, see `deploy/decisions/0007-documents.md`.
 //!
-//! Nothing of Tantivy's runs between calls: a writer lives for one change, and its memory with it.
+//! Tantivy runs nothing between calls: a writer exists for one change, and its memory with it.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -55,20 +55,20 @@ pub(super) struct Prepared {
     pub(super) cuts: Vec<Cut>,
 }
 
-/// What changes.
+/// Change of an index.
 #[derive(Debug)]
 pub(super) enum Change {
     Put(Prepared),
     Remove(String),
 }
 
-/// Where a passage is kept and searched.
+/// Fields in which a passage is stored and searched.
 struct Fields {
     schema: Schema,
     document: Field,
     place: Field,
     fingerprint: Field,
-    /// Of these only what is shown is kept.
+    /// Only the displayed ones of these are stored.
     title: Field,
     headings: Field,
     text: Field,
@@ -104,19 +104,19 @@ const DOCUMENT: &str = "document";
 const PLACE: &str = "place";
 const FINGERPRINT: &str = "fingerprint";
 
-/// How much a word weighs beside its stem.
+/// Weight of a word beside its stem.
 const WORD: Score = 0.4;
-/// How much a word weighs once more that stands in the title, and in a heading.
+/// Additional weight of a word in the title, and in a heading.
 const TITLE: Score = 0.2;
 const HEADING: Score = 0.2;
-/// How much two words near each other weigh beside the words themselves.
+/// Additional weight of two words near each other.
 const NEAR: Score = 0.2;
 /// Words that may stand between or change places, for two words to be near each other.
 const NEAR_WORDS: u32 = 3;
 /// Pairs of a query's words that are looked for.
 const PAIRS: usize = 16;
 
-/// How much a word weighs that stands in for one that no passage has.
+/// Weight of a word that stands in for one that no passage has.
 const TYPO: Score = 0.8;
 
 /// The index.
@@ -158,7 +158,7 @@ impl Index {
         self.reader.reload()
     }
 
-    /// The language whose word forms find each other.
+    /// Returns the language whose word forms find each other.
     pub(super) fn language(&self) -> Language {
         self.language
     }
@@ -171,7 +171,7 @@ impl Index {
         let Some(query) = (limit > 0).then(|| self.parsed(&searcher, query)).transpose()?.flatten() else {
             return Ok(Vec::new());
         };
-        // Some of what is found may say the same.
+        // Some results may have the same text.
         let mut fetched = limit.saturating_mul(2).saturating_add(8).min(all);
         loop {
             let found = ranked(&searcher, &query, fetched)?;
@@ -232,8 +232,8 @@ impl Index {
     /// The query of a text; `None` when it has no word.
     fn parsed(&self, searcher: &Searcher, text: &str) -> Result<Option<BooleanQuery>, TantivyError> {
         let text = &text[..text.floor_char_boundary(QUERY_BYTES)];
-        let asked = content_words_in(text, self.language, QUERY_WORDS);
-        let words = self.known(searcher, &asked)?;
+        let wanted = content_words_in(text, self.language, QUERY_WORDS);
+        let words = self.known(searcher, &wanted)?;
         let term = |field, word: &str, boost| -> (Occur, Box<dyn Query>) {
             let term = TermQuery::new(Term::from_field_text(field, word), IndexRecordOption::WithFreqs);
             (Occur::Should, Box::new(BoostQuery::new(Box::new(term), boost)))
@@ -264,9 +264,9 @@ impl Index {
 
     /// The words that are searched for, with their weight: those of the query, and those that stand in for one
     /// that no passage has.
-    fn known(&self, searcher: &Searcher, asked: &[Word]) -> Result<Vec<(Word, Score)>, TantivyError> {
-        let mut known = Vec::with_capacity(asked.len());
-        for word in asked {
+    fn known(&self, searcher: &Searcher, wanted: &[Word]) -> Result<Vec<(Word, Score)>, TantivyError> {
+        let mut known = Vec::with_capacity(wanted.len());
+        for word in wanted {
             if typos::has(searcher, FIELDS.words, &word.folded)?
                 || typos::has(searcher, FIELDS.stems, &word.stem)?
             {
@@ -293,7 +293,7 @@ fn ranked(
     Ok(found.into_iter().map(|((score, ..), at)| (score.0, at)).collect())
 }
 
-/// Of passages that say the same, the first.
+/// Returns the first of passages with the same text.
 fn different(
     searcher: &Searcher,
     found: Vec<(Score, DocAddress)>,
@@ -305,7 +305,7 @@ fn different(
     Ok(found.into_iter().filter(|(_, at)| print(*at).is_none_or(|print| seen.insert(print))).collect())
 }
 
-/// What passages share that say the same under the same heading, whatever their case and signs.
+/// Returns a hash that is equal for passages with the same text under the same heading, whatever their case and signs.
 fn fingerprint(cut: &Cut) -> u64 {
     let mut folding = folding();
     let mut digest = Sha256::new();
@@ -334,7 +334,7 @@ fn passage(found: &TantivyDocument, score: Score) -> Passage {
     }
 }
 
-/// Sorts by score, as far as it is exact.
+/// Sort order by score, as far as it is exact.
 ///
 /// A score is a sum whose order Tantivy changes on the way, so passages that match alike may differ in
 /// the last bits of it. Without these they are equal, and the next keys decide.

@@ -1,11 +1,11 @@
 //! The open indexes, one a tenant.
 //!
-//! An index is loaded by whoever needs it first; who comes meanwhile waits for the same load, and
-//! nobody else waits for it. Over the limits of number and memory, the least recently used are
-//! forgotten: a search under way keeps its own until it ends.
+//! An index is loaded by the first caller that needs it; concurrent callers wait for the same load, and
+//! callers of other indexes do not wait. Over the limits of number and memory, the least recently used are
+//! dropped: a search in progress keeps its own until it ends.
 //!
-//! An index knows which version of the documents it holds, and in which language. It serves a search of
-//! this language when that is the version which the search read, or when its load began after the search did.
+//! An index records its version of the documents, and its language. It serves a search of
+//! this language if that is the version which the search read, or if its load began after the search did.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ use tokio::sync::OnceCell;
 use super::index::Index;
 use super::rows::Version;
 
-/// An index with what it holds.
+/// An index with the version and the language that it holds.
 pub(super) struct Loaded {
     pub(super) index: Arc<Index>,
     bytes: AtomicUsize,
@@ -34,7 +34,7 @@ struct Holds {
 }
 
 impl Loaded {
-    /// An index of what stood in the store when `version` had been read, or later.
+    /// An index of the store's content when `version` had been read, or later.
     pub(super) fn new(index: Index, version: Option<Version>) -> Self {
         let bytes = AtomicUsize::new(index.bytes());
         Self { index: Arc::new(index), bytes, holds: Mutex::new(Holds { version, next: None }) }
@@ -64,7 +64,7 @@ pub(super) struct Indexes {
     max_bytes: usize,
 }
 
-/// A moment, for telling whether a load began after it.
+/// A point in time, to decide if a load began after it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment(u64);
 
@@ -79,7 +79,7 @@ impl Indexes {
         Moment(self.births.load(Ordering::SeqCst))
     }
 
-    /// An index in this language that holds `version`, which was read after `since`, or what came later.
+    /// Returns an index in this language that holds `version`, which was read after `since`, or a later one.
     pub(super) async fn at<F: Future<Output = Result<Loaded, KnowledgeError>>>(
         &self,
         tenant: &TenantId,
@@ -95,7 +95,7 @@ impl Indexes {
                 loads = true;
                 load()
             });
-            // A load that failed is not open; who waited for it goes on to load by the same slot.
+            // A failed load is not open; its waiters load again by the same slot.
             let loaded = loaded.await.inspect_err(|_| self.forget(tenant, &slot))?;
             if loads {
                 self.close_least_used();
@@ -120,7 +120,7 @@ impl Indexes {
         drop(closed);
     }
 
-    /// How many are open or loading.
+    /// Returns the number of indexes that are open or loading.
     pub(super) fn len(&self) -> usize {
         self.lock().len()
     }
@@ -154,15 +154,15 @@ impl Indexes {
     }
 
     fn lock(&self) -> MutexGuard<'_, LruCache<TenantId, Arc<Slot>>> {
-        // Every change under the lock is whole, whatever panicked beside it.
+        // Every change under the lock is complete, so a lock that a panic elsewhere poisoned is safe to use.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A change of a tenant's documents under way.
+/// A change of a tenant's documents in progress.
 ///
-/// The rows are written, then the open index is changed, then the version. Whatever fails or is given
-/// up in between closes the index, so that the next search loads what the store holds.
+/// The rows are written, then the open index is changed, then the version. A failure or cancellation
+/// in between closes the index, so that the next search loads what the store holds.
 pub(super) struct Changing<'a> {
     indexes: &'a Indexes,
     tenant: &'a TenantId,
@@ -171,7 +171,7 @@ pub(super) struct Changing<'a> {
 }
 
 impl Changing<'_> {
-    /// The open index, if it holds what the change began with.
+    /// The open index, if it holds the version that the change began with.
     pub(super) fn open(&self, before: Option<&Version>) -> Option<Arc<Index>> {
         let loaded = self.loaded()?;
         (loaded.lock().version.as_ref() == before).then(|| loaded.index.clone())

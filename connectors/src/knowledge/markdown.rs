@@ -1,14 +1,14 @@
 //! CommonMark, with GitHub's tables, read as headings and blocks of plain text.
 //!
-//! What is left is text as people read it: emphasis and HTML are gone, a list's items are lines
+//! The result is text as people read it: emphasis and HTML are removed, a list's items are lines
 //! beginning with a dot or their number, a table's row is a line that names its columns
 //! ("Service: Cleaning; Price: 60 €"), and a link is followed by its address. Metadata before the text is left out.
-//! The parser gives a flat stream of events, and what is kept while reading is bounded by a block,
+//! The parser gives a flat stream of events, and the state while reading is bounded by a block,
 //! so neither depth nor length of a document costs more than its size.
 
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
-/// What a document is made of, in order.
+/// Part of a document, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Part {
     /// A heading, of level 1 to 6.
@@ -70,12 +70,12 @@ fn options() -> Options {
 struct Reader {
     /// The block under way.
     text: String,
-    /// Where its last line begins, after the marker of an item.
+    /// Beginning of its last line, after the marker of an item.
     line_from: usize,
     done: Vec<Part>,
     /// The next number of each list around, where it is numbered.
     lists: Vec<Option<u64>>,
-    /// Where each link around began in the text, and where it leads.
+    /// Beginning in the text and target of each link around.
     links: Vec<(usize, String)>,
     columns: Vec<String>,
     cells: Vec<String>,
@@ -241,7 +241,7 @@ impl Reader {
     }
 }
 
-/// With single spaces only.
+/// Returns the text with single spaces only.
 fn collapsed(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

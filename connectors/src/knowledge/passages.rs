@@ -1,9 +1,9 @@
-//! A document cut into passages: what is searched, shown to an LLM, and answered with.
+//! A document cut into passages: the units that are searched, shown to an LLM, and answered with.
 //!
 //! A passage has about 100 to 800 characters and stands under one heading. Small blocks are joined
 //! with the next ones under the same heading; a block that is too long is cut at ends of sentences,
-//! and the pieces overlap a little so that what spans a cut is found in one of them. What has no
-//! letter or digit is left out: nothing could find it.
+//! and the pieces overlap a little so that text across a cut is found in one of them. Text without a
+//! letter or digit is left out: no search could find it.
 
 use std::collections::VecDeque;
 
@@ -43,7 +43,7 @@ pub(super) fn cut(format: DocumentFormat, text: &str) -> Vec<Cut> {
     cutter.cuts
 }
 
-/// The paragraphs of a plain text: what empty lines part.
+/// Returns the paragraphs of a plain text, which empty lines separate.
 fn paragraphs(text: &str, take: &mut dyn FnMut(Part) -> bool) {
     let mut paragraph = String::new();
     for line in text.lines().map(str::trim_end).chain([""]) {
@@ -166,7 +166,7 @@ impl<'a> Piece<'a> {
         self.units.iter().map(|(unit, _)| *unit).collect::<String>().trim().to_owned()
     }
 
-    /// Leaves what the next piece begins with: the last units, as far as they are small and leave
+    /// Leaves the units that the next piece begins with: the last ones, as far as they are small and leave
     /// `room`.
     fn keep_overlap(&mut self, room: usize) {
         while self.chars > OVERLAP.min(room) {
@@ -176,7 +176,7 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// What a long block is cut between: its sentences, and the words of those that are too long.
+/// Returns the units between which a long block is cut: its sentences, and the words of those that are too long.
 fn units(block: &str) -> impl Iterator<Item = &str> {
     sentences(block).flat_map(|sentence| {
         let is_long = sentence.chars().count() > MOST;

@@ -1,7 +1,7 @@
-//! A bounded number of threads for work that would hold up other tasks.
+//! A bounded number of threads for work that would block other tasks.
 //!
-//! They are tokio's blocking threads. Work that has begun goes on when whoever asked for it gives up,
-//! and holds its place until it ends, so there are never more at work than places.
+//! They are tokio's blocking threads. Work that has begun goes on when its caller cancels,
+//! and holds its slot until it ends, so the number at work never exceeds the bound.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ impl Pool {
     /// Does the work on a thread of its own, once there is a place.
     ///
     /// # Errors
-    /// What it panicked with.
+    /// The panic of the work.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_told_and_frees_its_place() {
+    async fn a_panic_is_reported_and_frees_its_place() {
         let pool = Pool::new(NonZeroUsize::MIN);
         let panicked = pool.run(|| panic!("of its own")).await;
         assert!(panicked.is_err_and(|why: String| why.contains("of its own")));

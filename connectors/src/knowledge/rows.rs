@@ -1,9 +1,9 @@
 //! Documents in the state store, and the version of a tenant's documents beside them.
 //!
 //! A document is the row `document` of its id: its JSON, sealed under the tenant's key. The row
-//! without an id is the version: it is other after every change, written by conditional write only.
-//! A change writes its rows first and the version after, so whoever reads a version and then the rows
-//! sees at least what that version stands for.
+//! without an id is the version: it differs after every change, and is written by conditional write only.
+//! A change writes its rows first and the version after, so a reader of a version and then the rows
+//! sees at least the state of that version.
 
 use std::sync::Arc;
 
@@ -23,12 +23,12 @@ use super::pool::Pool;
 /// Rows that are read at once: each may have some MiB.
 pub(super) const PAGE: usize = 16;
 
-/// What a row holds.
+/// Content of a row.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Stored {
     #[serde(flatten)]
     pub(super) document: Document,
-    /// Into how many passages it was cut when it was put.
+    /// Number of passages that it was cut into when it was put.
     pub(super) passages: u64,
 }
 
@@ -40,11 +40,11 @@ impl Stored {
     }
 }
 
-/// What stands for the documents as they are at one moment. Opaque.
+/// Version of a tenant's documents. Opaque.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Version(Bytes);
 
-/// A new version, and whether it follows right upon the one that the change began with.
+/// New version, and true if it directly follows the one that the change began with.
 #[derive(Debug)]
 pub(super) struct Bumped {
     pub(super) version: Version,
@@ -59,7 +59,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Rows whose sealing and opening is done in `pool`.
+    /// Creates the rows; sealing and opening is done in `pool`.
     pub(super) fn new(state: Arc<dyn State>, keys: Arc<dyn Keys>, pool: Pool) -> Self {
         Self { state, keys, pool }
     }
@@ -69,12 +69,12 @@ impl Rows {
         Ok(self.state.get(&version_row(tenant)).await?.map(Version))
     }
 
-    /// The tenant's cipher: who has it may read what was put.
+    /// Returns the tenant's cipher, which opens the documents.
     pub(super) async fn cipher(&self, tenant: &TenantId) -> Result<Arc<dyn TenantCipher>, KnowledgeError> {
         Ok(self.keys.tenant(tenant).await?)
     }
 
-    /// Writes a document. Returns what tells this change from any other, for [`Rows::bump`].
+    /// Writes a document. Returns bytes that identify this change, for [`Rows::bump`].
     pub(super) async fn put(&self, tenant: &TenantId, stored: Stored) -> Result<Vec<u8>, KnowledgeError> {
         let cipher = self.cipher(tenant).await?;
         let key = Key::document(tenant, &stored.document.id);
@@ -109,7 +109,7 @@ impl Rows {
         Version(Bytes::copy_from_slice(&digest.finalize()[..16]))
     }
 
-    /// Makes a change known, whose rows are written.
+    /// Publishes a change whose rows are written.
     pub(super) async fn bump(
         &self,
         tenant: &TenantId,
@@ -162,7 +162,7 @@ impl Rows {
             }
             let Some(version) = self.version(tenant).await? else { return Ok(()) };
             let row = version_row(tenant);
-            // Another version means another change: look again for what it wrote.
+            // Another version means another change: read its rows again.
             self.state.compare_and_set(&row, Some(version.0), None, None).await?;
         }
     }

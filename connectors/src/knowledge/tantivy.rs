@@ -21,7 +21,7 @@ use super::passages;
 use super::pool::Pool;
 use super::rows::{PAGE, Rows, Stored, failed};
 
-/// How many indexes are open, and how much is done at once.
+/// Number of open indexes, and limits of concurrent work.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Indexes that stay open; over it, the least recently used close. Default: 256.
@@ -42,7 +42,7 @@ pub struct Options {
     pub languages: Languages,
 }
 
-/// In which language a tenant's documents are searched; asked at each search.
+/// Lookup of the language in which a tenant's documents are searched; called at each search.
 #[derive(Clone)]
 pub struct Languages(Arc<dyn Fn(&TenantId) -> Language + Send + Sync>);
 
@@ -91,7 +91,7 @@ pub struct TantivyKnowledge {
 }
 
 impl TantivyKnowledge {
-    /// Documents in `state`, sealed under `keys`. Opens nothing yet.
+    /// Creates the port over documents in `state`, sealed under `keys`. Opens no index yet.
     #[must_use]
     pub fn new(state: Arc<dyn State>, keys: Arc<dyn Keys>, options: &Options) -> Self {
         let loads = Pool::new(options.loads);
@@ -105,7 +105,7 @@ impl TantivyKnowledge {
         }
     }
 
-    /// How many indexes are open or being loaded.
+    /// Returns the number of indexes that are open or being loaded.
     #[must_use]
     pub fn open_indexes(&self) -> usize {
         self.indexes.len()
@@ -130,7 +130,7 @@ impl TantivyKnowledge {
         Ok(Loaded::new(index, version))
     }
 
-    /// Makes a change whose rows `write` writes, returning what tells it from any other.
+    /// Makes a change whose rows are written by `write`, which returns bytes that identify it.
     async fn change(
         &self,
         tenant: &TenantId,
@@ -213,7 +213,7 @@ impl Knowledge for TantivyKnowledge {
             return Ok(Vec::new());
         };
         if let Err(error) = self.rows.cipher(tenant).await {
-            // What an erased key sealed is not to be read from memory either.
+            // Documents sealed by an erased key must not be read from memory either.
             if matches!(error, KnowledgeError::Keys(KeysError::Gone { .. })) {
                 self.indexes.close(tenant);
             }
@@ -229,8 +229,8 @@ impl Knowledge for TantivyKnowledge {
     }
 
     async fn erase(&self, tenant: &TenantId) -> Result<(), KnowledgeError> {
-        // Closed first, so that nothing is read from it while the rows go, and again after: a search
-        // may have loaded what was still there.
+        // Closed first, so that no search reads from it while the rows are deleted, and again after: a search
+        // may have loaded rows that were still there.
         self.indexes.close(tenant);
         let erased = self.rows.erase(tenant).await;
         self.indexes.close(tenant);
@@ -265,7 +265,7 @@ pub fn passages_of(document: Document) -> Result<Vec<Passage>, KnowledgeError> {
 fn cut(document: Document) -> Result<(Stored, Prepared), KnowledgeError> {
     let cuts = passages::cut(document.format, &document.text);
     if cuts.is_empty() {
-        let why = "it has no passage: nothing but headings, HTML or signs";
+        let why = "it has no passage: only headings, HTML or signs";
         return Err(document::refused(&document.id, why));
     }
     if cuts.len() > MAX_PASSAGES {
@@ -280,7 +280,7 @@ fn cut(document: Document) -> Result<(Stored, Prepared), KnowledgeError> {
 fn prepared(stored: Stored) -> Prepared {
     let Document { id, title, format, text } = stored.document;
     let mut cuts = passages::cut(format, &text);
-    // A later build may cut another way; what was taken once stays, within the limit.
+    // A later build may cut another way; an accepted document stays, within the limit.
     cuts.truncate(MAX_PASSAGES);
     Prepared { id, title, cuts }
 }

@@ -1,9 +1,9 @@
-//! Slips of the pen: the words of the documents that are likest to one that they do not have.
+//! Typos: the words of the documents that are most similar to one that they do not have.
 //!
-//! A customer's word that occurs nowhere finds nothing, so nothing is lost by taking it for another; one that
-//! occurs is never touched, so whoever writes well is answered as before. One slip (a letter more, less, other,
-//! or two changed) is believed from four letters on, two from eight on and when the first letter is right.
-//! Words with digits, such as order numbers, mean what they say.
+//! A customer's word that occurs nowhere finds nothing, so replacing it loses nothing; a word that
+//! occurs is never replaced, so correct spelling is answered as before. One slip (a letter more, less, other,
+//! or two changed) is accepted from four letters on, two from eight on and when the first letter is right.
+//! Words with digits, such as order numbers, are never replaced.
 
 use tantivy::query::FuzzyTermQuery;
 use tantivy::schema::{Field, IndexRecordOption};
@@ -16,7 +16,7 @@ const TWO_SLIPS: usize = 8;
 /// Words that stand in for one.
 const MOST: usize = 3;
 
-/// Whether a passage has this term.
+/// Returns true if a passage has this term.
 pub(super) fn has(searcher: &Searcher, field: Field, term: &str) -> Result<bool, TantivyError> {
     for segment in searcher.segment_readers() {
         if occurs(segment, &Term::from_field_text(field, term))? {
@@ -26,7 +26,7 @@ pub(super) fn has(searcher: &Searcher, field: Field, term: &str) -> Result<bool,
     Ok(false)
 }
 
-/// Whether a passage has it that is not removed.
+/// Returns true if a passage that is not deleted has it.
 fn occurs(segment: &SegmentReader, term: &Term) -> Result<bool, TantivyError> {
     let inverted = segment.inverted_index(term.field())?;
     let Some(mut postings) = inverted.read_postings(term, IndexRecordOption::Basic)? else {
@@ -57,7 +57,7 @@ pub(super) fn likest(searcher: &Searcher, field: Field, word: &str) -> Result<Ve
         if slips > 1 {
             found.retain(|(term, _)| term.chars().next() == word.chars().next());
         }
-        // How often it occurs is added up over segments.
+        // Frequencies are summed over segments.
         found.sort_unstable();
         found.dedup_by(|next, kept| {
             let is_same = next.0 == kept.0;

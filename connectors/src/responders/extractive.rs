@@ -1,18 +1,18 @@
-//! Answers with the best passage of the tenant's documents, or with nothing.
+//! Responder without an LLM: answers with the best passage of the tenant's documents, or not at all.
 //!
-//! Whether a passage answers is decided by words, not by the score it was found with: that compares
-//! passages of one search and says nothing about whether the best of them is any good. So:
+//! Words decide if a passage answers, not the score it was found with: the score compares
+//! passages of one search and does not show if the best of them is any good. So:
 //! 1. The sentences of the turn that ask are the questions; where none has a question mark, all are.
 //! 2. The words of a question are its subject: without stop words of its language, without
-//!    courtesies, and without words that say how something is asked for ("do you *sell* …", "I *need*
+//!    courtesies, and without words of asking ("do you *sell* …", "I *need*
 //!    …") unless there are no others. A greeting has no subject and gets no answer.
 //! 3. A passage answers when more than half of the subject occurs in its text, headings or title; half is
-//!    enough when a word of it is in the headings or the title, which say what a passage is about.
+//!    enough when a word of it is in the headings or the title, which name the passage's topic.
 //!    Words are compared without case, accents and English endings.
 //! 4. Of the passages that answer, the one with most of the subject is taken; of several, the one
 //!    that was found first.
 //!
-//! A wrong answer costs more than none, where a colleague takes over: hence more than half.
+//! A wrong answer costs more than none if a colleague takes over: hence more than half.
 //!
 //! The answer is the passage, or of a long one the few sentences that hold all that matched. Up to
 //! three questions of a turn are answered, each once.
@@ -29,7 +29,7 @@ use crate::words::{Word, content_words, has_only_stop_words, sentences, words};
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Extractive;
 
-/// Characters of an answer: what is read at a glance on a telephone, and below every channel's limit.
+/// Maximum characters of an answer: readable at a glance on a telephone, and below every channel's limit.
 const ANSWER: usize = 1_000;
 
 /// Characters up to which a passage is answered whole.
@@ -41,7 +41,7 @@ const SENTENCES: usize = 3;
 /// Questions of one turn that are answered.
 const QUESTIONS: usize = 3;
 
-/// Words of a question and of a passage that are looked at.
+/// Maximum number of words of a question and of a passage that are compared.
 const WORDS: usize = 64;
 const PASSAGE_WORDS: usize = 2_000;
 
@@ -79,14 +79,14 @@ fn answer(messages: &[String], passages: &[Passage]) -> Answer {
     Answer { text, sources, ..Answer::none(Usage::default()) }
 }
 
-/// The sentences that ask.
+/// Returns the sentences that are questions.
 fn questions(said: &str) -> impl Iterator<Item = &str> {
     let asks = |sentence: &str| sentence.contains(['?', '？', '؟']);
     let any = sentences(said).any(asks);
     sentences(said).filter(move |sentence| !any || asks(sentence))
 }
 
-/// What a question is about.
+/// Returns the subject of a question.
 fn subject(question: &str) -> Vec<Word> {
     if has_only_stop_words(question, WORDS) {
         return Vec::new();
@@ -99,7 +99,7 @@ fn subject(question: &str) -> Vec<Word> {
     if words.iter().any(|word| !is_in(word, ASKING)) {
         words.retain(|word| !is_in(word, ASKING));
     }
-    // Two words of one stem are one thing that is asked for.
+    // Two words of one stem are one subject.
     let mut seen = HashSet::new();
     words.retain(|word| seen.insert(word.stem.clone()));
     words
@@ -144,7 +144,7 @@ fn has(forms: &HashSet<String>, word: &Word) -> bool {
 
 fn best<'a, 'p>(subject: &[Word], passages: &'a [Read<'p>]) -> Option<&'a Read<'p>> {
     let answering = passages.iter().filter(|read| read.answers(subject));
-    // The last of equals is what `max_by_key` gives, and the first is the better one.
+    // `max_by_key` returns the last of equals, and the first is the better one.
     answering.rev().max_by_key(|read| read.matches(subject))
 }
 
@@ -165,12 +165,12 @@ fn excerpt(subject: &[Word], read: &Read<'_>) -> String {
         (1..=SENTENCES).flat_map(|size| found.windows(size).enumerate().map(move |(at, w)| (at, size, w)));
     let shortest = windows.into_iter().find(|(_, _, window)| holds(window));
     let Some((at, size, _)) = shortest else { return text.to_owned() };
-    // What follows explains more often than what goes before.
+    // The sentences that follow explain more often than those before.
     let to = (at + SENTENCES.max(size)).min(sentences.len());
     sentences[at..to].concat().trim().to_owned()
 }
 
-/// At most as long as an answer is, up to the end of a sentence, or else of a word.
+/// Cuts a text to the length of an answer, at the end of a sentence, or else of a word.
 fn cut(text: &str) -> String {
     if text.chars().count() <= ANSWER {
         return text.to_owned();
@@ -192,7 +192,7 @@ fn cut(text: &str) -> String {
     text[..end.min(text.len())].trim_end().to_owned()
 }
 
-/// Words of courtesy, which are never what is asked for.
+/// Words of courtesy, which are never the subject.
 const COURTESIES: &str = "
     hello hi hey hiya greetings thanks thank thx please pls sorry bye goodbye cheers
     hallo moin servus danke bitte tschuss gruss grusse liebe
@@ -202,7 +202,7 @@ const COURTESIES: &str = "
     ola obrigado obrigada oi
     hoi dank alstublieft alsjeblieft bedankt";
 
-/// What is courtesy in "good morning" alone.
+/// Words that are a courtesy only in a greeting such as "good morning", without other words.
 const TIMES_OF_DAY: &str = "
     good morning afternoon evening night day dear ok okay yes great fine nice
     guten gute morgen tag abend nacht schonen gut
@@ -211,7 +211,7 @@ const TIMES_OF_DAY: &str = "
     buona giornata serata bom boa dia tarde noite sim
     goedemorgen goedemiddag goedenavond goede";
 
-/// Words that say how something is asked for.
+/// Words of asking, which are a subject only if there are no others.
 const ASKING: &str = "
     sell sells selling offer offers offered provide provides want wants need needs know tell get give
     like looking look find help question questions ask asking information info possible available buy

@@ -1,4 +1,4 @@
-//! What answers a turn.
+//! Responders: they answer turns.
 //!
 //! # Layout
 //! - [`extractive`]: the best passage of the tenant's documents, without an LLM.

@@ -1,10 +1,9 @@
 //! The words of a text, as the index and the responders both see them.
 //!
 //! A word is a run of letters and digits of any script, in lower case and without the accents of
-//! Latin letters ("Öffnungszeiten" is `offnungszeiten`), of less than 64 bytes: what is longer is no
-//! word that people ask for. Beside it stands its stem, which finds "opening" by "open": the English one, where
+//! Latin letters ("Öffnungszeiten" is `offnungszeiten`), of less than 64 bytes: longer runs are not
+//! words that people search for. Beside it stands its stem, which finds "opening" by "open": the English one, if
 //! no other language is named. A language whose word forms are not known has words only.
-//!
 //! # Layout
 //! - `stop`: words that carry no subject, by language.
 
@@ -33,14 +32,14 @@ static SENTENCES: LazyLock<SentenceSegmenterBorrowed<'static>> =
 /// A word.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Word {
-    /// In lower case, without accents.
+    /// Word in lower case, without accents.
     pub(crate) folded: String,
     /// Its stem.
     pub(crate) stem: String,
 }
 
-/// A text with its accents as one character with their letter (NFC), as words are told and folded:
-/// where they stand apart, as some systems write them, they would part the word.
+/// Returns a text with each accent and its letter as one character (NFC), as words are separated and folded:
+/// where they are separate characters, as some systems write them, they would split the word.
 pub(crate) fn composed(text: &str) -> Cow<'_, str> {
     const { ComposingNormalizerBorrowed::new_nfc() }.normalize(text)
 }
@@ -132,14 +131,14 @@ pub(crate) fn content_words_in(text: &str, language: Language, limit: usize) -> 
     words
 }
 
-/// Whether a text has nothing but stop words of its language, or no word at all.
+/// Returns true if a text has only stop words of its language, or no word at all.
 pub(crate) fn has_only_stop_words(text: &str, limit: usize) -> bool {
     let words = words(text, limit);
     let stops = stop::of_language_of(&words);
     words.iter().all(|word| stops.contains(word.folded.as_str()))
 }
 
-/// Whether a text has a letter or digit, without which nothing finds it.
+/// Returns true if a text has a letter or digit, without which no search finds it.
 pub(crate) fn has_a_word(text: &str) -> bool {
     text.chars().any(char::is_alphanumeric)
 }
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_as_many_as_asked_at_most() {
+    fn words_stay_within_the_limit() {
         let text: String = (0..1_000).map(|n| format!("w{n} ")).collect();
         assert_eq!(content_words(&text, 64).len(), 64);
     }

@@ -1,7 +1,7 @@
 //! Words that carry no subject: articles, pronouns, prepositions, auxiliaries, question words.
 //!
 //! Short lists in the spelling of [`super::Word::folded`], for the languages that customers of the
-//! first tenants write. A language without a list loses nothing but a little precision: its stop
+//! first tenants write. A language without a list loses only a little precision: its stop
 //! words are searched for like any other, and weigh little because they are everywhere.
 
 use std::collections::HashSet;
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_without_stop_words_is_taken_for_english() {
+    fn a_text_without_stop_words_counts_as_english() {
         assert!(of_language_of(&[]).contains("the"));
     }
 }

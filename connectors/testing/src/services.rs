@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Where the servers are.
+/// Addresses of the servers.
 #[derive(Debug, Clone)]
 pub struct Services {
     /// A Kafka broker.
@@ -16,7 +16,7 @@ pub struct Services {
 
 impl Services {
     /// Both, running.
-    #[expect(clippy::disallowed_methods, reason = "tests are told by the environment where servers are")]
+    #[expect(clippy::disallowed_methods, reason = "tests take the servers' addresses from the environment")]
     pub fn get() -> &'static Self {
         static SERVICES: OnceLock<Services> = OnceLock::new();
         SERVICES.get_or_init(|| {

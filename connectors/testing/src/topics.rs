@@ -1,4 +1,4 @@
-//! Topics of tests, deleted when the test is over.
+//! Topics of tests, deleted when the test ends.
 
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -8,7 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use crate::services::Services;
 
 /// Deletes the topics whose names begin with `prefix`: each of their partitions would be one more to recover
-/// when a broker is killed. For where nothing can be awaited.
+/// when a broker is killed. For callers that cannot await.
 pub fn delete(prefix: String) {
     let deleting = std::thread::spawn(move || {
         let mut config = ClientConfig::new();
@@ -22,6 +22,6 @@ pub fn delete(prefix: String) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(admin.delete_topics(&names, &AdminOptions::new())).unwrap();
     });
-    // What is left over harms no other test.
+    // Leftovers do not disturb other tests.
     drop(deleting.join());
 }

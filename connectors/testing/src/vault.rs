@@ -1,9 +1,9 @@
-//! A stand-in for Vault's transit engine, on loopback: it keeps versions of keys, asks for the token, and opens
+//! Stand-in for Vault's transit engine, on loopback: it keeps versions of keys, requires the token, and opens
 //! only what it encrypted.
 //!
 //! Answers and messages are Vault's (<https://developer.hashicorp.com/vault/api-docs/secret/transit>, and the
-//! `errors` of `builtin/logical/transit`); what it encrypts with is its own: a keystream and a tag of
-//! HMAC-SHA-256, so that nothing of what is tested is used to test it.
+//! `errors` of `builtin/logical/transit`); its encryption is its own: a keystream and a tag of
+//! HMAC-SHA-256, so that no code under test is used to test it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -152,9 +152,9 @@ impl Inner {
         if token != Some(&self.token) {
             return Err((StatusCode::FORBIDDEN, "permission denied"));
         }
-        let asked =
+        let path =
             path.strip_prefix("/v1/transit/").ok_or((StatusCode::NOT_FOUND, "no handler for route"))?;
-        let parts: Vec<_> = asked.split('/').collect();
+        let parts: Vec<_> = path.split('/').collect();
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         self.nonces += 1;
         let nonce = self.nonces;
@@ -209,7 +209,7 @@ async fn handle(
 ) -> Response {
     match inner.lock().unwrap().answer(&method, uri.path(), &headers, &body) {
         Ok(data) => Json(json!({ "request_id": "1", "lease_duration": 0, "data": data })).into_response(),
-        // As Vault does for a path that it reads nothing at.
+        // Vault answers so for a path at which it reads nothing.
         Err((status, "")) => (status, Json(json!({ "errors": [] }))).into_response(),
         Err((status, message)) => (status, Json(json!({ "errors": [message] }))).into_response(),
     }
@@ -237,7 +237,7 @@ impl Transit {
         *self.serving.lock().unwrap() = Some(serving);
     }
 
-    /// Nobody listens any more.
+    /// Stops listening.
     pub async fn stop(&self) {
         let serving = self.serving.lock().unwrap().take();
         if let Some(serving) = serving {
@@ -246,7 +246,7 @@ impl Transit {
         }
     }
 
-    /// It listens again, where it did.
+    /// Listens again at the same address.
     pub async fn resume(&self) {
         self.serve(TcpListener::bind(self.address).await.unwrap());
     }
@@ -288,12 +288,12 @@ impl Transit {
         self.inner().keys.get_mut(name).unwrap().min_decryption = version;
     }
 
-    /// How often something was asked.
+    /// Returns the number of calls of one kind.
     pub fn calls(&self, call: &str) -> usize {
         self.inner().calls.get(call).copied().unwrap_or_default()
     }
 
-    /// Where a key is, as a configuration names it.
+    /// Returns the address of a key, as a configuration names it.
     pub fn key(&self, name: &str) -> String {
         format!("http://{}/transit/keys/{name}", self.address)
     }

@@ -1,4 +1,4 @@
-//! A clinic's documents, put as files, searched and answered from: what a customer would get.
+//! A clinic's documents, put as files, searched and answered from, as a customer sees it.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -120,7 +120,7 @@ impl Clinic {
 }
 
 #[tokio::test]
-async fn customers_get_what_the_documents_say() {
+async fn customers_get_the_documents_answers() {
     let clinic = Clinic::open().await;
     let answers = [
         ("What are your opening hours?", "Day: Monday to Friday; Hours: 9:00 to 17:00"),

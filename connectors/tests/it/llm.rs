@@ -23,7 +23,7 @@ use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::Timestamp;
 use serde_json::{Value, json};
 
-/// What the stand-in does with one call.
+/// Scripted behaviour of the stand-in for one call.
 enum Does {
     Answers(u16, Value),
     Limits(&'static str),
@@ -89,7 +89,7 @@ impl StandIn {
     }
 }
 
-/// Asks models at these addresses in turn; `more` is what else the tenant's file says of its LLM.
+/// Calls models at these addresses in turn; `more` is the rest of the tenant's LLM section.
 fn question(models: &[(&str, &str)], more: &str) -> Question {
     let model = |(provider, base): &(&str, &str)| {
         format!(
@@ -173,7 +173,7 @@ async fn a_tenant_may_allow_that_everything_is_sent() {
 }
 
 #[tokio::test]
-async fn gemini_is_asked_in_its_own_way() {
+async fn gemini_is_called_with_its_own_api() {
     let said = json!({ "candidates": [{ "content": { "role": "model", "parts": [{ "text": "Gladly." }] } }],
         "usageMetadata": { "promptTokenCount": 7, "candidatesTokenCount": 2 } });
     let (provider, base) = StandIn::start([Does::Answers(200, said)]).await;
@@ -186,14 +186,14 @@ async fn gemini_is_asked_in_its_own_way() {
 }
 
 #[tokio::test]
-async fn who_knows_no_answer_gives_none() {
+async fn a_model_that_knows_no_answer_gives_none() {
     let (_provider, base) = StandIn::start([Does::Answers(200, completion(" NO_ANSWER\n"))]).await;
     let answer = ask(&[("openai", &base)]).await.unwrap();
     assert_eq!((answer.text, answer.usage.input_tokens), (None, 20));
 }
 
 #[tokio::test]
-async fn a_limit_is_told_with_its_time_or_another_model_answers() {
+async fn a_limit_is_reported_with_its_time_or_another_model_answers() {
     let (_provider, base) = StandIn::start([Does::Limits("7")]).await;
     let Err(ResponderError::Busy { retry_after, detail, .. }) = ask(&[("openai", &base)]).await else {
         panic!()
@@ -217,7 +217,7 @@ async fn a_key_that_is_closed_for_long_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn only_what_was_surely_not_answered_is_sent_again() {
+async fn only_a_call_that_was_surely_not_answered_is_sent_again() {
     let cases = [
         (vec![Does::Answers(500, json!({})), Does::Answers(200, completion("yes"))], 2, 0),
         (vec![Does::Answers(500, json!({})), Does::Answers(502, json!({}))], 2, 1),
@@ -235,19 +235,19 @@ async fn only_what_was_surely_not_answered_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_failure_says_what_was_seen_and_no_secret() {
+async fn a_failure_names_its_cause_and_no_secret() {
     let refusal =
         json!({ "error": { "message": "Incorrect API key provided: sk-openai", "code": "invalid_api_key" } });
     let (_provider, base) = StandIn::start([Does::Answers(401, refusal)]).await;
-    let nobody = ("gemini", "http://127.0.0.1:9");
-    let Err(ResponderError::Failed { detail, .. }) = ask(&[("openai", &base), nobody]).await else {
+    let closed = ("gemini", "http://127.0.0.1:9");
+    let Err(ResponderError::Failed { detail, .. }) = ask(&[("openai", &base), closed]).await else {
         panic!()
     };
     assert_eq!(detail, "openai: 401, invalid_api_key; gemini: no connection came about");
 }
 
 #[tokio::test]
-async fn who_fails_again_and_again_is_not_asked_any_more() {
+async fn a_provider_that_fails_repeatedly_is_suspended() {
     let broken = || Does::Answers(401, json!({}));
     let (provider, base) = StandIn::start([broken(), broken(), broken(), broken(), broken()]).await;
     let llm = llm();
@@ -287,14 +287,14 @@ async fn nodes_share_a_limit() {
             asking.spawn(async move { llm.answer(question).await });
         }
     }
-    // Two rounds of renewals: whoever came first lets the others have their part.
+    // Two rounds of renewals: the first node releases a part to the others.
     tokio::time::sleep(Duration::from_secs(12)).await;
     assert_eq!(provider.calls().len(), 4, "all that a minute has, and no more");
     asking.shutdown().await;
 }
 
 #[tokio::test]
-async fn without_a_store_nothing_is_asked_beyond_the_lease() {
+async fn without_a_store_no_call_is_made_beyond_the_lease() {
     let (provider, base) = StandIn::start([]).await;
     let disk = MemoryDisk::new(NonZeroU32::MIN);
     let store = Arc::new(MemoryStore::open(disk, Arc::new(SystemClock)));
@@ -302,8 +302,8 @@ async fn without_a_store_nothing_is_asked_beyond_the_lease() {
     text(llm.answer(question(&[("openai", &base)], "")).await);
     store.close();
     tokio::time::sleep(Duration::from_secs(15)).await;
-    let asked = llm.answer(question(&[("openai", &base)], ""));
-    assert!(tokio::time::timeout(Duration::from_secs(1), asked).await.is_err());
+    let answer = llm.answer(question(&[("openai", &base)], ""));
+    assert!(tokio::time::timeout(Duration::from_secs(1), answer).await.is_err());
     assert_eq!(provider.calls().len(), 1);
 }
 

@@ -20,7 +20,7 @@ use heddle_connectors_testing::vault::{TOKEN, Transit};
 
 const PLACE: &[u8] = b"place";
 
-struct World {
+struct Fixture {
     transit: Transit,
     store: Arc<MemoryStore>,
     clock: Arc<ManualClock>,
@@ -33,7 +33,7 @@ fn acme() -> TenantId {
     "acme".parse().unwrap()
 }
 
-impl World {
+impl Fixture {
     async fn new() -> Self {
         let transit = Transit::start().await;
         transit.make("heddle", true);
@@ -64,7 +64,7 @@ impl World {
         self.store.get(&Key::tenant_key(&acme())).await.unwrap().unwrap().to_vec()
     }
 
-    /// Until the cache has forgotten what it holds, and the row is read again.
+    /// Advances until the cache entry has expired, and the row is read again.
     fn minute(&self) {
         self.clock.advance(Options::default().cache_for);
     }
@@ -108,21 +108,21 @@ fn sealed_by(tenant: &dyn TenantCipher) -> heddle_schemas::sealed::Sealed {
 }
 
 #[tokio::test]
-async fn what_is_stored_is_vaults_ciphertext_and_no_key() {
-    let world = World::new().await;
-    world.vaulted().tenant(&acme()).await.unwrap();
-    let row = world.row().await;
+async fn stored_rows_hold_vaults_ciphertext_and_no_key() {
+    let fixture = Fixture::new().await;
+    fixture.vaulted().tenant(&acme()).await.unwrap();
+    let row = fixture.row().await;
     assert_eq!(row[0], 2);
-    assert_eq!(row[1..5], world.vault("heddle").number().to_be_bytes());
+    assert_eq!(row[1..5], fixture.vault("heddle").number().to_be_bytes());
     assert!(row[5..].starts_with(b"vault:v1:"));
 }
 
 #[tokio::test]
 async fn a_wrapped_key_that_was_moved_does_not_open_whether_vault_derives_or_not() {
-    let world = World::new().await;
-    world.transit.make("plain", false);
+    let fixture = Fixture::new().await;
+    fixture.transit.make("plain", false);
     for name in ["heddle", "plain"] {
-        let vault = world.vault(name);
+        let vault = fixture.vault(name);
         let wrapped = vault.wrap(PLACE, &[7; 32]).await.unwrap();
         assert_eq!(vault.open(PLACE, &wrapped).await.unwrap().to_vec(), [7; 32]);
         let moved = vault.open(b"elsewhere", &wrapped).await;
@@ -134,176 +134,178 @@ async fn a_wrapped_key_that_was_moved_does_not_open_whether_vault_derives_or_not
 
 #[tokio::test]
 async fn a_new_version_rewraps_without_the_plain_key_passing_through() {
-    let world = World::new().await;
-    let keys = world.vaulted();
+    let fixture = Fixture::new().await;
+    let keys = fixture.vaulted();
     let sealed = sealed_by(&*keys.tenant(&acme()).await.unwrap());
     keys.masters().present().new_version().await.unwrap();
-    let (encrypts, decrypts) = (world.transit.calls("encrypt"), world.transit.calls("decrypt"));
+    let (encrypts, decrypts) = (fixture.transit.calls("encrypt"), fixture.transit.calls("decrypt"));
     assert_eq!(keys.rewrap_tenant(&acme()).await.unwrap(), Rewrapped::Done);
     assert_eq!(keys.rewrap_tenant(&acme()).await.unwrap(), Rewrapped::Already);
     assert_eq!(keys.rewrap_check().await.unwrap(), Rewrapped::Done);
-    assert_eq!((encrypts, decrypts), (world.transit.calls("encrypt"), world.transit.calls("decrypt")));
-    assert!(world.row().await[5..].starts_with(b"vault:v2:"));
-    let number = world.vault("heddle").number();
+    assert_eq!((encrypts, decrypts), (fixture.transit.calls("encrypt"), fixture.transit.calls("decrypt")));
+    assert!(fixture.row().await[5..].starts_with(b"vault:v2:"));
+    let number = fixture.vault("heddle").number();
     assert_eq!(
         keys.tenant_wrapped_by(&acme()).await.unwrap(),
         WrappedBy::Master { number, version: Some(2) }
     );
     // The old version may go: everything opens without it.
-    world.transit.set_min_decryption("heddle", 2);
-    assert_eq!(world.vaulted().tenant(&acme()).await.unwrap().open(PLACE, &sealed).unwrap(), b"hello");
+    fixture.transit.set_min_decryption("heddle", 2);
+    assert_eq!(fixture.vaulted().tenant(&acme()).await.unwrap().open(PLACE, &sealed).unwrap(), b"hello");
 }
 
 #[tokio::test]
-async fn a_version_that_was_retired_too_early_is_told_with_the_way_back() {
-    let world = World::new().await;
-    let keys = world.vaulted();
+async fn a_version_retired_too_early_is_reported_with_its_remedy() {
+    let fixture = Fixture::new().await;
+    let keys = fixture.vaulted();
     keys.tenant(&acme()).await.unwrap();
     keys.masters().present().new_version().await.unwrap();
-    world.transit.set_min_decryption("heddle", 2);
-    let told = master(world.vaulted().tenant(&acme()).await.unwrap_err());
-    assert!(told.contains("min_decryption_version") && told.contains("heddle keys rotate"), "{told}");
+    fixture.transit.set_min_decryption("heddle", 2);
+    let text = master(fixture.vaulted().tenant(&acme()).await.unwrap_err());
+    assert!(text.contains("min_decryption_version") && text.contains("heddle keys rotate"), "{text}");
 }
 
 #[tokio::test]
 async fn tenants_move_from_a_file_into_vault_and_back() {
-    let world = World::new().await;
-    let before = EnvelopeKeys::new(world.store.clone(), world.clock.clone(), &local(1), Options::default());
+    let fixture = Fixture::new().await;
+    let before =
+        EnvelopeKeys::new(fixture.store.clone(), fixture.clock.clone(), &local(1), Options::default());
     let sealed = sealed_by(&*before.tenant(&acme()).await.unwrap());
-    let into = |present: Arc<dyn Wrapper>, former: Vec<Arc<dyn Wrapper>>| {
-        world.keys(Masters::new(present, former).unwrap())
+    let into = |present: Arc<dyn Wrapper>, previous: Vec<Arc<dyn Wrapper>>| {
+        fixture.keys(Masters::new(present, previous).unwrap())
     };
-    let vaulted = into(Arc::new(world.vault("heddle")), vec![local_wrapper(1)]);
+    let vaulted = into(Arc::new(fixture.vault("heddle")), vec![local_wrapper(1)]);
     assert_eq!(vaulted.tenant(&acme()).await.unwrap().open(PLACE, &sealed).unwrap(), b"hello");
     assert_eq!(vaulted.rewrap_tenant(&acme()).await.unwrap(), Rewrapped::Done);
     assert_eq!(vaulted.rewrap_check().await.unwrap(), Rewrapped::Done);
-    let alone = world.vaulted();
+    let alone = fixture.vaulted();
     assert_eq!(alone.tenant(&acme()).await.unwrap().open(PLACE, &sealed).unwrap(), b"hello");
-    let told = master(before_again(&world).verify_master().await.unwrap_err());
-    assert!(told.contains("Vault's key") && told.contains("keys.former"), "{told}");
+    let text = master(before_again(&fixture).verify_master().await.unwrap_err());
+    assert!(text.contains("Vault's key") && text.contains("keys.former"), "{text}");
 
-    let back = into(local_wrapper(2), vec![Arc::new(world.vault("heddle"))]);
+    let back = into(local_wrapper(2), vec![Arc::new(fixture.vault("heddle"))]);
     assert_eq!(back.rewrap_tenant(&acme()).await.unwrap(), Rewrapped::Done);
     assert_eq!(back.rewrap_check().await.unwrap(), Rewrapped::Done);
-    let after = EnvelopeKeys::new(world.store.clone(), world.clock.clone(), &local(2), Options::default());
+    let after =
+        EnvelopeKeys::new(fixture.store.clone(), fixture.clock.clone(), &local(2), Options::default());
     assert_eq!(after.tenant(&acme()).await.unwrap().open(PLACE, &sealed).unwrap(), b"hello");
 }
 
-fn before_again(world: &World) -> EnvelopeKeys {
-    EnvelopeKeys::new(world.store.clone(), world.clock.clone(), &local(1), Options::default())
+fn before_again(fixture: &Fixture) -> EnvelopeKeys {
+    EnvelopeKeys::new(fixture.store.clone(), fixture.clock.clone(), &local(1), Options::default())
 }
 
 #[tokio::test]
-async fn each_thing_that_keeps_vault_from_serving_is_told_as_what_it_is_and_nothing_is_written() {
-    let world = World::new().await;
-    let tried = async || world.vaulted().tenant(&acme()).await.unwrap_err();
+async fn each_fault_of_vault_is_reported_as_such_and_nothing_is_written() {
+    let fixture = Fixture::new().await;
+    let tried = async || fixture.vaulted().tenant(&acme()).await.unwrap_err();
 
-    *world.token.lock().unwrap() = "hvs.wrong".into();
-    let told = master(tried().await);
-    assert!(told.contains("refuses the token") && told.contains("403, permission denied"), "{told}");
-    assert!(!told.contains("hvs.wrong"), "a token is not repeated");
-    *world.token.lock().unwrap() = TOKEN.into();
+    *fixture.token.lock().unwrap() = "hvs.wrong".into();
+    let text = master(tried().await);
+    assert!(text.contains("refuses the token") && text.contains("403, permission denied"), "{text}");
+    assert!(!text.contains("hvs.wrong"), "a token is not repeated");
+    *fixture.token.lock().unwrap() = TOKEN.into();
 
-    world.transit.seal(true);
-    let told = unavailable(tried().await);
-    assert!(told.contains("sealed") && told.contains("unseal"), "{told}");
-    world.transit.seal(false);
+    fixture.transit.seal(true);
+    let text = unavailable(tried().await);
+    assert!(text.contains("sealed") && text.contains("unseal"), "{text}");
+    fixture.transit.seal(false);
 
-    world.transit.remove("heddle");
-    let told = master(tried().await);
-    assert!(told.contains("vault write -f transit/keys/heddle derived=true"), "{told}");
+    fixture.transit.remove("heddle");
+    let text = master(tried().await);
+    assert!(text.contains("vault write -f transit/keys/heddle derived=true"), "{text}");
 
-    world.transit.make_signing("heddle");
-    let told = master(tried().await);
-    assert!(told.contains("does not encrypt"), "{told}");
-    world.transit.remove("heddle");
-    world.transit.make("heddle", true);
+    fixture.transit.make_signing("heddle");
+    let text = master(tried().await);
+    assert!(text.contains("does not encrypt"), "{text}");
+    fixture.transit.remove("heddle");
+    fixture.transit.make("heddle", true);
 
-    world.transit.stop().await;
-    let told = unavailable(tried().await);
-    assert!(told.contains("http://127.0.0.1") && told.contains("no connection"), "{told}");
-    world.transit.resume().await;
+    fixture.transit.stop().await;
+    let text = unavailable(tried().await);
+    assert!(text.contains("http://127.0.0.1") && text.contains("no connection"), "{text}");
+    fixture.transit.resume().await;
 
-    assert_eq!(world.store.get(&Key::tenant_key(&acme())).await.unwrap(), None);
-    world.vaulted().tenant(&acme()).await.unwrap();
-    assert!(world.metric("read", "unavailable") >= 2.0 && world.metric("read", "refused") >= 2.0);
+    assert_eq!(fixture.store.get(&Key::tenant_key(&acme())).await.unwrap(), None);
+    fixture.vaulted().tenant(&acme()).await.unwrap();
+    assert!(fixture.metric("read", "unavailable") >= 2.0 && fixture.metric("read", "refused") >= 2.0);
 }
 
 #[tokio::test]
 async fn a_node_goes_on_with_the_keys_it_holds_while_vault_is_away_and_takes_no_new_tenants() {
-    let world = World::new().await;
-    let keys = world.vaulted();
+    let fixture = Fixture::new().await;
+    let keys = fixture.vaulted();
     let sealed = sealed_by(&*keys.tenant(&acme()).await.unwrap());
-    world.transit.stop().await;
+    fixture.transit.stop().await;
     for _ in 0..30 {
-        world.minute();
+        fixture.minute();
         assert_eq!(keys.tenant(&acme()).await.unwrap().open(PLACE, &sealed).unwrap(), b"hello");
     }
     unavailable(keys.tenant(&"new".parse().unwrap()).await.unwrap_err());
-    // Asked in the background, in vain.
-    let asked = async {
-        while world.metric("decrypt", "unavailable") < 1.0 {
+    // The background check fails.
+    let failure = async {
+        while fixture.metric("decrypt", "unavailable") < 1.0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), failure).await.unwrap();
     keys.tenant(&acme()).await.unwrap();
-    world.transit.resume().await;
+    fixture.transit.resume().await;
     keys.tenant(&"new".parse().unwrap()).await.unwrap();
 }
 
 #[tokio::test]
-async fn vault_is_not_asked_again_every_minute() {
-    let world = World::new().await;
-    let keys = world.vaulted();
+async fn vault_is_not_called_again_every_minute() {
+    let fixture = Fixture::new().await;
+    let keys = fixture.vaulted();
     keys.tenant(&acme()).await.unwrap();
-    let asked = world.transit.calls("decrypt");
+    let calls = fixture.transit.calls("decrypt");
     for _ in 0..9 {
-        world.minute();
+        fixture.minute();
         keys.tenant(&acme()).await.unwrap();
     }
-    assert_eq!(world.transit.calls("decrypt"), asked);
+    assert_eq!(fixture.transit.calls("decrypt"), calls);
 }
 
 #[tokio::test]
 async fn an_erasure_is_seen_also_while_vault_is_away() {
-    let world = World::new().await;
-    let (keys, elsewhere) = (world.vaulted(), world.vaulted());
+    let fixture = Fixture::new().await;
+    let (keys, elsewhere) = (fixture.vaulted(), fixture.vaulted());
     keys.tenant(&acme()).await.unwrap();
-    world.transit.stop().await;
+    fixture.transit.stop().await;
     elsewhere.erase_tenant(&acme()).await.unwrap();
-    world.minute();
+    fixture.minute();
     assert!(matches!(keys.tenant(&acme()).await, Err(KeysError::Gone { .. })));
 }
 
 #[tokio::test]
 async fn a_token_that_is_revoked_stops_a_running_node_within_the_stated_time() {
-    let world = World::new().await;
-    let keys = world.vaulted();
+    let fixture = Fixture::new().await;
+    let keys = fixture.vaulted();
     keys.tenant(&acme()).await.unwrap();
-    world.transit.set_token("hvs.other");
-    world.clock.advance(Options::default().ask_again);
-    // This one asks in the background and still has the key.
+    fixture.transit.set_token("hvs.other");
+    fixture.clock.advance(Options::default().ask_again);
+    // This call starts the background check and still has the key.
     keys.tenant(&acme()).await.unwrap();
     let refused = async {
         loop {
-            world.minute();
+            fixture.minute();
             match keys.tenant(&acme()).await {
                 Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                 Err(error) => return error,
             }
         }
     };
-    let told = master(tokio::time::timeout(Duration::from_secs(20), refused).await.unwrap());
-    assert!(told.contains("refuses the token"), "{told}");
+    let text = master(tokio::time::timeout(Duration::from_secs(20), refused).await.unwrap());
+    assert!(text.contains("refuses the token"), "{text}");
     // A renewed one is used at once.
-    *world.token.lock().unwrap() = "hvs.other".into();
+    *fixture.token.lock().unwrap() = "hvs.other".into();
     keys.tenant(&acme()).await.unwrap();
 }
 
 #[tokio::test]
 async fn nothing_that_is_printed_holds_the_token() {
-    let world = World::new().await;
-    let printed = format!("{:?} {:?}", world.vault("heddle"), world.vaulted());
+    let fixture = Fixture::new().await;
+    let printed = format!("{:?} {:?}", fixture.vault("heddle"), fixture.vaulted());
     assert!(!printed.contains(TOKEN) && printed.contains("transit/keys/heddle"), "{printed}");
 }

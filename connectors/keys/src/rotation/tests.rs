@@ -1,4 +1,4 @@
-//! Rotation loses no key, wherever it is broken off and whatever is done meanwhile.
+//! A rotation loses no key, at whatever step it is interrupted and whatever is done meanwhile.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -32,14 +32,14 @@ fn tenant(number: usize) -> TenantId {
 
 type Faults = Arc<dyn Fn(Operation) -> Fault + Send + Sync>;
 
-/// A store that fails as asked, and is used by several nodes.
-struct World {
+/// Store with injected faults, used by several nodes.
+struct Fixture {
     store: Arc<MemoryStore>,
     clock: Arc<ManualClock>,
     faults: Arc<Mutex<Faults>>,
 }
 
-impl World {
+impl Fixture {
     fn new() -> Self {
         let clock = Arc::new(ManualClock::starting_at(Timestamp::from_secs(1_000)));
         let faults: Arc<Mutex<Faults>> = Arc::new(Mutex::new(Arc::new(|_| Fault::NONE)));
@@ -56,10 +56,10 @@ impl World {
         Self { store, clock, faults }
     }
 
-    /// A node that knows these, with nothing in its cache.
-    fn keys(&self, present: u8, former: &[u8]) -> EnvelopeKeys {
-        let former = former.iter().map(|byte| master(*byte)).collect();
-        let masters = Masters::new(master(present), former).unwrap();
+    /// Creates a node that knows these keys, with an empty cache.
+    fn keys(&self, present: u8, previous: &[u8]) -> EnvelopeKeys {
+        let previous = previous.iter().map(|byte| master(*byte)).collect();
+        let masters = Masters::new(master(present), previous).unwrap();
         EnvelopeKeys::with_masters(self.store.clone(), self.clock.clone(), masters, Options::default())
     }
 
@@ -81,7 +81,7 @@ impl World {
     }
 }
 
-/// Wraps everything anew; the row by which the store knows its master key last.
+/// Rewraps everything; the row by which the store knows its master key last.
 async fn rotate(keys: &EnvelopeKeys, tenants: usize) -> Result<(), KeysError> {
     for number in 0..tenants {
         keys.rewrap_tenant(&tenant(number)).await?;
@@ -90,36 +90,36 @@ async fn rotate(keys: &EnvelopeKeys, tenants: usize) -> Result<(), KeysError> {
 }
 
 #[tokio::test]
-async fn after_a_rotation_the_former_key_is_not_needed_and_does_not_do_alone() {
-    let world = World::new();
-    let before = world.keys(1, &[]);
-    let sealed = world.sealed(&before, &tenant(0)).await;
-    let keys = world.keys(2, &[1]);
-    world.assert_opens(&keys, &tenant(0), &sealed).await;
-    let early = world.keys(2, &[]).verify_master().await.unwrap_err().to_string();
+async fn after_a_rotation_the_previous_key_is_not_needed_and_does_not_suffice() {
+    let fixture = Fixture::new();
+    let before = fixture.keys(1, &[]);
+    let sealed = fixture.sealed(&before, &tenant(0)).await;
+    let keys = fixture.keys(2, &[1]);
+    fixture.assert_opens(&keys, &tenant(0), &sealed).await;
+    let early = fixture.keys(2, &[]).verify_master().await.unwrap_err().to_string();
     assert!(early.contains("keys.former") && early.contains("set keys.master"), "{early}");
     assert_eq!(keys.rewrap_tenant(&tenant(0)).await.unwrap(), Rewrapped::Done);
-    let still = world.keys(2, &[]).verify_master().await;
+    let still = fixture.keys(2, &[]).verify_master().await;
     assert!(matches!(still, Err(KeysError::Master { .. })), "the rotation is not at its end: {still:?}");
     assert_eq!(keys.rewrap_check().await.unwrap(), Rewrapped::Done);
     let number = master(2).number();
     for by in [keys.tenant_wrapped_by(&tenant(0)).await, keys.check_wrapped_by().await] {
         assert_eq!(by.unwrap(), WrappedBy::Master { number, version: None });
     }
-    world.assert_opens(&world.keys(2, &[]), &tenant(0), &sealed).await;
-    assert!(matches!(world.keys(1, &[]).tenant(&tenant(0)).await, Err(KeysError::Master { .. })));
-    // Whoever holds the opened key goes on without asking.
-    world.assert_opens(&before, &tenant(0), &sealed).await;
+    fixture.assert_opens(&fixture.keys(2, &[]), &tenant(0), &sealed).await;
+    assert!(matches!(fixture.keys(1, &[]).tenant(&tenant(0)).await, Err(KeysError::Master { .. })));
+    // A node that holds the opened key continues without reading the row.
+    fixture.assert_opens(&before, &tenant(0), &sealed).await;
 }
 
 #[tokio::test]
 async fn rotating_again_finds_it_done_and_leaves_the_erased_and_the_missing() {
-    let world = World::new();
-    let keys = world.keys(1, &[]);
-    world.sealed(&keys, &tenant(0)).await;
+    let fixture = Fixture::new();
+    let keys = fixture.keys(1, &[]);
+    fixture.sealed(&keys, &tenant(0)).await;
     keys.tenant(&tenant(1)).await.unwrap();
     keys.erase_tenant(&tenant(1)).await.unwrap();
-    let keys = world.keys(2, &[1]);
+    let keys = fixture.keys(2, &[1]);
     for expected in [Rewrapped::Done, Rewrapped::Already] {
         assert_eq!(keys.rewrap_tenant(&tenant(0)).await.unwrap(), expected);
         assert_eq!(keys.rewrap_tenant(&tenant(1)).await.unwrap(), Rewrapped::Erased);
@@ -141,28 +141,28 @@ async fn a_rotation_broken_off_at_each_step_of_the_store_loses_nothing_and_is_fi
     for outcome in [Outcome::FailsBefore, Outcome::FailsAfter, Outcome::Full] {
         let mut broken = 0;
         for at in 0.. {
-            let world = World::new();
-            let before = world.keys(1, &[]);
+            let fixture = Fixture::new();
+            let before = fixture.keys(1, &[]);
             let mut sealed = Vec::new();
             for number in 0..TENANTS {
-                sealed.push(world.sealed(&before, &tenant(number)).await);
+                sealed.push(fixture.sealed(&before, &tenant(number)).await);
             }
             let steps = AtomicU32::new(0);
-            world.fail(move |_| match steps.fetch_add(1, Ordering::Relaxed) {
+            fixture.fail(move |_| match steps.fetch_add(1, Ordering::Relaxed) {
                 step if step == at => Fault::outcome(outcome),
                 _ => Fault::NONE,
             });
-            let rotated = rotate(&world.keys(2, &[1]), TENANTS).await;
-            world.fail(|_| Fault::NONE);
+            let rotated = rotate(&fixture.keys(2, &[1]), TENANTS).await;
+            fixture.fail(|_| Fault::NONE);
             for (number, sealed) in sealed.iter().enumerate() {
-                world.assert_opens(&world.keys(2, &[1]), &tenant(number), sealed).await;
+                fixture.assert_opens(&fixture.keys(2, &[1]), &tenant(number), sealed).await;
             }
-            rotate(&world.keys(2, &[1]), TENANTS).await.unwrap();
+            rotate(&fixture.keys(2, &[1]), TENANTS).await.unwrap();
             for (number, sealed) in sealed.iter().enumerate() {
-                world.assert_opens(&world.keys(2, &[]), &tenant(number), sealed).await;
+                fixture.assert_opens(&fixture.keys(2, &[]), &tenant(number), sealed).await;
             }
             broken += usize::from(rotated.is_err());
-            // A fault beyond the last step breaks nothing.
+            // A fault beyond the last step has no effect.
             if at > 4 * u32::try_from(TENANTS).unwrap() {
                 assert!(rotated.is_ok());
                 break;
@@ -175,14 +175,14 @@ async fn a_rotation_broken_off_at_each_step_of_the_store_loses_nothing_and_is_fi
     }
 }
 
-/// What is done to tenants while the master key is rotated.
+/// Operation on tenants during the rotation of the master key.
 #[derive(Debug, Clone, Copy)]
 enum Meanwhile {
     Uses(usize),
     Erases(usize),
     Rotates,
-    /// By a node that was not told of the new key yet, but knows it.
-    UsesByTheFormer(usize),
+    /// By a node that still wraps by the previous key, but knows the new one.
+    UsesByPrevious(usize),
     Restarts,
 }
 
@@ -192,7 +192,7 @@ fn meanwhile() -> impl Strategy<Value = Meanwhile> {
         4 => (0..TENANTS).prop_map(Meanwhile::Uses),
         1 => (0..TENANTS).prop_map(Meanwhile::Erases),
         4 => Just(Meanwhile::Rotates),
-        3 => (0..TENANTS).prop_map(Meanwhile::UsesByTheFormer),
+        3 => (0..TENANTS).prop_map(Meanwhile::UsesByPrevious),
         1 => Just(Meanwhile::Restarts),
     ]
 }
@@ -200,11 +200,11 @@ fn meanwhile() -> impl Strategy<Value = Meanwhile> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
-    /// Tenants are made, used and erased by two nodes at once, over a store that is slow by turns and fails
+    /// Tenants are created, used and erased by two nodes at once, over a store that is slow by turns and fails
     /// before or after it has written, while two rotations run. What opened once opens until it is erased;
-    /// what is erased stays so; and one undisturbed rotation later the former key is not needed.
+    /// what is erased stays so; and after one undisturbed rotation the previous key is not needed.
     #[test]
-    fn whatever_is_done_meanwhile_no_key_is_lost_and_no_erased_one_returns(
+    fn a_concurrent_rotation_loses_no_key_and_revives_no_erased_one(
         actions in proptest::collection::vec((meanwhile(), 0_u64..40), 1..30),
         faults in proptest::collection::vec((0_u64..12, 0_u8..20), 16),
     ) {
@@ -214,10 +214,10 @@ proptest! {
 }
 
 async fn race(actions: Vec<(Meanwhile, u64)>, faults: Vec<(u64, u8)>) {
-    let world = World::new();
-    world.keys(1, &[]).verify_master().await.unwrap();
+    let fixture = Fixture::new();
+    fixture.keys(1, &[]).verify_master().await.unwrap();
     let steps = AtomicU32::new(0);
-    world.fail(move |operation| {
+    fixture.fail(move |operation| {
         let step = steps.fetch_add(1, Ordering::Relaxed) as usize;
         let (delay, outcome) = faults[(step + operation as usize) % faults.len()];
         let half = Duration::from_millis(delay);
@@ -228,14 +228,14 @@ async fn race(actions: Vec<(Meanwhile, u64)>, faults: Vec<(u64, u8)>) {
         };
         Fault { before: half, after: half, outcome }
     });
-    let (mut new, old) = (Arc::new(world.keys(2, &[1])), Arc::new(world.keys(1, &[2])));
+    let (mut new, old) = (Arc::new(fixture.keys(2, &[1])), Arc::new(fixture.keys(1, &[2])));
     let made: Arc<Mutex<Vec<(usize, Sealed)>>> = Arc::default();
     let erased: Arc<Mutex<std::collections::BTreeSet<usize>>> = Arc::default();
     let mut running = Vec::new();
     for (action, pause) in actions {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         match action {
-            Meanwhile::Uses(number) | Meanwhile::UsesByTheFormer(number) => {
+            Meanwhile::Uses(number) | Meanwhile::UsesByPrevious(number) => {
                 let node = if matches!(action, Meanwhile::Uses(_)) { new.clone() } else { old.clone() };
                 let made = made.clone();
                 running.push(tokio::spawn(async move {
@@ -250,7 +250,7 @@ async fn race(actions: Vec<(Meanwhile, u64)>, faults: Vec<(u64, u8)>) {
                     let mut tries = 0;
                     while node.erase_tenant(&tenant(number)).await.is_err() {
                         tries += 1;
-                        assert!(tries < 1_000, "a store that fails for good proves nothing");
+                        assert!(tries < 1_000, "a store that always fails tests nothing");
                     }
                     erased.lock().unwrap().insert(number);
                 }));
@@ -259,22 +259,22 @@ async fn race(actions: Vec<(Meanwhile, u64)>, faults: Vec<(u64, u8)>) {
                 let node = new.clone();
                 running.push(tokio::spawn(async move {
                     for number in 0..4 {
-                        // What fails is for the next rotation.
+                        // A failed row is left to the next rotation.
                         let _ = node.rewrap_tenant(&tenant(number)).await;
                     }
                     let _ = node.rewrap_check().await;
                 }));
             }
-            Meanwhile::Restarts => new = Arc::new(world.keys(2, &[1])),
+            Meanwhile::Restarts => new = Arc::new(fixture.keys(2, &[1])),
         }
     }
     for one in running {
         one.await.unwrap();
     }
-    world.fail(|_| Fault::NONE);
-    let keys = world.keys(2, &[1]);
+    fixture.fail(|_| Fault::NONE);
+    let keys = fixture.keys(2, &[1]);
     rotate(&keys, 4).await.unwrap();
-    let keys = world.keys(2, &[]);
+    let keys = fixture.keys(2, &[]);
     keys.verify_master().await.unwrap();
     let erased = erased.lock().unwrap().clone();
     for number in &erased {
@@ -292,16 +292,16 @@ async fn a_store_from_before_rotation_opens() {
     // The layout as it was documented, computed by another implementation of HKDF and AES-GCM (Python's hmac and
     // cryptography): under the master key of 32 times 0x01 the check row and the key of tenant `acme`, which had
     // sealed `hello` at `place`.
-    let world = World::new();
+    let fixture = Fixture::new();
     for (row, value) in
         [(Key::master_check(), BEFORE_CHECK), (Key::tenant_key(&"acme".parse().unwrap()), BEFORE_TENANT)]
     {
         let value = hex::decode(value).unwrap().into();
-        assert_eq!(world.store.compare_and_set(&row, None, Some(value), None).await.unwrap(), Swap::Done);
+        assert_eq!(fixture.store.compare_and_set(&row, None, Some(value), None).await.unwrap(), Swap::Done);
     }
     let sealed = Sealed::from_bytes(hex::decode(BEFORE_SEALED).unwrap());
     let acme = "acme".parse().unwrap();
-    for keys in [world.keys(1, &[]), world.keys(2, &[1])] {
+    for keys in [fixture.keys(1, &[]), fixture.keys(2, &[1])] {
         assert_eq!(keys.tenant(&acme).await.unwrap().open(PLACE, &sealed).unwrap(), b"hello");
     }
 }

@@ -1,4 +1,4 @@
-//! What the memory store does under faults, crashes and rebalances; the conformance suites pin the
+//! Behaviour of the memory store under faults, crashes and rebalances; the conformance suites pin the
 //! ports' contracts.
 
 use std::num::NonZeroU32;
@@ -22,12 +22,12 @@ const INBOUND: TopicPartition = TopicPartition { topic: Topic::Inbound, partitio
 const OUTBOUND: TopicPartition = TopicPartition { topic: Topic::Outbound, partition: 0 };
 const LATE: Duration = Duration::from_secs(1);
 
-struct World {
+struct Fixture {
     disk: Arc<MemoryDisk>,
     clock: Arc<TokioClock>,
 }
 
-impl World {
+impl Fixture {
     fn new() -> Self {
         let disk = MemoryDisk::new(NonZeroU32::new(1).unwrap());
         Self { disk, clock: Arc::new(TokioClock::starting_at(Timestamp::from_secs(1_000))) }
@@ -47,7 +47,7 @@ impl World {
         self.open_with(Options { split, faults: Arc::new(faults), ..Options::default() })
     }
 
-    /// What of [`batch`] is on the disk: the row, the record, the acknowledgement.
+    /// Parts of [`batch`] on the disk: the row, the record, the acknowledgement.
     fn found(&self) -> [bool; 3] {
         let row = !self.disk.rows(Timestamp::EPOCH).is_empty();
         let record = !self.disk.records(OUTBOUND).is_empty();
@@ -85,15 +85,15 @@ async fn epoch_of(store: &MemoryStore, partition: TopicPartition) -> Epoch {
 
 #[tokio::test(start_paused = true)]
 async fn the_next_incarnation_fences_the_one_before() {
-    let world = World::new();
-    let old = world.open();
+    let fixture = Fixture::new();
+    let old = fixture.open();
     let fence = Fence { partition: INBOUND, epoch: epoch_of(&old, INBOUND).await };
     let waiting = tokio::spawn({
         let old = old.clone();
         async move { old.assignment(1).await }
     });
     tokio::task::yield_now().await;
-    let new = world.open();
+    let new = fixture.open();
     assert!(epoch_of(&new, INBOUND).await > fence.epoch);
     assert!(matches!(old.commit(batch(Some(fence))).await, Err(StoreError::Fenced { .. })));
     assert!(matches!(old.commit(batch(None)).await, Err(StoreError::Closed)));
@@ -103,38 +103,38 @@ async fn the_next_incarnation_fences_the_one_before() {
     let swap = old.compare_and_set(&row(), None, Some("x".into()), None).await;
     assert!(matches!(swap, Err(StoreError::Closed)));
     assert!(matches!(waiting.await.unwrap(), Err(StoreError::Closed)));
-    assert_eq!(world.found(), [false; 3]);
+    assert_eq!(fixture.found(), [false; 3]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_cuts_a_commit_wholly_or_not_at_all() {
     let later = Fault { before: LATE, after: LATE, ..Fault::NONE };
     for (crash_after, expected) in [(LATE / 2, [false; 3]), (LATE * 3 / 2, [true; 3])] {
-        let world = World::new();
-        let store = world.failing(Operation::Commit, later, false);
+        let fixture = Fixture::new();
+        let store = fixture.failing(Operation::Commit, later, false);
         let (result, ()) = tokio::join!(store.commit(batch(None)), async {
             tokio::time::sleep(crash_after).await;
-            world.disk.crash();
+            fixture.disk.crash();
         });
         assert!(matches!(result, Err(StoreError::Closed)), "{result:?}");
-        assert_eq!(world.found(), expected, "{crash_after:?}");
+        assert_eq!(fixture.found(), expected, "{crash_after:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_after_the_effect_is_told_as_one_though_it_happened() {
-    let world = World::new();
+async fn a_failure_after_the_effect_is_reported_although_it_happened() {
+    let fixture = Fixture::new();
     for (outcome, expected) in [(Outcome::FailsBefore, [false; 3]), (Outcome::FailsAfter, [true; 3])] {
-        let store = world.failing(Operation::Commit, Fault::outcome(outcome), false);
+        let store = fixture.failing(Operation::Commit, Fault::outcome(outcome), false);
         assert!(is_unavailable(&store.commit(batch(None)).await));
-        assert_eq!(world.found(), expected);
+        assert_eq!(fixture.found(), expected);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_full_store_takes_no_write_and_still_reads() {
-    let world = World::new();
-    let store = world
+    let fixture = Fixture::new();
+    let store = fixture
         .open_with(Options { faults: Arc::new(|_| Fault::outcome(Outcome::Full)), ..Options::default() });
     assert!(matches!(store.commit(batch(None)).await, Err(StoreError::Full { .. })));
     assert!(matches!(store.append(vec![record(INBOUND, "x")]).await, Err(StoreError::Full { .. })));
@@ -154,29 +154,29 @@ async fn a_split_commit_stops_between_any_two_of_its_steps() {
         (CommitOutputs, Outcome::FailsAfter, [true, true, false]),
         (CommitConsumed, Outcome::FailsAfter, [true, true, true]),
     ] {
-        let world = World::new();
-        let store = world.failing(step, Fault::outcome(outcome), true);
+        let fixture = Fixture::new();
+        let store = fixture.failing(step, Fault::outcome(outcome), true);
         assert!(is_unavailable(&store.commit(batch(None)).await), "{step:?} {outcome:?}");
-        assert_eq!(world.found(), expected, "{step:?} {outcome:?}");
+        assert_eq!(fixture.found(), expected, "{step:?} {outcome:?}");
     }
-    let world = World::new();
-    let store = world.open_with(Options { split: true, ..Options::default() });
+    let fixture = Fixture::new();
+    let store = fixture.open_with(Options { split: true, ..Options::default() });
     store.commit(batch(None)).await.unwrap();
-    assert_eq!(world.found(), [true; 3]);
+    assert_eq!(fixture.found(), [true; 3]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_split_commit_asks_for_a_fault_a_step_in_order() {
-    let asked = Arc::new(Mutex::new(Vec::new()));
+    let operations = Arc::new(Mutex::new(Vec::new()));
     let faults = {
-        let asked = asked.clone();
+        let operations = operations.clone();
         move |operation| {
-            asked.lock().unwrap().push(operation);
+            operations.lock().unwrap().push(operation);
             Fault::NONE
         }
     };
-    let world = World::new();
-    let store = world.open_with(Options { split: true, faults: Arc::new(faults), ..Options::default() });
+    let fixture = Fixture::new();
+    let store = fixture.open_with(Options { split: true, faults: Arc::new(faults), ..Options::default() });
     store.commit(batch(None)).await.unwrap();
     let steps = [
         Operation::CommitWrites,
@@ -184,58 +184,58 @@ async fn a_split_commit_asks_for_a_fault_a_step_in_order() {
         Operation::CommitAfter,
         Operation::CommitConsumed,
     ];
-    assert_eq!(*asked.lock().unwrap(), steps);
+    assert_eq!(*operations.lock().unwrap(), steps);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_loses_what_was_only_acknowledged_and_an_orderly_end_does_not() {
-    let world = World::new();
-    let store = world.open();
+async fn a_crash_loses_mere_acknowledgements_and_an_orderly_end_does_not() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
     store.acknowledge(INBOUND, &[0]).await.unwrap();
     assert_eq!(store.position(INBOUND).await.unwrap(), Position::at(1));
-    let store = world.open();
+    let store = fixture.open();
     assert_eq!(store.position(INBOUND).await.unwrap(), Position::at(0));
     store.acknowledge(INBOUND, &[0]).await.unwrap();
     store.close();
-    let store = world.open();
+    let store = fixture.open();
     assert_eq!(store.position(INBOUND).await.unwrap(), Position::at(1));
     store.acknowledge(INBOUND, &[1]).await.unwrap();
     store.append(vec![record(INBOUND, "x")]).await.unwrap();
-    assert_eq!(world.open().position(INBOUND).await.unwrap(), Position::at(2), "kept with the append");
+    assert_eq!(fixture.open().position(INBOUND).await.unwrap(), Position::at(2), "kept with the append");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rebalance_raises_the_epoch_of_what_changes_hands_and_keeps_the_rest() {
-    let world = World::new();
-    let store = world.open();
+async fn a_rebalance_raises_the_epoch_of_moved_partitions_and_keeps_the_rest() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
     let first = store.assignment(0).await.unwrap();
     let fence = Fence { partition: OUTBOUND, epoch: epoch_of(&store, OUTBOUND).await };
     store.assign(&[INBOUND].into()).unwrap();
     let second = store.assignment(first.generation).await.unwrap();
     assert_eq!(second.partitions, [(INBOUND, fence.epoch)]);
     assert!(matches!(store.commit(batch(Some(fence))).await, Err(StoreError::Fenced { .. })));
-    assert_eq!(world.found(), [false; 3]);
-    store.assign(&world.disk.consumed_partitions()).unwrap();
+    assert_eq!(fixture.found(), [false; 3]);
+    store.assign(&fixture.disk.consumed_partitions()).unwrap();
     assert_eq!(epoch_of(&store, INBOUND).await, fence.epoch);
     assert!(epoch_of(&store, OUTBOUND).await > fence.epoch);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_row_written_both_ways_is_refused() {
-    let world = World::new();
-    let store = world.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     assert_eq!(store.compare_and_set(&row(), None, Some("x".into()), None).await.unwrap(), Swap::Done);
     let mixed = store.commit(batch(None)).await;
     assert!(matches!(mixed, Err(StoreError::Corrupt { .. })), "{mixed:?}");
-    assert_eq!(world.found(), [true, false, false], "the conditional row, and nothing of the batch");
+    assert_eq!(fixture.found(), [true, false, false], "the conditional row, and nothing of the batch");
     assert_eq!(store.get(&row()).await.unwrap().as_deref(), Some(&b"x"[..]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_learns_of_a_record_when_it_is_there_not_when_its_writer_is_told() {
-    let world = World::new();
+async fn a_reader_sees_a_record_when_it_is_there_not_when_its_writer_is_answered() {
+    let fixture = Fixture::new();
     let answer_late = Fault { after: LATE, ..Fault::NONE };
-    let store = world.failing(Operation::Append, answer_late, false);
+    let store = fixture.failing(Operation::Append, answer_late, false);
     let limit = FetchLimit { records: 1, bytes: 1 };
     let started = tokio::time::Instant::now();
     let fetch = async {
@@ -246,9 +246,9 @@ async fn a_reader_learns_of_a_record_when_it_is_there_not_when_its_writer_is_tol
     assert_eq!((fetched, appended.unwrap()), ((1, Duration::ZERO), vec![0]));
 }
 
-/// What one run under seeded faults leaves: eight writers commit and append, some fail, each tries again.
+/// Result of one run under seeded faults: eight writers commit and append, some fail, each retries.
 async fn run(seed: u64) -> (Vec<(Key, bytes::Bytes)>, Vec<Record>) {
-    let world = World::new();
+    let fixture = Fixture::new();
     let rng = Mutex::new(StdRng::seed_from_u64(seed));
     let faults = move |_| {
         let mut rng = rng.lock().unwrap();
@@ -257,7 +257,7 @@ async fn run(seed: u64) -> (Vec<(Key, bytes::Bytes)>, Vec<Record>) {
         let outcome = [Outcome::Works, Outcome::FailsBefore, Outcome::FailsAfter][rng.random_range(0..3)];
         Fault { before, after, outcome }
     };
-    let store = world.open_with(Options { split: true, faults: Arc::new(faults), ..Options::default() });
+    let store = fixture.open_with(Options { split: true, faults: Arc::new(faults), ..Options::default() });
     let writers: Vec<_> = (0..8)
         .map(|writer| {
             let store = store.clone();
@@ -273,7 +273,7 @@ async fn run(seed: u64) -> (Vec<(Key, bytes::Bytes)>, Vec<Record>) {
     for writer in writers {
         writer.await.unwrap();
     }
-    (world.disk.rows(Timestamp::EPOCH), world.disk.records(OUTBOUND))
+    (fixture.disk.rows(Timestamp::EPOCH), fixture.disk.records(OUTBOUND))
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //!
 //! `{"type": ..., "timestamp": ..., "data": {...}}`
 //! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md#payload-structure>).
-//! Unknown fields are ignored. An unknown type becomes a notice; a known one that lacks what it needs is refused, so
-//! that whoever builds the sender sees it.
+//! Unknown fields are ignored. An unknown type becomes a notice; a known one that lacks a required field is refused, so
+//! that the sender's developer sees it.
 
 use heddle_schemas::content::{Address, ChatId, Content, Context};
 use heddle_schemas::id::{AccountId, OutboundId};
@@ -22,7 +22,7 @@ use crate::channels::call::redact;
 struct Webhook {
     #[serde(rename = "type")]
     kind: String,
-    /// When it happened, by the sender's clock.
+    /// Time of the event, by the sender's clock.
     #[serde(with = "rfc3339")]
     timestamp: Timestamp,
     data: Value,
@@ -53,7 +53,7 @@ struct Status {
     /// The receiver's id of it, where it answered with one.
     id: Option<Label>,
     status: Reached,
-    /// Why it failed.
+    /// Code of the failure.
     code: Option<u32>,
     reason: Option<String>,
 }

@@ -46,10 +46,10 @@ impl std::fmt::Debug for Http {
 }
 
 impl Http {
-    /// A channel that calls as `options` say. The clock stamps what it sends, and decides which webhooks are too old.
+    /// Creates the channel. The clock stamps what it sends, and decides which webhooks are too old.
     ///
     /// # Errors
-    /// When the HTTP client cannot be built, such as without TLS root certificates.
+    /// If the HTTP client cannot be built, such as without TLS root certificates.
     pub fn new(options: &Options, clock: Arc<dyn Clock>) -> Result<Self, SetupError> {
         Ok(Self { client: client::client(options)?, clock })
     }

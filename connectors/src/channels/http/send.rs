@@ -176,8 +176,8 @@ mod tests {
     fn an_id_of_another_account_is_nobody_here() {
         let error = body(&"shop".parse().unwrap(), &message("support"), NOW).unwrap_err();
         assert_eq!(error.class, FailureClass::Final);
-        let nobody = OutboundMessage { to: Address::default(), ..message("shop") };
-        assert_eq!(body(&"shop".parse().unwrap(), &nobody, NOW).unwrap_err().class, FailureClass::Final);
+        let unaddressed = OutboundMessage { to: Address::default(), ..message("shop") };
+        assert_eq!(body(&"shop".parse().unwrap(), &unaddressed, NOW).unwrap_err().class, FailureClass::Final);
     }
 
     #[test]

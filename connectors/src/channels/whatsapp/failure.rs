@@ -22,8 +22,8 @@ pub struct Refusal<'a> {
     pub is_transient: bool,
 }
 
-/// The type of errors that are about the object of the request's path, such as a number that is gone or that the token
-/// may not see.
+/// The type of errors that are about the object of the request's path, such as a number that does not exist or that
+/// the token may not see.
 const METHOD_EXCEPTION: &str = "GraphMethodException";
 /// The subcode of 100 for an object that does not exist or that the token may not see.
 const NO_SUCH_OBJECT: i64 = 33;
@@ -31,11 +31,11 @@ const NO_SUCH_OBJECT: i64 = 33;
 impl Refusal<'_> {
     /// Returns what the refusal means, and what it concerns.
     ///
-    /// A Graph error means that the message was not taken. Without one, a 500, 502 or 504 comes from
+    /// A Graph error means that the message was not accepted. Without one, a 500, 502 or 504 comes from
     /// something in front of the API or broken within it, which may have handed the message on and lost
-    /// the answer: nobody knows. A 503 says that the server cannot handle requests now (RFC 9110,
-    /// 15.6.4), so that one was not taken. A redirect or 404 means that the address of the API is wrong,
-    /// which an operator must mend; the messages wait for it. So does an error about the number itself.
+    /// the answer: the outcome is unknown. A 503 says that the server cannot handle requests now (RFC 9110,
+    /// 15.6.4), so that one was not accepted. A redirect or 404 means that the address of the API is wrong,
+    /// which an operator must correct; the messages wait for it. So does an error about the number itself.
     #[must_use]
     pub fn classify(self) -> (FailureClass, Scope) {
         use FailureClass::{Blocked, Final, RateLimited, Temporary, Unauthorized, Unknown};
@@ -70,7 +70,7 @@ impl Refusal<'_> {
     }
 }
 
-/// Whether this code of a refusal or a failed status says that the person wants no more marketing messages.
+/// Returns true if this code of a refusal or a failed status means that the person wants no more marketing messages.
 pub(super) fn is_opt_out(code: i64) -> bool {
     classify_code(code).is_some_and(|(class, _)| class == FailureClass::OptedOut)
 }

@@ -1,4 +1,4 @@
-//! Reading JSON that may lack fields or hold them in another type: nothing here fails.
+//! Reader of JSON that may lack fields or hold them in another type: nothing here fails.
 
 use heddle_schemas::time::Timestamp;
 use serde_json::Value;
@@ -39,7 +39,7 @@ pub(super) fn float(value: &Value, key: &str) -> Option<f64> {
     number.is_finite().then_some(number)
 }
 
-/// Whether a flag is set.
+/// Returns true if a flag is set.
 pub(super) fn flag(value: &Value, key: &str) -> bool {
     value.get(key).and_then(Value::as_bool).unwrap_or(false)
 }

@@ -9,11 +9,11 @@ use subtle::ConstantTimeEq as _;
 
 /// The challenge. Without a token of the account nothing is confirmed.
 pub(super) fn answer(token: Option<&Secret>, query: &[(String, String)]) -> Result<String, HandshakeError> {
-    let asked = |name| query.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str());
+    let parameter = |name| query.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str());
     let expected = token.ok_or(HandshakeError::Refused)?.expose();
-    let same = bool::from(expected.as_bytes().ct_eq(asked("hub.verify_token").as_bytes()));
-    match same && !expected.is_empty() && asked("hub.mode") == "subscribe" {
-        true => Ok(asked("hub.challenge").to_owned()),
+    let same = bool::from(expected.as_bytes().ct_eq(parameter("hub.verify_token").as_bytes()));
+    match same && !expected.is_empty() && parameter("hub.mode") == "subscribe" {
+        true => Ok(parameter("hub.challenge").to_owned()),
         false => Err(HandshakeError::Refused),
     }
 }

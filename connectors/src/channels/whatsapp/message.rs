@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{field, sender};
 
-/// Reads a message; `None` when it has no id or nobody it could be from.
+/// Reads a message; `None` if it has no id or no sender.
 pub(super) fn read(
     account: &AccountId,
     message: &Value,
@@ -69,10 +69,10 @@ fn original(message: &Value, key: &str) -> Option<String> {
     field::text(message.get(key)?, "original_message_id")
 }
 
-/// A `system` message that tells of a new number or scoped id: the old address and the rename.
+/// A `system` message that reports a new number or scoped id: the old address and the rename.
 ///
 /// Since August 2026 it also carries the previous scoped ids, and comes as `user_changed_user_id`
-/// where no number may be told
+/// where no number may be revealed
 /// (<https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/reference/messages/system/>).
 /// Versions before 12 called the new number `new_wa_id`, and the type `customer_changed_number`.
 fn renamed(message: &Value) -> Option<(Address, Act)> {
@@ -88,7 +88,7 @@ fn renamed(message: &Value) -> Option<(Address, Act)> {
     is_rename.then(|| (from, Act::Rename { to, body: field::body(system, "body") }))
 }
 
-/// What the person was called before: the previous ids that are written out, and of the message's
+/// Returns the previous address of the person: the previous ids that are written out, and of the message's
 /// own those that are not the new ones.
 fn old_address(message: &Value, system: &Value, new: &Address) -> Address {
     let own = sender::written(message, ["from", "from_user_id", "from_parent_user_id"]);
@@ -115,7 +115,7 @@ fn context(message: &Value) -> Context {
     }
 }
 
-/// What a message says, by its type.
+/// Returns the content of a message, by its type.
 fn content(message: &Value) -> Content {
     let kind = kind(message);
     let read = match kind.as_str() {
@@ -212,7 +212,7 @@ fn system(message: &Value) -> Option<Content> {
     Some(Content::System { kind: field::text(system, "type")?, body: field::body(system, "body") })
 }
 
-/// What the Cloud API could not hand over: type `unsupported` (older versions: `unknown`), or a type
+/// Returns the content that the Cloud API could not deliver: type `unsupported` (older versions: `unknown`), or a type
 /// whose content is missing, with the errors that say why
 /// (<https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/reference/messages/unsupported/>).
 fn unsupported(message: &Value, kind: &str) -> Option<Content> {

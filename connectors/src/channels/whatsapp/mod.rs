@@ -1,8 +1,8 @@
 //! The WhatsApp Cloud API as a [`Channel`].
 //!
 //! The contract: reading a webhook loses nothing that it says and fails only on a body that is no
-//! JSON object; a send goes out once, and its error says whether the message was surely not taken
-//! or whether nobody knows. Facts are from Meta's pages under
+//! JSON object; a send goes out once, and its error says that the message was surely not accepted,
+//! or that its outcome is unknown. Facts are from Meta's pages under
 //! <https://developers.facebook.com/documentation/business-messaging/whatsapp/>, cited where used.
 //!
 //! # Layout
@@ -55,11 +55,11 @@ impl std::fmt::Debug for WhatsApp {
 }
 
 impl WhatsApp {
-    /// A channel that calls the API as `options` say. The clock stamps what a webhook leaves
-    /// unstamped, and turns the date of a `Retry-After` into a wait.
+    /// Creates the channel. The clock stamps parts of a webhook that have no time of their
+    /// own, and turns the date of a `Retry-After` into a wait.
     ///
     /// # Errors
-    /// When the HTTP client cannot be built, such as without TLS root certificates.
+    /// If the HTTP client cannot be built, such as without TLS root certificates.
     pub fn new(options: &Options, clock: Arc<dyn Clock>) -> Result<Self, SetupError> {
         Ok(Self { client: client::client(options)?, clock })
     }

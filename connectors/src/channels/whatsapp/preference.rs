@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{field, sender};
 
-/// Reads a preference; `None` when it is one this build does not know, or nobody's.
+/// Reads a preference; `None` if this build does not know it, or if it has no person.
 pub(super) fn read(
     account: &AccountId,
     preference: &Value,

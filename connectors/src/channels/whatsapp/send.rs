@@ -1,8 +1,8 @@
-//! One POST to `/{phone_number_id}/messages`, and what became of it.
+//! One POST to `/{phone_number_id}/messages`, and its outcome.
 //!
-//! The API has no idempotency key, so what matters of a failure is whether the message was surely
-//! not taken. It was not when no connection came about, or when the API answered with an error. When
-//! the request may have left and no readable answer came back, nobody knows:
+//! The API has no idempotency key, so the question about a failure is if the message was surely
+//! not accepted. It was not if no connection came about, or if the API answered with an error. If
+//! the request may have left and no readable answer came back, the outcome is unknown:
 //! [`FailureClass::Unknown`]. No error holds the token, the text or an address.
 //! <https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/text-messages>.
 
@@ -23,7 +23,7 @@ use super::profile::{ACCESS_TOKEN, PROFILE};
 use crate::channels::call::{self, without_address};
 use crate::http;
 
-/// What is read of an answer, in bytes. The API's own are a few hundred.
+/// Maximum length of an answer, in bytes. The API's own are a few hundred.
 const MAX_ANSWER: usize = 64 * 1024;
 
 #[derive(Serialize)]

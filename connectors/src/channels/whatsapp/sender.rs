@@ -1,7 +1,7 @@
-//! Who a message is from: its own ids, joined with the contact of the same webhook that has one of them.
+//! Sender of a message: its own ids, joined with the contact of the same webhook that has one of them.
 //!
 //! A person has a phone number (`from`, `wa_id`), a business-scoped id (`from_user_id`, `user_id`)
-//! and perhaps one towards the parent business (`from_parent_user_id`, `parent_user_id`). Whoever
+//! and perhaps one towards the parent business (`from_parent_user_id`, `parent_user_id`). A person who
 //! took a username may be without the number, and a shared contact card of such a person comes as a
 //! message without any id beside a contact with one
 //! (<https://developers.facebook.com/documentation/business-messaging/whatsapp/business-scoped-user-ids/>).
@@ -11,17 +11,17 @@ use serde_json::Value;
 
 use super::field;
 
-/// What the ids of a contact are called.
+/// Names of a contact's ids.
 const CONTACT: [&str; 3] = ["wa_id", "user_id", "parent_user_id"];
 
-/// The address of the sender of `message`; `None` when nothing says who it is.
+/// Returns the address of the sender of `message`; `None` if no id is in it.
 pub(super) fn of(message: &Value, contacts: &[Value]) -> Option<Address> {
     joined(written(message, ["from", "from_user_id", "from_parent_user_id"]), contacts)
 }
 
-/// The address of whom something is told that is written as contacts are; `None` when nothing says who it is.
-pub(super) fn of_contact(told: &Value, contacts: &[Value]) -> Option<Address> {
-    joined(written(told, CONTACT), contacts)
+/// Returns the address of the person in an entry that is written as contacts are; `None` if no id is in it.
+pub(super) fn of_contact(entry: &Value, contacts: &[Value]) -> Option<Address> {
+    joined(written(entry, CONTACT), contacts)
 }
 
 fn joined(mut address: Address, contacts: &[Value]) -> Option<Address> {
@@ -50,7 +50,7 @@ pub(super) fn written(value: &Value, [phone, user_id, parent]: [&str; 3]) -> Add
     address
 }
 
-/// Whether a message can be sent to it, or a contact found by it.
+/// Returns true if a message can be sent to it, or a contact found by it.
 pub(super) fn is_reachable(address: &Address) -> bool {
     address.phone.is_some() || address.user_id.is_some() || address.parent_user_id.is_some()
 }

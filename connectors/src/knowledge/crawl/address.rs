@@ -1,8 +1,8 @@
-//! Which addresses of the network a crawler may reach: public ones only.
+//! Network addresses that a crawler may reach: public ones only.
 //!
-//! A page's links, its redirects and its name's addresses are chosen by somebody else. What is reached from
-//! this machine but not from the internet (itself, its network, its cloud's metadata) is not theirs to read.
-//! Names are resolved here and only addresses that may be reached are handed on, so the address that was
+//! A page's links, its redirects and its name's addresses are chosen by third parties. Addresses that this machine can
+//! reach but the internet cannot (itself, its network, its cloud's metadata) are not theirs to read.
+//! Names are resolved here and only permitted addresses are passed on, so the address that was
 //! checked is the one that is connected to, whatever the name resolves to next.
 
 use std::io;
@@ -13,11 +13,11 @@ use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::Host;
 
-/// Which addresses may be reached.
+/// Predicate of the addresses that may be reached.
 pub type Rule = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
-/// Whether an address is one of the public internet: what IANA's registries of special-purpose addresses call
-/// globally reachable (<https://www.iana.org/assignments/iana-ipv4-special-registry> and
+/// Returns true if an address is one of the public internet: globally reachable by IANA's registries of
+/// special-purpose addresses (<https://www.iana.org/assignments/iana-ipv4-special-registry> and
 /// `iana-ipv6-special-registry`), multicast and addresses that carry another one excepted.
 #[must_use]
 pub fn is_public(address: IpAddr) -> bool {
@@ -31,7 +31,7 @@ pub fn is_public(address: IpAddr) -> bool {
 }
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
-    /// Where a machine of Azure finds its host
+    /// Address at which a machine of Azure finds its host
     /// (<https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16>).
     const AZURE: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
     let reserved = match address.octets() {
@@ -52,7 +52,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     match address.segments() {
         // Protocol assignments with Teredo, documentation, 6to4, documentation.
         [0x2001, 0..0x200, ..] | [0x2001, 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..0x1000, ..] => false,
-        // All that is given out is in 2000::/3; loopback, unique local, link-local, multicast and NAT64 are not.
+        // All assigned addresses are in 2000::/3; loopback, unique local, link-local, multicast and NAT64 are not.
         [0x2000..0x4000, ..] => true,
         _ => false,
     }
@@ -76,10 +76,10 @@ impl Resolve for Checked {
     }
 }
 
-/// What is said of an address that may not be reached.
+/// Error text for an address that may not be reached.
 pub(super) const NOT_PUBLIC: &str = "its address is not one of the public internet";
 
-/// Checks what is not resolved: the scheme, and a host that is an address.
+/// Checks the parts that are not resolved: the scheme, and a host that is an address.
 pub(super) fn check(url: &Url, rule: &Rule) -> Result<(), String> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(format!("{}: is no way to reach a page, http and https are", url.scheme()));

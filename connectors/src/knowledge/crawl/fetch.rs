@@ -1,4 +1,4 @@
-//! One page or file of a site: asked for, and read within its bounds.
+//! Fetch of one page or file of a site, within bounds.
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION};
@@ -11,14 +11,14 @@ use crate::http::client;
 /// Redirects that are followed one after another (RFC 9309, 2.3.1.2).
 pub(super) const MOST_HOPS: usize = 5;
 
-/// What an address answered.
+/// Answer of an address.
 #[derive(Debug)]
 pub(super) enum Answer {
     File(Fetched),
     Redirect(Url),
 }
 
-/// What was read.
+/// Fetched content.
 #[derive(Debug)]
 pub(super) struct Fetched {
     pub(super) content_type: String,
@@ -27,9 +27,9 @@ pub(super) struct Fetched {
     pub(super) bytes: Bytes,
 }
 
-/// Why nothing was read.
+/// Reason for a failed fetch.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Gone {
+pub(super) enum Failed {
     /// A status of 400 to 499: it is not there, or not for us.
     #[error("the server answers {0}")]
     Refused(StatusCode),
@@ -41,7 +41,7 @@ pub(super) enum Gone {
     Other(String),
 }
 
-/// Asks for pages.
+/// Client that requests pages.
 #[derive(Clone)]
 pub(super) struct Fetcher {
     client: Client,
@@ -58,37 +58,37 @@ impl Fetcher {
         Ok(Self { client, rule, page_bytes: options.page_bytes.get() })
     }
 
-    /// Whether an address may be asked for, as far as it is known before its name is resolved.
+    /// Checks that an address may be requested, as far as that is known before its name is resolved.
     pub(super) fn check(&self, url: &Url) -> Result<(), String> {
         check(url, &self.rule)
     }
 
     /// A page.
-    pub(super) async fn get(&self, url: &Url) -> Result<Answer, Gone> {
+    pub(super) async fn get(&self, url: &Url) -> Result<Answer, Failed> {
         self.ask(url, self.page_bytes, false).await
     }
 
     /// The first bytes of a file, however long it is.
-    pub(super) async fn get_whole(&self, url: &Url, most: usize) -> Result<Answer, Gone> {
+    pub(super) async fn get_whole(&self, url: &Url, most: usize) -> Result<Answer, Failed> {
         self.ask(url, most, true).await
     }
 
-    async fn ask(&self, url: &Url, most: usize, cut: bool) -> Result<Answer, Gone> {
-        self.check(url).map_err(Gone::Other)?;
-        let mut response = self.client.get(url.clone()).send().await.map_err(told)?;
+    async fn ask(&self, url: &Url, most: usize, cut: bool) -> Result<Answer, Failed> {
+        self.check(url).map_err(Failed::Other)?;
+        let mut response = self.client.get(url.clone()).send().await.map_err(failure)?;
         let status = response.status();
         if status.is_redirection() {
             let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
             let to = to.and_then(|to| url.join(to).ok());
-            return to.map(Answer::Redirect).ok_or_else(|| Gone::Other("it leads nowhere".into()));
+            return to.map(Answer::Redirect).ok_or_else(|| Failed::Other("it leads nowhere".into()));
         }
         match status {
-            StatusCode::TOO_MANY_REQUESTS => return Err(Gone::Busy),
-            status if status.is_client_error() => return Err(Gone::Refused(status)),
+            StatusCode::TOO_MANY_REQUESTS => return Err(Failed::Busy),
+            status if status.is_client_error() => return Err(Failed::Refused(status)),
             StatusCode::OK => {}
-            status => return Err(Gone::Other(format!("the server answers {status}"))),
+            status => return Err(Failed::Other(format!("the server answers {status}"))),
         }
-        let too_large = || Gone::Other(format!("it has more than {most} bytes"));
+        let too_large = || Failed::Other(format!("it has more than {most} bytes"));
         if !cut && response.content_length().is_some_and(|length| length > most as u64) {
             return Err(too_large());
         }
@@ -96,7 +96,7 @@ impl Fetcher {
         let content_type = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let content_type = content_type.unwrap_or("application/octet-stream").to_owned();
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(told)? {
+        while let Some(chunk) = response.chunk().await.map_err(failure)? {
             bytes.extend_from_slice(&chunk[..chunk.len().min(most - bytes.len() + usize::from(!cut))]);
             if bytes.len() > most {
                 return Err(too_large());
@@ -119,15 +119,15 @@ fn wishes(headers: &HeaderMap) -> (bool, bool) {
     (has("noindex") || has("none"), has("nofollow") || has("none"))
 }
 
-/// What went wrong, without the layers around it.
-fn told(error: reqwest::Error) -> Gone {
+/// Returns the error without the layers around it.
+fn failure(error: reqwest::Error) -> Failed {
     let error = error.without_url();
     let mut innermost: &dyn std::error::Error = &error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
     let innermost = innermost.to_string();
-    Gone::Other(match () {
+    Failed::Other(match () {
         () if innermost.contains(NOT_PUBLIC) => NOT_PUBLIC.to_owned(),
         () if error.is_timeout() => "it does not answer in time".to_owned(),
         () => format!("it cannot be reached: {innermost}"),

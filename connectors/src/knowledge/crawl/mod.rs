@@ -1,17 +1,17 @@
-//! A site's pages, read one after another, politely and within bounds.
+//! Crawler of one site's pages: one after another, politely and within bounds.
 //!
 //! A crawl stays within one site: the scheme, host and port that its first page is found at, after redirects.
-//! It goes to what is nearest first, asks for one page at a time with a pause in between, keeps to
-//! `robots.txt` (RFC 9309), to pages' own wishes (`noindex`, `nofollow`), and to its bounds of pages, depth,
+//! It visits the nearest pages first, requests one page at a time with a pause in between, follows
+//! `robots.txt` (RFC 9309), pages' own wishes (`noindex`, `nofollow`), and its bounds of pages, depth,
 //! bytes and time. Every hop of a redirect is checked as a link is; only public addresses are reached, see
 //! [`address`]. No proxy is used, whatever the environment says: it would resolve names itself. Answers are
-//! not asked for packed, so none grows when it is read.
+//! requested uncompressed, so none grows when it is read.
 //!
-//! It runs in the command that adds a site, not in a node: whoever may call a node's API cannot make it reach
-//! for addresses of their choice, and a slow site holds nobody up.
+//! It runs in the command that adds a site, not in a node: a caller of a node's API cannot make it reach
+//! for addresses of their choice, and a slow site blocks no other work.
 //!
 //! # Layout
-//! - [`address`]: which addresses may be reached.
+//! - [`address`]: the addresses that may be reached.
 //! - `fetch`: one page or file of a site.
 
 pub mod address;
@@ -30,16 +30,16 @@ use sha2::{Digest, Sha256};
 use tokio::time::Sleep;
 
 use self::address::{Rule, is_public};
-use self::fetch::{Answer, Fetcher, Gone};
+use self::fetch::{Answer, Failed, Fetcher};
 use super::extract::{File, Kind, html};
 
 /// The name that `robots.txt` may speak to.
 const AGENT: &str = "heddle";
 /// Bytes of `robots.txt` that are read: one more than count (RFC 9309, 2.5: at least 500 KiB do).
 const ROBOTS_BYTES: usize = robotxt::BYTE_LIMIT + 1;
-/// The longest pause that a site may ask for.
+/// Maximum pause that a site may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Addresses that wait to be asked for, for each page that may be taken.
+/// Maximum number of addresses that wait, for each page that may be taken.
 const WAITING_A_PAGE: usize = 100;
 /// Bytes of a document's id.
 const ID_BYTES: usize = 512;
@@ -55,13 +55,13 @@ pub struct Options {
     pub page_bytes: NonZeroUsize,
     /// Bytes of all together. Default: 128 MiB.
     pub total_bytes: NonZeroUsize,
-    /// How long one page may take. Default: 20 s.
+    /// Timeout of one page. Default: 20 s.
     pub page_timeout: Duration,
-    /// How long all may take. Default: 15 minutes.
+    /// Timeout of the whole crawl. Default: 15 minutes.
     pub total_timeout: Duration,
-    /// The pause between two requests, at least; a site may ask for more. Default: 500 ms.
+    /// Minimum pause between two requests; a site may ask for more. Default: 500 ms.
     pub pause: Duration,
-    /// Which addresses may be reached. Default: [`is_public`]; any other is for tests.
+    /// Addresses that may be reached. Default: [`is_public`]; any other is for tests.
     pub addresses: Rule,
 }
 
@@ -89,31 +89,31 @@ impl fmt::Debug for Options {
     }
 }
 
-/// Why a crawl could not begin.
+/// Error of beginning a crawl.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{url}: {why}")]
 pub struct CrawlError {
     /// The page that it was to begin with.
     pub url: String,
-    /// What is wrong.
+    /// Cause.
     pub why: String,
 }
 
-/// What became of an address.
+/// Outcome of visiting an address.
 #[derive(Debug, Clone)]
 pub enum Visit {
     /// A page or file to add; its id is its address.
     Found(File),
-    /// It was left out.
+    /// An address was skipped.
     Skipped {
-        /// Which.
+        /// Address that was skipped.
         url: String,
-        /// Why.
+        /// Reason.
         why: String,
     },
-    /// The crawl ends before all was seen.
+    /// The crawl ends before all pages were visited.
     Stopped {
-        /// At which bound.
+        /// Bound that was reached.
         why: String,
     },
 }
@@ -150,12 +150,12 @@ impl Crawl {
         let begun = async {
             let mut robots = robots(&fetcher, &start).await?;
             let mut at = start;
-            // The first page may lead to where the site really is, such as from http to https.
+            // The first page may redirect to the actual site, such as from http to https.
             for _ in 0..=fetch::MOST_HOPS {
                 if !robots.is_url_allowed(&at) {
                     return Err(format!("the site's robots.txt forbids {at}"));
                 }
-                match fetcher.get(&at).await.map_err(|gone| gone.to_string())? {
+                match fetcher.get(&at).await.map_err(|failed| failed.to_string())? {
                     Answer::Redirect(to) => {
                         fetcher.check(&to).map_err(|why| format!("it leads to {to}: {why}"))?;
                         if to.origin() != at.origin() {
@@ -172,8 +172,8 @@ impl Crawl {
             begun = begun => begun.map_err(failed)?,
             () = &mut deadline => return Err(failed("it does not answer in time".into())),
         };
-        let asked = robots.crawl_delay().unwrap_or_default();
-        let pause = asked.min(LONGEST_PAUSE).max(options.pause);
+        let wanted = robots.crawl_delay().unwrap_or_default();
+        let pause = wanted.min(LONGEST_PAUSE).max(options.pause);
         let seen = HashSet::from([site.as_str().to_owned()]);
         Ok(Self {
             options,
@@ -202,7 +202,7 @@ impl Crawl {
         }
         let (url, depth) = self.waiting.pop_front()?;
         if self.pages >= self.options.max_pages.get() {
-            return Some(self.stop(format!("{} pages are taken, more are not", self.pages)));
+            return Some(self.stop(format!("the limit of {} pages is reached", self.pages)));
         }
         if self.bytes >= self.options.total_bytes.get() {
             return Some(self.stop(format!("{} bytes are read, more are not", self.bytes)));
@@ -216,7 +216,7 @@ impl Crawl {
             answer = answer => answer,
             () = &mut self.deadline => {
                 let timeout = self.options.total_timeout;
-                return Some(self.stop(format!("it has taken {timeout:?}, longer it may not")));
+                return Some(self.stop(format!("it has reached its time limit of {timeout:?}")));
             }
         };
         Some(self.visited(url, depth, answer))
@@ -228,7 +228,7 @@ impl Crawl {
         Visit::Stopped { why: format!("{why}; {left} known addresses were left out") }
     }
 
-    fn visited(&mut self, url: Url, depth: usize, answer: Result<Answer, Gone>) -> Visit {
+    fn visited(&mut self, url: Url, depth: usize, answer: Result<Answer, Failed>) -> Visit {
         let skipped = |why: String| Visit::Skipped { url: url.to_string(), why };
         let file = match answer {
             Ok(Answer::File(file)) => file,
@@ -239,11 +239,11 @@ impl Crawl {
                 self.wait_for(&to, depth);
                 return skipped(why);
             }
-            Err(gone @ Gone::Busy) => {
+            Err(failed @ Failed::Busy) => {
                 self.waiting.push_front((url, depth));
-                return self.stop(gone.to_string());
+                return self.stop(failed.to_string());
             }
-            Err(gone) => return skipped(gone.to_string()),
+            Err(failed) => return skipped(failed.to_string()),
         };
         self.bytes += file.bytes.len();
         let mut no_index = file.no_index;
@@ -262,7 +262,7 @@ impl Crawl {
             return skipped("it asks not to be indexed".into());
         }
         if Kind::of_type(&file.content_type).is_none() {
-            return skipped(format!("{} is not taken", file.content_type));
+            return skipped(format!("{} is not accepted", file.content_type));
         }
         if url.as_str().len() > ID_BYTES {
             return skipped(format!("its address is longer than {ID_BYTES} bytes"));
@@ -275,7 +275,7 @@ impl Crawl {
         Visit::Found(File { id: url.into(), title: None, content_type, bytes: file.bytes })
     }
 
-    /// Lets an address wait, if it is one to ask for.
+    /// Queues an address, if it may be visited.
     fn wait_for(&mut self, url: &Url, depth: usize) {
         let mut url = url.clone();
         url.set_fragment(None);
@@ -299,8 +299,8 @@ impl fmt::Debug for Crawl {
     }
 }
 
-/// What the site lets crawlers do. A site without `robots.txt` lets them do anything; one that cannot say now
-/// is left alone (RFC 9309, 2.3.1.3 and 2.3.1.4).
+/// Reads the site's rules for crawlers. A site without `robots.txt` permits everything; one that cannot answer now
+/// is not crawled (RFC 9309, 2.3.1.3 and 2.3.1.4).
 async fn robots(fetcher: &Fetcher, site: &Url) -> Result<Robots, String> {
     fetcher.check(site)?;
     let mut at = site.join("/robots.txt").map_err(|error| error.to_string())?;
@@ -314,8 +314,8 @@ async fn robots(fetcher: &Fetcher, site: &Url) -> Result<Robots, String> {
     let access = match &answer {
         Ok(Answer::File(file)) => AccessResult::Successful(&file.bytes),
         Ok(Answer::Redirect(_)) => AccessResult::TooManyRedirects,
-        Err(Gone::Refused(_)) => AccessResult::Unavailable,
-        Err(gone) => return Err(format!("its robots.txt cannot be read, so nothing of it is: {gone}")),
+        Err(Failed::Refused(_)) => AccessResult::Unavailable,
+        Err(failed) => return Err(format!("its robots.txt cannot be read, so nothing of it is: {failed}")),
     };
     Ok(Robots::from_access(access, AGENT))
 }

@@ -8,15 +8,15 @@ use axum::routing::get;
 
 use super::*;
 
-/// A site on this machine, and what was asked of it.
+/// A site on this machine, and the requests that it received.
 struct Site {
     url: String,
-    asked: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
 }
 
 async fn site(routes: Router) -> Site {
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let log = asked.clone();
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let log = requests.clone();
     let routes = routes.layer(axum::middleware::from_fn(
         move |request: axum::extract::Request, next: axum::middleware::Next| {
             log.lock().unwrap().push(request.uri().path().to_owned());
@@ -26,7 +26,7 @@ async fn site(routes: Router) -> Site {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, routes).await });
-    Site { url, asked }
+    Site { url, requests }
 }
 
 fn page(text: &'static str) -> axum::routing::MethodRouter {
@@ -39,7 +39,7 @@ fn options() -> Options {
     Options { addresses, pause: Duration::ZERO, ..Options::default() }
 }
 
-/// The paths that were found, and what was left out with its reason.
+/// Returns the paths that were found, and the skipped ones with their reasons.
 async fn crawl(url: &str, options: Options) -> (Vec<String>, Vec<(String, String)>) {
     let mut crawl = Crawl::begin(url, options).await.unwrap();
     let (mut found, mut left) = (Vec::new(), Vec::new());
@@ -84,9 +84,9 @@ async fn a_crawl_stays_within_its_site_and_its_robots_file() {
         left[0].1.contains("404") && left[1].1.contains("leaves the site") && left[2].1.contains("image/png")
     );
     assert!(
-        !site.asked.lock().unwrap().iter().any(|path| path.contains("private") || path.contains("deeper"))
+        !site.requests.lock().unwrap().iter().any(|path| path.contains("private") || path.contains("deeper"))
     );
-    assert!(other.asked.lock().unwrap().is_empty());
+    assert!(other.requests.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn a_crawl_ends_at_its_bounds() {
     let (found, left) =
         crawl(&site.url, Options { max_pages: NonZeroUsize::new(2).unwrap(), ..options() }).await;
     assert_eq!(found, ["/", "/1"]);
-    assert!(left[0].1.contains("2 pages are taken") && left[0].1.contains("2 known"), "{left:?}");
+    assert!(left[0].1.contains("limit of 2 pages") && left[0].1.contains("2 known"), "{left:?}");
     let (found, left) = crawl(&site.url, options()).await;
     assert_eq!(found, ["/", "/1", "/3"]);
     assert_eq!(left, [("/2".to_owned(), "it is the same as another page".to_owned())]);
@@ -150,7 +150,7 @@ async fn no_address_but_public_ones_is_reached_by_default() {
         assert!(why.contains("not one of the public internet"), "{host}: {why}");
     }
     assert!(refused("file:///etc/passwd", default()).await.contains("http and https"));
-    assert!(site.asked.lock().unwrap().is_empty());
+    assert!(site.requests.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -169,18 +169,18 @@ async fn a_redirect_to_a_private_address_is_not_followed() {
     let why = refused(&format!("http://localhost:{port}/"), rule).await;
     assert!(why.contains("not one of the public internet"), "{why}");
     let waited = tokio::time::timeout(Duration::from_millis(100), secret.accept()).await;
-    assert!(waited.is_err(), "nobody came");
+    assert!(waited.is_err(), "no request came");
 }
 
 #[tokio::test]
-async fn a_site_that_cannot_say_what_it_allows_is_left_alone() {
+async fn a_site_whose_robots_txt_fails_is_not_crawled() {
     let broken = get(async || axum::http::StatusCode::INTERNAL_SERVER_ERROR);
     let site_of = |robots| Router::new().route("/robots.txt", robots).route("/", page("<p>x"));
     let broken = site(site_of(broken)).await;
     assert!(refused(&broken.url, options()).await.contains("robots.txt cannot be read"));
     let closed = site(site_of(get(async || "User-agent: heddle\nDisallow: /"))).await;
     assert!(refused(&closed.url, options()).await.contains("robots.txt forbids"));
-    assert!(!closed.asked.lock().unwrap().contains(&"/".to_owned()));
+    assert!(!closed.requests.lock().unwrap().contains(&"/".to_owned()));
 }
 
 #[tokio::test]

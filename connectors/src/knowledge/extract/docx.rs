@@ -20,7 +20,7 @@ use super::{Extracted, Refusal, too_much_text};
 const MOST_ENTRIES: usize = 10_000;
 /// Bytes that a part may have unpacked.
 const MOST_UNPACKED: u64 = 64 << 20;
-/// How many times its packed size a part of more than [`SMALL`] bytes may have; XML of words has 5 to 30.
+/// Maximum growth of a part of more than [`SMALL`] bytes when it is unpacked; XML of words has 5 to 30.
 const MOST_GROWTH: u64 = 200;
 const SMALL: u64 = 1 << 20;
 /// Elements within each other; Word's own nest in some dozens.
@@ -56,7 +56,7 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn open(bytes: &'a [u8]) -> Result<Self, Refusal> {
-        // [MS-CFB] 2.2: what Word wrote before 2007, and how it wraps what a password protects.
+        // [MS-CFB] 2.2: the container of Word before 2007, and of password-protected files.
         if bytes.starts_with(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1") {
             return Err(
                 "it is protected by a password, or of Word before 2007; save it as an open .docx".into()
@@ -66,7 +66,7 @@ impl<'a> Parts<'a> {
         let archive = ZipArchive::new(Cursor::new(bytes)).map_err(broken)?;
         if archive.len() > MOST_ENTRIES {
             return Err(format!(
-                "its archive has {} entries, at most {MOST_ENTRIES} are taken",
+                "its archive has {} entries, at most {MOST_ENTRIES} are accepted",
                 archive.len()
             ));
         }
@@ -80,7 +80,7 @@ impl<'a> Parts<'a> {
             Err(zip::result::ZipError::FileNotFound) => return Ok(None),
             Err(error) => return Err(format!("its {name} cannot be unpacked: {error}")),
         };
-        // What the archive says of the unpacked size is not believed.
+        // The archive's statement of the unpacked size is not trusted.
         let most = MOST_UNPACKED.min(entry.compressed_size().saturating_mul(MOST_GROWTH).max(SMALL));
         let mut xml = Vec::new();
         let read = entry.take(most + 1).read_to_end(&mut xml);
@@ -106,14 +106,14 @@ fn decode<'a>(xml: &'a [u8], name: &str) -> Result<Cow<'a, str>, Refusal> {
     std::str::from_utf8(xml).map(Cow::Borrowed).map_err(|_| format!("its {name} is not UTF-8"))
 }
 
-/// What happens in a part.
+/// Event while reading a part.
 enum Met<'a> {
     Start(&'a BytesStart<'a>),
     End(&'a str),
     Text(&'a str),
 }
 
-/// Hands on what happens in a part, by local names.
+/// Reports the events of a part, by local names.
 fn events(xml: &str, mut take: impl FnMut(Met<'_>) -> Result<(), Refusal>) -> Result<(), Refusal> {
     let broken = |error: &dyn std::fmt::Display| format!("its XML is broken: {error}");
     let mut reader = Reader::from_str(xml);
@@ -205,7 +205,7 @@ fn outline_level(start: &BytesStart<'_>) -> Option<u8> {
     (level < 9).then_some(level + 1)
 }
 
-/// Where links lead, by their id.
+/// Returns the targets of links, by their id.
 fn links(xml: &str) -> Result<HashMap<String, String>, Refusal> {
     let mut links = HashMap::new();
     events(xml, |met| {
@@ -248,7 +248,7 @@ struct Body {
     list: Option<usize>,
     /// Lists open, at most one a level.
     lists: usize,
-    /// Within what another reader of the file is meant to take instead of what stands before it.
+    /// Within an alternative meant for other readers of the file.
     fallbacks: usize,
     tables: usize,
     link: Option<(usize, String)>,
@@ -273,7 +273,7 @@ impl Body {
 
     fn start(&mut self, start: &BytesStart<'_>) {
         match start.local_name().into_inner() {
-            // What a text box within a paragraph says comes before the rest of it.
+            // The text of a text box within a paragraph comes before the rest of it.
             "p" => self.end_paragraph(),
             "t" => self.in_text = true,
             "tab" | "noBreakHyphen" if !self.text.is_empty() => {
@@ -452,7 +452,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_no_docx_is_told() {
+    fn a_file_that_is_no_docx_is_refused() {
         assert!(why(b"PK\x03\x04 broken").contains("archive is broken"));
         assert!(why(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1....").contains("password"));
         assert!(why(&archive(&[("xl/workbook.xml", b"<x/>")])).contains("no word/document.xml"));

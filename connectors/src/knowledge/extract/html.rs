@@ -1,4 +1,4 @@
-//! HTML, read as people see it: the page's own words with their headings, lists and tables.
+//! Reader of HTML as people see it: the page's own words with their headings, lists and tables.
 //!
 //! Scripts, styles, navigation, forms and what is hidden are left out. Of a page that marks its main part, or
 //! else its articles, only these are taken. The tokens of the HTML standard are read one after another
@@ -17,7 +17,7 @@ use html5ever::tokenizer::{
 use super::outline::Outline;
 use super::{Extracted, Refusal, too_much_text};
 
-/// What says nothing about the page's subject.
+/// Elements that are not about the page's subject.
 const LEFT_OUT: [&str; 21] = [
     "script", "style", "noscript", "template", "svg", "math", "iframe", "object", "canvas", "audio", "video",
     "nav", "footer", "aside", "button", "select", "textarea", "datalist", "dialog", "noframes", "noembed",
@@ -36,7 +36,7 @@ const INLINE: [&str; 34] = [
     "strong", "sub", "sup", "time", "u", "var",
 ];
 
-/// Bytes at the beginning in which a page tells its encoding (HTML standard, 13.2.3.2).
+/// Bytes at the beginning in which a page states its encoding (HTML standard, 13.2.3.2).
 const PRESCANNED: usize = 1024;
 
 /// A link of a page.
@@ -45,7 +45,7 @@ pub(in crate::knowledge) struct Link {
     pub(in crate::knowledge) href: String,
 }
 
-/// What a crawler needs to know of a page.
+/// Links of a page and its wishes for crawlers.
 #[derive(Debug, Default)]
 pub(in crate::knowledge) struct Links {
     pub(in crate::knowledge) base: Option<String>,
@@ -56,7 +56,7 @@ pub(in crate::knowledge) struct Links {
     pub(in crate::knowledge) no_follow: bool,
 }
 
-/// Reads a page. `charset` is what its server said.
+/// Reads a page. `charset` is the encoding that its server stated.
 pub(super) fn extract(bytes: &[u8], charset: Option<&str>, most: usize) -> Result<Extracted, Refusal> {
     let text = decode(bytes, charset);
     let page = Sink::new(most, false);
@@ -71,7 +71,7 @@ pub(super) fn extract(bytes: &[u8], charset: Option<&str>, most: usize) -> Resul
     Ok(Extracted::markdown(Some(title), text))
 }
 
-/// The links of a page, and what it asks of crawlers.
+/// Returns the links of a page, and its wishes for crawlers.
 pub(in crate::knowledge) fn links(bytes: &[u8], charset: Option<&str>) -> Links {
     tokenize(&decode(bytes, charset), Sink::new(0, true)).links
 }
@@ -90,11 +90,11 @@ fn tokenize(text: &str, sink: Sink) -> Page {
     page
 }
 
-/// The text of a page: its byte order mark, its server and itself are believed in this order (HTML standard,
-/// 13.2.3.1). Who says nothing is UTF-8 when it can be.
+/// Decodes the text of a page. Sources of the encoding, in this order: its byte order mark, its server and the page
+/// (HTML standard, 13.2.3.1); without any it is UTF-8 if it can be.
 fn decode(bytes: &[u8], charset: Option<&str>) -> String {
-    let told = charset.and_then(|label| Encoding::for_label(label.as_bytes()));
-    let encoding = told.or_else(|| prescan(&bytes[..bytes.len().min(PRESCANNED)]));
+    let stated = charset.and_then(|label| Encoding::for_label(label.as_bytes()));
+    let encoding = stated.or_else(|| prescan(&bytes[..bytes.len().min(PRESCANNED)]));
     let guess = || if std::str::from_utf8(bytes).is_ok() { UTF_8 } else { WINDOWS_1252 };
     encoding.unwrap_or_else(guess).decode(bytes).0.into_owned()
 }
@@ -108,7 +108,7 @@ fn prescan(head: &[u8]) -> Option<&'static Encoding> {
         .take_while(|c| c.is_ascii_alphanumeric() || "-_:".contains(*c))
         .collect();
     let encoding = Encoding::for_label(label.as_bytes())?;
-    // A page whose head could be read byte by byte is not UTF-16, whatever it says.
+    // A page whose head could be read byte by byte is not UTF-16, whatever it states.
     Some(if encoding.is_ascii_compatible() { encoding } else { UTF_8 })
 }
 
@@ -141,7 +141,7 @@ impl TokenSink for Sink {
     }
 }
 
-/// Elements whose text is no markup (HTML standard, 13.2.6).
+/// Elements whose text is not markup (HTML standard, 13.2.6).
 fn raw(name: &str) -> TokenSinkResult<()> {
     match name {
         "script" => TokenSinkResult::RawData(RawKind::ScriptData),
@@ -154,7 +154,7 @@ fn raw(name: &str) -> TokenSinkResult<()> {
     }
 }
 
-/// What has been read of a page.
+/// Content of a page that has been read.
 #[derive(Default)]
 struct Page {
     most: usize,
@@ -162,15 +162,15 @@ struct Page {
     overflown: bool,
     title: String,
     in_title: bool,
-    /// The element that is left out, and how often it stands within itself.
+    /// The element that is left out, and its depth within itself.
     left_out: Option<(String, usize)>,
     heading: Option<u8>,
     in_pre: bool,
     /// The block under way.
     text: String,
-    /// Where links around lead, and where they began in the text.
+    /// Target of the link around, and its beginning in the text.
     link: Option<(usize, String)>,
-    /// How many elements that mark an article or the main part are around.
+    /// Number of elements around that mark an article or the main part.
     articles: usize,
     mains: usize,
     /// The whole page, its articles, its main part.
@@ -205,7 +205,7 @@ impl Page {
                 *depth = if starts { *depth + 1 } else { *depth - 1 };
             }
             let is_over = *depth == 0;
-            // A navigation that nobody closed ends where the main part begins.
+            // An unclosed navigation ends where the main part begins.
             let is_main = starts && name == "main" && !matches!(left_out.as_str(), "script" | "style");
             if is_over || is_main {
                 self.left_out = None;
@@ -290,7 +290,7 @@ impl Page {
         }
     }
 
-    /// Says where a link leads that leaves the page's own site, as with Markdown.
+    /// Appends the target of a link that leaves the page's own site, as with Markdown.
     fn end_link(&mut self) {
         let Some((from, address)) = self.link.take() else { return };
         let address = address.strip_prefix("mailto:").or(address.strip_prefix("tel:")).unwrap_or(&address);
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_keeps_its_structure_and_loses_what_is_around_it() {
+    fn a_page_keeps_its_structure_and_loses_its_surroundings() {
         let html = "<!DOCTYPE html><html><head><title> Acme &amp; Sons </title><style>b{}</style></head>\
             <body><nav><a href=/>Home</a></nav><script>var a = '<p>no</p>';</script>\
             <h1>Opening\n hours</h1><p>Nine to <b>fi</b>ve.<br>Closed on <i>Sunday</i>.\
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_page_with_a_main_part_only_this_is_taken() {
+    fn of_a_page_with_a_main_part_only_this_is_read() {
         let html = "<div>Cookies!</div><nav>x<main><h2>Prices</h2><p>40 euros</main><p>Related pages";
         assert_eq!(page(html).text, "## Prices\n\n40 euros\n");
         let html = "<div>Cookies!</div><article><p>40 euros</article><p>Related pages";
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_read_in_the_encoding_it_tells() {
+    fn a_page_is_read_in_the_encoding_it_states() {
         let latin = b"<meta charset=iso-8859-1><p>caf\xe9";
         assert_eq!(extract(latin, None, MOST).unwrap().text, "café\n");
         assert_eq!(extract(b"<p>caf\xe9", None, MOST).unwrap().text, "café\n");

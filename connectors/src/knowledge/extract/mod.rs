@@ -1,4 +1,4 @@
-//! What a file says: text taken out of Markdown, HTML, PDF and DOCX.
+//! Extraction of text from Markdown, HTML, PDF and DOCX files.
 //!
 //! Text and Markdown are kept as they are. HTML and DOCX become Markdown, so that their headings, lists and
 //! tables stay; PDF becomes plain text. Formats that need a parser are read by a process of their own, which
@@ -6,7 +6,7 @@
 //!
 //! # Layout
 //! - `html`, `docx`, `pdf`: one format each, from bytes to text.
-//! - `outline`: what is written down of a document with structure.
+//! - `outline`: a document with structure, written as Markdown.
 //! - [`process`]: the process that reads a file, and the node's side of it.
 
 mod docx;
@@ -23,30 +23,30 @@ use bytes::Bytes;
 use heddle_schemas::ports::knowledge::DocumentFormat;
 use serde::{Deserialize, Serialize};
 
-/// Why a file is refused: what is wrong, and what would be taken.
+/// Reason for refusing a file: the fault, and what would be accepted.
 pub(super) type Refusal = String;
 
 /// Characters of a title that are kept.
 const TITLE: usize = 200;
 
-/// Which files are taken, as a sentence says it.
-pub const TAKEN: &str = ".txt, .md, .html, .pdf and .docx are taken";
+/// Accepted files, as a sentence.
+pub const TAKEN: &str = ".txt, .md, .html, .pdf and .docx are accepted";
 
 /// A file to read.
 #[derive(Debug, Clone)]
 pub struct File {
     /// The document's id: the file's name, its path below the folder that is added, or a page's address.
     pub id: String,
-    /// What people call it; without one the file's own title, its first heading, or its name.
+    /// Title; without one the file's own title, its first heading, or its name.
     pub title: Option<String>,
-    /// Its media type, such as `text/html; charset=utf-8`; without one, or with one that says nothing, the
-    /// id's ending tells.
+    /// Media type, such as `text/html; charset=utf-8`; without one, or with a generic one, the
+    /// id's ending decides.
     pub content_type: Option<String>,
-    /// What is in it.
+    /// Content.
     pub bytes: Bytes,
 }
 
-/// How a file is written.
+/// Format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Plain text.
@@ -62,7 +62,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// By the ending of a file's name.
+    /// Returns the format of a file's name, by its ending.
     #[must_use]
     pub fn of_name(name: &str) -> Option<Self> {
         match Path::new(name).extension()?.to_str()?.to_ascii_lowercase().as_str() {
@@ -75,7 +75,7 @@ impl Kind {
         }
     }
 
-    /// By a media type, whatever its parameters.
+    /// Returns the format of a media type, whatever its parameters.
     #[must_use]
     pub fn of_type(content_type: &str) -> Option<Self> {
         let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -89,20 +89,20 @@ impl Kind {
         }
     }
 
-    /// Of a file: its media type tells, or else its name. A server's `text/plain` only says that it knows no
-    /// better, so a name that does is believed.
+    /// Returns the format of a file: by its media type, or else by its name. A server's `text/plain` is its default for
+    /// unknown files, so a name with a known ending overrides it.
     pub(super) fn of(file: &File) -> Result<Self, Refusal> {
-        let told = file.content_type.as_deref().and_then(Self::of_type);
+        let typed = file.content_type.as_deref().and_then(Self::of_type);
         let named = Self::of_name(&file.id);
-        match (told, named) {
+        match (typed, named) {
             (Some(Self::Text), Some(Self::Markdown)) => Ok(Self::Markdown),
             (Some(kind), _) | (None, Some(kind)) => Ok(kind),
             (None, None) => Err(match (&file.content_type, Path::new(&file.id).extension()) {
                 (_, Some(ending)) => {
-                    format!("files ending in .{} are not taken; {TAKEN}", ending.to_string_lossy())
+                    format!("files ending in .{} are not accepted; {TAKEN}", ending.to_string_lossy())
                 }
-                (Some(told), None) => format!("{told} is not taken; {TAKEN}"),
-                (None, None) => format!("its name has no ending that tells what it is; {TAKEN}"),
+                (Some(typed), None) => format!("{typed} is not accepted; {TAKEN}"),
+                (None, None) => format!("its name has no ending that names its format; {TAKEN}"),
             }),
         }
     }
@@ -133,10 +133,10 @@ impl FromStr for Kind {
     }
 }
 
-/// What a file says.
+/// Content of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Extracted {
-    /// What it calls itself.
+    /// Title of its own.
     pub(super) title: Option<String>,
     pub(super) format: DocumentFormat,
     pub(super) text: String,
@@ -197,15 +197,15 @@ mod tests {
     }
 
     #[test]
-    fn a_media_type_or_a_name_tells_the_kind() {
+    fn a_media_type_or_a_name_decides_the_kind() {
         assert_eq!(kind("a.PDF", None), Ok(Kind::Pdf));
         assert_eq!(kind("a.htm", Some("application/octet-stream")), Ok(Kind::Html));
         assert_eq!(kind("https://acme.example/about", Some("Text/HTML; charset=utf-8")), Ok(Kind::Html));
         assert_eq!(kind("a.md", Some("text/plain")), Ok(Kind::Markdown));
         assert_eq!(kind("a.pdf", Some("text/html")), Ok(Kind::Html));
-        assert!(kind("a.xlsx", None).unwrap_err().contains(".xlsx are not taken; .txt, .md, .html, .pdf"));
+        assert!(kind("a.xlsx", None).unwrap_err().contains(".xlsx are not accepted; .txt, .md, .html, .pdf"));
         assert!(kind("README", None).unwrap_err().contains("no ending"));
-        assert!(kind("README", Some("image/png")).unwrap_err().contains("image/png is not taken"));
+        assert!(kind("README", Some("image/png")).unwrap_err().contains("image/png is not accepted"));
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! What a document says, written down as Markdown: how HTML and DOCX become a text that is kept.
+//! Document written as Markdown: the form in which HTML and DOCX are kept.
 //!
 //! Headings, paragraphs, lists, tables and code stay what they are; every other sign is escaped, so that
 //! reading the Markdown again gives the words as they stood. Spaces and line ends are those of a reader, not
 //! of the file.
 
-/// Lists are set in so many levels at most; what is deeper stands at the last.
+/// Maximum number of levels at which lists are indented; deeper ones stand at the last.
 const INDENTED_LEVELS: usize = 4;
 /// Characters of a table's cell from which on its table is a frame for paragraphs, not a table.
 const LONG_CELL: usize = 300;
@@ -17,7 +17,7 @@ pub(super) struct Outline {
     lists: Vec<(usize, Option<u64>)>,
     /// An item has begun and has no text yet.
     marker: Option<String>,
-    /// Where the text of the item under way stands in.
+    /// Indent of the item in progress.
     indent: usize,
     table: Option<Table>,
 }
@@ -251,7 +251,7 @@ impl Outline {
         }
     }
 
-    /// Goes on in a new line of the same block.
+    /// Continues in a new line of the same block.
     fn hard_break(&mut self) {
         if self.markdown.ends_with('\n') {
             self.markdown.pop();

@@ -1,8 +1,8 @@
 //! PDF (ISO 32000): the text of its pages.
 //!
-//! Where letters stand is all that a PDF tells; lines and paragraphs are guessed from it (pdf-extract). What
-//! stands at the head or foot of most pages, such as a page's number, is left out. The library is not hardened
-//! against files made to harm: it runs only in a process of its own, see [`super::process`].
+//! A PDF states only the places of letters; lines and paragraphs are guessed from them (pdf-extract). Text
+//! at the head or foot of most pages, such as a page's number, is left out. The library is not hardened
+//! against malicious files: it runs only in a process of its own, see [`super::process`].
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use super::{Extracted, Refusal, too_much_text};
 
 /// Pages that are read.
 const MOST_PAGES: usize = 5_000;
-/// Bytes at the beginning in which a reader looks for the header (ISO 32000-1, annex H, note 13).
+/// Bytes at the beginning in which a reader searches for the header (ISO 32000-1, annex H, note 13).
 const HEADER_WITHIN: usize = 1024;
 /// Pages from which on lines are compared with those of other pages.
 const ENOUGH_PAGES: usize = 4;
@@ -25,7 +25,7 @@ pub(super) fn extract(bytes: &[u8], most: usize) -> Result<Extracted, Refusal> {
     if !head.windows(5).any(|window| window == b"%PDF-") {
         return Err("it does not begin as a PDF does; is it another kind of file?".into());
     }
-    // What only forbids printing and copying opens with the empty password, which is tried.
+    // A file that only forbids printing and copying opens with the empty password, which is tried.
     let encrypted = || "it is encrypted; save it without a password".to_owned();
     let document = Document::load_mem(bytes).map_err(|error| match error {
         Error::Decryption(_) | Error::InvalidPassword => encrypted(),
@@ -39,7 +39,7 @@ pub(super) fn extract(bytes: &[u8], most: usize) -> Result<Extracted, Refusal> {
         return Err("it is a broken PDF: it has no pages".into());
     }
     if pages > MOST_PAGES {
-        return Err(format!("it has {pages} pages, at most {MOST_PAGES} are taken; cut it into several"));
+        return Err(format!("it has {pages} pages, at most {MOST_PAGES} are accepted; cut it into several"));
     }
     let mut texts = Vec::new();
     let (mut bytes, mut failed) = (0, None);
@@ -75,7 +75,7 @@ fn title(document: &Document) -> Option<String> {
     pdf_extract::decode_text_string(information.get(b"Title").ok()?).ok()
 }
 
-/// The pages as one text: without what they repeat, and without words broken at a line's end.
+/// Returns the pages as one text: without repeated lines, and without words broken at a line's end.
 fn joined(pages: &[String]) -> String {
     let pages: Vec<Vec<String>> = pages.iter().map(|page| page.lines().map(readable).collect()).collect();
     let mut often: HashMap<String, usize> = HashMap::new();
@@ -223,7 +223,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_pages_repeat_is_left_out() {
+    fn text_that_pages_repeat_is_left_out() {
         let pages = ["one", "two", "three", "four"];
         let lines: Vec<[String; 3]> = pages
             .iter()
@@ -238,7 +238,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_refused_with_its_reason() {
+    fn an_unreadable_file_is_refused_with_its_reason() {
         assert!(why(b"GIF89a").contains("does not begin as a PDF"));
         assert!(why(b"%PDF-1.7\ngarbage garbage").contains("broken PDF"));
         assert!(why(&pdf(&[&[]])).contains("its pages are pictures"));

@@ -1,12 +1,12 @@
-//! Files are read by a process of their own, so that none of them can take the node.
+//! Process that reads one file, so that no file can take the node down.
 //!
-//! A parser that meets a file made to harm may panic, run out of its stack, take all memory or never end. Of a
-//! process each of these is one more way to end. The node starts its own executable once a file, hands the
-//! bytes to its standard input and reads the text from its standard output. The process first limits itself:
+//! A parser of a malicious file may panic, overflow its stack, take all memory or never end. Each of these ends
+//! only the process. The node starts its own executable once a file, writes the
+//! bytes to its standard input and reads the text from its standard output. The process first limits its
 //! memory (`RLIMIT_AS`), processor time (`RLIMIT_CPU`), no core, and no file or socket beside the three pipes it
-//! has (`RLIMIT_NOFILE`; setrlimit(2)). It has an empty environment and gets nothing but the file. The node ends it when it takes
-//! longer than it may, and waits for it in any case. Only so many run at once, and a file's bytes are held by
-//! no more than these.
+//! has (`RLIMIT_NOFILE`; setrlimit(2)). It has an empty environment and gets nothing but the file. The node kills it
+//! when it exceeds its timeout, and waits for it in any case. The number of concurrent processes is limited, and a
+//! file's bytes are held by no more than these.
 
 use std::io::{self, Read, Write};
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -26,12 +26,12 @@ use crate::knowledge::document::{self, MAX_BYTES};
 
 /// Bytes of the stack that a file is read on; it is part of the memory.
 const STACK: usize = 32 << 20;
-/// Bytes of what a process says of its end that are looked at.
+/// Bytes of a process's standard error that are read.
 const LAST_WORDS: u64 = 4 << 10;
 /// Bytes of an answer: its text with every byte escaped, and what is around it.
 const MOST_ANSWER: u64 = (MAX_BYTES as u64) * 6 + (64 << 10);
 
-/// What reading a file may take.
+/// Limits of reading a file.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The executable that reads a file when it is started as `PROGRAM extract ...`. Default: this process's
@@ -43,7 +43,7 @@ pub struct Options {
     pub memory_bytes: NonZeroU64,
     /// Seconds of processor time. Default: 20.
     pub processor_seconds: NonZeroU64,
-    /// How long it may take in all. Default: one minute.
+    /// Total timeout. Default: one minute.
     pub timeout: Duration,
     /// Files that are read at once; others wait. Default: 2.
     pub at_once: NonZeroUsize,
@@ -87,7 +87,7 @@ impl Extractor {
         self.options.file_bytes.get()
     }
 
-    /// Waits until a file may be taken in; who holds the bytes of one asks before.
+    /// Waits for a slot; a caller that holds the bytes of a file waits first.
     ///
     /// # Panics
     /// Never: the semaphore is not closed.
@@ -99,22 +99,22 @@ impl Extractor {
     ///
     /// # Errors
     /// [`KnowledgeError::Refused`]: a format that is not taken, too large, broken, encrypted, without text, made
-    /// to harm; whatever it is, in words.
+    /// to harm; the error says which.
     pub async fn document(&self, _place: Place<'_>, file: File) -> Result<Document, KnowledgeError> {
         let refused = |why| document::refused(&file.id, why);
         let kind = Kind::of(&file).map_err(refused)?;
         if file.bytes.len() > self.file_bytes() {
             let most = self.file_bytes();
             return Err(refused(format!(
-                "it has {} bytes, files of at most {most} are taken",
+                "it has {} bytes, files of at most {most} are accepted",
                 file.bytes.len()
             )));
         }
         let extracted = match kind {
             Kind::Text | Kind::Markdown => document::as_it_is(kind, &file.bytes).map_err(refused)?,
             kind => {
-                let told = file.content_type.as_deref().and_then(charset);
-                self.read(kind, told, file.bytes.clone()).await.map_err(refused)?
+                let charset = file.content_type.as_deref().and_then(charset);
+                self.read(kind, charset, file.bytes.clone()).await.map_err(refused)?
             }
         };
         document::of(&file.id, file.title, extracted)
@@ -124,7 +124,7 @@ impl Extractor {
         let failed = |error: io::Error| format!("the process that reads it cannot be started: {error}");
         let mut child = self.start(kind, charset).map_err(failed)?;
         let answer = tokio::time::timeout(self.options.timeout, answer(&mut child, bytes)).await;
-        // It has ended, or it has had its time; what has ended is not there to be killed.
+        // It has ended, or has used up its time; a process that has ended need not be killed.
         let killed = child.start_kill();
         drop(killed);
         let status = child.wait().await.map_err(failed)?;
@@ -157,7 +157,7 @@ impl Extractor {
             .spawn()
     }
 
-    /// Why a process ended without an answer.
+    /// Returns the reason for a process that ended without an answer.
     fn end(&self, status: ExitStatus, last_words: &str) -> Refusal {
         use std::os::unix::process::ExitStatusExt;
         let Options { memory_bytes, processor_seconds, .. } = &self.options;
@@ -176,14 +176,14 @@ impl Extractor {
     }
 }
 
-/// Hands over the bytes and takes the answer and what was said beside it.
+/// Writes the file's bytes and reads the answer and the standard error.
 async fn answer(child: &mut Child, bytes: Bytes) -> io::Result<(Vec<u8>, String)> {
     let piped = || io::Error::other("no pipe to the process");
     let mut stdin = child.stdin.take().ok_or_else(piped)?;
     let stdout = child.stdout.take().ok_or_else(piped)?;
     let stderr = child.stderr.take().ok_or_else(piped)?;
     let write = async move {
-        // A process that ended early takes no more; how it ended says why.
+        // A process that ended early reads no more; its exit status explains it.
         let written = stdin.write_all(&bytes).await;
         drop(written);
     };
@@ -195,12 +195,12 @@ async fn answer(child: &mut Child, bytes: Bytes) -> io::Result<(Vec<u8>, String)
     Ok((answer, String::from_utf8_lossy(&last_words).into_owned()))
 }
 
-/// What the process that reads a file is told.
+/// Task of the process that reads a file.
 #[derive(Debug, Clone)]
 pub struct Task {
-    /// How the file is written.
+    /// Format of the file.
     pub kind: Kind,
-    /// The encoding that its server told.
+    /// Encoding that its server stated.
     pub charset: Option<String>,
     /// As [`Options::memory_bytes`].
     pub memory_bytes: u64,
@@ -208,16 +208,16 @@ pub struct Task {
     pub processor_seconds: u64,
 }
 
-/// Reads a file in this process, which is there for nothing else: from `input`, answering on `output`.
+/// Reads a file in this process, which does nothing else: from `input`, answering on `output`.
 ///
 /// # Errors
-/// When the process cannot be limited, or input or output fail. That a file is refused is an answer.
+/// If the process cannot be limited, or input or output fail. The refusal of a file is an answer.
 pub fn run(task: Task, input: impl Read, mut output: impl Write) -> io::Result<()> {
     limit(&task)?;
     let mut bytes = Vec::new();
     { input }.read_to_end(&mut bytes)?;
     let Task { kind, charset, .. } = task;
-    // What a parser panics about is for its authors.
+    // A parser's panic messages are for its authors.
     std::panic::set_hook(Box::new(|_| ()));
     let read = std::thread::Builder::new()
         .stack_size(STACK)
@@ -234,7 +234,7 @@ fn limit(task: &Task) -> io::Result<()> {
     let seconds = task.processor_seconds;
     setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds + 1) })?;
     setrlimit(Resource::Core, to(0))?;
-    // What is open stays so: the three pipes.
+    // Open files stay open: the three pipes.
     setrlimit(Resource::Nofile, to(0))?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Passages keep to their sizes and headings, whatever is thrown at them.
+//! Passages keep to their sizes and headings for any input.
 
 use std::time::Duration;
 
@@ -51,19 +51,19 @@ fn plain_text_is_not_markdown() {
 }
 
 #[test]
-fn what_has_no_word_is_no_passage() {
+fn a_text_without_a_word_is_no_passage() {
     assert_eq!(cut(DocumentFormat::Text, "---\n\n...\n\n***"), []);
     assert_eq!(markdown("# Only a heading\n\n---\n"), []);
 }
 
 #[test]
-fn more_passages_than_may_be_are_told() {
+fn too_many_passages_are_reported() {
     assert_eq!(markdown(&"# a\n\nb\n\n".repeat(MAX_PASSAGES + 100)).len(), MAX_PASSAGES + 1);
     let long = "word ".repeat(MAX_PASSAGES * MOST / 5 + MOST);
     assert_eq!(cut(DocumentFormat::Text, &long).len(), MAX_PASSAGES + 1);
 }
 
-/// Cuts on a thread, so that what takes too long fails instead of hanging.
+/// Cuts on a thread, so that a slow cut fails instead of hanging.
 fn cut_in_time(text: String, what: &str) {
     let (done, finished) = std::sync::mpsc::channel();
     std::thread::spawn(move || done.send(cut(DocumentFormat::Markdown, &text).len()));

@@ -1,4 +1,4 @@
-//! What the port's suite does not ask: sealing, restarts, other nodes, closing, failing, ties, load.
+//! Cases beyond the port's suite: sealing, restarts, other nodes, closing, failing, ties, load.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,8 +16,8 @@ use heddle_memory::{self as memory, Fault, ManualClock, MemoryDisk, MemoryStore,
 
 const HOURS: &str = "We are open on weekdays from nine to five.";
 
-/// A store that survives, and who opens it.
-struct Site {
+/// A store that survives, and the nodes that open it.
+struct Fixture {
     disk: Arc<MemoryDisk>,
     clock: Arc<ManualClock>,
 }
@@ -29,7 +29,7 @@ struct Node {
     knowledge: TantivyKnowledge,
 }
 
-impl Site {
+impl Fixture {
     fn new() -> Self {
         let clock = Arc::new(ManualClock::starting_at(Timestamp::from_secs(1_767_225_600)));
         Self { disk: MemoryDisk::new(NonZeroU32::MIN), clock }
@@ -59,7 +59,7 @@ impl Site {
 }
 
 fn node() -> Node {
-    Site::new().node(&Options::default())
+    Fixture::new().node(&Options::default())
 }
 
 fn tenant(name: &str) -> TenantId {
@@ -82,13 +82,14 @@ impl Node {
 }
 
 #[tokio::test]
-async fn what_is_stored_does_not_show_a_text_and_moves_nowhere() {
-    let site = Site::new();
-    let node = site.node(&Options::default());
+async fn stored_rows_do_not_show_a_text_and_open_nowhere_else() {
+    let fixture = Fixture::new();
+    let node = fixture.node(&Options::default());
     node.put("acme", "hours", HOURS).await;
-    let rows = site.disk.rows(site.clock.now());
-    let shows = |needle: &str| {
-        rows.iter().any(|(_, value)| value.windows(needle.len()).any(|bytes| bytes == needle.as_bytes()))
+    let rows = fixture.disk.rows(fixture.clock.now());
+    let shows = |plaintext: &str| {
+        rows.iter()
+            .any(|(_, value)| value.windows(plaintext.len()).any(|bytes| bytes == plaintext.as_bytes()))
     };
     assert!(!shows("weekdays") && !shows("Title") && !shows("passages"));
     let key = heddle_schemas::table::Key::document(&tenant("acme"), "hours");
@@ -103,14 +104,14 @@ async fn what_is_stored_does_not_show_a_text_and_moves_nowhere() {
 
 #[tokio::test]
 async fn documents_are_found_after_a_restart() {
-    let site = Site::new();
-    let before = site.node(&Options::default());
+    let fixture = Fixture::new();
+    let before = fixture.node(&Options::default());
     // More than one page.
     for n in 0..40 {
         before.put("acme", &format!("d{n:02}"), &format!("# Room {n}\n\nIt has the number {n}.")).await;
     }
     before.knowledge.remove(&tenant("acme"), "d07").await.unwrap();
-    let after = site.node(&Options::default());
+    let after = fixture.node(&Options::default());
     assert_eq!(after.found("acme", "room 39").await[0], "d39");
     assert!(!after.found("acme", "7").await.contains(&"d07".to_owned()));
     let listed = after.knowledge.list(&tenant("acme")).await.unwrap();
@@ -120,8 +121,8 @@ async fn documents_are_found_after_a_restart() {
 
 #[tokio::test]
 async fn a_change_made_elsewhere_is_seen() {
-    let site = Site::new();
-    let here = site.node(&Options::default());
+    let fixture = Fixture::new();
+    let here = fixture.node(&Options::default());
     let elsewhere = TantivyKnowledge::new(here.state.clone(), here.keys.clone(), &Options::default());
     here.put("acme", "hours", HOURS).await;
     assert_eq!(here.found("acme", "weekdays").await, ["hours"]);
@@ -152,8 +153,8 @@ async fn an_erased_key_ends_searches_at_once() {
 
 #[tokio::test]
 async fn erasing_leaves_no_row() {
-    let site = Site::new();
-    let node = site.node(&Options::default());
+    let fixture = Fixture::new();
+    let node = fixture.node(&Options::default());
     for n in 0..40 {
         node.put("acme", &format!("d{n}"), HOURS).await;
     }
@@ -162,18 +163,18 @@ async fn erasing_leaves_no_row() {
     node.knowledge.erase(&tenant("acme")).await.unwrap();
     assert_eq!(node.knowledge.open_indexes(), 0);
     let partition = heddle_schemas::table::Partition::documents(&tenant("acme"));
-    let rows = site.disk.rows(site.clock.now());
+    let rows = fixture.disk.rows(fixture.clock.now());
     assert!(rows.iter().all(|(key, _)| key.partition() != partition));
     assert_eq!(node.found("globex", "weekdays").await, ["hours"]);
 }
 
 #[tokio::test]
-async fn searching_what_has_no_documents_writes_nothing() {
-    let site = Site::new();
-    let node = site.node(&Options::default());
+async fn searching_a_tenant_without_documents_writes_nothing() {
+    let fixture = Fixture::new();
+    let node = fixture.node(&Options::default());
     assert_eq!(node.found("acme", "weekdays").await, [""; 0]);
     assert_eq!(node.knowledge.list(&tenant("acme")).await.unwrap(), []);
-    assert_eq!(site.disk.rows(site.clock.now()), []);
+    assert_eq!(fixture.disk.rows(fixture.clock.now()), []);
 }
 
 #[tokio::test]
@@ -181,7 +182,7 @@ async fn indexes_used_least_close_and_open_again() {
     let by_number = Options { open_indexes: NonZeroUsize::new(2).unwrap(), ..Options::default() };
     let by_bytes = Options { open_bytes: 1, ..Options::default() };
     for (options, most) in [(by_number, 2), (by_bytes, 1)] {
-        let node = Site::new().node(&options);
+        let node = Fixture::new().node(&options);
         for n in 0..5 {
             node.put(&format!("t{n}"), &format!("d{n}"), HOURS).await;
         }
@@ -197,11 +198,11 @@ async fn indexes_used_least_close_and_open_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn searches_that_come_while_an_index_loads_wait_for_one_load() {
-    let site = Site::new();
-    site.node(&Options::default()).put("acme", "hours", HOURS).await;
+    let fixture = Fixture::new();
+    fixture.node(&Options::default()).put("acme", "hours", HOURS).await;
     let scans = Arc::new(AtomicUsize::new(0));
     let counted = scans.clone();
-    let node = site.node_with(&Options::default(), move |operation| {
+    let node = fixture.node_with(&Options::default(), move |operation| {
         if operation == Operation::Scan {
             counted.fetch_add(1, Ordering::SeqCst);
             return Fault::delay(Duration::from_millis(50));
@@ -216,10 +217,10 @@ async fn searches_that_come_while_an_index_loads_wait_for_one_load() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_load_holds_up_no_other_tenant() {
-    let site = Site::new();
+    let fixture = Fixture::new();
     let stuck = Arc::new(AtomicBool::new(false));
     let is_stuck = stuck.clone();
-    let node = site.node_with(&Options::default(), move |operation| {
+    let node = fixture.node_with(&Options::default(), move |operation| {
         let stuck = operation == Operation::Scan && is_stuck.load(Ordering::SeqCst);
         Fault::delay(Duration::from_secs(if stuck { 3_600 } else { 0 }))
     });
@@ -238,7 +239,7 @@ async fn a_load_holds_up_no_other_tenant() {
     let limit = Duration::from_secs(60);
     let found = tokio::time::timeout(limit, node.found("globex", "weekdays")).await;
     assert_eq!(found.unwrap(), ["b"]);
-    // Who gives up loading leaves it to the next.
+    // A cancelled load is left to the next caller.
     loading.abort();
     stuck.store(false, Ordering::SeqCst);
     assert_eq!(tokio::time::timeout(limit, node.found("acme", "weekdays")).await.unwrap(), ["a"]);
@@ -248,7 +249,7 @@ async fn a_load_holds_up_no_other_tenant() {
 async fn a_load_that_failed_is_tried_again_and_leaves_nothing_open() {
     let failing = Arc::new(AtomicBool::new(false));
     let fails = failing.clone();
-    let node = Site::new().node_with(&Options::default(), move |operation| {
+    let node = Fixture::new().node_with(&Options::default(), move |operation| {
         let fails = operation == Operation::Scan && fails.load(Ordering::SeqCst);
         Fault::outcome(if fails { Outcome::FailsBefore } else { Outcome::Works })
     });
@@ -266,7 +267,7 @@ async fn a_change_that_fails_half_way_is_not_hidden() {
     for outcome in [Outcome::FailsBefore, Outcome::FailsAfter] {
         let failing = Arc::new(AtomicBool::new(false));
         let fails = failing.clone();
-        let node = Site::new().node_with(&Options::default(), move |operation| {
+        let node = Fixture::new().node_with(&Options::default(), move |operation| {
             let fails = operation == Operation::CompareAndSet && fails.load(Ordering::SeqCst);
             Fault::outcome(if fails { outcome } else { Outcome::Works })
         });
@@ -282,10 +283,10 @@ async fn a_change_that_fails_half_way_is_not_hidden() {
 }
 
 #[tokio::test]
-async fn a_change_given_up_half_way_is_not_hidden() {
+async fn a_change_cancelled_half_way_is_not_hidden() {
     let slow = Arc::new(AtomicBool::new(false));
     let is_slow = slow.clone();
-    let node = Site::new().node_with(&Options::default(), move |operation| {
+    let node = Fixture::new().node_with(&Options::default(), move |operation| {
         let slow = operation == Operation::CompareAndSet && is_slow.load(Ordering::SeqCst);
         Fault::delay(Duration::from_secs(if slow { 3_600 } else { 0 }))
     });
@@ -299,9 +300,9 @@ async fn a_change_given_up_half_way_is_not_hidden() {
 }
 
 #[tokio::test]
-async fn changes_of_an_open_index_find_what_a_new_one_finds() {
-    let site = Site::new();
-    let node = site.node(&Options::default());
+async fn a_changed_open_index_finds_the_same_as_a_new_one() {
+    let fixture = Fixture::new();
+    let node = fixture.node(&Options::default());
     for round in 0..3 {
         for n in 0..12 {
             let text =
@@ -316,7 +317,7 @@ async fn changes_of_an_open_index_find_what_a_new_one_finds() {
     for query in queries {
         open.push(node.found("acme", query).await);
     }
-    let fresh = site.node(&Options::default());
+    let fresh = fixture.node(&Options::default());
     for (query, open) in queries.iter().zip(open) {
         assert_eq!(fresh.found("acme", query).await, open, "{query}");
     }
@@ -325,7 +326,7 @@ async fn changes_of_an_open_index_find_what_a_new_one_finds() {
 #[tokio::test]
 async fn equal_passages_are_ordered_by_document_and_place() {
     let node = node();
-    // Each paragraph has a word of its own, so that none says what another does.
+    // Each paragraph has a word of its own, so that no two are equal.
     let text = |id: &str| {
         let paragraph =
             |n: u8| format!("{} Garden {id}{n} has old trees.", "It is a large house. ".repeat(5));
@@ -361,7 +362,7 @@ async fn passages_are_found_by_headings_stems_and_without_accents() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_kept_is_refused_and_changes_nothing() {
+async fn a_document_over_the_limits_is_refused_and_changes_nothing() {
     let node = node();
     let large = "a ".repeat((2 << 20) + 1);
     let many = "# a\n\nb\n\n".repeat(MAX_PASSAGES + 1);
@@ -427,11 +428,11 @@ async fn searches_see_every_finished_change_while_others_are_made() {
 
 #[tokio::test]
 async fn word_forms_find_each_other_in_the_tenants_language() {
-    let site = Site::new();
+    let fixture = Fixture::new();
     let language = Arc::new(std::sync::Mutex::new(Language::English));
-    let told = language.clone();
-    let languages = Languages::new(move |_| *told.lock().unwrap());
-    let node = site.node(&Options { languages, ..Options::default() });
+    let current = language.clone();
+    let languages = Languages::new(move |_| *current.lock().unwrap());
+    let node = fixture.node(&Options { languages, ..Options::default() });
     node.put("acme", "preise", "Die Kinder zahlen 60 Euro.").await;
     node.put("acme", "orari", "Gli studenti telefonano alla scuola.").await;
     let (german, italian) = ("Zahlt ein Kind auch?", "Devo telefonare?");
@@ -456,7 +457,7 @@ async fn a_misspelt_word_finds_and_a_known_one_is_left_alone() {
     assert_eq!(node.found("acme", "packing").await, ["packing"], "known, so not taken for parking");
     assert_eq!(node.found("acme", "A12344").await, [""; 0], "a number means what it says");
     assert_eq!(node.found("acme", "hxur").await, ["packing"]);
-    assert_eq!(node.found("acme", "fre").await, [""; 0], "too short to tell");
+    assert_eq!(node.found("acme", "fre").await, [""; 0], "too short to guess");
     // A word of a removed document is known no more.
     node.knowledge.remove(&tenant("acme"), "packing").await.unwrap();
     assert_eq!(node.found("acme", "packing").await, ["parking"]);
@@ -490,8 +491,8 @@ async fn words_near_each_other_weigh_more() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_is_searchable_on_every_node_within_two_seconds_and_a_new_node_has_all() {
-    let site = Site::new();
-    let here = site.node(&Options::default());
+    let fixture = Fixture::new();
+    let here = fixture.node(&Options::default());
     let elsewhere = TantivyKnowledge::new(here.state.clone(), here.keys.clone(), &Options::default());
     let found = async |word: &str| {
         let passages = elsewhere.search(&tenant("acme"), word, 3).await.unwrap();
@@ -508,5 +509,5 @@ async fn a_change_is_searchable_on_every_node_within_two_seconds_and_a_new_node_
         let search = tokio::time::timeout(Duration::from_secs(2), found(word));
         assert_eq!(search.await.expect("within two seconds"), ["new"]);
     }
-    assert_eq!(site.node(&Options::default()).found("acme", "ocelot").await, ["new"]);
+    assert_eq!(fixture.node(&Options::default()).found("acme", "ocelot").await, ["new"]);
 }

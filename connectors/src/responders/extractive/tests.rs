@@ -1,4 +1,4 @@
-//! What is answered, and what is better left to a colleague.
+//! Questions that are answered, and questions that are left to a colleague.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ fn passage(document: &str, headings: &[&str], text: &str) -> Passage {
     }
 }
 
-/// What a clinic's documents say, in the order of no search.
+/// Passages of a clinic's documents, in no search's order.
 fn clinic() -> Vec<Passage> {
     vec![
         passage("shop.md", &["Shop"], "We sell toothbrushes, floss and red shoes for nurses."),
@@ -65,7 +65,7 @@ fn a_question_is_answered_by_the_passage_about_it() {
 }
 
 #[test]
-fn what_the_documents_do_not_say_is_not_answered() {
+fn a_question_outside_the_documents_is_not_answered() {
     let unknown = [
         "Do you sell spaceships?",
         "Do you sell red spaceships?",
@@ -161,7 +161,7 @@ fn an_answer_is_cut_at_the_end_of_a_sentence() {
 }
 
 #[tokio::test]
-async fn it_calls_nobody_and_uses_nothing() {
+async fn it_makes_no_calls_and_uses_nothing() {
     let question = Question {
         at: Timestamp::EPOCH,
         tools: Vec::new(),

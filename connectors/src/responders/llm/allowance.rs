@@ -1,4 +1,4 @@
-//! Requests and tokens a minute of one provider key: reserved before a call, settled after it with what was used.
+//! Requests and tokens a minute of one provider key: reserved before a call, settled after it with the actual use.
 //!
 //! Contract: in no minute, wherever it begins, are there more requests or tokens than the limits say, as far as
 //! this process makes them. What is reserved counts until it is settled, and from then on with what it used.
@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How long what was used counts: a minute, and a little more, since a provider counts from a call's arrival.
+/// Time that a use counts: a minute, and a little more, since a provider counts from a call's arrival.
 pub(super) const WINDOW: Duration = Duration::from_millis(60_500);
 
 /// The limits of a key.
@@ -30,16 +30,16 @@ struct Used {
     tokens: u64,
 }
 
-/// What was reserved.
+/// Handle of a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reservation(u64);
 
-/// Why nothing is reserved now.
+/// Reason for a denied reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Denied {
-    /// There is room after so long, if nobody else takes it.
+    /// There is room after this time, if no other call takes it.
     For(Duration),
-    /// The provider takes nothing for so long.
+    /// The provider accepts no call for this time.
     Held(Duration),
     /// More than a minute ever has.
     Never,
@@ -55,7 +55,7 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    /// Reserves a request of so many tokens.
+    /// Reserves a request of `tokens` tokens.
     pub(super) fn reserve(
         &mut self,
         limits: Limits,
@@ -71,7 +71,7 @@ impl Allowance {
             return Err(Denied::Held(wait));
         }
         let requests = usize::try_from(limits.requests).unwrap_or(usize::MAX);
-        // The oldest whose end makes room for both.
+        // The oldest uses whose end makes room for both.
         let (mut left, mut held) = (self.used.len(), self.tokens);
         let mut until = None;
         for used in &self.used {
@@ -92,9 +92,9 @@ impl Allowance {
         Ok(Reservation(number))
     }
 
-    /// The call has used so many tokens in fact.
+    /// Records the number of tokens that the call has used in fact.
     pub(super) fn settle(&mut self, Reservation(number): Reservation, tokens: u64) {
-        // In the order of their numbers; one that is over is not there any more.
+        // In the order of their numbers; one that has expired is not there any more.
         if let Ok(place) = self.used.binary_search_by_key(&number, |used| used.number) {
             let used = &mut self.used[place];
             self.tokens = self.tokens - used.tokens + tokens;
@@ -108,12 +108,12 @@ impl Allowance {
         (self.used.len() as u64, self.tokens)
     }
 
-    /// The provider says that nothing more is taken until then.
+    /// Holds all calls until then, because the provider said so.
     pub(super) fn hold(&mut self, until: Duration) {
         self.held_until = self.held_until.max(until);
     }
 
-    /// Whether nothing of it counts any more.
+    /// Returns true if none of its uses counts any more.
     pub(super) fn is_idle(&mut self, now: Duration) -> bool {
         self.forget(now);
         self.used.is_empty() && self.held_until <= now
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_used_is_free_again() {
+    fn an_unused_reservation_is_free_again() {
         let mut allowance = Allowance::default();
         let first = allowance.reserve(limits(10, 100), 80, at(0)).unwrap();
         assert_eq!(allowance.reserve(limits(10, 100), 40, at(10)), Err(Denied::For(at(60_490))));
@@ -155,9 +155,9 @@ mod tests {
     }
 
     proptest! {
-        /// Calls come as they like, wait as they are told, take their time and use less or more than was reserved
-        /// for them: no minute has more requests than the limit, nor more tokens where none used more than that,
-        /// and who always has something to ask uses at least 97 of a hundred requests.
+        /// Calls come at random, wait as required, take their time and use fewer or more tokens than were reserved
+        /// for them: no minute has more requests than the limit, nor more tokens if no call used more than reserved,
+        /// and a caller that always has a request uses at least 97 of a hundred.
         #[test]
         fn no_minute_has_more(
             requests in 1_u32..40,
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn who_always_has_something_to_ask_uses_97_of_a_hundred() {
+    fn a_busy_caller_uses_97_of_a_hundred() {
         let (limits, mut allowance) = (limits(60, 1_000_000), Allowance::default());
         let (mut now, mut made) = (Duration::ZERO, 0);
         while now < Duration::from_secs(600) {

@@ -1,5 +1,5 @@
-//! When a provider is not asked for a while: it has failed several times in a row. After the pause one call goes
-//! through; its success lets all through again.
+//! Circuit breaker of a provider: it opens after several failures in a row. After the pause one call goes
+//! through; its success closes the breaker.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ pub(super) struct Breaker {
 }
 
 impl Breaker {
-    /// Whether a call could be made now.
+    /// Returns true if a call could be made now.
     pub(super) fn would_admit(&self, now: Duration) -> bool {
         self.failures <= TOLERATED || (now >= self.open_until && !self.probing)
     }
 
-    /// Whether a call may be made now. Its outcome has to be told.
+    /// Returns true if a call may be made now. The caller must report its outcome.
     pub(super) fn admits(&mut self, now: Duration) -> bool {
         let admits = self.would_admit(now);
         self.probing |= admits && self.failures > TOLERATED;
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_fails_again_and_again_is_left_alone_and_asked_once_after_a_pause() {
+    fn repeated_failures_open_the_breaker_and_one_call_tests_it_after_a_pause() {
         let mut breaker = Breaker::default();
         let mut now = Duration::from_secs(100);
         for _ in 0..4 {

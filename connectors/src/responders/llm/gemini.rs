@@ -42,7 +42,7 @@ enum Piece<'a> {
     #[serde(rename_all = "camelCase")]
     Call {
         function_call: Called<'a>,
-        /// What the model thought: newer models refuse a call that comes back without.
+        /// Signature of the model's thoughts: newer models refuse a call that comes back without it.
         /// <https://ai.google.dev/gemini-api/docs/thought-signatures>
         #[serde(skip_serializing_if = "Option::is_none")]
         thought_signature: Option<&'a str>,
@@ -76,7 +76,7 @@ struct Tools<'a> {
 struct Function<'a> {
     name: &'a str,
     description: &'a str,
-    /// Not there where a tool takes none: an object without properties is refused.
+    /// Absent for a tool without parameters: an object without properties is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     parameters: Option<&'a Value>,
 }
@@ -116,16 +116,16 @@ struct Said {
     #[serde(default)]
     text: String,
     #[serde(default)]
-    function_call: Option<Asked>,
+    function_call: Option<FunctionCall>,
     #[serde(default)]
     thought_signature: Option<String>,
-    /// What the model thought is no answer.
+    /// True for the model's thoughts, which are not part of the answer.
     #[serde(default)]
     thought: bool,
 }
 
 #[derive(Deserialize)]
-struct Asked {
+struct FunctionCall {
     name: String,
     #[serde(default)]
     args: Value,
@@ -175,7 +175,7 @@ impl Api for Gemini {
             if !thought {
                 reply.text += &text;
             }
-            if let Some(Asked { name, args }) = function_call {
+            if let Some(FunctionCall { name, args }) = function_call {
                 let id = format!("{name}_{}", reply.calls.len());
                 reply.calls.push(ToolCall { id, name, arguments: args, mark: thought_signature });
             }
@@ -197,7 +197,7 @@ impl Api for Gemini {
     }
 }
 
-/// A step: what the model asked for, then the results of all calls.
+/// Returns the parts of a step: the calls that the model requested, then the results of all calls.
 fn step(step: &Step) -> [Part<'_>; 2] {
     let text = step.text.iter().map(|text| Piece::Text { text });
     let calls = step.calls.iter().map(|call| Piece::Call {

@@ -1,9 +1,9 @@
-//! A provider key on this node: who may use it next, and when.
+//! Queue of a provider key on this node: decides which call may use the key next, and when.
 //!
-//! Those who wait for room in its limits wait in a queue, of each tenant one after the other, so that no tenant waits
+//! Calls that wait for room in its limits wait in a queue, one of each tenant in turn, so that no tenant waits
 //! for more than one call of each other one. The limits are this node's share of them ([`super::shares`]), which
-//! a task renews while there is something to ask, in a row that all nodes change by conditional update. Without
-//! a lease nothing is asked.
+//! a task renews while there are calls, in a row that all nodes change by conditional update. Without
+//! a lease no call is made.
 
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -22,14 +22,14 @@ use super::queue::Queue;
 use super::shares::{LEASE, RENEWAL, Shares, Use};
 use super::{Refusal, lock};
 
-/// How long a key is waited for that its provider has closed for a while.
+/// Time that calls wait for a key whose provider has closed it for a while.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long before the end of a lease nothing more is asked under it: so long a call may take to arrive.
+/// Time before the end of a lease at which calls under it end: a call may take that long to arrive.
 const ARRIVAL: Duration = Duration::from_secs(1);
 /// The shortest time between two renewals, where more is wanted than the share has.
 const EAGER: Duration = Duration::from_millis(250);
 
-/// What the lines of a node share.
+/// State that the lines of a node share.
 pub(super) struct Sharing {
     pub(super) state: Arc<dyn State>,
     pub(super) clock: Arc<dyn Clock>,
@@ -37,7 +37,7 @@ pub(super) struct Sharing {
     pub(super) node: String,
 }
 
-/// What this node has used, what it may use in a minute, and until when that holds: under one lock, so that a share
+/// Use of this node, its allowance a minute, and the end of that allowance: under one lock, so that a share
 /// that shrinks is never stored beside a use that it does not cover.
 #[derive(Debug)]
 struct Room {
@@ -46,7 +46,7 @@ struct Room {
     until: Duration,
 }
 
-const NOTHING: Limits = Limits { requests: 0, tokens: 0 };
+const ZERO_LIMITS: Limits = Limits { requests: 0, tokens: 0 };
 
 /// A provider key.
 pub(super) struct Line {
@@ -54,18 +54,18 @@ pub(super) struct Line {
     room: Mutex<Room>,
     pub(super) breaker: Mutex<Breaker>,
     queue: Queue,
-    /// Counts the changes of what may be done.
+    /// Counts the changes of the room and of the share.
     changed: watch::Sender<u64>,
-    /// The limits that those who ask have configured, and what the next of them needs.
-    asked: Mutex<Asked>,
+    /// Limits that the callers have configured, and the tokens that the next of them needs.
+    demand: Mutex<Demand>,
     more: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Asked {
+struct Demand {
     limits: Option<Limits>,
     need: u64,
-    /// Somebody renews the lease.
+    /// True while a task renews the lease.
     kept: bool,
 }
 
@@ -73,21 +73,25 @@ impl Line {
     pub(super) fn new(hash: &[u8; 32]) -> Self {
         Self {
             key: Key::limit(hash),
-            room: Mutex::new(Room { allowance: Allowance::default(), may: NOTHING, until: Duration::ZERO }),
+            room: Mutex::new(Room {
+                allowance: Allowance::default(),
+                may: ZERO_LIMITS,
+                until: Duration::ZERO,
+            }),
             breaker: Mutex::default(),
             queue: Queue::default(),
             changed: watch::Sender::default(),
-            asked: Mutex::default(),
+            demand: Mutex::default(),
             more: Notify::new(),
         }
     }
 
-    /// Whether nothing of it counts or waits any more.
+    /// Returns true if none of its uses counts and no call waits.
     pub(super) fn is_idle(&self, now: Duration) -> bool {
-        !lock(&self.asked).kept && lock(&self.room).allowance.is_idle(now)
+        !lock(&self.demand).kept && lock(&self.room).allowance.is_idle(now)
     }
 
-    /// Waits for room for a call of so many tokens.
+    /// Waits for room for a call of `tokens` tokens.
     pub(super) async fn reserve(
         self: &Arc<Self>,
         sharing: &Arc<Sharing>,
@@ -130,26 +134,26 @@ impl Line {
     }
 
     fn ask(self: &Arc<Self>, sharing: &Arc<Sharing>, limits: Limits, tokens: u64) {
-        let mut asked = lock(&self.asked);
-        // Whoever has configured less is held to that beside.
-        let most = asked.limits.unwrap_or(limits);
-        asked.limits = Some(Limits {
+        let mut demand = lock(&self.demand);
+        // A tenant that has configured a lower limit is held to that as well.
+        let most = demand.limits.unwrap_or(limits);
+        demand.limits = Some(Limits {
             requests: most.requests.max(limits.requests),
             tokens: most.tokens.max(limits.tokens),
         });
-        asked.need = tokens;
-        if !asked.kept {
-            asked.kept = true;
+        demand.need = tokens;
+        if !demand.kept {
+            demand.kept = true;
             tokio::spawn(keep(self.clone(), Arc::downgrade(sharing)));
         }
     }
 
-    /// A call has used so many tokens in fact.
+    /// Records the number of tokens that a call has used in fact.
     pub(super) fn settle(&self, reservation: Reservation, tokens: u64) {
         lock(&self.room).allowance.settle(reservation, tokens);
     }
 
-    /// The provider says that nothing more is taken until then.
+    /// Holds all calls until then, because the provider said so.
     pub(super) fn hold(&self, until: Duration) {
         lock(&self.room).allowance.hold(until);
     }
@@ -157,11 +161,11 @@ impl Line {
     fn used(&self, room: &mut Room, now: Duration) -> Use {
         let (requests, tokens) = room.allowance.used(now);
         let waiting = self.queue.len() as u64;
-        let need = if waiting == 0 { 0 } else { lock(&self.asked).need };
+        let need = if waiting == 0 { 0 } else { lock(&self.demand).need };
         Use { requests, tokens, waiting, need }
     }
 
-    /// Renews the share, or gives it up where nothing is asked any more. Returns whether it is kept.
+    /// Renews the share, or releases it if there are no calls any more. Returns true if it is kept.
     async fn renew(&self, sharing: &Sharing) -> Result<bool, StoreError> {
         loop {
             let stored = sharing.state.get(&self.key).await?;
@@ -175,7 +179,7 @@ impl Line {
             let may = {
                 let mut room = lock(&self.room);
                 let used = self.used(&mut room, began);
-                let limits = lock(&self.asked).limits.filter(|_| used != Use::default());
+                let limits = lock(&self.demand).limits.filter(|_| used != Use::default());
                 let may = match limits {
                     Some(limits) => Some(shares.renew(&sharing.node, limits, used, sharing.clock.now())),
                     None => {
@@ -184,7 +188,7 @@ impl Line {
                     }
                 };
                 // Less holds at once, more when it is stored.
-                room.may = room.may.least(may.unwrap_or(NOTHING));
+                room.may = room.may.least(may.unwrap_or(ZERO_LIMITS));
                 may
             };
             let new = (!shares.is_empty()).then(|| encode(&shares));
@@ -204,22 +208,25 @@ impl Line {
     }
 }
 
-/// Keeps a line's share for as long as something is asked.
+/// Keeps a line's share for as long as there are calls.
 async fn keep(line: Arc<Line>, sharing: Weak<Sharing>) {
     while let Some(sharing) = sharing.upgrade() {
         match line.renew(&sharing).await {
             Ok(true) => {}
             Ok(false) => {
-                let mut asked = lock(&line.asked);
+                let mut demand = lock(&line.demand);
                 if line.queue.len() == 0 {
-                    *asked = Asked::default();
+                    *demand = Demand::default();
                     return;
                 }
             }
             Err(error) => {
-                static TOLD: Seldom = Seldom::new();
-                if TOLD.lets_through() {
-                    tracing::warn!(%error, "the share of a provider's limits cannot be renewed; without one nothing is asked");
+                static THROTTLE: Seldom = Seldom::new();
+                if THROTTLE.lets_through() {
+                    tracing::warn!(
+                        %error,
+                        "the lease of a provider's limits cannot be renewed; retrying, no call is made without it"
+                    );
                 }
             }
         }

@@ -1,15 +1,15 @@
-//! Answers by a language model: OpenAI's, DeepSeek's, Gemini's, or whoever has one of their APIs.
+//! Responder with a language model: OpenAI's, DeepSeek's, Gemini's, or any behind one of their APIs.
 //!
-//! The tenant's models are asked in their order until one answers. One that is at its own limit is waited for, and
-//! one that fails, hangs or says that it is too busy is left for the next. No call is made again where it may have
-//! been answered already: only what never arrived, or was refused, is repeated, once and after a random pause.
+//! The tenant's models are called in their order until one answers. If one is at its own limit, the call waits; if
+//! one fails, hangs or reports that it is too busy, the next is called. A call that may have been answered is never
+//! repeated: only a call that never arrived, or was refused, is repeated, once and after a random pause.
 //!
 //! # Layout
-//! - `prompt`: what is sent; [`privacy`]: what of a person is not.
+//! - `prompt`: the request's text; [`privacy`]: the redaction of personal data in it.
 //! - [`openai`], [`gemini`]: the APIs, a file each, behind [`Api`].
-//! - `line`: when a key may be used: in turn ([`queue`]), within this node's part of its limits ([`shares`]) and
-//!   what it has used of them ([`allowance`]), and not while its provider fails ([`breaker`]).
-//! - `stats`: what operators watch.
+//! - `line`: the time at which a key may be used: in turn ([`queue`]), within this node's part of its limits
+//!   ([`shares`]) and its use of them ([`allowance`]), and not while the breaker is open ([`breaker`]).
+//! - `stats`: the metrics.
 
 mod allowance;
 mod breaker;
@@ -41,24 +41,24 @@ use sha2::{Digest as _, Sha256};
 
 use self::allowance::{Limits, Reservation};
 use self::line::{Line, Sharing};
-use self::privacy::Cloak;
+use self::privacy::Redactor;
 use self::prompt::{NO_ANSWER, Prompt};
 use self::stats::Stats;
 use crate::http;
 
-/// What is read of an answer, in bytes.
+/// Maximum length of an answer, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
-/// The pause before what surely was not answered is sent once more, in milliseconds.
+/// Pause before a call that surely was not answered is repeated, in milliseconds.
 const RETRY_PAUSE: std::ops::Range<u64> = 200..800;
 /// Keys that are remembered before those without use are looked for; from then on when they are twice as many.
 const KEYS: usize = 1_024;
 
-/// How providers are called.
+/// Configuration of calls to providers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// How long a connection may take. Default 5 s.
+    /// Timeout of a connection. Default 5 s.
     pub connect_timeout: Duration,
-    /// How long an answer may take; then the next model is asked. Default 25 s.
+    /// Timeout of an answer; then the next model is called. Default 25 s.
     pub timeout: Duration,
 }
 
@@ -68,7 +68,7 @@ impl Default for Options {
     }
 }
 
-/// Why the responder cannot be set up.
+/// Error of setting the responder up.
 #[derive(Debug, thiserror::Error)]
 #[error("the HTTP client of the LLM providers cannot be set up")]
 pub struct SetupError(#[from] reqwest::Error);
@@ -81,35 +81,35 @@ trait Api: Send + Sync {
     /// Reads the answer of a call that went well.
     fn read(&self, body: &[u8]) -> Option<Reply>;
 
-    /// When to try again, where the body of a refusal says so.
+    /// Returns the time until a retry, if the body of a refusal states one.
     fn retry_after(&self, body: &[u8]) -> Option<Duration>;
 }
 
-/// What a model said.
+/// Answer of a model.
 #[derive(Debug, PartialEq, Eq)]
 struct Reply {
     text: String,
-    /// Tools that it asks for.
+    /// Tools that it calls.
     calls: Vec<ToolCall>,
     usage: Option<Usage>,
 }
 
-/// Why a model gave no answer.
+/// Reason for a model's missing answer.
 #[derive(Debug, PartialEq, Eq)]
 enum Refusal {
-    /// It is too busy, or its limit is reached.
+    /// The model is too busy, or its limit is reached.
     Busy(Option<Duration>),
     /// The call did not arrive, or was answered with a fault of the provider's: it may be made again.
     Passing(String),
-    /// It has failed several times and is not asked for a while.
-    LeftAlone,
-    /// It was sent, and no answer came that can be read: it may have been made, and paid for.
+    /// The model has failed several times: its breaker is open.
+    Suspended,
+    /// The call was sent, and no readable answer came: it may have been made, and paid for.
     Lost(String),
-    /// It cannot be made again, or need not be.
+    /// The call cannot be repeated, or need not be.
     Final(String),
 }
 
-/// Answers by language models. Cheap to share; holds connections, and what is known of each key.
+/// Responder with language models. Cheap to share; holds connections, and the state of each key.
 pub struct Llm {
     client: Client,
     clock: Arc<dyn Clock>,
@@ -118,18 +118,18 @@ pub struct Llm {
     stats: Stats,
 }
 
-/// What is known of each key.
+/// State of each key.
 struct Lines {
     known: HashMap<[u8; 32], Arc<Line>>,
     sweep_at: usize,
 }
 
 impl Llm {
-    /// Shares the limits of keys with the other nodes through `state`; `node` is the name of this one and of its
-    /// process, with a slash between them.
+    /// Creates the responder. It shares the limits of keys with the other nodes through `state`; `node` is the name of
+    /// this node and of its process, with a slash between them.
     ///
     /// # Errors
-    /// When the HTTP client cannot be built, such as without TLS root certificates.
+    /// If the HTTP client cannot be built, such as without TLS root certificates.
     pub fn new(
         options: &Options,
         state: Arc<dyn State>,
@@ -162,7 +162,7 @@ impl Llm {
         known.entry(hash).or_insert_with(|| Arc::new(Line::new(&hash))).clone()
     }
 
-    /// Asks one model, and once more where that is safe.
+    /// Calls one model, and once more if that is safe.
     async fn ask(&self, question: &Question, model: &Model, prompt: &Prompt) -> Result<Reply, Refusal> {
         let line = self.line(model);
         match self.call(&line, question, model, prompt).await {
@@ -187,7 +187,7 @@ impl Llm {
             Ok(_) => {}
             Err(Refusal::Busy(_)) => self.stats.call(model.provider, "busy"),
             Err(Refusal::Passing(_)) => self.stats.call(model.provider, "passing"),
-            Err(Refusal::LeftAlone) => self.stats.call(model.provider, "left_alone"),
+            Err(Refusal::Suspended) => self.stats.call(model.provider, "left_alone"),
             Err(Refusal::Lost(_)) => self.stats.call(model.provider, "lost"),
             Err(Refusal::Final(_)) => self.stats.call(model.provider, "failed"),
         }
@@ -209,9 +209,9 @@ impl Llm {
         let mut key = HeaderValue::from_str(model.api_key.expose())
             .map_err(|_| Refusal::Final("the key has characters that no header takes".into()))?;
         key.set_sensitive(true);
-        // Nobody waits for room with a provider that is not asked.
+        // No call waits for room with a provider whose breaker is open.
         if !lock(&line.breaker).would_admit(self.clock.elapsed()) {
-            return Err(Refusal::LeftAlone);
+            return Err(Refusal::Suspended);
         }
         let began = self.clock.elapsed();
         let limits = Limits {
@@ -221,21 +221,21 @@ impl Llm {
         let reservation =
             line.reserve(&self.sharing, &question.tenant.id, limits, prompt.tokens().into()).await?;
         let mut reserved = Reserved { line, reservation, used: None };
-        let asked = self.clock.elapsed();
-        self.stats.waited(model.provider, asked.saturating_sub(began));
+        let called = self.clock.elapsed();
+        self.stats.waited(model.provider, called.saturating_sub(began));
         if !lock(&line.breaker).admits(self.clock.elapsed()) {
             reserved.used = Some(0);
-            return Err(Refusal::LeftAlone);
+            return Err(Refusal::Suspended);
         }
-        // Whoever is dropped on the way has told nothing: then it failed.
-        let mut outcome = Outcome { line, clock: &*self.clock, told: false };
+        // A call that is dropped has reported no outcome: it then counts as failed.
+        let mut outcome = Outcome { line, clock: &*self.clock, reported: false };
         let answered = self.exchange(api, model, key, prompt, &question.outgoing).await;
         match &answered {
             Ok((reply, headers)) => {
                 outcome.answered();
-                let took = self.clock.elapsed().saturating_sub(asked);
+                let took = self.clock.elapsed().saturating_sub(called);
                 self.stats.answered(model.provider, took, reply.usage.unwrap_or_default());
-                // Without a report what was reserved counts.
+                // Without a report the reservation counts.
                 reserved.used = reply.usage.map(Usage::tokens);
                 if let Some(wait) = exhausted(headers) {
                     line.hold(self.clock.elapsed() + wait);
@@ -249,8 +249,8 @@ impl Llm {
                 }
             }
             Err(Refusal::Passing(_)) => reserved.used = Some(0),
-            // What may have been answered may have been counted.
-            Err(Refusal::Lost(_) | Refusal::Final(_) | Refusal::LeftAlone) => {}
+            // A call that may have been answered may have been counted.
+            Err(Refusal::Lost(_) | Refusal::Final(_) | Refusal::Suspended) => {}
         }
         answered.map(|(reply, _)| reply)
     }
@@ -292,29 +292,29 @@ impl Llm {
     }
 }
 
-/// A call whose outcome the breaker has to hear of.
+/// Outcome of a call, reported to the breaker.
 struct Outcome<'a> {
     line: &'a Line,
     clock: &'a dyn Clock,
-    told: bool,
+    reported: bool,
 }
 
 impl Outcome<'_> {
     fn answered(&mut self) {
-        self.told = true;
+        self.reported = true;
         lock(&self.line.breaker).answered();
     }
 }
 
 impl Drop for Outcome<'_> {
     fn drop(&mut self) {
-        if !self.told {
+        if !self.reported {
             lock(&self.line.breaker).failed(self.clock.elapsed());
         }
     }
 }
 
-/// A reservation, settled when it goes: with what is known to be used, or whole.
+/// A reservation, settled when it is dropped: with the known use, or whole.
 struct Reserved<'a> {
     line: &'a Line,
     reservation: Reservation,
@@ -333,7 +333,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a refusal means. It repeats a code and nothing else of the answer, which may hold what was sent.
+/// Returns the meaning of a refusal. It repeats a code and nothing else of the answer, which may hold what was sent.
 fn refused(status: StatusCode, body: &[u8], wait: Option<Duration>) -> Refusal {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let code =
@@ -343,7 +343,7 @@ fn refused(status: StatusCode, body: &[u8], wait: Option<Duration>) -> Refusal {
     });
     let detail = format!("{}{}", status.as_u16(), code.map(|code| format!(", {code}")).unwrap_or_default());
     match status.as_u16() {
-        // Nothing left to pay with, which no waiting mends.
+        // The balance is used up, which waiting does not change.
         429 if code == Some("insufficient_quota") => Refusal::Final(detail),
         429 => Refusal::Busy(wait),
         408 | 500..=599 => match wait {
@@ -354,8 +354,8 @@ fn refused(status: StatusCode, body: &[u8], wait: Option<Duration>) -> Refusal {
     }
 }
 
-/// How long nothing more is taken, where the headers of an answer say that nothing is left: OpenAI's, and whoever has
-/// them from there.
+/// Returns the time for which no call is accepted, if the headers of an answer say that no quota is left: OpenAI's
+/// headers, which others have taken over.
 fn exhausted(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: String| headers.get(name)?.to_str().ok().map(str::to_owned);
     ["requests", "tokens"]
@@ -368,7 +368,7 @@ fn exhausted(headers: &HeaderMap) -> Option<Duration> {
         .max()
 }
 
-/// Such as `1s`, `6m0s`, `12ms` or `1m30.951s`.
+/// Reads a duration such as `1s`, `6m0s`, `12ms` or `1m30.951s`.
 fn reset_in(text: &str) -> Option<Duration> {
     let mut sum = Duration::ZERO;
     let mut rest = text;
@@ -410,7 +410,7 @@ impl Responder for Llm {
 
     async fn answer(&self, question: Question) -> Result<Answer, ResponderError> {
         let llm = &question.tenant.llm;
-        let (prompt, cloak) = prompt(&question);
+        let (prompt, redactor) = prompt(&question);
         let mut failed = Vec::new();
         let mut busy: Option<Option<Duration>> = None;
         let mut used = Usage::default();
@@ -419,18 +419,18 @@ impl Responder for Llm {
                 Ok(reply) => {
                     // Without a report it counts with the most that it may have used.
                     used += reply.usage.map_or(prompt.most(&model), |usage| priced(usage, &model));
-                    return Ok(Answer { usage: used, ..answer(&reply, cloak.as_ref(), &question) });
+                    return Ok(Answer { usage: used, ..answer(&reply, redactor.as_ref(), &question) });
                 }
                 Err(Refusal::Busy(wait)) => {
-                    // The first of those that can be asked again.
+                    // The shortest wait of those that can be called again.
                     busy = Some(match (busy.flatten(), wait) {
                         (Some(one), Some(other)) => Some(one.min(other)),
                         (one, other) => one.or(other),
                     });
                     failed.push(format!("{}: busy", model.provider.as_str()));
                 }
-                Err(Refusal::LeftAlone) => {
-                    failed.push(format!("{}: left alone after several failures", model.provider.as_str()));
+                Err(Refusal::Suspended) => {
+                    failed.push(format!("{}: suspended after several failures", model.provider.as_str()));
                 }
                 Err(Refusal::Lost(detail)) => {
                     used += prompt.most(&model);
@@ -449,27 +449,27 @@ impl Responder for Llm {
     }
 }
 
-/// What is sent, and what to put back into the answer.
-fn prompt(question: &Question) -> (Prompt, Option<Cloak>) {
+/// Returns the request's text, and the redactor that restores the answer.
+fn prompt(question: &Question) -> (Prompt, Option<Redactor>) {
     let hides = question.tenant.llm.personal_data == PersonalData::Replaced;
-    let mut cloak = hides.then(|| {
+    let mut redactor = hides.then(|| {
         let names = question.name.iter().chain(&question.other_names);
-        Cloak::of(names.map(String::as_str))
+        Redactor::of(names.map(String::as_str))
     });
-    (Prompt::of(question, &mut cloak), cloak)
+    (Prompt::of(question, &mut redactor), redactor)
 }
 
 fn priced(usage: Usage, model: &Model) -> Usage {
     Usage { money: model.price.of(usage.input_tokens, usage.output_tokens), ..usage }
 }
 
-fn answer(reply: &Reply, cloak: Option<&Cloak>, question: &Question) -> Answer {
+fn answer(reply: &Reply, redactor: Option<&Redactor>, question: &Question) -> Answer {
     let text = reply.text.trim();
     if !reply.calls.is_empty() {
-        let text = Some(cloak.map_or_else(|| text.to_owned(), |cloak| cloak.restore(text)));
+        let text = Some(redactor.map_or_else(|| text.to_owned(), |redactor| redactor.restore(text)));
         let calls = reply.calls.iter().map(|call| {
-            // What a placeholder stands for is what a tool has to know.
-            ToolCall { arguments: prompt::restored(&call.arguments, cloak), ..call.clone() }
+            // A tool needs the original behind a placeholder.
+            ToolCall { arguments: prompt::restored(&call.arguments, redactor), ..call.clone() }
         });
         let text = text.filter(|text| !text.is_empty());
         return Answer { text, calls: calls.collect(), ..Answer::none(Usage::default()) };
@@ -477,7 +477,7 @@ fn answer(reply: &Reply, cloak: Option<&Cloak>, question: &Question) -> Answer {
     if text.is_empty() || text.contains(NO_ANSWER) {
         return Answer::none(Usage::default());
     }
-    let text = cloak.map_or_else(|| text.to_owned(), |cloak| cloak.restore(text));
+    let text = redactor.map_or_else(|| text.to_owned(), |redactor| redactor.restore(text));
     let mut sources: Vec<String> = Vec::new();
     for passage in &question.passages {
         if !sources.contains(&passage.document) {
@@ -492,7 +492,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_says_what_to_do() {
+    fn a_refusal_maps_to_its_reaction() {
         let status = |status| StatusCode::from_u16(status).unwrap();
         let second = Some(Duration::from_secs(1));
         assert_eq!(refused(status(429), b"", second), Refusal::Busy(second));

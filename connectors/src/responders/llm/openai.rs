@@ -24,12 +24,12 @@ struct Request<'a> {
     messages: Vec<Message<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tools: Vec<Offered<'a>>,
-    /// Of OpenAI's own: the newer name, which its newer models ask for. Others know the older one.
+    /// OpenAI's own newer name, which its newer models require. Other providers know the older one.
     #[serde(skip_serializing_if = "Option::is_none")]
     max_completion_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens: Option<u32>,
-    /// Of OpenAI's own: the completion is not kept for distillation and evaluation.
+    /// OpenAI's own: the completion is not kept for distillation and evaluation.
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<bool>,
     stream: bool,
@@ -38,11 +38,11 @@ struct Request<'a> {
 #[derive(Serialize)]
 struct Message<'a> {
     role: &'static str,
-    /// Nothing beside calls of tools.
+    /// `None` beside calls of tools.
     content: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<Call<'a>>,
-    /// Whose result it is.
+    /// Call that this is the result of.
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_call_id: Option<&'a str>,
 }
@@ -100,12 +100,12 @@ struct Content {
     #[serde(default)]
     content: Option<String>,
     #[serde(default)]
-    tool_calls: Option<Vec<Asked>>,
+    tool_calls: Option<Vec<RequestedCall>>,
 }
 
-/// A call that the model asks for. Its arguments are JSON as text, which the model may get wrong.
+/// A call that the model requests. Its arguments are JSON as text, which the model may get wrong.
 #[derive(Deserialize)]
-struct Asked {
+struct RequestedCall {
     #[serde(default)]
     id: String,
     function: AskedFunction,
@@ -158,13 +158,14 @@ impl Api for OpenAi {
     fn read(&self, body: &[u8]) -> Option<Reply> {
         let Completion { choices, usage } = serde_json::from_slice(body).ok()?;
         let Content { content, tool_calls } = choices.into_iter().next()?.message;
-        let calls = tool_calls.unwrap_or_default().into_iter().map(|Asked { id, function }| ToolCall {
-            id,
-            name: function.name,
-            // A tool says what is wrong with them.
-            arguments: serde_json::from_str(&function.arguments).unwrap_or_default(),
-            mark: None,
-        });
+        let calls =
+            tool_calls.unwrap_or_default().into_iter().map(|RequestedCall { id, function }| ToolCall {
+                id,
+                name: function.name,
+                // A tool reports invalid arguments.
+                arguments: serde_json::from_str(&function.arguments).unwrap_or_default(),
+                mark: None,
+            });
         let (text, calls) = (content.unwrap_or_default(), calls.collect());
         let usage = usage.map(|Tokens { prompt_tokens, completion_tokens }| Usage {
             money: Money::ZERO,
@@ -180,7 +181,7 @@ impl Api for OpenAi {
     }
 }
 
-/// A step: what the model asked for, then a result for each call.
+/// Returns the messages of a step: the calls that the model requested, then a result for each.
 fn step(step: &Step) -> Vec<Message<'_>> {
     let calls = step.calls.iter().map(|call| Call {
         id: &call.id,
@@ -188,12 +189,12 @@ fn step(step: &Step) -> Vec<Message<'_>> {
         function: Called { name: &call.name, arguments: call.arguments.to_string() },
     });
     let content = step.text.as_deref().map(Cow::from);
-    let asked = Message { role: "assistant", content, tool_calls: calls.collect(), tool_call_id: None };
+    let requested = Message { role: "assistant", content, tool_calls: calls.collect(), tool_call_id: None };
     let results = step.calls.iter().zip(&step.results).map(|(call, result)| Message {
         tool_call_id: Some(&call.id),
         ..Message::text("tool", result.to_string())
     });
-    std::iter::once(asked).chain(results).collect()
+    std::iter::once(requested).chain(results).collect()
 }
 
 fn bearer(key: &HeaderValue) -> HeaderValue {

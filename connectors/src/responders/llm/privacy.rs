@@ -1,9 +1,9 @@
-//! What of a person a provider is not shown: phone numbers, e-mail addresses and the customer's name are replaced
-//! by placeholders before a text leaves, and put back into the answer.
+//! Redaction of personal data before a text goes to a provider: phone numbers, e-mail addresses and the customer's
+//! name are replaced by placeholders, and restored in the answer.
 //!
-//! It errs on the side of replacing: whatever looks like a number of seven digits or more is one, as it comes back
-//! as it was. Dates are left alone, since a provider that is asked about appointments has to read them. Names are
-//! those that the channel tells; a name in the middle of a text that nobody told of is not found.
+//! It rather replaces too much: anything that looks like a number of seven digits or more is one, since it is restored
+//! unchanged. Dates are kept, since a provider that handles appointments has to read them. Names are
+//! those that the channel reports; a name in a text that the channel did not report is not found.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -16,7 +16,7 @@ const NAME_CHARS: usize = 3;
 static EMAIL: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"[\p{L}\p{N}._%+\-]+@[\p{L}\p{N}\-]+(?:\.[\p{L}\p{N}\-]+)+").expect("it is a valid pattern")
 });
-/// Seven digits or more, with what people put between them.
+/// Seven digits or more, with the separators that people write.
 static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"[+(]{0,2}[0-9](?:[ ()/.\-\u{a0}]{0,3}[0-9]){6,}").expect("it is a valid pattern")
 });
@@ -30,22 +30,22 @@ static DATE: LazyLock<Regex> = LazyLock::new(|| {
 static PLACEHOLDER: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\[(?:EMAIL|PHONE|NAME)_[0-9]+\]").expect("it is a valid pattern"));
 
-/// What has been replaced in the texts of one turn.
+/// Redactor of one turn's texts, with their placeholders and originals.
 #[derive(Debug, Default)]
-pub(super) struct Cloak {
+pub(super) struct Redactor {
     name: Option<Regex>,
     originals: BTreeMap<String, String>,
     placeholders: BTreeMap<String, String>,
 }
 
-impl Cloak {
-    /// For the texts of a turn with a customer of this name.
+impl Redactor {
+    /// Creates the redactor of a turn with a customer of this name.
     #[cfg(test)]
     pub(super) fn new(name: Option<&str>) -> Self {
         Self::of(name.into_iter())
     }
 
-    /// For the texts of a turn with a customer who is known by these names.
+    /// Creates the redactor of a turn with a customer who is known by these names.
     pub(super) fn of<'a>(names: impl Iterator<Item = &'a str>) -> Self {
         let (mut wholes, mut parts) = (Vec::new(), Vec::new());
         for name in names {
@@ -57,7 +57,7 @@ impl Cloak {
             let long = words.iter().filter(|word| word.chars().count() >= NAME_CHARS);
             parts.extend(long.map(|word| regex::escape(word)));
         }
-        // Whole names before their parts, and what is longer before what it begins with.
+        // Whole names before their parts, and longer names before their prefixes.
         for names in [&mut wholes, &mut parts] {
             names.sort_by_key(|name| std::cmp::Reverse(name.len()));
             names.dedup();
@@ -68,8 +68,8 @@ impl Cloak {
         Self { name: pattern.and_then(|pattern| Regex::new(&pattern).ok()), ..Self::default() }
     }
 
-    /// The text without what is personal.
-    pub(super) fn hide(&mut self, text: &str) -> String {
+    /// Returns the text without personal data.
+    pub(super) fn redact(&mut self, text: &str) -> String {
         let text = EMAIL.replace_all(text, |found: &Captures<'_>| self.placeholder("EMAIL", &found[0]));
         let text = NUMBER.replace_all(&text, |found: &Captures<'_>| match DATE.is_match(&found[0]) {
             true => found[0].to_owned(),
@@ -93,7 +93,7 @@ impl Cloak {
         placeholder
     }
 
-    /// The answer with what was replaced put back.
+    /// Returns the answer with the originals restored.
     pub(super) fn restore(&self, answer: &str) -> String {
         let original = |found: &Captures<'_>| {
             self.originals.get(&found[0]).cloned().unwrap_or_else(|| found[0].to_owned())
@@ -107,22 +107,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_personal_is_replaced_and_comes_back() {
+    fn personal_data_is_replaced_and_restored() {
         let said = "I am Ann-Marie Example, call +49 (151) 1234-5678 or 0301234567, or write to ann.ex+1@mail.example.org. \
                     ANN-MARIE again: ann.ex+1@mail.example.org.";
-        let mut cloak = Cloak::new(Some("Ann-Marie Example"));
-        let shown = cloak.hide(said);
+        let mut redactor = Redactor::new(Some("Ann-Marie Example"));
+        let shown = redactor.redact(said);
         assert_eq!(
             shown,
             "I am [NAME_4], call [PHONE_2] or [PHONE_3], or write to [EMAIL_1]. [NAME_5] again: [EMAIL_1]."
         );
-        assert_eq!(cloak.restore(&shown), said);
-        assert_eq!(cloak.restore("Dear [NAME_4], [PHONE_99]"), "Dear Ann-Marie Example, [PHONE_99]");
+        assert_eq!(redactor.restore(&shown), said);
+        assert_eq!(redactor.restore("Dear [NAME_4], [PHONE_99]"), "Dear Ann-Marie Example, [PHONE_99]");
     }
 
     #[test]
     fn dates_times_and_prices_stay() {
-        let mut cloak = Cloak::new(Some("Jo"));
+        let mut redactor = Redactor::new(Some("Jo"));
         for text in [
             "on 2026-11-26 at 10:30",
             "am 26.11.2026 um 9 Uhr",
@@ -133,39 +133,39 @@ mod tests {
             "Jo is too short a name",
             "12 34",
         ] {
-            assert_eq!(cloak.hide(text), text);
+            assert_eq!(redactor.redact(text), text);
         }
-        assert_eq!(cloak.hide("ticket 12345678"), "ticket [PHONE_1]", "it comes back");
+        assert_eq!(redactor.redact("ticket 12345678"), "ticket [PHONE_1]", "it comes back");
     }
 
     #[test]
     fn every_name_that_a_person_is_known_by_is_replaced() {
-        let mut cloak = Cloak::of(["Ann Miller", "Annabel Smith", "Ann Miller"].into_iter());
+        let mut redactor = Redactor::of(["Ann Miller", "Annabel Smith", "Ann Miller"].into_iter());
         let said = "Ann Miller was Annabel Smith; dear ANNABEL, dear Ann";
-        let shown = cloak.hide(said);
+        let shown = redactor.redact(said);
         assert_eq!(shown, "[NAME_1] was [NAME_2]; dear [NAME_3], dear [NAME_4]");
-        assert_eq!(cloak.restore(&shown), said);
+        assert_eq!(redactor.restore(&shown), said);
     }
 
     #[test]
     fn names_are_words_of_their_own_and_no_patterns() {
-        let mut cloak = Cloak::new(Some("Max (.*) Power"));
-        assert_eq!(cloak.hide("maximum power to Max"), "maximum [NAME_1] to [NAME_2]");
-        assert_eq!(Cloak::new(Some("Li Wu")).hide("li wu, Li"), "[NAME_1], Li");
-        assert_eq!(Cloak::new(Some("  ")).hide("text"), "text");
-        assert_eq!(Cloak::new(None).hide("text"), "text");
+        let mut redactor = Redactor::new(Some("Max (.*) Power"));
+        assert_eq!(redactor.redact("maximum power to Max"), "maximum [NAME_1] to [NAME_2]");
+        assert_eq!(Redactor::new(Some("Li Wu")).redact("li wu, Li"), "[NAME_1], Li");
+        assert_eq!(Redactor::new(Some("  ")).redact("text"), "text");
+        assert_eq!(Redactor::new(None).redact("text"), "text");
     }
 
     proptest::proptest! {
-        /// Whatever a text holds, nothing is lost and no address or number is shown.
+        /// For any text, nothing is lost and no address or number is shown.
         #[test]
-        fn hiding_is_undone(text in "[a-z0-9@. +()\\[\\]_A-Z-]{0,80}", name in "[A-Za-z ]{0,12}") {
-            let mut cloak = Cloak::new(Some(&name));
-            // What looks like a placeholder already was written by nobody who could be put back.
+        fn redaction_is_undone(text in "[a-z0-9@. +()\\[\\]_A-Z-]{0,80}", name in "[A-Za-z ]{0,12}") {
+            let mut redactor = Redactor::new(Some(&name));
+            // A placeholder that is in the text already cannot be restored.
             proptest::prop_assume!(!PLACEHOLDER.is_match(&text));
-            let shown = cloak.hide(&text);
+            let shown = redactor.redact(&text);
             proptest::prop_assert!(!EMAIL.is_match(&shown), "{shown:?}");
-            proptest::prop_assert_eq!(cloak.restore(&shown), text);
+            proptest::prop_assert_eq!(redactor.restore(&shown), text);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! A queue that takes of each tenant one after the other.
+//! Queue that serves one call of each tenant in turn.
 //!
-//! Whoever holds the turn is asked for; dropping it gives it to the next.
+//! The turn is a guard; dropping it gives it to the next.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::lock;
 
-/// Who waits, in the order in which they are served: tenants in a ring, each with those of it that wait.
+/// Waiting callers, in the order in which they are served: tenants in a ring, each with its callers.
 #[derive(Debug)]
 struct Rounds<T> {
     ring: VecDeque<TenantId>,
@@ -72,10 +72,10 @@ impl Queue {
             rounds.push(tenant, asking);
             turn
         };
-        turn.await.expect("who waits is in the queue until it is served")
+        turn.await.expect("a waiting caller is in the queue until it is served")
     }
 
-    /// Those who wait, and who has the turn.
+    /// Waiting callers, and the one that has the turn.
     pub(super) fn len(&self) -> usize {
         lock(&self.0).len()
     }
@@ -90,7 +90,7 @@ impl Drop for Turn {
             next
         };
         if let Some(next) = next {
-            // Who does not wait any more drops the turn, which gives it on.
+            // A caller that does not wait any more drops the turn, which passes it on.
             drop(next.send(Self(self.0.clone())));
         }
     }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_goes_away_holds_nobody_up() {
+    async fn a_caller_that_leaves_blocks_no_other() {
         let queue = Queue::default();
         let first = queue.turn(&tenant("a")).await;
         let impatient = tokio::spawn({

@@ -1,12 +1,13 @@
-//! How the limits of a provider key are shared out between nodes. Pure.
+//! Division of a provider key's limits between nodes. Pure.
 //!
-//! Each node that asks under a key has a share of its requests and tokens a minute, under a lease that it renews.
+//! Each node that makes calls under a key has a share of its requests and tokens a minute, under a lease that
+//! it renews.
 //! Contract: the shares of all nodes are together never more than the limits, and a node's share is never less than
-//! what it has used in the last minute. So no minute has more than the limits, whichever node uses them, and however
-//! shares move. The share of a node that died counts until nothing of it can be within a minute any more.
+//! its use of the last minute. So no minute has more than the limits, whichever node uses them, and however
+//! shares move. The share of a dead node counts until its last use is more than a minute ago.
 //!
-//! A share follows what its node has to ask, measured against the others, and is no larger than what a burst takes
-//! until it is renewed: what a crash leaves behind is missing for a minute.
+//! A share follows the node's demand, measured against the others, and is no larger than what a burst takes
+//! until it is renewed: the share that a crash leaves behind is missing for a minute.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,16 +17,16 @@ use serde::{Deserialize, Serialize};
 
 use super::allowance::{Limits, WINDOW};
 
-/// How long a lease holds. It is renewed three times as often.
+/// Duration of a lease. It is renewed three times as often.
 pub(super) const LEASE: Duration = Duration::from_secs(15);
-/// How often a lease is renewed.
+/// Interval of renewals.
 pub(super) const RENEWAL: Duration = Duration::from_secs(5);
-/// By how much the clocks of two nodes may differ.
+/// Maximum difference between the clocks of two nodes.
 const SKEW: Duration = Duration::from_secs(10);
-/// A node without calls that wait has room for this part of the limits beside what it has used. Its next renewal, which
-/// comes at once where a call waits, gives it more; so many crashes within a minute leave nothing to who comes after.
+/// A node without calls that wait has room for this part of the limits beside its use. Its next renewal, which
+/// comes at once when a call waits, gives it more; this number of crashes within a minute leaves the next node nothing.
 const BURST: u64 = 16;
-/// A share that is less than a tenth too large stays: what is given away costs a little of the limit.
+/// A share that is less than a tenth too large stays: moving it costs a little of the limit.
 const NEAR: u64 = 10;
 
 /// A node's share.
@@ -33,7 +34,7 @@ const NEAR: u64 = 10;
 pub(super) struct Share {
     requests: u64,
     tokens: u64,
-    /// What the node has to ask: calls that wait, and calls of the last minute.
+    /// Demand of the node: calls that wait, and calls of the last minute.
     demand: u64,
     /// The most tokens that one waiting call needs.
     need: u64,
@@ -41,7 +42,7 @@ pub(super) struct Share {
     until: Timestamp,
 }
 
-/// What a node knows of itself.
+/// Use and demand of a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Use {
     /// Requests of the last minute.
@@ -71,14 +72,14 @@ impl Shares {
     /// Renews a node's share. Returns what the node may use in a minute from now on, once this is stored: less than
     /// its share where it has used more already.
     pub(super) fn renew(&mut self, node: &str, limits: Limits, used: Use, now: Timestamp) -> Limits {
-        // Who has this node's name and is not this process is dead.
+        // An entry of this node's name and another process is of a dead process.
         let name = name_of(node);
         for (other, share) in &mut self.nodes {
             if other != node && name_of(other) == name {
                 share.until = share.until.min(now);
             }
         }
-        // What a node used right before its lease ended counts for a minute.
+        // A use right before the end of a lease counts for a minute.
         self.nodes.retain(|name, share| name == node || share.until.after(WINDOW + SKEW) >= now);
         let demand = (used.requests + used.waiting).max(1);
         let mine = self.nodes.remove(node);
@@ -88,7 +89,7 @@ impl Shares {
             taken.0 += share.requests;
             taken.1 += share.tokens;
             needed = needed.max(share.need);
-            // The dead ask for nothing more.
+            // Dead nodes have no demand.
             demands += if share.until > now { share.demand } else { 0 };
         }
         let part = |limit: u64| u64::try_from(u128::from(limit) * u128::from(demand) / u128::from(demands));
@@ -101,7 +102,7 @@ impl Shares {
         let burst = used.requests + limits.requests.div_ceil(BURST).max(used.waiting);
         let requests = steady(part(limits.requests).max(1), mine.map(|mine| mine.requests));
         let requests = requests.min(burst).min(free.0);
-        // Whoever needs more than its part for a single call gets it.
+        // A node that needs more than its part for a single call gets it.
         let most = limits.tokens.saturating_sub(if used.need < needed { needed } else { 0 });
         let tokens = steady(part(limits.tokens).min(most), mine.map(|mine| mine.tokens));
         let burst = used.tokens + limits.tokens.div_ceil(BURST).max(used.need.saturating_mul(used.waiting));
@@ -119,18 +120,18 @@ impl Shares {
         Limits { requests, tokens }
     }
 
-    /// The node asks nothing any more, and nothing of what it asked is within a minute.
+    /// Releases the share of a node that makes no calls any more, and whose last use is more than a minute ago.
     pub(super) fn leave(&mut self, node: &str) {
         self.nodes.remove(node);
     }
 
-    /// Whether nobody has a share.
+    /// Returns true if no node has a share.
     pub(super) fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 }
 
-/// What a node is called, whichever of its processes it is.
+/// Returns the name of a node, without its process.
 fn name_of(node: &str) -> &str {
     node.rsplit_once('/').map_or(node, |(name, _)| name)
 }
@@ -153,13 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn who_is_alone_has_all_of_it() {
+    fn a_single_node_has_all_of_it() {
         let mut shares = Shares::new();
         assert_eq!(shares.renew("a", LIMITS, asks(600), at(0)), LIMITS);
     }
 
     #[test]
-    fn who_has_little_to_ask_leaves_most_to_who_comes_after_a_crash() {
+    fn a_node_with_little_demand_leaves_most_to_its_successor_after_a_crash() {
         let mut shares = Shares::new();
         let little = Limits { requests: 38, tokens: 3_750 };
         assert_eq!(shares.renew("a/1", LIMITS, asks(1), at(0)), little);
@@ -167,7 +168,7 @@ mod tests {
             shares.renew("a/2", LIMITS, asks(600), at(1_000)),
             Limits { requests: 562, tokens: 56_250 }
         );
-        // What the first may have used before it died counts for a minute, and the clocks may differ.
+        // The use of the first before it died counts for a minute, and the clocks may differ.
         assert_eq!(shares.renew("a/2", LIMITS, asks(600), at(72_000)), LIMITS);
     }
 
@@ -181,17 +182,17 @@ mod tests {
     }
 
     #[test]
-    fn shares_follow_what_nodes_have_to_ask() {
+    fn shares_follow_the_demand_of_nodes() {
         let mut shares = Shares::new();
         shares.renew("a", LIMITS, asks(600), at(0));
-        // Nothing is left for another until the first renews.
+        // No share is left for another until the first renews.
         assert_eq!(shares.renew("b", LIMITS, asks(200), at(10)), Limits { requests: 0, tokens: 0 });
         assert_eq!(shares.renew("a", LIMITS, asks(600), at(5_000)), Limits { requests: 450, tokens: 45_000 });
         assert_eq!(shares.renew("b", LIMITS, asks(200), at(5_010)), Limits { requests: 150, tokens: 15_000 });
     }
 
     #[test]
-    fn what_was_used_already_stays_counted() {
+    fn earlier_use_stays_counted() {
         let mut shares = Shares::new();
         shares.renew("a", LIMITS, asks(600), at(0));
         shares.renew("b", LIMITS, asks(500), at(10));
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn who_needs_more_than_its_part_for_one_call_gets_it() {
+    fn a_node_that_needs_more_than_its_part_for_one_call_gets_it() {
         let limits = Limits { requests: 60, tokens: 6_000 };
         let mut shares = Shares::new();
         let big = Use { waiting: 1, need: 4_000, ..Use::default() };
@@ -221,7 +222,7 @@ mod tests {
     }
 
     proptest! {
-        /// Nodes come and go, ask as they like and renew when they should: no minute has more than the limits.
+        /// Nodes come and go, call at random and renew when they should: no minute has more than the limits.
         #[test]
         fn no_minute_of_all_nodes_has_more(
             requests in 1_u64..60,
@@ -246,8 +247,8 @@ mod tests {
                 let node = &mut nodes[which];
                 if what == 1 || node.until <= now {
                     let (used, counted) = node.allowance.used(elapsed);
-                    let asked = Use { requests: used, tokens: counted, waiting: node.waiting, need: tokens };
-                    node.may = shares.renew(&names[which].to_string(), limits, asked, at(now));
+                    let usage = Use { requests: used, tokens: counted, waiting: node.waiting, need: tokens };
+                    node.may = shares.renew(&names[which].to_string(), limits, usage, at(now));
                     node.until = now + 15_000;
                 }
                 match node.allowance.reserve(node.may, tokens, elapsed) {

@@ -1,4 +1,4 @@
-//! What operators watch of the calls to providers.
+//! Metrics of the calls to providers.
 
 use std::time::Duration;
 

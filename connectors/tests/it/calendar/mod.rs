@@ -1,7 +1,7 @@
-//! Calendars: what each must do, in memory and with Google's API against a stand-in on loopback.
+//! Contract of calendars, in memory and with Google's API against a stand-in on loopback.
 
+mod backend;
 mod google;
-mod site;
 
 use heddle_connectors::clock::SystemClock;
 use heddle_memory::ManualClock;
@@ -9,9 +9,9 @@ use heddle_schemas::ports::calendar::{Booking, BookingId, Busy, CalendarError};
 use heddle_schemas::time::Timestamp;
 use proptest::prelude::*;
 
-use self::site::{GoogleSite, Loss, MemorySite, Site};
+use self::backend::{Backend, GoogleBackend, Loss, MemoryBackend};
 
-/// So many minutes after 2026-12-14 08:00 UTC.
+/// Returns the time this number of minutes after 2026-12-14 08:00 UTC.
 fn minute(minutes: i64) -> Timestamp {
     Timestamp::from_secs(1_797_235_200 + minutes * 60)
 }
@@ -30,12 +30,12 @@ fn time(from: i64, to: i64) -> Busy {
     Busy { from: minute(from), to: minute(to) }
 }
 
-async fn busy(site: &impl Site, from: i64, to: i64) -> Vec<Busy> {
-    site.calendar().busy(&site.access(), minute(from), minute(to)).await.unwrap()
+async fn busy(backend: &impl Backend, from: i64, to: i64) -> Vec<Busy> {
+    backend.calendar().busy(&backend.access(), minute(from), minute(to)).await.unwrap()
 }
 
-async fn book(site: &impl Site, booking: &Booking) -> Result<Busy, CalendarError> {
-    let booked = site.calendar().book(&site.access(), booking).await?;
+async fn book(backend: &impl Backend, booking: &Booking) -> Result<Busy, CalendarError> {
+    let booked = backend.calendar().book(&backend.access(), booking).await?;
     assert_eq!(booked.event, booking.id.to_string());
     Ok(Busy { from: booked.from, to: booked.to })
 }
@@ -46,13 +46,13 @@ macro_rules! promises {
         mod memory {
             $(#[tokio::test]
             async fn $promise() {
-                super::$promise(&super::MemorySite::new()).await;
+                super::$promise(&super::MemoryBackend::new()).await;
             })*
         }
         mod over_http {
             $(#[tokio::test]
             async fn $promise() {
-                super::$promise(&super::GoogleSite::start(std::sync::Arc::new(super::SystemClock)).await).await;
+                super::$promise(&super::GoogleBackend::start(std::sync::Arc::new(super::SystemClock)).await).await;
             })*
         }
     };
@@ -63,111 +63,111 @@ promises!(
     at_once_under_one_id_it_is_booked_once,
     at_once_for_one_time_one_appointment_is_booked,
     a_time_of_somebody_elses_is_taken_and_one_that_touches_it_is_not,
-    a_cancelled_appointment_is_told_and_its_time_is_free,
-    a_moved_appointment_is_told_with_its_time,
-    what_is_busy_comes_in_order_and_only_where_it_was_asked_for,
+    a_cancelled_appointment_is_reported_and_its_time_is_free,
+    a_moved_appointment_is_reported_with_its_time,
+    busy_times_come_in_order_and_only_within_the_range,
     an_appointment_that_ends_before_it_begins_is_refused,
-    what_was_booked_unheard_is_found_under_its_id,
-    what_was_lost_on_the_way_is_booked_when_it_is_asked_again,
+    a_booking_whose_answer_was_lost_is_found_under_its_id,
+    a_lost_request_is_booked_when_it_is_repeated,
 );
 
-async fn an_appointment_booked_again_is_the_same_one(site: &impl Site) {
+async fn an_appointment_booked_again_is_the_same_one(backend: &impl Backend) {
     let first = booking(1, 0, 30);
     for _ in 0..3 {
-        assert_eq!(book(site, &first).await, Ok(time(0, 30)));
+        assert_eq!(book(backend, &first).await, Ok(time(0, 30)));
     }
     // The owner may have written into it; it is the appointment all the same.
     let reworded = Booking { summary: "Ann".into(), ..first.clone() };
-    assert_eq!(book(site, &reworded).await, Ok(time(0, 30)));
-    assert_eq!(site.held(), [(first.id.to_string(), time(0, 30))]);
-    assert_eq!(busy(site, -60, 60).await, [time(0, 30)]);
-    assert_eq!(book(site, &booking(2, 15, 45)).await, Err(CalendarError::Taken));
-    assert_eq!(book(site, &booking(2, 30, 60)).await, Ok(time(30, 60)));
-    assert_eq!(site.held().len(), 2);
+    assert_eq!(book(backend, &reworded).await, Ok(time(0, 30)));
+    assert_eq!(backend.held(), [(first.id.to_string(), time(0, 30))]);
+    assert_eq!(busy(backend, -60, 60).await, [time(0, 30)]);
+    assert_eq!(book(backend, &booking(2, 15, 45)).await, Err(CalendarError::Taken));
+    assert_eq!(book(backend, &booking(2, 30, 60)).await, Ok(time(30, 60)));
+    assert_eq!(backend.held().len(), 2);
 }
 
-async fn at_once_under_one_id_it_is_booked_once(site: &impl Site) {
+async fn at_once_under_one_id_it_is_booked_once(backend: &impl Backend) {
     let booking = booking(1, 0, 30);
-    let all = futures::future::join_all((0..8).map(|_| book(site, &booking))).await;
+    let all = futures::future::join_all((0..8).map(|_| book(backend, &booking))).await;
     assert!(all.iter().all(|one| *one == Ok(time(0, 30))), "{all:?}");
-    assert_eq!(site.held().len(), 1);
+    assert_eq!(backend.held().len(), 1);
 }
 
-async fn at_once_for_one_time_one_appointment_is_booked(site: &impl Site) {
+async fn at_once_for_one_time_one_appointment_is_booked(backend: &impl Backend) {
     let bookings: Vec<_> = (0..8).map(|id| booking(id, 0, 30)).collect();
-    let all = futures::future::join_all(bookings.iter().map(|booking| book(site, booking))).await;
+    let all = futures::future::join_all(bookings.iter().map(|booking| book(backend, booking))).await;
     let booked = all.iter().filter(|one| **one == Ok(time(0, 30))).count();
     let taken = all.iter().filter(|one| **one == Err(CalendarError::Taken)).count();
-    assert_eq!((booked, taken, site.held().len()), (1, 7, 1), "{all:?}");
+    assert_eq!((booked, taken, backend.held().len()), (1, 7, 1), "{all:?}");
 }
 
-async fn a_time_of_somebody_elses_is_taken_and_one_that_touches_it_is_not(site: &impl Site) {
-    site.occupy(time(30, 60));
+async fn a_time_of_somebody_elses_is_taken_and_one_that_touches_it_is_not(backend: &impl Backend) {
+    backend.occupy(time(30, 60));
     for (from, to) in [(0, 31), (59, 90), (0, 90), (40, 50), (30, 60)] {
-        assert_eq!(book(site, &booking(1, from, to)).await, Err(CalendarError::Taken), "{from} to {to}");
+        assert_eq!(book(backend, &booking(1, from, to)).await, Err(CalendarError::Taken), "{from} to {to}");
     }
-    assert!(site.held().is_empty());
-    assert_eq!(book(site, &booking(1, 0, 30)).await, Ok(time(0, 30)));
-    assert_eq!(book(site, &booking(2, 60, 90)).await, Ok(time(60, 90)));
+    assert!(backend.held().is_empty());
+    assert_eq!(book(backend, &booking(1, 0, 30)).await, Ok(time(0, 30)));
+    assert_eq!(book(backend, &booking(2, 60, 90)).await, Ok(time(60, 90)));
 }
 
-async fn a_cancelled_appointment_is_told_and_its_time_is_free(site: &impl Site) {
+async fn a_cancelled_appointment_is_reported_and_its_time_is_free(backend: &impl Backend) {
     let first = booking(1, 0, 30);
-    book(site, &first).await.unwrap();
-    site.cancel(first.id);
-    assert!(busy(site, 0, 60).await.is_empty());
-    assert_eq!(book(site, &first).await, Err(CalendarError::Cancelled));
-    assert_eq!(book(site, &booking(2, 0, 30)).await, Ok(time(0, 30)));
-    assert_eq!(book(site, &first).await, Err(CalendarError::Cancelled), "also where another has the time");
+    book(backend, &first).await.unwrap();
+    backend.cancel(first.id);
+    assert!(busy(backend, 0, 60).await.is_empty());
+    assert_eq!(book(backend, &first).await, Err(CalendarError::Cancelled));
+    assert_eq!(book(backend, &booking(2, 0, 30)).await, Ok(time(0, 30)));
+    assert_eq!(book(backend, &first).await, Err(CalendarError::Cancelled), "also where another has the time");
 }
 
-async fn a_moved_appointment_is_told_with_its_time(site: &impl Site) {
+async fn a_moved_appointment_is_reported_with_its_time(backend: &impl Backend) {
     let first = booking(1, 0, 30);
-    book(site, &first).await.unwrap();
-    site.reschedule(first.id, time(120, 150));
-    assert_eq!(book(site, &first).await, Err(CalendarError::Moved { to: Some(time(120, 150)) }));
-    assert_eq!(busy(site, 0, 240).await, [time(120, 150)]);
-    site.reschedule(first.id, time(0, 45));
-    assert_eq!(book(site, &first).await, Err(CalendarError::Moved { to: Some(time(0, 45)) }));
+    book(backend, &first).await.unwrap();
+    backend.reschedule(first.id, time(120, 150));
+    assert_eq!(book(backend, &first).await, Err(CalendarError::Moved { to: Some(time(120, 150)) }));
+    assert_eq!(busy(backend, 0, 240).await, [time(120, 150)]);
+    backend.reschedule(first.id, time(0, 45));
+    assert_eq!(book(backend, &first).await, Err(CalendarError::Moved { to: Some(time(0, 45)) }));
 }
 
-async fn what_is_busy_comes_in_order_and_only_where_it_was_asked_for(site: &impl Site) {
+async fn busy_times_come_in_order_and_only_within_the_range(backend: &impl Backend) {
     for at in [time(90, 100), time(-20, 5), time(30, 60), time(100, 110)] {
-        site.occupy(at);
+        backend.occupy(at);
     }
-    book(site, &booking(1, 10, 20)).await.unwrap();
-    assert_eq!(busy(site, 0, 100).await, [time(-20, 5), time(10, 20), time(30, 60), time(90, 100)]);
-    assert_eq!(busy(site, 60, 90).await, []);
-    assert_eq!(busy(site, 90, 0).await, [], "nothing lies in no time");
+    book(backend, &booking(1, 10, 20)).await.unwrap();
+    assert_eq!(busy(backend, 0, 100).await, [time(-20, 5), time(10, 20), time(30, 60), time(90, 100)]);
+    assert_eq!(busy(backend, 60, 90).await, []);
+    assert_eq!(busy(backend, 90, 0).await, [], "nothing lies in no time");
 }
 
-async fn an_appointment_that_ends_before_it_begins_is_refused(site: &impl Site) {
+async fn an_appointment_that_ends_before_it_begins_is_refused(backend: &impl Backend) {
     for (from, to) in [(30, 0), (30, 30)] {
-        let error = book(site, &booking(1, from, to)).await.unwrap_err();
+        let error = book(backend, &booking(1, from, to)).await.unwrap_err();
         assert!(matches!(error, CalendarError::Refused { .. }), "{error:?}");
     }
-    assert!(site.held().is_empty());
+    assert!(backend.held().is_empty());
 }
 
-async fn what_was_booked_unheard_is_found_under_its_id(site: &impl Site) {
+async fn a_booking_whose_answer_was_lost_is_found_under_its_id(backend: &impl Backend) {
     let first = booking(1, 0, 30);
-    site.lose(Loss::Answer);
-    let error = book(site, &first).await.unwrap_err();
+    backend.lose(Loss::Answer);
+    let error = book(backend, &first).await.unwrap_err();
     assert!(matches!(error, CalendarError::Unknown { .. }), "{error:?}");
-    assert_eq!(book(site, &first).await, Ok(time(0, 30)));
-    assert_eq!(site.held().len(), 1);
+    assert_eq!(book(backend, &first).await, Ok(time(0, 30)));
+    assert_eq!(backend.held().len(), 1);
 }
 
-async fn what_was_lost_on_the_way_is_booked_when_it_is_asked_again(site: &impl Site) {
+async fn a_lost_request_is_booked_when_it_is_repeated(backend: &impl Backend) {
     let first = booking(1, 0, 30);
-    site.lose(Loss::Request);
-    let error = book(site, &first).await.unwrap_err();
+    backend.lose(Loss::Request);
+    let error = book(backend, &first).await.unwrap_err();
     assert!(matches!(error, CalendarError::Unknown { .. }), "{error:?}");
-    assert!(site.held().is_empty());
-    assert_eq!(book(site, &first).await, Ok(time(0, 30)));
+    assert!(backend.held().is_empty());
+    assert_eq!(book(backend, &first).await, Ok(time(0, 30)));
 }
 
-/// What happens to a calendar.
+/// Event of a calendar.
 #[derive(Debug, Clone)]
 enum Event {
     Books { id: u8, from: i64, length: i64 },
@@ -191,29 +191,29 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     proptest::collection::vec(event, 1..25)
 }
 
-/// Lets it all happen and tells what a caller saw.
-async fn live(site: &impl Site, events: &[Event]) -> Vec<String> {
+/// Runs all events and returns the callers' view.
+async fn live(backend: &impl Backend, events: &[Event]) -> Vec<String> {
     let mut seen = Vec::new();
     for event in events {
         match *event {
             Event::Books { id, from, length } => {
-                // What was lost is asked for again under its id, as a caller does.
-                let mut result = book(site, &booking(id, from, from + length)).await;
+                // A lost call is repeated under its id, as a caller does.
+                let mut result = book(backend, &booking(id, from, from + length)).await;
                 while matches!(result, Err(CalendarError::Unknown { .. })) {
-                    result = book(site, &booking(id, from, from + length)).await;
+                    result = book(backend, &booking(id, from, from + length)).await;
                 }
                 seen.push(format!("{result:?}"));
             }
-            Event::Occupies { from, length } => site.occupy(time(from, from + length)),
-            Event::Cancels { id } => site.cancel(BookingId::from_bytes([id; 16])),
+            Event::Occupies { from, length } => backend.occupy(time(from, from + length)),
+            Event::Cancels { id } => backend.cancel(BookingId::from_bytes([id; 16])),
             Event::Moves { id, from } => {
-                site.reschedule(BookingId::from_bytes([id; 16]), time(from, from + 15))
+                backend.reschedule(BookingId::from_bytes([id; 16]), time(from, from + 15))
             }
-            Event::Loses(answer) => site.lose(if answer { Loss::Answer } else { Loss::Request }),
-            Event::Looks { from } => seen.push(format!("{:?}", busy(site, from, from + 60).await)),
+            Event::Loses(answer) => backend.lose(if answer { Loss::Answer } else { Loss::Request }),
+            Event::Looks { from } => seen.push(format!("{:?}", busy(backend, from, from + 60).await)),
         }
     }
-    seen.push(format!("{:?}", site.held()));
+    seen.push(format!("{:?}", backend.held()));
     seen
 }
 
@@ -224,8 +224,8 @@ proptest! {
     fn both_calendars_tell_the_same_story(events in events()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (memory, google) = runtime.block_on(async {
-            let google = GoogleSite::start(std::sync::Arc::new(ManualClock::starting_at(minute(0)))).await;
-            (live(&MemorySite::new(), &events).await, live(&google, &events).await)
+            let google = GoogleBackend::start(std::sync::Arc::new(ManualClock::starting_at(minute(0)))).await;
+            (live(&MemoryBackend::new(), &events).await, live(&google, &events).await)
         });
         prop_assert_eq!(memory, google);
     }

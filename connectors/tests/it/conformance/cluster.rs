@@ -18,14 +18,14 @@ use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::conformance::stores::{Opened, Site};
+use crate::conformance::stores::{Backend, Opened};
 use heddle_connectors_testing::services::Services;
 
 /// Making tables is the slowest part, so that few keyspaces are used in turn, emptied in between.
 const KEYSPACES: usize = 3;
 
 /// Topics and a keyspace.
-pub(crate) struct ClusterSite {
+pub(crate) struct ClusterBackend {
     place: Option<Place>,
     open: Option<Arc<Cluster>>,
 }
@@ -36,14 +36,14 @@ struct Place {
     _permit: OwnedSemaphorePermit,
 }
 
-impl ClusterSite {
+impl ClusterBackend {
     pub(crate) fn new() -> Self {
         Self { place: None, open: None }
     }
 }
 
 #[async_trait]
-impl Site for ClusterSite {
+impl Backend for ClusterBackend {
     async fn open(&mut self, clock: Arc<dyn Clock>) -> Opened {
         if let Some(before) = self.open.take() {
             before.close().await;
@@ -136,13 +136,13 @@ fn free() -> &'static Mutex<Vec<String>> {
     &FREE
 }
 
-/// A session to make room with, of the test that asks: it would end with another test's runtime.
+/// Session of the calling test to make room with: another one would end with another test's runtime.
 async fn session() -> Session {
     let session = SessionBuilder::new().known_node(&Services::get().cql);
     session.connection_timeout(Duration::from_secs(30)).build().await.unwrap()
 }
 
-/// Removes what ended processes have left.
+/// Removes the leftovers of processes that have ended.
 async fn sweep() {
     static SWEPT: AtomicBool = AtomicBool::new(false);
     if SWEPT.swap(true, Ordering::Relaxed) {

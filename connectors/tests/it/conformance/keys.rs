@@ -1,4 +1,4 @@
-//! What keys must do, over every store.
+//! Contract of keys, over every store.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ macro_rules! promises_of_keys {
             keys,
             $given,
             [
-                what_is_sealed_opens_after_a_restart,
+                a_sealed_value_opens_after_a_restart,
                 a_ciphertext_moved_elsewhere_does_not_open,
                 a_changed_ciphertext_does_not_open,
                 the_same_text_is_never_sealed_alike,
@@ -35,7 +35,7 @@ macro_rules! promises_of_keys {
                 a_channel_connected_again_gets_another_key_on_every_node,
                 erasing_a_tenant_takes_every_key_below_it,
                 an_erased_tenant_is_never_made_again,
-                erasing_what_never_was_is_no_fault,
+                erasing_a_missing_owner_is_no_fault,
                 another_master_key_is_refused,
                 nothing_prints_a_key_or_a_text,
             ]
@@ -60,7 +60,7 @@ fn keys_under(fixture: &Fixture, master: &str) -> EnvelopeKeys {
     let Some(Vaulted { transit, derived }) = &fixture.vault else {
         return EnvelopeKeys::new(fixture.state(), fixture.clock.clone(), &master, Options::default());
     };
-    // Each master key has one in Vault that stands for it.
+    // Each master key has a counterpart in Vault.
     let name = format!("heddle-{:08x}", master.number());
     transit.make(&name, *derived);
     let token: vault::Token = Arc::new(|| Ok(Secret::new(heddle_connectors_testing::vault::TOKEN)));
@@ -87,7 +87,7 @@ fn is_unreadable(opened: &Result<Vec<u8>, KeysError>) -> bool {
     matches!(opened, Err(KeysError::Unreadable { .. }))
 }
 
-pub(crate) async fn what_is_sealed_opens_after_a_restart(mut fixture: Fixture) {
+pub(crate) async fn a_sealed_value_opens_after_a_restart(mut fixture: Fixture) {
     let acme = tenant("acme");
     let before = keys(&fixture);
     let by_tenant = before.tenant(&acme).await.unwrap().seal(PLACE, TEXT);
@@ -226,7 +226,7 @@ pub(crate) async fn an_erasure_done_again_takes_nothing_that_came_after_it(mut f
     assert_eq!(before.erased_at(), None);
     keys.erase_contact(&tenant("acme"), ANN, AT).await.unwrap();
     let anew = contact(&*keys, "acme", ANN).await;
-    assert_eq!(anew.erased_at(), Some(AT), "so that what is older can be told");
+    assert_eq!(anew.erased_at(), Some(AT), "so that older messages can be recognised");
     let sealed = anew.seal(PLACE, TEXT);
     keys.erase_contact(&tenant("acme"), ANN, AT).await.unwrap();
     assert_eq!(anew.open(PLACE, &sealed).unwrap(), TEXT);
@@ -316,7 +316,7 @@ pub(crate) async fn an_erased_tenant_is_never_made_again(fixture: Fixture) {
     assert!(is_gone(keys.tenant(&tenant("acme")).await));
 }
 
-pub(crate) async fn erasing_what_never_was_is_no_fault(fixture: Fixture) {
+pub(crate) async fn erasing_a_missing_owner_is_no_fault(fixture: Fixture) {
     let keys = keys(&fixture);
     keys.erase_contact(&tenant("acme"), ANN, AT).await.unwrap();
     keys.erase_tenant(&tenant("acme")).await.unwrap();

@@ -1,4 +1,4 @@
-//! What every store of documents must do.
+//! Contract of every store of documents.
 
 use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::knowledge::{Document, DocumentFormat, Knowledge, KnowledgeError};
@@ -10,12 +10,12 @@ macro_rules! promises_of_knowledge {
             &$given,
             [
                 a_document_is_found_once_it_is_put,
-                the_best_passage_comes_first_and_no_more_than_asked,
+                the_best_passage_comes_first_within_the_limit,
                 nothing_is_found_where_nothing_matches,
                 any_text_is_a_query,
                 a_document_of_the_same_id_replaces,
                 a_removed_document_is_found_no_more,
-                removing_what_is_not_there_is_told,
+                removing_an_unknown_document_is_reported,
                 documents_are_listed_by_id,
                 tenants_see_only_their_own,
                 erasing_takes_all_of_one_tenant,
@@ -64,7 +64,7 @@ pub(crate) async fn a_document_is_found_once_it_is_put(knowledge: &dyn Knowledge
     assert_eq!(passage.text, HOURS);
 }
 
-pub(crate) async fn the_best_passage_comes_first_and_no_more_than_asked(knowledge: &dyn Knowledge) {
+pub(crate) async fn the_best_passage_comes_first_within_the_limit(knowledge: &dyn Knowledge) {
     put(knowledge, "a", "The clinic has a garden.").await;
     put(knowledge, "b", PARKING).await;
     put(knowledge, "c", "The clinic has a roof.").await;
@@ -122,7 +122,7 @@ pub(crate) async fn a_removed_document_is_found_no_more(knowledge: &dyn Knowledg
     assert_eq!(knowledge.list(&acme()).await.unwrap().len(), 1);
 }
 
-pub(crate) async fn removing_what_is_not_there_is_told(knowledge: &dyn Knowledge) {
+pub(crate) async fn removing_an_unknown_document_is_reported(knowledge: &dyn Knowledge) {
     let removed = knowledge.remove(&acme(), "nothing").await;
     assert!(matches!(removed, Err(KnowledgeError::Unknown { document }) if document == "nothing"));
 }

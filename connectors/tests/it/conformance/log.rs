@@ -1,4 +1,4 @@
-//! What every log must do.
+//! Contract of every log.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,7 +24,7 @@ macro_rules! promises_of_a_log {
                 append_is_all_or_none,
                 nothing_is_appended_for_nothing,
                 partitions_do_not_mix,
-                fetch_starts_where_it_is_told,
+                fetch_starts_at_the_given_offset,
                 fetch_brings_no_more_than_its_limits_and_at_least_one,
                 fetch_of_an_empty_partition_waits_and_brings_none,
                 fetch_wakes_for_an_append,
@@ -32,7 +32,7 @@ macro_rules! promises_of_a_log {
                 fetch_is_not_woken_by_another_partition,
                 appends_at_the_same_time_all_land_once,
                 a_fresh_partition_is_acknowledged_to_its_beginning,
-                what_is_acknowledged_ahead_is_told_beside_the_prefix,
+                acknowledgements_ahead_are_reported_beside_the_prefix,
                 a_crash_never_acknowledges_more,
                 records_and_offsets_outlive_a_restart,
                 an_offset_is_never_used_twice,
@@ -40,7 +40,7 @@ macro_rules! promises_of_a_log {
                 an_assignment_already_seen_is_waited_for,
                 a_restart_raises_every_epoch,
                 a_snapshot_has_the_newest_of_each_key,
-                a_snapshot_leaves_out_what_was_removed,
+                a_snapshot_leaves_out_removed_keys,
                 a_snapshot_says_where_to_read_on,
                 a_snapshot_outlives_a_restart,
             ]
@@ -115,7 +115,7 @@ pub(crate) async fn partitions_do_not_mix(fixture: Fixture) {
     }
 }
 
-pub(crate) async fn fetch_starts_where_it_is_told(fixture: Fixture) {
+pub(crate) async fn fetch_starts_at_the_given_offset(fixture: Fixture) {
     let offsets = fixture.append(INBOUND, &["a", "b", "c"]).await;
     let records = fixture.log().fetch(INBOUND, offsets[1], LIMIT, Duration::ZERO).await.unwrap();
     assert_eq!(values(&records), ["b", "c"]);
@@ -176,13 +176,13 @@ pub(crate) async fn appends_at_the_same_time_all_land_once(fixture: Fixture) {
             })
         })
         .collect();
-    let mut told = BTreeSet::new();
+    let mut given = BTreeSet::new();
     for writer in writers {
         let offsets = writer.await.unwrap().unwrap();
-        assert!(offsets.into_iter().all(|offset| told.insert(offset)), "an offset was given twice");
+        assert!(offsets.into_iter().all(|offset| given.insert(offset)), "an offset was given twice");
     }
     let records = fixture.records(INBOUND).await;
-    assert_eq!(records.iter().map(|record| record.offset).collect::<BTreeSet<_>>(), told);
+    assert_eq!(records.iter().map(|record| record.offset).collect::<BTreeSet<_>>(), given);
     assert_eq!(records.len(), 128);
     let of_a = records.iter().filter(|record| record.value == "a").count();
     assert_eq!(of_a, 64);
@@ -193,7 +193,7 @@ pub(crate) async fn a_fresh_partition_is_acknowledged_to_its_beginning(fixture: 
     assert_eq!(fixture.log().end(INBOUND).await.unwrap(), 0);
 }
 
-pub(crate) async fn what_is_acknowledged_ahead_is_told_beside_the_prefix(fixture: Fixture) {
+pub(crate) async fn acknowledgements_ahead_are_reported_beside_the_prefix(fixture: Fixture) {
     let log = fixture.log();
     let at = fixture.append(INBOUND, &["a", "b", "c", "d"]).await;
     log.acknowledge(INBOUND, &[at[0], at[2]]).await.unwrap();
@@ -262,9 +262,12 @@ pub(crate) async fn a_restart_raises_every_epoch(mut fixture: Fixture) {
     let after = [fixture.fence(INBOUND).await, fixture.fence(OUTBOUND).await];
     for (before, after) in before.iter().zip(&after) {
         let newest = fixture.log().epoch(after.partition).await.unwrap();
-        assert!(newest <= after.epoch, "or what its owner publishes now would be taken for a stray");
+        assert!(
+            newest <= after.epoch,
+            "or its owner's next record would count as one from a fenced producer"
+        );
         let overtaken = newest > before.epoch;
-        assert!(overtaken || newest == Epoch::default(), "of many nodes, it tells who came after");
+        assert!(overtaken || newest == Epoch::default(), "of many nodes, it shows the newest");
     }
     assert!(after[0].epoch > before[0].epoch && after[1].epoch > before[1].epoch, "{before:?} {after:?}");
 }
@@ -293,7 +296,7 @@ pub(crate) async fn a_snapshot_has_the_newest_of_each_key(fixture: Fixture) {
     assert_eq!(snapshot(&fixture).await, pairs(&[("acme", "2"), ("globex", "1")]));
 }
 
-pub(crate) async fn a_snapshot_leaves_out_what_was_removed(fixture: Fixture) {
+pub(crate) async fn a_snapshot_leaves_out_removed_keys(fixture: Fixture) {
     apply(&fixture, &[("acme", "1"), ("globex", "1"), ("acme", "")]).await;
     assert_eq!(snapshot(&fixture).await, pairs(&[("globex", "1")]));
     apply(&fixture, &[("acme", "3")]).await;
@@ -306,7 +309,7 @@ pub(crate) async fn a_snapshot_says_where_to_read_on(fixture: Fixture) {
     assert_eq!(fixture.log().fetch(TENANTS, next, LIMIT, Duration::ZERO).await.unwrap(), []);
     apply(&fixture, &[("acme", "2"), ("acme", "")]).await;
     let records = fixture.log().fetch(TENANTS, next, LIMIT, Duration::ZERO).await.unwrap();
-    assert_eq!(values(&records), ["2", ""], "a removal is read as any other record");
+    assert_eq!(values(&records), ["2", ""], "a tombstone is read as any other record");
 }
 
 pub(crate) async fn a_snapshot_outlives_a_restart(mut fixture: Fixture) {

@@ -1,4 +1,4 @@
-//! What every implementation of a port must do, run on each.
+//! Conformance suites of the ports, run on each implementation.
 //!
 //! A suite is a module of async functions, each one promise of the port's documentation, over the
 //! port alone. An implementation is registered once, in `stores.rs` or below.
@@ -30,31 +30,33 @@ pub(crate) use promises;
 
 /// Runs the suites `log`, `state` and `keys` on a store.
 macro_rules! on_store {
-    ($name:ident, $site:expr) => {
+    ($name:ident, $backend:expr) => {
         mod $name {
             mod log {
-                crate::conformance::log::promises!(crate::conformance::stores::Fixture::new($site).await);
+                crate::conformance::log::promises!(crate::conformance::stores::Fixture::new($backend).await);
             }
             mod state {
-                crate::conformance::state::promises!(crate::conformance::stores::Fixture::new($site).await);
+                crate::conformance::state::promises!(
+                    crate::conformance::stores::Fixture::new($backend).await
+                );
             }
             mod keys {
-                crate::conformance::keys::promises!(crate::conformance::stores::Fixture::new($site).await);
+                crate::conformance::keys::promises!(crate::conformance::stores::Fixture::new($backend).await);
             }
         }
     };
 }
 
 // A store is added here.
-on_store!(memory, crate::conformance::stores::MemorySite::whole());
-on_store!(embedded, crate::conformance::stores::EmbeddedSite::new());
-on_store!(memory_split, crate::conformance::stores::MemorySite::split());
-on_store!(kafka_and_cql, crate::conformance::cluster::ClusterSite::new());
+on_store!(memory, crate::conformance::stores::MemoryBackend::whole());
+on_store!(embedded, crate::conformance::stores::EmbeddedBackend::new());
+on_store!(memory_split, crate::conformance::stores::MemoryBackend::split());
+on_store!(kafka_and_cql, crate::conformance::cluster::ClusterBackend::new());
 
-/// Master keys in Vault: made to derive by context, and not.
+/// Master keys in Vault: created to derive by context, and not.
 mod vault_derived {
     crate::conformance::keys::promises!(
-        crate::conformance::stores::Fixture::new(crate::conformance::stores::MemorySite::whole())
+        crate::conformance::stores::Fixture::new(crate::conformance::stores::MemoryBackend::whole())
             .await
             .with_vault(true)
             .await
@@ -62,7 +64,7 @@ mod vault_derived {
 }
 mod vault_plain {
     crate::conformance::keys::promises!(
-        crate::conformance::stores::Fixture::new(crate::conformance::stores::MemorySite::whole())
+        crate::conformance::stores::Fixture::new(crate::conformance::stores::MemoryBackend::whole())
             .await
             .with_vault(false)
             .await
@@ -75,7 +77,7 @@ mod memory_knowledge {
 
 mod tantivy_knowledge {
     crate::conformance::knowledge::promises!(
-        crate::conformance::stores::Fixture::new(crate::conformance::stores::MemorySite::whole())
+        crate::conformance::stores::Fixture::new(crate::conformance::stores::MemoryBackend::whole())
             .await
             .knowledge()
     );

@@ -1,4 +1,4 @@
-//! The stores that the suites run on, and how each is opened again over what it kept.
+//! Stores that the suites run on, each reopened over its own data.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -23,22 +23,22 @@ pub(crate) struct Opened {
     pub(crate) state: Arc<dyn State>,
 }
 
-/// Where a store keeps what it keeps: a disk in memory, a folder, a cluster. Empty at first, with at
+/// Storage of a store: a disk in memory, a folder, a cluster. Empty at first, with at
 /// least two partitions of inbound.
 #[async_trait]
-pub(crate) trait Site: Send {
+pub(crate) trait Backend: Send {
     /// Starts the next incarnation. The suites hold no handle of the one before any more; where it
     /// takes more than that to end it, this does it.
     async fn open(&mut self, clock: Arc<dyn Clock>) -> Opened;
 }
 
 /// A disk in memory.
-pub(crate) struct MemorySite {
+pub(crate) struct MemoryBackend {
     disk: Arc<MemoryDisk>,
     split: bool,
 }
 
-impl MemorySite {
+impl MemoryBackend {
     /// Commits in one step.
     pub(crate) fn whole() -> Self {
         Self { disk: MemoryDisk::new(NonZeroU32::new(3).unwrap()), split: false }
@@ -51,7 +51,7 @@ impl MemorySite {
 }
 
 #[async_trait]
-impl Site for MemorySite {
+impl Backend for MemoryBackend {
     async fn open(&mut self, clock: Arc<dyn Clock>) -> Opened {
         let options = Options { split: self.split, ..Options::default() };
         let store = Arc::new(MemoryStore::open_with(self.disk.clone(), clock, options));
@@ -60,12 +60,12 @@ impl Site for MemorySite {
 }
 
 /// A folder.
-pub(crate) struct EmbeddedSite {
+pub(crate) struct EmbeddedBackend {
     dir: tempfile::TempDir,
     open: Option<Arc<Embedded>>,
 }
 
-impl EmbeddedSite {
+impl EmbeddedBackend {
     /// An empty one.
     pub(crate) fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap(), open: None }
@@ -73,7 +73,7 @@ impl EmbeddedSite {
 }
 
 #[async_trait]
-impl Site for EmbeddedSite {
+impl Backend for EmbeddedBackend {
     async fn open(&mut self, clock: Arc<dyn Clock>) -> Opened {
         if let Some(before) = self.open.take() {
             before.close().await;
@@ -90,30 +90,30 @@ impl Site for EmbeddedSite {
 
 /// A store under test, with its clock.
 pub(crate) struct Fixture {
-    site: Box<dyn Site>,
+    backend: Box<dyn Backend>,
     opened: Option<Opened>,
     pub(crate) clock: Arc<ManualClock>,
-    /// Where master keys are kept; without it, in the process.
+    /// Location of master keys; without it, in the process.
     pub(crate) vault: Option<Vaulted>,
 }
 
 /// Master keys in Vault.
 pub(crate) struct Vaulted {
     pub(crate) transit: Transit,
-    /// Whether they are derived by the context.
+    /// True if they are derived by the context.
     pub(crate) derived: bool,
 }
 
 impl Fixture {
-    pub(crate) async fn new(site: impl Site + 'static) -> Self {
+    pub(crate) async fn new(backend: impl Backend + 'static) -> Self {
         // 2026-01-01T00:00:00Z.
         let clock = Arc::new(ManualClock::starting_at(Timestamp::from_secs(1_767_225_600)));
-        let mut fixture = Self { site: Box::new(site), opened: None, clock, vault: None };
+        let mut fixture = Self { backend: Box::new(backend), opened: None, clock, vault: None };
         fixture.reopen().await;
         fixture
     }
 
-    /// The same, with its master keys in Vault.
+    /// Returns the same fixture, with its master keys in Vault.
     pub(crate) async fn with_vault(mut self, derived: bool) -> Self {
         self.vault = Some(Vaulted { transit: Transit::start().await, derived });
         self
@@ -122,7 +122,7 @@ impl Fixture {
     /// Ends this incarnation and starts the next. Handles taken before must have been dropped.
     pub(crate) async fn reopen(&mut self) {
         self.opened = None;
-        self.opened = Some(self.site.open(self.clock.clone()).await);
+        self.opened = Some(self.backend.open(self.clock.clone()).await);
     }
 
     pub(crate) fn log(&self) -> Arc<dyn Log> {
@@ -166,7 +166,7 @@ impl Fixture {
         Fence { partition, epoch: owned[&partition] }
     }
 
-    /// What the only node owns, once it is `enough`: partitions may come one by one.
+    /// Returns the partitions that the only node owns, once they are `enough`: they may come one by one.
     pub(crate) async fn owned(
         &self,
         enough: impl Fn(&BTreeMap<TopicPartition, Epoch>) -> bool,

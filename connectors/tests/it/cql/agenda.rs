@@ -82,13 +82,13 @@ async fn rows_come_in_order_over_many_buckets_from_either_end() {
         assert!(found.iter().all(|(key, value)| key.as_bytes() == value));
         let found: Vec<_> = found.into_iter().map(|(key, _)| key).collect();
         assert_eq!(found, expected, "round {round}: {scan:?}");
-        let gone = model.remove(rng.random_range(0..model.len()));
-        store.write(&[Write::delete(gone)], None, NOW).await.unwrap();
+        let deleted = model.remove(rng.random_range(0..model.len()));
+        store.write(&[Write::delete(deleted)], None, NOW).await.unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_process_finds_what_was_put() {
+async fn another_process_finds_the_entries() {
     let of = partition(11);
     let key = Key::agenda(of, NOW, b"x");
     put(&*open().await, &key, 1).await;
@@ -96,7 +96,7 @@ async fn another_process_finds_what_was_put() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sweep_takes_what_is_old_and_empty_only() {
+async fn a_sweep_removes_only_old_and_empty_buckets() {
     let store = open().await;
     let of = partition(12);
     let done = Key::agenda(of, before(NOW, 3_600), b"done");
@@ -134,7 +134,7 @@ async fn a_row_put_late_into_a_swept_bucket_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_another_owner_swept_is_entered_again() {
+async fn a_bucket_swept_by_another_owner_is_entered_again() {
     let of = partition(14);
     let (mine, theirs) = (open().await, open().await);
     let due = before(NOW, 3_600);

@@ -1,4 +1,4 @@
-//! Writing on a condition: ends, and what the port's suite does not race.
+//! Conditional writes: expiry, and races beyond the port's suite.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use heddle_schemas::ports::state::{StoreError, Swap};
 use heddle_schemas::table::Key;
 use heddle_schemas::time::Timestamp;
 
-use crate::cql::{NOW, conversation, forgotten, open};
+use crate::cql::{NOW, await_expiry, conversation, open};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -84,7 +84,7 @@ async fn the_server_takes_an_ended_row_away_and_another_may_follow() {
     assert_eq!(swap(&store, &key, None, Some("a"), None, NOW).await, Swap::Done);
     let end = NOW.after(Duration::from_secs(1));
     assert_eq!(swap(&store, &key, Some("a"), Some("b"), Some(end), NOW).await, Swap::Done);
-    forgotten(&store, &key).await;
+    await_expiry(&store, &key).await;
     assert_eq!(swap(&store, &key, None, None, None, NOW).await, Swap::Done);
     assert_eq!(swap(&store, &key, None, Some("c"), None, NOW).await, Swap::Done);
 }
@@ -105,17 +105,17 @@ async fn of_racers_for_an_ended_row_one_wins() {
         })
         .collect();
     let mut winners = Vec::new();
-    let mut told = Vec::new();
+    let mut results = Vec::new();
     for racer in racers {
         match racer.await.unwrap() {
             (Swap::Done, mine) => winners.push(mine),
-            (Swap::Found(found), _) => told.push(found),
+            (Swap::Found(found), _) => results.push(found),
         }
     }
     let stored = store.get(&key, end).await.unwrap();
     assert_eq!(winners.len(), 1);
     assert_eq!(stored.as_ref(), winners.first());
-    assert!(told.iter().all(|found| *found == stored));
+    assert!(results.iter().all(|found| *found == stored));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

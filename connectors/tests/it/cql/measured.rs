@@ -41,7 +41,7 @@ async fn last_sixteen(store: &Cql, of: &ConversationId) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_end_of_a_long_history_costs_what_a_short_one_costs() {
+async fn the_end_of_a_long_history_costs_as_much_as_a_short_one() {
     let store = open().await;
     let (long, short) = (conversation("measured-scan", 1), conversation("measured-scan", 2));
     fill(&store, &long, 100_000).await;
@@ -52,14 +52,14 @@ async fn the_end_of_a_long_history_costs_what_a_short_one_costs() {
     assert!(of_long < of_short * 10 + Duration::from_millis(5), "{of_short:?} {of_long:?}");
 }
 
-/// Does it `times` times, so many at once, and returns how often in a second.
+/// Runs it `times` times, with the given concurrency, and returns the rate per second.
 async fn rate<F: Future<Output = ()>>(times: u32, once: impl Fn(u32) -> F) -> f64 {
     let started = Instant::now();
     stream::iter(0..times).for_each_concurrent(IN_FLIGHT, once).await;
     f64::from(times) / started.elapsed().as_secs_f64()
 }
 
-/// What any program would do: one row by the driver, prepared, at a quorum.
+/// Prepared insert of one row by the driver, at a quorum: the baseline.
 async fn raw(session: &Session) -> PreparedStatement {
     let keyspace = server::keyspace().await.keyspace;
     let table = format!("{keyspace}.raw");
@@ -117,7 +117,7 @@ async fn a_turn_costs_not_much_more_than_a_row() {
             store.write(&writes, None, NOW).await.unwrap();
         }
     };
-    // Head, what was said, what has been seen: three rows of two tables.
+    // Head, history, marker: three rows of two tables.
     let turn = |number: u32| {
         let (store, value) = (&store, &value);
         async move {

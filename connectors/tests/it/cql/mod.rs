@@ -1,4 +1,4 @@
-//! What rows in a cluster promise beyond the state port, against a real server.
+//! Behaviour of rows in a cluster beyond the state port, against a real server.
 //!
 //! Tests share a keyspace and keep apart by tenants and partitions of their own.
 
@@ -27,13 +27,13 @@ async fn open() -> Arc<Cql> {
 
 /// Waits until the server has taken the row away: it is read as of a time before its end, so that only the
 /// server's time to live can hide it.
-async fn forgotten(store: &Cql, key: &Key) {
-    let gone = async {
+async fn await_expiry(store: &Cql, key: &Key) {
+    let expired = async {
         while store.get(key, NOW).await.unwrap().is_some() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    assert!(tokio::time::timeout(Duration::from_secs(30), gone).await.is_ok(), "the server keeps {key:?}");
+    assert!(tokio::time::timeout(Duration::from_secs(30), expired).await.is_ok(), "the server keeps {key:?}");
 }
 
 fn conversation(tenant: &str, contact: u8) -> ConversationId {

@@ -16,7 +16,7 @@ async fn drop_keyspace(name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_port_where_nobody_answers_is_told_at_once() {
+async fn a_closed_port_is_reported_at_once() {
     let options = Options {
         nodes: vec!["127.0.0.1:1".into()],
         timeout: Duration::from_secs(2),
@@ -24,8 +24,8 @@ async fn a_port_where_nobody_answers_is_told_at_once() {
     };
     let error =
         tokio::time::timeout(Duration::from_secs(10), Cql::open(&options)).await.unwrap().unwrap_err();
-    let told = error.to_string();
-    assert!(told.contains("127.0.0.1:1") && told.contains("refused"), "{told}");
+    let text = error.to_string();
+    assert!(text.contains("127.0.0.1:1") && text.contains("refused"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -46,7 +46,7 @@ async fn a_schema_is_made_once_and_found_whole() {
     assert_eq!(replication.class, "NetworkTopologyStrategy");
     assert_eq!(replication.factors.values().collect::<Vec<_>>(), [&1]);
 
-    // Somebody dropped a table: it is missed, and comes back.
+    // A dropped table is noticed, and is created again.
     let session = server::session().await;
     session.query_unpaged(format!("DROP TABLE {}.send", options.keyspace), ()).await.unwrap();
     let missing = schema.diff().await.unwrap();
@@ -77,7 +77,7 @@ async fn two_that_apply_at_once_both_succeed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_replication_is_told_and_changed() {
+async fn another_replication_is_reported_and_changed() {
     let options = server::options(&server::name("replication")).await;
     let simple = format!(
         "CREATE KEYSPACE {} WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': 1}}",
@@ -108,7 +108,7 @@ async fn another_replication_is_told_and_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_datacenter_that_is_not_there_is_told() {
+async fn an_unknown_datacenter_is_reported() {
     let options = Options { datacenter: Some("nowhere".into()), ..server::options("heddle").await };
     let error = Cql::open(&options).await.unwrap_err();
     assert!(matches!(error, OpenError::Datacenter { .. }), "{error}");

@@ -9,7 +9,7 @@ use heddle_schemas::ports::state::{Scan, StoreError, Write};
 use heddle_schemas::table::{Key, Partition};
 use heddle_schemas::topic::{Topic, TopicPartition};
 
-use crate::cql::{NOW, account, conversation, forgotten, open};
+use crate::cql::{NOW, account, await_expiry, conversation, open};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -100,7 +100,7 @@ async fn a_stale_batch_loses_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_is_gone_from_its_end_on() {
+async fn a_row_is_absent_from_its_expiry_on() {
     let store = open().await;
     let end = NOW.after(HOUR);
     let keys = keys("rows-end", 903);
@@ -113,14 +113,14 @@ async fn a_row_is_gone_from_its_end_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_server_forgets_what_has_ended() {
+async fn the_server_deletes_expired_rows() {
     let store = open().await;
     let keys = keys("rows-ttl", 902);
     let end = NOW.after(Duration::from_secs(1));
     let writes: Vec<_> = keys.iter().map(|key| Write::put_until(key.clone(), "a", end)).collect();
     store.write(&writes, None, NOW).await.unwrap();
     for key in &keys {
-        forgotten(&store, key).await;
+        await_expiry(&store, key).await;
     }
 }
 
@@ -149,7 +149,7 @@ async fn ended_rows_do_not_hide_others_over_many_pages() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_largest_value_is_taken_and_a_larger_one_changes_nothing() {
+async fn the_largest_value_is_accepted_and_a_larger_one_changes_nothing() {
     let store = open().await;
     let of = conversation("rows-large", 1);
     let value = Bytes::from(vec![7; store.max_value_bytes()]);
@@ -165,7 +165,7 @@ async fn the_largest_value_is_taken_and_a_larger_one_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_scanned_or_swapped_is_told() {
+async fn unsupported_scans_and_swaps_are_refused() {
     let store = open().await;
     let send = Key::send(&account("rows-odd"), &outbound(0));
     let scanned = store.scan(&Scan::first(send.partition(), 1), NOW).await;

@@ -1,7 +1,7 @@
 //! A keyspace on a real server.
 //!
-//! Each test process has a keyspace of its own. Nothing runs after the last test of a process, so what a
-//! process leaves is dropped by the next one that starts when it is gone.
+//! Each test process has a keyspace of its own. Nothing runs after the last test of a process, so its
+//! keyspace is dropped by the next process that starts after it has ended.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::Path;
@@ -18,12 +18,12 @@ use heddle_connectors_testing::services::Services;
 
 const PREFIX: &str = "heddle_test_";
 
-/// Where the server answers, `host:port`.
+/// Returns the server's address, `host:port`.
 pub(crate) async fn address() -> String {
     tokio::task::spawn_blocking(|| Services::get().cql.clone()).await.unwrap()
 }
 
-/// How this process's keyspace is reached; it need not be there.
+/// Returns the options of this process's keyspace; it need not exist.
 pub(crate) async fn options(keyspace: &str) -> Options {
     Options {
         nodes: vec![address().await],

@@ -1,7 +1,7 @@
-//! That what is gone is gone from the files as well.
+//! Removed data is gone from the files as well.
 //!
-//! Everything below the data folder is searched for plain text that was written: values are stored as they come, and
-//! what seals them is the engine's business.
+//! Everything below the data folder is searched for plain text that was written: values are stored as they come;
+//! sealing is the engine's business.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,12 +12,12 @@ use heddle_schemas::ports::log::Log as _;
 use heddle_schemas::ports::state::{Batch, State as _, Write};
 use heddle_schemas::topic::{Topic, TopicPartition};
 
-use crate::embedded::{INBOUND, OUTBOUND, Site, record, row, until};
+use crate::embedded::{Fixture, INBOUND, OUTBOUND, record, row, until};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const EVENTS: TopicPartition = TopicPartition { topic: Topic::Events, partition: 0 };
 const DLQ: TopicPartition = TopicPartition { topic: Topic::Dlq, partition: 0 };
-/// What is written, and by what it ends.
+/// Values, named by the way in which they end.
 const DELETED: &str = "marker-of-a-row-that-is-deleted";
 const OVERWRITTEN: &str = "marker-of-a-row-that-is-written-over";
 const ENDED: &str = "marker-of-a-row-whose-time-is-over";
@@ -45,11 +45,11 @@ fn with(dir: &Path, text: &str) -> Vec<PathBuf> {
     found
 }
 
-fn site() -> Site {
-    let mut site = Site::new();
-    site.options.retention = HOUR;
-    site.options.compact_every = 12 * HOUR;
-    site
+fn fixture() -> Fixture {
+    let mut fixture = Fixture::new();
+    fixture.options.retention = HOUR;
+    fixture.options.compact_every = 12 * HOUR;
+    fixture
 }
 
 async fn put(store: &Embedded, writes: Vec<Write>) {
@@ -57,9 +57,9 @@ async fn put(store: &Embedded, writes: Vec<Write>) {
 }
 
 /// Writes every marker into the journal and a checkpoint, and then ends all but one of them, on paper.
-async fn write_and_end(site: &Site, store: &Embedded) {
-    let (dir, rows) = (&site.options.dir, site.options.dir.join("rows"));
-    let ends = site.clock.now().after(HOUR);
+async fn write_and_end(fixture: &Fixture, store: &Embedded) {
+    let (dir, rows) = (&fixture.options.dir, fixture.options.dir.join("rows"));
+    let ends = fixture.clock.now().after(HOUR);
     put(
         store,
         vec![
@@ -74,9 +74,9 @@ async fn write_and_end(site: &Site, store: &Embedded) {
         store.append(vec![record(partition, marker)]).await.unwrap();
     }
     store.checkpoint().await.unwrap();
-    // The search finds what is there: rows in the journal and the checkpoint, records in the journal.
+    // The search finds existing data: rows in the journal and the checkpoint, records in the journal.
     for marker in [DELETED, OVERWRITTEN, ENDED, KEPT] {
-        assert_eq!(with(&site.journal(), marker).len(), 1, "{marker}");
+        assert_eq!(with(&fixture.journal(), marker).len(), 1, "{marker}");
         assert!(!with(&rows, marker).is_empty(), "{marker}");
     }
     for (_, marker) in RECORDS {
@@ -88,8 +88,8 @@ async fn write_and_end(site: &Site, store: &Embedded) {
     store.checkpoint().await.unwrap();
 }
 
-async fn assert_gone(site: &Site, store: &Embedded) {
-    let dir = &site.options.dir;
+async fn assert_gone(fixture: &Fixture, store: &Embedded) {
+    let dir = &fixture.options.dir;
     let markers = RECORDS.map(|(_, marker)| marker).into_iter().chain([DELETED, OVERWRITTEN, ENDED]);
     for marker in markers {
         assert_eq!(with(dir, marker), Vec::<PathBuf>::new(), "{marker}");
@@ -100,76 +100,76 @@ async fn assert_gone(site: &Site, store: &Embedded) {
 }
 
 #[tokio::test]
-async fn an_idle_store_drops_the_bytes_of_what_is_gone() {
-    let site = site();
-    let store = site.open();
-    write_and_end(&site, &store).await;
-    // Nothing is written any more. Segments end with the log's retention, the row is swept out.
-    site.clock.advance(2 * HOUR);
+async fn an_idle_store_drops_the_bytes_of_removed_rows() {
+    let fixture = fixture();
+    let store = fixture.open();
+    write_and_end(&fixture, &store).await;
+    // Nothing more is written. Segments end with the log's retention, the row is swept out.
+    fixture.clock.advance(2 * HOUR);
     for (_, marker) in RECORDS {
-        until("the end of its segment", async || with(&site.options.dir, marker).is_empty()).await;
+        until("the end of its segment", async || with(&fixture.options.dir, marker).is_empty()).await;
     }
     until("the sweep", async || store.stats().swept() == 1).await;
     assert_eq!(store.stats().compactions(), 0, "it is not time yet");
-    assert!(!with(&site.options.dir, DELETED).is_empty(), "its bytes are still in the checkpoint's files");
-    site.clock.advance(11 * HOUR);
+    assert!(!with(&fixture.options.dir, DELETED).is_empty(), "its bytes are still in the checkpoint's files");
+    fixture.clock.advance(11 * HOUR);
     until("the compaction", async || store.stats().compactions() == 1).await;
-    assert_gone(&site, &store).await;
+    assert_gone(&fixture, &store).await;
     store.close().await;
-    let store = site.open();
-    assert_gone(&site, &store).await;
+    let store = fixture.open();
+    assert_gone(&fixture, &store).await;
 }
 
 #[tokio::test]
-async fn what_cannot_wait_is_rewritten_at_once() {
-    let site = site();
-    let store = site.open();
-    write_and_end(&site, &store).await;
-    site.clock.advance(2 * HOUR);
+async fn a_requested_rewrite_runs_at_once() {
+    let fixture = fixture();
+    let store = fixture.open();
+    write_and_end(&fixture, &store).await;
+    fixture.clock.advance(2 * HOUR);
     until("the sweep", async || store.stats().swept() == 1).await;
     store.compact().await.unwrap();
     for marker in [DELETED, OVERWRITTEN, ENDED] {
-        assert_eq!(with(&site.options.dir.join("rows"), marker), Vec::<PathBuf>::new(), "{marker}");
+        assert_eq!(with(&fixture.options.dir.join("rows"), marker), Vec::<PathBuf>::new(), "{marker}");
     }
     assert_eq!(store.stats().compactions(), 1);
 }
 
 #[tokio::test]
 async fn restarts_do_not_put_it_off() {
-    let site = site();
-    let store = site.open();
-    write_and_end(&site, &store).await;
+    let fixture = fixture();
+    let store = fixture.open();
+    write_and_end(&fixture, &store).await;
     drop(store);
     for _ in 0..2 {
-        site.clock.advance(4 * HOUR);
-        let store = site.open();
+        fixture.clock.advance(4 * HOUR);
+        let store = fixture.open();
         store.checkpoint().await.unwrap();
         assert_eq!(store.stats().compactions(), 0, "it is not time yet");
         store.close().await;
     }
-    site.clock.advance(4 * HOUR);
-    let store = site.open();
+    fixture.clock.advance(4 * HOUR);
+    let store = fixture.open();
     until("the compaction", async || store.stats().compactions() == 1).await;
     for marker in [DELETED, OVERWRITTEN] {
-        assert_eq!(with(&site.options.dir.join("rows"), marker), Vec::<PathBuf>::new(), "{marker}");
+        assert_eq!(with(&fixture.options.dir.join("rows"), marker), Vec::<PathBuf>::new(), "{marker}");
     }
 }
 
-/// What commits see while the files are rewritten: run it alone, in the release profile where there is time.
+/// Latency of commits while the files are rewritten: run it alone, in the release profile when there is time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement: cargo test -p heddle-connectors --test it embedded -- --ignored --nocapture commits_go_on"]
-#[expect(clippy::disallowed_methods, reason = "a measurement takes the time and tells it")]
+#[expect(clippy::disallowed_methods, reason = "a measurement takes the time and prints it")]
 async fn commits_go_on_while_files_are_rewritten() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Instant;
 
     const ROWS: u64 = 100_000;
-    let mut site = site();
-    site.options.checkpoint_bytes = (8 << 20).try_into().unwrap();
-    site.options.segment_bytes = (16 << 20).try_into().unwrap();
+    let mut fixture = fixture();
+    fixture.options.checkpoint_bytes = (8 << 20).try_into().unwrap();
+    fixture.options.segment_bytes = (16 << 20).try_into().unwrap();
     let clock = Arc::new(heddle_connectors::clock::SystemClock);
-    let store = Embedded::open(site.options.clone(), clock).unwrap();
+    let store = Embedded::open(fixture.options.clone(), clock).unwrap();
     let mut state = 1_u64;
     let mut noise = move || {
         let mut bytes = Vec::with_capacity(400);
@@ -181,7 +181,7 @@ async fn commits_go_on_while_files_are_rewritten() {
         }
         bytes
     };
-    // Twice, so that as much is gone as is there.
+    // Twice, so that as many bytes are removed as remain.
     for _ in 0..2 {
         for first in (0..ROWS).step_by(1_000) {
             let rows = first..first + 1_000;
@@ -192,7 +192,7 @@ async fn commits_go_on_while_files_are_rewritten() {
     let bytes = |dir: &Path| -> u64 {
         std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
     };
-    let tables = site.options.dir.join("rows/keyspaces/1/tables");
+    let tables = fixture.options.dir.join("rows/keyspaces/1/tables");
     let value = noise();
     let measured = async |until: Arc<AtomicBool>| {
         let tasks = (0..64_u64).map(|task| {
@@ -231,8 +231,8 @@ async fn commits_go_on_while_files_are_rewritten() {
         compacted.compact().await.unwrap();
         stop.store(true, Ordering::Relaxed);
     });
-    let told = measured(until).await;
+    let figures = measured(until).await;
     compaction.await.unwrap();
-    println!("during, {:?}: {told}; {} bytes of tables", began.elapsed(), bytes(&tables));
+    println!("during, {:?}: {figures}; {} bytes of tables", began.elapsed(), bytes(&tables));
     store.close().await;
 }

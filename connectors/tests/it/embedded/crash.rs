@@ -1,4 +1,4 @@
-//! Random work, random crashes, and a model of what was acknowledged.
+//! Random work, random crashes, and a model of the acknowledged state.
 //!
 //! A seed that fails is printed, and runs again alone with the same work up to the order in which threads
 //! meet.
@@ -16,9 +16,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::embedded::disk::{Faults, FaultyDisk};
-use crate::embedded::{INBOUND, OUTBOUND, Site, batch, record, records, row};
+use crate::embedded::{Fixture, INBOUND, OUTBOUND, batch, record, records, row};
 
-/// What is known to the one who asked.
+/// State as its caller knows it.
 #[derive(Default)]
 struct Model {
     next: u64,
@@ -28,7 +28,7 @@ struct Model {
     refused: BTreeSet<u64>,
     /// Records that were acknowledged, with their offsets.
     appended: BTreeMap<Offset, String>,
-    /// What the counter may be: more than one after a failure.
+    /// Possible values of the counter: more than one after a failure.
     counter: BTreeSet<Option<u64>>,
     epoch: u64,
 }
@@ -41,7 +41,7 @@ fn number(value: Option<&Bytes>) -> Option<u64> {
     value.map(|value| std::str::from_utf8(value).unwrap().parse().unwrap())
 }
 
-/// Some work at once, so that it shares groups; notes what is known of it.
+/// Runs some work at once, so that it shares groups; records the known outcomes.
 async fn work(store: &Arc<Embedded>, model: &mut Model, rng: &mut StdRng) {
     let mut commits = Vec::new();
     for _ in 0..rng.random_range(1..12) {
@@ -76,7 +76,7 @@ async fn count(store: &Arc<Embedded>, model: &mut Model) {
     let after = before.map_or(0, |before| before + 1);
     match store.compare_and_set(&counter(), found, Some(after.to_string().into()), None).await {
         Ok(Swap::Done) => model.counter = [Some(after)].into(),
-        Ok(Swap::Found(found)) => panic!("{found:?} although nobody else counts"),
+        Ok(Swap::Found(found)) => panic!("{found:?} although there is no other writer"),
         Err(StoreError::Full { .. }) => model.counter = [before].into(),
         // It may turn up after a crash.
         Err(_) => model.counter = [before, Some(after)].into(),
@@ -114,7 +114,7 @@ async fn check(store: &Embedded, model: &mut Model) {
     model.epoch = store.epoch().0;
 }
 
-/// What is going to be wrong with the disk in this life of the store.
+/// Faults of the disk for this incarnation of the store.
 fn faults(rng: &mut StdRng) -> Faults {
     let at = rng.random_range(1..6_000);
     match rng.random_range(0..6) {
@@ -127,11 +127,11 @@ fn faults(rng: &mut StdRng) -> Faults {
 
 async fn run(seed: u64) {
     let rng = &mut StdRng::seed_from_u64(seed);
-    let site = Site::small();
+    let fixture = Fixture::small();
     let mut model = Model { counter: [None].into(), ..Model::default() };
     for _ in 0..4 {
         let disk = FaultyDisk::default();
-        let store = site.open_on(Arc::new(disk.clone())).unwrap();
+        let store = fixture.open_on(Arc::new(disk.clone())).unwrap();
         check(&store, &mut model).await;
         for _ in 0..rng.random_range(1..5) {
             work(&store, &mut model, rng).await;
@@ -154,11 +154,11 @@ async fn run(seed: u64) {
             store.close().await;
         }
     }
-    check(&site.open(), &mut model).await;
+    check(&fixture.open(), &mut model).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_crashes_what_was_acknowledged_is_there_and_whole() {
+async fn acknowledged_batches_survive_every_crash_whole() {
     let mut runs = tokio::task::JoinSet::new();
     for seed in 0..40 {
         if runs.len() >= 4 {

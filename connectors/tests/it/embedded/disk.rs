@@ -1,4 +1,4 @@
-//! A disk that fails when it is told to, over the real one.
+//! Disk with injected faults, over the real one.
 
 use std::io;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use heddle_connectors::embedded::disk::{Disk, RealDisk, SegmentFile};
 
-/// What is wrong with the disk.
+/// Faults of the disk.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Faults {
     /// Bytes that still fit; then there is no space left.
@@ -15,7 +15,7 @@ pub(crate) struct Faults {
     pub(crate) power: Option<u64>,
     /// Syncs fail.
     pub(crate) sync_fails: bool,
-    /// What was written cannot be cut off.
+    /// Truncating a failed write fails too.
     pub(crate) cut_fails: bool,
 }
 

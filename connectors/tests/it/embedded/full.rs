@@ -6,12 +6,12 @@ use heddle_schemas::ports::log::{Log as _, StoreError};
 use heddle_schemas::ports::state::{State as _, Swap};
 
 use crate::embedded::disk::{Faults, FaultyDisk};
-use crate::embedded::{INBOUND, OUTBOUND, Site, batch, has, record, records, row};
+use crate::embedded::{Fixture, INBOUND, OUTBOUND, batch, has, record, records, row};
 
-/// Commits two, one that fails under `faults`, and two more; tells what the failed one was told.
-async fn fails_once(site: &Site, faults: Faults, leaves_it_open: bool) -> StoreError {
+/// Commits two, one that fails under `faults`, and two more; returns the error of the failed one.
+async fn fails_once(fixture: &Fixture, faults: Faults, leaves_it_open: bool) -> StoreError {
     let disk = FaultyDisk::default();
-    let store = site.open_on(Arc::new(disk.clone())).unwrap();
+    let store = fixture.open_on(Arc::new(disk.clone())).unwrap();
     store.commit(batch(0)).await.unwrap();
     let first = store.append(vec![record(INBOUND, "a")]).await.unwrap();
     *disk.faults() = faults;
@@ -19,10 +19,10 @@ async fn fails_once(site: &Site, faults: Faults, leaves_it_open: bool) -> StoreE
     assert!(store.append(vec![record(INBOUND, "lost")]).await.is_err());
     let swap = store.compare_and_set(&row(90), None, Some("lost".into()), None).await;
     assert!(swap.is_err(), "{swap:?}");
-    assert!(!has(&store, 1).await, "what failed is seen by nobody");
+    assert!(!has(&store, 1).await, "a failed commit is not visible");
     *disk.faults() = Faults::default();
     let next = store.append(vec![record(INBOUND, "b")]).await.unwrap();
-    assert!(next > first, "an offset that was told is not given out again");
+    assert!(next > first, "a published offset is not assigned again");
     let swap = store.compare_and_set(&row(90), None, Some("won".into()), None).await.unwrap();
     assert_eq!(swap, Swap::Done, "a conditional write that failed is not remembered");
     store.commit(batch(2)).await.unwrap();
@@ -31,7 +31,7 @@ async fn fails_once(site: &Site, faults: Faults, leaves_it_open: bool) -> StoreE
         store.close().await;
     }
     drop(store);
-    let store = site.open();
+    let store = fixture.open();
     assert_eq!([records(&store, INBOUND).await, records(&store, OUTBOUND).await], kept);
     assert!(has(&store, 0).await && !has(&store, 1).await && has(&store, 2).await);
     assert_eq!(store.get(&row(90)).await.unwrap().as_deref(), Some(&b"won"[..]));
@@ -43,7 +43,7 @@ async fn without_space_nothing_is_lost_and_writing_goes_on_when_there_is_some() 
     for room in [0, 1, 15, 16, 40] {
         for close in [false, true] {
             let error =
-                fails_once(&Site::new(), Faults { room: Some(room), ..Faults::default() }, close).await;
+                fails_once(&Fixture::new(), Faults { room: Some(room), ..Faults::default() }, close).await;
             assert!(matches!(error, StoreError::Full { .. }), "{room}: {error:?}");
             assert!(error.to_string().contains("free some"), "{error}");
         }
@@ -52,12 +52,12 @@ async fn without_space_nothing_is_lost_and_writing_goes_on_when_there_is_some() 
 
 #[tokio::test]
 async fn without_space_for_a_new_segment_no_files_pile_up() {
-    let site = Site::small();
+    let fixture = Fixture::small();
     let disk = FaultyDisk::default();
-    let store = site.open_on(Arc::new(disk.clone())).unwrap();
+    let store = fixture.open_on(Arc::new(disk.clone())).unwrap();
     let large = || vec![record(INBOUND, "x".repeat(1_500))];
     store.append(large()).await.unwrap();
-    let before = site.segments().len();
+    let before = fixture.segments().len();
     for room in [0, 20, 40, 500] {
         disk.faults().room = Some(room);
         for _ in 0..5 {
@@ -65,11 +65,11 @@ async fn without_space_for_a_new_segment_no_files_pile_up() {
             assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
         }
     }
-    assert!(site.segments().len() <= before + 1, "{:?}", site.segments());
+    assert!(fixture.segments().len() <= before + 1, "{:?}", fixture.segments());
     disk.faults().room = None;
     store.append(large()).await.unwrap();
     drop(store);
-    assert_eq!(records(&site.open(), INBOUND).await.len(), 2);
+    assert_eq!(records(&fixture.open(), INBOUND).await.len(), 2);
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn a_failed_sync_loses_nothing_and_acknowledges_nothing() {
     for cut_fails in [false, true] {
         for close in [false, true] {
             let faults = Faults { sync_fails: true, cut_fails, ..Faults::default() };
-            let error = fails_once(&Site::new(), faults, close).await;
+            let error = fails_once(&Fixture::new(), faults, close).await;
             assert!(matches!(error, StoreError::Unavailable { .. }), "{cut_fails}: {error:?}");
         }
     }
@@ -86,15 +86,15 @@ async fn a_failed_sync_loses_nothing_and_acknowledges_nothing() {
 #[tokio::test]
 async fn without_space_and_without_a_cut_the_outcome_is_said_to_be_unknown() {
     let faults = Faults { room: Some(30), cut_fails: true, ..Faults::default() };
-    let error = fails_once(&Site::new(), faults, false).await;
+    let error = fails_once(&Fixture::new(), faults, false).await;
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
 }
 
 #[tokio::test]
-async fn what_failed_is_not_read_from_the_files_either() {
-    let site = Site::small();
+async fn a_failed_write_is_not_read_from_the_files_either() {
+    let fixture = Fixture::small();
     let disk = FaultyDisk::default();
-    let store = site.open_on(Arc::new(disk.clone())).unwrap();
+    let store = fixture.open_on(Arc::new(disk.clone())).unwrap();
     let value = |number: u32| format!("{number:0>400}");
     for number in 0..3 {
         store.append(vec![record(INBOUND, value(number))]).await.unwrap();
@@ -115,6 +115,6 @@ async fn what_failed_is_not_read_from_the_files_either() {
         );
     }
     drop(store);
-    let found = records(&site.open(), INBOUND).await;
+    let found = records(&fixture.open(), INBOUND).await;
     assert_eq!(found.len(), 12);
 }

@@ -1,6 +1,6 @@
-//! What the embedded store promises beyond its ports: damage, full disks, crashes, retention.
+//! Behaviour of the embedded store beyond its ports: damage, full disks, crashes, retention.
 //!
-//! Files are real, in a folder that goes with the test. A crash is a store that is dropped without being
+//! Files are real, in a folder that is deleted with the test. A crash is a store that is dropped without being
 //! closed, a disk that dies in the middle of a write, or a process that is killed.
 
 mod bytes;
@@ -34,14 +34,14 @@ const HEADER: usize = 32;
 /// Of a frame: length, checksum, sequence number.
 const FRAME: usize = 16;
 
-/// A folder, and how it is opened.
-struct Site {
+/// A folder, and the options of opening it.
+struct Fixture {
     dir: tempfile::TempDir,
     clock: Arc<ManualClock>,
     options: Options,
 }
 
-impl Site {
+impl Fixture {
     /// Small in everything, so that little work meets every limit.
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -52,11 +52,11 @@ impl Site {
     }
 
     fn small() -> Self {
-        let mut site = Self::new();
-        site.options.segment_bytes = 2_048.try_into().unwrap();
-        site.options.checkpoint_bytes = 8_192.try_into().unwrap();
-        site.options.tail_bytes = 1_024;
-        site
+        let mut fixture = Self::new();
+        fixture.options.segment_bytes = 2_048.try_into().unwrap();
+        fixture.options.checkpoint_bytes = 8_192.try_into().unwrap();
+        fixture.options.tail_bytes = 1_024;
+        fixture
     }
 
     fn open(&self) -> Arc<Embedded> {
@@ -101,7 +101,7 @@ impl Site {
     }
 }
 
-/// Where the frames of a segment begin, and where the last ends.
+/// Returns the offsets at which a segment's frames begin, and the end of the last.
 fn frames(segment: &[u8]) -> Vec<usize> {
     let mut bounds = vec![HEADER];
     while let Some(len) = segment.get(bounds[bounds.len() - 1]..).and_then(|rest| rest.first_chunk::<4>()) {
@@ -130,7 +130,7 @@ fn batch(number: u64) -> Batch {
     }
 }
 
-/// Whether a batch is there; panics when only a part of it is.
+/// Returns true if a batch is there; panics if only a part of it is.
 async fn has(store: &Embedded, number: u64) -> bool {
     let row = store.get(&row(number)).await.unwrap();
     let published = records(store, OUTBOUND).await.iter().any(|r| r.value == number.to_string().as_bytes());
@@ -162,7 +162,7 @@ async fn read_on(store: &Embedded, partition: TopicPartition, from: Offset) -> V
     }
 }
 
-/// Waits for what another thread does.
+/// Waits for an effect of another thread.
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     for _ in 0..1_000 {
         if holds().await {

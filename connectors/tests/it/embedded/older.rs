@@ -6,12 +6,12 @@ use heddle_schemas::ports::log::{FetchLimit, Log as _};
 
 use heddle_schemas::topic::{Topic, TopicPartition};
 
-use crate::embedded::{INBOUND, LIMIT, OUTBOUND, Site, read_on, record, records};
+use crate::embedded::{Fixture, INBOUND, LIMIT, OUTBOUND, read_on, record, records};
 
 #[tokio::test]
 async fn a_read_is_consecutive_from_wherever_it_begins() {
-    let site = Site::small();
-    let mut store = site.open();
+    let fixture = Fixture::small();
+    let mut store = fixture.open();
     for number in 0..120_u32 {
         let value = format!("{number:0>60}");
         store.append(vec![record(INBOUND, value.clone()), record(OUTBOUND, value)]).await.unwrap();
@@ -20,14 +20,14 @@ async fn a_read_is_consecutive_from_wherever_it_begins() {
         }
         if number == 80 {
             store.close().await;
-            store = site.open();
+            store = fixture.open();
         }
         if number == 100 {
             drop(store);
-            store = site.open();
+            store = fixture.open();
         }
     }
-    assert!(site.segments().len() > 5, "most is only in files");
+    assert!(fixture.segments().len() > 5, "most is only in files");
     for from in 0..120 {
         let found = read_on(&store, INBOUND, from).await;
         let offsets: Vec<_> = found.iter().map(|record| record.offset).collect();
@@ -45,11 +45,11 @@ async fn a_read_is_consecutive_from_wherever_it_begins() {
     }
 }
 
-/// Nobody follows the dead letters closely, so that all of them are read from files.
+/// Dead letters have no consumer that follows closely, so that all of them are read from files.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_that_is_seen_is_read_however_short_ago_it_was_written() {
-    let site = Site::new();
-    let store = site.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     let letters = TopicPartition { topic: Topic::Dlq, partition: 0 };
     let reading = tokio::spawn({
         let store = store.clone();
@@ -69,8 +69,8 @@ async fn a_record_that_is_seen_is_read_however_short_ago_it_was_written() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_misses_nothing_of_a_fast_writer() {
-    let site = Site::small();
-    let store = site.open();
+    let fixture = Fixture::small();
+    let store = fixture.open();
     let writing = {
         let store = store.clone();
         tokio::spawn(async move {
@@ -94,9 +94,9 @@ async fn a_slow_reader_misses_nothing_of_a_fast_writer() {
 }
 
 #[tokio::test]
-async fn closing_wakes_whoever_waits_for_a_record() {
-    let site = Site::new();
-    let store = site.open();
+async fn closing_wakes_readers_that_wait_for_a_record() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
     let waiting = {
         let store = store.clone();
         tokio::spawn(async move {

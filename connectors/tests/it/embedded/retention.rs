@@ -1,4 +1,4 @@
-//! What goes, when, and what a full journal refuses.
+//! Deletion of segments, and the refusals of a full journal.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::ports::log::{Log as _, StoreError};
 use heddle_schemas::ports::state::{Batch, State as _, Write};
 
-use crate::embedded::{INBOUND, Site, batch, read_on, record, records, row, until};
+use crate::embedded::{Fixture, INBOUND, batch, read_on, record, records, row, until};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -16,47 +16,47 @@ fn large(number: u64) -> Vec<heddle_schemas::ports::log::NewRecord> {
 
 #[tokio::test]
 async fn a_segment_goes_when_it_is_old_and_settled_and_checkpointed() {
-    let mut site = Site::small();
-    site.options.retention = HOUR;
-    let store = site.open();
+    let mut fixture = Fixture::small();
+    fixture.options.retention = HOUR;
+    let store = fixture.open();
     for number in 0..20 {
         store.append(large(number)).await.unwrap();
     }
-    let all = site.segments().len();
+    let all = fixture.segments().len();
     store.checkpoint().await.unwrap();
-    site.clock.advance(2 * HOUR);
+    fixture.clock.advance(2 * HOUR);
     store.checkpoint().await.unwrap();
-    assert_eq!(site.segments().len(), all, "nothing is settled");
+    assert_eq!(fixture.segments().len(), all, "nothing is settled");
     store.acknowledge(INBOUND, &(0..10).collect::<Vec<_>>()).await.unwrap();
     store.checkpoint().await.unwrap();
-    until("deletion", async || site.segments().len() < all).await;
+    until("deletion", async || fixture.segments().len() < all).await;
     assert_eq!(read_on(&store, INBOUND, 10).await.len(), 10, "what is not settled is kept");
     drop(store);
-    let store = site.open();
+    let store = fixture.open();
     assert_eq!(read_on(&store, INBOUND, 10).await.len(), 10);
     assert_eq!(store.position(INBOUND).await.unwrap().next, 10);
 }
 
 #[tokio::test]
-async fn an_idle_store_lets_go_of_what_is_old() {
-    let mut site = Site::small();
-    site.options.retention = HOUR;
-    let store = site.open();
+async fn an_idle_store_deletes_old_segments() {
+    let mut fixture = Fixture::small();
+    fixture.options.retention = HOUR;
+    let store = fixture.open();
     store.append(large(0)).await.unwrap();
     store.acknowledge(INBOUND, &[0]).await.unwrap();
-    let first = site.segments()[0].clone();
-    site.clock.advance(2 * HOUR);
+    let first = fixture.segments()[0].clone();
+    fixture.clock.advance(2 * HOUR);
     until("deletion", async || !first.exists()).await;
     assert_eq!(store.end(INBOUND).await.unwrap(), 1);
     drop(store);
-    assert_eq!(site.open().append(large(1)).await.unwrap(), [1], "an offset is never used twice");
+    assert_eq!(fixture.open().append(large(1)).await.unwrap(), [1], "an offset is never used twice");
 }
 
 #[tokio::test]
 async fn a_full_journal_takes_nothing_in_until_something_is_worked_off() {
-    let mut site = Site::small();
-    site.options.max_bytes = 8_192.try_into().unwrap();
-    let store = site.open();
+    let mut fixture = Fixture::small();
+    fixture.options.max_bytes = 8_192.try_into().unwrap();
+    let store = fixture.open();
     let mut taken = 0;
     let error = loop {
         match store.append(large(taken)).await {
@@ -69,16 +69,16 @@ async fn a_full_journal_takes_nothing_in_until_something_is_worked_off() {
     assert!(detail.contains("log.max_bytes"), "{detail}");
     store.commit(batch(1)).await.unwrap();
     store.acknowledge(INBOUND, &(0..taken).collect::<Vec<_>>()).await.unwrap();
-    // Well before retention: what is worked off goes first.
+    // Well before retention: settled segments are deleted first.
     until("room", async || store.append(large(taken)).await.is_ok()).await;
     assert!(store.journal_bytes() < 8_192 + 2_048);
 }
 
 #[tokio::test]
 async fn the_reserve_for_work_has_an_end_too() {
-    let mut site = Site::small();
-    site.options.max_bytes = 4_096.try_into().unwrap();
-    let store = site.open();
+    let mut fixture = Fixture::small();
+    fixture.options.max_bytes = 4_096.try_into().unwrap();
+    let store = fixture.open();
     let grow = |number: u64| Batch { outputs: large(number), ..Batch::default() };
     let mut taken = 0;
     while store.commit(grow(taken)).await.is_ok() {
@@ -93,22 +93,22 @@ async fn the_reserve_for_work_has_an_end_too() {
 
 #[tokio::test]
 async fn many_rows_go_through_little_memory() {
-    let site = Site::small();
-    let store = site.open();
+    let fixture = Fixture::small();
+    let store = fixture.open();
     for number in 0..600 {
         let value = "v".repeat(200);
         let write = if number % 3 == 0 {
-            Write::put_until(row(number), value, site.clock.now().after(HOUR))
+            Write::put_until(row(number), value, fixture.clock.now().after(HOUR))
         } else {
             Write::put(row(number), value)
         };
         store.commit(Batch { writes: vec![write], ..Batch::default() }).await.unwrap();
     }
-    site.clock.advance(HOUR);
+    fixture.clock.advance(HOUR);
     for reopened in [false, true] {
         let store = if reopened {
             store.close().await;
-            site.open()
+            fixture.open()
         } else {
             store.clone()
         };

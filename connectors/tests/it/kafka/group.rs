@@ -20,7 +20,7 @@ async fn assigned(changes: &mut Receiver<Change>) -> Vec<TopicPartition> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_done_ahead_comes_back_with_the_committed_offset() {
+async fn offsets_done_ahead_come_back_with_the_committed_offset() {
     let prefix = Prefix::new();
     let options = options("a", &prefix);
     topics::apply(&options).await.unwrap();
@@ -42,7 +42,7 @@ async fn what_is_done_ahead_comes_back_with_the_committed_offset() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_node_gets_its_share_when_the_first_has_let_go() {
+async fn a_second_node_gets_its_share_when_the_first_has_released_it() {
     let prefix = Prefix::new();
     topics::apply(&options("a", &prefix)).await.unwrap();
     let a = open(&options("a", &prefix)).await;
@@ -53,15 +53,15 @@ async fn a_second_node_gets_its_share_when_the_first_has_let_go() {
     let Some(Change::Revoked { partitions, lost, released }) =
         tokio::time::timeout(SOON, of_a.recv()).await.unwrap()
     else {
-        panic!("the first is asked to let go of some")
+        panic!("the first is to release some")
     };
     assert!(!lost && !partitions.is_empty() && partitions.len() < all.len(), "{partitions:?} of {all:?}");
-    let nothing = tokio::time::timeout(Duration::from_secs(1), of_b.recv()).await;
+    let early = tokio::time::timeout(Duration::from_secs(1), of_b.recv()).await;
     assert!(
-        nothing
+        early
             .as_ref()
             .map_or(true, |change| matches!(change, Some(Change::Assigned(none)) if none.is_empty())),
-        "not before the first has let go: {nothing:?}"
+        "not before the first has released them: {early:?}"
     );
     drop(released);
     let mut got = Vec::new();
@@ -77,7 +77,7 @@ async fn a_second_node_gets_its_share_when_the_first_has_let_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_comes_back_under_its_name_gets_what_it_had() {
+async fn a_node_that_comes_back_under_its_name_gets_its_partitions() {
     let prefix = Prefix::new();
     let options = options("a", &prefix);
     topics::apply(&options).await.unwrap();
@@ -99,7 +99,7 @@ async fn a_node_that_is_put_out_joins_again() {
     let mut changes = kafka.join().unwrap();
     let before = assigned(&mut changes).await;
     kafka.take_over(INBOUND).await.unwrap();
-    // Another process of its name, and a short one: what a broker may make of one that it did not see go.
+    // Another process of its name, and a short one: as a broker may see one whose end it did not notice.
     let double = open(&options).await;
     assert_eq!(assigned(&mut double.join().unwrap()).await, before);
     let out = tokio::time::timeout(SOON, changes.recv()).await.unwrap();
@@ -108,7 +108,7 @@ async fn a_node_that_is_put_out_joins_again() {
     double.close().await;
     drop(double);
     assert_eq!(assigned(&mut changes).await, before);
-    // What the first membership had open was lost with it.
+    // The first membership's open partitions were lost with it.
     kafka.acknowledge(INBOUND, [0]);
     assert_eq!(kafka.position(INBOUND).await.unwrap(), Position::default());
     kafka.take_over(INBOUND).await.unwrap();

@@ -1,4 +1,4 @@
-//! What the topics are like.
+//! Settings of the topics.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ async fn topics_are_made_once_and_found_as_they_have_to_be() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_without_its_topics_does_not_open_and_says_what_to_do() {
+async fn a_log_without_its_topics_does_not_open_and_names_the_command() {
     let error = Kafka::open(&options("a", &Prefix::new()), Arc::new(SystemClock)).await.err().unwrap();
     assert!(matches!(error, OpenError::Topics(_)));
     assert!(error.to_string().contains("heddle topics apply"), "{error}");
@@ -55,7 +55,7 @@ async fn a_retention_over_the_policy_is_refused_and_can_be_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_at_the_address_is_told_with_the_key_that_names_it() {
+async fn an_unreachable_address_is_reported_with_its_configuration_key() {
     let prefix = Prefix::new();
     let mut options = options("a", &prefix);
     options.connection.brokers = vec!["127.0.0.1:1".into()];
@@ -111,14 +111,14 @@ async fn a_fetch_that_is_dropped_half_way_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_that_is_given_up_and_taken_again_is_read_on() {
+async fn a_partition_that_is_released_and_taken_again_is_read_on() {
     let prefix = Prefix::new();
     let options = options("a", &prefix);
     topics::apply(&options).await.unwrap();
     let kafka = Arc::new(open(&options).await);
     let limit = FetchLimit { records: 10, bytes: 1 << 20 };
     for round in 0..5 {
-        // Somebody waits for what comes next when the partition goes.
+        // A reader waits for the next record when the partition is released.
         let waiting = tokio::spawn({
             let kafka = kafka.clone();
             async move { kafka.fetch(INBOUND, round, limit, Duration::from_secs(30)).await }

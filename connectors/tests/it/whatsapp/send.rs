@@ -1,4 +1,4 @@
-//! What the WhatsApp channel sends, and what it makes of each answer: against real servers on
+//! Requests of the WhatsApp channel, and its reading of each answer: against real servers on
 //! loopback, those that answer by HTTP and those that break the connection.
 
 use std::net::SocketAddr;
@@ -61,7 +61,7 @@ fn to_phone(text: &str) -> OutboundMessage {
     }
 }
 
-/// What a request held.
+/// Content of a request.
 #[derive(Debug, Clone)]
 struct Seen {
     path: String,
@@ -136,7 +136,7 @@ fn graph_error(status: u16, code: i64, message: &str) -> Answer {
     )
 }
 
-/// A server that does with each connection as told, after it has read the whole request.
+/// Server that runs `act` with each connection, after it has read the whole request.
 async fn raw<F, T>(act: F) -> SocketAddr
 where
     F: Fn(TcpStream) -> T + Send + 'static,
@@ -198,12 +198,12 @@ async fn who_has_no_number_is_the_recipient_by_scoped_id() {
 async fn what_cannot_be_sent_is_final_and_never_leaves() {
     let server = success();
     let access = access(server.serve().await);
-    let mut nobody = to_phone("Hi");
-    nobody.to = Address::default();
+    let mut unaddressed = to_phone("Hi");
+    unaddressed.to = Address::default();
     let mut no_text = to_phone("");
     no_text.content = Content::Contacts { cards: json!([]) };
     let too_long = to_phone(&"é".repeat(PROFILE.text_max.get() + 1));
-    for message in [nobody, no_text, too_long, to_phone(" ")] {
+    for message in [unaddressed, no_text, too_long, to_phone(" ")] {
         let error = channel().send(&access, &message).await.unwrap_err();
         assert_eq!(error.class, FailureClass::Final, "{error}");
     }

@@ -1,4 +1,4 @@
-//! What the WhatsApp channel reads in webhooks: each documented type, and anything at all.
+//! Webhooks as the WhatsApp channel reads them: each documented type, and arbitrary input.
 //!
 //! The bodies under `fixtures/whatsapp` are the provider's documented examples with its own example
 //! values
@@ -464,7 +464,7 @@ fn a_shape_not_known_becomes_a_notice() {
     }
 }
 
-/// Any JSON, with the names that the parser looks for among its keys.
+/// Any JSON, with the names that the parser reads among its keys.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

@@ -129,7 +129,7 @@ async fn files_are_taken_over_http_by_their_media_type() {
     assert_eq!(node.found("visit"), ["list"]);
     let (status, told) = node.upload(&[("id", "logo")], "image/png", vec![1, 2, 3]).await;
     assert_eq!(status, 422);
-    assert!(told["detail"].as_str().unwrap().contains("image/png is not taken; .txt, .md"), "{told}");
+    assert!(told["detail"].as_str().unwrap().contains("image/png is not accepted; .txt, .md"), "{told}");
     let (status, told) = node.upload(&[("id", "huge.txt")], "text/plain", vec![b'a'; (32 << 20) + 1]).await;
     assert_eq!(status, 413);
     assert!(told["detail"].as_str().unwrap().contains("at most 33554432 bytes"), "{told}");
@@ -175,7 +175,7 @@ async fn a_wrong_name_changes_nothing_and_a_private_site_is_refused() {
     node.write("sheet.xlsx", b"PK");
     let (status, _, fault) = node.run(&["kb", "add", "acme", "a.txt", "sheet.xlsx"]);
     assert_eq!(status, 2);
-    assert!(fault.contains("sheet.xlsx") && fault.contains(".pdf and .docx are taken"), "{fault}");
+    assert!(fault.contains("sheet.xlsx") && fault.contains(".pdf and .docx are accepted"), "{fault}");
     assert_eq!(node.found("taken"), [""; 0]);
     let (status, _, fault) = node.run(&["kb", "add", "acme", &node.url]);
     assert_eq!(status, 2);

@@ -1,4 +1,4 @@
-//! What every state store must do: writes on a condition.
+//! Contract of every state store: conditional writes.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ pub(crate) async fn a_conditional_insert_takes_place_once(fixture: Fixture) {
     assert_eq!(get(&*state, &claim()).await.as_deref(), Some("a"));
 }
 
-pub(crate) async fn a_conditional_write_takes_place_only_on_what_it_expects(fixture: Fixture) {
+pub(crate) async fn a_conditional_write_applies_only_to_the_expected_value(fixture: Fixture) {
     let state = fixture.state();
     assert_eq!(swap(&*state, Some("a"), Some("b")).await, found(None));
     assert_eq!(swap(&*state, None, Some("a")).await, Swap::Done);
@@ -36,7 +36,7 @@ pub(crate) async fn a_conditional_write_takes_place_only_on_what_it_expects(fixt
     assert_eq!(get(&*state, &claim()).await.as_deref(), Some(""));
 }
 
-pub(crate) async fn a_conditional_delete_takes_place_only_on_what_it_expects(fixture: Fixture) {
+pub(crate) async fn a_conditional_delete_applies_only_to_the_expected_value(fixture: Fixture) {
     let state = fixture.state();
     assert_eq!(swap(&*state, None, None).await, Swap::Done, "absent it was and is");
     swap(&*state, None, Some("a")).await;
@@ -70,17 +70,17 @@ pub(crate) async fn of_racing_inserts_exactly_one_wins(fixture: Fixture) {
         })
         .collect();
     let mut winners = Vec::new();
-    let mut told = Vec::new();
+    let mut results = Vec::new();
     for racer in racers {
         match racer.await.unwrap() {
             (mine, Swap::Done) => winners.push(mine),
-            (_, Swap::Found(found)) => told.push(found),
+            (_, Swap::Found(found)) => results.push(found),
         }
     }
     let stored = fixture.state().get(&claim()).await.unwrap();
     assert_eq!(winners.len(), 1);
     assert_eq!(stored.as_ref(), winners.first());
-    assert!(told.iter().all(|found| *found == stored), "the losers are told who won");
+    assert!(results.iter().all(|found| *found == stored), "the losers get the winner's value");
 }
 
 pub(crate) async fn racing_updates_lose_none(fixture: Fixture) {
@@ -102,7 +102,7 @@ pub(crate) async fn racing_updates_lose_none(fixture: Fixture) {
     assert_eq!((stored.len(), added.len()), (2 * 128, 128), "each once");
 }
 
-/// Adds an entry to the row. Where the store cannot say whether it did, the row does.
+/// Adds an entry to the row. If the store does not know the outcome, the row shows it.
 async fn add_one(state: &dyn State, entry: [u8; 2]) {
     let mut expected = state.get(&claim()).await.unwrap();
     loop {

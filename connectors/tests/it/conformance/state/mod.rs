@@ -1,4 +1,4 @@
-//! What every state store must do: rows, batches and fences, time to live here, the rest beside it.
+//! Contract of every state store: rows, batches, fences and time to live; the submodules hold the rest.
 
 mod conditional;
 mod scans;
@@ -36,7 +36,7 @@ macro_rules! promises_of_a_state_store {
                 consumed_records_may_be_ahead_of_others,
                 a_batch_that_is_refused_changes_nothing,
                 a_batch_under_a_fence_that_is_over_changes_nothing,
-                a_batch_under_the_current_fence_is_taken,
+                a_batch_under_the_current_fence_is_accepted,
                 everything_outlives_a_restart,
                 rows_come_in_their_order_from_either_end,
                 a_scan_stays_in_its_partition,
@@ -47,8 +47,8 @@ macro_rules! promises_of_a_state_store {
                 a_row_written_anew_lives_as_the_last_write_says,
                 an_end_outlives_a_restart,
                 a_conditional_insert_takes_place_once,
-                a_conditional_write_takes_place_only_on_what_it_expects,
-                a_conditional_delete_takes_place_only_on_what_it_expects,
+                a_conditional_write_applies_only_to_the_expected_value,
+                a_conditional_delete_applies_only_to_the_expected_value,
                 a_conditional_write_finds_an_ended_row_absent,
                 of_racing_inserts_exactly_one_wins,
                 racing_updates_lose_none,
@@ -229,15 +229,15 @@ pub(crate) async fn a_batch_under_a_fence_that_is_over_changes_nothing(mut fixtu
         batch.outputs = vec![record(OUTBOUND, "k", "x")];
         batch.consumed = vec![(INBOUND, at[0])];
         let refused = fixture.state().commit(batch).await;
-        let Err(StoreError::Fenced { partition, epoch: told }) = refused else { panic!("{refused:?}") };
-        assert_eq!((partition, told), (INBOUND, epoch));
+        let Err(StoreError::Fenced { partition, epoch: fenced_at }) = refused else { panic!("{refused:?}") };
+        assert_eq!((partition, fenced_at), (INBOUND, epoch));
         assert_untouched(&fixture, at[0]).await;
     }
     fixture.reopen().await;
     assert_untouched(&fixture, at[0]).await;
 }
 
-pub(crate) async fn a_batch_under_the_current_fence_is_taken(mut fixture: Fixture) {
+pub(crate) async fn a_batch_under_the_current_fence_is_accepted(mut fixture: Fixture) {
     for number in [1, 2] {
         let mut batch = rows_of([number]);
         batch.fence = Some(fixture.fence(INBOUND).await);

@@ -1,4 +1,4 @@
-//! What every state store must do: rows of a partition in order.
+//! Contract of every state store: rows of a partition in order.
 
 use std::collections::BTreeMap;
 
@@ -52,7 +52,7 @@ fn between(from: u64, to: Option<u64>, limit: usize, reverse: bool) -> Scan {
 pub(crate) async fn a_scan_keeps_its_bounds_and_its_limit(fixture: Fixture) {
     let state = fixture.state();
     state.commit(rows_of(0..10)).await.unwrap();
-    for (asked, expected) in [
+    for (range, expected) in [
         (between(3, Some(6), 9, false), &[3, 4, 5][..]),
         (between(3, Some(6), 9, true), &[5, 4, 3]),
         (between(3, Some(6), 2, false), &[3, 4]),
@@ -64,7 +64,7 @@ pub(crate) async fn a_scan_keeps_its_bounds_and_its_limit(fixture: Fixture) {
         (between(6, Some(3), 9, true), &[]),
         (between(50, None, 9, true), &[]),
     ] {
-        assert_eq!(scan(&*state, &asked).await, expected, "{asked:?}");
+        assert_eq!(scan(&*state, &range).await, expected, "{range:?}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What every state store must do: walks over the rows of a tenant, in no order and without a gap.
+//! Contract of every state store: walks over the rows of a tenant, in no order and without a gap.
 
 use std::collections::BTreeMap;
 

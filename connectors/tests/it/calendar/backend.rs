@@ -11,7 +11,7 @@ use heddle_schemas::ports::clock::Clock;
 
 use crate::calendar::google::{Does, StandIn};
 
-/// What is lost of the next booking.
+/// Lost part of the next booking.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Loss {
     Answer,
@@ -19,10 +19,10 @@ pub(crate) enum Loss {
 }
 
 /// A calendar, and its owner.
-pub(crate) trait Site {
+pub(crate) trait Backend {
     fn calendar(&self) -> &dyn Calendar;
     fn access(&self) -> CalendarAccess;
-    /// Somebody else takes a time.
+    /// Another person takes a time.
     fn occupy(&self, at: Busy);
     fn cancel(&self, id: BookingId);
     fn reschedule(&self, id: BookingId, to: Busy);
@@ -48,12 +48,12 @@ fn access(base: &str) -> CalendarAccess {
     .unwrap()
 }
 
-pub(crate) struct MemorySite {
+pub(crate) struct MemoryBackend {
     calendar: MemoryCalendar,
     loss: Arc<Mutex<Option<Loss>>>,
 }
 
-impl MemorySite {
+impl MemoryBackend {
     pub(crate) fn new() -> Self {
         let loss = Arc::new(Mutex::new(None::<Loss>));
         let next = loss.clone();
@@ -69,7 +69,7 @@ impl MemorySite {
     }
 }
 
-impl Site for MemorySite {
+impl Backend for MemoryBackend {
     fn calendar(&self) -> &dyn Calendar {
         &self.calendar
     }
@@ -94,13 +94,13 @@ impl Site for MemorySite {
     }
 }
 
-pub(crate) struct GoogleSite {
+pub(crate) struct GoogleBackend {
     pub(crate) calendar: GoogleCalendar,
     pub(crate) google: Arc<StandIn>,
     pub(crate) base: String,
 }
 
-impl GoogleSite {
+impl GoogleBackend {
     pub(crate) async fn start(clock: Arc<dyn Clock>) -> Self {
         let (google, base) = StandIn::start().await;
         let options = Options { timeout: Duration::from_millis(500), ..Options::default() };
@@ -109,7 +109,7 @@ impl GoogleSite {
     }
 }
 
-impl Site for GoogleSite {
+impl Backend for GoogleBackend {
     fn calendar(&self) -> &dyn Calendar {
         &self.calendar
     }
