@@ -1,4 +1,5 @@
-//! What one node does for all: it looks after what was begun and is not complete, whoever began it.
+//! Leader tasks: one node continues, for the whole cluster, work that was begun and is not complete, whichever node
+//! began it.
 //!
 //! Contract: the owner of the first partition of inbound keeps house, so one node does, wherever it moves. Two that
 //! do for a moment, while the ownership changes, do no harm: all of it can be done twice. What fails is tried again at
@@ -16,11 +17,11 @@ use crate::privacy::erasure::OpenErasures;
 use crate::privacy::tenant_deletion::OpenRemovals;
 use crate::tenant::configuration::Tenants;
 
-/// How often it looks.
+/// Interval of the leader's checks.
 const LOOK: Duration = Duration::from_secs(30);
-/// How soon it looks again where there is more to do: others' work comes in between.
+/// Pause before the next check where more work waits, so that other work comes in between.
 const BREATH: Duration = Duration::from_millis(250);
-/// Whose owner keeps house.
+/// Partition whose owner runs the leader tasks.
 pub(crate) const HOUSE: TopicPartition = TopicPartition { topic: Topic::Inbound, partition: 0 };
 
 /// Keeps house for as long as it is polled and `ours` says so.
@@ -41,7 +42,7 @@ pub(crate) async fn run(ports: Ports, tenants: Arc<Tenants>, mut ours: watch::Re
                 tracing::warn!(%error, "deletions of tenants cannot be looked after now");
                 false
             });
-            // A change of the ownership is looked at right away.
+            // A change of the ownership is checked at once.
             drop(tokio::time::timeout(if more { BREATH } else { LOOK }, ours.changed()).await);
         }
         ports.metrics.erasures(0, Duration::ZERO);

@@ -1,4 +1,4 @@
-//! What operators watch: one struct, passed in, updated by one method an occurrence.
+//! Metrics of the actors for operators: one struct, passed in, with one method an occurrence.
 //!
 //! Labels are bounded: topics, kinds, outcomes; never a tenant's conversation, contact or message.
 
@@ -386,7 +386,7 @@ impl Metrics {
         self.records.with_label_values(&[topic.as_str()]).inc_by(records as u64);
     }
 
-    /// So many records of a topic are in work, more or less.
+    /// Changes the number of a topic's records in work.
     pub fn in_work(&self, topic: Topic, change: i64) {
         self.in_work.add(topic, change);
     }
@@ -413,19 +413,19 @@ impl Metrics {
         self.forgotten.inc();
     }
 
-    /// So many erasures are not complete, the oldest of them for so long.
+    /// Sets the number of erasures that are not complete, and the age of the oldest.
     pub fn erasures(&self, open: usize, oldest: Duration) {
         self.erasures_open.set(i64::try_from(open).unwrap_or(i64::MAX));
         self.erasures_oldest.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
     }
 
-    /// So many deletions of tenants are not complete, the oldest of them for so long.
+    /// Sets the number of tenant deletions that are not complete, and the age of the oldest.
     pub fn removals(&self, open: usize, oldest: Duration) {
         self.removals_open.set(i64::try_from(open).unwrap_or(i64::MAX));
         self.removals_oldest.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
     }
 
-    /// So many records of a deleted tenant came late.
+    /// Counts late records of a deleted tenant.
     pub fn of_deleted(&self, records: u64) {
         self.of_deleted.inc_by(records);
     }
@@ -435,13 +435,13 @@ impl Metrics {
         self.resurrections.inc();
     }
 
-    /// A sweep looked at so many rows, and has so many end earlier.
+    /// Counts the rows that a sweep has read, and those of them that end earlier now.
     pub fn swept_rows(&self, looked_at: usize, shortened: usize) {
         self.swept_rows.with_label_values(&["looked_at"]).inc_by(looked_at as u64);
         self.swept_rows.with_label_values(&["shortened"]).inc_by(shortened as u64);
     }
 
-    /// Rows that sweeps have looked at.
+    /// Returns the number of rows that sweeps have read.
     #[must_use]
     pub fn looked_at_by_sweeps(&self) -> u64 {
         self.swept_rows.with_label_values(&["looked_at"]).get()
@@ -452,7 +452,7 @@ impl Metrics {
         self.sweeps.inc();
     }
 
-    /// So many partitions lack some change of retention.
+    /// Sets the number of partitions that lack some change of retention.
     pub fn sweeps_behind(&self, partitions: usize) {
         self.sweeps_behind.set(i64::try_from(partitions).unwrap_or(i64::MAX));
     }
@@ -481,7 +481,7 @@ impl Metrics {
             .sum()
     }
 
-    /// So many partitions of a topic are owned.
+    /// Sets the number of owned partitions of a topic.
     pub fn owned(&self, topic: Topic, partitions: usize) {
         self.owned.with_label_values(&[topic.as_str()]).set(i64::try_from(partitions).unwrap_or(i64::MAX));
     }
@@ -496,7 +496,7 @@ impl Metrics {
         GaugeShare::of(self.lag.with_label_values(&[topic.as_str()]))
     }
 
-    /// A record was given up.
+    /// Counts a dead-lettered record.
     pub fn dead(&self, reason: DeadReason) {
         self.dead.with_label_values(&[reason.as_str()]).inc();
     }
@@ -553,7 +553,7 @@ impl Metrics {
         self.quota_warned.with_label_values(&[resource.as_str()]).inc();
     }
 
-    /// A chunk was closed, in which so many messages and calls count though nobody knows of them.
+    /// Counts a closed quota lease: messages and calls that count as spent though their outcome is unknown.
     pub fn quota_closed(&self, lost_messages: u64, interrupted: u64) {
         self.quota_lost.inc_by(lost_messages);
         self.quota_interrupted.inc_by(interrupted);
@@ -581,7 +581,7 @@ impl Metrics {
         self.send_seconds.observe(seconds);
     }
 
-    /// What somebody said about what may be sent was taken in.
+    /// Counts an accepted statement about consent.
     pub fn consent(&self, says: Says, how: How) {
         self.consents.with_label_values(&[says.as_str(), how.as_str()]).inc();
     }
@@ -650,7 +650,7 @@ impl Metrics {
         }
     }
 
-    /// A channel's event was not taken in.
+    /// Counts a channel's event that was not accepted.
     pub fn dropped(&self, reason: &'static str) {
         self.foreign.with_label_values(&[reason]).inc();
     }

@@ -1,8 +1,8 @@
 //! The system: starts what works off each partition that this node owns, and stops it again.
 //!
-//! Contract: two workers of one partition never run at once on a node. A partition that fails is started
-//! anew from what is settled, as long as it is owned. A drained system has finished what it had taken;
-//! a killed one leaves everything to whoever owns the partitions next.
+//! Contract: two workers of one partition never run at once on a node. A partition that fails is restarted from its
+//! settled offset, as long as it is owned. A drained system has finished the work it had accepted; a killed one leaves
+//! everything to the next owners of the partitions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,9 +37,9 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 pub struct System {
     /// The tenants.
     pub tenants: Arc<Tenants>,
-    /// The way in for what channels say.
+    /// Intake of channels' events.
     pub reception: Arc<Reception>,
-    /// Whether webhooks are being taken in; whoever serves them says so here.
+    /// Gate that says whether webhooks are accepted; set by their server.
     pub intake_gate: Arc<IntakeGate>,
     orders: mpsc::Sender<Order>,
     running: JoinHandle<()>,
@@ -54,7 +54,7 @@ enum Order {
     Kill(oneshot::Sender<()>),
 }
 
-/// Tells a partition which tenants have changed.
+/// Notifies a partition of changed tenants.
 type Reconfigure = Box<dyn Fn(&Arc<Changed>) + Send>;
 
 /// A running partition, whatever lives in it.
@@ -76,7 +76,7 @@ struct Supervisor {
 }
 
 impl System {
-    /// Reads the tenants and starts following the assignment. Webhooks are not taken in yet.
+    /// Reads the tenants and starts following the assignment. Webhooks are not accepted yet.
     ///
     /// # Errors
     /// When the tenants cannot be read, or the log keeps records longer than one of them was promised.
@@ -123,8 +123,8 @@ impl System {
         Ok(Self { tenants, reception, intake_gate, orders, running, following, over })
     }
 
-    /// Waits until nothing can be worked off any more though nobody has asked for that: the log has closed to
-    /// this node. What was in work is another owner's, and the process had better end.
+    /// Waits until no further work is possible though no shutdown was requested: the log has closed to this node.
+    /// Records in work are another owner's, and the process should end.
     pub async fn over(&self) {
         // Nothing is ever sent.
         let _ = self.over.clone().changed().await;
@@ -169,7 +169,7 @@ impl Supervisor {
                         Some(Order::Drain(done)) => drop(done.send(self.drain().await)),
                         Some(Order::Kill(done)) => {
                             self.kill().await;
-                            // Nobody has to wait for it.
+                            // The caller may have gone.
                             let _ = done.send(());
                         }
                         None => self.kill().await,
@@ -202,8 +202,8 @@ impl Supervisor {
         }
     }
 
-    /// Starts what is new, and hands over what is owned no more: it finishes what it has in work, as far as
-    /// the ownership still allows, before the log is told that it is free.
+    /// Starts new partitions, and hands over those that are no longer owned: a worker finishes its records in work, as
+    /// far as the ownership still allows, before the log learns that the partition is free.
     async fn assign(&mut self, assignment: Assignment) {
         let owned: BTreeMap<_, _> = assignment.partitions.into_iter().collect();
         let before = std::mem::replace(&mut self.owned, owned);
@@ -267,7 +267,7 @@ impl Supervisor {
 
     async fn drain(&mut self) -> bool {
         let limit = self.context.options.drain;
-        // Along the way of a message: what is taken in goes to conversations, what they decide to accounts.
+        // In the order of a message's path: accepted messages go to conversations, their decisions to accounts.
         let mut finished = true;
         for topic in Topic::CONSUMED {
             let mut draining = JoinSet::new();
@@ -286,7 +286,7 @@ impl Supervisor {
             finished &= all.await.unwrap_or(false);
         }
         self.kill().await;
-        // What is left of the quotas is for others; where that does not work they take it back themselves.
+        // The rest of the quotas is for other nodes; where that fails they take it back themselves.
         finished &= tokio::time::timeout(limit, self.context.quotas.give_back()).await.is_ok();
         let ports = &self.context.ports;
         finished &= tokio::time::timeout(limit, ports.security.publish(&*ports.log)).await.is_ok();
@@ -303,7 +303,7 @@ impl Supervisor {
 async fn hand_over(running: Running, limit: Duration) {
     let (done, drained) = oneshot::channel();
     (running.drain)(done);
-    // What does not finish in time, or cannot, is taken up by the next owner.
+    // Work that does not finish in time, or cannot, is taken up by the next owner.
     drop(tokio::time::timeout(limit, drained).await);
     stop(running).await;
 }

@@ -1,6 +1,6 @@
-//! What an account still has to send to somebody who is being erased: it is dropped, and what holds it goes.
+//! Erasure in an account: drops the waiting sends of a contact who is being erased, and the rows that hold them.
 //!
-//! What is being called at this moment is not called back, but neither repeated nor written about: its end is dropped.
+//! A call that is under way is not interrupted, but it is neither repeated nor recorded: its outcome is dropped.
 
 use std::sync::atomic::Ordering;
 
@@ -28,7 +28,7 @@ impl Account {
         receipt: Receipt,
     ) -> Result<(), ActorProcessingErr> {
         if state.delivered.is_writing() {
-            // What is being written is neither in the rows yet nor in memory.
+            // A message that is being written is neither in the rows yet nor in memory.
             state.forgetting.push((record, receipt));
             return Ok(());
         }

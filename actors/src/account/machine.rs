@@ -13,9 +13,10 @@
 //! Running, messages are prepared as the schedule has room. Half-open, one at a time. Suspended, nothing leaves, and
 //! what is in memory is moved out of the log. Disconnected, everything is settled as withheld.
 //!
-//! A send of unknown outcome holds its lane until a status settles it, or until policy does: a reply is sent again
-//! [`Policy::unknown_repeats`] times, then it is given up like a campaign's message. A status is worth something also
-//! for what is under way, waits to be tried again, or has been given up a while ago; all others are acknowledged.
+//! A send of unknown outcome holds its lane until a status or the policy settles it: a reply is sent again
+//! [`Policy::unknown_repeats`] times, then it is dead-lettered like a campaign's message. A status also counts for a
+//! message that is under way, waits for its retry, or was dead-lettered a while ago; all other statuses are
+//! acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU32;
@@ -33,8 +34,8 @@ use super::schedule::lanes::{Lanes, Message};
 pub const PATIENCE: Duration = Duration::from_secs(1);
 /// Sends of unknown outcome at which no further call is prepared until some are settled.
 pub const UNKNOWN_MOST: usize = 1_024;
-/// Sends given up that are remembered, and for how long, for a status that comes late. Later ones, and those after a
-/// restart, are known to the conversation alone.
+/// Number of dead-lettered sends that are remembered, and for how long, for a late status. Later ones, and those after
+/// a restart, are known to the conversation alone.
 const GIVEN_UP_REMEMBERED: usize = 1_024;
 const GIVEN_UP_FOR: Duration = Duration::from_secs(86_400);
 /// The pause after the first passing failure of a message, and the longest.
@@ -90,7 +91,7 @@ pub enum Status {
     Disconnected,
 }
 
-/// How the account may be used, by its configuration.
+/// Use that the account's configuration allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
     /// With these credentials and this limit.
@@ -111,26 +112,26 @@ pub enum Access {
 pub enum End {
     /// It is settled: sent, failed for good, or found to be settled before.
     Settled {
-        /// Whether a call came through to the channel that left after the last suspension or pause.
+        /// True when a call that left after the last suspension or pause reached the channel.
         proves: bool,
     },
     /// The call was refused, and may be repeated.
     Refused {
         /// Why.
         error: SendError,
-        /// Whether the call left after the last suspension or pause.
+        /// True when the call left after the last suspension or pause.
         is_current: bool,
     },
     /// The outcome is unknown; it is among the unknown rows now.
     Unknown {
-        /// How long webhooks had been accepted for then.
+        /// Time for which webhooks had been accepted by then.
         since: Duration,
     },
     /// It did not leave.
     Returned,
 }
 
-/// What an account learns.
+/// Input of an account.
 #[derive(Debug)]
 pub enum Event<M> {
     /// Its rows are read.
@@ -149,16 +150,16 @@ pub enum Event<M> {
     FoundUnknown(OutboundId, Duration),
     /// A send of unknown outcome has been waited for, and everything in the log has been seen.
     Waited {
-        /// Which.
+        /// Id of the message.
         id: OutboundId,
         /// Why it was sent.
         purpose: Purpose,
-        /// How often it was sent again.
+        /// Number of times it was sent again.
         repeated: u32,
     },
-    /// What is under way to this contact is not to be repeated: the contact is being erased.
+    /// The contact is being erased: its sends under way are not repeated.
     Erased(ContactId),
-    /// Time has passed, and so many calls may be prepared; from this time on more may be.
+    /// Time has passed, and this many calls may be prepared; more may be from this time on.
     Tick {
         /// Calls that may be prepared now.
         room: usize,
@@ -167,7 +168,7 @@ pub enum Event<M> {
     },
 }
 
-/// What is to be done.
+/// Work that an account asks its actor to do.
 #[derive(Debug, PartialEq)]
 pub enum Effect<M> {
     /// Prepare a call and have it leave as the schedule says.
@@ -182,14 +183,14 @@ pub enum Effect<M> {
     Probe(bool),
     /// The account is suspended.
     Suspended {
-        /// Whether that is to be told, and not only counted.
+        /// True when an event is to be published, and not only counted.
         is_new: bool,
         /// The channel's code.
         code: Option<i64>,
     },
     /// The account is not suspended any more.
     Unsuspended,
-    /// The account sends again: that is to be told.
+    /// The account sends again: publish that.
     Resumed,
     /// Come back then.
     WakeAt(Duration),
@@ -201,7 +202,7 @@ pub enum Effect<M> {
     SettleBy(M, DeliveryReport),
     /// Settle a send of unknown outcome by its status.
     Resolve(DeliveryReport),
-    /// Lift a send that was given up: it was taken after all.
+    /// Lift the dead letter of a send that the channel had accepted after all.
     Lift(DeliveryReport),
     /// Acknowledge the statuses that were kept of this message: its end says the same.
     Release(OutboundId),
@@ -218,9 +219,9 @@ pub enum Effect<M> {
 /// A send of unknown outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unknown {
-    /// How long webhooks had been accepted for when the wait began.
+    /// Time for which webhooks had been accepted when the wait began.
     pub since: Duration,
-    /// Whether it has been waited for long enough, while the log is read to its end.
+    /// True when the wait is over, while the log is read to its end.
     pub is_over: bool,
 }
 
@@ -239,7 +240,7 @@ pub struct Machine<M> {
     reported: BTreeMap<OutboundId, DeliveryReport>,
     /// Contacts that were erased while a message to them was under way.
     erased: BTreeSet<ContactId>,
-    /// Sends given up, and when, the oldest first; at most [`GIVEN_UP_REMEMBERED`].
+    /// Dead-lettered sends and their times, the oldest first; at most [`GIVEN_UP_REMEMBERED`].
     given_up: VecDeque<(OutboundId, Duration)>,
     credentials: Credentials,
 }
@@ -286,8 +287,8 @@ impl<M: Sendable> Machine<M> {
         self.is_empty() && !is_suspended && self.idle_at() <= now
     }
 
-    /// Returns from when on it may leave memory, if nothing else comes: no pair owes anything then, and no send was given
-    /// up lately.
+    /// Returns the time from which the account may leave memory if nothing else comes: no pair is over its limit then,
+    /// and no send was dead-lettered recently.
     #[must_use]
     pub fn idle_at(&self) -> Duration {
         let lifted_until = self.given_up.back().map_or(Duration::ZERO, |(_, at)| *at + GIVEN_UP_FOR);
@@ -504,7 +505,7 @@ impl<M: Sendable> Machine<M> {
                 match self.status {
                     Status::Running if stops => self.suspend(error.code, now, effects),
                     Status::HalfOpen if stops && is_current => self.suspend(error.code, now, effects),
-                    // What comes back to a suspended account leaves the log as well.
+                    // Messages that come back to a suspended account leave the log as well.
                     Status::Suspended { .. } => effects.push(Effect::Park),
                     _ => {}
                 }

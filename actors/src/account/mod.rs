@@ -8,10 +8,10 @@
 //! for a suspended account, is moved to the account's rows in the state store and acknowledged, so one
 //! account never holds up the others of its partition.
 //!
-//! A send of unknown outcome ([`send`]) holds its own conversation only. A status that carries
-//! its id settles it. When none has come for the wait (which counts only while webhooks are accepted and
-//! the partition is read to its end), a reply is sent again, once by default; a campaign's message, and a reply whose
-//! outcome is unknown again, is given up. A status that comes later lifts that.
+//! A send of unknown outcome ([`send`]) blocks its own conversation only. A status that carries its id settles it. If
+//! none comes within the wait (which counts only while webhooks are accepted and the partition is read to its end), a
+//! reply is sent again, once by default; a campaign's message, and a reply whose outcome is unknown again, is
+//! dead-lettered. A later status lifts that.
 //!
 //! Everything that waits is in rows that the account finds again when it starts, and an agenda row wakes
 //! it: the account itself may leave memory or die at any moment.
@@ -68,13 +68,13 @@ use crate::partition::publish;
 use crate::partition::ttl_update::TtlUpdate;
 use crate::partition::{Changed, Home, Receipt, Resident};
 
-/// How often an account checks whether a send of unknown outcome has been waited for long enough.
+/// Interval at which an account checks whether the wait for a send of unknown outcome is over.
 const UNKNOWN_CHECK: Duration = Duration::from_secs(1);
 
-/// Accounts, as residents of outbound's partitions.
+/// Accounts, the entities of outbound's partitions.
 #[derive(Clone)]
 pub struct Accounts {
-    /// What they need of the node.
+    /// Dependencies on the node.
     pub context: Context,
 }
 
@@ -90,7 +90,7 @@ pub enum AccountMessage {
     Reconfigured,
     /// A send has ended.
     Ended(Box<Result<Ended, StoreError>>),
-    /// So many messages that were being written into rows are there.
+    /// Result of writing messages into rows: their number.
     Spilled(Result<usize, StoreError>),
     /// Statuses were acknowledged.
     Acknowledged(Result<(), StoreError>),

@@ -103,7 +103,7 @@ impl Account {
         Ok(())
     }
 
-    /// A message that was given up had been taken after all.
+    /// Lifts a dead letter: the channel had accepted the message after all.
     async fn lift(&self, report: &DeliveryReport, came: Vec<Receipt>) -> Result<(), StoreError> {
         let id = report.outbound;
         let event = self.resolved(self.key.conversation(id.contact), id, Resolution::Status);
@@ -117,7 +117,7 @@ impl Account {
         state: &mut AccountState,
         entry: Entry<AccountKey>,
     ) -> Result<(), ActorProcessingErr> {
-        // A partition wakes nobody before it has delivered what it found.
+        // A partition wakes no entity before it has delivered what it found.
         state.cursor.is_caught_up = true;
         self.check_unknown(state).await?;
         let again = if state.waits() && state.row.is_none_or(|row| row == entry.due) {
@@ -151,7 +151,7 @@ impl Account {
         Ok(())
     }
 
-    /// Sends again, or gives up, what no status has come for.
+    /// Sends again, or dead-letters, the messages whose wait for a status is over.
     pub(super) async fn waited(&self, state: &mut AccountState) -> Result<(), StoreError> {
         let now = self.context.ports.clock.elapsed();
         for id in std::mem::take(&mut state.overdue) {

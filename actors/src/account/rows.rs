@@ -14,7 +14,7 @@ use crate::partition::PartitionMessage;
 use crate::partition::commit::{commit, read};
 
 impl Account {
-    /// Takes note that the backlog has so many rows more, or fewer.
+    /// Adds the change, positive or negative, to the number of rows in the backlog.
     pub(super) fn rows_changed(&self, state: &mut AccountState, change: i64) {
         state.cursor.rows += change;
         self.context.ports.metrics.backlog(change);

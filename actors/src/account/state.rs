@@ -1,4 +1,4 @@
-//! What an account holds in memory. All of it is found again in rows when the account starts.
+//! State of an account in memory. All of it is read from rows again when the account starts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub(super) struct AccountState {
     /// `permits_per_partition`.
     pub(super) seen: Vec<Receipt>,
     pub(super) is_acknowledging: bool,
-    /// What is under way, and whether its contact is being erased; at most what lanes have under way.
+    /// Messages under way, each with a flag that its contact is being erased; at most as many as lanes have under way.
     pub(super) under_way: BTreeMap<OutboundId, Arc<AtomicBool>>,
     /// The agenda row that keeps this account awake while something waits.
     pub(super) row: Option<Timestamp>,

@@ -28,7 +28,7 @@ use super::turn::{Asked, Ended};
 use crate::partition::commit::commit;
 use crate::partition::{PartitionMessage, Receipt};
 
-/// What an act of the customer changes.
+/// Changes that an act of the customer makes.
 struct Drafted {
     draft: Box<Draft>,
     /// The turn it belongs to, where it asks for an answer.
@@ -92,7 +92,7 @@ impl Conversation {
         Ok(self.commit(Batch { consumed: vec![receipt.consumed()], ..Batch::default() }).await?)
     }
 
-    /// Whether a message has been seen; if so, the turn it belongs to, where it asked for one.
+    /// Returns true when a message has been seen, with the turn that it belongs to where it asked for one.
     async fn seen(
         &self,
         state: &ConversationState,
@@ -107,7 +107,7 @@ impl Conversation {
         }))
     }
 
-    /// Records an act of the customer, and decides its turn where that needs nobody else.
+    /// Records an act of the customer, and decides its turn where that needs no call outside.
     async fn customer(
         &self,
         state: &mut ConversationState,
@@ -153,8 +153,8 @@ impl Conversation {
         Ok(())
     }
 
-    /// Decides the turn over one message right away, where nobody outside has to be asked. Where something stored
-    /// cannot be read, the message is recorded all the same, and its turn goes through the agenda.
+    /// Decides the turn over one message at once, where that needs no call outside. Where a stored value cannot be
+    /// read, the message is still recorded, and its turn goes through the agenda.
     async fn at_once(
         &self,
         state: &ConversationState,
@@ -164,7 +164,7 @@ impl Conversation {
         text: &mut Option<String>,
     ) -> Result<Option<AtOnce>, Fault> {
         let responder = (self.context.ports.responders)(tenant);
-        // Who has to wait for a quota waits in the agenda, where it holds up nobody else's records.
+        // A turn that has to wait for a quota waits in the agenda, where it delays no other records.
         if responder.calls_outside() || !self.context.quotas.tells_at_once(tenant).await {
             return Ok(None);
         }

@@ -23,7 +23,7 @@ pub(crate) const ADDRESS: &str = "address";
 pub(crate) const CORRECTED: &str = "corrected";
 pub(crate) const FORMER_NAMES: &str = "former_names";
 
-/// Former names that are kept of a person; the oldest go first.
+/// Number of previous names that are kept of a person; the oldest go first.
 const NAMES: usize = 8;
 
 pub(super) fn seal<T: serde::Serialize>(

@@ -1,4 +1,4 @@
-//! What applying something to a conversation changes, until it is durable.
+//! Draft: changes to a conversation until they are durable.
 //!
 //! A draft is made, and turned into a batch ([`Publication::batch`](super::publication::Publication::batch)), without
 //! waiting for anything: the actor holds one box across its waits and not every part of a batch.
@@ -19,7 +19,7 @@ use super::turn::Ended;
 use crate::tenant::quota::Hold;
 use crate::tenant::quota::amounts::Amounts;
 
-/// What changes.
+/// Changes to a conversation that are not durable yet.
 pub(super) struct Draft {
     /// When it is applied.
     pub(super) now: Timestamp,
@@ -33,7 +33,7 @@ pub(super) struct Draft {
     pub(super) address: Option<Address>,
     /// The correction of the name as it will be, where it changes.
     pub(super) corrected: Option<Option<Corrected>>,
-    /// The former names as they will be, where they change.
+    /// The previous names as they will be, where they change.
     pub(super) former_names: Option<Vec<String>>,
     /// The message that is seen with it, and the turn it belongs to.
     pub(super) seen: Option<(MessageKey, Option<TurnId>)>,
@@ -43,9 +43,9 @@ pub(super) struct Draft {
     pub(super) done: Option<Timestamp>,
     /// The turn that is decided with it; its replies are in the row.
     pub(super) decided: Option<(TurnId, Tally)>,
-    /// What the turn before it may not have published; goes before its own replies.
+    /// Outbox of the previous turn, which may not be published; goes before this turn's replies.
     pub(super) outbox: Outbox,
-    /// What the turn has taken of the quota, until it is durable.
+    /// Quota reservation of the turn, until it is durable.
     pub(super) hold: Option<Hold>,
     /// Changes of who answers, to be published; two at most, where a loop goes to a human.
     pub(super) changes: Vec<Change>,

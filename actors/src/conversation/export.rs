@@ -1,4 +1,4 @@
-//! What is kept of a conversation, opened, for whom it is about: a page at a time, however long it is.
+//! Export of a conversation in plain text for its data subject: a page at a time, at any length.
 
 use heddle_schemas::content::{Address, Content};
 use heddle_schemas::id::{ConversationId, OutboundId, TurnId};
@@ -23,14 +23,14 @@ use crate::ports::Ports;
 /// Rows that are read at once.
 const PAGE: usize = 256;
 
-/// What is kept of a conversation beside its rows.
+/// Stored data of a conversation beside its rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
-    /// Which.
+    /// Id of the conversation.
     pub conversation: ConversationId,
-    /// How the person is reached.
+    /// Address of the person.
     pub address: Address,
-    /// Whether the name in it is a correction.
+    /// True when the name in it is a correction.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub name_corrected: bool,
     /// Names that the person was known by before.
@@ -46,12 +46,12 @@ pub struct Kept {
     pub restricted_since: Option<Timestamp>,
 }
 
-/// How far one message has come.
+/// Delivery state of one message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivered {
-    /// The row that tells of it: contact, turn and number of the message.
+    /// Key of its row: contact, turn and number of the message.
     pub outbound: OutboundId,
-    /// How far.
+    /// Delivery state.
     #[serde(flatten)]
     pub delivery: Delivery,
 }
@@ -61,7 +61,7 @@ pub struct Delivered {
 pub struct Called {
     /// In which turn.
     pub turn: TurnId,
-    /// Which calls.
+    /// Calls of this step.
     #[serde(flatten)]
     pub step: Step,
 }
@@ -69,13 +69,13 @@ pub struct Called {
 /// A message that waits for the account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Waiting {
-    /// Which.
+    /// Id of the message.
     pub outbound: OutboundId,
     /// When it was decided.
     pub at: Timestamp,
     /// To whom.
     pub to: Address,
-    /// What it says.
+    /// Content of the message.
     pub content: Content,
 }
 
@@ -83,7 +83,7 @@ pub struct Waiting {
 #[derive(Debug)]
 pub struct Reading {
     id: ConversationId,
-    /// What it is.
+    /// Stored data.
     pub kept: Kept,
     thread: Thread,
 }
@@ -126,7 +126,7 @@ impl Reading {
         Ok(Some(Self { id: id.clone(), kept, thread: Thread::new(id.clone(), cipher) }))
     }
 
-    /// What was said and done, in order.
+    /// Returns the acts and turns, in order.
     ///
     /// # Errors
     /// [`ThreadError`].
@@ -139,7 +139,7 @@ impl Reading {
         Ok(Page { items, after: last.filter(|_| full) })
     }
 
-    /// How far the messages that were sent have come.
+    /// Returns the delivery states of the messages that were sent.
     ///
     /// # Errors
     /// [`ThreadError`].
@@ -159,7 +159,7 @@ impl Reading {
         .await
     }
 
-    /// Which tools were called.
+    /// Returns the tool calls.
     ///
     /// # Errors
     /// [`ThreadError`].
@@ -171,8 +171,8 @@ impl Reading {
         .await
     }
 
-    /// What waits for the account, of all that waits there. The rest of its queue is in the log, and of that nothing is
-    /// older than what the log keeps.
+    /// Returns the rows of the account's backlog for this conversation. The rest of its queue is in the log, and none
+    /// of that is older than the log's retention.
     ///
     /// # Errors
     /// [`ThreadError`].

@@ -21,7 +21,7 @@ pub(super) enum Fault {
     Dead { reason: DeadReason, detail: String },
 }
 
-/// What follows from a fault.
+/// Consequence of a fault.
 #[derive(Debug)]
 pub(super) enum Remedy {
     /// The ownership or the store is over: stop.
@@ -30,13 +30,13 @@ pub(super) enum Remedy {
     Retry(StoreError),
     /// The contact's key was destroyed: load again.
     Reload(String),
-    /// What is stored or came cannot be read or written. It concerns this conversation or its tenant alone, so this
-    /// record or turn is set aside and everybody else's work goes on.
+    /// A stored or received value cannot be read or written. That concerns this conversation or its tenant alone, so
+    /// this record or turn is set aside and all other work goes on.
     SetAside(DeadReason, String),
 }
 
 impl Fault {
-    /// What follows from it.
+    /// Returns the consequence of the fault.
     pub(super) fn remedy(self) -> Remedy {
         match self {
             Self::Store(error) if error.is_transient() => Remedy::Retry(error),
@@ -54,7 +54,7 @@ impl Fault {
     }
 }
 
-/// Whether nothing can be done any more under this ownership.
+/// Returns true when no further work is possible under this ownership.
 pub(super) fn is_over(error: &StoreError) -> bool {
     matches!(error, StoreError::Closed | StoreError::Fenced { .. })
 }

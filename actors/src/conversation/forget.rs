@@ -37,7 +37,7 @@ impl Conversation {
         let stored = erasure::find(ports, &self.id.tenant, forget.erasure).await?;
         let part = stored.as_ref().and_then(|stored| stored.part(self.id.channel, &self.id.account));
         if part.is_none_or(|part| part.done.is_some()) {
-            // What is here since came later.
+            // Data that is here by now came later than the erasure.
             return Ok(self.commit(Batch { consumed, ..Batch::default() }).await?);
         }
         ports.keys.erase_contact(&self.id.tenant, self.id.contact, forget.at).await?;
@@ -123,7 +123,7 @@ impl Conversation {
         Ok(removed)
     }
 
-    /// Whether a report is about a message to somebody who has been forgotten since.
+    /// Returns true when a report is about a message to a contact that has been erased since.
     pub(super) async fn is_of_forgotten(&self, report: &DeliveryReport) -> Result<bool, Fault> {
         let keys = &self.context.ports.keys;
         match keys.contact(&self.id.tenant, self.id.contact, Missing::Fail).await {

@@ -1,4 +1,4 @@
-//! What a conversation remembers between its turns, and every decision it takes without asking anybody.
+//! Head of a conversation: its state between turns, and every decision that needs no call outside.
 //!
 //! The head is a pure state machine; the actor loads it, asks it, does what it says and stores it with
 //! everything else the decision changes, in one batch.
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::loop_guard::Rounds;
 
-/// How many settle times a burst may delay its answer.
+/// Number of settle times by which a burst may delay its answer.
 pub const SETTLE_LIMIT: u32 = 5;
 
 /// A message that waits for its turn.
@@ -28,16 +28,16 @@ pub struct Open {
     pub key: MessageKey,
     /// The history row that holds what it says now.
     pub row: u64,
-    /// Whether it has text to answer; without, the fallback is said.
+    /// True when it has text to answer; without text, the fallback is said.
     pub text: bool,
-    /// When it was taken in.
+    /// Time of its acceptance.
     pub at: Timestamp,
 }
 
 /// The turn decided last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decided {
-    /// Which.
+    /// Id of the turn.
     pub turn: TurnId,
     /// The history row that holds its replies.
     pub row: u64,
@@ -52,7 +52,7 @@ pub struct Head {
     pub next_row: u64,
     /// When the customer last wrote, by the channel's clock: opens the customer-service window.
     pub customer_at: Timestamp,
-    /// How the customer is reached, sealed under the contact's key.
+    /// Address of the customer, sealed under the contact's key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Sealed>,
     /// That the name in `address` is a correction: a [`Corrected`], sealed as that is.
@@ -91,13 +91,14 @@ pub struct Head {
 /// as long as the channel shows what it showed when the name was corrected; another name is the person's own change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Corrected {
-    /// What the channel showed then; none where it had shown nothing yet.
+    /// Name that the channel showed then; `None` where it had shown none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shown: Option<String>,
 }
 
 impl Corrected {
-    /// What remains of the correction when the channel shows this name; `None` where the person has changed it.
+    /// Returns the correction that still holds when the channel shows this name; `None` where the person has changed
+    /// it.
     #[must_use]
     pub fn when_shown(&self, name: &str) -> Option<Self> {
         let same = self.shown.as_deref().is_none_or(|shown| shown == name);
@@ -105,7 +106,7 @@ impl Corrected {
     }
 }
 
-/// What to do for a due agenda row.
+/// Action for a due agenda row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wake {
     /// Begin the turn over all open messages.
@@ -184,14 +185,15 @@ impl Head {
         self.human_since.take().is_some()
     }
 
-    /// Whether somebody answers: neither a human has the word, nor is what the customer says only recorded.
+    /// Returns true when the customer is answered: no human has the conversation, and its messages are not only
+    /// recorded.
     #[must_use]
     pub fn is_answered(&self) -> bool {
         self.human_since.is_none() && self.restricted_since.is_none()
     }
 
-    /// What the customer says is recorded and not used from now on, or is used again. What was about to be answered
-    /// stays recorded.
+    /// Restricts processing, or ends the restriction: while restricted, messages are recorded and not used. Messages
+    /// that were about to be answered stay recorded.
     pub fn restrict(&mut self, restricted: bool, now: Timestamp) {
         if restricted {
             self.open.clear();
@@ -201,7 +203,7 @@ impl Head {
         }
     }
 
-    /// Whether an agenda row must be written for the open messages; if so, its due time.
+    /// Returns the due time of the agenda row that must be written for the open messages, where one is needed.
     pub fn arm(&mut self) -> Option<Timestamp> {
         if self.agenda.is_some() || self.open.is_empty() {
             return None;
@@ -219,7 +221,7 @@ impl Head {
         self.agenda
     }
 
-    /// What to do for the agenda row of this due time.
+    /// Returns the action for the agenda row of this due time.
     #[must_use]
     pub fn wake(&self, due: Timestamp, now: Timestamp) -> Wake {
         if self.agenda != Some(due) || self.open.is_empty() {

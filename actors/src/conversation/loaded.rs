@@ -1,4 +1,4 @@
-//! What a conversation holds in memory of what is stored.
+//! Part of a conversation's stored state that is held in memory.
 
 use heddle_schemas::content::Address;
 use heddle_schemas::ports::keys::{Missing, aad};
@@ -29,8 +29,8 @@ pub(super) struct Loaded {
     pub(super) routes: Routes,
     /// When the contact was erased last.
     pub(super) erased_at: Option<Timestamp>,
-    /// Whether the turn decided last is known to be published. A crash may have come between its decision and its
-    /// publication, so the head alone does not tell.
+    /// True when the last decided turn is known to be published. A crash may have come between its decision and its
+    /// publication, so the head alone does not show it.
     pub(super) published: bool,
 }
 

@@ -29,13 +29,13 @@ use heddle_schemas::time::Timestamp;
 use super::head::{Head, Open, Wake};
 use super::loop_guard::{Fingerprint, Stopped};
 
-/// The pause after which an agenda row is looked at again that is due beside a running turn.
+/// Pause before the next check of an agenda row that is due beside a running turn.
 const BESIDE: Duration = Duration::from_secs(1);
 
 /// State of one conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Machine {
-    /// What is stored.
+    /// State as stored.
     pub(super) head: Head,
     /// The turn under way on this node.
     pub(super) running: Option<Running>,
@@ -48,11 +48,11 @@ pub(super) struct Running {
     pub(super) number: u64,
     /// Due time of the agenda row that began it.
     pub(super) due: Timestamp,
-    /// How many of the open messages it covers, from the first on.
+    /// Number of open messages that it covers, from the first on.
     covers: usize,
-    /// Whether somebody else got the word since it began.
+    /// True when the conversation was handed over after the turn began.
     revoked: bool,
-    /// What the customer says in it, for the loop guard.
+    /// Fingerprint of the customer's text in it, for the loop guard.
     pub(super) said: Fingerprint,
 }
 
@@ -63,21 +63,21 @@ pub(super) struct Act<'a> {
     pub(super) key: MessageKey,
     /// The history row that holds it.
     pub(super) row: u64,
-    /// What it does.
+    /// Kind of the act.
     pub(super) kind: ActKind,
     /// To which message.
     pub(super) target: Option<MessageKey>,
-    /// What it asks.
+    /// Question of the act.
     pub(super) asks: Asks<'a>,
     /// When it was said, by the channel's clock; `None` for a notice of the channel, which opens no window.
     pub(super) said_at: Option<Timestamp>,
     /// When it was accepted.
     pub(super) accepted_at: Timestamp,
-    /// Whether it is a stop word that the tenant has no text for: recorded, and not answered.
+    /// True for a stop word for which the tenant has no text: recorded, and not answered.
     pub(super) is_silent_stop: bool,
 }
 
-/// What an act brings about.
+/// Consequences of an act.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Acted {
     /// The turn that answers it.
@@ -95,7 +95,7 @@ pub(super) enum Change {
     HandedOver(HandOver),
     /// The agent does again.
     GivenBack,
-    /// Nobody: the conversation goes round in circles.
+    /// No turn: the loop guard stopped the conversation.
     LoopStopped {
         /// Identical rounds that were answered.
         rounds: u32,
@@ -109,9 +109,9 @@ pub(super) struct Decision<'a> {
     pub(super) covered: &'a [MessageKey],
     /// The history row that holds its replies.
     pub(super) row: u64,
-    /// What was asked, for the loop guard.
+    /// Fingerprint of the question, for the loop guard.
     pub(super) said: Fingerprint,
-    /// What is replied.
+    /// Reply.
     pub(super) texts: &'a [String],
     /// Why a human answers from now on.
     pub(super) hand_over: Option<HandOver>,
@@ -173,7 +173,7 @@ impl Machine {
         acted
     }
 
-    /// Whether a turn over the one open message may be decided together with recording it.
+    /// Returns true when a turn over the one open message may be decided together with recording it.
     pub(super) fn may_decide_at_once(&self, settle: Duration) -> bool {
         let head = &self.head;
         settle.is_zero() && self.running.is_none() && head.open.len() == 1 && head.agenda.is_none()
@@ -187,7 +187,7 @@ impl Machine {
         }
     }
 
-    /// What the customer says is only recorded from now on, or is used again.
+    /// Restricts processing, so that messages are only recorded, or ends the restriction.
     pub(super) fn restrict(&mut self, restricted: bool, now: Timestamp) {
         self.head.restrict(restricted, now);
         if restricted {
@@ -200,14 +200,14 @@ impl Machine {
         self.head.hand_over(now).then_some(Change::HandedOver(because))
     }
 
-    /// What the turn under way covers is open no more.
+    /// Closes the messages that the turn under way covers.
     fn revoke(&mut self) {
         if let Some(running) = &mut self.running {
             (running.covers, running.revoked) = (0, true);
         }
     }
 
-    /// How many of the open messages the turn under way covers.
+    /// Returns the number of open messages that the turn under way covers.
     pub(super) fn covers(&self) -> usize {
         self.running.map_or(0, |running| running.covers)
     }

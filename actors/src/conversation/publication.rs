@@ -1,4 +1,4 @@
-//! What a conversation stores and publishes: the batch of a draft, and the records in it.
+//! Publication: the batch of a draft, and the records in it.
 
 use bytes::Bytes;
 use heddle_schemas::content::{Address, Content};
@@ -29,7 +29,7 @@ pub(super) struct Replies<'a> {
     pub(super) texts: &'a [String],
     pub(super) to: &'a Address,
     pub(super) at: Timestamp,
-    /// Whether they may have been published before.
+    /// True when they may have been published before.
     pub(super) again: bool,
 }
 

@@ -15,7 +15,7 @@ use crate::partition::agenda::Entry;
 use crate::partition::commit::read;
 use crate::partition::set_aside::SetAside;
 
-/// How long a row waits that cannot be dealt with now.
+/// Pause of a row that cannot be processed now.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
 impl Conversation {

@@ -17,7 +17,7 @@ use crate::partition::commit::read;
 /// Delivery of a message of ours, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivery {
-    /// How far it has come.
+    /// Delivery state.
     pub status: DeliveryStatus,
     /// Since when.
     pub at: Timestamp,

@@ -1,12 +1,12 @@
-//! Which messages a conversation has seen. Most conversations have seen few in all the time that markers are kept:
-//! theirs are held in memory, so that a message need not be looked up to be known as new.
+//! Set of messages that a conversation has seen. Most conversations see few messages in the retention of markers:
+//! theirs are held in memory, so that a message is known as new without a read.
 
 use heddle_schemas::id::{ConversationId, MessageKey};
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::ports::state::{Scan, State};
 use heddle_schemas::table::Partition;
 
-/// How many are held of one conversation.
+/// Number of keys that are held per conversation.
 const HELD: usize = 32;
 
 /// The messages that a conversation has seen.
@@ -29,7 +29,7 @@ impl Seen {
         Ok(Self { all: all.collect::<Option<Vec<_>>>().filter(|all| all.len() <= HELD) })
     }
 
-    /// Whether it surely has not seen this one; otherwise its marker tells.
+    /// Returns true when it surely has not seen this message; otherwise the marker decides.
     pub(super) fn lacks(&self, message: MessageKey) -> bool {
         self.all.as_ref().is_some_and(|all| !all.contains(&message))
     }

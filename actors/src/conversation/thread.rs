@@ -1,8 +1,7 @@
 //! The rows of a thread: what one commit added to it, sealed under the contact's key.
 //!
-//! A row is written once, under the number that the head gave it, and never changed; an edit or a
-//! deletion is a row of its own. So the history tells what was said when, and doing a commit again
-//! writes the same row.
+//! A row is written once, under the number that the head gave it, and never changed; an edit or a deletion is a row of
+//! its own. So the history keeps every version with its time, and repeating a commit writes the same row.
 
 use std::sync::Arc;
 
@@ -29,7 +28,7 @@ use crate::tenant::quota::amounts::Totals;
 /// The column of a history row.
 pub(crate) const COLUMN: &str = heddle_schemas::table::HISTORY_COLUMN;
 
-/// What one commit added.
+/// Row of one commit.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// When it was written: its time to live counts from here.
@@ -49,26 +48,26 @@ pub enum EntrySaid {
         key: MessageKey,
         /// When, by the channel's clock.
         at: Timestamp,
-        /// What it does.
+        /// Kind of the act.
         kind: ActKind,
         /// To which message.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         target: Option<MessageKey>,
-        /// What the channel brought.
+        /// Content from the channel.
         act: Box<SealedAct>,
     },
     /// By somebody of the tenant, about who answers.
     Tenant {
         /// When.
         at: Timestamp,
-        /// Who answers from then on.
+        /// Handler from then on.
         handler: Handler,
     },
     /// By the customer's right: whether what is said is used from then on.
     Restricted {
         /// When.
         at: Timestamp,
-        /// Whether it is only recorded.
+        /// True when it is only recorded.
         restricted: bool,
     },
     /// By the customer's right: the name that is kept was corrected. Which one it was or is does not stand here.
@@ -87,20 +86,20 @@ pub enum EntrySaid {
         /// The documents it rests on.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         sources: Vec<String>,
-        /// What left for providers before.
+        /// Data sent to providers before.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         sent: Vec<Sent>,
-        /// What is told of the turn.
+        /// Figures of the turn for events and usage.
         tally: Tally,
     },
 }
 
-/// What is told of a turn, kept with its replies so that it can be told again after a crash.
+/// Figures of a turn, kept with its replies so that they can be published again after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// How many customer messages it answers.
+    /// Number of customer messages that it answers.
     pub messages: u32,
-    /// How it ended.
+    /// Outcome of the turn.
     pub outcome: Outcome,
     /// Calls to the outside that were made for it.
     #[serde(default)]
@@ -111,7 +110,7 @@ pub struct Tally {
     /// Tokens received.
     #[serde(default)]
     pub output_tokens: u64,
-    /// What they cost.
+    /// Cost of the calls.
     #[serde(default)]
     pub money: Money,
     /// Where in the quota's journal it is written down; nowhere where the quota was spent.
@@ -129,7 +128,7 @@ pub struct Spent {
 }
 
 impl Tally {
-    /// What it counts in the tenant's usage, with so many messages said.
+    /// Returns what it adds to the tenant's usage, with `texts` messages sent.
     #[must_use]
     pub fn totals(&self, texts: usize) -> Totals {
         Totals {
@@ -148,15 +147,15 @@ impl Tally {
 pub struct Decision<'a> {
     /// When.
     pub at: Timestamp,
-    /// What is said.
+    /// Replies.
     pub texts: &'a [String],
-    /// What is told of it.
+    /// Figures of the turn.
     pub tally: Tally,
 }
 
 impl Row {
-    /// Which time to live it has: what refers to a file ends when the reference has to, and all that was committed
-    /// with it.
+    /// Returns the kind that decides the time to live: a row that refers to a file ends when the reference has to, and
+    /// so does everything committed with it.
     #[must_use]
     pub fn kind(&self) -> Kind {
         let refers = self.entries.iter().any(|entry| match entry {
@@ -198,7 +197,7 @@ impl Row {
         })
     }
 
-    /// The replies of a turn in this row, and what is told of it.
+    /// Returns the replies of a turn in this row, with its figures.
     #[must_use]
     pub fn replies_of(&self, decided: TurnId) -> Option<Decision<'_>> {
         self.entries.iter().find_map(|entry| match entry {
@@ -222,9 +221,9 @@ pub enum ThreadError {
     /// The row is not what was written.
     #[error("history row {row} of a conversation cannot be read: {detail}")]
     Row {
-        /// Which.
+        /// Number of the row.
         row: u64,
-        /// What is wrong.
+        /// Reason.
         detail: String,
     },
 }
@@ -302,8 +301,7 @@ impl Thread {
         Ok(found)
     }
 
-    /// What was said in the last `rows` rows, as it stands after all edits and deletions, without the messages of
-    /// `except`.
+    /// Returns the texts of the last `rows` rows after all edits and deletions, without the messages of `except`.
     ///
     /// An edit or a deletion stands behind what it changes, so reading back from the end misses none.
     ///
@@ -325,7 +323,7 @@ impl Thread {
     }
 }
 
-/// What was said lately, with the message of each text of the customer, and the names that the customer showed.
+/// Recent texts, with the message of each text of the customer, and the names that the customer showed.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
     said: Vec<(Option<MessageKey>, Said)>,

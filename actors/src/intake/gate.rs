@@ -7,11 +7,12 @@ use std::time::Duration;
 use heddle_schemas::id::AccountKey;
 use heddle_schemas::ports::clock::Clock;
 
-/// A wait for a status is over at the latest after so many times its length, however often webhooks are refused.
+/// Factor that bounds a wait for a status: it is over after this many times its length, however often webhooks are
+/// refused.
 const LONGEST_WAIT: u32 = 10;
 /// Time for which what an account received counts towards its limit.
 const COUNTED_FOR: Duration = Duration::from_millis(1_500);
-/// What an account receives within this time is counted as one.
+/// Time within which webhooks of an account are counted together.
 const COUNTED_TOGETHER: Duration = Duration::from_millis(20);
 /// Accounts in a map at which those that have nothing recent are dropped.
 const SWEPT_AT: usize = 10_000;
@@ -29,7 +30,7 @@ pub struct IntakeGate {
     counts: Mutex<Counts>,
 }
 
-/// What accounts received lately, by time.
+/// Recent webhooks of accounts, by time.
 #[derive(Default)]
 struct Counts {
     of: HashMap<AccountKey, VecDeque<(Duration, u32)>>,
@@ -60,7 +61,7 @@ impl IntakeGate {
         Arc::new(Self { clock, open: Mutex::default(), counts: Mutex::default() })
     }
 
-    /// Webhooks are being taken in from now on, or no more.
+    /// Sets whether webhooks are accepted from now on.
     pub fn set_open(&self, open: bool) {
         let now = self.clock.elapsed();
         let mut state = self.lock();
@@ -89,7 +90,7 @@ impl IntakeGate {
         state.time(self.clock.elapsed()).saturating_sub(since.max(refused_at))
     }
 
-    /// Whether something of an account has been waited for long enough.
+    /// Returns true when the wait for an account's status is over.
     #[must_use]
     pub fn is_over(&self, account: &AccountKey, since: Duration, wait: Duration) -> bool {
         self.waited(account, since) >= wait || self.open_for().saturating_sub(since) >= wait * LONGEST_WAIT
@@ -147,7 +148,7 @@ mod tests {
 
     use super::*;
 
-    /// A clock that stands at so many seconds.
+    /// Clock that stands at a number of seconds.
     #[derive(Default)]
     struct Seconds(AtomicU64);
 

@@ -22,9 +22,9 @@ use lru::LruCache;
 
 use crate::ports::Ports;
 
-/// How long an answer is taken from the cache.
+/// Time for which an answer is taken from the cache.
 const CACHED_FOR: Duration = Duration::from_secs(300);
-/// How many answers the cache holds.
+/// Number of answers in the cache.
 const CACHED: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
 
 /// Why a contact could not be found or made.
@@ -89,8 +89,8 @@ impl Identity {
         Ok(contact)
     }
 
-    /// The contact that is met under this address, where there is one; none is made. The table is asked, not
-    /// the cache: what is done to a contact by name must reach whoever has the number now.
+    /// Returns the contact of this address, where there is one; creates none. Reads the table, not the cache: an
+    /// operation on a contact by name must reach the current owner of the number.
     ///
     /// # Errors
     /// [`IdentityError`].

@@ -1,12 +1,12 @@
-//! The way in: from what a channel says to durable records, before the channel gets its answer.
+//! Intake of webhooks: turns a channel's events into durable records before the channel gets its answer.
 //!
 //! [`Reception::accept`] returns only when every record is durable (I2). It resolves who each message
 //! is from, seals what is said under the tenant's log key of the day, and places the record in the
 //! partition of its conversation; [`crate::intake::connector`] has the same done to what it reads. A report about a message of ours goes to its conversation and to its
 //! account, which may be waiting for it.
 //!
-//! What somebody says about what may be sent to them (a stop word, a setting of the channel, a failure that says
-//! so) is in the contact's record before the channel gets its answer (I8).
+//! A statement about consent (a stop word, a setting of the channel, a failure that says so) is in the contact's record
+//! before the channel gets its answer (I8).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ use crate::intake::identity::{Identity, IdentityError};
 use crate::partition::publish;
 use crate::ports::Ports;
 
-/// Why a channel's events could not be taken in. The channel must send them again.
+/// Error for a channel's events that could not be accepted. The channel must send them again.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceptionError {
     /// The log or the alias table.
@@ -47,7 +47,7 @@ pub enum ReceptionError {
     Keys(#[from] KeysError),
 }
 
-/// The way in.
+/// Intake of channels' events.
 pub struct Reception {
     ports: Ports,
     identity: Identity,
@@ -61,8 +61,8 @@ impl Reception {
         Self { identity: Identity::new(ports.clone()), ports, intake_gate }
     }
 
-    /// Takes in what a channel says to a tenant. When it returns, all of it is durable; when it
-    /// fails, the channel is to send all of it again, and what was taken in is recognised then.
+    /// Accepts a channel's events for a tenant. When it returns, all of them are durable; when it fails, the channel is
+    /// to send all of them again, and those that were accepted are recognised then.
     ///
     /// # Errors
     /// [`ReceptionError`].
@@ -92,8 +92,8 @@ impl Reception {
     /// The records that take in what a channel says to a tenant, those of each event apart: for who makes
     /// them durable together with others. Doing it again, for the same events, does no harm.
     ///
-    /// A message that was sent longer than `fresh` ago counts as taken in when it was sent: somebody kept
-    /// it, and its conversation must see its age to leave it unanswered.
+    /// A message that was sent longer than `fresh` ago counts as accepted when it was sent: it was kept somewhere on
+    /// the way, and its conversation must see its age to leave it unanswered.
     ///
     /// # Errors
     /// [`ReceptionError`].
@@ -168,7 +168,7 @@ impl Reception {
         })
     }
 
-    /// Takes in what somebody said about what may be sent. Returns the events that tell of it.
+    /// Applies a statement about consent. Returns the events to publish.
     async fn record(
         &self,
         desk: &Desk<'_>,
@@ -201,7 +201,7 @@ fn account_of_status(event: &ChannelEvent) -> Option<&AccountId> {
     }
 }
 
-/// Who was found; `None` where nothing says who it is.
+/// Returns the contact that was found; `None` where nothing identifies one.
 fn somebody(found: Result<ContactId, IdentityError>) -> Result<Option<ContactId>, ReceptionError> {
     match found {
         Ok(contact) => Ok(Some(contact)),
@@ -232,7 +232,7 @@ impl Desk<'_> {
         self.own.hash("message", format!("{account}/{id}").as_bytes())
     }
 
-    /// What a message says about consent: a stop or a start word.
+    /// Returns the consent statement of a message: a stop or a start word.
     fn word(&self, message: &ReceivedMessage) -> Option<Statement> {
         let Act::Say(content) = &message.act else { return None };
         let Asks::Answer(text) = content.asks() else { return None };
@@ -248,7 +248,7 @@ impl Desk<'_> {
         })
     }
 
-    /// What the failure of a message of ours says about consent.
+    /// Returns the consent statement of a failed message of ours.
     fn refusal(&self, status: &ReceivedStatus) -> Option<Statement> {
         let code = status.failure.as_ref()?.code;
         let channel = self.ports.channels.get(&self.kind)?;

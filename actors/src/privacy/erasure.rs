@@ -1,8 +1,8 @@
 //! Erasures of contacts: asked for here, done by the contact's conversations, each in its order with messages.
 //!
 //! Contract: when [`ask`] returns, the erasure is durable and on its way to every conversation that the contact could
-//! have. One that is durable goes on by itself, whoever dies: a row says that it is open until it is complete and told
-//! of, and [`OpenErasures`] sends what is open on its way again. That does no harm, and neither does asking again.
+//! have. A durable erasure survives every crash: a row keeps it open until it is complete and published, and
+//! [`OpenErasures`] sends open erasures on their way again. That is harmless, and so is asking again.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use crate::privacy::tenant_deletion;
 
 /// Erasures that are read at once.
 const PAGE: usize = 256;
-/// How long an erasure is left to who asked for it.
+/// Time for which an erasure is left to its requester.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Pauses until it is sent on its way once more: a conversation that is held up for days is not sent hundreds of the
 /// same record.
@@ -74,7 +74,7 @@ async fn go_on(ports: &Ports, tenant: &TenantId, asked: &Erasure) -> Result<Eras
         Swap::Done | Swap::Found(None) => asked.clone(),
         Swap::Found(Some(found)) => readable(&key, &found)?,
     };
-    // What was stored and not used is not stored any more; who writes anew is answered.
+    // Messages that were only stored are not stored any more; new ones are answered.
     consent::lift_restriction(ports, tenant, erasure.contact, erasure.requested_at).await?;
     let event = InboundEvent::Forget(Forget { erasure: erasure.id, at: erasure.at });
     let open = erasure.parts.iter().filter(|part| part.done.is_none());
@@ -161,7 +161,7 @@ pub(crate) async fn done(
     .await
 }
 
-/// Tells of an erasure that is complete, at least once, and then looks after it no more.
+/// Publishes that an erasure is complete, at least once, and then closes it.
 pub(crate) async fn close(ports: &Ports, tenant: &TenantId, complete: &Erasure) -> Result<(), StoreError> {
     let key = Key::open_erasure(tenant, complete.contact);
     let Some(stored) = ports.state.get(&key).await? else { return Ok(()) };
@@ -177,14 +177,14 @@ pub(crate) async fn close(ports: &Ports, tenant: &TenantId, complete: &Erasure) 
     };
     let event = EventRecord { v: V, tenant: tenant.clone(), at: ports.clock.now(), event };
     ports.log.append(vec![publish::event(ports, &event)]).await?;
-    // Whoever else removes it has told of it too.
+    // Another node that removes it has published it too.
     if ports.state.compare_and_set(&key, Some(stored), None, None).await? == Swap::Done {
         ports.metrics.forgotten();
     }
     Ok(())
 }
 
-/// The erasures that are not complete, looked after by the one node that keeps house.
+/// Erasures that are not complete, continued by the leader.
 #[derive(Debug, Default)]
 pub(crate) struct OpenErasures {
     /// When each is sent on its way next, by the clock's elapsed time, and how often it was. At most the open ones. It
@@ -193,7 +193,7 @@ pub(crate) struct OpenErasures {
 }
 
 impl OpenErasures {
-    /// Looks once: what has been open for a while is sent on its way, and what is complete is told of.
+    /// Checks once: sends erasures that have been open for a while on their way again, and publishes complete ones.
     pub(crate) async fn look(&mut self, ports: &Ports) -> Result<(), StoreError> {
         let (now, elapsed) = (ports.clock.now(), ports.clock.elapsed());
         let open = all(ports, Partition::open_erasures()).await?;
@@ -203,7 +203,7 @@ impl OpenErasures {
         for (key, asked) in open {
             let Some((tenant, _)) = key.of_open_erasure() else { continue };
             let (at, times) = self.next.get(&asked.id).copied().unwrap_or_default();
-            // Whoever asked, or the conversation that did the last part, is at work.
+            // The requester, or the conversation that did the last part, is at work.
             if at > elapsed || now.since(asked.requested_at) < PATIENCE {
                 continue;
             }

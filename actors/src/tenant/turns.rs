@@ -24,7 +24,7 @@ impl Drop for TurnPermit {
         let next = self.turns.lock().release(&self.tenant);
         if let Some(waiting) = next {
             let (turns, tenant) = (self.turns.clone(), self.tenant.clone());
-            // Whoever no longer waits passes it on by dropping it.
+            // A waiter that has gone passes the permit on by dropping it.
             drop(waiting.send(Self { turns, tenant }));
         }
     }
@@ -53,7 +53,7 @@ impl<T> Share<T> {
         Self { limit, tenants: HashMap::new(), is_over: false }
     }
 
-    /// Takes a permit, where there is one: otherwise whoever asks waits. Returns whoever may run now.
+    /// Takes a permit if one is free; otherwise the caller waits. Returns the waiter that may run now.
     fn ask(&mut self, tenant: &TenantId, asking: T) -> Option<T> {
         if self.is_over {
             return None;
@@ -95,7 +95,7 @@ pub struct TenantTurns {
 }
 
 impl TenantTurns {
-    /// With at most so many turns of one tenant at once.
+    /// Returns permits for at most `limit` turns of one tenant at once.
     #[must_use]
     pub fn new(limit: NonZeroUsize) -> Arc<Self> {
         Arc::new(Self { share: Mutex::new(Share::new(limit)) })
@@ -117,7 +117,7 @@ impl TenantTurns {
         permit.await.ok()
     }
 
-    /// How many tenants it knows of: those with turns.
+    /// Returns the number of tenants with turns.
     #[must_use]
     pub fn tenants(&self) -> usize {
         self.lock().tenants.len()
@@ -180,8 +180,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever asks and releases in whatever order: none is over its limit, each runs in its turn, a permit that is
-        /// free waits for nobody, and only tenants with turns are kept.
+        /// For requests and releases in any order: no tenant is over its limit, each waiter runs in its turn, no free
+        /// permit is left unused, and only tenants with turns are kept.
         #[test]
         fn permits_are_neither_lost_nor_doubled(
             limit in 1_usize..4,

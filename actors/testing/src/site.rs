@@ -1,8 +1,8 @@
-//! What outlives a node, and the nodes that start, die and come back over it.
+//! Harness of a node: the state that survives it, and the nodes that start, die and come back over it.
 //!
 //! A [`Site`] holds the disk in memory, the clock, the master key, the channel and the model. [`Site::start`] starts a
-//! node over them; [`Site::restart`] ends it as a crash does and starts the next over what is durable. A node can be made
-//! to die at the n-th step of its store ([`Site::die_after`]), so that a test tries every step in turn.
+//! node over them; [`Site::restart`] ends it as a crash does and starts the next over the durable state. A node can be
+//! made to die at the n-th step of its store ([`Site::die_after`]), so that a test tries every step in turn.
 //!
 //! Everything runs on the paused clock of the test's runtime.
 
@@ -162,13 +162,13 @@ impl SiteBuilder {
     }
 }
 
-/// What outlives a node.
+/// State that survives a node.
 pub struct Site {
-    /// What is durable.
+    /// Durable state.
     pub disk: Arc<MemoryDisk>,
     /// The clock.
     pub clock: Arc<TokioClock>,
-    /// The master key.
+    /// Master key of the key store.
     pub master: MasterKey,
     /// The channel that all nodes send through.
     pub channel: Arc<ScriptedChannel>,
@@ -186,7 +186,7 @@ pub struct Site {
     node: Mutex<Option<Node>>,
 }
 
-/// What ends with a node.
+/// State that ends with a node.
 pub struct Node {
     /// Its incarnation of log and state.
     pub store: Arc<MemoryStore>,

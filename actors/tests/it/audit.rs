@@ -73,7 +73,7 @@ async fn row(ports: &Ports, number: u64) -> Bytes {
     ports.state.get(&Key::access(Some(&acme()), number)).await.unwrap().unwrap()
 }
 
-/// What a verification tells of acme's log.
+/// Returns the faults that a verification reports of acme's log.
 async fn faults(log: &AuditLog) -> Vec<String> {
     let verdict = log.verify(Some(&acme()), &[]).await.unwrap();
     verdict.faults.iter().map(ToString::to_string).collect()
@@ -172,7 +172,7 @@ async fn what_somebody_without_the_key_does_to_the_rows_is_told_where_it_was_don
     write(&ports, Key::access(Some(&acme()), 3), Some(changed.into())).await;
     assert_eq!(faults(&log).await, ["entry 3 was changed: its hash is not that of what it says"]);
 
-    // Forged, with a hash that anybody can compute, and the mark of the entry that it replaces.
+    // Forged, with a hash that anybody can compute, and the MAC of the entry that it replaces.
     let (ports, log) = with_entries(6).await;
     let keyless = ports.keys.tenant(&"mallory".parse().unwrap()).await.unwrap();
     let before = Row::read(&row(&ports, 2).await).unwrap().entry;

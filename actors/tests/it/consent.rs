@@ -141,7 +141,7 @@ impl Scenario {
         id
     }
 
-    /// Waits until nothing is left to do, and tells what customers have.
+    /// Waits until no work is left, and returns the messages that customers have.
     async fn taken(&self) -> Vec<String> {
         tokio::time::sleep(Duration::from_secs(30)).await;
         let text = |message: OutboundMessage| match message.content {

@@ -105,7 +105,7 @@ impl World {
         for _ in 0..1_200 {
             self.second().await;
             if let Some(removal) = self.removal().await.filter(Removal::is_complete) {
-                // What is told of it comes after.
+                // Its event comes after.
                 for _ in 0..40 {
                     self.second().await;
                 }
@@ -130,13 +130,13 @@ impl World {
         }
     }
 
-    /// The rows of the other tenant that stay as they are while nobody writes: a quota's chunks are given back.
+    /// Returns the rows of the other tenant that no ongoing work changes: a quota's leases are given back.
     async fn of_globex(&self) -> Vec<Row> {
         let rows = self.rows(&globex().id).await.into_iter();
         rows.filter(|row| row.key.table() != Table::Quota).collect()
     }
 
-    /// The rows that a tenant alone has, anywhere: those of no tenant are looked at by name.
+    /// Returns the rows that a tenant alone has, anywhere: those of no tenant are checked by name.
     fn names(&self, tenant: &str) -> Vec<String> {
         let rows = self.disk.rows(self.clock.now()).into_iter();
         let named = rows.filter(|(key, _)| String::from_utf8_lossy(key.as_bytes()).contains(tenant));
@@ -153,7 +153,7 @@ impl World {
     }
 }
 
-/// What is left of a deleted tenant: its receipt, and that its key is not to be made again.
+/// Asserts what remains of a deleted tenant: its receipt, and that its key is not to be made again.
 fn assert_gone(world: &World, rows: &[Row], step: impl std::fmt::Display) {
     let key = Key::tenant_key(&acme().id);
     assert!(matches!(rows, [row] if row.key == key && row.value == [0][..]), "{step}: {rows:?}");

@@ -53,7 +53,8 @@ fn message(account: &str, number: usize, at: Timestamp) -> ChannelEvent {
     })
 }
 
-/// How long the customers of a tenant wait for their replies, while so many turns of another one wait; in order.
+/// Returns the waiting times of a tenant's customers for their replies, in order, while `waiting` turns of another
+/// tenant wait.
 async fn beside(waiting: usize) -> Vec<Duration> {
     let disk = MemoryDisk::new(NonZeroU32::MIN);
     let clock = Arc::new(TokioClock::starting_at(Timestamp::from_secs(1_767_225_600)));
@@ -124,7 +125,7 @@ async fn a_crowd_of_one_tenants_turns_holds_nobody_else_up() {
     assert!(p99(&crowded) * 2 <= p99(&alone) * 3, "{:?} {:?}", p99(&alone), p99(&crowded));
 }
 
-/// The crowded tenant's one permit is with a call that nobody ever answers.
+/// The crowded tenant's one permit is with a call that is never answered.
 #[tokio::test(start_paused = true)]
 async fn who_waits_too_long_for_the_tenants_share_gets_the_fallback() {
     let disk = MemoryDisk::new(NonZeroU32::MIN);
@@ -156,7 +157,7 @@ async fn who_waits_too_long_for_the_tenants_share_gets_the_fallback() {
     system.kill().await;
 }
 
-/// Its turns need nobody outside, so they are decided with their record, which keeps a permit of the partition.
+/// Its turns need no call outside, so they are decided with their record, which keeps a permit of the partition.
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_a_spent_quota_holds_up_nobody_elses_records() {
     let disk = MemoryDisk::new(NonZeroU32::MIN);

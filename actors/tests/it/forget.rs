@@ -87,7 +87,7 @@ impl World {
         erasure::list(&ports, &acme().id).await.unwrap()
     }
 
-    /// How many erasures the store knows to be under way.
+    /// Returns the number of erasures that the store knows to be under way.
     fn open(&self) -> usize {
         let rows = self.disk.rows(self.clock.now()).into_iter();
         rows.filter(|(key, _)| key.table() == Table::Erasure && key.of_open_erasure().is_some()).count()
@@ -145,7 +145,7 @@ async fn what_was_said_before_is_gone_and_does_not_come_back_and_others_go_on() 
     let told = |event: &Event| matches!(event, Event::Forgotten { erasure: id, .. } if *id == erasure.id);
     assert_eq!(world.events().iter().filter(|event| told(event)).count(), 1);
 
-    // Late: the same message once more, one that was under way, and what the channel tells of a reply.
+    // Late: the same message once more, one that was under way, and the channel's status of a reply.
     world.receive(world.said(PHONE, "1", "a1", early)).await;
     world.receive(world.said(PHONE, "2", "a3", early)).await;
     let outbound: OutboundId = world.channel.accepted()[0].message.id;

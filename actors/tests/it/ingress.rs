@@ -1,5 +1,5 @@
-//! Topic ingress over the store in memory, with paused time: what connectors publish becomes what a webhook
-//! would have brought, in the same conversation and order, and what cannot be taken in is put aside.
+//! Topic ingress over the store in memory, with paused time: records of connectors become the same as a webhook's, in
+//! the same conversation and order, and refused records are dead-lettered.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -63,7 +63,7 @@ fn named(id: &str, account: &str) -> Tenant {
     Tenant::from_toml(&text).unwrap()
 }
 
-/// A text of a person known by some of these ids, so many seconds after [`NOW`].
+/// Returns a text of a person known by these ids, `seconds` after [`NOW`].
 fn record(id: &str, seconds: i64, from: Value) -> Value {
     json!({
         "v": 1, "tenant": "acme", "channel": "whatsapp", "account": "1", "message_id": id,
@@ -119,7 +119,7 @@ impl Site {
         tokio::time::timeout(Duration::from_secs(600), quiet).await.expect("ingress is worked off");
     }
 
-    /// What conversations received, by conversation, each by its channel time in seconds after [`NOW`].
+    /// Returns the messages of each conversation, each by its channel time in seconds after [`NOW`].
     fn received(&self) -> BTreeMap<String, Vec<i64>> {
         let mut received = BTreeMap::<_, Vec<_>>::new();
         for partition in 0..self.disk.partitions(Topic::Inbound) {

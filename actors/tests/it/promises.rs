@@ -66,7 +66,7 @@ struct World {
     acme: Arc<Tenant>,
     ann: ContactId,
     bob: ContactId,
-    /// What was there of Bob, whom acme has forgotten.
+    /// Rows of Bob, whom acme has erased.
     of_bob: Vec<Row>,
 }
 
@@ -131,7 +131,7 @@ impl World {
         tokio::time::sleep(Duration::from_secs(5)).await;
         let erasure = erasure::find(&world.ports, &world.acme.id, erasure.id).await.unwrap().unwrap();
         assert!(erasure.is_complete());
-        // Everything that was asked for has been settled and told, and the keys' caches have ended.
+        // Every request has been settled and published, and the keys' caches have ended.
         tokio::time::sleep(Duration::from_secs(600)).await;
         world
     }

@@ -97,10 +97,10 @@ struct Job {
     attempts: u8,
 }
 
-/// What is stored of a decided turn, as a conversation's history has it.
+/// Stored state of a decided turn, as in a conversation's history.
 type Decided = (Job, ChunkOf, u8, u64);
 
-/// What has really been spent, whoever knows of it.
+/// Actual use, known to the engine or not.
 #[derive(Debug, Default)]
 struct Spent {
     tokens: u64,

@@ -78,7 +78,7 @@ impl Scenario {
         died
     }
 
-    /// How many rows there are in a table, over or not, by the whole days after which they end.
+    /// Returns the number of a table's rows, ended or not, by the whole days after which they end.
     async fn ends(&self, table: Table) -> Vec<(u64, usize)> {
         let state = self.with(|node| node.ports.state.clone());
         let mut walk = Walk::of(&tenant().id, [table], 1_000);

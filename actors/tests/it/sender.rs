@@ -334,7 +334,7 @@ async fn the_limit_is_kept_while_the_store_stalls_and_used_while_work_waits() {
         let events = events.collect();
         world.receive(events).await;
     }
-    // What came in is over, and all 4,000 replies wait.
+    // All that came in is settled, and all 4,000 replies wait.
     tokio::time::sleep(5 * SECOND).await;
     let from = world.clock.elapsed();
     tokio::time::sleep(30 * SECOND).await;

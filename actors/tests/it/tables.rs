@@ -248,7 +248,7 @@ impl Scenario {
         }
     }
 
-    /// Keys of the rows of Bob and of globex, which nobody touches; quota leases are given back meanwhile.
+    /// Returns the keys of Bob's and globex's rows, which must not change; quota leases are given back meanwhile.
     fn others(&self) -> BTreeSet<Key> {
         let rows = self.all().into_iter();
         let of_others = rows.filter(|row| {

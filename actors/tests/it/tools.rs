@@ -1,5 +1,5 @@
-//! What the agent does beside talking, through a whole node over the store in memory: tools are called once also where
-//! the node dies in the middle, a human takes over and gives back, and a spent quota does what is configured.
+//! Tools of the agent, through a whole node over the store in memory: tools are called once also where the node dies in
+//! the middle, a human takes over and gives back, and a spent quota has its configured effect.
 
 use std::num::NonZeroUsize;
 use std::ops::Deref;

@@ -328,8 +328,7 @@ fn an_account_stays_in_memory_for_as_long_as_a_burst_owes() {
 }
 
 proptest! {
-    /// Whatever happens, in whichever order: a message is under way once, nothing is lost, and when everything is
-    /// over nothing is left in memory.
+    /// For all events in any order: a message is under way once, none is lost, and at the end none is left in memory.
     #[test]
     fn nothing_is_lost_or_doubled(steps in proptest::collection::vec((0_u8..12, 0_u8..3), 1..300)) {
         let mut machine = machine([]);

@@ -1,8 +1,8 @@
 //! Messages that wait in memory: a lane for each contact, strictly one after the other inside it.
 //!
-//! A lane cannot move while one of its messages is under way or of unknown outcome, waits to be tried again, or its
-//! pair is over its limit. Such a lane holds nobody else's place: it has at most [`LANE_HELD`] messages in memory, and
-//! [`Lanes::is_full`] counts only what can move. Lanes that can move take turns, those with a reply first.
+//! A lane cannot move while one of its messages is under way, of unknown outcome or waiting for a retry, or while its
+//! pair is over its limit. Such a lane takes no other lane's place: it has at most [`LANE_HELD`] messages in memory,
+//! and [`Lanes::is_full`] counts only lanes that can move. Lanes that can move take turns, those with a reply first.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -136,7 +136,7 @@ impl<M: Message> Lanes<M> {
         movable.min((self.bound * STUCK_FACTOR).saturating_sub(self.waiting))
     }
 
-    /// Returns true when there is no room for another message, whoever's it is.
+    /// Returns true when there is no room for another message of any lane.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.room() == 0

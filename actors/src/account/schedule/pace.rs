@@ -32,7 +32,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Returns a pace with nothing saved up at `now`: whoever owned the number before may have used all of its limit.
+    /// Returns a pace with no saved allowance at `now`: the previous owner of the number may have used all of its
+    /// limit.
     #[must_use]
     pub fn new(limit: NonZeroU32, now: Duration) -> Self {
         let mut pace = Self { limit, times: VecDeque::new(), even_at: now };
@@ -88,7 +89,7 @@ impl Pace {
     }
 
     fn count(&mut self, at: Duration) {
-        // What came in is reported a little later than it came.
+        // A result is reported a little later than it came.
         let place = self.times.iter().rposition(|time| *time <= at).map_or(0, |last| last + 1);
         self.times.insert(place, at);
         self.trim();

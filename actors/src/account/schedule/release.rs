@@ -27,7 +27,7 @@ const AHEAD_LEAST: usize = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place(Class, u64);
 
-/// What a prepared call is told.
+/// Answer to a prepared call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
     /// Leave now; the call is charged. The number is the generation that its end belongs to.
@@ -38,7 +38,7 @@ pub enum Turn {
     Return,
 }
 
-/// How a call ended, as far as the breaker is concerned.
+/// End of a call, as far as the breaker is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallEnd {
     /// It came through to the channel, which answered for this message.
@@ -70,7 +70,7 @@ struct Prepared<W> {
     checked_at: Duration,
 }
 
-/// Prepared calls of a number that wait to leave; `W` is how they are told.
+/// Prepared calls of a number that wait to leave; `W` is the waiter that receives the answer.
 #[derive(Debug)]
 pub struct Release<W> {
     /// Known once the account's limit is; until then nothing leaves.
@@ -92,7 +92,7 @@ pub struct Release<W> {
 }
 
 impl<W> Release<W> {
-    /// Returns a release with nothing saved up, for at most so many calls under way.
+    /// Returns a release with no saved allowance, for at most `bound` calls under way.
     #[must_use]
     pub fn new(bound: usize) -> Self {
         Self {
@@ -183,7 +183,7 @@ impl<W> Release<W> {
         self.waiting.insert(place, Prepared { waiter, checked_at });
     }
 
-    /// Returns the next call that is told something now.
+    /// Returns the next call that can be answered now.
     pub fn next(&mut self, now: Duration) -> Option<(W, Turn)> {
         self.next_at().filter(|at| *at <= now)?;
         let first = |class| self.waiting.range(Place(class, 0)..).next().map(|(place, _)| *place);
@@ -200,7 +200,7 @@ impl<W> Release<W> {
         Some((waiter, Turn::Leave(self.breaker.generation())))
     }
 
-    /// Takes all calls that wait out, to be told [`Turn::Return`].
+    /// Removes and returns all waiting calls, to be answered with [`Turn::Return`].
     pub fn clear(&mut self) -> Vec<W> {
         std::mem::take(&mut self.waiting).into_values().map(|prepared| prepared.waiter).collect()
     }
@@ -342,7 +342,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever calls end with, slots come back, and no window of a second holds more than the limit.
+        /// For all ends of calls: slots come back, and no window of a second holds more than the limit.
         #[test]
         fn slots_come_back_and_the_limit_is_kept(
             limit in 1_u32..200,

@@ -4,9 +4,10 @@
 //! message in memory whose row is there has left the log and is found again after a crash; its row goes when it is
 //! settled.
 //!
-//! [`Cursor`] says how far the rows have been read. The rows of a lane that has no room are passed over, so that nobody
-//! waits behind them; that lane is *behind* from its first such row on, and has a place of its own from which it reads
-//! on when it has room. A contact's message goes into memory only where no row of that contact is unread.
+//! [`Cursor`] is the position up to which the rows have been read. The rows of a lane that has no room are skipped, so
+//! that they delay no other lane; that lane is *behind* from its first such row on, and has a position of its own from
+//! which it reads on when it has room. A contact's message goes into memory only where no row of that contact is
+//! unread.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -34,7 +35,7 @@ const PAGES: usize = 4;
 /// Rows that are counted at once when the account starts.
 const COUNTED_AT_ONCE: usize = 1024;
 
-/// How far the rows have been read.
+/// Position up to which the rows have been read.
 #[derive(Debug, Default)]
 pub(crate) struct Cursor {
     /// Rows before it are in memory, gone, or of a lane that is behind.
@@ -45,10 +46,10 @@ pub(crate) struct Cursor {
     unwritten: Option<Offset>,
     /// Lanes that are behind: rows of them before this one are in memory or gone. At most [`BEHIND`].
     behind: BTreeMap<ContactId, Offset>,
-    /// Whether every record that was in the log when the partition was taken over has come by: until then, one that
-    /// belongs before the rows may still come, and none is read.
+    /// True once every record that was in the log when the partition was taken over has been delivered. Until then a
+    /// record that belongs before the rows may still come, and no row is read.
     pub(crate) is_caught_up: bool,
-    /// How many rows there are, read or not: what operators see.
+    /// Number of rows, read or not: the backlog that operators see.
     pub(crate) rows: i64,
 }
 
@@ -208,7 +209,7 @@ fn item(rows: &Rows<'_>, row: Offset, stored: Bytes) -> Option<Item> {
 /// The rows of an account as a source.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
-    /// Whether more could be read at once than one turn reads.
+    /// True when more rows can be read at once than one turn reads.
     pub(crate) has_more: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What the partition delivers to an account: into memory where there is room, else into the account's rows.
+//! Intake of messages that the partition delivers to an account: into memory where there is room, else into rows.
 //!
 //! A message that goes into rows is acknowledged when its row is durable, so that one account never holds up the others
 //! of its partition. One write is under way at a time; what comes meanwhile is in the next.
@@ -19,7 +19,7 @@ use crate::account::schedule::lanes::Message;
 #[derive(Debug, Default)]
 pub(crate) struct Delivered {
     arrived: VecDeque<Item>,
-    /// What the next write brings.
+    /// Messages that the next write stores.
     spilling: Vec<Item>,
     is_writing: bool,
 }

@@ -44,7 +44,7 @@ pub(super) struct Erasure<'a> {
     pub(super) conversation: &'a ConversationId,
     /// Only what was asked for before this record.
     pub(super) before: Offset,
-    /// Whether a message is in memory, where it is dropped by other means.
+    /// Returns true for a message in memory, which is dropped by other means.
     pub(super) is_active: &'a (dyn Fn(OutboundId) -> bool + Send + Sync),
 }
 
@@ -109,11 +109,11 @@ impl Origin {
 pub struct Item {
     /// The conversation it belongs to.
     pub conversation: ConversationId,
-    /// What to send.
+    /// Message to send.
     pub command: SendCommand,
     /// Where it is kept.
     pub origin: Origin,
-    /// Whether it may have been called before, so that the journal must be asked.
+    /// True when it may have been called before, so that the journal must be read.
     pub look_up: bool,
     /// Calls that were refused.
     pub calls: u32,

@@ -21,7 +21,7 @@ use crate::partition::commit::read;
 /// Rows that are read at once when the account starts.
 const PAGE: usize = 1_024;
 
-/// What policy sends again; at most what was of unknown outcome.
+/// Messages that policy sends again; at most as many as were of unknown outcome.
 #[derive(Debug, Default)]
 pub(crate) struct Unknowns {
     again: VecDeque<Item>,

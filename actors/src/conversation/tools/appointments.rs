@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 
 use super::{AgentTool, At, failed, text};
 
-/// How many free times are told at once.
+/// Number of free times in one answer.
 const TOLD: usize = 12;
 /// Characters of what an appointment is about.
 const ABOUT: usize = 200;
-/// How often a calendar that is not available is asked, and how long apart at most.
+/// Number of calls to a calendar that is not available, and the longest pause between them.
 const TRIES: u32 = 2;
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -173,7 +173,7 @@ fn moment(tenant: &Tenant, text: &str) -> Option<Timestamp> {
     zone.parse(text).or_else(|| Some(zone.starts(text.parse().ok()?)))
 }
 
-/// What is told of an appointment that is not booked. Nobody says that it is where nobody knows.
+/// Returns the result for an appointment that is not booked. It never claims a booking whose outcome is unknown.
 fn not_done(error: &CalendarError) -> Value {
     match error {
         CalendarError::Taken => failed("the time is taken; ask for free times again"),

@@ -1,4 +1,4 @@
-//! What the agent may do beside talking: a file a tool.
+//! Tools of the agent: a file a tool.
 //!
 //! A responder asks for a tool by its name, with arguments that it made up from what a customer wrote. So a tool trusts
 //! nothing of them, does only what the tenant's configuration allows, and says in words what it did not do. What
@@ -34,7 +34,7 @@ const MAX_RESULT: usize = 4_096;
 
 /// Where a tool is called.
 pub struct At<'a> {
-    /// What it may reach.
+    /// Ports that it may use.
     pub ports: &'a Ports,
     /// For whom.
     pub tenant: &'a Arc<Tenant>,
@@ -42,9 +42,9 @@ pub struct At<'a> {
     pub conversation: &'a ConversationId,
     /// In which turn.
     pub turn: TurnId,
-    /// Which step of the turn, and which call of the step: the same again after a crash.
+    /// Step of the turn and call of the step: the same again after a crash.
     pub place: (u8, u8),
-    /// What the customer is called, where that is known.
+    /// Name of the customer, where known.
     pub name: Option<&'a str>,
     /// When.
     pub now: Timestamp,
@@ -53,7 +53,7 @@ pub struct At<'a> {
 /// A tool.
 #[async_trait]
 trait AgentTool: Send + Sync {
-    /// How it is offered to the responder; not at all where the tenant has not configured it.
+    /// Returns the tool as offered to the responder; `None` where the tenant has not configured it.
     fn offered(&self, tenant: &Tenant, now: Timestamp) -> Option<Tool>;
 
     /// Does it.
@@ -100,7 +100,7 @@ fn call_name(tool: &&dyn AgentTool, at: &At<'_>) -> &'static str {
     tool.offered(at.tenant, at.now).map_or("none", |offered| offered.name)
 }
 
-/// Whether a call hands the conversation over to a human.
+/// Returns true when a call hands the conversation over to a human.
 #[must_use]
 pub fn hands_over(call: &ToolCall, result: &Value) -> bool {
     call.name == hand_over::NAME && result.get("error").is_none()

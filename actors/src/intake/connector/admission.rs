@@ -1,4 +1,4 @@
-//! What a record of ingress has to fulfil, and what it says then, in the words of a channel. Pure.
+//! Admission of an ingress record: its requirements, and its content in the terms of a channel. Pure.
 //!
 //! A connector may write anything, for anybody: that the tenant named in a record has the account named
 //! beside it is the only thing that lets a record in (I4).
@@ -16,11 +16,11 @@ use heddle_schemas::record::ingress::{IngressEvent, IngressRecord, MAX_BYTES, Se
 use heddle_schemas::tenant::{Profiles, Tenant};
 use heddle_schemas::time::Timestamp;
 
-/// How far ahead of the engine's clock a record may be: more than clocks differ by, and less than a time
-/// zone, which is what goes wrong in practice. The customer-service window is counted from this time.
+/// Limit on how far ahead of the engine's clock a record may be: more than clocks differ by, and less than a time zone,
+/// which is the usual fault. The customer-service window is counted from this time.
 const AHEAD: Duration = Duration::from_secs(600);
 
-/// A record that is taken in.
+/// Accepted record.
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) tenant: Arc<Tenant>,
@@ -28,7 +28,7 @@ pub(super) struct Admitted {
     pub(super) event: ChannelEvent,
 }
 
-/// Why a record is not taken in. It repeats nothing of the record.
+/// Reason for refusing a record. It repeats nothing of the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refused {
     pub(super) reason: DeadReason,
@@ -44,7 +44,7 @@ impl Refused {
         Self { reason, detail: detail.into(), tenant: None, owner: None }
     }
 
-    /// Whether it names a tenant or an account that is not there, or not the tenant's.
+    /// Returns true when it names a tenant or an account that does not exist, or an account of another tenant.
     pub(super) fn names_nobody(&self) -> bool {
         matches!(self.reason, DeadReason::UnknownTenant | DeadReason::Account)
     }
@@ -71,7 +71,7 @@ impl From<RecordError> for Refused {
     }
 }
 
-/// Who has an account.
+/// Lookup of an account's owner.
 type Owner<'a> = &'a dyn Fn(ChannelKind, &AccountId) -> Option<Arc<Tenant>>;
 
 /// Decides on a record: `owner` finds the tenant of an account, `known` says whether there is such a tenant.

@@ -1,12 +1,12 @@
 //! One owned partition of ingress: takes in what third-party connectors publish.
 //!
-//! Contract: a record is acknowledged when it is in inbound, or in dlq with the reason, and not before
-//! (I2). A crash in between has it taken in again, and its conversation drops what it has seen, as after a
-//! webhook that came twice: the message key is the same for both ways in. Records leave in the order they
-//! came. A store that does not answer holds the partition up; it makes no record be skipped.
+//! Contract: a record is acknowledged when it is in inbound, or in dlq with the reason, and not before (I2). After a
+//! crash in between it is accepted again, and its conversation drops it as already seen, like a duplicate webhook: the
+//! message key is the same for both kinds of ingress. Records leave in the order they came. A store that does not
+//! answer stalls the partition; no record is skipped.
 //!
-//! What a record has to fulfil is decided in [`admission`]; who it is from and how it is sealed is the
-//! work of [`Reception`]. A fetch's records become one batch. At most one batch is in memory (I9).
+//! A record's requirements are decided in [`admission`]; its sender and its sealing are the work of [`Reception`]. A
+//! fetch's records become one batch. At most one batch is in memory (I9).
 
 mod admission;
 mod senders;
@@ -39,7 +39,7 @@ use crate::privacy::tenant_deletion;
 const RECORDS: usize = 256;
 /// Bytes of one fetch at most.
 const BYTES: usize = 4 << 20;
-/// How long a fetch waits for the first record.
+/// Time for which a fetch waits for the first record.
 const WAIT: Duration = Duration::from_secs(5);
 /// Senders who are looked up at once.
 const LOOKUPS: usize = 16;
@@ -64,12 +64,12 @@ impl Ingress {
         Self { context, reception, fence, lag }
     }
 
-    /// Runs until it is told to drain, or the ownership or the log is gone.
+    /// Runs until it is asked to drain, or the ownership or the log is gone.
     pub(crate) async fn run(mut self, mut draining: mpsc::Receiver<oneshot::Sender<()>>) {
         let partition = self.fence.partition;
         match self.work(&mut draining).await {
             Ok(Some(done)) => {
-                // Nobody has to wait for it.
+                // The caller may have gone.
                 let _ = done.send(());
             }
             Ok(None) => {}
@@ -125,7 +125,8 @@ impl Ingress {
                 match self.insist(|| async { Ok(tenants.catch_up().await?) }).await? {
                     Insisted::Done(()) => {}
                     Insisted::Erased | Insisted::Unreadable(_) => {
-                        // Nobody is admitted by guessing; what names nobody is kept in dlq, and can be replayed.
+                        // No record is admitted by guessing; one that names no known tenant is kept in dlq, and can be
+                        // replayed.
                         tracing::error!(partition = %self.fence.partition, "topic tenants cannot be read");
                     }
                 }
@@ -144,8 +145,8 @@ impl Ingress {
         }
         let mut taken: Vec<_> =
             records.into_iter().map(|record| Taken { record, outputs: Vec::new() }).collect();
-        // Who shares no id is looked up at once; who does one after the other, so that an id that is new to
-        // both leads both to the same contact.
+        // Senders that share no id are looked up at once; those that do, one after the other, so that an id that is new
+        // to both leads both to the same contact.
         let groups = senders::apart(admitted);
         let mut lookups = futures::stream::iter(groups.into_iter().map(|group| self.write(group)))
             .buffer_unordered(LOOKUPS);
@@ -207,7 +208,7 @@ impl Ingress {
                 && let Some(named) = tenant_of(&record.value)
                 && tenant_deletion::find(ports, &named).await?.is_some()
             {
-                // Settled, and not kept: nobody's key could end it.
+                // Settled, and not kept: there is no key under which it could be erased.
                 ports.metrics.of_deleted(1);
                 continue;
             }
@@ -292,7 +293,7 @@ impl Ingress {
     }
 }
 
-/// How something ended that was tried until the store answered.
+/// End of an operation that was retried until the store answered.
 enum Insisted<T> {
     Done(T),
     /// The tenant's keys are destroyed: it cannot be done any more.
@@ -310,7 +311,7 @@ impl<T> Insisted<T> {
     }
 }
 
-/// What became of a group.
+/// Result of writing a group.
 enum Written {
     Records(Vec<(usize, Vec<NewRecord>)>),
     Refused(Vec<(usize, Refused)>),

@@ -1,4 +1,4 @@
-//! Which records of a batch can be looked up at once: those whose senders share no id. Pure.
+//! Grouping of a batch's records by sender: records whose senders share no id can be looked up at once. Pure.
 //!
 //! Two records that share an id may be the first sight of one person under several ids. Looked up at once
 //! they could make two contacts of that person; one after the other, the second finds what the first made.
@@ -35,7 +35,7 @@ pub(super) fn apart(records: Vec<(usize, Admitted)>) -> Vec<Vec<(usize, Admitted
     apart
 }
 
-/// What a sender is recognised by, before and after the event.
+/// Returns the ids that identify a sender, before and after the event.
 fn ids(event: &ChannelEvent) -> impl Iterator<Item = (&'static str, &str)> {
     let (from, to) = match event {
         ChannelEvent::Message(message) => match &message.act {

@@ -1,4 +1,5 @@
-//! What looks like an attack, or like a breach of personal data: counted, told, and never a flood of events.
+//! Security signals: possible attacks and breaches of personal data. Counted, published as incidents, and never a flood
+//! of events.
 //!
 //! Contract: [`Security::saw`] costs a lock for a moment, waits for nothing and may be called from anywhere. From a
 //! threshold on, what is seen of one kind and one tenant within a window is an incident: a metric and a log
@@ -28,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::partition::publish;
 use crate::random::Random;
 
-/// How often it is looked whether an incident that goes on is to be told again.
+/// Interval of the check for incidents that go on and are to be published again.
 const LOOK: Duration = Duration::from_secs(5);
 /// The pause while the log does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -40,7 +41,7 @@ pub enum Sighting<'a> {
     FailedDecryption {
         /// The contact whose key it was to be, where it was one's.
         contact: Option<ContactId>,
-        /// What such ciphertexts hold.
+        /// Data that such ciphertexts hold.
         data: &'a [DataCategory],
     },
     /// A webhook of one of its accounts had a wrong signature.
@@ -49,12 +50,12 @@ pub enum Sighting<'a> {
     CrossTenant,
     /// Personal data was exported.
     Export {
-        /// Whose, where it was of one contact.
+        /// Contact concerned, where it was one.
         contact: Option<ContactId>,
-        /// How many records.
+        /// Number of records.
         records: u64,
     },
-    /// Its audit log is not what was written, at so many places.
+    /// Its audit log is not as written, at this number of places.
     AuditLog {
         /// Faults.
         faults: u64,
@@ -77,7 +78,7 @@ impl Sighting<'_> {
         }
     }
 
-    /// What may be concerned.
+    /// Returns the data that may be concerned.
     fn data(&self) -> &[DataCategory] {
         match self {
             Self::FailedDecryption { data, .. } => data,
@@ -106,7 +107,7 @@ impl Sighting<'_> {
     }
 }
 
-/// What the engine does about incidents of a kind.
+/// Returns the engine's measure against incidents of a kind.
 fn measure(kind: IncidentKind) -> Measure {
     match kind {
         IncidentKind::FailedDecryption => Measure::NotUsed,
@@ -118,7 +119,7 @@ fn measure(kind: IncidentKind) -> Measure {
     }
 }
 
-/// Sees to it that what looks like an attack is told.
+/// Publishes security signals as incidents.
 pub struct Security {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -158,10 +159,10 @@ impl Security {
         self.saw(Some(tenant), Sighting::Export { contact, records });
     }
 
-    /// Publishes what is to be told, for as long as it is polled.
+    /// Publishes due incidents, for as long as it is polled.
     pub async fn run(self: Arc<Self>, log: Arc<dyn Log>) {
         loop {
-            // What is not published is told by a later look.
+            // An incident that is not published now is published by a later check.
             match self.publish(&*log).await {
                 Ok(()) => drop(tokio::time::timeout(LOOK, self.news.notified()).await),
                 Err(StoreError::Closed) => return,
@@ -173,10 +174,10 @@ impl Security {
         }
     }
 
-    /// Publishes what is to be told by now.
+    /// Publishes the incidents that are due.
     ///
     /// # Errors
-    /// The log's; what was not published stays to be told.
+    /// The log's errors; unpublished incidents stay due.
     pub async fn publish(&self, log: &dyn Log) -> Result<(), StoreError> {
         let due = self.lock().due(self.now());
         for (tenant, incident) in due {

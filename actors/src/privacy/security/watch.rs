@@ -1,9 +1,9 @@
-//! When what is seen is an incident, and when it is told. Pure.
+//! Decision when security signals are an incident, and when it is published. Pure.
 //!
-//! What is seen of a kind and a tenant counts together from the first one on, for a window; below the threshold
-//! it is forgotten after that. At the threshold an incident begins, which is told at once. From there on
-//! everything counts for it, and it is told again a window after it was told last, if anything was added. A
-//! window in which nothing was added ends it.
+//! Signals of one kind and tenant count together from the first one on, for a window; below the threshold they are
+//! dropped after that. At the threshold an incident begins, which is published at once. From there on every signal
+//! counts for it, and it is published again a window after its last publication, if anything was added. A window in
+//! which nothing was added ends it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::{Sighting, measure};
 
 /// Kinds and tenants that are watched at once; what is seen beyond is counted by the metric alone.
 const WATCHED: usize = 10_000;
-/// Contacts of an incident that are told apart.
+/// Number of contacts of an incident that are counted exactly.
 const PEOPLE: usize = 1_000;
 
 /// The time, by both clocks.
@@ -27,7 +27,7 @@ pub(super) struct Now {
     pub(super) elapsed: Duration,
 }
 
-/// What was seen of one kind and tenant.
+/// Signals of one kind and tenant.
 #[derive(Debug)]
 struct Seen {
     since: Duration,
@@ -37,11 +37,11 @@ struct Seen {
     count: u64,
     data: BTreeSet<DataCategory>,
     people: BTreeSet<ContactId>,
-    /// Some could not be told apart, or there are more.
+    /// True when some contacts could not be identified, or there are more.
     more_people: bool,
     records: u64,
     incident: Option<MessageKey>,
-    /// When it was told last, and what its count was then.
+    /// Time and count of its last publication.
     told: Option<(Duration, u64)>,
 }
 
@@ -104,7 +104,7 @@ impl Watch {
         self.seen.retain(|_, seen| !seen.is_over(now, window));
     }
 
-    /// What is to be told by now; [`Watch::told`] says that it was.
+    /// Returns the incidents that are due; [`Watch::published`] records that they were published.
     pub(super) fn due(&mut self, now: Now) -> Vec<(TenantId, Incident)> {
         self.forget(now);
         let window = self.options.window;
@@ -115,7 +115,7 @@ impl Watch {
         due.filter_map(|((kind, tenant), seen)| Some((tenant.clone(), seen.incident(*kind)?))).collect()
     }
 
-    /// An incident was told, with this count.
+    /// Records that an incident was published, with this count.
     pub(super) fn told(
         &mut self,
         now: Now,
@@ -147,8 +147,8 @@ impl Seen {
         }
     }
 
-    /// Whether what is seen now belongs to something else: it was no incident within its window, or the
-    /// incident has come to rest, and all of it was told.
+    /// Returns true when a signal now belongs to something else: there was no incident within the window, or the
+    /// incident has ended, and all of it was published.
     fn is_over(&self, now: Now, window: Duration) -> bool {
         match self.incident {
             None => now.elapsed.saturating_sub(self.since) >= window,
@@ -207,7 +207,7 @@ mod tests {
         ContactId::from_bytes([byte; 16])
     }
 
-    /// A watch, and the incidents that it told.
+    /// Watch, and the incidents that it published.
     struct Site {
         watch: Watch,
         ids: u128,
@@ -309,8 +309,8 @@ mod tests {
     }
 
     proptest! {
-        /// However they come, an incident is told at most once a window, and everything that was seen since it
-        /// began has been told in the end.
+        /// For all sequences of signals: an incident is published at most once a window, and every signal since it
+        /// began has been published in the end.
         #[test]
         fn events_are_no_flood_and_lose_nothing(gaps in prop::collection::vec(0_u64..900, 1..200)) {
             let mut site = Site::new();

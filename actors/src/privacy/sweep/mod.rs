@@ -5,16 +5,16 @@
 //! of inbound, and has those end earlier that end too late.
 //!
 //! Contract:
-//! - What is looked at is decided by the row alone and the tenant's policies, so doing it again changes nothing, and a
+//! - The row and the tenant's policies alone decide what a sweep does to a row, so a repetition changes nothing, and a
 //!   row is only ever ended earlier.
 //! - A row is changed by the actor of its conversation, which alone writes it, under the fence of its partition, and only
 //!   while it is as it was found.
 //! - How far a partition has come is a row of its own ([`Key::sweep`]), written under the same fence after each page. A
 //!   node that dies goes on from there; partitions that are at different places begin anew together.
-//! - So many rows a second are looked at (`engine.sweep_rows_per_second`), and one page is under way at a time.
+//! - The number of rows read a second is bounded (`engine.sweep_rows_per_second`), and one page is under way at a time.
 //!
-//! A change is swept [`SETTLE`] after this node has read it: what was being written by the former policy is durable
-//! then. A history row that does not open is left: its key was destroyed, and the erasure removes it.
+//! A change is swept [`SETTLE`] after this node has read it: rows that were being written by the previous policy are
+//! durable then. A history row that does not open is left: its key was destroyed, and the erasure removes it.
 
 mod plan;
 
@@ -40,9 +40,9 @@ use crate::partition::PartitionMessage;
 use crate::partition::commit::{commit, read};
 use crate::partition::ttl_update::TtlUpdate;
 
-/// How long after a change its sweep begins.
+/// Time between a change and its sweep.
 const SETTLE: Duration = Duration::from_secs(10);
-/// How often it is looked for partitions that are behind, beside when something changes.
+/// Interval of the check for partitions that are behind, beside the check at each change.
 const LOOK: Duration = Duration::from_secs(60);
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -65,7 +65,7 @@ pub type Running = watch::Sender<BTreeMap<TopicPartition, Inhabited>>;
 pub struct Sweeper {
     context: Context,
     running: watch::Receiver<BTreeMap<TopicPartition, Inhabited>>,
-    /// How far each partition has come, under which ownership that was read.
+    /// Progress of each partition, and the ownership under which it was read.
     swept: HashMap<TopicPartition, (Epoch, Swept)>,
 }
 
@@ -109,7 +109,7 @@ impl Sweeper {
             }
             let of = behind.keys().copied().collect();
             if !self.walk(under_way, of).await? {
-                // They are being given up; who takes them over goes on.
+                // The partition is being handed over; the next owner goes on.
                 return Ok(());
             }
             self.context.ports.metrics.swept();
@@ -151,7 +151,7 @@ impl Sweeper {
         Ok(swept.unwrap_or_default().known(known))
     }
 
-    /// Walks to the end, from where it is. False when there is nobody left to walk for: all partitions have gone.
+    /// Walks to the end from its position. Returns false when all partitions have gone.
     async fn walk(
         &mut self,
         mut under_way: UnderWay,
@@ -221,7 +221,7 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Of which kind a row is, and when it was written; `None` where that cannot be told.
+    /// Returns the kind of a row and the time it was written; `None` where that is unknown.
     async fn written(
         &self,
         row: &Row,

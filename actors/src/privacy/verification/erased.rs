@@ -1,4 +1,4 @@
-//! Whether erasures hold: the keys they destroyed are tried, and nothing that they took is there.
+//! Verification of erasures: tries the keys they destroyed, and looks for rows that should be gone.
 
 use std::collections::BTreeMap;
 
@@ -86,7 +86,7 @@ impl Erased {
                 Err(error) => return Err(error.into()),
             }
         }
-        // Who asked meanwhile is being forgotten at this moment.
+        // A contact of a request made meanwhile is being erased at this moment.
         let meanwhile = erasure::list(ports, &self.tenant).await?;
         for (contact, (rows, first)) in std::mem::take(&mut self.left) {
             let under_way = |erasure: &&Erasure| {

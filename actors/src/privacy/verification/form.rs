@@ -33,14 +33,14 @@ use crate::intake::consent;
 use crate::tenant::quota;
 use crate::tenant::quota::amounts::Totals;
 
-/// What a row holds, as far as a promise is about it.
+/// Content of a row, as far as a promise is about it.
 #[derive(Debug)]
 pub(super) enum Holds {
     /// The state of a conversation.
     Head(Address),
-    /// What one commit added to a thread.
+    /// Row of one commit in a thread.
     History(Box<thread::Row>),
-    /// How far a message has come.
+    /// Delivery state of a message.
     Delivery(Delivery),
     /// The journal of a send.
     Send(Journal),
@@ -48,7 +48,7 @@ pub(super) enum Holds {
     Backlog(Box<OutboundRecord>),
     /// The record of a contact.
     Contact(Box<ContactRecord>),
-    /// What was spent of a quota, on which day.
+    /// Use of a quota, with its day.
     Spend(Option<(Date, Totals)>),
     /// Nothing more to look at.
     Fine,
@@ -73,7 +73,7 @@ pub(super) struct Reader {
     /// Rows come by partition, so the same contact's follow each other.
     contact: Option<(ContactId, Option<Arc<dyn ContactCipher>>)>,
     log: Option<(Day, Arc<dyn Cipher>)>,
-    /// How many ciphertexts were opened.
+    /// Number of ciphertexts that were opened.
     pub(super) opened: u64,
 }
 
@@ -115,7 +115,7 @@ impl Reader {
             Form::Thread { .. } => return self.thread(key, value).await,
             Form::Ids(lengths) if lengths.contains(&value.len()) => {}
             Form::Ids(_) => return Err(form_error("it holds more than an id")),
-            // What wraps it opens it only at this place: whoever asks for the key finds out.
+            // Its wrapping key opens it only at this place: the next read of the key checks that.
             Form::WrappedKey if is_wrapped(value) => {}
             Form::WrappedKey => return Err(form_error("a key is not wrapped")),
             Form::Json(json) => return self.json(json, key, value).await,
@@ -302,7 +302,7 @@ fn strict<T: Serialize + DeserializeOwned>(stored: &[u8]) -> Result<T, Stop> {
     }
 }
 
-/// Whether every value of `found` is in `read` too. Defaults need not be written.
+/// Returns true when every value of `found` is in `read` too. Defaults need not be written.
 fn covers(read: &Value, found: &Value) -> bool {
     match (read, found) {
         (Value::Object(read), Value::Object(found)) => {

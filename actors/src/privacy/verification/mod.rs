@@ -1,17 +1,18 @@
-//! Whether what is promised to a tenant holds: reads what is stored, as it is stored, and can find that it does not.
+//! Verification of the promises made to a tenant: reads what is stored, as it is stored, and can find that a promise
+//! does not hold.
 //!
-//! Every row of the tenant is read once and held against each promise; then the newest records of the topics, and
-//! what must not be in any of them. Nothing is taken on trust: a ciphertext is opened at its place, a destroyed key
-//! is tried, what was spent is added up again, sends are replayed against the consents. It goes on while the
-//! tenant's customers write; what changes meanwhile is told from what is wrong by looking again.
+//! Every row of the tenant is read once and checked against each promise; then the newest records of the topics are,
+//! and the plaintext probes that must not be in any of them. Nothing is taken on trust: a ciphertext is opened at its
+//! place, a destroyed key is tried, the quota's use is added up again, sends are replayed against the consents. It runs
+//! while the tenant's customers write; a change meanwhile is distinguished from a fault by a second read.
 //!
 //! # Layout
 //! - This file: the order of looking.
 //! - `form`: what a row has to look like, opened.
-//! - `times`: whether rows end in time. `erased`: whether erasures hold. `spent`: the quota, added up again.
-//!   `sends`: sends against consents and windows. `strangers`: whether other tenants can read it. `region`: what the
-//!   stores are bound to.
-//! - `topics`: what is in the log. [`Needles`]: what customers wrote, to be found nowhere.
+//! - `times`: rows end in time. `erased`: erasures hold. `spent`: the quota, added up again. `sends`: sends against
+//!   consents and windows. `strangers`: other tenants' keys do not open the tenant's data. `region`: the region of the
+//!   stores.
+//! - `topics`: records in the log. [`Needles`]: plaintext probes, texts of customers that must not be found anywhere.
 
 mod erased;
 mod form;
@@ -68,17 +69,17 @@ pub enum ProveError {
     Unknown(TenantId),
 }
 
-/// What is looked with.
+/// Verifier of a tenant's promises.
 pub struct Prover {
-    /// What the engine works on.
+    /// Ports of the engine.
     pub ports: Ports,
     /// The keys, unwatched: what is tried here and does not open is no incident.
     pub keys: Arc<dyn Keys>,
     /// All tenants.
     pub tenants: Arc<Tenants>,
-    /// How old a record of the log that has been worked off becomes.
+    /// Maximum age of a settled record in the log.
     pub oldest_record: Duration,
-    /// How long what was seen is remembered: nothing is delivered again after that.
+    /// Retention of markers of seen messages: nothing is delivered again after that.
     pub marker_ttl: Duration,
     /// Records of each partition of the log that are read, the newest.
     pub records: u64,
@@ -184,7 +185,7 @@ impl Prover {
             for row in &page.rows {
                 rows += 1;
                 let tenant = row.key.tenant();
-                // What has no tenant is the engine's own.
+                // Rows without a tenant are the engine's own.
                 let is_known =
                     tenant.is_empty() || tenant.parse().is_ok_and(|id| self.tenants.get(&id).is_some());
                 if !is_known && !row.key.outlives_tenant() {

@@ -1,4 +1,4 @@
-//! What customers wrote and how they are reached: plain text that must not be found anywhere.
+//! Plaintext probes: texts and addresses of customers, which must not be found anywhere.
 
 use std::collections::BTreeSet;
 
@@ -9,18 +9,18 @@ use heddle_schemas::tenant::Tenant;
 use super::form::Holds;
 use crate::conversation::thread::EntrySaid;
 
-/// How many are looked for.
+/// Maximum number of probes.
 const NEEDLES: usize = 256;
-/// Shorter ones are found by chance.
+/// Minimum length of a probe: one below it is found by chance.
 const SHORTEST: usize = 12;
 /// Digits of a phone number that is looked for.
 const DIGITS: usize = 8;
-/// Longer ones are cut: the first part tells as much.
+/// Length to which a longer probe is cut: the first part suffices.
 const LONGEST: usize = 64;
 
 /// A sample of what customers wrote, and their numbers and ids.
 pub struct Needles {
-    /// What the tenant wrote itself may be anywhere.
+    /// Texts that the tenant wrote itself, which may be anywhere.
     known: String,
     found: BTreeSet<String>,
 }
@@ -71,13 +71,13 @@ impl Needles {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of probes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.found.len()
     }
 
-    /// Whether there is none.
+    /// Returns true when there is no probe.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.found.is_empty()
@@ -89,7 +89,7 @@ impl Needles {
         self.found.iter().map(String::len).max().unwrap_or(0)
     }
 
-    /// What finds any of them.
+    /// Returns a searcher that finds any of them.
     ///
     /// # Panics
     /// Never: they are few and short.

@@ -1,4 +1,4 @@
-//! Whether the stores belong to the tenant's region.
+//! Verification that the stores belong to the tenant's region.
 
 use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::state::StoreError;

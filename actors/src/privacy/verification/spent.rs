@@ -112,8 +112,8 @@ fn before_and_after<'u>(before: &'u Usage, after: &'u Usage) -> impl Iterator<It
     before.days.keys().chain(after.days.keys())
 }
 
-/// Whether what was found lies between what was written down before and after. What an interrupted call may have used
-/// is replaced by what it did use, so that it only tells something while nothing changes.
+/// Returns true when the total found lies between those recorded before and after. The use that an interrupted call may
+/// have had is replaced by its actual use, so the comparison holds only while nothing changes.
 fn is_between(was: Totals, found: Totals, is: Totals) -> bool {
     if was == is {
         return found == is;

@@ -1,4 +1,4 @@
-//! Whether other tenants' keys open what is this tenant's.
+//! Cross-tenant check: other tenants' keys must not open this tenant's data.
 
 use heddle_schemas::ports::keys::{Keys, KeysError, Missing, aad};
 use heddle_schemas::ports::state::Row;

@@ -1,4 +1,4 @@
-//! Whether rows end in time.
+//! Verification that rows end in time.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ impl Times {
         Self { proof: Proof::new(Promise::Retention), now, kept, late, looked_at: 0, oldest: None }
     }
 
-    /// What is true of every row of a table.
+    /// Checks what holds for every row of a table.
     pub(super) fn ends(&mut self, row: &Row) {
         if !row.key.table().descriptor().lifetime.ends() {
             return;
@@ -47,14 +47,14 @@ impl Times {
         }
     }
 
-    /// What is true of a row by what it holds.
+    /// Checks what holds for a row by its content.
     pub(super) fn written(&mut self, row: &Row, holds: &Holds) {
         let Lifetime::Retention { kinds, dated } = row.key.table().descriptor().lifetime else { return };
-        // What the channel stamped may have come later by as much as it is delivered again.
+        // An act that the channel stamped may have come later by as much as its redelivery takes.
         let (written, late, kind) = match (dated, holds) {
             (Dated::Thread, Holds::History(history)) => {
                 let Some(written) = history.written() else { return };
-                // A row of a build that did not note it tells when the channel stamped what is in it.
+                // A row of an earlier build that did not note its time has the channel's time of its content.
                 let late = if history.at.is_some() { Duration::ZERO } else { self.late };
                 (written, late, history.kind())
             }

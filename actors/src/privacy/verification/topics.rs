@@ -1,4 +1,4 @@
-//! What is in the log: the newest records of every topic but ingress, which may hold plain text for its hours.
+//! Verification of the log: the newest records of every topic but ingress, which may hold plain text for its hours.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::partition::commit::read;
 
 /// Records that are read at once, and their bytes.
 const PAGE: FetchLimit = FetchLimit { records: 500, bytes: 4 << 20 };
-/// How much later than it should a record may go.
+/// Allowed delay of a record's end.
 const LATE: Duration = Duration::from_secs(3_600);
 /// Records of the tenant that are opened.
 const OPENED: u64 = 2_000;
@@ -35,7 +35,7 @@ pub(super) struct Topics<'a> {
     pub(super) needles: AhoCorasick,
 }
 
-/// What was seen of the topics.
+/// Findings in the topics.
 #[derive(Default)]
 struct Seen {
     records: u64,
@@ -61,7 +61,7 @@ impl Topics<'_> {
                 if !topic.is_compacted() {
                     oldest = oldest.into_iter().chain(self.oldest(partition).await?).min();
                 }
-                // What third parties publish is plain text by their choice, and goes with its hours.
+                // Third parties publish plain text by their choice, and it ends with its hours.
                 if topic != Topic::Ingress {
                     let found = (&mut *encryption, &mut *isolation, &mut credentials);
                     self.read(partition, reader, &mut seen, found).await?;
@@ -168,7 +168,7 @@ impl Topics<'_> {
         Ok(())
     }
 
-    /// What a record of this tenant holds; `None` for others'.
+    /// Returns the content of a record of this tenant; `None` for others'.
     fn of_tenant(&self, record: &Record) -> Option<OfTenant> {
         let whose: Whose = serde_json::from_slice(&record.value).ok()?;
         let tenant = whose.tenant.or_else(|| Some(whose.conversation.as_ref()?.tenant.to_string()))?;
@@ -205,7 +205,7 @@ impl Topics<'_> {
         }
         let mut tenant = self.tenant.clone();
         let secrets = tenant.secrets_mut();
-        // Shorter ones than a few characters are found in any text.
+        // Secrets of only a few characters are found in any text.
         let secrets = secrets.iter().filter(|(_, secret)| secret.expose().len() >= 8);
         let mut looked_for = 0_u64;
         for (name, secret) in secrets {
@@ -230,7 +230,7 @@ struct OfTenant {
     sealed: Vec<(Vec<u8>, heddle_schemas::sealed::Sealed)>,
 }
 
-/// What tells whose a record is.
+/// Fields that identify a record's tenant.
 #[derive(serde::Deserialize)]
 struct Whose {
     #[serde(default)]

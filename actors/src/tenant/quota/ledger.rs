@@ -17,28 +17,28 @@ use super::amounts::{Amounts, Totals};
 
 /// The largest part of what is left that one chunk takes.
 const PART: u64 = 8;
-/// How long after its end a chunk that nobody closed is closed by others: clocks differ, and what was under way lands.
+/// Time after its end at which an open quota lease is closed by others: clocks differ, and writes under way land.
 const GRACE: Duration = Duration::from_secs(30);
 
 /// A chunk that is out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Open {
-    /// Which.
+    /// Id of the quota lease.
     pub(super) id: ChunkId,
-    /// How much of each.
+    /// Amount of each resource.
     pub(super) size: Amounts,
     /// Until when something may be taken from it.
     pub(super) until: Timestamp,
-    /// Somebody counts what was spent; nothing more is written down for it. Whoever finds it may finish that.
+    /// Its use is being added up; nothing more is recorded for it. Any node that finds it may finish that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) closing: Option<Closing>,
 }
 
-/// How a chunk is being closed.
+/// Way in which a quota lease is being closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Closing {
-    /// By who has it, and knows of so many messages that were taken by turns that never settled.
+    /// By its holder, which knows the number of messages taken by turns that never settled.
     Own {
         /// Messages.
         unsettled: u64,
@@ -48,7 +48,7 @@ pub(super) enum Closing {
 }
 
 impl Open {
-    /// Whether its node must be dead: it has closed it neither in time nor a while after.
+    /// Returns true when its node must be dead: it has closed the lease neither in time nor a while after.
     #[must_use]
     pub(super) fn is_overdue(&self, now: Timestamp) -> bool {
         self.until.after(GRACE) < now
@@ -60,21 +60,21 @@ impl Open {
 pub(crate) struct Ledger {
     /// Version of this form.
     pub(super) v: u16,
-    /// What is spent for good.
+    /// Amounts spent for good.
     pub(super) spent: Amounts,
-    /// Messages of chunks whose node died: nobody knows of each whether it was sent, so they count as spent.
+    /// Messages of quota leases whose node died: it is unknown of each whether it was sent, so they count as spent.
     #[serde(default)]
     pub(super) lost: u64,
     /// Chunks that are out.
     #[serde(default)]
     pub(super) open: Vec<Open>,
-    /// What was used, by the tenant's date.
+    /// Use by the tenant's date.
     #[serde(default)]
     pub(super) days: BTreeMap<Date, Totals>,
     /// Of what the tenant has been warned.
     #[serde(default)]
     pub(super) warned: BTreeSet<Resource>,
-    /// What was reported as spent. Read by builds that do not know `spent_at`.
+    /// Resources that were reported as spent. Read by builds that do not know `spent_at`.
     #[serde(default)]
     pub(super) told: BTreeSet<Resource>,
     /// The limit at which each was reported as spent: once for each limit.
@@ -92,7 +92,7 @@ impl Ledger {
         Self { v: Self::VERSION, ..Self::default() }
     }
 
-    /// What is spent, and what is out.
+    /// Returns the spent and the leased amounts.
     #[must_use]
     pub(super) fn taken(&self) -> Amounts {
         self.open.iter().fold(self.spent, |sum, open| sum.plus(open.size))
@@ -167,7 +167,7 @@ impl Ledger {
         Resource::ALL.into_iter().filter(move |resource| !warned.contains(resource) && over(resource))
     }
 
-    /// Whether a resource that is spent was reported at this limit.
+    /// Returns true when a resource that is spent was reported at this limit.
     #[must_use]
     pub(super) fn is_reported(&self, resource: Resource, limit: u64) -> bool {
         match self.spent_at.get(&resource) {
@@ -276,8 +276,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is granted and closed in whatever order, what is taken stays within the limit, and what was spent
-        /// of each chunk is counted once.
+        /// For grants and closings in any order: the taken amounts stay within the limit, and the use of each quota
+        /// lease is counted once.
         #[test]
         fn no_more_is_taken_than_the_limit(
             limit in 0_u64..400,

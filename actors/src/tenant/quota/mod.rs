@@ -8,13 +8,14 @@
 //!   the turn did cost. Closing a chunk adds up its journal, and only what it proves to be unspent is free again.
 //! - Messages are not in the journal before they are decided. Where a node dies, those that were left in its chunk
 //!   count as spent; chunks are small for that, and near the limit as small as one turn.
-//! - Nothing is taken from a chunk near its end ([`purse`]), and others close it a while after ([`ledger`]).
-//! - A turn whose decision is durable and whose row in the journal may not be is written down by whoever finds it
-//!   ([`Quotas::again`]): in its chunk, or where that is closed in one of its own.
+//! - Nothing is taken from a quota lease near its end ([`lease_cache`]), and others close it a while after
+//!   ([`ledger`]).
+//! - A turn whose decision is durable and whose row in the journal may not be is recorded by the node that finds it
+//!   ([`Quotas::again`]): in its quota lease, or where that is closed in one of its own.
 //!
 //! # Layout
 //! - [`amounts`]: what a quota is made of.
-//! - [`ledger`], [`purse`]: a tenant's month, and what a node holds of it; pure.
+//! - [`ledger`], [`lease_cache`]: a tenant's month, and a node's quota leases of it; pure.
 //! - [`journal`]: what was spent of a chunk.
 
 pub mod amounts;
@@ -51,28 +52,28 @@ use crate::partition::update::update;
 use crate::ports::Ports;
 use crate::tenant::configuration::Tenants;
 
-/// How long a turn waits for chunks that others give back before it is refused.
+/// Time for which a turn waits for quota leases that others give back before it is refused.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How often it looks.
+/// Interval of its checks.
 const LOOK: Duration = Duration::from_millis(300);
-/// How long nobody asks again after a refusal.
+/// Time after a refusal for which there is no further request.
 const REFUSED: Duration = Duration::from_secs(5);
-/// How often chunks are looked after.
+/// Interval of the upkeep of quota leases.
 const TIDY: Duration = Duration::from_millis(500);
-/// What others had begun to write into a chunk when it was marked lands before it is added up.
+/// Pause in which others' writes into a quota lease that is being closed land before it is added up.
 const CLOSE_PAUSE: Duration = Duration::from_millis(500);
-/// How long before a chunk's end nothing is written down in it by others.
+/// Time before a quota lease's end in which others record nothing in it.
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// The quotas of a node's tenants.
 pub struct Quotas {
     ports: Ports,
-    /// One gives back; at the end of a node, whoever does it last waits for the one before.
+    /// Serializes giving back; at the end of a node, the last caller waits for the one before.
     giving_back: tokio::sync::Mutex<()>,
     accounts: Mutex<HashMap<TenantId, Arc<Account>>>,
 }
 
-/// What a node holds of a tenant.
+/// State of a tenant on a node.
 #[derive(Default)]
 struct Account {
     purse: Mutex<Purse>,
@@ -84,7 +85,7 @@ struct Account {
     refused: Mutex<BTreeMap<Resource, (u64, Timestamp)>>,
 }
 
-/// What a turn has taken. Dropped unsettled, it counts as spent.
+/// Reservation of a turn. Dropped unsettled, it counts as spent.
 #[must_use]
 pub struct Hold {
     account: Arc<Account>,
@@ -106,7 +107,7 @@ impl Hold {
         self.of
     }
 
-    /// How much was taken.
+    /// Returns the reserved amounts.
     #[must_use]
     pub fn taken(&self) -> Amounts {
         self.taken
@@ -138,25 +139,25 @@ pub enum QuotaError {
     Store(#[from] StoreError),
 }
 
-/// What a tenant has used in a month.
+/// Use of a tenant in a month.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// The month, in the tenant's time zone.
     pub month: Month,
-    /// What it may use; of money, millionths.
+    /// Limit; of money, millionths.
     pub limit: Amounts,
-    /// What counts as spent.
+    /// Amounts that count as spent.
     pub spent: Amounts,
     /// Of that, messages that a dead node may have sent or not.
     pub lost_messages: u64,
-    /// What nodes have set aside beside that for turns to come.
+    /// Amounts that nodes have leased beside that for turns to come.
     pub set_aside: Amounts,
-    /// What was used, by the tenant's date.
+    /// Use by the tenant's date.
     pub days: BTreeMap<Date, Totals>,
 }
 
 impl Usage {
-    /// What was used in the month.
+    /// Returns the use of the month.
     #[must_use]
     pub fn total(&self) -> Totals {
         self.days.values().fold(Totals::default(), |sum, day| sum.plus(*day))
@@ -217,8 +218,8 @@ impl Quotas {
         }
     }
 
-    /// Whether a turn that says one message is told at once whether it may, instead of waiting for what others give
-    /// back. Takes a chunk where there is none.
+    /// Returns true when a turn with one message can be admitted or refused at once, instead of waiting for amounts
+    /// that others give back. Acquires a quota lease where there is none.
     pub async fn tells_at_once(&self, tenant: &Tenant) -> bool {
         let account = self.account(&tenant.id);
         let one = Amounts { messages: 1, ..Amounts::NONE };
@@ -284,7 +285,7 @@ impl Quotas {
         }
     }
 
-    /// What has been refused lately, so that it is not asked for again.
+    /// Returns the resource that was refused recently, so that it is not requested again.
     fn refused(&self, account: &Account, need: Amounts) -> Option<Resource> {
         let now = self.ports.clock.now();
         let refused = lock(&account.refused);
@@ -322,7 +323,7 @@ impl Quotas {
         .await
     }
 
-    /// Puts a new chunk into the purse, or says what there is not enough of.
+    /// Adds a new quota lease to the cache, or returns the resource of which there is not enough.
     async fn refill(
         &self,
         account: &Account,
@@ -428,7 +429,7 @@ impl Quotas {
         read(&self.ports.metrics, || self.ports.log.append(vec![told.clone()])).await.map(drop)
     }
 
-    /// What stands in the journal before the outside is called.
+    /// Returns the journal row that is written before the call outside.
     #[must_use]
     pub fn reserved(&self, tenant: &Tenant, hold: &Hold, by: &SpentBy) -> Write {
         let now = self.ports.clock.now();
@@ -437,7 +438,7 @@ impl Quotas {
         Spend::Reserved { day, tokens, money }.write(&tenant.id, hold.of.id, by, now)
     }
 
-    /// What stands in the journal once a turn is decided.
+    /// Returns the journal row of a decided turn.
     #[must_use]
     pub fn settled(
         &self,
@@ -544,7 +545,7 @@ impl Quotas {
             for (id, closing, days) in &journals {
                 let Some(open) = ledger.find(*id) else { continue };
                 let used = days.values().fold(Totals::default(), |sum, day| sum.plus(*day));
-                // As it was begun, whoever finishes it.
+                // As it was begun, by whichever node it is finished.
                 let unproven = match open.closing.unwrap_or(*closing) {
                     Closing::Own { unsettled } => unsettled,
                     Closing::Others => open.size.messages.saturating_sub(used.messages),
@@ -640,7 +641,8 @@ fn parse(key: &Key, stored: Option<&Bytes>) -> Result<Ledger, StoreError> {
     })
 }
 
-/// What a tenant has used in a month, also of what is not closed yet. Chunks of dead nodes are closed by it.
+/// Returns a tenant's use in a month, including that of quota leases that are not closed yet. Closes those of dead
+/// nodes.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -649,7 +651,7 @@ pub async fn usage(ports: &Ports, tenant: &Tenant, month: Month) -> Result<Usage
     Ok(Usage { limit, ..usage_of(ports, &tenant.id, month).await? })
 }
 
-/// What turns have used in a month, of a tenant that may have no configuration any more.
+/// Returns the use by turns in a month, of a tenant that may have no configuration any more.
 ///
 /// # Errors
 /// [`StoreError`].

@@ -1,4 +1,4 @@
-//! What a node holds of a tenant's quota: one chunk to take from, and those it takes nothing from any more.
+//! Lease cache: a node's quota leases of a tenant, one to take from, and those from which nothing more is taken.
 //!
 //! Pure. What is taken is held until its turn is settled. What is never settled counts as spent: its turn may have
 //! been decided all the same.
@@ -12,15 +12,15 @@ use serde::{Deserialize, Serialize};
 
 use super::amounts::Amounts;
 
-/// How long a chunk lasts.
+/// Lifetime of a quota lease.
 pub(super) const LIFE: Duration = Duration::from_secs(600);
-/// How long before its end nothing more is taken from it: longer than any turn under way takes.
+/// Time before its end from which nothing more is taken: longer than any turn under way takes.
 pub(super) const LAST_CALL: Duration = Duration::from_secs(120);
 /// After how long without use a chunk is given back.
 const IDLE: Duration = Duration::from_secs(60);
 /// The same where little is left, which others may wait for.
 const IDLE_WHERE_SCARCE: Duration = Duration::from_secs(1);
-/// So many turns a chunk is for at first, and at most.
+/// Number of turns that a quota lease is sized for at first, and at most.
 const STRIDES: (u64, u64) = (32, 4_096);
 /// A chunk that is used up faster makes the next one larger, one that lasts longer than its half life smaller.
 const FAST: Duration = Duration::from_secs(30);
@@ -28,13 +28,13 @@ const FAST: Duration = Duration::from_secs(30);
 /// A chunk, and the month whose ledger it is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkOf {
-    /// Which.
+    /// Id of the quota lease.
     pub id: ChunkId,
     /// Of which month.
     pub month: Month,
 }
 
-/// A chunk in the purse.
+/// Quota lease in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) of: ChunkOf,
@@ -44,13 +44,13 @@ pub(super) struct Held {
     used_at: Timestamp,
     scarce: bool,
     in_work: u64,
-    /// What turns have spent of it: those that are settled, and messages of those that never were.
+    /// Amounts that turns have spent of it: those that are settled, and messages of those that never were.
     spent: Amounts,
     /// Messages that were taken and never settled.
     pub(super) unsettled: u64,
 }
 
-/// A purse.
+/// Lease cache.
 #[derive(Debug, Default)]
 pub(super) struct Purse {
     current: Option<Held>,
@@ -72,14 +72,14 @@ impl Purse {
         Some(held.of)
     }
 
-    /// Whether the chunk of this month has so much.
+    /// Returns true when the quota lease of this month has this much.
     pub(super) fn has(&self, need: Amounts, month: Month, now: Timestamp) -> bool {
         self.current.as_ref().is_some_and(|held| {
             held.of.month == month && held.left.short_of(need).is_none() && held.until > now.after(LAST_CALL)
         })
     }
 
-    /// How much a new chunk should hold for turns that need so much.
+    /// Returns the size of a new quota lease for turns that need this much.
     pub(super) fn wanted(&self, need: Amounts) -> Amounts {
         need.times(self.stride.clamp(STRIDES.0, STRIDES.1))
     }
@@ -127,7 +127,7 @@ impl Purse {
         }
     }
 
-    /// What turns have spent of the chunks of a month: not what is only reserved.
+    /// Returns the amounts that turns have spent of a month's quota leases, without those that are only reserved.
     pub(super) fn spent(&self, month: Month) -> Amounts {
         let held = self.current.iter().chain(&self.retired).filter(|held| held.of.month == month);
         held.fold(Amounts::NONE, |sum, held| sum.plus(held.spent))
@@ -157,12 +157,12 @@ impl Purse {
         self.retired.extract_if(.., |held| held.in_work == 0).collect()
     }
 
-    /// What could not be closed goes back.
+    /// Puts back a quota lease that could not be closed.
     pub(super) fn put_back(&mut self, held: Held) {
         self.retired.push(held);
     }
 
-    /// Whether nothing is in it.
+    /// Returns true when it holds no quota lease.
     pub(super) fn is_empty(&self) -> bool {
         self.current.is_none() && self.retired.is_empty()
     }
@@ -228,7 +228,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is out of a chunk, settled or not, is never more than its size.
+        /// The amounts taken from a quota lease, settled or not, are never more than its size.
         #[test]
         fn no_more_is_out_than_the_chunk_has(
             size in 0_u64..50,

@@ -1,6 +1,5 @@
-//! What turns answer, show and publish: edits, deletions and names in what the model is shown, what belongs to the
-//! next turn, answers that nobody may hear any more, and conversations that go round in circles. In memory, with
-//! paused time.
+//! Content of turns: edits, deletions and names in the model's input, messages of the next turn, answers that may not
+//! be sent any more, and conversations that go round in circles. In memory, with paused time.
 
 use std::time::Duration;
 
@@ -130,7 +129,7 @@ async fn an_answer_that_was_made_before_a_human_had_the_word_is_discarded() {
     assert_eq!(outcomes.collect::<Vec<_>>(), [Outcome::Silent, Outcome::Answered]);
 }
 
-/// The first part has left when the node dies; nobody knows whether the second was published.
+/// The first part has left when the node dies; it is unknown whether the second was published.
 #[tokio::test(start_paused = true)]
 async fn each_part_of_a_reply_is_asked_for_after_a_crash() {
     let long = format!("{} {}", "a".repeat(4_000), "b".repeat(4_000));
@@ -181,7 +180,7 @@ async fn a_bot_that_always_says_the_same_is_answered_four_times() {
         }
         seconds(2).await;
         if number == 10 {
-            // What it has counted outlives the node.
+            // Its counts outlive the node.
             node.restart().await;
         }
     }

@@ -1,5 +1,5 @@
-//! Turns beside a store that fails in passing and beside rows that cannot be read: an answer that is in hand is never
-//! asked for again, and what is wrong with one tenant is nobody else's fault. In memory, with paused time.
+//! Turns over a store that fails in passing and rows that cannot be read: an answer that was received is never
+//! requested again, and a fault of one tenant affects no other. In memory, with paused time.
 
 use std::time::Duration;
 

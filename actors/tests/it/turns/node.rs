@@ -37,7 +37,7 @@ use heddle_testing::PortsBuilder;
 type Answers = dyn Fn(&Question) -> Response + Send + Sync;
 type Sends = dyn Fn(&OutboundMessage, usize) -> Sending + Send + Sync;
 
-/// What the store gets wrong.
+/// Faults of the store.
 #[derive(Default)]
 pub(crate) struct Weather {
     /// Every read fails.
@@ -53,7 +53,7 @@ pub(crate) struct Node {
     pub(crate) clock: Arc<TokioClock>,
     pub(crate) channel: Arc<ScriptedChannel>,
     pub(crate) responder: Arc<ScriptedResponder>,
-    /// What the model was asked, in order.
+    /// Questions to the model, in order.
     pub(crate) asked: Arc<Mutex<Vec<Question>>>,
     pub(crate) weather: Arc<Weather>,
     master: MasterKey,
@@ -223,7 +223,7 @@ impl Node {
         state.commit(Batch { writes: vec![write], ..Batch::default() }).await.unwrap();
     }
 
-    /// What the channel took, in order: whose message, and its text.
+    /// Returns the messages that the channel accepted, in order: id and text.
     pub(crate) fn sent(&self) -> Vec<(OutboundId, String)> {
         let text = |content: &Content| match content {
             Content::Text { body } => body.clone(),
@@ -236,7 +236,7 @@ impl Node {
         self.sent().into_iter().map(|(_, text)| text).collect()
     }
 
-    /// How often each attempt at each turn was made: once, or not at all.
+    /// Returns the number of calls of each attempt at each turn: one, or none.
     pub(crate) fn calls(&self) -> Vec<(u32, u32)> {
         self.responder.calls().into_iter().map(|((_, attempt), calls)| (attempt, calls)).collect()
     }
