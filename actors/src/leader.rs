@@ -18,13 +18,13 @@ use crate::privacy::tenant_deletion::OpenRemovals;
 use crate::tenant::configuration::Tenants;
 
 /// Interval of the leader's checks.
-const LOOK: Duration = Duration::from_secs(30);
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Pause before the next check where more work waits, so that other work comes in between.
-const BREATH: Duration = Duration::from_millis(250);
+const MORE_WORK_PAUSE: Duration = Duration::from_millis(250);
 /// Partition whose owner runs the leader tasks.
-pub(crate) const HOUSE: TopicPartition = TopicPartition { topic: Topic::Inbound, partition: 0 };
+pub(crate) const LEADER_PARTITION: TopicPartition = TopicPartition { topic: Topic::Inbound, partition: 0 };
 
-/// Keeps house for as long as it is polled and `ours` says so.
+/// Runs the leader tasks while it is polled and `ours` is true.
 pub(crate) async fn run(ports: Ports, tenants: Arc<Tenants>, mut ours: watch::Receiver<bool>) {
     loop {
         // It ends with the system.
@@ -33,17 +33,20 @@ pub(crate) async fn run(ports: Ports, tenants: Arc<Tenants>, mut ours: watch::Re
         let mut erasures_at = ports.clock.elapsed();
         while *ours.borrow_and_update() {
             if ports.clock.elapsed() >= erasures_at {
-                erasures_at = ports.clock.elapsed() + LOOK;
-                if let Err(error) = erasures.look(&ports).await {
-                    tracing::warn!(%error, "open erasures cannot be looked after now");
+                erasures_at = ports.clock.elapsed() + CHECK_INTERVAL;
+                if let Err(error) = erasures.check(&ports).await {
+                    tracing::warn!(%error, "leader task failed, retrying: open erasures");
                 }
             }
             let more = removals.look(&ports, &tenants).await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "deletions of tenants cannot be looked after now");
+                tracing::warn!(%error, "leader task failed, retrying: tenant deletions");
                 false
             });
             // A change of the ownership is checked at once.
-            drop(tokio::time::timeout(if more { BREATH } else { LOOK }, ours.changed()).await);
+            drop(
+                tokio::time::timeout(if more { MORE_WORK_PAUSE } else { CHECK_INTERVAL }, ours.changed())
+                    .await,
+            );
         }
         ports.metrics.erasures(0, Duration::ZERO);
         ports.metrics.removals(0, Duration::ZERO);
@@ -58,7 +61,7 @@ pub(crate) async fn close_indexes(ports: Ports, tenants: Arc<Tenants>) {
         match departures.recv().await {
             Ok(gone) => {
                 if let Err(error) = ports.knowledge.erase(&gone).await {
-                    // It is closed all the same, and its rows are removed by who keeps house.
+                    // It is closed all the same, and its rows are removed by the leader.
                     tracing::debug!(%error, tenant = %gone, "documents of a deleted tenant are not removed yet");
                 }
             }

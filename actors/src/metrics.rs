@@ -131,7 +131,7 @@ pub struct Metrics {
     retries: IntCounterVec,
     foreign: IntCounterVec,
     audited: IntCounterVec,
-    sightings: IntCounterVec,
+    signals: IntCounterVec,
     incidents: IntCounterVec,
     consents: IntCounterVec,
     withheld: IntCounterVec,
@@ -178,37 +178,37 @@ impl Metrics {
         };
         let turns = vec("heddle_conversation_turns_total", "Turns decided, by outcome.", "outcome");
         Self {
-            records: vec("heddle_partition_records_total", "Records taken from the log.", "topic"),
-            dead: vec("heddle_dlq_records_total", "Records given up, by reason.", "reason"),
+            records: vec("heddle_partition_records_total", "Records fetched from the log.", "topic"),
+            dead: vec("heddle_dlq_records_total", "Dead-lettered records, by reason.", "reason"),
             in_work: ByTopic::new(gauges(
                 "heddle_partition_in_work_records",
-                "Records taken and not yet settled.",
+                "Records fetched and not yet settled.",
             )),
             owned: gauges("heddle_partition_owned", "Partitions that this node owns and works on."),
             residents: gauges("heddle_partition_residents", "Conversations and accounts in memory."),
             agenda: gauges("heddle_agenda_window_entries", "Agenda entries held in memory."),
-            lag: gauges("heddle_partition_lag_records", "Records of the log not yet taken."),
+            lag: gauges("heddle_partition_lag_records", "Lag: records of the log not yet fetched."),
             duplicates: counter("heddle_conversation_duplicates_total", "Messages seen before, dropped."),
             stray: counter(
                 "heddle_partition_stray_records_total",
-                "Records that a former owner published after it had lost its partition; each was looked up.",
+                "Records from a fenced producer, which had lost its partition before; each was looked up.",
             ),
-            forgotten: counter("heddle_erasure_contacts_total", "Contacts that were forgotten, completely."),
+            forgotten: counter("heddle_erasure_contacts_total", "Contacts whose erasure is complete."),
             erasures_open: gauge(
                 "heddle_erasure_open",
-                "Erasures of contacts that are not complete; 0 on all nodes but the one that looks after them.",
+                "Erasures of contacts that are not complete; 0 on all nodes but the leader.",
             ),
             erasures_oldest: gauge(
                 "heddle_erasure_oldest_seconds",
-                "How long the oldest erasure that is not complete has been under way.",
+                "Age of the oldest erasure that is not complete.",
             ),
             removals_open: gauge(
                 "heddle_tenant_deletions_open",
-                "Deletions of tenants that are not complete; 0 on all nodes but the one that looks after them.",
+                "Tenant deletions that are not complete; 0 on all nodes but the leader.",
             ),
             removals_oldest: gauge(
                 "heddle_tenant_deletions_oldest_seconds",
-                "How long the oldest deletion of a tenant that is not complete has been under way.",
+                "Age of the oldest tenant deletion that is not complete.",
             ),
             of_deleted: counter(
                 "heddle_tenant_refused_records_total",
@@ -220,7 +220,7 @@ impl Metrics {
             ),
             swept_rows: vec(
                 "heddle_sweep_rows_total",
-                "Rows to which changed retention was applied: looked at, and of these made to end earlier.",
+                "Rows to which changed retention was applied: read, and of these made to end earlier.",
                 "what",
             ),
             sweeps: counter("heddle_sweep_done_total", "Sweeps that applied changed retention to every row."),
@@ -230,12 +230,12 @@ impl Metrics {
             ),
             loops: counter(
                 "heddle_conversation_loops_total",
-                "Conversations that went round in circles until agent.loop_guard stopped the agent.",
+                "Conversations in which agent.loop_guard stopped the agent.",
             ),
             set_aside: {
                 let counter = vec(
                     "heddle_agenda_set_aside_total",
-                    "Turns that failed for good and were set aside with their reason, each time they did.",
+                    "Turns set aside after a fault that a retry does not fix, by reason; counted each time.",
                     "reason",
                 );
                 // Each is there from the start, so that the first one is seen to rise.
@@ -246,7 +246,7 @@ impl Metrics {
             },
             late: counter(
                 "heddle_conversation_late_total",
-                "Messages recorded and not answered, since they are older than engine.answer_within.",
+                "Messages recorded and not answered because they are older than engine.answer_within.",
             ),
             republished: counter(
                 "heddle_conversation_republished_total",
@@ -258,7 +258,7 @@ impl Metrics {
             consents: {
                 let options = Opts::new(
                     "heddle_consent_changes_total",
-                    "Consents (give) and opt-outs (stop) taken in, by how they were said.",
+                    "Consents (give) and opt-outs (stop) accepted, by how they were stated.",
                 );
                 let counter = IntCounterVec::new(options, &["says", "how"]).expect("the name is valid");
                 registry.register(Box::new(counter.clone())).expect("each name is registered once");
@@ -280,11 +280,11 @@ impl Metrics {
             },
             overdue: counter(
                 "heddle_conversation_overdue_total",
-                "Turns that got the fallback since they waited for their tenant's share longer than engine.answer_deadline.",
+                "Turns that got the fallback because they waited for their tenant's share longer than engine.answer_deadline.",
             ),
             quota_refused: vec(
                 "heddle_quota_refused_turns_total",
-                "Turns that were not answered since a tenant's quota is spent, by what of it.",
+                "Turns not answered because a tenant's quota is spent, by resource.",
                 "resource",
             ),
             quota_warned: vec(
@@ -294,23 +294,23 @@ impl Metrics {
             ),
             quota_lost: counter(
                 "heddle_quota_lost_messages_total",
-                "Messages of quotas that count as spent though nobody knows of them: a node died, or lost a partition.",
+                "Messages of quotas that count as spent though their outcome is unknown: a node died, or lost a partition.",
             ),
             quota_interrupted: counter(
                 "heddle_quota_interrupted_calls_total",
-                "Outside calls that count with the most they may have cost, since a crash hid what they did.",
+                "Outside calls that count with their highest possible cost, because a crash hid their use.",
             ),
             turn_seconds: histogram(
                 "heddle_conversation_turn_seconds",
-                "From the first message of a turn taken in to its reply being durable.",
+                "Time from accepting the first message of a turn to its reply being durable.",
             ),
             repeated_calls: counter(
                 "heddle_conversation_repeated_calls_total",
-                "Outside calls repeated by policy, since a crash hid the outcome of the first.",
+                "Outside calls repeated by policy, because a crash hid the outcome of the first.",
             ),
             sends: vec("heddle_account_sends_total", "Calls to channels, by result.", "result"),
             send_seconds: histogram("heddle_account_send_seconds", "Duration of calls to channels."),
-            unknown: counter("heddle_account_unknown_total", "Sends whose outcome nobody knew."),
+            unknown: counter("heddle_account_unknown_total", "Sends of unknown outcome."),
             resolved: {
                 let resolved =
                     vec("heddle_account_unknown_resolved_total", "Unknown sends settled, by how.", "by");
@@ -324,28 +324,31 @@ impl Metrics {
                 "heddle_account_send_panics_total",
                 "Sends that panicked; each was settled as of unknown outcome.",
             ),
-            stopped: gauge("heddle_account_stopped_accounts", "Accounts that wait for an operator."),
+            stopped: gauge(
+                "heddle_account_stopped_accounts",
+                "Suspended accounts, which wait for an operator.",
+            ),
             backlog: gauge("heddle_account_backlog_records", "Messages that wait in the state store."),
-            retries: vec("heddle_store_retries_total", "Store operations tried again, by fault.", "fault"),
+            retries: vec("heddle_store_retries_total", "Retried store operations, by fault.", "fault"),
             foreign: vec(
                 "heddle_reception_dropped_total",
-                "Channel events not taken in, by reason.",
+                "Channel events not accepted, by reason.",
                 "reason",
             ),
             audited: vec(
                 "heddle_audit_entries_total",
-                "Entries for the audit log, by outcome of what they tell; failed_to_write: they could not be written.",
+                "Entries for the audit log, by outcome of the act; failed_to_write: they could not be written.",
                 "outcome",
             ),
-            sightings: vec(
+            signals: vec(
                 "heddle_security_sightings_total",
-                "What may be part of an attack or a breach, by kind; below its threshold it is none.",
+                "Security signals, by kind; below the threshold of a kind they are no incident.",
                 "kind",
             ),
             incidents: {
                 let incidents = vec(
                     "heddle_security_incidents_total",
-                    "Security incidents that began, by kind; one for each tenant until it has come to rest.",
+                    "Security incidents that began, by kind; one for each tenant until it has ended.",
                     "kind",
                 );
                 // Each is there from the start, so that the first one is seen to rise.
@@ -644,7 +647,7 @@ impl Metrics {
 
     /// Something was seen with which an incident began, or not.
     pub fn sighted(&self, kind: IncidentKind, began: bool) {
-        self.sightings.with_label_values(&[kind.as_str()]).inc();
+        self.signals.with_label_values(&[kind.as_str()]).inc();
         if began {
             self.incidents.with_label_values(&[kind.as_str()]).inc();
         }

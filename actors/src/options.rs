@@ -26,7 +26,7 @@ pub struct Options {
     pub answer_deadline: Duration,
     /// Time for which an interrupted send waits for a status.
     pub unknown_wait: Duration,
-    /// Number of times that a reply of unknown outcome is sent again before it is dead-lettered.
+    /// Number of times that a reply of unknown outcome is sent again before it is abandoned.
     pub unknown_repeats: u32,
     /// Time after which a suspended account tries one message.
     pub stopped_probe: Duration,

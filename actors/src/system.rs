@@ -70,7 +70,7 @@ struct Supervisor {
     reception: Arc<Reception>,
     running: BTreeMap<TopicPartition, Running>,
     owned: BTreeMap<TopicPartition, Epoch>,
-    keeps_house: watch::Sender<bool>,
+    is_leader: watch::Sender<bool>,
     /// The partitions of inbound among those that run.
     inhabited: sweep::Running,
 }
@@ -92,7 +92,7 @@ impl System {
         let quotas = Quotas::new(ports.clone());
         following.spawn(quotas.clone().tidy(tenants.clone()));
         following.spawn(ports.security.clone().run(ports.log.clone()));
-        let (keeps_house, ours) = watch::channel(false);
+        let (is_leader, ours) = watch::channel(false);
         following.spawn(leader::run(ports.clone(), tenants.clone(), ours));
         following.spawn(leader::close_indexes(ports.clone(), tenants.clone()));
         let context = Context {
@@ -112,7 +112,7 @@ impl System {
             reception: reception.clone(),
             running: BTreeMap::new(),
             owned: BTreeMap::new(),
-            keeps_house,
+            is_leader,
             inhabited,
         };
         let (running_on, over) = watch::channel(());
@@ -183,13 +183,13 @@ impl Supervisor {
                         self.assign(assignment).await;
                     }
                     Err(StoreError::Closed) => {
-                        tracing::error!("the log has closed to this node; it works off nothing any more");
+                        tracing::error!("the log has closed to this node; it processes no more records");
                         self.context.intake_gate.set_open(false);
                         self.kill().await;
                         return;
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "the assignment is not known");
+                        tracing::warn!(%error, "assignment unknown, retrying");
                         tokio::time::sleep(RESTART_PAUSE).await;
                     }
                 },
@@ -224,7 +224,7 @@ impl Supervisor {
         }
         while leaving.join_next().await.is_some() {}
         self.restart();
-        self.keeps_house.send_replace(self.owned.contains_key(&leader::HOUSE));
+        self.is_leader.send_replace(self.owned.contains_key(&leader::LEADER_PARTITION));
         for topic in Topic::CONSUMED {
             let owned = self.owned.keys().filter(|partition| partition.topic == topic).count();
             self.context.ports.metrics.owned(topic, owned);
@@ -260,7 +260,7 @@ impl Supervisor {
                 Ok(running) => {
                     self.running.insert(partition, running);
                 }
-                Err(error) => tracing::error!(%error, %partition, "a partition cannot be started"),
+                Err(error) => tracing::error!(%error, %partition, "partition not started, retrying"),
             }
         }
     }

@@ -48,12 +48,12 @@ impl Account {
         let mut batch = Batch { consumed: vec![receipt.consumed()], ..Batch::default() };
         let mut left = 0;
         for item in &waiting {
-            batch.writes.push(self.given_up(&item.id()));
+            batch.writes.push(self.abandoned(&item.id()));
             item.settle(&self.key, &mut batch);
             left += usize::from(matches!(item.origin, Origin::Backlog { .. }));
         }
         for id in &unknown {
-            batch.writes.push(self.given_up(id));
+            batch.writes.push(self.abandoned(id));
             batch.after.push(Write::delete(Key::unknown(&self.key, id)));
         }
         // In memory it is dropped with the others, or is under way.
@@ -61,13 +61,13 @@ impl Account {
         let erasure = Erasure { conversation: &conversation, before, is_active: &is_active };
         let mut rows_of = Rows { ports: &self.context.ports, account: &self.key, cursor: &mut state.cursor };
         for id in state.delivered.forget(&mut rows_of, &erasure, &mut batch).await? {
-            batch.writes.push(self.given_up(&id));
+            batch.writes.push(self.abandoned(&id));
         }
         for id in state.unknowns.forget(&mut rows_of, &erasure, &mut batch).await? {
-            batch.writes.push(self.given_up(&id));
+            batch.writes.push(self.abandoned(&id));
         }
         for id in state.backlog.forget(&mut rows_of, &erasure, &mut batch).await? {
-            batch.writes.push(self.given_up(&id));
+            batch.writes.push(self.abandoned(&id));
             left += 1;
         }
         self.commit(batch).await?;
@@ -89,7 +89,7 @@ impl Account {
         Ok(())
     }
 
-    fn given_up(&self, id: &OutboundId) -> Write {
+    fn abandoned(&self, id: &OutboundId) -> Write {
         self.journal(*id, &Journal::GivenUp)
     }
 }

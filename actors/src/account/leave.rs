@@ -37,7 +37,7 @@ impl Account {
         receipt: Receipt,
     ) -> Result<(), ActorProcessingErr> {
         if !self.is_of_deleted().await? {
-            tracing::error!(account = %self.key, "it was told to leave, and its tenant is not deleted");
+            tracing::error!(account = %self.key, "asked to remove its rows, but its tenant is not deleted");
             return Ok(self.refuse(&receipt).await?);
         }
         if state.delivered.is_writing() {

@@ -14,8 +14,8 @@
 //! what is in memory is moved out of the log. Disconnected, everything is settled as withheld.
 //!
 //! A send of unknown outcome holds its lane until a status or the policy settles it: a reply is sent again
-//! [`Policy::unknown_repeats`] times, then it is dead-lettered like a campaign's message. A status also counts for a
-//! message that is under way, waits for its retry, or was dead-lettered a while ago; all other statuses are
+//! [`Policy::unknown_repeats`] times, then it is abandoned like a campaign's message. A status also counts for a
+//! message that is under way, waits for its retry, or was abandoned a while ago; all other statuses are
 //! acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -34,9 +34,9 @@ use super::schedule::lanes::{Lanes, Message};
 pub const PATIENCE: Duration = Duration::from_secs(1);
 /// Sends of unknown outcome at which no further call is prepared until some are settled.
 pub const UNKNOWN_MOST: usize = 1_024;
-/// Number of dead-lettered sends that are remembered, and for how long, for a late status. Later ones, and those after
+/// Number of abandoned sends that are remembered, and for how long, for a late status. Later ones, and those after
 /// a restart, are known to the conversation alone.
-const GIVEN_UP_REMEMBERED: usize = 1_024;
+const ABANDONED_REMEMBERED: usize = 1_024;
 const GIVEN_UP_FOR: Duration = Duration::from_secs(86_400);
 /// The pause after the first passing failure of a message, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
@@ -202,7 +202,7 @@ pub enum Effect<M> {
     SettleBy(M, DeliveryReport),
     /// Settle a send of unknown outcome by its status.
     Resolve(DeliveryReport),
-    /// Lift the dead letter of a send that the channel had accepted after all.
+    /// Lift an abandoned send: the channel had accepted it after all.
     Lift(DeliveryReport),
     /// Acknowledge the statuses that were kept of this message: its end says the same.
     Release(OutboundId),
@@ -240,8 +240,8 @@ pub struct Machine<M> {
     reported: BTreeMap<OutboundId, DeliveryReport>,
     /// Contacts that were erased while a message to them was under way.
     erased: BTreeSet<ContactId>,
-    /// Dead-lettered sends and their times, the oldest first; at most [`GIVEN_UP_REMEMBERED`].
-    given_up: VecDeque<(OutboundId, Duration)>,
+    /// Dead-lettered sends and their times, the oldest first; at most [`ABANDONED_REMEMBERED`].
+    abandoned: VecDeque<(OutboundId, Duration)>,
     credentials: Credentials,
 }
 
@@ -257,7 +257,7 @@ impl<M: Sendable> Machine<M> {
             active: BTreeMap::new(),
             reported: BTreeMap::new(),
             erased: BTreeSet::new(),
-            given_up: VecDeque::new(),
+            abandoned: VecDeque::new(),
             credentials: Credentials::default(),
         }
     }
@@ -288,10 +288,10 @@ impl<M: Sendable> Machine<M> {
     }
 
     /// Returns the time from which the account may leave memory if nothing else comes: no pair is over its limit then,
-    /// and no send was dead-lettered recently.
+    /// and no send was abandoned recently.
     #[must_use]
     pub fn idle_at(&self) -> Duration {
-        let lifted_until = self.given_up.back().map_or(Duration::ZERO, |(_, at)| *at + GIVEN_UP_FOR);
+        let lifted_until = self.abandoned.back().map_or(Duration::ZERO, |(_, at)| *at + GIVEN_UP_FOR);
         self.lanes.all_paid_at().max(lifted_until)
     }
 
@@ -543,8 +543,8 @@ impl<M: Sendable> Machine<M> {
                 self.left(id);
                 effects.push(Effect::SettleBy(message, report.clone()));
             }
-        } else if let Some(place) = self.given_up.iter().position(|(given_up, _)| *given_up == id) {
-            self.given_up.remove(place);
+        } else if let Some(place) = self.abandoned.iter().position(|(abandoned, _)| *abandoned == id) {
+            self.abandoned.remove(place);
             effects.push(Effect::Lift(report));
         } else {
             effects.push(Effect::Acknowledge(report));
@@ -565,18 +565,18 @@ impl<M: Sendable> Machine<M> {
         match purpose {
             Purpose::Reply if repeated < self.policy.unknown_repeats => effects.push(Effect::Repeat(id)),
             Purpose::Reply | Purpose::Campaign => {
-                self.give_up(id, now);
+                self.abandon(id, now);
                 effects.push(Effect::GiveUp(id));
             }
         }
     }
 
-    fn give_up(&mut self, id: OutboundId, now: Duration) {
+    fn abandon(&mut self, id: OutboundId, now: Duration) {
         self.lanes.free(id.contact, id, None);
-        if self.given_up.len() >= GIVEN_UP_REMEMBERED {
-            self.given_up.pop_front();
+        if self.abandoned.len() >= ABANDONED_REMEMBERED {
+            self.abandoned.pop_front();
         }
-        self.given_up.push_back((id, now));
+        self.abandoned.push_back((id, now));
     }
 
     /// Has a message that was of unknown outcome be sent again, before all others of its contact.
@@ -604,7 +604,7 @@ impl<M: Sendable> Machine<M> {
         let waiting = self.lanes.clear();
         waiting.iter().for_each(|message| self.left(message.id()));
         self.unknown.clear();
-        self.given_up.clear();
+        self.abandoned.clear();
         self.erased.extend(self.active.keys().map(|id| id.contact));
         waiting
     }

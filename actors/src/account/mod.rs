@@ -11,7 +11,7 @@
 //! A send of unknown outcome ([`send`]) blocks its own conversation only. A status that carries its id settles it. If
 //! none comes within the wait (which counts only while webhooks are accepted and the partition is read to its end), a
 //! reply is sent again, once by default; a campaign's message, and a reply whose outcome is unknown again, is
-//! dead-lettered. A later status lifts that.
+//! abandoned and reported as failed. A later status lifts that.
 //!
 //! Everything that waits is in rows that the account finds again when it starts, and an agenda row wakes
 //! it: the account itself may leave memory or die at any moment.

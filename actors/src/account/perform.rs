@@ -154,7 +154,7 @@ impl Account {
             self.home.tell(PartitionMessage::Armed { due, key: self.key.clone() });
         }
         if let End::Refused { error, .. } = &end {
-            tracing::debug!(account = %self.key, %error, "a send is tried again");
+            tracing::debug!(account = %self.key, %error, "send failed, retrying");
         }
         let now = self.context.ports.clock.elapsed();
         let effects = state.machine.on(Event::Ended(item, end, left_at), now);
@@ -180,7 +180,7 @@ impl Account {
         }
         tracing::error!(
             account = %self.key, ?code,
-            "the account is suspended; apply its tenant with valid credentials, or settle it with the provider"
+            "account suspended; apply its tenant with valid credentials, or settle it with the provider"
         );
         let (channel, account) = (self.key.channel, self.key.account.clone());
         let event = self.event(Told::AccountStopped { channel, account, code });
@@ -188,7 +188,7 @@ impl Account {
     }
 
     async fn resumed(&self) -> Result<(), StoreError> {
-        tracing::info!(account = %self.key, "the account sends again");
+        tracing::info!(account = %self.key, "account resumed, sending again");
         let (channel, account) = (self.key.channel, self.key.account.clone());
         let event = self.event(Told::AccountResumed { channel, account });
         self.commit(Batch { outputs: vec![event], ..Batch::default() }).await

@@ -103,7 +103,7 @@ impl Account {
         Ok(())
     }
 
-    /// Lifts a dead letter: the channel had accepted the message after all.
+    /// Lifts an abandoned send: the channel had accepted the message after all.
     async fn lift(&self, report: &DeliveryReport, came: Vec<Receipt>) -> Result<(), StoreError> {
         let id = report.outbound;
         let event = self.resolved(self.key.conversation(id.contact), id, Resolution::Status);
@@ -151,7 +151,7 @@ impl Account {
         Ok(())
     }
 
-    /// Sends again, or dead-letters, the messages whose wait for a status is over.
+    /// Sends again, or abandons, the messages whose wait for a status is over.
     pub(super) async fn waited(&self, state: &mut AccountState) -> Result<(), StoreError> {
         let now = self.context.ports.clock.elapsed();
         for id in std::mem::take(&mut state.overdue) {

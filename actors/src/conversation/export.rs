@@ -110,7 +110,7 @@ impl Reading {
         };
         let former_names = match &head.former_names {
             Some(sealed) => serde_json::from_slice(&cipher.open(&aad(&key, correct::FORMER_NAMES), sealed)?)
-                .map_err(|error| corrupt("the former names of a contact", error))?,
+                .map_err(|error| corrupt("the previous names of a contact", error))?,
             None => Vec::new(),
         };
         let Head { corrected, customer_at, human_since, restricted_since, .. } = head;

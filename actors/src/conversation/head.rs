@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn who_never_stops_typing_is_answered_all_the_same() {
+    fn a_customer_that_never_stops_typing_is_still_answered() {
         let mut head = Head::new();
         for (key, millis) in (0..40).zip((0..).step_by(100)) {
             head.say(open(key, millis), at(millis), SETTLE, 0);

@@ -115,7 +115,7 @@ mod tests {
         LoopGuard { rounds: 3, within: Duration::from_secs(60), then: LoopAction::Silence };
 
     #[test]
-    fn texts_are_told_apart_also_where_they_are_cut_otherwise() {
+    fn texts_differ_also_where_they_are_split_elsewhere() {
         assert_eq!(of("hello"), of("hello"));
         let of = |texts: &[Option<&str>]| Fingerprint::of(texts.iter().copied());
         assert_ne!(of(&[Some("hello")]), of(&[Some("hullo")]));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_the_same_now_and_then_is_always_answered() {
+    fn a_question_that_is_repeated_now_and_then_is_always_answered() {
         let mut rounds = Rounds::default();
         for day in 0..30 {
             assert_eq!(rounds.stops(of("when do you open?"), at(day * 86_400), &GUARD), None);

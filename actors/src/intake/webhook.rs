@@ -107,7 +107,7 @@ impl Reception {
         let now = self.ports.clock.now();
         let own = self.ports.keys.tenant(&tenant.id).await?;
         let log = self.ports.keys.log(&tenant.id, now.day()).await?;
-        let desk = Desk {
+        let builder = RecordBuilder {
             ports: &self.ports,
             kind,
             tenant: &tenant.id,
@@ -119,14 +119,14 @@ impl Reception {
         };
         let mut records = Vec::with_capacity(events.len());
         for event in events {
-            records.push(self.write_one(&desk, event).await?);
+            records.push(self.write_one(&builder, event).await?);
         }
         Ok(records)
     }
 
     async fn write_one(
         &self,
-        desk: &Desk<'_>,
+        builder: &RecordBuilder<'_>,
         event: ChannelEvent,
     ) -> Result<Vec<NewRecord>, ReceptionError> {
         let dropped = |reason| {
@@ -135,11 +135,11 @@ impl Reception {
         };
         Ok(match event {
             ChannelEvent::Message(message) => {
-                self.intake_gate.received(&desk.account(&message.account));
-                match somebody(self.contact(desk, &message).await)? {
+                self.intake_gate.received(&builder.account(&message.account));
+                match somebody(self.contact(builder, &message).await)? {
                     Some(contact) => {
-                        let mut records = self.record(desk, contact, desk.word(&message)).await?;
-                        records.push(desk.message(contact, message));
+                        let mut records = self.record(builder, contact, builder.word(&message)).await?;
+                        records.push(builder.message(contact, message));
                         records
                     }
                     None => dropped("nameless"),
@@ -147,10 +147,10 @@ impl Reception {
             }
             ChannelEvent::Status(status) => {
                 let contact = status.outbound.map(|outbound| outbound.contact);
-                let said = desk.refusal(&status);
-                match (contact, desk.status(status)) {
+                let said = builder.refusal(&status);
+                match (contact, builder.status(status)) {
                     (Some(contact), Some(both)) => {
-                        let mut records = self.record(desk, contact, said).await?;
+                        let mut records = self.record(builder, contact, said).await?;
                         records.extend(both);
                         records
                     }
@@ -158,37 +158,45 @@ impl Reception {
                 }
             }
             ChannelEvent::Preference(preference) => {
-                let found = self.identity.resolve(desk.tenant, desk.kind, &preference.from).await;
+                let found = self.identity.resolve(builder.tenant, builder.kind, &preference.from).await;
                 match somebody(found)? {
-                    Some(contact) => self.record(desk, contact, Some(desk.preference(preference))).await?,
+                    Some(contact) => {
+                        self.record(builder, contact, Some(builder.preference(preference))).await?
+                    }
                     None => dropped("nameless"),
                 }
             }
-            ChannelEvent::Notice { account, field, value } => vec![desk.notice(account, field, &value)],
+            ChannelEvent::Notice { account, field, value } => vec![builder.notice(account, field, &value)],
         })
     }
 
     /// Applies a statement about consent. Returns the events to publish.
     async fn record(
         &self,
-        desk: &Desk<'_>,
+        builder: &RecordBuilder<'_>,
         contact: ContactId,
         statement: Option<Statement>,
     ) -> Result<Vec<NewRecord>, ReceptionError> {
         match statement {
             // Rare, and in a box, so that who says nothing of it holds no more than that.
             Some(statement) => {
-                let record = consent::record(&self.ports, desk.tenant, desk.own, contact, &statement);
+                let record = consent::record(&self.ports, builder.tenant, builder.own, contact, &statement);
                 Ok(Box::pin(record).await?)
             }
             None => Ok(Vec::new()),
         }
     }
 
-    async fn contact(&self, desk: &Desk<'_>, message: &ReceivedMessage) -> Result<ContactId, IdentityError> {
+    async fn contact(
+        &self,
+        builder: &RecordBuilder<'_>,
+        message: &ReceivedMessage,
+    ) -> Result<ContactId, IdentityError> {
         match &message.act {
-            Act::Rename { to, .. } => self.identity.rename(desk.tenant, desk.kind, &message.from, to).await,
-            _ => self.identity.resolve(desk.tenant, desk.kind, &message.from).await,
+            Act::Rename { to, .. } => {
+                self.identity.rename(builder.tenant, builder.kind, &message.from, to).await
+            }
+            _ => self.identity.resolve(builder.tenant, builder.kind, &message.from).await,
         }
     }
 }
@@ -212,7 +220,7 @@ fn somebody(found: Result<ContactId, IdentityError>) -> Result<Option<ContactId>
 }
 
 /// Writes the records of one call.
-struct Desk<'a> {
+struct RecordBuilder<'a> {
     ports: &'a Ports,
     kind: ChannelKind,
     tenant: &'a TenantId,
@@ -223,7 +231,7 @@ struct Desk<'a> {
     log: &'a dyn Cipher,
 }
 
-impl Desk<'_> {
+impl RecordBuilder<'_> {
     fn account(&self, account: &AccountId) -> AccountKey {
         AccountKey { tenant: self.tenant.clone(), channel: self.kind, account: account.clone() }
     }

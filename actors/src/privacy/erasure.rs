@@ -194,7 +194,7 @@ pub(crate) struct OpenErasures {
 
 impl OpenErasures {
     /// Checks once: sends erasures that have been open for a while on their way again, and publishes complete ones.
-    pub(crate) async fn look(&mut self, ports: &Ports) -> Result<(), StoreError> {
+    pub(crate) async fn check(&mut self, ports: &Ports) -> Result<(), StoreError> {
         let (now, elapsed) = (ports.clock.now(), ports.clock.elapsed());
         let open = all(ports, Partition::open_erasures()).await?;
         let oldest = open.iter().map(|(_, erasure)| now.since(erasure.requested_at)).max();
@@ -210,15 +210,15 @@ impl OpenErasures {
             let times = times.saturating_add(1);
             self.next.insert(asked.id, (elapsed + AGAIN.pause(times), times));
             // One that fails holds up no other.
-            if let Err(error) = look_after(ports, &tenant, &asked).await {
-                tracing::warn!(%error, %tenant, erasure = %asked.id, "an erasure cannot go on now");
+            if let Err(error) = resume(ports, &tenant, &asked).await {
+                tracing::warn!(%error, %tenant, erasure = %asked.id, "erasure failed for now, retrying");
             }
         }
         Ok(())
     }
 }
 
-async fn look_after(ports: &Ports, tenant: &TenantId, asked: &Erasure) -> Result<(), StoreError> {
+async fn resume(ports: &Ports, tenant: &TenantId, asked: &Erasure) -> Result<(), StoreError> {
     if tenant_deletion::find(ports, tenant).await?.is_some() {
         // All of the tenant goes, this row too.
         return Ok(());
@@ -226,7 +226,7 @@ async fn look_after(ports: &Ports, tenant: &TenantId, asked: &Erasure) -> Result
     match find(ports, tenant, asked.id).await? {
         Some(complete) if complete.is_complete() => close(ports, tenant, &complete).await,
         _ => {
-            tracing::info!(%tenant, erasure = %asked.id, "an erasure is sent on its way again");
+            tracing::info!(%tenant, erasure = %asked.id, "erasure still open, sending it again");
             go_on(ports, tenant, asked).await.map(drop)
         }
     }

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_tenants_cost_nothing_and_who_gave_up_passes_the_permit_on() {
+    fn idle_tenants_cost_nothing_and_a_waiter_that_has_gone_passes_the_permit_on() {
         let turns = TenantTurns::new(NonZeroUsize::MIN);
         for number in 0..1_000 {
             let permit = turns.admit(&tenant(number)).now_or_never().flatten();

@@ -133,11 +133,11 @@ async fn nodes_that_append_at_once_share_one_chain_in_which_every_entry_is_once(
         for entry in &written {
             assert_eq!(entries.iter().filter(|stored| *stored == entry).count(), 1, "seed {seed}");
         }
-        let mut told: Vec<_> = entries.iter().map(|entry| entry.body.act.what.about()).collect();
-        told.sort();
-        let all = told.len();
-        told.dedup();
-        assert_eq!(told.len(), all, "seed {seed}: an entry is there twice");
+        let mut reported: Vec<_> = entries.iter().map(|entry| entry.body.act.what.about()).collect();
+        reported.sort();
+        let all = reported.len();
+        reported.dedup();
+        assert_eq!(reported.len(), all, "seed {seed}: an entry is there twice");
         assert!(written.len() > 30, "seed {seed}: {}", written.len());
     }
 }
@@ -148,9 +148,12 @@ async fn the_chains_of_tenants_and_of_no_tenant_do_not_touch_each_other() {
     log.append(None, act("no tenant's")).await.unwrap();
     let verdict = log.verify(None, &[]).await.unwrap();
     assert_eq!((verdict.holds(), verdict.entries, verdict.keyed), (true, 1, true));
-    let told: Vec<_> =
+    let reported: Vec<_> =
         heads(&ports).await.into_iter().map(|(tenant, head)| (tenant.to_string(), head.number)).collect();
-    assert!(told.contains(&("heddle".into(), 1)) && told.contains(&("acme".into(), 2)), "{told:?}");
+    assert!(
+        reported.contains(&("heddle".into(), 1)) && reported.contains(&("acme".into(), 2)),
+        "{reported:?}"
+    );
     // One tenant's rows in the place of another's: the marks are of another key.
     let globex: TenantId = "globex".parse().unwrap();
     for number in 1..=2 {
@@ -159,12 +162,12 @@ async fn the_chains_of_tenants_and_of_no_tenant_do_not_touch_each_other() {
     let head = ports.state.get(&Key::access_head(Some(&acme()))).await.unwrap();
     write(&ports, Key::access_head(Some(&globex)), head).await;
     let verdict = log.verify(Some(&globex), &[]).await.unwrap();
-    let told: Vec<_> = verdict.faults.iter().map(ToString::to_string).collect();
-    assert_eq!(told.len(), 3, "{told:?}");
+    let reported: Vec<_> = verdict.faults.iter().map(ToString::to_string).collect();
+    assert_eq!(reported.len(), 3, "{reported:?}");
 }
 
 #[tokio::test]
-async fn what_somebody_without_the_key_does_to_the_rows_is_told_where_it_was_done() {
+async fn tampering_without_the_key_is_reported_at_its_place() {
     // Changed.
     let (ports, log) = with_entries(6).await;
     let text = String::from_utf8_lossy(&row(&ports, 3).await[49..]).into_owned();
@@ -204,7 +207,7 @@ async fn what_somebody_without_the_key_does_to_the_rows_is_told_where_it_was_don
 }
 
 #[tokio::test]
-async fn a_log_set_back_with_its_head_is_found_by_what_topic_events_tells() {
+async fn a_log_reset_with_its_head_is_found_by_topic_events() {
     let (ports, log) = with_entries(4).await;
     let former = ports.state.get(&Key::access_head(Some(&acme()))).await.unwrap();
     for number in 5..=6 {

@@ -211,7 +211,7 @@ async fn nothing_is_accepted_before_the_opt_out_is_durable() {
     scenario.contact().await;
     let stop = || scenario.said("m1", "stop", Timestamp::from_secs(1_767_225_600));
     scenario.broken.store(true, Ordering::Relaxed);
-    assert!(!scenario.accept(stop()).await, "the provider is told to send it again");
+    assert!(!scenario.accept(stop()).await, "the provider is asked to send it again");
     assert!(
         scenario.accept(scenario.said("m0", "hello", scenario.clock.now())).await,
         "nothing else waits for it"

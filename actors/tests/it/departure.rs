@@ -214,11 +214,11 @@ async fn a_deleted_tenant_leaves_its_receipt_alone_and_another_is_as_it_was() {
     let reception = world.with(|node| node.system.reception.clone());
     let late = world.said(ANN, "1", "a9", early);
     let late = reception.accept(ChannelKind::Whatsapp, &std::sync::Arc::new(acme()), vec![late]).await;
-    assert!(late.is_err(), "without a key nothing can be taken in");
+    assert!(late.is_err(), "without a key nothing can be accepted");
     assert!(tenants.apply(acme()).await.is_err(), "its id is not given out again");
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_gone(&world, &world.rows(&acme().id).await, "after what came late");
-    assert_eq!(world.records(Topic::Dlq).len(), 0, "it is settled, and no letter");
+    assert_eq!(world.records(Topic::Dlq).len(), 0, "it is settled, and not dead-lettered");
     assert_eq!(world.sent(), before);
     world.say(&globex(), ANN, "3", "g2").await;
     assert_eq!(world.sent().last().unwrap(), "on text of g2");
@@ -227,11 +227,11 @@ async fn a_deleted_tenant_leaves_its_receipt_alone_and_another_is_as_it_was() {
     world.restart().await;
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!(world.removal().await, Some(removal));
-    assert_eq!(world.deleted_events(), 1, "it is told of once");
+    assert_eq!(world.deleted_events(), 1, "it is published once");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_audit_tells_rows_that_are_on_their_way_out_from_rows_that_were_left() {
+async fn a_verification_distinguishes_rows_being_removed_from_rows_left_over() {
     let world = World::begin().await;
     let left = world.rows(&acme().id).await.into_iter().find(|row| row.key.table() == Table::Alias).unwrap();
     let prove = async || {
@@ -282,7 +282,7 @@ async fn a_node_that_starts_with_a_configuration_whose_key_is_gone_does_not_know
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_at_any_step_is_gone_on_from_though_nobody_asks_again() {
+async fn a_deletion_resumes_after_a_crash_at_any_step_without_a_second_request() {
     let (mut step, mut begun) = (0, 0);
     loop {
         let world = World::begin().await;

@@ -117,7 +117,7 @@ async fn beside(waiting: usize) -> Vec<Duration> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crowd_of_one_tenants_turns_holds_nobody_else_up() {
+async fn a_crowd_of_one_tenants_turns_delays_no_other_tenant() {
     let p99 = |took: &[Duration]| took[took.len() * 99 / 100];
     let waiting = waiting();
     let (alone, crowded) = (beside(0).await, beside(waiting).await);
@@ -127,7 +127,7 @@ async fn a_crowd_of_one_tenants_turns_holds_nobody_else_up() {
 
 /// The crowded tenant's one permit is with a call that is never answered.
 #[tokio::test(start_paused = true)]
-async fn who_waits_too_long_for_the_tenants_share_gets_the_fallback() {
+async fn a_turn_that_waits_too_long_for_its_tenants_share_gets_the_fallback() {
     let disk = MemoryDisk::new(NonZeroU32::MIN);
     let clock = Arc::new(TokioClock::starting_at(Timestamp::from_secs(1_767_225_600)));
     let store = Arc::new(MemoryStore::open(disk, clock.clone()));
@@ -159,7 +159,7 @@ async fn who_waits_too_long_for_the_tenants_share_gets_the_fallback() {
 
 /// Its turns need no call outside, so they are decided with their record, which keeps a permit of the partition.
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_a_spent_quota_holds_up_nobody_elses_records() {
+async fn a_turn_that_waits_for_a_spent_quota_delays_no_other_records() {
     let disk = MemoryDisk::new(NonZeroU32::MIN);
     let clock = Arc::new(TokioClock::starting_at(Timestamp::from_secs(1_767_225_600)));
     let store = Arc::new(MemoryStore::open(disk, clock.clone()));

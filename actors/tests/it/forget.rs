@@ -142,8 +142,9 @@ async fn what_was_said_before_is_gone_and_does_not_come_back_and_others_go_on() 
     assert!(erasure.rows() > 6 && erasure.parts.len() == 2, "{erasure:?}");
     assert_eq!(world.rows_of(contact), [""; 0]);
     assert!(!world.rows_of(other).is_empty());
-    let told = |event: &Event| matches!(event, Event::Forgotten { erasure: id, .. } if *id == erasure.id);
-    assert_eq!(world.events().iter().filter(|event| told(event)).count(), 1);
+    let published =
+        |event: &Event| matches!(event, Event::Forgotten { erasure: id, .. } if *id == erasure.id);
+    assert_eq!(world.events().iter().filter(|event| published(event)).count(), 1);
 
     // Late: the same message once more, one that was under way, and the channel's status of a reply.
     world.receive(world.said(PHONE, "1", "a1", early)).await;
@@ -175,7 +176,7 @@ async fn what_was_said_before_is_gone_and_does_not_come_back_and_others_go_on() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_for_a_stopped_account_is_not_sent_to_who_is_forgotten() {
+async fn messages_of_a_suspended_account_are_not_sent_to_an_erased_contact() {
     let world = World::begin().await;
     world.say(PHONE, "1", "a1").await;
     world.refuses.store(true, Ordering::Relaxed);
@@ -222,8 +223,8 @@ async fn a_crash_at_any_step_is_gone_on_from() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_erasure_whose_request_died_completes_though_nobody_asks_again() {
-    let (mut begun, mut told) = (0, 0);
+async fn an_erasure_whose_request_died_completes_without_a_second_request() {
+    let (mut begun, mut published) = (0, 0);
     for step in 0.. {
         let world = World::begin().await;
         world.say(PHONE, "1", "a1").await;
@@ -245,14 +246,14 @@ async fn an_erasure_whose_request_died_completes_though_nobody_asks_again() {
         let erasures = world.erasures().await;
         assert!(matches!(&erasures[..], [one] if one.is_complete()), "step {step}: {erasures:?}");
         assert_eq!(world.rows_of(contact), [""; 0], "step {step}");
-        assert_eq!(world.open(), 0, "step {step}: it is looked after no more");
+        assert_eq!(world.open(), 0, "step {step}: it is closed");
         let forgotten =
             world.events().into_iter().filter(|event| matches!(event, Event::Forgotten { .. })).count();
-        assert!(forgotten > 0, "step {step}: it was told of");
-        told += forgotten;
+        assert!(forgotten > 0, "step {step}: it was published");
+        published += forgotten;
         if world.steps_left() >= 0 {
             assert!(begun > 15, "so few steps are no erasure");
-            assert!(told <= 2 * begun, "once, but for a crash in between");
+            assert!(published <= 2 * begun, "once, but for a crash in between");
             return;
         }
     }

@@ -224,7 +224,7 @@ async fn a_partition_that_is_lost_is_left_to_its_next_owner() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_drained_node_took_in_is_not_taken_in_again() {
+async fn records_accepted_by_a_drained_node_are_not_accepted_again() {
     let site = Site::new();
     let slow = |_| Fault { before: Duration::from_millis(10), ..Fault::NONE };
     let node = site.start(StoreOptions { faults: Arc::new(slow), ..StoreOptions::default() }).await;
@@ -242,7 +242,7 @@ async fn what_a_drained_node_took_in_is_not_taken_in_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_log_does_not_take_is_put_aside_and_the_rest_goes_on() {
+async fn records_the_log_refuses_are_dead_lettered_and_the_rest_goes_on() {
     let site = Site::new();
     let _node = site.start(StoreOptions { record_limit: 4096, ..StoreOptions::default() }).await;
     let mut large = record("m1", 1, json!({ "user_id": "U" }));
@@ -257,7 +257,7 @@ async fn what_the_log_does_not_take_is_put_aside_and_the_rest_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_erased_tenants_records_are_put_aside_without_what_they_say() {
+async fn an_erased_tenants_records_are_dead_lettered_without_their_content() {
     let site = Site::new();
     let node = site.start(StoreOptions::default()).await;
     // The node has read the configuration back by then; without its key it would not know the tenant.
@@ -297,7 +297,7 @@ async fn a_record_that_overtakes_its_tenants_configuration_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_published_for_a_tenant_of_another_region_is_put_aside_without_its_content() {
+async fn records_for_a_tenant_of_another_region_are_dead_lettered_without_their_content() {
     let site = Site::new();
     let node = site.start(StoreOptions::default()).await;
     let mut foreign = named("globex", "2");

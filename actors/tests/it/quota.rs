@@ -199,7 +199,7 @@ impl World {
             KeyOptions::default(),
         );
         let channel = Arc::new(ScriptedChannel::default());
-        let responder = Arc::new(ScriptedResponder::new(false, |_: &_| unreachable!("nobody is asked")));
+        let responder = Arc::new(ScriptedResponder::new(false, |_: &_| unreachable!("no request is made")));
         let mut ports =
             PortsBuilder::new(self.store.clone(), keys, self.clock.clone(), channel, responder).build();
         let dead = Arc::new(AtomicBool::new(false));
@@ -465,7 +465,7 @@ fn three_nodes_that_die_never_overspend_and_count_each_turn_once() {
 
 /// The node dies between marking a chunk as closing and closing it; who takes its turns over finishes that.
 #[tokio::test(start_paused = true)]
-async fn a_closing_that_a_crash_interrupted_holds_nobody_up() {
+async fn a_closing_that_a_crash_interrupted_delays_no_turn() {
     let world = World::new(1).await;
     world.stormy.store(false, Ordering::Relaxed);
     world.todo.lock().unwrap().clear();

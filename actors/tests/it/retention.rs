@@ -166,5 +166,5 @@ async fn a_crash_at_any_step_of_a_sweep_is_gone_on_from() {
         }
         fewest = fewest.min(scenario.with(|node| node.ports.metrics.looked_at_by_sweeps()));
     }
-    assert!(fewest < 5, "the last pages of a sweep are not looked at from its beginning: {fewest}");
+    assert!(fewest < 5, "the last pages of a sweep do not begin anew: {fewest}");
 }

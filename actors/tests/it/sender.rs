@@ -170,7 +170,7 @@ fn fullest_window(times: &[Duration]) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_from_one_contact_delays_nobody_else_by_more_than_a_second() {
+async fn a_flood_from_one_contact_delays_no_other_by_more_than_a_second() {
     let world = World::new(Options::default(), accepts()).await;
     for number in 0..400 {
         world.say("491700000000", &format!("flood {number}")).await;
@@ -378,7 +378,7 @@ async fn a_flood_that_came_in_is_over_after_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_is_called_again_after_an_erasure() {
+async fn no_call_is_repeated_after_an_erasure() {
     let script = Box::new(|text: &str, _| match text {
         "erase me" => Sending { before: 3 * SECOND, ..Reply::fails(FailureClass::Temporary).into() },
         _ => Sending::default(),
@@ -466,7 +466,7 @@ async fn a_suspended_account_is_tried_at_once_when_its_tenant_is_applied_again()
     world.system.tenants.apply(tenant()).await.unwrap();
     tokio::time::sleep(SECOND).await;
     assert_eq!(world.accepted(), ["hello"]);
-    let told: Vec<_> = world
+    let published: Vec<_> = world
         .events()
         .iter()
         .filter_map(|event| match event {
@@ -475,12 +475,12 @@ async fn a_suspended_account_is_tried_at_once_when_its_tenant_is_applied_again()
             _ => None,
         })
         .collect();
-    assert_eq!(told, ["stopped", "resumed"]);
+    assert_eq!(published, ["stopped", "resumed"]);
     world.system.kill().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn statuses_that_nobody_waits_for_cost_no_commit_of_the_account() {
+async fn statuses_that_are_not_awaited_cost_no_commit_of_the_account() {
     let commits = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let faults = {
         let commits = commits.clone();

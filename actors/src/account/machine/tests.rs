@@ -133,7 +133,7 @@ fn nothing_is_prepared_before_the_rows_are_read() {
 }
 
 #[test]
-fn a_refused_token_suspends_once_and_tells_once() {
+fn a_refused_token_suspends_once_and_reports_once() {
     let mut machine = machine([text(1, 0), text(2, 0)]);
     let both = prepared(&mut machine, 2, NOW);
     let mut told = 0;
@@ -148,7 +148,7 @@ fn a_refused_token_suspends_once_and_tells_once() {
 }
 
 #[test]
-fn a_suspended_account_is_tried_again_after_a_while_and_told_only_when_it_sends() {
+fn a_suspended_account_is_probed_after_a_while_and_reported_only_when_it_sends() {
     let mut machine = machine([text(1, 0)]);
     let first = one(&mut machine);
     machine.on(Event::Ended(first, refused(FailureClass::Blocked), Some(NOW)), NOW);
@@ -204,7 +204,7 @@ fn what_waits_for_a_disconnected_account_is_withheld_until_it_is_configured_agai
 }
 
 #[test]
-fn a_reply_of_unknown_outcome_is_sent_again_once_and_then_given_up() {
+fn a_reply_of_unknown_outcome_is_sent_again_once_and_then_abandoned() {
     let mut machine = machine([text(1, 0), text(1, 1)]);
     let first = one(&mut machine);
     machine.on(Event::Ended(first, unknown(), Some(NOW)), NOW);
@@ -273,7 +273,7 @@ fn what_was_under_way_when_its_contact_was_erased_is_not_repeated() {
     machine.on(Event::Erased(contact(1)), NOW);
     let effects = machine.on(Event::Ended(first, unknown(), Some(NOW)), NOW);
     assert_eq!(effects, [Effect::Release(id(1, 0)), Effect::Drop(id(1, 0), None)]);
-    assert!(machine.is_empty(), "nobody waits for its status");
+    assert!(machine.is_empty(), "its status is not awaited");
 }
 
 #[test]

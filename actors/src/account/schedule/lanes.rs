@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn lanes_that_cannot_move_hold_nobody_elses_place() {
+    fn lanes_that_cannot_move_take_no_other_lanes_place() {
         let mut lanes = lanes(4, []);
         // A pair over its limit, an unknown outcome, and a pause, each with as much as a lane holds.
         for _ in 0..45 {

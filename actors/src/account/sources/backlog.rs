@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_from_one_contact_holds_nobody_elses_place() {
+    fn a_flood_from_one_contact_takes_no_other_lanes_place() {
         let mut account = Account::new(8);
         // Its pair is over its limit.
         (0..45).for_each(|_| account.lanes.called(contact(1), std::time::Duration::from_secs(1)));
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_that_is_found_in_rows_holds_nobody_elses_place() {
+    fn a_flood_that_is_found_in_rows_takes_no_other_lanes_place() {
         let mut account = Account::new(8);
         (0..45).for_each(|_| account.lanes.called(contact(1), std::time::Duration::from_secs(1)));
         account.rows.extend((0..400).map(|row| (row, Text(1, row))));

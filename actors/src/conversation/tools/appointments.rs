@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{AgentTool, At, failed, text};
 
 /// Number of free times in one answer.
-const TOLD: usize = 12;
+const TIMES_OFFERED: usize = 12;
 /// Characters of what an appointment is about.
 const ABOUT: usize = 200;
 /// Number of calls to a calendar that is not available, and the longest pause between them.
@@ -58,7 +58,7 @@ impl AgentTool for Find {
             },
             None => at.now,
         };
-        match free(at, calendar, earliest, TOLD).await {
+        match free(at, calendar, earliest, TIMES_OFFERED).await {
             Ok(free) => {
                 let zone = &at.tenant.hours.time_zone;
                 let free: Vec<_> = free.iter().map(|slot| zone.text(slot.from)).collect();

@@ -45,7 +45,7 @@ impl Refused {
     }
 
     /// Returns true when it names a tenant or an account that does not exist, or an account of another tenant.
-    pub(super) fn names_nobody(&self) -> bool {
+    pub(super) fn names_unknown_owner(&self) -> bool {
         matches!(self.reason, DeadReason::UnknownTenant | DeadReason::Account)
     }
 
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_has_its_reason_and_the_tenant_that_can_be_told() {
+    fn every_fault_has_its_reason_and_its_tenant_where_known() {
         use DeadReason::{Account, Future, Nameless, Shape, UnknownTenant, Version};
         let acme = || Some("acme".to_owned());
         let cases = [
@@ -271,10 +271,10 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_names_another_tenants_account_tells_whose_it_is() {
+    fn a_record_that_names_another_tenants_account_shows_its_owner() {
         let owner = |record: Value| admitted(record.to_string().as_bytes()).unwrap_err().owner;
         assert_eq!(owner(with("/account", json!("2"))), Some("globex".parse().unwrap()));
-        assert_eq!(owner(with("/account", json!("3"))), None, "nobody's");
+        assert_eq!(owner(with("/account", json!("3"))), None, "it has no owner");
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl Ingress {
                 let _ = done.send(());
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, %partition, "a partition is given up"),
+            Err(error) => tracing::warn!(%error, %partition, "partition lost, stopping its worker"),
         }
     }
 
@@ -104,7 +104,7 @@ impl Ingress {
                 Err(error @ (StoreError::Closed | StoreError::Fenced { .. })) => return Err(error),
                 Err(error) => {
                     ports.metrics.store_retried(&error);
-                    tracing::warn!(%error, %partition, next, "records cannot be fetched");
+                    tracing::warn!(%error, %partition, next, "fetch failed, retrying");
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
             }
@@ -121,7 +121,7 @@ impl Ingress {
         for (index, record) in records.iter().enumerate() {
             let mut decided = self.admit(record);
             // The tenant, or its account, may have been applied on another node just before.
-            if matches!(&decided, Err(why) if why.names_nobody()) && !has_caught_up {
+            if matches!(&decided, Err(why) if why.names_unknown_owner()) && !has_caught_up {
                 match self.insist(|| async { Ok(tenants.catch_up().await?) }).await? {
                     Insisted::Done(()) => {}
                     Insisted::Erased | Insisted::Unreadable(_) => {
@@ -159,7 +159,7 @@ impl Ingress {
             }
         }
         drop(lookups);
-        self.bury(refused, &mut taken).await?;
+        self.dead_letter(refused, &mut taken).await?;
         self.settle(taken).await
     }
 
@@ -199,7 +199,11 @@ impl Ingress {
     }
 
     /// Makes dead letters of what was refused.
-    async fn bury(&self, refused: Vec<(usize, Refused)>, taken: &mut [Taken]) -> Result<(), StoreError> {
+    async fn dead_letter(
+        &self,
+        refused: Vec<(usize, Refused)>,
+        taken: &mut [Taken],
+    ) -> Result<(), StoreError> {
         let ports = &self.context.ports;
         let mut ciphers: HashMap<TenantId, Option<Arc<dyn Cipher>>> = HashMap::new();
         for (index, Refused { reason, detail, tenant, .. }) in refused {

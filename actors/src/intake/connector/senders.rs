@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_shares_an_id_directly_or_through_others_stays_together_in_order() {
+    fn senders_that_share_an_id_directly_or_through_others_stay_together_in_order() {
         let records = [
             record("a", "1", ""),
             record("a", "", "U1"),

@@ -36,8 +36,8 @@ struct Seals {
 impl Seals {
     fn watch<T>(&self, result: Result<T, KeysError>) -> Result<T, KeysError> {
         if let Err(KeysError::Unreadable { .. }) = &result {
-            let sighting = Sighting::FailedDecryption { contact: self.contact, data: self.data };
-            self.security.saw(Some(&self.tenant), sighting);
+            let signal = Sighting::FailedDecryption { contact: self.contact, data: self.data };
+            self.security.saw(Some(&self.tenant), signal);
         }
         result
     }

@@ -30,7 +30,7 @@ use crate::partition::publish;
 use crate::random::Random;
 
 /// Interval of the check for incidents that go on and are to be published again.
-const LOOK: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// The pause while the log does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -142,14 +142,14 @@ impl Security {
     }
 
     /// Something was seen that concerns a tenant, or (`None`) none.
-    pub fn saw(&self, tenant: Option<&TenantId>, sighting: Sighting<'_>) {
-        let kind = sighting.kind();
+    pub fn saw(&self, tenant: Option<&TenantId>, signal: Sighting<'_>) {
+        let kind = signal.kind();
         let tenant = tenant.cloned().unwrap_or_else(TenantId::engine);
         let id = || MessageKey::from_bytes((self.random)());
-        let began = self.lock().saw(self.now(), &tenant, sighting, id);
+        let began = self.lock().saw(self.now(), &tenant, signal, id);
         self.metrics.sighted(kind, began.is_some());
         if let Some(incident) = began {
-            tracing::error!(%tenant, kind = kind.as_str(), %incident, "a security incident has begun");
+            tracing::error!(%tenant, kind = kind.as_str(), %incident, "security incident begun");
             self.news.notify_one();
         }
     }
@@ -164,10 +164,10 @@ impl Security {
         loop {
             // An incident that is not published now is published by a later check.
             match self.publish(&*log).await {
-                Ok(()) => drop(tokio::time::timeout(LOOK, self.news.notified()).await),
+                Ok(()) => drop(tokio::time::timeout(CHECK_INTERVAL, self.news.notified()).await),
                 Err(StoreError::Closed) => return,
                 Err(error) => {
-                    tracing::warn!(%error, "security events cannot be published now");
+                    tracing::warn!(%error, "security events not published, retrying");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -181,11 +181,11 @@ impl Security {
     pub async fn publish(&self, log: &dyn Log) -> Result<(), StoreError> {
         let due = self.lock().due(self.now());
         for (tenant, incident) in due {
-            let (kind, told) = (incident.kind, (incident.id, incident.count));
+            let (kind, published) = (incident.kind, (incident.id, incident.count));
             let event = Event::Security(incident);
             let record = EventRecord { v: V, tenant, at: self.clock.now(), event };
             log.append(vec![publish::event_into(log, &record)]).await?;
-            self.lock().told(self.now(), &record.tenant, kind, told);
+            self.lock().published(self.now(), &record.tenant, kind, published);
         }
         Ok(())
     }

@@ -43,7 +43,7 @@ use crate::partition::ttl_update::TtlUpdate;
 /// Time between a change and its sweep.
 const SETTLE: Duration = Duration::from_secs(10);
 /// Interval of the check for partitions that are behind, beside the check at each change.
-const LOOK: Duration = Duration::from_secs(60);
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -81,10 +81,10 @@ impl Sweeper {
         let mut changes = self.context.tenants.changes();
         loop {
             let pause = match self.sweep().await {
-                Ok(()) => LOOK,
+                Ok(()) => CHECK_INTERVAL,
                 Err(StoreError::Closed) => return,
                 Err(error) => {
-                    tracing::warn!(%error, "changed retention cannot be applied now; it is tried again");
+                    tracing::warn!(%error, "sweep of changed retention failed, retrying");
                     PAUSE
                 }
             };

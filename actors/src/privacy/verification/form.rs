@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_in_the_clear_is_told_from_a_wrapped_one() {
+    fn a_key_in_the_clear_differs_from_a_wrapped_one() {
         assert!(is_wrapped(&[0; 9]), "erased");
         assert!(is_wrapped(&[1; 65]), "32 bytes with header and tag");
         assert!(!is_wrapped(&[7; 32]));

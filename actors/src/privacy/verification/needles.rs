@@ -10,7 +10,7 @@ use super::form::Holds;
 use crate::conversation::thread::EntrySaid;
 
 /// Maximum number of probes.
-const NEEDLES: usize = 256;
+const PROBES: usize = 256;
 /// Minimum length of a probe: one below it is found by chance.
 const SHORTEST: usize = 12;
 /// Digits of a phone number that is looked for.
@@ -65,9 +65,9 @@ impl Needles {
         }
     }
 
-    fn insert(&mut self, needle: &str) {
-        if self.found.len() < NEEDLES && !self.known.contains(needle) {
-            self.found.insert(needle.to_owned());
+    fn insert(&mut self, probe: &str) {
+        if self.found.len() < PROBES && !self.known.contains(probe) {
+            self.found.insert(probe.to_owned());
         }
     }
 
@@ -103,35 +103,35 @@ impl Needles {
 mod tests {
     use super::*;
 
-    fn needles() -> Needles {
+    fn probes() -> Needles {
         Needles { known: "{\"fallback\":\"A colleague will call you back.\"}".into(), found: BTreeSet::new() }
     }
 
     #[test]
     fn short_and_known_texts_are_not_looked_for() {
-        let mut needles = needles();
-        needles.take_text("yes please");
-        needles.take_text("A colleague will call you back.");
-        assert!(needles.is_empty());
-        needles.take_text("my knee hurts since Tuesday");
-        assert_eq!(needles.len(), 1);
-        assert!(needles.searcher().is_match(b"{\"body\":\"my knee hurts since Tuesday\"}"));
-        assert!(!needles.searcher().is_match(b"{\"body\":\"my knee hurts\"}"));
+        let mut probes = probes();
+        probes.take_text("yes please");
+        probes.take_text("A colleague will call you back.");
+        assert!(probes.is_empty());
+        probes.take_text("my knee hurts since Tuesday");
+        assert_eq!(probes.len(), 1);
+        assert!(probes.searcher().is_match(b"{\"body\":\"my knee hurts since Tuesday\"}"));
+        assert!(!probes.searcher().is_match(b"{\"body\":\"my knee hurts\"}"));
     }
 
     #[test]
     fn a_text_is_looked_for_as_json_writes_it() {
-        let mut needles = needles();
+        let mut probes = probes();
         let text = "he said \"come at ten o'clock\"\nand then nothing more for a while";
-        needles.take_text(text);
+        probes.take_text(text);
         let json = serde_json::to_vec(text).unwrap();
-        assert!(needles.searcher().is_match(&json));
+        assert!(probes.searcher().is_match(&json));
     }
 
     #[test]
     fn numbers_of_contacts_are_looked_for() {
-        let mut needles = needles();
-        needles.take_address(&Address { phone: Some("491570000001".into()), ..Address::default() });
-        assert!(needles.searcher().is_match("to 491570000001"));
+        let mut probes = probes();
+        probes.take_address(&Address { phone: Some("491570000001".into()), ..Address::default() });
+        assert!(probes.searcher().is_match("to 491570000001"));
     }
 }

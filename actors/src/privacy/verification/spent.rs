@@ -72,8 +72,8 @@ impl<'t> Spent<'t> {
             if !is_between(was, found, is) {
                 proof.fault(format!(
                     "{day}: the rows of its turns tell of {}, and {} are written down",
-                    told(found),
-                    told(is)
+                    described(found),
+                    described(is)
                 ));
             }
         }
@@ -91,17 +91,17 @@ impl<'t> Spent<'t> {
         {
             proof.fault(format!(
                 "the threads hold {}, and {} are written down in {}",
-                told(self.decided),
-                told(next),
+                described(self.decided),
+                described(next),
                 self.month
             ));
         }
         proof.saw(format!(
             "{}: {} added up from {} rows of turns, {} found in threads, {} set aside",
             self.month,
-            told(self.days.values().fold(Totals::default(), |sum, totals| sum.plus(*totals))),
+            described(self.days.values().fold(Totals::default(), |sum, totals| sum.plus(*totals))),
             self.rows,
-            told(self.decided),
+            described(self.decided),
             after.set_aside.messages,
         ));
         Ok(proof)
@@ -122,7 +122,7 @@ fn is_between(was: Totals, found: Totals, is: Totals) -> bool {
     grows(|totals| totals.turns) && grows(|totals| totals.messages)
 }
 
-fn told(totals: Totals) -> String {
+fn described(totals: Totals) -> String {
     let amounts = totals.amounts();
     format!("{} turns, {} messages, {} tokens", totals.turns, amounts.messages, amounts.tokens)
 }

@@ -20,8 +20,8 @@
 
 pub mod amounts;
 mod journal;
+mod lease_cache;
 mod ledger;
-mod purse;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,10 +42,10 @@ use serde::Serialize;
 
 use self::amounts::{Amounts, Totals};
 pub(crate) use self::journal::Spend;
+pub use self::lease_cache::ChunkOf;
+use self::lease_cache::{Held, LIFE, LeaseCache};
 use self::ledger::Closing;
 pub(crate) use self::ledger::Ledger;
-pub use self::purse::ChunkOf;
-use self::purse::{Held, LIFE, Purse};
 use crate::partition::commit::{commit, read};
 use crate::partition::publish;
 use crate::partition::update::update;
@@ -55,11 +55,11 @@ use crate::tenant::configuration::Tenants;
 /// Time for which a turn waits for quota leases that others give back before it is refused.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Interval of its checks.
-const LOOK: Duration = Duration::from_millis(300);
+const CHECK_INTERVAL: Duration = Duration::from_millis(300);
 /// Time after a refusal for which there is no further request.
 const REFUSED: Duration = Duration::from_secs(5);
 /// Interval of the upkeep of quota leases.
-const TIDY: Duration = Duration::from_millis(500);
+const UPKEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// Pause in which others' writes into a quota lease that is being closed land before it is added up.
 const CLOSE_PAUSE: Duration = Duration::from_millis(500);
 /// Time before a quota lease's end in which others record nothing in it.
@@ -76,7 +76,7 @@ pub struct Quotas {
 /// State of a tenant on a node.
 #[derive(Default)]
 struct Account {
-    purse: Mutex<Purse>,
+    leases: Mutex<LeaseCache>,
     /// One asks the ledger; the others wait for what it gets.
     asking: tokio::sync::Mutex<()>,
     /// One waits for what others give back, and asks again now and then.
@@ -116,14 +116,14 @@ impl Hold {
     /// The turn is decided and durable, and has used so much.
     pub fn settle(mut self, used: Amounts) {
         self.settled = true;
-        lock(&self.account.purse).settle(self.of, self.taken, used);
+        lock(&self.account.leases).settle(self.of, self.taken, used);
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
         if !self.settled {
-            lock(&self.account.purse).abandon(self.of, self.taken.messages);
+            lock(&self.account.leases).abandon(self.of, self.taken.messages);
         }
     }
 }
@@ -225,7 +225,7 @@ impl Quotas {
         let one = Amounts { messages: 1, ..Amounts::NONE };
         let has = || {
             let now = self.ports.clock.now();
-            lock(&account.purse).has(one, month(tenant, now), now)
+            lock(&account.leases).has(one, month(tenant, now), now)
         };
         if has() {
             return true;
@@ -242,7 +242,7 @@ impl Quotas {
 
     fn take_held(&self, account: &Arc<Account>, tenant: &Tenant, need: Amounts) -> Option<Hold> {
         let now = self.ports.clock.now();
-        let of = lock(&account.purse).take(need, month(tenant, now), now)?;
+        let of = lock(&account.leases).take(need, month(tenant, now), now)?;
         Some(Hold { account: account.clone(), of, taken: need, settled: false })
     }
 
@@ -273,7 +273,7 @@ impl Quotas {
                 Ok(()) => {}
                 Err(resource) if patience.is_zero() => return Err(QuotaError::Spent(resource)),
                 Err(_) if self.ports.clock.elapsed().saturating_sub(began) < patience => {
-                    tokio::time::sleep(LOOK).await;
+                    tokio::time::sleep(CHECK_INTERVAL).await;
                 }
                 Err(resource) => {
                     let until = self.ports.clock.now().after(REFUSED);
@@ -297,7 +297,7 @@ impl Quotas {
 
     fn refuse(&self, tenant: &Tenant, resource: Resource) -> QuotaError {
         self.ports.metrics.quota_refused(resource);
-        tracing::debug!(tenant = %tenant.id, %resource, "a quota is spent");
+        tracing::debug!(tenant = %tenant.id, %resource, "quota spent");
         QuotaError::Spent(resource)
     }
 
@@ -342,9 +342,9 @@ impl Quotas {
                 continue;
             }
             let limit = Amounts::limit(&tenant.quota);
-            let unclosed = lock(&account.purse).spent(of.month);
+            let unclosed = lock(&account.leases).spent(of.month);
             self.warn(tenant, (&key, of.month), &before, limit, unclosed).await?;
-            let (wanted, until) = (lock(&account.purse).wanted(need), now.after(LIFE));
+            let (wanted, until) = (lock(&account.leases).wanted(need), now.after(LIFE));
             let mut granted = Ok(Amounts::NONE);
             self.change(&key, |ledger| {
                 if let Some(open) = ledger.find(id) {
@@ -355,7 +355,7 @@ impl Quotas {
                 granted.is_ok()
             })
             .await?;
-            return Ok(granted.map(|size| lock(&account.purse).put(of, size, wanted, now)));
+            return Ok(granted.map(|size| lock(&account.leases).put(of, size, wanted, now)));
         }
     }
 
@@ -385,7 +385,7 @@ impl Quotas {
         for resource in near {
             let (taken, limit) = (spent.of(*resource), limit.of(*resource));
             self.ports.metrics.quota_warned(*resource);
-            tracing::warn!(tenant = %tenant.id, %resource, taken, limit, "a quota is nearly spent");
+            tracing::warn!(tenant = %tenant.id, %resource, taken, limit, "quota nearly spent");
             self.tell(tenant, Event::QuotaWarning { month, resource: *resource, taken, limit }).await?;
         }
         if near.is_empty() {
@@ -415,10 +415,10 @@ impl Quotas {
             return Ok(());
         }
         if !ledger.warned.contains(&resource) {
-            let spent = ledger.spent.plus(lock(&account.purse).spent(month));
+            let spent = ledger.spent.plus(lock(&account.leases).spent(month));
             self.warn_of(tenant, (&key, month), &[resource], spent, limits).await?;
         }
-        tracing::warn!(tenant = %tenant.id, %resource, limit, "a quota is spent");
+        tracing::warn!(tenant = %tenant.id, %resource, limit, "quota spent");
         self.tell(tenant, Event::QuotaSpent { month, resource, limit }).await?;
         self.change(&key, |ledger| ledger.report_spent(resource, limit)).await
     }
@@ -571,7 +571,7 @@ impl Quotas {
     /// Gives back what is not used, and closes what is finished, for as long as it is polled.
     pub async fn tidy(self: Arc<Self>, tenants: Arc<Tenants>) {
         loop {
-            tokio::time::sleep(TIDY).await;
+            tokio::time::sleep(UPKEEP_INTERVAL).await;
             self.tidy_once(|tenant| tenants.get(tenant)).await;
         }
     }
@@ -582,34 +582,34 @@ impl Quotas {
         let now = self.ports.clock.now();
         let accounts: Vec<_> =
             lock(&self.accounts).iter().map(|(id, account)| (id.clone(), account.clone())).collect();
-        self.close_all(accounts, |tenant, purse| match find(tenant) {
-            Some(tenant) => purse.tidy(month(&tenant, now), now),
-            None => purse.retire(),
+        self.close_all(accounts, |tenant, leases| match find(tenant) {
+            Some(tenant) => leases.tidy(month(&tenant, now), now),
+            None => leases.retire(),
         })
         .await;
         lock(&self.accounts)
-            .retain(|_, account| Arc::strong_count(account) > 1 || !lock(&account.purse).is_empty());
+            .retain(|_, account| Arc::strong_count(account) > 1 || !lock(&account.leases).is_empty());
     }
 
     /// Gives everything back. Nothing may be in work any more.
     pub async fn give_back(&self) {
         let _one = self.giving_back.lock().await;
         let accounts: Vec<_> = lock(&self.accounts).drain().collect();
-        self.close_all(accounts, |_, purse| purse.retire()).await;
+        self.close_all(accounts, |_, leases| leases.retire()).await;
     }
 
     async fn close_all(
         &self,
         accounts: Vec<(TenantId, Arc<Account>)>,
-        retire: impl Fn(&TenantId, &mut Purse),
+        retire: impl Fn(&TenantId, &mut LeaseCache),
     ) {
         let mut closing = Vec::new();
         for (tenant, account) in accounts {
             let mut months = BTreeMap::<Month, Vec<Held>>::new();
             {
-                let mut purse = lock(&account.purse);
-                retire(&tenant, &mut purse);
-                purse
+                let mut leases = lock(&account.leases);
+                retire(&tenant, &mut leases);
+                leases
                     .closable()
                     .into_iter()
                     .for_each(|held| months.entry(held.of.month).or_default().push(held));
@@ -625,10 +625,10 @@ impl Quotas {
         let chunks: Vec<_> = all.iter().map(closing).collect();
         if let Err(error) = self.close(&tenant, month, &chunks).await {
             // Others close them after their end.
-            tracing::warn!(%tenant, %error, "chunks of a quota could not be given back yet");
+            tracing::warn!(%tenant, %error, "quota leases not given back, retrying");
             if error.is_transient() {
-                let mut purse = lock(&account.purse);
-                all.into_iter().for_each(|held| purse.put_back(held));
+                let mut leases = lock(&account.leases);
+                all.into_iter().for_each(|held| leases.put_back(held));
             }
         }
     }

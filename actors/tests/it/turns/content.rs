@@ -67,7 +67,7 @@ async fn an_open_message_that_is_edited_is_not_shown_as_history() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_name_a_person_was_known_by_is_told_to_whoever_masks_names() {
+async fn every_name_of_a_person_is_passed_to_the_masking_of_names() {
     let node = Node::start(vec![tenant("acme", "")], Box::new(echoes), takes_all()).await;
     for (number, name) in ["Ann Miller", "Annabel Smith"].into_iter().enumerate() {
         node.act("acme", &number.to_string(), name, Act::Say(text(&format!("this is {name}")))).await;

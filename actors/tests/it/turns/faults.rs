@@ -118,8 +118,8 @@ async fn a_damaged_conversation_goes_to_the_dead_letters_alone() {
     seconds(5).await;
     assert_eq!(node.texts(), ["on before", "on hello"]);
     let dead = node.dead_letters();
-    let told: Vec<_> = dead.iter().map(|letter| (letter.reason, letter.original.is_some())).collect();
-    assert_eq!(told, [(DeadReason::Unreadable, true)]);
+    let reasons: Vec<_> = dead.iter().map(|letter| (letter.reason, letter.original.is_some())).collect();
+    assert_eq!(reasons, [(DeadReason::Unreadable, true)]);
     assert!(!dead[0].detail.contains("Ann"), "it repeats nothing of the row: {}", dead[0].detail);
 }
 

@@ -52,13 +52,13 @@ pub(super) struct Held {
 
 /// Lease cache.
 #[derive(Debug, Default)]
-pub(super) struct Purse {
+pub(super) struct LeaseCache {
     current: Option<Held>,
     retired: Vec<Held>,
     stride: u64,
 }
 
-impl Purse {
+impl LeaseCache {
     /// Takes so much, if the chunk of this month has it.
     pub(super) fn take(&mut self, need: Amounts, month: Month, now: Timestamp) -> Option<ChunkOf> {
         if !self.has(need, month, now) {
@@ -193,70 +193,70 @@ mod tests {
     #[test]
     fn nothing_is_taken_near_the_end_or_in_another_month() {
         for (wrong_month, seconds) in [("1970-01", 480), ("1970-02", 1)] {
-            let mut purse = Purse::default();
-            purse.put(chunk(1), messages(5), messages(5), at(0));
-            assert_eq!(purse.take(messages(1), month("1970-01"), at(1)), Some(chunk(1)));
-            assert_eq!(purse.take(messages(1), month(wrong_month), at(seconds)), None);
-            assert!(purse.closable().is_empty(), "a turn of it is in work");
-            purse.settle(chunk(1), messages(1), messages(1));
-            assert_eq!(purse.closable().len(), 1);
-            assert!(purse.is_empty());
+            let mut leases = LeaseCache::default();
+            leases.put(chunk(1), messages(5), messages(5), at(0));
+            assert_eq!(leases.take(messages(1), month("1970-01"), at(1)), Some(chunk(1)));
+            assert_eq!(leases.take(messages(1), month(wrong_month), at(seconds)), None);
+            assert!(leases.closable().is_empty(), "a turn of it is in work");
+            leases.settle(chunk(1), messages(1), messages(1));
+            assert_eq!(leases.closable().len(), 1);
+            assert!(leases.is_empty());
         }
     }
 
     #[test]
     fn an_idle_chunk_goes_back_and_soon_where_little_is_left() {
         for (wanted, seconds) in [(5, 60), (32, 1)] {
-            let mut purse = Purse::default();
-            purse.put(chunk(1), messages(5), messages(wanted), at(0));
-            purse.tidy(month("1970-01"), at(seconds - 1));
-            assert!(purse.closable().is_empty());
-            purse.tidy(month("1970-01"), at(seconds));
-            assert_eq!(purse.closable().len(), 1);
+            let mut leases = LeaseCache::default();
+            leases.put(chunk(1), messages(5), messages(wanted), at(0));
+            leases.tidy(month("1970-01"), at(seconds - 1));
+            assert!(leases.closable().is_empty());
+            leases.tidy(month("1970-01"), at(seconds));
+            assert_eq!(leases.closable().len(), 1);
         }
     }
 
     #[test]
-    fn who_uses_chunks_up_fast_gets_larger_ones() {
-        let mut purse = Purse::default();
-        assert_eq!(purse.wanted(messages(1)), messages(32));
-        purse.put(chunk(1), messages(32), messages(32), at(0));
-        purse.put(chunk(2), messages(32), messages(32), at(1));
-        assert_eq!(purse.wanted(messages(2)), messages(128));
-        purse.put(chunk(3), messages(64), messages(64), at(450));
-        assert_eq!(purse.wanted(messages(1)), messages(32));
+    fn leases_that_are_used_up_fast_grow() {
+        let mut leases = LeaseCache::default();
+        assert_eq!(leases.wanted(messages(1)), messages(32));
+        leases.put(chunk(1), messages(32), messages(32), at(0));
+        leases.put(chunk(2), messages(32), messages(32), at(1));
+        assert_eq!(leases.wanted(messages(2)), messages(128));
+        leases.put(chunk(3), messages(64), messages(64), at(450));
+        assert_eq!(leases.wanted(messages(1)), messages(32));
     }
 
     proptest! {
         /// The amounts taken from a quota lease, settled or not, are never more than its size.
         #[test]
-        fn no_more_is_out_than_the_chunk_has(
+        fn no_more_is_taken_than_the_lease_holds(
             size in 0_u64..50,
             steps in proptest::collection::vec((0_u64..8, 0_u64..8, 0_u8..3), 1..80),
         ) {
-            let mut purse = Purse::default();
-            purse.put(chunk(1), messages(size), messages(size), at(0));
+            let mut leases = LeaseCache::default();
+            leases.put(chunk(1), messages(size), messages(size), at(0));
             let mut holds: Vec<u64> = Vec::new();
             let mut spent = 0;
             for (need, used, step) in steps {
                 match step {
                     0 => {
-                        if purse.take(messages(need), month("1970-01"), at(1)).is_some() {
+                        if leases.take(messages(need), month("1970-01"), at(1)).is_some() {
                             holds.push(need);
                         }
                     }
                     1 => if let Some(need) = holds.pop() {
                         let used = used.min(need);
-                        purse.settle(chunk(1), messages(need), messages(used));
+                        leases.settle(chunk(1), messages(need), messages(used));
                         spent += used;
                     },
                     _ => if let Some(need) = holds.pop() {
-                        purse.abandon(chunk(1), need);
+                        leases.abandon(chunk(1), need);
                         spent += need;
                     },
                 }
                 prop_assert!(spent + holds.iter().sum::<u64>() <= size);
-                prop_assert_eq!(purse.spent(month("1970-01")).messages, spent);
+                prop_assert_eq!(leases.spent(month("1970-01")).messages, spent);
             }
         }
     }
