@@ -26,6 +26,6 @@ pub struct Context {
     pub started: Timestamp,
     /// Quotas of the tenants.
     pub quotas: Arc<Quotas>,
-    /// For how long webhooks have been accepted, and what each account received.
+    /// Time for which webhooks have been accepted, and the messages that each account received.
     pub intake_gate: Arc<IntakeGate>,
 }

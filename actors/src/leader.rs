@@ -1,9 +1,9 @@
 //! Leader tasks: one node continues, for the whole cluster, work that was begun and is not complete, whichever node
 //! began it.
 //!
-//! Contract: the owner of the first partition of inbound keeps house, so one node does, wherever it moves. Two that
-//! do for a moment, while the ownership changes, do no harm: all of it can be done twice. What fails is tried again at
-//! the next look.
+//! Contract: the owner of the first partition of inbound is the leader, so exactly one node is, wherever the partition
+//! moves. Two leaders for a moment, while the ownership changes, are harmless: every task can be done twice. A failed
+//! task is retried at the next check.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -19,7 +19,7 @@ use prometheus::{
 
 use crate::invariants::Invariant;
 
-/// A gauge of the consumed topics, whose labels are not looked up for every record.
+/// Gauge of the consumed topics, whose labels are not looked up for every record.
 #[derive(Debug)]
 struct ByTopic {
     inbound: IntGauge,
@@ -55,10 +55,10 @@ impl Drop for InWork<'_> {
     }
 }
 
-/// One owner's share of a gauge, given back when the owner is dropped.
+/// Share of one owner in a gauge, subtracted when the owner is dropped.
 ///
-/// An actor that fails or is killed is dropped without its `post_stop`, so that what it added by hand would stay in
-/// the gauge for as long as the process lives.
+/// An actor that fails or is killed is dropped without its `post_stop`, so that a share added by hand would stay in the
+/// gauge for as long as the process lives.
 #[derive(Debug)]
 pub(crate) struct GaugeShare {
     gauge: IntGauge,
@@ -139,7 +139,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Makes them and registers them.
+    /// Creates and registers them.
     ///
     /// # Panics
     /// When they are registered twice with one registry.
@@ -371,7 +371,7 @@ impl Metrics {
         }
     }
 
-    /// Counts and logs a violation of an invariant, unless it `holds`. `what` says where and of what.
+    /// Counts and logs a violation of an invariant, unless it `holds`. `what` names the place and the object.
     pub fn check(&self, invariant: Invariant, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
             self.violations.with_label_values(&[invariant.as_str()]).inc();
@@ -384,7 +384,7 @@ impl Metrics {
         }
     }
 
-    /// Records were taken from the log.
+    /// Counts records fetched from the log.
     pub fn taken(&self, topic: Topic, records: usize) {
         self.records.with_label_values(&[topic.as_str()]).inc_by(records as u64);
     }
@@ -394,24 +394,24 @@ impl Metrics {
         self.in_work.add(topic, change);
     }
 
-    /// Records are in work for as long as what is returned lives.
+    /// Counts records as in work until the returned guard is dropped.
     pub(crate) fn while_in_work(&self, topic: Topic, records: usize) -> InWork<'_> {
         let records = i64::try_from(records).unwrap_or(i64::MAX);
         self.in_work(topic, records);
         InWork { metrics: self, topic, records }
     }
 
-    /// A partition's share of the entities in memory.
+    /// Returns a partition's share of the entities in memory.
     pub(crate) fn residents(&self, topic: Topic) -> GaugeShare {
         GaugeShare::of(self.residents.with_label_values(&[topic.as_str()]))
     }
 
-    /// A record came of who had lost its partition before.
+    /// Counts a record from a fenced producer.
     pub fn stray(&self) {
         self.stray.inc();
     }
 
-    /// A contact is forgotten.
+    /// Counts a complete erasure of a contact.
     pub fn forgotten(&self) {
         self.forgotten.inc();
     }
@@ -433,7 +433,7 @@ impl Metrics {
         self.of_deleted.inc_by(records);
     }
 
-    /// Something came that would have brought back what is forgotten.
+    /// Counts a message or report that would have brought back erased data.
     pub fn resurrection(&self) {
         self.resurrections.inc();
     }
@@ -450,7 +450,7 @@ impl Metrics {
         self.swept_rows.with_label_values(&["looked_at"]).get()
     }
 
-    /// A sweep is done.
+    /// Counts a complete sweep.
     pub fn swept(&self) {
         self.sweeps.inc();
     }
@@ -460,7 +460,7 @@ impl Metrics {
         self.sweeps_behind.set(i64::try_from(partitions).unwrap_or(i64::MAX));
     }
 
-    /// A message came too late to be answered.
+    /// Counts a message that came too late to be answered.
     pub fn late(&self) {
         self.late.inc();
     }
@@ -470,7 +470,7 @@ impl Metrics {
         self.loops.inc();
     }
 
-    /// A turn was set aside.
+    /// Counts a turn that was set aside.
     pub fn set_aside(&self, reason: DeadReason) {
         self.set_aside.with_label_values(&[reason.as_str()]).inc();
     }
@@ -489,12 +489,12 @@ impl Metrics {
         self.owned.with_label_values(&[topic.as_str()]).set(i64::try_from(partitions).unwrap_or(i64::MAX));
     }
 
-    /// A partition's share of the agenda entries in memory.
+    /// Returns a partition's share of the agenda entries in memory.
     pub(crate) fn agenda(&self, topic: Topic) -> GaugeShare {
         GaugeShare::of(self.agenda.with_label_values(&[topic.as_str()]))
     }
 
-    /// A partition's share of its topic's lag.
+    /// Returns a partition's share of its topic's lag.
     pub(crate) fn lag(&self, topic: Topic) -> GaugeShare {
         GaugeShare::of(self.lag.with_label_values(&[topic.as_str()]))
     }
@@ -504,7 +504,7 @@ impl Metrics {
         self.dead.with_label_values(&[reason.as_str()]).inc();
     }
 
-    /// A message was seen before.
+    /// Counts a message that was seen before.
     pub fn duplicate(&self) {
         self.duplicates.inc();
     }
@@ -515,12 +515,12 @@ impl Metrics {
         self.duplicates.get()
     }
 
-    /// A reply was published again.
+    /// Counts a reply that was published again.
     pub fn republished(&self) {
         self.republished.inc();
     }
 
-    /// A turn was decided.
+    /// Counts a decided turn.
     pub fn turn(&self, outcome: Outcome, seconds: f64) {
         match outcome {
             Outcome::Answered => self.answered.inc(),
@@ -536,22 +536,22 @@ impl Metrics {
         self.answered.get() + self.fallback.get() + self.silent.get()
     }
 
-    /// A tool was called, and did what it is for or said why not.
+    /// Counts a tool call that was done or refused.
     pub fn tool_called(&self, tool: &'static str, done: bool) {
         self.tools.with_label_values(&[tool, if done { "done" } else { "refused" }]).inc();
     }
 
-    /// A turn was not answered as it would have been: this is spent.
+    /// Counts a turn that was not answered as usual because this resource is spent.
     pub fn quota_refused(&self, resource: Resource) {
         self.quota_refused.with_label_values(&[resource.as_str()]).inc();
     }
 
-    /// A turn has waited too long.
+    /// Counts a turn that has waited too long.
     pub fn turn_overdue(&self) {
         self.overdue.inc();
     }
 
-    /// A tenant was warned.
+    /// Counts a warning to a tenant.
     pub fn quota_warned(&self, resource: Resource) {
         self.quota_warned.with_label_values(&[resource.as_str()]).inc();
     }
@@ -562,12 +562,12 @@ impl Metrics {
         self.quota_interrupted.inc_by(interrupted);
     }
 
-    /// An outside call was made once more, by policy.
+    /// Counts an outside call that was repeated by policy.
     pub fn repeated_call(&self) {
         self.repeated_calls.inc();
     }
 
-    /// A call to a channel ended.
+    /// Counts a call to a channel, with its duration.
     pub fn sent(&self, result: Result<(), FailureClass>, seconds: f64) {
         let label = match result {
             Ok(()) => "accepted",
@@ -589,17 +589,17 @@ impl Metrics {
         self.consents.with_label_values(&[says.as_str(), how.as_str()]).inc();
     }
 
-    /// A message was not sent.
+    /// Counts a message that was not sent.
     pub fn withheld(&self, why: Withheld) {
         self.withheld.with_label_values(&[why.as_str()]).inc();
     }
 
-    /// A send's outcome is unknown.
+    /// Counts a send of unknown outcome.
     pub fn unknown(&self) {
         self.unknown.inc();
     }
 
-    /// A send panicked.
+    /// Counts a send that panicked.
     pub fn send_panicked(&self) {
         self.send_panics.inc();
     }
@@ -610,7 +610,7 @@ impl Metrics {
         self.unknown.get()
     }
 
-    /// An unknown send was settled.
+    /// Counts a settled send of unknown outcome.
     pub fn resolved(&self, by: Resolution) {
         let label = match by {
             Resolution::Status => "status",
@@ -620,7 +620,7 @@ impl Metrics {
         self.resolved.with_label_values(&[label]).inc();
     }
 
-    /// An account stopped (1) or goes on (-1).
+    /// Changes the number of suspended accounts: suspended (1) or resumed (-1).
     pub fn stopped(&self, change: i64) {
         self.stopped.add(change);
     }
@@ -630,7 +630,7 @@ impl Metrics {
         self.backlog.add(change);
     }
 
-    /// A store operation is tried again.
+    /// Counts a retry of a store operation.
     pub fn store_retried(&self, error: &StoreError) {
         let label = match error {
             StoreError::Full { .. } => "full",
@@ -639,7 +639,7 @@ impl Metrics {
         self.retries.with_label_values(&[label]).inc();
     }
 
-    /// An entry of the audit log was written, or (`None`) could not be.
+    /// Counts an entry of the audit log that was written, or (`None`) could not be.
     pub fn audited(&self, outcome: Option<Written>) {
         let label = outcome.map_or("failed_to_write", Written::as_str);
         self.audited.with_label_values(&[label]).inc();

@@ -14,7 +14,7 @@ pub struct Options {
     pub residents_per_partition: NonZeroUsize,
     /// Agenda entries of a partition in memory.
     pub agenda_window: NonZeroUsize,
-    /// Of those, how many of one tenant are in work at once; fewer where many tenants have some.
+    /// Maximum number of those that one tenant has in work at once; lower where many tenants have some.
     pub woken_per_tenant: NonZeroUsize,
     /// Time without work after which an entity leaves memory.
     pub passivate_after: Duration,
@@ -34,13 +34,13 @@ pub struct Options {
     pub turns_per_tenant: NonZeroUsize,
     /// Messages of an account in memory that can move; more wait in the state store.
     pub account_queue: NonZeroUsize,
-    /// Calls of an account under way at once.
+    /// Maximum number of an account's calls under way at once.
     pub account_calls: NonZeroUsize,
     /// Time for which a shutdown waits for records in work.
     pub drain: Duration,
-    /// Rows that a sweep of changed retention looks at in a second at most.
+    /// Maximum number of rows a second that a sweep of changed retention reads.
     pub sweep_rows_per_second: NonZeroU32,
-    /// Rows that a sweep looks at before it writes down how far it has come.
+    /// Number of rows that a sweep reads before it stores its progress.
     pub sweep_page: NonZeroUsize,
     /// Up to which age a message is answered.
     pub answer_within: Duration,

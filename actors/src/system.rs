@@ -1,4 +1,4 @@
-//! The system: starts what works off each partition that this node owns, and stops it again.
+//! System: starts a worker for each partition that this node owns, and stops it again.
 //!
 //! Contract: two workers of one partition never run at once on a node. A partition that fails is restarted from its
 //! settled offset, as long as it is owned. A drained system has finished the work it had accepted; a killed one leaves
@@ -30,10 +30,10 @@ use crate::tenant::configuration::{Changed, Tenants, TenantsError};
 use crate::tenant::quota::Quotas;
 use crate::tenant::turns::TenantTurns;
 
-/// The pause before a failed partition is started anew.
+/// Pause before a failed partition is restarted.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// A running system.
+/// Running system.
 pub struct System {
     /// The tenants.
     pub tenants: Arc<Tenants>,
@@ -57,7 +57,7 @@ enum Order {
 /// Notifies a partition of changed tenants.
 type Reconfigure = Box<dyn Fn(&Arc<Changed>) + Send>;
 
-/// A running partition, whatever lives in it.
+/// Running partition of any kind.
 struct Running {
     stop: Box<dyn Fn() + Send>,
     ended: JoinHandle<()>,
@@ -79,7 +79,7 @@ impl System {
     /// Reads the tenants and starts following the assignment. Webhooks are not accepted yet.
     ///
     /// # Errors
-    /// When the tenants cannot be read, or the log keeps records longer than one of them was promised.
+    /// When the tenants cannot be read, or the log keeps records longer than a tenant was promised.
     pub async fn start(ports: Ports, options: Options) -> Result<Self, TenantsError> {
         let (tenants, followed) = Tenants::load(&ports, &options.region).await?;
         tenants.limit_retention(options.oldest_record)?;
@@ -130,8 +130,8 @@ impl System {
         let _ = self.over.clone().changed().await;
     }
 
-    /// Takes no more records, waits for what is in work, and stops. Returns whether all of it was finished
-    /// in time; what was not is taken up again by the next owner.
+    /// Fetches no more records, waits for those in work, and stops. Returns true if all of them were finished in time;
+    /// the next owner takes up the rest.
     pub async fn drain(self) -> bool {
         self.intake_gate.set_open(false);
         let (done, drained) = oneshot::channel();
@@ -231,7 +231,7 @@ impl Supervisor {
         }
     }
 
-    /// Starts what is owned and does not run.
+    /// Starts owned partitions that do not run.
     fn restart(&mut self) {
         self.running.retain(|_, running| !running.ended.is_finished());
         for (&partition, &epoch) in &self.owned {
@@ -313,7 +313,7 @@ async fn stop(running: Running) {
     drop(running.ended.await);
 }
 
-/// A partition that has begun to run, and its actor.
+/// Partition that has begun to run, and its actor.
 type Started<K> = (Running, ActorRef<PartitionMessage<K>>);
 
 fn start<R: Resident>(resident: R, context: Context, fence: Fence) -> Result<Started<R::Key>, SpawnErr> {
@@ -343,9 +343,9 @@ fn take_in(ingress: Ingress) -> Running {
     Running {
         stop: Box::new(move || task.abort()),
         ended,
-        // Where it has ended already, the answer is dropped, and what it had not finished is left.
+        // Where it has ended already, the answer is dropped, and its unfinished work is left.
         drain: Box::new(move |done| drop(drain.try_send(done))),
-        // It looks each tenant up anew.
+        // It looks up each tenant anew.
         reconfigured: Box::new(|_| ()),
     }
 }

@@ -20,7 +20,7 @@ use super::state::AccountState;
 use crate::partition::Receipt;
 
 impl Account {
-    /// Drops what was to be sent in a conversation before this record.
+    /// Drops the messages of a conversation that were decided before this record.
     pub(super) async fn forget(
         &self,
         state: &mut AccountState,
@@ -56,7 +56,7 @@ impl Account {
             batch.writes.push(self.abandoned(id));
             batch.after.push(Write::delete(Key::unknown(&self.key, id)));
         }
-        // In memory it is dropped with the others, or is under way.
+        // A message in memory is dropped with the others, or is under way.
         let is_active = |id| waiting.iter().any(|item| item.id() == id) || state.machine.is_active(id);
         let erasure = Erasure { conversation: &conversation, before, is_active: &is_active };
         let mut rows_of = Rows { ports: &self.context.ports, account: &self.key, cursor: &mut state.cursor };
@@ -75,7 +75,7 @@ impl Account {
         Ok(())
     }
 
-    /// Does what had to wait for rows that were being written.
+    /// Processes the records that waited for rows being written.
     pub(super) async fn forget_waiting(&self, state: &mut AccountState) -> Result<(), ActorProcessingErr> {
         for (record, receipt) in std::mem::take(&mut state.forgetting) {
             match &record.command {

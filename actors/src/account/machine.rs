@@ -61,7 +61,7 @@ pub struct Policy {
     pub pair_limit: Option<PairLimit>,
 }
 
-/// A message that an account sends.
+/// Message of an account.
 pub trait Sendable: Message {
     /// Returns whose it is.
     fn contact(&self) -> ContactId;
@@ -84,17 +84,17 @@ pub enum Status {
     Suspended {
         /// The credentials that were refused.
         credentials: Credentials,
-        /// When one message is tried.
+        /// Time of the probe.
         probe_at: Duration,
     },
-    /// It is disconnected: what waits is withheld.
+    /// Disconnected: waiting messages are withheld.
     Disconnected,
 }
 
 /// Use that the account's configuration allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
-    /// With these credentials and this limit.
+    /// Usable with these credentials and this limit.
     Ready {
         /// The credentials.
         credentials: Credentials,
@@ -140,15 +140,15 @@ pub enum Event<M> {
     Access(Access),
     /// Its tenant was applied, changed or not.
     Reapplied,
-    /// A message is to be sent.
+    /// A message arrived to be sent.
     Arrived(M),
-    /// A send has ended; the call left then, if it did.
+    /// A send has ended; with the time its call left, if it did.
     Ended(M, End, Option<Duration>),
     /// A status of the channel came.
     Reported(DeliveryReport),
-    /// A send of unknown outcome is found in its rows.
+    /// A send of unknown outcome was found in its rows.
     FoundUnknown(OutboundId, Duration),
-    /// A send of unknown outcome has been waited for, and everything in the log has been seen.
+    /// The wait for a send of unknown outcome is over, and everything in the log has been read.
     Waited {
         /// Id of the message.
         id: OutboundId,
@@ -163,7 +163,7 @@ pub enum Event<M> {
     Tick {
         /// Calls that may be prepared now.
         room: usize,
-        /// When more may be, where none may now.
+        /// Time at which more may be prepared, where none may now.
         room_at: Duration,
     },
 }
@@ -175,9 +175,9 @@ pub enum Effect<M> {
     Prepare(M),
     /// Settle a message as withheld: the account is disconnected.
     Withhold(M),
-    /// Move what is in memory and still in the log into rows.
+    /// Move messages that are in memory and still in the log into rows.
     Park,
-    /// Have prepared calls come back.
+    /// Call prepared calls back.
     Recall,
     /// Let one call at a time leave, or all that may.
     Probe(bool),
@@ -192,11 +192,11 @@ pub enum Effect<M> {
     Unsuspended,
     /// The account sends again: publish that.
     Resumed,
-    /// Come back then.
+    /// Wake the account at this time.
     WakeAt(Duration),
     /// Acknowledge a status: it changes nothing.
     Acknowledge(DeliveryReport),
-    /// Keep a status: the message is under way, and its end says what the status is worth.
+    /// Keep a status: the message is under way, and the end of its call decides about the status.
     Keep(DeliveryReport),
     /// Settle a message by a status that came before it could be called again.
     SettleBy(M, DeliveryReport),
@@ -216,7 +216,7 @@ pub enum Effect<M> {
     Drop(OutboundId, Option<M>),
 }
 
-/// A send of unknown outcome.
+/// Send of unknown outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unknown {
     /// Time for which webhooks had been accepted when the wait began.
@@ -232,9 +232,9 @@ pub struct Machine<M> {
     status: Status,
     /// The messages in memory.
     pub lanes: Lanes<M>,
-    /// Sends of unknown outcome; above [`UNKNOWN_MOST`] only by what was under way.
+    /// Sends of unknown outcome; above [`UNKNOWN_MOST`] only by those that were under way.
     pub unknown: BTreeMap<OutboundId, Unknown>,
-    /// Messages under way or waiting in memory, and how often: at most what lanes hold.
+    /// Messages under way or waiting in memory, with their number: at most as many as lanes hold.
     active: BTreeMap<OutboundId, u32>,
     /// The last status of each message under way; at most one each.
     reported: BTreeMap<OutboundId, DeliveryReport>,
@@ -295,7 +295,7 @@ impl<M: Sendable> Machine<M> {
         self.lanes.all_paid_at().max(lifted_until)
     }
 
-    /// Takes an event, and returns what is to be done, in this order.
+    /// Applies an event, and returns its effects, in this order.
     pub fn on(&mut self, event: Event<M>, now: Duration) -> Vec<Effect<M>> {
         let mut effects = Vec::new();
         self.lanes.advance(now);
@@ -586,7 +586,7 @@ impl<M: Sendable> Machine<M> {
         self.lanes.free(contact, id, Some(message));
     }
 
-    /// Takes out what waits for a contact and is meant, and what is of unknown outcome.
+    /// Removes and returns a contact's waiting messages for which `is_meant` is true, and its sends of unknown outcome.
     pub fn erase(&mut self, contact: ContactId, is_meant: impl Fn(&M) -> bool) -> (Vec<M>, Vec<OutboundId>) {
         let waiting = self.lanes.take(contact, is_meant);
         waiting.iter().for_each(|message| self.left(message.id()));
@@ -598,8 +598,8 @@ impl<M: Sendable> Machine<M> {
         (waiting, unknown)
     }
 
-    /// Takes out everything that waits, and waits for no outcome any more: the tenant is deleted. What is under way is
-    /// not repeated.
+    /// Removes and returns all waiting messages, and ends every wait for an outcome: the tenant is deleted. Sends under
+    /// way are not repeated.
     pub fn clear(&mut self) -> Vec<M> {
         let waiting = self.lanes.clear();
         waiting.iter().for_each(|message| self.left(message.id()));

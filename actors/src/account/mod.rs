@@ -1,12 +1,11 @@
 //! The account actor: the only sender of a channel account.
 //!
-//! Contract: messages of one conversation leave strictly in the order they were decided, the next one
-//! only when the one before is settled; conversations do not wait for each other. The account's limits
-//! are kept exactly, passing trouble pauses it, and a token that is refused suspends it
-//! until its tenant is applied again or a probe comes through. What waits for an account that is disconnected is
-//! settled as withheld. What does not fit into memory, or waits
-//! for a suspended account, is moved to the account's rows in the state store and acknowledged, so one
-//! account never holds up the others of its partition.
+//! Contract: messages of one conversation leave strictly in the order they were decided, the next one only when the
+//! previous one is settled; conversations do not wait for each other. The account's limits are kept exactly, transient
+//! failures pause it, and a refused token suspends it until its tenant is applied again or a probe succeeds. Messages
+//! of a disconnected account are settled as withheld. Messages that do not fit into memory, or wait for a suspended
+//! account, are moved to the account's rows in the state store and acknowledged, so one account never delays the others
+//! of its partition.
 //!
 //! A send of unknown outcome ([`send`]) blocks its own conversation only. A status that carries its id settles it. If
 //! none comes within the wait (which counts only while webhooks are accepted and the partition is read to its end), a
@@ -78,13 +77,13 @@ pub struct Accounts {
     pub context: Context,
 }
 
-/// A message to an account.
+/// Message to an account's actor.
 pub enum AccountMessage {
-    /// A record, with its receipt.
+    /// A record, with its ack guard.
     Deliver(Box<OutboundRecord>, Box<Receipt>),
     /// An agenda row of it is due.
     Wake(Entry<AccountKey>),
-    /// Everything that was in the log when it was last asked has been given to it.
+    /// Everything that was in the log at the last request has been delivered to it.
     Passed,
     /// Its tenant's configuration was applied.
     Reconfigured,
@@ -132,7 +131,7 @@ impl Resident for Accounts {
     }
 
     fn shorten(_: Vec<TtlUpdate>, _: oneshot::Sender<usize>) -> Option<AccountMessage> {
-        // Journals and backlogs end by what has to be known of sends, not by a tenant's retention.
+        // Journals and backlogs end by the time for which sends must be known, not by a tenant's retention.
         None
     }
 
@@ -274,7 +273,7 @@ impl Account {
         tenant.channel(self.key.channel, &self.key.account)
     }
 
-    /// Finds what waited when the account last left memory.
+    /// Loads the messages that waited when the account last left memory.
     async fn load(&self, state: &mut AccountState) -> Result<(), StoreError> {
         if *state.machine.status() != Status::Loading {
             return Ok(());

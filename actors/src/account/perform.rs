@@ -23,7 +23,7 @@ use crate::partition::{PartitionMessage, publish};
 const SHORTEST: Duration = Duration::from_millis(1);
 
 impl Account {
-    /// Moves messages from their sources into the machine, starts what may leave now, and sets when to come back.
+    /// Moves messages from their sources into the machine, starts those that may leave now, and sets the next wake-up.
     pub(super) async fn pump(
         &self,
         myself: &ActorRef<AccountMessage>,
@@ -136,7 +136,7 @@ impl Account {
         });
     }
 
-    /// A send has ended.
+    /// Applies the end of a send.
     pub(super) async fn ended(
         &self,
         myself: &ActorRef<AccountMessage>,
@@ -214,8 +214,8 @@ impl Account {
         Ok(())
     }
 
-    /// Drops a message whose contact was erased while it was under way: the journal keeps it from being sent, and nothing
-    /// else is written about the person.
+    /// Drops a message whose contact was erased while it was under way: the journal keeps it from being sent, and no
+    /// other data about the person is written.
     async fn drop_erased(
         &self,
         state: &mut AccountState,
@@ -234,7 +234,7 @@ impl Account {
         Ok(())
     }
 
-    /// A message has left its source.
+    /// Removes a message that has left its source.
     fn gone(&self, state: &mut AccountState, item: &Item) {
         if matches!(item.origin, Origin::Backlog { .. }) {
             self.rows_changed(state, -1);

@@ -1,4 +1,4 @@
-//! Statuses of the channel, and sends of unknown outcome: what settles them.
+//! Statuses of the channel, and the settlement of sends of unknown outcome.
 
 use heddle_schemas::id::{AccountKey, ConversationId, OutboundId};
 use heddle_schemas::ports::log::NewRecord;
@@ -55,7 +55,7 @@ impl Account {
         Ok(())
     }
 
-    /// A status that nothing in memory waits for. Where rows wait that were called before, it may be about one.
+    /// Handles a status that nothing in memory waits for. Where rows wait that were called before, it may be about one.
     async fn seen(
         &self,
         state: &mut AccountState,
@@ -111,7 +111,7 @@ impl Account {
         self.commit(Batch { writes, outputs: vec![event], ..consumed(&came) }).await
     }
 
-    /// An agenda row is due: checks the sends of unknown outcome, and keeps one row as long as something waits.
+    /// Handles a due agenda row: checks the sends of unknown outcome, and keeps one row as long as something waits.
     pub(super) async fn wake(
         &self,
         state: &mut AccountState,
@@ -133,8 +133,8 @@ impl Account {
         Ok(())
     }
 
-    /// Finds the sends that have been waited for long enough. A status of one may be in the log already, so the decision
-    /// is taken when all that is there now has been handled.
+    /// Finds the sends whose wait is over. A status of one may be in the log already, so the decision is taken when
+    /// everything that is there now has been handled.
     async fn check_unknown(&self, state: &mut AccountState) -> Result<(), StoreError> {
         if !state.overdue.is_empty() {
             return Ok(());
@@ -160,7 +160,7 @@ impl Account {
             }
             let rows = Rows { ports: &self.context.ports, account: &self.key, cursor: &mut state.cursor };
             let found = rows.unknown(id).await?;
-            // Of a row that is gone, or cannot be read, nothing can be sent.
+            // A row that is gone, or cannot be read, cannot be sent.
             let (purpose, repeated) = found
                 .as_ref()
                 .map_or((Purpose::Campaign, 0), |(item, repeated)| (item.command.purpose, *repeated));

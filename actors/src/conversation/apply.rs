@@ -1,4 +1,4 @@
-//! Records applied: what customers say, and what the tenant says about who answers.
+//! Application of records: acts of customers, and the tenant's commands about the handler.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ struct Drafted {
     text: Option<String>,
 }
 
-/// A turn that is decided together with the message that asks for it.
+/// Turn that is decided together with the message that asks for it.
 struct AtOnce {
     ended: Ended,
     said: Fingerprint,
@@ -189,7 +189,7 @@ impl Conversation {
         }
     }
 
-    /// Applies what somebody of the tenant says about how the conversation goes on.
+    /// Applies the tenant's command about how the conversation goes on.
     async fn by_tenant(
         &self,
         state: &mut ConversationState,
@@ -220,7 +220,7 @@ impl Conversation {
         Ok(())
     }
 
-    /// Puts right what is kept of the contact, where anything is.
+    /// Corrects the stored data of the contact, where there is any.
     async fn correct(
         &self,
         state: &mut ConversationState,
@@ -303,7 +303,7 @@ impl Conversation {
         Ok(Drafted { draft, turn: acted.turn, text })
     }
 
-    /// A draft is durable: its state is the actor's from here on. `began` is when the turn that it decides began to wait.
+    /// Makes a durable draft the actor's state. `began` is when the turn that it decides began to wait.
     pub(super) fn committed(&self, state: &mut ConversationState, mut draft: Draft, began: Timestamp) {
         draft.settle();
         let ports = &self.context.ports;
@@ -333,7 +333,7 @@ impl Conversation {
     }
 }
 
-/// Opens what the channel brought.
+/// Opens the channel's content.
 fn open(act: &CustomerAct, log: &dyn Cipher) -> Result<SealedAct, Fault> {
     let plain = log.open(&log_aad(Topic::Inbound, &act.key), &act.sealed)?;
     serde_json::from_slice(&plain).map_err(|error| Fault::Dead {

@@ -1,9 +1,9 @@
-//! Corrections: the name that is kept of a contact, put right by who asks for it.
+//! Corrections: the stored name of a contact, corrected on request.
 //!
-//! Beside what was said, a conversation keeps of a person only how it is reached: numbers and ids, which name it
-//! towards the channel and are not corrected but changed there, and the name that the channel shows. That one may be
-//! wrong, and is what a correction replaces. What was said stays as it was said, and so does the name inside the
-//! messages that brought it: they are kept as they came, until their retention ends.
+//! Beside its messages, a conversation keeps of a person only the address: numbers and ids, which identify it towards
+//! the channel and are not corrected but changed there, and the name that the channel shows. That name may be wrong,
+//! and is what a correction replaces. The messages stay as they were, and so does the name inside those that brought
+//! it: they are kept as they came, until their retention ends.
 
 use heddle_schemas::content::Address;
 use heddle_schemas::id::ConversationId;
@@ -77,7 +77,7 @@ pub(super) fn meet(draft: &mut Draft, loaded: &Loaded, of: &ConversationId, from
     }
 }
 
-/// Keeps the name that this address replaces: it stands in what was said before.
+/// Keeps the name that this address replaces: earlier messages contain it.
 fn remember_name(draft: &mut Draft, loaded: &Loaded, of: &ConversationId, address: &Address) {
     let Some(former) = &loaded.address.name else { return };
     if address.name.as_ref() == Some(former) {

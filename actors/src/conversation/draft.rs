@@ -1,7 +1,7 @@
 //! Draft: changes to a conversation until they are durable.
 //!
 //! A draft is made, and turned into a batch ([`Publication::batch`](super::publication::Publication::batch)), without
-//! waiting for anything: the actor holds one box across its waits and not every part of a batch.
+//! any await: the actor holds one box across its waits and not every part of a batch.
 
 use heddle_schemas::content::Address;
 use heddle_schemas::id::{MessageKey, TurnId};
@@ -21,7 +21,7 @@ use crate::tenant::quota::amounts::Amounts;
 
 /// Changes to a conversation that are not durable yet.
 pub(super) struct Draft {
-    /// When it is applied.
+    /// Time at which it is applied.
     pub(super) now: Timestamp,
     /// The number of the history row.
     pub(super) number: u64,
@@ -47,7 +47,7 @@ pub(super) struct Draft {
     pub(super) outbox: Outbox,
     /// Quota reservation of the turn, until it is durable.
     pub(super) hold: Option<Hold>,
-    /// Changes of who answers, to be published; two at most, where a loop goes to a human.
+    /// Changes of the handler, to be published; two at most, where a loop goes to a human.
     pub(super) changes: Vec<Change>,
 }
 
@@ -74,8 +74,7 @@ impl Draft {
         }
     }
 
-    /// Takes in how a turn has ended. The outbox of the turn before it goes first: the head remembers the last turn
-    /// only.
+    /// Adds the result of a turn. The outbox of the turn before it goes first: the head remembers the last turn only.
     pub(super) fn decide(&mut self, ended: Ended, said: Fingerprint, outbox: Outbox, guard: &LoopGuard) {
         self.outbox = outbox;
         let decision = Decision {
@@ -120,20 +119,20 @@ impl Draft {
         Some(Ended { hand_over, ..Ended::silent(covered) })
     }
 
-    /// The customer has what is kept restricted, or no more.
+    /// Restricts processing on the customer's request, or ends that.
     pub(super) fn restrict(&mut self, restricted: bool) {
         self.row.entries.push(EntrySaid::Restricted { at: self.now, restricted });
         self.machine.restrict(restricted, self.now);
     }
 
-    /// Somebody of the tenant says who answers.
+    /// Changes the handler on the tenant's command.
     pub(super) fn handle(&mut self, by: Handler) {
         self.row.entries.push(EntrySaid::Tenant { at: self.now, handler: by });
         let change = self.machine.handler(by, self.now);
         self.changes.extend(change);
     }
 
-    /// It is durable: what was not spent of what it took is free again.
+    /// Settles the reservation once the draft is durable: the unspent part is free again.
     pub(super) fn settle(&mut self) {
         if let (Some(hold), Some((_, tally))) = (self.hold.take(), self.decided) {
             hold.settle(tally.totals(self.texts()).amounts());

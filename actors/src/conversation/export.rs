@@ -36,12 +36,12 @@ pub struct Kept {
     /// Names that the person was known by before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former_names: Vec<String>,
-    /// When the person last wrote, by the channel's clock.
+    /// Time of the person's last message, by the channel's clock.
     pub customer_at: Timestamp,
     /// Since when a human answers, where one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub human_since: Option<Timestamp>,
-    /// Since when what the person says is only recorded, where it is.
+    /// Time since which the person's messages are only recorded, where they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restricted_since: Option<Timestamp>,
 }
@@ -56,30 +56,30 @@ pub struct Delivered {
     pub delivery: Delivery,
 }
 
-/// Tools that were called in a turn, and what they gave.
+/// Tool calls of a turn, with their results.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Called {
-    /// In which turn.
+    /// Id of the turn.
     pub turn: TurnId,
     /// Calls of this step.
     #[serde(flatten)]
     pub step: Step,
 }
 
-/// A message that waits for the account.
+/// Message that waits for the account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Waiting {
     /// Id of the message.
     pub outbound: OutboundId,
-    /// When it was decided.
+    /// Time of its decision.
     pub at: Timestamp,
-    /// To whom.
+    /// Recipient.
     pub to: Address,
     /// Content of the message.
     pub content: Content,
 }
 
-/// A conversation that is being read.
+/// Conversation that is being read.
 #[derive(Debug)]
 pub struct Reading {
     id: ConversationId,

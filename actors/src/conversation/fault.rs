@@ -1,5 +1,5 @@
-//! Why something cannot be done, and what follows: it is tried again, set aside for its own sake, or the ownership is
-//! over.
+//! Faults of an operation, and their consequences: a retry, setting the record or turn aside, or the end of the
+//! ownership.
 
 use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::state::StoreError;
@@ -16,7 +16,7 @@ pub(super) enum Fault {
     /// The contact's key has been destroyed meanwhile, by another of its conversations: everything is read again.
     #[error("{0}")]
     Forgotten(String),
-    /// No repetition mends it.
+    /// A fault that a retry does not fix.
     #[error("{detail}")]
     Dead { reason: DeadReason, detail: String },
 }

@@ -16,7 +16,7 @@ use super::seen::Seen;
 use super::thread::Thread;
 use crate::partition::publish::Routes;
 
-/// A conversation, read.
+/// Loaded conversation.
 pub(super) struct Loaded {
     pub(super) head: Head,
     pub(super) seen: Seen,
@@ -27,7 +27,7 @@ pub(super) struct Loaded {
     /// Names that the person had before.
     pub(super) former_names: Vec<String>,
     pub(super) routes: Routes,
-    /// When the contact was erased last.
+    /// Time of the contact's last erasure.
     pub(super) erased_at: Option<Timestamp>,
     /// True when the last decided turn is known to be published. A crash may have come between its decision and its
     /// publication, so the head alone does not show it.

@@ -1,8 +1,8 @@
 //! Loop guard: detects a conversation that goes round in circles, as between two bots.
 //!
-//! A *round* is a turn that was answered. Two are identical when the customer says the same and hears the same.
-//! After as many identical rounds as the tenant allows, each within a while of the one before, the next message
-//! that says the same again is not answered. Another message, or a longer silence, begins anew.
+//! A *round* is a turn that was answered. Two are identical when the customer's text and the reply are the same. After
+//! as many identical rounds as the tenant allows, each within a while of the one before, the next message with the same
+//! text is not answered. Another message, or a longer silence, starts the count again.
 //!
 //! Texts are compared by fingerprints of eight bits, since the head is stored in the clear: one text in 256 has the
 //! same fingerprint, so it does not reveal the text. Several rounds in a row that differ and look identical are rare
@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 pub struct Fingerprint(u8);
 
 impl Fingerprint {
-    /// Of these texts, in order; `None` is a message without text. It is stored, so it never changes.
+    /// Returns the fingerprint of these texts, in order; `None` is a message without text. It is stored, so it never
+    /// changes.
     pub fn of<'a>(texts: impl Iterator<Item = Option<&'a str>>) -> Self {
         // FNV-1a, <http://www.isthe.com/chongo/tech/comp/fnv/>.
         const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
@@ -43,7 +44,7 @@ pub struct Rounds {
     replied: Fingerprint,
     /// Rounds in a row that were identical.
     count: u32,
-    /// When the last of them was decided, or the last message that was not answered came.
+    /// Time of the last one's decision, or of the last message that was not answered.
     at: Timestamp,
     /// True when the guard has stopped the agent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -53,7 +54,7 @@ pub struct Rounds {
 /// The guard stops the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stopped {
-    /// After this many identical rounds.
+    /// Number of identical rounds.
     pub(super) rounds: u32,
     /// True for the first message that is not answered.
     pub(super) is_new: bool,

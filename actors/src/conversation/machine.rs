@@ -1,7 +1,7 @@
 //! Decisions about a conversation's turns, without IO: (state, event, now) to (state, effects).
 //!
-//! The state is the stored [`Head`] and the turn under way on this node. The actor applies an event to a copy,
-//! performs the effects, commits, and keeps the copy once the batch is durable; so memory is always what is stored.
+//! The state is the stored [`Head`] and the turn under way on this node. The actor applies an event to a copy, performs
+//! the effects, commits, and keeps the copy once the batch is durable; so memory always equals the stored state.
 //!
 //! ```text
 //!              act                wake                  end
@@ -12,10 +12,10 @@
 //!                   silent                   revoked ---end--> decided, its answer is discarded
 //! ```
 //!
-//! Contract: at most one turn runs. While anything is open, an agenda row is armed or a turn runs. A message is
-//! covered by one turn, unless it is deleted before that begins or somebody else gets the word. An edit or a
-//! deletion of a message that the turn under way does not cover changes what the next turn answers. A turn during which a
-//! human had the word is not published, also where the agent has it back by then.
+//! Contract: at most one turn runs. While anything is open, an agenda row is armed or a turn runs. A message is covered
+//! by one turn, unless it is deleted before that begins or the conversation is handed over. An edit or a deletion of a
+//! message that the turn under way does not cover changes the next turn. A turn during which a human had the
+//! conversation is not published, also where the agent has it back by then.
 
 use std::time::Duration;
 
@@ -37,11 +37,11 @@ const BESIDE: Duration = Duration::from_secs(1);
 pub(super) struct Machine {
     /// State as stored.
     pub(super) head: Head,
-    /// The turn under way on this node.
+    /// Turn under way on this node.
     pub(super) running: Option<Running>,
 }
 
-/// A turn under way.
+/// Turn under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Running {
     /// Its number among the turns begun since the actor started.
@@ -56,22 +56,22 @@ pub(super) struct Running {
     pub(super) said: Fingerprint,
 }
 
-/// An act of the customer.
+/// Act of the customer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Act<'a> {
     /// The message.
     pub(super) key: MessageKey,
-    /// The history row that holds it.
+    /// Number of its history row.
     pub(super) row: u64,
     /// Kind of the act.
     pub(super) kind: ActKind,
-    /// To which message.
+    /// Message that it changes.
     pub(super) target: Option<MessageKey>,
     /// Question of the act.
     pub(super) asks: Asks<'a>,
-    /// When it was said, by the channel's clock; `None` for a notice of the channel, which opens no window.
+    /// Time of the act, by the channel's clock; `None` for a notice of the channel, which opens no window.
     pub(super) said_at: Option<Timestamp>,
-    /// When it was accepted.
+    /// Time of its acceptance.
     pub(super) accepted_at: Timestamp,
     /// True for a stop word for which the tenant has no text: recorded, and not answered.
     pub(super) is_silent_stop: bool,
@@ -88,10 +88,10 @@ pub(super) struct Acted {
     pub(super) edited: Option<MessageKey>,
 }
 
-/// A change of who answers, to be published.
+/// Change of the handler, to be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// A human does.
+    /// Handed over to a human.
     HandedOver(HandOver),
     /// The agent does again.
     GivenBack,
@@ -102,12 +102,12 @@ pub(super) enum Change {
     },
 }
 
-/// A turn's decision, as far as it changes the state.
+/// Decision of a turn, as far as it changes the state.
 #[derive(Debug)]
 pub(super) struct Decision<'a> {
     /// The messages that it covers; at least one.
     pub(super) covered: &'a [MessageKey],
-    /// The history row that holds its replies.
+    /// Number of the history row that holds its replies.
     pub(super) row: u64,
     /// Fingerprint of the question, for the loop guard.
     pub(super) said: Fingerprint,
@@ -118,13 +118,13 @@ pub(super) struct Decision<'a> {
 }
 
 impl Running {
-    /// A turn over the first `covers` open messages begins.
+    /// Begins a turn over the first `covers` open messages.
     pub(super) fn new(number: u64, due: Timestamp, covers: usize, said: Fingerprint) -> Self {
         Self { number, due, covers, revoked: false, said }
     }
 }
 
-/// An agenda row is due.
+/// Returns the action for a due agenda row.
 pub(super) fn wake(head: &Head, running: Option<&Running>, due: Timestamp, now: Timestamp) -> Wake {
     match running {
         Some(running) if running.due == due => Wake::Running,
@@ -134,7 +134,7 @@ pub(super) fn wake(head: &Head, running: Option<&Running>, due: Timestamp, now: 
 }
 
 impl Machine {
-    /// An act of the customer.
+    /// Applies an act of the customer.
     pub(super) fn act(
         &mut self,
         act: &Act<'_>,
@@ -179,7 +179,7 @@ impl Machine {
         settle.is_zero() && self.running.is_none() && head.open.len() == 1 && head.agenda.is_none()
     }
 
-    /// Somebody of the tenant says who answers.
+    /// Changes the handler on the tenant's command.
     pub(super) fn handler(&mut self, by: Handler, now: Timestamp) -> Option<Change> {
         match by {
             Handler::Human => self.hand_over(HandOver::Human, now),
@@ -212,19 +212,19 @@ impl Machine {
         self.running.map_or(0, |running| running.covers)
     }
 
-    /// Decides whether the loop guard stops a turn that asks this: `None` where it is answered. A stopped turn is
-    /// decided without asking anybody.
+    /// Decides whether the loop guard stops a turn with this question: `None` where it is answered. A stopped turn is
+    /// decided without a call outside.
     pub(super) fn stops(&mut self, said: Fingerprint, now: Timestamp, guard: &LoopGuard) -> Option<Stopped> {
         self.head.rounds.stops(said, now, guard)
     }
 
-    /// The turn under way has ended. Returns whether its answer is published.
+    /// Ends the turn under way. Returns true if its answer is published.
     pub(super) fn end(&mut self) -> bool {
         let revoked = self.running.take().is_some_and(|running| running.revoked);
         self.head.is_answered() && !revoked
     }
 
-    /// A turn is decided.
+    /// Applies the decision of a turn.
     pub(super) fn decide(
         &mut self,
         decision: &Decision<'_>,

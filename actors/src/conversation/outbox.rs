@@ -1,4 +1,5 @@
-//! The outbox of the turn decided last: what a crash between its decision and its publication may have left undone.
+//! Outbox of the turn decided last: outputs that a crash between its decision and its publication may have left
+//! unpublished.
 //!
 //! A decision is stored before it is published. After a restart or an ownership change it is unknown whether the
 //! publication happened, until it is repeated or a delivery report shows that a reply left. The outbox is checked when
@@ -22,7 +23,7 @@ use crate::tenant::quota::amounts::Amounts;
 /// Outputs of the last decided turn that may not be published.
 #[derive(Default)]
 pub(super) struct Outbox {
-    /// Its replies, and its event.
+    /// Its replies and its event.
     pub(super) outputs: Vec<NewRecord>,
     /// Write of its quota use.
     pub(super) spent: Option<Write>,
@@ -31,7 +32,7 @@ pub(super) struct Outbox {
 }
 
 impl Conversation {
-    /// A message that was seen before changes nothing; but a crash may have hidden its replies.
+    /// Handles a message that was seen before: it changes nothing, but a crash may have hidden its replies.
     pub(super) async fn duplicate(
         &self,
         state: &mut ConversationState,

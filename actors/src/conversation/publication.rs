@@ -33,7 +33,7 @@ pub(super) struct Replies<'a> {
     pub(super) again: bool,
 }
 
-/// Where a conversation stores and publishes.
+/// Target of a conversation's writes and outputs.
 pub(super) struct Publication<'a> {
     pub(super) context: &'a Context,
     pub(super) id: &'a ConversationId,
@@ -42,8 +42,8 @@ pub(super) struct Publication<'a> {
 }
 
 impl Publication<'_> {
-    /// The batch of a draft. `log` seals replies, `again` says that they may have been published before. It is built
-    /// anew for each attempt to write it, which almost always is the only one.
+    /// Returns the batch of a draft. `log` seals replies, `again` is true when they may have been published before. It
+    /// is built anew for each attempt to write it, which is almost always the only one.
     pub(super) fn batch(
         &self,
         tenant: &Tenant,
@@ -147,7 +147,7 @@ impl Publication<'_> {
         self.loaded.routes.event(&EventRecord { v: V, tenant: self.id.tenant.clone(), at, event })
     }
 
-    /// Name of a turn in the journal of a quota's chunk.
+    /// Returns the name of a turn in the journal of a quota lease.
     pub(super) fn spent_by(&self, turn: TurnId, number: u32) -> SpentBy {
         SpentBy::new(self.id.contact, turn, number)
     }

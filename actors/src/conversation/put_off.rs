@@ -22,7 +22,7 @@ impl Conversation {
     /// Decides when a row is tried again that cannot be dealt with now.
     ///
     /// # Errors
-    /// When the ownership or the store is over.
+    /// When the ownership has ended or the store is closed.
     pub(super) async fn put_off(
         &self,
         state: &mut ConversationState,
@@ -72,7 +72,7 @@ impl Conversation {
         let writes = vec![Write::put(key, encode(&set_aside))];
         match self.commit(Batch { writes, ..Batch::default() }).await {
             Err(error) if is_over(&error) => Err(error.into()),
-            // The pause holds all the same, until the node restarts.
+            // The pause still holds, until the node restarts.
             _ => Ok(set_aside.again),
         }
     }

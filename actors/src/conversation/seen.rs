@@ -12,17 +12,17 @@ const HELD: usize = 32;
 /// The messages that a conversation has seen.
 #[derive(Debug)]
 pub(super) struct Seen {
-    /// All of them; nothing where there are too many.
+    /// All seen messages; `None` where there are too many.
     all: Option<Vec<MessageKey>>,
 }
 
 impl Seen {
-    /// A conversation that is new has seen none.
+    /// Returns the empty set of a new conversation.
     pub(super) fn none() -> Self {
         Self { all: Some(Vec::new()) }
     }
 
-    /// Reads what has been seen.
+    /// Loads the seen messages.
     pub(super) async fn load(state: &dyn State, of: &ConversationId) -> Result<Self, StoreError> {
         let markers = state.scan(&Scan::first(Partition::markers(of), HELD + 1)).await?;
         let all = markers.iter().map(|(key, _)| key.row().try_into().ok().map(MessageKey::from_bytes));

@@ -1,4 +1,4 @@
-//! The rows of a thread: what one commit added to it, sealed under the contact's key.
+//! Rows of a thread: additions of one commit each, sealed under the contact's key.
 //!
 //! A row is written once, under the number that the head gave it, and never changed; an edit or a deletion is a row of
 //! its own. So the history keeps every version with its time, and repeating a commit writes the same row.
@@ -31,18 +31,18 @@ pub(crate) const COLUMN: &str = heddle_schemas::table::HISTORY_COLUMN;
 /// Row of one commit.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// When it was written: its time to live counts from here.
+    /// Time of writing, from which its time to live counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,
-    /// In order.
+    /// Entries, in order.
     pub entries: Vec<EntrySaid>,
 }
 
-/// One thing that was said or done.
+/// Entry of a row: a message or another act.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "by", rename_all = "snake_case")]
 pub enum EntrySaid {
-    /// By the customer.
+    /// Act of the customer.
     Customer {
         /// The message.
         key: MessageKey,
@@ -50,32 +50,32 @@ pub enum EntrySaid {
         at: Timestamp,
         /// Kind of the act.
         kind: ActKind,
-        /// To which message.
+        /// Message that it changes.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         target: Option<MessageKey>,
         /// Content from the channel.
         act: Box<SealedAct>,
     },
-    /// By somebody of the tenant, about who answers.
+    /// Command of the tenant about the handler.
     Tenant {
         /// When.
         at: Timestamp,
         /// Handler from then on.
         handler: Handler,
     },
-    /// By the customer's right: whether what is said is used from then on.
+    /// Restriction of processing on the customer's request, or its end.
     Restricted {
         /// When.
         at: Timestamp,
         /// True when it is only recorded.
         restricted: bool,
     },
-    /// By the customer's right: the name that is kept was corrected. Which one it was or is does not stand here.
+    /// Correction of the stored name on the customer's request. The names themselves are not in it.
     Corrected {
         /// When.
         at: Timestamp,
     },
-    /// By the agent.
+    /// Decision of the agent.
     Agent {
         /// The turn that decided it.
         turn: TurnId,
@@ -113,15 +113,15 @@ pub struct Tally {
     /// Cost of the calls.
     #[serde(default)]
     pub money: Money,
-    /// Where in the quota's journal it is written down; nowhere where the quota was spent.
+    /// Place in the quota's journal that records its use; `None` where the quota was spent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spent: Option<Spent>,
 }
 
-/// Where a turn is written down that has spent something of a quota.
+/// Place in the quota's journal that records the use of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spent {
-    /// The chunk that it spent of.
+    /// Quota lease that it used.
     pub chunk: ChunkOf,
     /// Its number among the attempts at the turn.
     pub number: u32,
@@ -142,7 +142,7 @@ impl Tally {
     }
 }
 
-/// A turn's decision, as its row holds it.
+/// Decision of a turn, as its row holds it.
 #[derive(Debug, Clone, Copy)]
 pub struct Decision<'a> {
     /// When.
@@ -170,7 +170,7 @@ impl Row {
         if refers { Kind::Media } else { Kind::Messages }
     }
 
-    /// When it was written; one of a build that did not note it is as old as the first thing in it.
+    /// Returns the time of writing; a row of an earlier build that did not note it is as old as its first entry.
     #[must_use]
     pub fn written(&self) -> Option<Timestamp> {
         let said = self.entries.iter().map(|entry| match entry {
@@ -218,7 +218,7 @@ pub enum ThreadError {
     /// The contact's key, or a row that does not open.
     #[error(transparent)]
     Keys(#[from] KeysError),
-    /// The row is not what was written.
+    /// The row is not as written.
     #[error("history row {row} of a conversation cannot be read: {detail}")]
     Row {
         /// Number of the row.
@@ -236,7 +236,7 @@ pub struct Thread {
 }
 
 impl Thread {
-    /// Of this conversation, under its contact's key.
+    /// Returns the thread of this conversation, under its contact's key.
     #[must_use]
     pub fn new(conversation: ConversationId, cipher: Arc<dyn Cipher>) -> Self {
         Self { conversation, cipher }
@@ -303,7 +303,7 @@ impl Thread {
 
     /// Returns the texts of the last `rows` rows after all edits and deletions, without the messages of `except`.
     ///
-    /// An edit or a deletion stands behind what it changes, so reading back from the end misses none.
+    /// An edit or a deletion comes after the message that it changes, so reading back from the end misses none.
     ///
     /// # Errors
     /// [`ThreadError`].

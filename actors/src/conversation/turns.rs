@@ -41,13 +41,13 @@ const REVISION_ROWS: u64 = 240;
 /// Pause before a conversation looks up an unknown tenant again.
 const UNKNOWN_TENANT_PAUSE: Duration = Duration::from_secs(60);
 
-/// A turn under way, as the actor performs it.
+/// Turn under way, as the actor performs it.
 pub(super) struct UnderWay {
     /// The row that began it.
     entry: Entry<ConversationId>,
     /// True while the partition waits for an answer about the row; false while the row is set aside.
     is_awaited: bool,
-    /// Its tenant, as it was when the turn began.
+    /// Tenant as it was when the turn began.
     tenant: Arc<Tenant>,
     /// Decided turn, until it is durable.
     ended: Option<Box<Ended>>,
@@ -56,7 +56,7 @@ pub(super) struct UnderWay {
 }
 
 impl UnderWay {
-    /// Its row, where the partition waits for an answer about it.
+    /// Returns its row, where the partition waits for an answer about it.
     pub(super) fn awaited(self) -> Option<Entry<ConversationId>> {
         self.is_awaited.then_some(self.entry)
     }
@@ -291,7 +291,7 @@ impl Conversation {
         state.under_way.take()
     }
 
-    /// Commits what the turn under way has decided, as soon as the store takes it.
+    /// Commits the decision of the turn under way, as soon as the store accepts it.
     async fn conclude(&self, state: &mut ConversationState) -> Result<(), ActorProcessingErr> {
         let mut pause = PAUSES.0;
         let fault = loop {
@@ -321,7 +321,7 @@ impl Conversation {
         Ok(())
     }
 
-    /// Commits what the turn under way has decided, once. Returns the row that began it.
+    /// Commits the decision of the turn under way, once. Returns the row that began it.
     async fn decide(&self, state: &mut ConversationState) -> Result<Entry<ConversationId>, Fault> {
         let ports = &self.context.ports;
         self.load(state).await?;
@@ -343,7 +343,7 @@ impl Conversation {
         let began = loaded.head.open.first().map_or(now, |first| first.at);
         let is_published = draft.machine.end();
         if is_stopped && is_published {
-            // It is silent already; what the guard says beside that is decided now.
+            // It is silent already; the loop guard's other effects are decided now.
             if let Some(stopped) = draft.stopped(ended.covered.clone(), running.said, guard) {
                 *ended = stopped;
             }

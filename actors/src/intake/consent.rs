@@ -1,4 +1,4 @@
-//! Consent and opt-out of a contact: taking in what is said, and reading what holds.
+//! Consent and opt-out of a contact: recording statements, and reading the consent that holds.
 //!
 //! The contact's record is changed by conditional update only, so each writer merges with concurrent writes, and
 //! applying the same statement again changes nothing ([`heddle_schemas::consent`]). A statement is durable when
@@ -20,7 +20,7 @@ use crate::partition::commit::read;
 use crate::partition::publish;
 use crate::ports::Ports;
 
-/// Something that was said about what may be sent.
+/// Statement about what may be sent.
 #[derive(Debug, Clone)]
 pub struct Statement {
     /// Give or stop.
@@ -31,9 +31,9 @@ pub struct Statement {
     pub at: Timestamp,
     /// Means by which it was stated.
     pub how: How,
-    /// Keyed hash of what says so: the same for each delivery of it.
+    /// Keyed hash of the statement's source: the same for each delivery of it.
     pub key: MessageKey,
-    /// In which words.
+    /// Wording.
     pub text: Option<String>,
 }
 
@@ -90,7 +90,7 @@ pub async fn record(
     Ok(told.collect())
 }
 
-/// Has what is kept of a contact stored and not used from now on, or used again. Returns whether that is new.
+/// Restricts processing of a contact's data to storage, or ends that. Returns true if that is new.
 ///
 /// # Errors
 /// As [`record`].
@@ -109,7 +109,7 @@ pub async fn restrict(
     .await
 }
 
-/// Has what is kept of a contact used again, where it has been stored only since `until` or before.
+/// Ends the restriction of a contact's data, where it began at `until` or before.
 ///
 /// # Errors
 /// As [`record`].

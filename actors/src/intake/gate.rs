@@ -10,7 +10,7 @@ use heddle_schemas::ports::clock::Clock;
 /// Factor that bounds a wait for a status: it is over after this many times its length, however often webhooks are
 /// refused.
 const LONGEST_WAIT: u32 = 10;
-/// Time for which what an account received counts towards its limit.
+/// Time for which a received webhook counts towards an account's limit.
 const COUNTED_FOR: Duration = Duration::from_millis(1_500);
 /// Time within which webhooks of an account are counted together.
 const COUNTED_TOGETHER: Duration = Duration::from_millis(20);
@@ -19,10 +19,10 @@ const SWEPT_AT: usize = 10_000;
 /// Time after which a refused webhook says nothing any more.
 const REFUSED_FOR: Duration = Duration::from_secs(86_400);
 
-/// Gate of the intake: for how long, all in all, webhooks have been accepted, which is the time that counts when a status
-/// is waited for, and what each account received.
+/// Gate of the intake: the total time for which webhooks have been accepted, which is the time that counts in the wait
+/// for a status, and the messages that each account received.
 ///
-/// A webhook that could not be accepted comes again later, and may hold the very status that is waited for: the waits of
+/// A webhook that could not be accepted comes again later, and may hold the very status that is awaited: the waits of
 /// its account begin anew with each, up to [`LONGEST_WAIT`] times.
 pub struct IntakeGate {
     clock: Arc<dyn Clock>,
@@ -39,11 +39,11 @@ struct Counts {
 
 #[derive(Default)]
 struct Opened {
-    /// For how long it has been open before it was opened last.
+    /// Total time open before it was last opened.
     before: Duration,
     /// Since when it is open.
     since: Option<Duration>,
-    /// For how long it had been open when a webhook of an account was refused last.
+    /// Total time open when a webhook of an account was last refused.
     refused_at: HashMap<AccountKey, Duration>,
     sweep_at: usize,
 }
@@ -75,14 +75,14 @@ impl IntakeGate {
         }
     }
 
-    /// For how long it has been open.
+    /// Returns the total time open.
     #[must_use]
     pub fn open_for(&self) -> Duration {
         self.lock().time(self.clock.elapsed())
     }
 
-    /// For how long something of an account has been waited for in vain that could have come in: since `since`, a value of
-    /// [`IntakeGate::open_for`], or since a webhook of the account was refused last.
+    /// Returns the time for which an account has waited in vain for something that could have come in: since `since`, a
+    /// value of [`IntakeGate::open_for`], or since a webhook of the account was last refused.
     #[must_use]
     pub fn waited(&self, account: &AccountKey, since: Duration) -> Duration {
         let state = self.lock();
@@ -96,7 +96,7 @@ impl IntakeGate {
         self.waited(account, since) >= wait || self.open_for().saturating_sub(since) >= wait * LONGEST_WAIT
     }
 
-    /// A webhook of an account was refused; it comes again.
+    /// Records that a webhook of an account was refused; it comes again.
     pub fn refused(&self, account: &AccountKey) {
         let now = self.clock.elapsed();
         let mut state = self.lock();

@@ -1,9 +1,9 @@
 //! Intake of webhooks: turns a channel's events into durable records before the channel gets its answer.
 //!
-//! [`Reception::accept`] returns only when every record is durable (I2). It resolves who each message
-//! is from, seals what is said under the tenant's log key of the day, and places the record in the
-//! partition of its conversation; [`crate::intake::connector`] has the same done to what it reads. A report about a message of ours goes to its conversation and to its
-//! account, which may be waiting for it.
+//! [`Reception::accept`] returns only when every record is durable (I2). It resolves the sender of each message, seals
+//! the content under the tenant's log key of the day, and places the record in the partition of its conversation;
+//! [`crate::intake::connector`] uses it for the records it reads. A report about a message of ours goes to its
+//! conversation and to its account, which may be waiting for it.
 //!
 //! A statement about consent (a stop word, a setting of the channel, a failure that says so) is in the contact's record
 //! before the channel gets its answer (I8).
@@ -55,7 +55,7 @@ pub struct Reception {
 }
 
 impl Reception {
-    /// Over these ports.
+    /// Returns the intake over these ports.
     #[must_use]
     pub fn new(ports: Ports, intake_gate: Arc<IntakeGate>) -> Self {
         Self { identity: Identity::new(ports.clone()), ports, intake_gate }
@@ -89,8 +89,8 @@ impl Reception {
         })
     }
 
-    /// The records that take in what a channel says to a tenant, those of each event apart: for who makes
-    /// them durable together with others. Doing it again, for the same events, does no harm.
+    /// Returns the records of a channel's events for a tenant, those of each event apart, for callers that make them
+    /// durable together with others. A repetition for the same events is harmless.
     ///
     /// A message that was sent longer than `fresh` ago counts as accepted when it was sent: it was kept somewhere on
     /// the way, and its conversation must see its age to leave it unanswered.
@@ -178,7 +178,7 @@ impl Reception {
         statement: Option<Statement>,
     ) -> Result<Vec<NewRecord>, ReceptionError> {
         match statement {
-            // Rare, and in a box, so that who says nothing of it holds no more than that.
+            // Rare, and in a box, so that the common case without a statement takes no space for it.
             Some(statement) => {
                 let record = consent::record(&self.ports, builder.tenant, builder.own, contact, &statement);
                 Ok(Box::pin(record).await?)
@@ -272,7 +272,7 @@ impl RecordBuilder<'_> {
 
     fn preference(&self, preference: ReceivedPreference) -> Statement {
         let ReceivedPreference { account, at, category, says, detail, from: _ } = preference;
-        // The channel gives it no id; the same person says the same at one time only once.
+        // The channel gives it no id; the same person makes the same statement at one time only once.
         let id = format!("preference/{category}/{}/{}", says.as_str(), at.as_micros());
         let key = self.message_key(&self.account(&account), &id);
         Statement { says, categories: vec![category], at, how: How::Preference, key, text: detail }

@@ -39,13 +39,13 @@ pub enum AuditError {
     /// The key of its marks.
     #[error("the audit log has no key: {0}")]
     Keys(#[from] KeysError),
-    /// Its end was changed by somebody else: what is appended now would hide that.
+    /// Its end was changed by another writer: a new entry would hide that.
     #[error(
         "the audit log of {whose} cannot go on, {why}; see `heddle audit log --verify`, and begin anew behind the \
          break with `heddle audit log --resume`"
     )]
     Broken {
-        /// Of which tenant.
+        /// Tenant of the log.
         whose: String,
         /// Reason.
         why: &'static str,
@@ -78,7 +78,7 @@ struct Head {
 }
 
 impl AuditLog {
-    /// Over these ports.
+    /// Returns the audit log over these ports.
     #[must_use]
     pub fn new(ports: Ports) -> Self {
         Self { ports }
@@ -244,7 +244,7 @@ impl AuditLog {
         }
     }
 
-    /// Entries from a number on, as they are stored; what is none of ours is left out, and shown by
+    /// Returns the stored entries from a number on; rows that are no valid entries are left out, and reported by
     /// [`AuditLog::verify`].
     ///
     /// # Errors
@@ -267,7 +267,7 @@ impl AuditLog {
     pub async fn verify(&self, tenant: Option<&TenantId>, noted: &[Noted]) -> Result<Verdict, AuditError> {
         let cipher = match self.cipher(tenant).await {
             Ok(cipher) => Some(cipher),
-            // The chain is there for as long as the audit log is kept, and what needs no key can be checked.
+            // The chain exists for as long as the audit log is kept, and everything that needs no key can be checked.
             Err(KeysError::Gone { .. }) => None,
             Err(error) => return Err(error.into()),
         };
@@ -275,7 +275,7 @@ impl AuditLog {
         loop {
             self.take_rows(tenant, &mut verifier).await?;
             let head = self.ports.state.get(&Key::access_head(tenant)).await?;
-            // A row is in its place before the head moves on: what was appended meanwhile is there by now.
+            // A row is in its place before the head moves on: entries appended meanwhile are there by now.
             if !self.take_rows(tenant, &mut verifier).await? {
                 return Ok(verifier.end(head.as_ref()));
             }

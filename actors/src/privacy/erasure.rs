@@ -29,14 +29,13 @@ use crate::privacy::tenant_deletion;
 const PAGE: usize = 256;
 /// Time for which an erasure is left to its requester.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Pauses until it is sent on its way once more: a conversation that is held up for days is not sent hundreds of the
-/// same record.
+/// Pauses until it is sent again: a conversation that is stalled for days does not receive hundreds of the same record.
 const AGAIN: RetryPolicy = RetryPolicy::endless(PATIENCE, Duration::from_secs(3_600));
 
 /// Asks for the erasure of a contact, in its conversations with these accounts.
 ///
 /// # Errors
-/// [`StoreError`]; then it may be under way or not, and is to be asked for again.
+/// [`StoreError`]; the erasure may then be under way or not, and is to be requested again.
 pub async fn ask(
     ports: &Ports,
     tenant: &TenantId,
@@ -67,7 +66,7 @@ pub async fn ask(
     go_on(ports, tenant, &asked).await
 }
 
-/// Sends on its way what of an erasure is open; `asked` is what it began with.
+/// Sends the open parts of an erasure on their way; `asked` is its first state.
 async fn go_on(ports: &Ports, tenant: &TenantId, asked: &Erasure) -> Result<Erasure, StoreError> {
     let key = Key::erasure(tenant, asked.id);
     let erasure = match ports.state.compare_and_set(&key, None, Some(encode(asked)), None).await? {
@@ -92,7 +91,7 @@ async fn go_on(ports: &Ports, tenant: &TenantId, asked: &Erasure) -> Result<Eras
     Ok(erasure)
 }
 
-/// An erasure.
+/// Returns an erasure.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -111,7 +110,7 @@ pub async fn list(ports: &Ports, tenant: &TenantId) -> Result<Vec<Erasure>, Stor
     stored.into_iter().map(|(_, erasure)| Ok(erasure)).collect()
 }
 
-/// Some of the erasures of a tenant's contacts, behind a row, by id.
+/// Returns a page of the erasures of a tenant's contacts, behind a row, by id.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -136,7 +135,7 @@ async fn all(ports: &Ports, partition: Partition) -> Result<Vec<(Key, Erasure)>,
     Ok(erasures)
 }
 
-/// A conversation has done its part. Returns the erasure when that was the last one.
+/// Records that a conversation has done its part. Returns the erasure when that was the last one.
 pub(crate) async fn done(
     ports: &Ports,
     conversation: &ConversationId,
@@ -146,7 +145,7 @@ pub(crate) async fn done(
     let key = Key::erasure(&conversation.tenant, id);
     let at = ports.clock.now();
     update(ports, &key, |found| {
-        // Without a row it was never asked for, or is older than what is kept.
+        // Without a row it was never requested, or is older than the retention.
         let Some(found) = found else { return Ok(Change::Keep(None)) };
         let mut erasure = readable(&key, found)?;
         if !erasure.done(conversation.channel, &conversation.account, Done { at, rows }) {
@@ -187,8 +186,8 @@ pub(crate) async fn close(ports: &Ports, tenant: &TenantId, complete: &Erasure) 
 /// Erasures that are not complete, continued by the leader.
 #[derive(Debug, Default)]
 pub(crate) struct OpenErasures {
-    /// When each is sent on its way next, by the clock's elapsed time, and how often it was. At most the open ones. It
-    /// is forgotten with the node: another one sends all of them on their way once.
+    /// Time at which each is sent again next, by the clock's elapsed time, and number of times so far. At most the open
+    /// ones. It is lost with the node: the next leader sends all of them once.
     next: HashMap<MessageKey, (Duration, u32)>,
 }
 
@@ -209,7 +208,7 @@ impl OpenErasures {
             }
             let times = times.saturating_add(1);
             self.next.insert(asked.id, (elapsed + AGAIN.pause(times), times));
-            // One that fails holds up no other.
+            // A failing one delays no other.
             if let Err(error) = resume(ports, &tenant, &asked).await {
                 tracing::warn!(%error, %tenant, erasure = %asked.id, "erasure failed for now, retrying");
             }
@@ -220,7 +219,7 @@ impl OpenErasures {
 
 async fn resume(ports: &Ports, tenant: &TenantId, asked: &Erasure) -> Result<(), StoreError> {
     if tenant_deletion::find(ports, tenant).await?.is_some() {
-        // All of the tenant goes, this row too.
+        // The whole tenant is deleted, this row too.
         return Ok(());
     }
     match find(ports, tenant, asked.id).await? {

@@ -1,11 +1,11 @@
-//! Privacy: executes and verifies what people were promised about their data.
+//! Privacy: executes and verifies promises about people's data.
 //!
 //! # Layout
 //! - [`erasure`]: erasures of contacts and their progress.
 //! - [`tenant_deletion`]: deletions of tenants.
 //! - [`sweep`]: applies changed retention to rows that exist already.
-//! - [`verification`]: checks each promise against what is stored.
-//! - [`audit_log`]: records who did what, when and why.
+//! - [`verification`]: checks each promise against the stored data.
+//! - [`audit_log`]: records the actor, act, time and reason.
 //! - [`security`]: signals that look like an attack.
 
 pub mod audit_log;

@@ -19,7 +19,7 @@ pub const LANE_HELD: usize = 3;
 /// All messages in memory are at most this many times those that can move.
 const STUCK_FACTOR: usize = 4;
 
-/// A message in a lane.
+/// Message in a lane.
 pub trait Message {
     /// Returns its id.
     fn id(&self) -> OutboundId;
@@ -43,7 +43,7 @@ struct Lane<M> {
     waiting: VecDeque<M>,
     /// The message under way.
     busy: Option<OutboundId>,
-    /// Messages of unknown outcome, which what follows waits for.
+    /// Messages of unknown outcome, for which the following ones wait.
     unknown: BTreeSet<OutboundId>,
     not_before: Duration,
     state: State,
@@ -159,7 +159,7 @@ impl<M: Message> Lanes<M> {
         self.change(contact, |lane| lane.waiting.push_back(message));
     }
 
-    /// Lets time pass: lanes whose time has come can move.
+    /// Advances the time: lanes whose time has come can move.
     pub fn advance(&mut self, now: Duration) {
         self.now = self.now.max(now);
         while let Some(&(at, contact)) = self.delayed.first()
@@ -204,7 +204,7 @@ impl<M: Message> Lanes<M> {
         self.lanes.get(&contact)?.busy
     }
 
-    /// Takes out what waits for a contact and is meant.
+    /// Removes and returns a contact's waiting messages for which `is_meant` is true.
     pub fn take(&mut self, contact: ContactId, is_meant: impl Fn(&M) -> bool) -> Vec<M> {
         let mut meant = Vec::new();
         if self.lanes.contains_key(&contact) {
@@ -218,7 +218,7 @@ impl<M: Message> Lanes<M> {
         meant
     }
 
-    /// Takes out everything that waits, and waits for no outcome any more; what is under way goes on.
+    /// Removes and returns all waiting messages, and ends every wait for an outcome; a message under way goes on.
     pub fn clear(&mut self) -> Vec<M> {
         let contacts: Vec<_> = self.lanes.keys().copied().collect();
         let mut waiting = Vec::with_capacity(self.waiting);
@@ -247,7 +247,7 @@ impl<M: Message> Lanes<M> {
         self.change(contact, |lane| lane.busy = None);
     }
 
-    /// Puts the message under way back before all others, not to be tried before then.
+    /// Puts the message under way back before all others, with no retry before that time.
     pub fn again(&mut self, contact: ContactId, message: M, not_before: Duration) {
         self.change(contact, |lane| {
             lane.busy = None;
@@ -256,7 +256,7 @@ impl<M: Message> Lanes<M> {
         });
     }
 
-    /// Ends the message under way, whose outcome is unknown; its lane waits for that.
+    /// Ends the message under way, whose outcome is unknown; its lane waits for the outcome.
     pub fn hold(&mut self, contact: ContactId, outbound: OutboundId) {
         self.change(contact, |lane| {
             lane.busy = None;

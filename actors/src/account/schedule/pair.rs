@@ -17,9 +17,9 @@ const SWEPT_AT: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Pairs {
     limit: Option<PairLimit>,
-    /// When the debt of a user is paid.
+    /// Time at which a user's debt is paid.
     paid_at: BTreeMap<ContactId, Duration>,
-    /// When the last debt is paid.
+    /// Time at which the last debt is paid.
     all_paid_at: Duration,
     /// Size at which the next sweep is worth it.
     sweep_at: usize,

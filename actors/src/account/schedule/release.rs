@@ -1,8 +1,8 @@
 //! Release of prepared calls: which of them leaves, and when.
 //!
-//! A call is prepared first (journaled, checked) and waits here; it is charged to the pace when it leaves. Replies leave
-//! before campaigns, each class in its order. A call whose checks are older than [`CHECKED_WITHIN`] is sent back to
-//! be checked again and keeps its place. While the breaker is half-open, or the account has just gone on after a
+//! A call is prepared first (journaled, checked) and waits here; it is charged to the pace when it leaves. Replies
+//! leave before campaigns, each class in its order. A call whose checks are older than [`CHECKED_WITHIN`] is sent back
+//! to be checked again and keeps its place. While the breaker is half-open, or the account has just resumed after a
 //! suspension, one call at a time leaves: the one of a campaign, where there is one.
 
 use std::collections::BTreeMap;
@@ -85,7 +85,7 @@ pub struct Release<W> {
     under_way: usize,
     /// Those of them that left in this generation.
     of_generation: usize,
-    /// One call at a time, since the account was suspended.
+    /// True while one call at a time leaves, since the account was suspended.
     probing: bool,
     /// Calls under way, at most.
     bound: usize,
@@ -169,7 +169,7 @@ impl<W> Release<W> {
         self.preparing += 1;
     }
 
-    /// A call that was being prepared does not leave.
+    /// Drops a call that was being prepared.
     pub fn dropped(&mut self) {
         self.preparing = self.preparing.saturating_sub(1);
     }
@@ -210,7 +210,8 @@ impl<W> Release<W> {
         self.under_way < self.bound && !(one_by_one && self.of_generation > 0)
     }
 
-    /// Returns when the next call may leave; `None` while nothing waits, or a call under way has to end first.
+    /// Returns the time at which the next call may leave; `None` while nothing waits, or a call under way has to end
+    /// first.
     #[must_use]
     pub fn next_at(&self) -> Option<Duration> {
         let pace = self.pace.as_ref().filter(|_| !self.waiting.is_empty() && self.has_slot())?;

@@ -1,7 +1,7 @@
 //! Intake of messages that the partition delivers to an account: into memory where there is room, else into rows.
 //!
-//! A message that goes into rows is acknowledged when its row is durable, so that one account never holds up the others
-//! of its partition. One write is under way at a time; what comes meanwhile is in the next.
+//! A message that goes into rows is acknowledged when its row is durable, so that one account never delays the others
+//! of its partition. One write is under way at a time; messages that arrive meanwhile are in the next.
 
 use std::collections::VecDeque;
 

@@ -144,7 +144,7 @@ fn a_loop_is_stopped_and_goes_to_a_human_where_the_tenant_says_so() {
     assert_eq!(say(&mut machine, 4, 3000), None, "a human answers");
 }
 
-/// A step of the property test.
+/// Step of the property test.
 #[derive(Debug, Clone)]
 enum Step {
     Say,
@@ -156,7 +156,7 @@ enum Step {
     /// The due row wakes the conversation; a claim of an earlier owner may cover some messages only.
     Wake(prop::sample::Index),
     End,
-    /// The node crashes: what is not stored is gone.
+    /// The node crashes: state that is not stored is lost.
     Crash,
 }
 

@@ -1,7 +1,7 @@
 //! Looks up free times and books appointments in the tenant's calendar.
 //!
-//! An appointment is booked under an id derived from conversation, turn and call, so that doing it again after a crash
-//! finds the one that is there.
+//! An appointment is booked under an id derived from conversation, turn and call, so that a repetition after a crash
+//! finds the existing one.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::{AgentTool, At, failed, text};
 
 /// Number of free times in one answer.
 const TIMES_OFFERED: usize = 12;
-/// Characters of what an appointment is about.
+/// Maximum number of characters of an appointment's subject.
 const ABOUT: usize = 200;
 /// Number of calls to a calendar that is not available, and the longest pause between them.
 const TRIES: u32 = 2;
@@ -121,8 +121,8 @@ impl Book {
         booking: &Booking,
     ) -> Result<Slot, CalendarError> {
         let port = &at.ports.calendar;
-        // Within hours, notice and horizon; whether it is taken, the calendar looks at when it books. An appointment
-        // that this very call has booked before a crash takes its own time, so only hours are asked here.
+        // Within hours, notice and horizon; the calendar checks at the booking that the time is free. An appointment
+        // that this very call has booked before a crash occupies its own time, so only hours are checked here.
         let fits = free_slots(
             &at.tenant.hours,
             &[],
@@ -144,7 +144,7 @@ impl Book {
                     let pause = retry_after.unwrap_or(Duration::from_secs(1)).min(LONGEST_PAUSE);
                     tokio::time::sleep(pause).await;
                 }
-                // The same id again finds what was booked.
+                // The same id finds the earlier booking again.
                 Err(CalendarError::Unknown { .. }) if tried < TRIES => {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
@@ -167,7 +167,7 @@ async fn free(
     Ok(free.into_iter().filter(|slot| slot.from >= earliest).take(most).collect())
 }
 
-/// A moment in the tenant's time zone; a date alone is its beginning.
+/// Parses a moment in the tenant's time zone; a date alone is its beginning.
 fn moment(tenant: &Tenant, text: &str) -> Option<Timestamp> {
     let zone = &tenant.hours.time_zone;
     zone.parse(text).or_else(|| Some(zone.starts(text.parse().ok()?)))

@@ -1,7 +1,7 @@
 //! Admission of an ingress record: its requirements, and its content in the terms of a channel. Pure.
 //!
-//! A connector may write anything, for anybody: that the tenant named in a record has the account named
-//! beside it is the only thing that lets a record in (I4).
+//! A connector may write anything, for any tenant: only a record whose tenant has the account named beside it is
+//! admitted (I4).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(super) struct Refused {
     pub(super) detail: String,
     /// The tenant it names, where there is such a one.
     pub(super) tenant: Option<TenantId>,
-    /// Another tenant, to whom what it names belongs.
+    /// Other tenant that owns the account.
     pub(super) owner: Option<TenantId>,
 }
 
@@ -49,7 +49,7 @@ impl Refused {
         matches!(self.reason, DeadReason::UnknownTenant | DeadReason::Account)
     }
 
-    /// A row of the tenant, or of the person, cannot be read.
+    /// Refusal because a row of the tenant, or of the person, cannot be read.
     pub(super) fn unreadable(tenant: TenantId, detail: String) -> Self {
         Self { tenant: Some(tenant), ..Self::new(DeadReason::Unreadable, detail) }
     }
@@ -136,7 +136,7 @@ fn event(record: IngressRecord, profiles: Profiles<'_>) -> Result<ChannelEvent, 
         }
         IngressEvent::Delete { target_message_id } => Act::Delete { target: target_message_id.into() },
         IngressEvent::Reaction { target_message_id, emoji } => {
-            // Taken back in either way, as channels do it.
+            // Removed in either way, as channels do it.
             let emoji = emoji.filter(|emoji| !emoji.is_empty());
             Act::React { target: target_message_id.into(), emoji }
         }
@@ -180,7 +180,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_secs(1_767_225_600);
 
-    /// A channel that knows people by number only.
+    /// Channel that identifies people by number only.
     static PROFILE: ChannelProfile = ChannelProfile {
         kind: ChannelKind::Whatsapp,
         text_max: NonZeroUsize::MIN,

@@ -1,4 +1,4 @@
-//! One owned partition of ingress: takes in what third-party connectors publish.
+//! Intake of one owned partition of ingress: accepts the records of third-party connectors.
 //!
 //! Contract: a record is acknowledged when it is in inbound, or in dlq with the reason, and not before (I2). After a
 //! crash in between it is accepted again, and its conversation drops it as already seen, like a duplicate webhook: the
@@ -41,7 +41,7 @@ const RECORDS: usize = 256;
 const BYTES: usize = 4 << 20;
 /// Time for which a fetch waits for the first record.
 const WAIT: Duration = Duration::from_secs(5);
-/// Senders who are looked up at once.
+/// Senders that are looked up at once.
 const LOOKUPS: usize = 16;
 
 /// The intake of one partition.
@@ -52,7 +52,7 @@ pub(crate) struct Ingress {
     lag: Lag,
 }
 
-/// A record, and what is to be published before it is acknowledged.
+/// Record, with the outputs that are published before it is acknowledged.
 struct Taken {
     record: Record,
     outputs: Vec<NewRecord>,
@@ -198,7 +198,7 @@ impl Ingress {
         Ok(Written::Refused(indexes.into_iter().map(|index| (index, refused.clone())).collect()))
     }
 
-    /// Makes dead letters of what was refused.
+    /// Dead-letters the refused records.
     async fn dead_letter(
         &self,
         refused: Vec<(usize, Refused)>,
@@ -233,11 +233,11 @@ impl Ingress {
         Ok(())
     }
 
-    /// Publishes what was written and then acknowledges, in one batch.
+    /// Publishes the written records and then acknowledges, in one batch.
     async fn settle(&self, mut taken: Vec<Taken>) -> Result<(), StoreError> {
         match self.commit(&taken).await {
-            // Records are far below what a log takes by default, but its limit may be set lower: then those
-            // within it go on alone.
+            // Records are far below a log's default limit, but the limit may be set lower: then those within it go on
+            // alone.
             Err(StoreError::TooLarge { .. }) if taken.len() > 1 => {
                 for one in taken {
                     Box::pin(self.settle(vec![one])).await?;
@@ -302,7 +302,7 @@ enum Insisted<T> {
     Done(T),
     /// The tenant's keys are destroyed: it cannot be done any more.
     Erased,
-    /// A row of the person or the tenant cannot be read, until an operator mends it. Others' records go on.
+    /// A row of the person or the tenant cannot be read, until an operator repairs it. Other records go on.
     Unreadable(String),
 }
 

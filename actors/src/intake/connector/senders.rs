@@ -1,7 +1,7 @@
 //! Grouping of a batch's records by sender: records whose senders share no id can be looked up at once. Pure.
 //!
-//! Two records that share an id may be the first sight of one person under several ids. Looked up at once
-//! they could make two contacts of that person; one after the other, the second finds what the first made.
+//! Two records that share an id may be the first ones of one person under several ids. Looked up at once they could
+//! create two contacts of that person; one after the other, the second finds the contact of the first.
 
 use std::collections::HashMap;
 
@@ -46,7 +46,7 @@ fn ids(event: &ChannelEvent) -> impl Iterator<Item = (&'static str, &str)> {
         ChannelEvent::Status(_) | ChannelEvent::Notice { .. } => (None, None),
     };
     from.into_iter().chain(to).flat_map(|Address { phone, user_id, parent_user_id, chat, name: _ }| {
-        // An id of another account is another person's; that it is taken for the same here costs no more than time.
+        // An id of another account is another person's; treating it as the same here costs only time.
         let chat = chat.as_ref().map(|chat| chat.id.as_str());
         let ids = [("phone", phone), ("user", user_id), ("parent", parent_user_id)];
         let ids = ids.into_iter().map(|(kind, id)| (kind, id.as_deref())).chain([("chat", chat)]);

@@ -1,14 +1,15 @@
 //! Security signals: possible attacks and breaches of personal data. Counted, published as incidents, and never a flood
 //! of events.
 //!
-//! Contract: [`Security::saw`] costs a lock for a moment, waits for nothing and may be called from anywhere. From a
-//! threshold on, what is seen of one kind and one tenant within a window is an incident: a metric and a log
-//! line at once, and an event in topic events by [`Security::run`]. While it goes on, a further event with the
-//! numbers until then follows once a window; when nothing more is seen for a window, it is over. What a crash
-//! takes along is the count since the last event; the metric has been scraped, and the log line is written.
+//! Contract: [`Security::saw`] takes a lock for a moment, waits for nothing and may be called from anywhere. From a
+//! threshold on, the signals of one kind and one tenant within a window are an incident: a metric and a log line at
+//! once, and an event in topic events by [`Security::run`]. While it goes on, a further event with the numbers until
+//! then follows once a window; after a window without a signal it ends. A crash loses the count since the last event;
+//! the metric has been scraped, and the log line is written.
 //!
 //! # Layout
-//! - here: what others call; `watch`: when it is an incident, decided without IO; [`keys`]: keys that report what does not open.
+//! - here: the interface for callers; `watch`: the decision when it is an incident, without IO; [`keys`]: keys that
+//!   report ciphertexts that do not open.
 
 pub mod keys;
 mod watch;
@@ -37,16 +38,16 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Something that was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sighting<'a> {
-    /// A ciphertext did not open.
+    /// Ciphertext that did not open.
     FailedDecryption {
         /// The contact whose key it was to be, where it was one's.
         contact: Option<ContactId>,
         /// Data that such ciphertexts hold.
         data: &'a [DataCategory],
     },
-    /// A webhook of one of its accounts had a wrong signature.
+    /// Webhook of one of its accounts with a wrong signature.
     WebhookSignature,
-    /// Somebody who may speak for another tenant named what is this one's.
+    /// Access to this tenant's data by a caller that may speak for another tenant.
     CrossTenant,
     /// Personal data was exported.
     Export {
@@ -60,12 +61,12 @@ pub enum Sighting<'a> {
         /// Faults.
         faults: u64,
     },
-    /// Its data stays in another region, and something of it is here.
+    /// Data of a tenant of another region in these stores.
     ForeignRegion,
 }
 
 impl Sighting<'_> {
-    /// Of which kind it is.
+    /// Returns its kind.
     #[must_use]
     pub fn kind(&self) -> IncidentKind {
         match self {
@@ -129,7 +130,7 @@ pub struct Security {
 }
 
 impl Security {
-    /// Nothing seen yet.
+    /// Returns the signals, without any so far.
     #[must_use]
     pub fn new(
         options: config::Security,

@@ -15,7 +15,7 @@ use heddle_schemas::time::Timestamp;
 
 use super::{Sighting, measure};
 
-/// Kinds and tenants that are watched at once; what is seen beyond is counted by the metric alone.
+/// Kinds and tenants that are watched at once; signals beyond are counted by the metric alone.
 const WATCHED: usize = 10_000;
 /// Number of contacts of an incident that are counted exactly.
 const PEOPLE: usize = 1_000;
@@ -57,7 +57,7 @@ impl Watch {
         Self { options, seen: HashMap::new() }
     }
 
-    /// Adds what was seen. Returns the incident that begins with it.
+    /// Adds a signal. Returns the incident that begins with it.
     pub(super) fn saw(
         &mut self,
         now: Now,

@@ -1,16 +1,16 @@
 //! Applies changed retention to rows that are there: each gets the end that its tenant's policies give it.
 //!
-//! A row of the history and a delivery carry their end since they were written. When a tenant's time to live is
-//! shortened, it holds for them as well ([`heddle_schemas::retention`]); so each node walks over the rows of its partitions
-//! of inbound, and has those end earlier that end too late.
+//! A row of the history and a delivery have carried their end since they were written. When a tenant's time to live is
+//! shortened, the new one holds for them as well ([`heddle_schemas::retention`]); so each node walks over the rows of
+//! its partitions of inbound, and updates the end of those that end too late.
 //!
 //! Contract:
 //! - The row and the tenant's policies alone decide what a sweep does to a row, so a repetition changes nothing, and a
 //!   row is only ever ended earlier.
 //! - A row is changed by the actor of its conversation, which alone writes it, under the fence of its partition, and only
 //!   while it is as it was found.
-//! - How far a partition has come is a row of its own ([`Key::sweep`]), written under the same fence after each page. A
-//!   node that dies goes on from there; partitions that are at different places begin anew together.
+//! - The progress of a partition is a row of its own ([`Key::sweep`]), written under the same fence after each page.
+//!   After a crash the sweep goes on from there; partitions at different positions begin anew together.
 //! - The number of rows read a second is bounded (`engine.sweep_rows_per_second`), and one page is under way at a time.
 //!
 //! A change is swept [`SETTLE`] after this node has read it: rows that were being written by the previous policy are
@@ -47,14 +47,14 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// A partition of inbound that runs on this node.
+/// Partition of inbound that runs on this node.
 #[derive(Debug, Clone)]
 pub struct Inhabited {
-    /// Under which ownership.
+    /// Ownership of the partition.
     pub fence: Fence,
-    /// Its actor.
+    /// Actor of the partition.
     pub actor: ActorRef<PartitionMessage<ConversationId>>,
-    /// Up to where topic tenants had been read when it was taken over.
+    /// Position up to which topic tenants had been read when it was taken over.
     pub known: BTreeMap<u32, u64>,
 }
 
@@ -70,7 +70,7 @@ pub struct Sweeper {
 }
 
 impl Sweeper {
-    /// Over the partitions that run.
+    /// Returns the sweeps over the running partitions.
     #[must_use]
     pub fn new(context: Context, running: &Running) -> Self {
         Self { context, running: running.subscribe(), swept: HashMap::new() }
@@ -178,7 +178,7 @@ impl Sweeper {
         }
     }
 
-    /// Has rows of a page end earlier, where they end too late. A partition that goes meanwhile is left out.
+    /// Applies an earlier end to rows of a page that end too late. A partition that is lost meanwhile is left out.
     async fn apply(&self, rows: &[Row], of: &mut Vec<TopicPartition>) -> Result<(), StoreError> {
         let ports = &self.context.ports;
         let partitions = ports.log.partitions(Topic::Inbound);
@@ -272,7 +272,7 @@ impl Sweeper {
         }
     }
 
-    /// Writes down how far the partitions have come; those that were lost are left out.
+    /// Stores the progress of the partitions; lost ones are left out.
     async fn note(
         &mut self,
         under_way: &UnderWay,

@@ -15,12 +15,12 @@ pub(super) type Reached = BTreeMap<u32, Offset>;
 pub(super) struct Swept {
     /// Every change of retention below it has been applied to the rows of the partition.
     pub(super) through: Reached,
-    /// The sweep under way.
+    /// Sweep under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) under_way: Option<UnderWay>,
 }
 
-/// A sweep under way.
+/// Sweep under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct UnderWay {
     /// The changes that it applies.
@@ -39,7 +39,7 @@ impl UnderWay {
         self.after.as_ref().and_then(|after| hex::decode(after).ok()).map(Bytes::from)
     }
 
-    /// It has come so far.
+    /// Stores the position that was reached.
     pub(super) fn reached(&mut self, after: &Bytes) {
         self.after = Some(hex::encode(after));
     }
@@ -60,7 +60,7 @@ impl Swept {
         self
     }
 
-    /// The sweep under way is done.
+    /// Ends the sweep under way.
     pub(super) fn finish(&mut self) {
         for (partition, to) in self.under_way.take().into_iter().flat_map(|under_way| under_way.to) {
             let through = self.through.entry(partition).or_default();
@@ -69,8 +69,8 @@ impl Swept {
     }
 }
 
-/// The sweep that partitions need which are behind, and whether it has to begin: one that all of them have under
-/// way goes on where it was; else one begins that applies every change.
+/// Returns the sweep for partitions that are behind, and true where it has to begin: one that all of them have under
+/// way goes on from its position; else one begins that applies every change.
 pub(super) fn next(
     behind: &BTreeMap<TopicPartition, Swept>,
     changed: &[(TenantId, (u32, Offset))],

@@ -1,7 +1,7 @@
-//! Reader of rows: opens each at its place and holds it against the form of its table.
+//! Reader of rows: opens each at its place and checks it against the form of its table.
 //!
-//! A row is read as strictly as it is written: a value that has anything beside its form, or text where a ciphertext
-//! belongs, is not what this engine writes.
+//! A row is read as strictly as it is written: a value with anything beside its form, or with text in place of a
+//! ciphertext, was not written by this engine.
 
 use std::sync::Arc;
 
@@ -44,24 +44,24 @@ pub(super) enum Holds {
     Delivery(Delivery),
     /// The journal of a send.
     Send(Journal),
-    /// A message that waits to be sent.
+    /// Message that waits to be sent.
     Backlog(Box<OutboundRecord>),
     /// The record of a contact.
     Contact(Box<ContactRecord>),
     /// Use of a quota, with its day.
     Spend(Option<(Date, Totals)>),
-    /// Nothing more to look at.
+    /// Row without further checks.
     Fine,
 }
 
-/// Why a row is not what it has to be.
+/// Fault of a row.
 #[derive(Debug)]
 pub(super) enum Wrong {
-    /// It is not of its table's form: what is in it may stand in the clear.
+    /// It is not of its table's form: its content may be in the clear.
     Form(String),
     /// Its ciphertext was changed, or belongs elsewhere.
     Foreign(String),
-    /// Its contact's key is destroyed, and it is still there.
+    /// Its contact's key is destroyed, and it still exists.
     Gone(ContactId),
 }
 
@@ -70,7 +70,7 @@ pub(super) struct Reader {
     keys: Arc<dyn Keys>,
     tenant: TenantId,
     cipher: Arc<dyn TenantCipher>,
-    /// Rows come by partition, so the same contact's follow each other.
+    /// Rows come by partition, so those of one contact follow each other.
     contact: Option<(ContactId, Option<Arc<dyn ContactCipher>>)>,
     log: Option<(Day, Arc<dyn Cipher>)>,
     /// Number of ciphertexts that were opened.
@@ -88,7 +88,7 @@ impl Reader {
     /// Reads a row.
     ///
     /// # Errors
-    /// When keys cannot be had.
+    /// When keys cannot be read.
     pub(super) async fn read(&mut self, row: &Row) -> Read {
         let Row { key, value, .. } = row;
         match self.parse(key, value.as_ref()).await {
@@ -157,7 +157,7 @@ impl Reader {
             Json::Ledger => drop(strict::<quota::Ledger>(value)?),
             Json::Erasure => drop(strict::<Erasure>(value)?),
             Json::TenantDeletion => drop(strict::<Removal>(value)?),
-            // The audit log verifies itself; what is the engine's belongs to no tenant.
+            // The audit log verifies itself; the engine's rows belong to no tenant.
             Json::AuditEntry | Json::Engine => {}
         }
         Ok(Holds::Fine)
@@ -237,7 +237,7 @@ impl Reader {
         Ok(cipher)
     }
 
-    /// Opens what a record of the log holds.
+    /// Opens the content of a record of the log.
     ///
     /// # Errors
     /// As [`Reader::read`].
@@ -290,7 +290,7 @@ fn is_wrapped(value: &[u8]) -> bool {
     value.len() > Sealed::HEADER + 32 || (value.len() == 9 && value[0] == 0)
 }
 
-/// Reads JSON that has nothing beside what is read.
+/// Reads JSON that has no field beyond those that are read.
 fn strict<T: Serialize + DeserializeOwned>(stored: &[u8]) -> Result<T, Stop> {
     let value: Value = serde_json::from_slice(stored).map_err(form_error)?;
     let read: T = T::deserialize(&value).map_err(form_error)?;

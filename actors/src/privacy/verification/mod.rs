@@ -8,7 +8,7 @@
 //!
 //! # Layout
 //! - This file: the order of looking.
-//! - `form`: what a row has to look like, opened.
+//! - `form`: the expected form of a row, opened.
 //! - `times`: rows end in time. `erased`: erasures hold. `spent`: the quota, added up again. `sends`: sends against
 //!   consents and windows. `strangers`: other tenants' keys do not open the tenant's data. `region`: the region of the
 //!   stores.
@@ -73,7 +73,7 @@ pub enum ProveError {
 pub struct Prover {
     /// Ports of the engine.
     pub ports: Ports,
-    /// The keys, unwatched: what is tried here and does not open is no incident.
+    /// Keys without watching: a value that is tried here and does not open is no incident.
     pub keys: Arc<dyn Keys>,
     /// All tenants.
     pub tenants: Arc<Tenants>,
@@ -86,7 +86,8 @@ pub struct Prover {
 }
 
 impl Prover {
-    /// Looks at everything about a tenant. Returns what was found, and what must not be found anywhere else either.
+    /// Checks everything about a tenant. Returns the findings, and the plaintext probes that must not be found anywhere
+    /// else either.
     ///
     /// # Errors
     /// [`ProveError`].
@@ -163,13 +164,13 @@ impl Prover {
 /// Rows found of a tenant that there is not.
 struct Strange {
     rows: u64,
-    /// Of these, keys: they are made before the tenant is.
+    /// Number of these that are keys: they are created before the tenant is.
     keys: u64,
     first: String,
 }
 
 impl Prover {
-    /// Looks at what is no tenant's: rows of tenants that there are not, and the audit log of the engine itself.
+    /// Checks data of no tenant: rows of tenants that do not exist, and the audit log of the engine itself.
     ///
     /// # Errors
     /// [`ProveError`].

@@ -13,12 +13,12 @@ use crate::conversation::thread::EntrySaid;
 const PROBES: usize = 256;
 /// Minimum length of a probe: one below it is found by chance.
 const SHORTEST: usize = 12;
-/// Digits of a phone number that is looked for.
+/// Minimum number of digits of a phone number that is a probe.
 const DIGITS: usize = 8;
 /// Length to which a longer probe is cut: the first part suffices.
 const LONGEST: usize = 64;
 
-/// A sample of what customers wrote, and their numbers and ids.
+/// Sample of customers' texts, numbers and ids.
 pub struct Needles {
     /// Texts that the tenant wrote itself, which may be anywhere.
     known: String,
@@ -56,7 +56,7 @@ impl Needles {
     }
 
     fn take_text(&mut self, text: &str) {
-        // JSON writes these otherwise, so the text is looked for between them.
+        // JSON escapes these, so the probe is the text between them.
         let parts = text.split(|c: char| c.is_control() || c == '"' || c == '\\').map(str::trim);
         let Some(longest) = parts.max_by_key(|part| part.len()) else { return };
         if longest.len() >= SHORTEST {

@@ -19,9 +19,9 @@ pub(super) struct Spent<'t> {
     month: Month,
     before: Usage,
     rows: u64,
-    /// By the journals of chunks.
+    /// Use by the journals of quota leases.
     days: BTreeMap<Date, Totals>,
-    /// By the turns that the threads still hold.
+    /// Use by the turns that the threads still hold.
     decided: Totals,
 }
 

@@ -11,12 +11,12 @@ use heddle_schemas::time::Timestamp;
 use super::form::Holds;
 use crate::tenant::configuration::Kept;
 
-/// A clock may be so far ahead of another one, and a commit may take so long.
+/// Time by which a clock may be ahead of another one, or a commit may be slow.
 const SLACK: Duration = Duration::from_secs(300);
-/// A row whose time is over is not read any more, and its bytes have so long to go.
+/// Time within which the store removes the bytes of a row that has ended and is not read any more.
 const SWEPT_WITHIN: Duration = Duration::from_secs(86_400);
 
-/// Looks at the ends of rows.
+/// Check of rows' ends.
 pub(super) struct Times {
     proof: Proof,
     now: Timestamp,

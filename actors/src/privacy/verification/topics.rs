@@ -27,7 +27,7 @@ const LATE: Duration = Duration::from_secs(3_600);
 /// Records of the tenant that are opened.
 const OPENED: u64 = 2_000;
 
-/// Looks at topics.
+/// Check of topics.
 pub(super) struct Topics<'a> {
     pub(super) prover: &'a Prover,
     pub(super) tenant: &'a Tenant,
@@ -44,7 +44,7 @@ struct Seen {
 }
 
 impl Topics<'_> {
-    /// Looks. Returns what was found of credentials and of how long records are kept.
+    /// Checks the topics. Returns the findings about credentials and about the retention of records.
     pub(super) async fn prove(
         &self,
         reader: &mut Reader,
@@ -91,7 +91,7 @@ impl Topics<'_> {
         Ok((credentials, kept))
     }
 
-    /// When the oldest record was appended that is there.
+    /// Returns the time at which the oldest existing record was appended.
     async fn oldest(&self, partition: TopicPartition) -> Result<Option<Timestamp>, ProveError> {
         let log = &self.prover.ports.log;
         let first = FetchLimit { records: 1, bytes: 1 };
@@ -108,7 +108,7 @@ impl Topics<'_> {
             "{topic} begins {} ago",
             humantime::format_duration(Duration::from_secs(age.as_secs()))
         ));
-        // Brokers look now and then, and what is not worked off yet stays until it is.
+        // Brokers check at intervals, and a record that is not settled yet stays until it is.
         if age > self.prover.oldest_record + LATE {
             let age = humantime::format_duration(Duration::from_secs(age.as_secs()));
             kept.fault(format!("{topic}: a record of {oldest} is still there, after {age}"));
@@ -198,7 +198,7 @@ impl Topics<'_> {
         Some(OfTenant { conversation: whose.conversation, form, sealed })
     }
 
-    /// No secret of the tenant stands in its record.
+    /// Checks that no secret of the tenant is in its record.
     fn credentials(&self, record: &Record, proof: &mut Proof, place: &dyn Fn() -> String) {
         if record.key != self.tenant.id.as_str().as_bytes() || record.value.is_empty() {
             return;
@@ -223,7 +223,7 @@ impl Topics<'_> {
     }
 }
 
-/// A record of the tenant.
+/// Record of the tenant.
 struct OfTenant {
     conversation: Option<ConversationId>,
     form: Result<(), String>,

@@ -5,7 +5,7 @@ use heddle_schemas::ports::responder::Usage;
 use heddle_schemas::tenant::{Quota, Resource};
 use serde::{Deserialize, Serialize};
 
-/// So much of each resource.
+/// Amount of each resource.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amounts {
     /// Messages.
@@ -82,7 +82,7 @@ impl Amounts {
         self.with(other, u64::max)
     }
 
-    /// The first resource of which the other has more.
+    /// Returns the first resource of which the other has more.
     #[must_use]
     pub fn short_of(self, other: Self) -> Option<Resource> {
         Resource::ALL.into_iter().find(|&resource| self.of(resource) < other.of(resource))

@@ -1,5 +1,5 @@
-//! The journal of a chunk: what each attempt at a turn may cost, written before the outside is called, and what the
-//! turn cost, written once it is decided.
+//! Journal of a quota lease: the highest possible cost of each attempt at a turn, written before the call outside, and
+//! the turn's cost, written once it is decided.
 //!
 //! A row's key is quota lease, turn and attempt, so that writing it again changes nothing. Rows outlive their lease:
 //! for a decided turn whose use may not be recorded, they still show it.
@@ -24,7 +24,7 @@ pub(super) const KEPT: Duration = Duration::from_secs(45 * 86_400);
 /// Rows read at once.
 const PAGE: usize = 1_000;
 
-/// A row.
+/// Row of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Spend {
@@ -44,11 +44,11 @@ pub(crate) enum Spend {
         /// Use of the turn.
         totals: Totals,
     },
-    /// The chunk was closed before: it is written down in this one.
+    /// The quota lease was closed before: the use is recorded in this one.
     Moved {
         /// Id of the quota lease.
         chunk: ChunkId,
-        /// Of which month.
+        /// Month of the quota lease.
         month: Month,
     },
 }
@@ -92,7 +92,7 @@ impl Spend {
     }
 }
 
-/// Sums of a chunk's journal, by day.
+/// Sums up the journal of a quota lease, by day.
 pub(super) async fn sum(
     ports: &Ports,
     tenant: &TenantId,

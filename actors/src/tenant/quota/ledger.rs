@@ -1,8 +1,8 @@
-//! The ledger of a tenant's month: what is spent, which chunks nodes have taken, and what was used on which day.
+//! Ledger of a tenant's month: spent amounts, the nodes' quota leases, and the use by day.
 //!
-//! It is one row, changed by conditional update only. Contract: what is spent and what is out in chunks are together
-//! never more than the limit that a chunk was granted under. A chunk is closed once, and what its journal shows
-//! is added in the same step that takes it off the list.
+//! It is one row, changed by conditional update only. Contract: the spent and the leased amounts together are never
+//! more than the limit under which a quota lease was granted. A quota lease is closed once, and its journal is added up
+//! in the same step that removes it from the list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,19 +15,19 @@ use serde::{Deserialize, Serialize};
 
 use super::amounts::{Amounts, Totals};
 
-/// The largest part of what is left that one chunk takes.
+/// Largest part of the rest that one quota lease takes.
 const PART: u64 = 8;
 /// Time after its end at which an open quota lease is closed by others: clocks differ, and writes under way land.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// A chunk that is out.
+/// Open quota lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Open {
     /// Id of the quota lease.
     pub(super) id: ChunkId,
     /// Amount of each resource.
     pub(super) size: Amounts,
-    /// Until when something may be taken from it.
+    /// Time until which it may be used.
     pub(super) until: Timestamp,
     /// Its use is being added up; nothing more is recorded for it. Any node that finds it may finish that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,7 +43,7 @@ pub(super) enum Closing {
         /// Messages.
         unsettled: u64,
     },
-    /// By somebody else, long after its end.
+    /// By another node, long after its end.
     Others,
 }
 
@@ -65,13 +65,13 @@ pub(crate) struct Ledger {
     /// Messages of quota leases whose node died: it is unknown of each whether it was sent, so they count as spent.
     #[serde(default)]
     pub(super) lost: u64,
-    /// Chunks that are out.
+    /// Open quota leases.
     #[serde(default)]
     pub(super) open: Vec<Open>,
     /// Use by the tenant's date.
     #[serde(default)]
     pub(super) days: BTreeMap<Date, Totals>,
-    /// Of what the tenant has been warned.
+    /// Resources of which the tenant has been warned.
     #[serde(default)]
     pub(super) warned: BTreeSet<Resource>,
     /// Resources that were reported as spent. Read by builds that do not know `spent_at`.
@@ -86,7 +86,7 @@ impl Ledger {
     /// The version that this build writes.
     pub(super) const VERSION: u16 = 1;
 
-    /// Of a month in which nothing was used.
+    /// Returns the ledger of a month without use.
     #[must_use]
     pub(super) fn new() -> Self {
         Self { v: Self::VERSION, ..Self::default() }
@@ -98,11 +98,11 @@ impl Ledger {
         self.open.iter().fold(self.spent, |sum, open| sum.plus(open.size))
     }
 
-    /// Gives a chunk out: at least `need`, and `wanted` where there is plenty. The less is left, the smaller
-    /// it is, down to the need of a single turn.
+    /// Grants a quota lease: at least `need`, and `wanted` where there is plenty. The less is left, the smaller it is,
+    /// down to the need of a single turn.
     ///
     /// # Errors
-    /// The resource of which not even the need is left.
+    /// The resource of which less than the need is left.
     pub(super) fn grant(
         &mut self,
         limit: Amounts,
@@ -120,19 +120,19 @@ impl Ledger {
         Ok(size)
     }
 
-    /// The chunk, while it is out.
+    /// Returns the quota lease while it is open.
     #[must_use]
     pub(super) fn find(&self, id: ChunkId) -> Option<&Open> {
         self.open.iter().find(|open| open.id == id)
     }
 
-    /// Nothing more is to be written down for a chunk. Returns whether that is new.
+    /// Marks a quota lease as closing: no more use may be recorded for it. Returns true if that is new.
     pub(super) fn begin_closing(&mut self, id: ChunkId, closing: Closing) -> bool {
         let found = self.open.iter_mut().find(|open| open.id == id && open.closing.is_none());
         found.map(|open| open.closing = Some(closing)).is_some()
     }
 
-    /// Takes a chunk back of which so much is spent. Returns whether it was out.
+    /// Closes a quota lease of which this much is spent. Returns true if it was open.
     pub(super) fn close(&mut self, id: ChunkId, spent: Amounts, days: &BTreeMap<Date, Totals>) -> bool {
         let Some(at) = self.open.iter().position(|open| open.id == id) else { return false };
         self.open.remove(at);
@@ -144,14 +144,14 @@ impl Ledger {
         true
     }
 
-    /// A chunk whose node must be dead.
+    /// Returns a quota lease whose node must be dead.
     #[must_use]
     pub(super) fn overdue(&self, now: Timestamp) -> Option<&Open> {
         self.open.iter().find(|open| open.is_overdue(now))
     }
 
-    /// The resources of which this percentage of the limit is spent and the tenant has not been warned. `unclosed` is
-    /// what was spent of chunks that are out; what is reserved for turns to come does not count.
+    /// Returns the resources of which this percentage of the limit is spent and the tenant has not been warned.
+    /// `unclosed` is the use of open quota leases; reservations for turns to come do not count.
     pub(super) fn warnings(
         &self,
         limit: Amounts,
@@ -266,7 +266,7 @@ mod tests {
     fn a_spent_resource_is_reported_once_for_each_limit() {
         let mut ledger = Ledger::new();
         assert!(ledger.report_spent(Resource::Messages, 100));
-        // Something is given back, granted and spent again.
+        // Some of it is given back, granted and spent again.
         ledger.grant(messages(100), messages(1), messages(1), id(1), at(60)).unwrap();
         assert!(!ledger.report_spent(Resource::Messages, 100));
         assert!(ledger.report_spent(Resource::Messages, 200), "the plan was raised");

@@ -1,22 +1,23 @@
-//! Quotas: what a tenant may use in a month, over all nodes and through crashes, and what it has used.
+//! Quotas: a tenant's limits of a month, over all nodes and through crashes, and its use.
 //!
-//! A node takes a chunk of the tenant's quota from its ledger by conditional update, and turns take from the chunk
-//! without asking anybody. Contract: what turns spend is never more than the quota, and each turn is counted once.
+//! A node acquires a quota lease from the tenant's ledger by conditional update, and turns take from the lease without
+//! further requests. Contract: turns never spend more than the quota, and each turn is counted once.
 //!
-//! - A turn takes the most that it can cost before it spends anything, and gives back what it did not need.
-//! - Before the outside is called, the most that the call can cost is in the chunk's journal; with the decision, what
-//!   the turn did cost. Closing a chunk adds up its journal, and only what it proves to be unspent is free again.
-//! - Messages are not in the journal before they are decided. Where a node dies, those that were left in its chunk
-//!   count as spent; chunks are small for that, and near the limit as small as one turn.
+//! - A turn reserves its highest possible cost before it spends anything, and gives back the rest.
+//! - Before a call outside, its highest possible cost is in the quota lease's journal; with the decision, the turn's
+//!   actual cost. Closing a quota lease adds up its journal, and only the amount that it proves to be unspent is free
+//!   again.
+//! - Messages are not in the journal before they are decided. Where a node dies, those that were left in its quota
+//!   lease count as spent; leases are small for that, and near the limit as small as one turn.
 //! - Nothing is taken from a quota lease near its end ([`lease_cache`]), and others close it a while after
 //!   ([`ledger`]).
 //! - A turn whose decision is durable and whose row in the journal may not be is recorded by the node that finds it
 //!   ([`Quotas::again`]): in its quota lease, or where that is closed in one of its own.
 //!
 //! # Layout
-//! - [`amounts`]: what a quota is made of.
+//! - [`amounts`]: amounts of a quota.
 //! - [`ledger`], [`lease_cache`]: a tenant's month, and a node's quota leases of it; pure.
-//! - [`journal`]: what was spent of a chunk.
+//! - [`journal`]: use of a quota lease.
 
 pub mod amounts;
 mod journal;
@@ -77,11 +78,11 @@ pub struct Quotas {
 #[derive(Default)]
 struct Account {
     leases: Mutex<LeaseCache>,
-    /// One asks the ledger; the others wait for what it gets.
+    /// Serializes requests to the ledger; the others wait for the granted lease.
     asking: tokio::sync::Mutex<()>,
-    /// One waits for what others give back, and asks again now and then.
+    /// Serializes waiting for amounts that others give back, with a request now and then.
     waiting: tokio::sync::Mutex<()>,
-    /// Until when so much, which was refused, is not asked for again.
+    /// Refused amounts, and the time until which they are not requested again.
     refused: Mutex<BTreeMap<Resource, (u64, Timestamp)>>,
 }
 
@@ -101,7 +102,7 @@ impl std::fmt::Debug for Hold {
 }
 
 impl Hold {
-    /// The chunk it was taken from.
+    /// Returns the quota lease that it was taken from.
     #[must_use]
     pub fn chunk(&self) -> ChunkOf {
         self.of
@@ -113,7 +114,7 @@ impl Hold {
         self.taken
     }
 
-    /// The turn is decided and durable, and has used so much.
+    /// Settles the reservation: the turn is decided and durable, and has used this much.
     pub fn settle(mut self, used: Amounts) {
         self.settled = true;
         lock(&self.account.leases).settle(self.of, self.taken, used);
@@ -128,7 +129,7 @@ impl Drop for Hold {
     }
 }
 
-/// Why nothing was taken.
+/// Reason why nothing was reserved.
 #[derive(Debug, thiserror::Error)]
 pub enum QuotaError {
     /// It is spent.
@@ -148,7 +149,7 @@ pub struct Usage {
     pub limit: Amounts,
     /// Amounts that count as spent.
     pub spent: Amounts,
-    /// Of that, messages that a dead node may have sent or not.
+    /// Messages of that which a dead node may have sent or not.
     pub lost_messages: u64,
     /// Amounts that nodes have leased beside that for turns to come.
     pub set_aside: Amounts,
@@ -173,7 +174,7 @@ fn month(tenant: &Tenant, at: Timestamp) -> Month {
 }
 
 impl Quotas {
-    /// Nothing is held yet.
+    /// Returns quotas without any lease.
     #[must_use]
     pub fn new(ports: Ports) -> Arc<Self> {
         let giving_back = tokio::sync::Mutex::default();
@@ -184,21 +185,21 @@ impl Quotas {
         lock(&self.accounts).entry(tenant.clone()).or_default().clone()
     }
 
-    /// Takes so much of a tenant's quota.
+    /// Reserves this much of a tenant's quota.
     ///
     /// # Errors
-    /// [`QuotaError::Spent`] when it is not there, also after others have given back what they do not use;
+    /// [`QuotaError::Spent`] when there is not enough, also after others have given back unused amounts;
     /// [`QuotaError::Store`] when the ledger cannot be read or changed.
     pub async fn take(&self, tenant: &Tenant, need: Amounts) -> Result<Hold, QuotaError> {
         let account = self.account(&tenant.id);
         match self.take_held(&account, tenant, need) {
             Some(hold) => Ok(hold),
-            // Rare, so that who takes from a chunk waits in little space.
+            // Rare, so boxed: the common path takes from a lease in little space.
             None => Box::pin(self.ask(&account, tenant, need, PATIENCE)).await,
         }
     }
 
-    /// Takes what a turn would like to have, or, where that is not there, what it needs at least.
+    /// Reserves the amount that a turn would like, or, where that is not available, its minimum.
     ///
     /// # Errors
     /// As [`Quotas::take`].
@@ -306,8 +307,8 @@ impl Quotas {
         parse(key, stored.as_ref())
     }
 
-    /// Changes a ledger, unless `change` returns false. It recognises what it has done before: whether an attempt
-    /// without an answer happened, the next reading shows.
+    /// Changes a ledger, unless `change` returns false. `change` recognises its own earlier effect: the next read shows
+    /// the outcome of an attempt without an answer.
     async fn change(
         &self,
         key: &Key,
@@ -359,7 +360,7 @@ impl Quotas {
         }
     }
 
-    /// Warns of what is nearly spent. `unclosed` is what turns have spent of this node's chunks.
+    /// Warns of resources that are nearly spent. `unclosed` is the use of this node's quota leases.
     async fn warn(
         &self,
         tenant: &Tenant,
@@ -452,11 +453,11 @@ impl Quotas {
         Spend::Settled { day, totals }.write(&tenant.id, of.id, by, self.ports.clock.now())
     }
 
-    /// Where a turn is written down that was decided before, and may not have been written down then. Returns what to
-    /// write, which is nothing where that is done, and what to hold until it is written.
+    /// Finds the record of a turn that was decided before, and may not have been recorded then. Returns the write,
+    /// which is nothing where it is recorded, and the reservation to hold until it is written.
     ///
     /// # Errors
-    /// [`StoreError`]; as unavailable near the end of its chunk.
+    /// [`StoreError`]; as unavailable near the end of its quota lease.
     pub async fn again(
         &self,
         tenant: &Tenant,
@@ -476,7 +477,7 @@ impl Quotas {
                 if open.closing.is_none() && now.after(MARGIN) < open.until {
                     return Ok(Some((self.settled(tenant, of, by, at, totals), held)));
                 }
-                // One that is being closed may have lost who does it.
+                // A lease that is being closed may have lost its closer.
                 if open.closing.is_none() && !open.is_overdue(now) {
                     let detail = format!("a chunk of the quota of {} is at its end", tenant.id);
                     return Err(StoreError::Unavailable { detail });
@@ -490,13 +491,13 @@ impl Quotas {
                     of = ChunkOf { id: chunk, month };
                     continue;
                 }
-                // Its tokens and its money were counted when the chunk was closed.
+                // Its tokens and its money were counted when the quota lease was closed.
                 Some(Spend::Reserved { .. }) => {
                     totals = Totals { turns: totals.turns, messages: totals.messages, ..Totals::default() };
                 }
                 None => {}
             }
-            // It needs a chunk to be written down in, and nothing of it: what it spent was taken from the first.
+            // It needs a quota lease to be recorded in, and no amount of it: its use was taken from the first.
             let hold = self.take(tenant, Amounts::NONE).await.map_err(|error| match error {
                 QuotaError::Store(error) => error,
                 QuotaError::Spent(_) => StoreError::Unavailable { detail: error.to_string() },
@@ -510,8 +511,8 @@ impl Quotas {
         }
     }
 
-    /// Closes chunks of one month: adds their journals up and takes them off the ledger's list, in one step. All of
-    /// them together, since each change of a ledger makes every other one under way begin anew.
+    /// Closes quota leases of one month: adds their journals up and removes them from the ledger's list, in one step.
+    /// All of them together, since each change of a ledger makes every other one under way begin anew.
     async fn close(
         &self,
         tenant: &TenantId,
@@ -563,12 +564,12 @@ impl Quotas {
         Ok(())
     }
 
-    /// Closes a chunk that somebody else had.
+    /// Closes a quota lease of another node.
     async fn close_dead(&self, tenant: &TenantId, of: ChunkOf) -> Result<(), StoreError> {
         self.close(tenant, of.month, &[(of.id, Closing::Others)]).await
     }
 
-    /// Gives back what is not used, and closes what is finished, for as long as it is polled.
+    /// Gives unused leases back, and closes finished ones, for as long as it is polled.
     pub async fn tidy(self: Arc<Self>, tenants: Arc<Tenants>) {
         loop {
             tokio::time::sleep(UPKEEP_INTERVAL).await;
@@ -591,7 +592,7 @@ impl Quotas {
             .retain(|_, account| Arc::strong_count(account) > 1 || !lock(&account.leases).is_empty());
     }
 
-    /// Gives everything back. Nothing may be in work any more.
+    /// Gives everything back. No turn may be in work any more.
     pub async fn give_back(&self) {
         let _one = self.giving_back.lock().await;
         let accounts: Vec<_> = lock(&self.accounts).drain().collect();
