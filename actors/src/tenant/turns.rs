@@ -1,9 +1,9 @@
 //! Permits for a tenant's turns, so that no tenant takes more than its share of a node.
 //!
-//! A turn that leaves the conversation's own work (retrieval, a responder) first gets a permit here.
-//! At most `turns_per_tenant` of a tenant hold one; the others wait in the order they came. They wait as agenda
-//! entries already written, so a crash loses none, and the partition bounds how many wait at once.
-//! A tenant without turns costs nothing: what is known of it goes with its last permit.
+//! A turn that leaves the conversation's own work (retrieval, a responder) first gets a permit here. At most
+//! `turns_per_tenant` of a tenant hold one; the others wait in the order they came. They wait as agenda entries already
+//! written, so a crash loses none, and the partition bounds the number that waits at once. A tenant without turns costs
+//! nothing: its state is dropped with its last permit.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -34,7 +34,7 @@ impl Drop for TurnPermit {
 #[derive(Debug)]
 struct Turns<T> {
     running: usize,
-    /// In the order they asked. Bounded by the agenda entries of its partitions in work.
+    /// Waiters in the order of their requests. Bounded by the agenda entries of its partitions in work.
     waiting: VecDeque<T>,
 }
 
@@ -44,7 +44,7 @@ struct Share<T> {
     limit: NonZeroUsize,
     /// Tenants with a turn that holds a permit; no others.
     tenants: HashMap<TenantId, Turns<T>>,
-    /// Nothing is admitted any more.
+    /// True when no more turn is admitted.
     is_over: bool,
 }
 
@@ -74,7 +74,7 @@ impl<T> Share<T> {
         }
     }
 
-    /// Takes a permit back. Returns who has it from now on.
+    /// Releases a permit. Returns the waiter that has it from now on.
     fn release(&mut self, tenant: &TenantId) -> Option<T> {
         let turns = self.tenants.get_mut(tenant)?;
         let next = turns.waiting.pop_front();
@@ -123,7 +123,7 @@ impl TenantTurns {
         self.lock().tenants.len()
     }
 
-    /// Admits nothing any more, also of what waits.
+    /// Ends admission, also of turns that wait.
     pub fn stop(&self) {
         let tenants = {
             let mut share = self.lock();

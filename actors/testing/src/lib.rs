@@ -1,8 +1,8 @@
-//! One harness for the tests of Heddle: everything a node needs, in memory, under paused time.
+//! Harness for the tests of Heddle: everything a node needs, in memory, under paused time.
 //!
 //! # Layout
 //! - [`tenant`]: builds a tenant's configuration.
-//! - [`message`]: builds what a customer of a channel sends.
+//! - [`message`]: builders of customers' messages.
 //! - [`ports`]: builds the ports of a node over a store in memory.
 //! - [`site`]: the harness of a node: the state that survives it (disk, clock, master key, channel), and the nodes that
 //!   start, die and come back over it.

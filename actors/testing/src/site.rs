@@ -41,7 +41,7 @@ const STEP: Duration = Duration::from_micros(200);
 /// Changes the ports of each node before it starts.
 type Adjust = Arc<dyn Fn(PortsBuilder) -> PortsBuilder + Send + Sync>;
 
-/// A site in the making.
+/// Builder of a site.
 pub struct SiteBuilder {
     partitions: u32,
     split: bool,
@@ -55,7 +55,7 @@ pub struct SiteBuilder {
 
 impl Default for SiteBuilder {
     fn default() -> Self {
-        // The model of a site is outside and repeats what it is asked.
+        // The model of a site is outside and repeats the question.
         let responder = ScriptedResponder::new(true, |question| {
             Response::text(question, format!("on {}", question.messages.join(" ")))
         });
@@ -85,7 +85,7 @@ impl SiteBuilder {
         Self { split: false, ..self }
     }
 
-    /// Decides what each step of the store meets; by default each takes 200 us and works.
+    /// Sets the faults of each step of the store; by default each takes 200 us and succeeds.
     #[must_use]
     pub fn faults(self, faults: impl Faults) -> Self {
         Self { faults: Arc::new(faults), ..self }
@@ -206,7 +206,7 @@ impl Site {
         EnvelopeKeys::new(store, self.clock.clone(), &self.master, options)
     }
 
-    /// A node of its own over the site, which the site does not end or restart. It fences the one before it.
+    /// Starts a second node over the site, which the site does not end or restart. It fences the first.
     pub async fn boot(&self) -> Node {
         let (left, died, inner) = (self.steps_left.clone(), self.died.clone(), self.faults.clone());
         let faults = move |operation: Operation| {
@@ -246,7 +246,7 @@ impl Site {
         self.steps_left.load(Ordering::Relaxed)
     }
 
-    /// Ends the node as a crash does, and starts another over what is durable.
+    /// Ends the node as a crash does, and starts another over the durable state.
     pub async fn restart(&self) {
         let node = self.node.lock().unwrap().take().unwrap();
         self.disk.crash();
@@ -281,7 +281,7 @@ impl Site {
         look(self.node.lock().unwrap().as_ref().unwrap())
     }
 
-    /// The text `text of <id>` from Ann, who has this phone number.
+    /// Returns the text `text of <id>` from Ann, who has this phone number.
     #[must_use]
     pub fn said(&self, phone: &str, account: &str, id: &str, sent_at: Timestamp) -> ChannelEvent {
         message::said(account, message::phone(phone), id, &format!("text of {id}"), sent_at)
@@ -293,13 +293,13 @@ impl Site {
         reception.accept(ChannelKind::Whatsapp, &Arc::new(tenant.clone()), vec![event]).await.unwrap();
     }
 
-    /// Lets a customer write, and gives everything two seconds to be answered.
+    /// Sends a customer's message, and waits two seconds for its answer.
     pub async fn say(&self, tenant: &Tenant, phone: &str, account: &str, id: &str) {
         self.receive(tenant, self.said(phone, account, id, self.clock.now())).await;
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
 
-    /// The texts that the channel has taken, in order.
+    /// Returns the texts that the channel has accepted, in order.
     #[must_use]
     pub fn sent(&self) -> Vec<String> {
         let text = |content: &Content| match content {
@@ -309,7 +309,7 @@ impl Site {
         self.channel.accepted().iter().map(|call| text(&call.message.content)).collect()
     }
 
-    /// Everything that topic events holds.
+    /// Returns all events in topic events.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         let partitions = 0..self.disk.partitions(Topic::Events);

@@ -1,5 +1,5 @@
-//! The audit log over a store in memory: nodes that append at once, a store that fails, and somebody who can write
-//! into the database and has no key.
+//! Audit log over a store in memory: nodes that append at once, a store that fails, and an attacker who can write into
+//! the database and has no key.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +38,7 @@ fn act(document: impl Into<String>) -> Act {
     Act { who: Who::ENGINE, what, why: None, outcome: Written::Begun, began: None, records: None }
 }
 
-/// A store, and whether it fails now and then.
+/// Returns a store, and the switch that makes it fail now and then.
 fn site(seed: u64) -> (Ports, Arc<AtomicBool>) {
     let clock = Arc::new(TokioClock::starting_at(Timestamp::from_secs(1_767_225_600)));
     let disk = MemoryDisk::new(NonZeroU32::new(2).unwrap());
@@ -63,7 +63,7 @@ fn site(seed: u64) -> (Ports, Arc<AtomicBool>) {
     (PortsBuilder::new(store, keys, clock, channel, Arc::new(responder)).build(), stormy)
 }
 
-/// Writes a row as somebody does who can write into the database.
+/// Writes a row as an attacker does who can write into the database.
 async fn write(ports: &Ports, key: Key, value: Option<Bytes>) {
     let stored = ports.state.get(&key).await.unwrap();
     assert_eq!(ports.state.compare_and_set(&key, stored, value, None).await.unwrap(), Swap::Done);
@@ -126,7 +126,7 @@ async fn nodes_that_append_at_once_share_one_chain_in_which_every_entry_is_once(
         let written: Vec<_> = nodes.join_all().await.into_iter().flatten().collect();
         stormy.store(false, Ordering::Relaxed);
         let log = AuditLog::new(ports.clone());
-        // The next append puts in its place what a fault may have left in the head alone.
+        // The next append completes what a fault may have left in the head alone.
         log.append(Some(&acme()), act("the last")).await.unwrap();
         assert_eq!(faults(&log).await, [""; 0], "seed {seed}");
         let entries = log.entries(Some(&acme()), 1, 1_000).await.unwrap();

@@ -1,4 +1,5 @@
-//! Opt-outs and the 24 h window, over the store in memory with paused time: what is not sent, and what still is.
+//! Opt-outs and the 24 h window, over the store in memory with paused time: messages that are withheld, and those that
+//! are still sent.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ use heddle_testing::{Site, SiteBuilder, TenantBuilder, message};
 const PHONE: &str = "15551234";
 const OFFER: &str = "an offer";
 
-/// A site with one tenant.
+/// Site with one tenant.
 struct Scenario {
     site: Site,
     ports: Ports,
@@ -119,7 +120,7 @@ impl Scenario {
         standing(&self.ports, &self.tenant.id, self.contact().await, category).await.unwrap()
     }
 
-    /// A message of a campaign, as it waits in the log.
+    /// Appends a campaign's message, as it waits in the log.
     async fn plan(
         &self,
         number: u8,
@@ -181,8 +182,8 @@ async fn what_a_campaign_had_planned_is_not_sent_after_a_stop_and_a_reply_still_
     scenario.plan(4, None, None).await;
     let taken = scenario.taken().await;
     assert_eq!(taken.iter().filter(|text| *text == OFFER).count(), 2, "{taken:?}");
-    let told = scenario.events();
-    assert_eq!(told.iter().filter(|event| matches!(event, Event::OptedOut { .. })).count(), 2);
+    let published = scenario.events();
+    assert_eq!(published.iter().filter(|event| matches!(event, Event::OptedOut { .. })).count(), 2);
     assert_eq!(told.iter().filter(|event| matches!(event, Event::Consented { .. })).count(), 2);
     scenario.end().await;
 }

@@ -1,5 +1,6 @@
-//! A tenant is deleted while it works, next to another one: it stops, its key goes, then every row, through a crash at
-//! any step, over the store in memory with paused time. What comes late changes nothing, and the other is as it was.
+//! Tenant deletion while the tenant works, next to another one: it stops, its key is destroyed, then every row is
+//! removed, through a crash at any step, over the store in memory with paused time. Late records change nothing, and
+//! the other tenant stays as it was.
 
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
@@ -48,7 +49,8 @@ impl Deref for World {
 }
 
 impl World {
-    /// Both tenants have spoken with customers, who consented; something of acme waits for a stopped account.
+    /// Returns a scenario in which both tenants have talked with customers, who consented; messages of acme wait for a
+    /// suspended account.
     async fn begin() -> Self {
         let world = Self(SiteBuilder::default().start(&[acme(), globex()]).await);
         world.say(&acme(), ANN, "1", "a1").await;
@@ -86,7 +88,7 @@ impl World {
         consent::record(&ports, tenant, &*cipher, contact, &statement).await.unwrap();
     }
 
-    /// Asks once. Who asked does not come back when the node dies meanwhile.
+    /// Asks once. The caller does not come back when the node dies meanwhile.
     async fn ask_once(&self) {
         let (ports, tenants) = self.with(|node| (node.ports.clone(), node.system.tenants.clone()));
         let id = acme().id;
@@ -308,7 +310,7 @@ async fn a_deletion_resumes_after_a_crash_at_any_step_without_a_second_request()
             assert!(step > 100, "so few steps are no deletion");
             return;
         }
-        // The request and the first walks step by step, what repeats itself by samples.
+        // The request and the first walks step by step, repetitions by samples.
         step += if step < 20 { 1 } else { 1 + step / 3 };
     }
 }

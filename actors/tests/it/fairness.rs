@@ -1,5 +1,5 @@
-//! One tenant's waiting turns beside another tenant's customers, on the same partition, over the store in memory
-//! with paused time: what the crowd of one costs the others is nothing but the machine.
+//! One tenant's waiting turns beside another tenant's customers, on the same partition, over the store in memory with
+//! paused time: the crowd of one costs the others nothing but the machine.
 //!
 //! `HEDDLE_WAITING=100000` makes the crowd larger.
 
@@ -75,7 +75,7 @@ async fn beside(waiting: usize) -> Vec<Duration> {
     let responder: Arc<dyn Responder> = Arc::new(outside());
     let ports = PortsBuilder::new(store, keys, clock.clone(), channel, responder).build();
     let options = Options {
-        // The crowd is many times of what is held in memory, as it is in a run of a hundred thousand.
+        // The crowd is many times the capacity of memory, as in a run of a hundred thousand.
         agenda_window: NonZeroUsize::new(512).unwrap(),
         woken_per_tenant: NonZeroUsize::new(64).unwrap(),
         turns_per_tenant: NonZeroUsize::new(4).unwrap(),
@@ -175,7 +175,7 @@ async fn a_turn_that_waits_for_a_spent_quota_delays_no_other_records() {
     spent.quota.messages_per_month = 1;
     let spent = system.tenants.apply(spent).await.unwrap();
     let calm = system.tenants.apply(tenant("calm", "2")).await.unwrap();
-    // Its first turn takes what there is, and the calm one's first turn a chunk.
+    // Its first turn takes all there is, and the calm one's first turn a quota lease.
     for (tenant, account) in [(&spent, "1"), (&calm, "2")] {
         let event = message(account, 0, clock.now());
         system.reception.accept(ChannelKind::Whatsapp, tenant, vec![event]).await.unwrap();

@@ -1,5 +1,5 @@
-//! A contact is forgotten in the middle of its messages: the key first, then every row, through a crash at any step,
-//! over the store in memory with paused time. What was said before does not come back; what is said later begins anew.
+//! Erasure of a contact in the middle of its messages: the key first, then every row, through a crash at any step, over
+//! the store in memory with paused time. Earlier messages do not come back; later ones begin a new conversation.
 
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
@@ -72,7 +72,7 @@ impl World {
         }
     }
 
-    /// Asks once. Who asked does not come back when the node dies meanwhile.
+    /// Asks once. The caller does not come back when the node dies meanwhile.
     async fn ask_once(&self, contact: ContactId) {
         let ports = self.with(|node| node.ports.clone());
         let id = acme().id;
@@ -110,7 +110,7 @@ impl World {
         panic!("{:?} is not done after {:?}", self.erasure(id).await, self.disk.rows(self.clock.now()));
     }
 
-    /// Rows of a contact's conversations, and what waits for them.
+    /// Returns the rows of a contact's conversations, and of messages that wait for them.
     fn rows_of(&self, contact: ContactId) -> Vec<String> {
         let rows = self.disk.rows(self.clock.now()).into_iter().map(|(key, _)| key);
         let of_contact = |key: &heddle_schemas::table::Key| match key.table() {

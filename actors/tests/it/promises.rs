@@ -1,5 +1,5 @@
-//! The audit of promises, over the store in memory with paused time: all are kept while the engine runs, and every
-//! violation that is planted is found, as what it is.
+//! Verification of promises, over the store in memory with paused time: all are kept while the engine runs, and every
+//! planted violation is found under its own kind.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;

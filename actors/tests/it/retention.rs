@@ -1,4 +1,4 @@
-//! A tenant's retention is changed: what is there ends by the shortest time it was promised, through a crash at any
+//! Changes of a tenant's retention: existing rows end by the shortest time that was promised, through a crash at any
 //! step, over the store in memory with paused time.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ fn tenant() -> Tenant {
     TenantBuilder::new("acme").account("1").account("2").settle("100ms").build()
 }
 
-/// A site whose sweeps have small pages, so that there are many.
+/// Site whose sweeps have small pages, so that there are many.
 struct Scenario(Site);
 
 impl Deref for Scenario {
@@ -112,7 +112,7 @@ async fn what_is_shortened_holds_for_what_is_there_and_what_is_lengthened_for_wh
     scenario.say(1, "a2", text("on day 10")).await;
     scenario.say(2, "b1", picture()).await;
     scenario.read().await;
-    // A message and its reply each, and how far the reply has come.
+    // A message and its reply each, and the reply's delivery state.
     assert_eq!(scenario.ends(Table::History).await, [(30, 2), (40, 4)]);
     assert_eq!(scenario.ends(Table::Delivery).await, [(30, 1), (40, 2)]);
 

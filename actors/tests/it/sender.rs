@@ -41,7 +41,7 @@ fn text(message: &OutboundMessage) -> String {
     }
 }
 
-/// A node with one tenant, whose agent repeats what is said, and a provider by a script.
+/// Node with one tenant, whose agent repeats the message, and a provider by a script.
 struct World {
     disk: Arc<MemoryDisk>,
     clock: Arc<TokioClock>,
@@ -49,7 +49,7 @@ struct World {
     ports: Ports,
     system: System,
     tenant: Arc<Tenant>,
-    /// When each call reached the provider, by what it says.
+    /// Time of each call at the provider, with its text.
     calls: Arc<Mutex<Vec<(Duration, String, OutboundId)>>>,
 }
 
@@ -121,7 +121,7 @@ impl World {
         self.receive(vec![ChannelEvent::Status(report)]).await;
     }
 
-    /// When each text was taken by the provider, in order.
+    /// Returns the times at which the provider accepted the texts, in order.
     fn times(&self) -> Vec<(Duration, String)> {
         self.calls.lock().unwrap().iter().map(|(at, text, _)| (*at, text.clone())).collect()
     }
@@ -304,7 +304,7 @@ async fn after_ten_seconds_of_outage_others_are_answered_within_seconds() {
     for number in 0..5 {
         world.say(&format!("49172000{number:04}"), &format!("after {number}")).await;
     }
-    // The breaker waits 8 s at most after an outage of ten; what waited before goes first, 590 at 80/s.
+    // The breaker is open for 8 s at most after an outage of ten; messages that waited before go first, 590 at 80/s.
     tokio::time::sleep(16 * SECOND).await;
     let after = world.accepted().into_iter().filter(|text| text.starts_with("after")).count();
     assert_eq!(after, 5);

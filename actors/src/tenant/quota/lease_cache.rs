@@ -1,7 +1,7 @@
 //! Lease cache: a node's quota leases of a tenant, one to take from, and those from which nothing more is taken.
 //!
-//! Pure. What is taken is held until its turn is settled. What is never settled counts as spent: its turn may have
-//! been decided all the same.
+//! Pure. A reserved amount is held until its turn is settled. One that is never settled counts as spent: its turn may
+//! have been decided.
 
 use std::time::Duration;
 
@@ -16,21 +16,22 @@ use super::amounts::Amounts;
 pub(super) const LIFE: Duration = Duration::from_secs(600);
 /// Time before its end from which nothing more is taken: longer than any turn under way takes.
 pub(super) const LAST_CALL: Duration = Duration::from_secs(120);
-/// After how long without use a chunk is given back.
+/// Time without use after which a quota lease is given back.
 const IDLE: Duration = Duration::from_secs(60);
-/// The same where little is left, which others may wait for.
+/// The same where little is left, for which others may wait.
 const IDLE_WHERE_SCARCE: Duration = Duration::from_secs(1);
 /// Number of turns that a quota lease is sized for at first, and at most.
 const STRIDES: (u64, u64) = (32, 4_096);
-/// A chunk that is used up faster makes the next one larger, one that lasts longer than its half life smaller.
+/// Time within which a used-up quota lease makes the next one larger; one that lasts longer than half its lifetime
+/// makes it smaller.
 const FAST: Duration = Duration::from_secs(30);
 
-/// A chunk, and the month whose ledger it is in.
+/// Quota lease, and the month whose ledger it is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkOf {
     /// Id of the quota lease.
     pub id: ChunkId,
-    /// Of which month.
+    /// Month of the ledger.
     pub month: Month,
 }
 
@@ -46,7 +47,7 @@ pub(super) struct Held {
     in_work: u64,
     /// Amounts that turns have spent of it: those that are settled, and messages of those that never were.
     spent: Amounts,
-    /// Messages that were taken and never settled.
+    /// Messages that were reserved and never settled.
     pub(super) unsettled: u64,
 }
 
@@ -59,7 +60,7 @@ pub(super) struct LeaseCache {
 }
 
 impl LeaseCache {
-    /// Takes so much, if the chunk of this month has it.
+    /// Reserves this much, if the quota lease of this month has it.
     pub(super) fn take(&mut self, need: Amounts, month: Month, now: Timestamp) -> Option<ChunkOf> {
         if !self.has(need, month, now) {
             self.retire();
@@ -84,7 +85,7 @@ impl LeaseCache {
         need.times(self.stride.clamp(STRIDES.0, STRIDES.1))
     }
 
-    /// Puts a new chunk in. The one before is retired.
+    /// Adds a new quota lease. The previous one is retired.
     pub(super) fn put(&mut self, of: ChunkOf, size: Amounts, wanted: Amounts, now: Timestamp) {
         if let Some(before) = &self.current {
             let lasted = now.since(before.since);
@@ -109,7 +110,7 @@ impl LeaseCache {
         });
     }
 
-    /// A turn is settled: of what it took, it used so much, and the rest comes back.
+    /// Settles a turn: of its reservation it used this much, and the rest comes back.
     pub(super) fn settle(&mut self, of: ChunkOf, taken: Amounts, used: Amounts) {
         if let Some(held) = self.held(of) {
             held.in_work = held.in_work.saturating_sub(1);
@@ -118,7 +119,7 @@ impl LeaseCache {
         }
     }
 
-    /// A turn is gone unsettled.
+    /// Drops the reservation of a turn that ended unsettled.
     pub(super) fn abandon(&mut self, of: ChunkOf, messages: u64) {
         if let Some(held) = self.held(of) {
             held.in_work = held.in_work.saturating_sub(1);
@@ -137,12 +138,12 @@ impl LeaseCache {
         self.current.iter_mut().chain(&mut self.retired).find(|held| held.of == of)
     }
 
-    /// Takes nothing more from the chunk.
+    /// Ends taking from the current quota lease.
     pub(super) fn retire(&mut self) {
         self.retired.extend(self.current.take());
     }
 
-    /// Retires the chunk where it is idle, near its end, or of another month.
+    /// Retires the quota lease where it is idle, near its end, or of another month.
     pub(super) fn tidy(&mut self, month: Month, now: Timestamp) {
         let Some(held) = &self.current else { return };
         let idle = if held.scarce { IDLE_WHERE_SCARCE } else { IDLE };
@@ -152,7 +153,7 @@ impl LeaseCache {
         }
     }
 
-    /// Takes out what can be closed: nothing of it is in work.
+    /// Removes and returns the leases that can be closed: no turn of them is in work.
     pub(super) fn closable(&mut self) -> Vec<Held> {
         self.retired.extract_if(.., |held| held.in_work == 0).collect()
     }

@@ -41,7 +41,7 @@ async fn an_answered_message_is_shown_as_it_was_edited_and_not_at_all_once_delet
     seconds(2).await;
     node.act("acme", "3", "Ann", Act::Delete { target: "1".into() }).await;
     node.say("acme", "4", "are you there?").await;
-    // While it waits: the row stands behind the message that is about to be answered.
+    // While it waits: the row comes after the message that is about to be answered.
     node.act("acme", "5", "Ann", Act::Edit { target: "2".into(), content: text("come at five") }).await;
     seconds(2).await;
     node.restart().await;

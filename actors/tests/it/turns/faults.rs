@@ -94,7 +94,7 @@ async fn a_damaged_ledger_of_one_tenant_stops_its_turns_alone() {
     assert!(node.ports().metrics.set_aside_total() >= 2);
     assert!(!aside[0].detail.contains("much"), "it repeats nothing of the row");
 
-    // A restart forgets nothing of it, and the turn goes as soon as the ledger is mended: no attempt is lost.
+    // A restart loses none of it, and the turn goes on as soon as the ledger is repaired: no attempt is lost.
     node.restart().await;
     seconds(2).await;
     assert_eq!(set_aside(&node)[0].attempts, aside[0].attempts + 1);
@@ -151,7 +151,7 @@ async fn a_damaged_contact_holds_up_no_connector() {
     assert!(!dead[0].detail.contains("Ann"), "it repeats nothing of the row: {}", dead[0].detail);
 }
 
-/// A row that cannot be read when a finished answer is committed: the answer waits until the row is mended.
+/// A row that cannot be read when a finished answer is committed: the answer waits until the row is repaired.
 #[tokio::test(start_paused = true)]
 async fn an_answer_waits_for_a_damaged_row_to_be_mended() {
     let node = Node::start(
@@ -168,7 +168,7 @@ async fn an_answer_waits_for_a_damaged_row_to_be_mended() {
     node.restart().await;
     node.say("acme", "2", "second").await;
     seconds(2).await;
-    // The commit looks up whether the turn before was counted.
+    // The commit checks that the turn before was counted.
     node.damage(&quota_of(&node, "acme"), Some("{}}")).await;
     seconds(20).await;
     assert_eq!(node.texts(), ["on first"]);
