@@ -45,7 +45,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// Conversations, as entities of inbound's partitions.
 #[derive(Clone)]
 pub struct Conversations {
-    /// What they need of the node; one for all, since a turn takes it along.
+    /// Dependencies on the node; one for all, since a turn takes it along.
     pub context: Arc<Context>,
 }
 
@@ -112,7 +112,7 @@ pub(super) struct Conversation {
     pub(super) context: Arc<Context>,
 }
 
-/// What it holds in memory.
+/// State of a conversation in memory.
 #[derive(Default)]
 pub(super) struct ConversationState {
     pub(super) loaded: Option<Loaded>,
@@ -160,7 +160,7 @@ impl Actor for Conversation {
             }
             ConversationMessage::Shorten(rows, done) => {
                 state.handled += 1;
-                // Whoever asked may be gone.
+                // The caller may have gone.
                 let _ = done.send(Box::pin(self.shorten(rows)).await?);
             }
             ConversationMessage::Ended(number, ended) => Box::pin(self.ended(state, number, ended)).await?,

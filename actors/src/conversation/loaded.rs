@@ -75,7 +75,7 @@ impl Conversation {
             None => None,
         };
         let former_names = match &head.former_names {
-            Some(sealed) => parse(&open(sealed, correct::FORMER_NAMES)?, "the former names of a contact")?,
+            Some(sealed) => parse(&open(sealed, correct::FORMER_NAMES)?, "the previous names of a contact")?,
             None => Vec::new(),
         };
         let erased_at = cipher.erased_at();

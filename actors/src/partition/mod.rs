@@ -52,7 +52,7 @@ pub(crate) use crate::tenant::configuration::Changed;
 
 /// How often a partition looks after what nobody asked for: passivation, a wall clock that jumped.
 const LOOK: Duration = Duration::from_secs(1);
-/// How many times one look may read the agenda; the next look follows at once.
+/// Maximum number of agenda reads in one check; the next check follows at once.
 const READS_AT_ONCE: usize = 8;
 /// Rows of the agenda that are read at once at most.
 const AGENDA_READ: usize = 4096;
@@ -67,7 +67,7 @@ pub trait Resident: Clone + Send + Sync + 'static {
     type Key: Laned<Lane: fmt::Debug + Send + Sync> + FromStr + fmt::Debug + Hash + Send + Sync + 'static;
     /// A record, read.
     type Item: Send + 'static;
-    /// What its actor is sent.
+    /// Message to its actor.
     type Message: ractor::Message;
 
     /// The topic it lives on.
@@ -91,14 +91,14 @@ pub trait Resident: Clone + Send + Sync + 'static {
     /// The message that wakes it for an agenda entry; answered by [`PartitionMessage::Woken`].
     fn wake(entry: Entry<Self::Key>) -> Self::Message;
 
-    /// The message that answers [`PartitionMessage::Barrier`], behind all that was below it; `None` where
-    /// such residents never ask.
+    /// Returns the message that answers [`PartitionMessage::Barrier`], after everything below it; `None` where such
+    /// entities never ask.
     fn passed(below: Offset) -> Option<Self::Message>;
 
-    /// The message that has rows of it end earlier; `None` where such residents have none.
+    /// Returns the message that applies a TTL update to its rows; `None` where such entities have none.
     fn shorten(rows: Vec<TtlUpdate>, done: oneshot::Sender<usize>) -> Option<Self::Message>;
 
-    /// The message that tells it of changed configuration, where it wants to know of these tenants.
+    /// Returns the message about changed configuration, where it concerns these tenants.
     fn reconfigured(key: &Self::Key, changed: &Changed) -> Option<Self::Message>;
 
     /// Starts its actor.
@@ -118,32 +118,32 @@ pub trait Resident: Clone + Send + Sync + 'static {
 pub enum PartitionMessage<K> {
     /// Records, in order, and the offset that reading goes on at.
     Records(Vec<Record>, Offset),
-    /// A resident wrote an agenda row.
+    /// An entity wrote an agenda row.
     Armed {
         /// When it is due.
         due: Timestamp,
-        /// Whom to wake.
+        /// Entity to wake.
         key: K,
     },
-    /// A resident has dealt with an entry.
+    /// An entity has settled an entry.
     Woken {
-        /// Which.
+        /// Entry that was settled.
         entry: Entry<K>,
         /// When to wake it again for the same row; `None` when the row is deleted.
         again: Option<Timestamp>,
     },
-    /// A resident asks to be told when it has been given everything below this offset.
+    /// An entity asks for a message when everything below this offset has been delivered to it.
     Barrier {
         /// The offset.
         below: Offset,
-        /// Who asks.
+        /// Entity that asks.
         key: K,
     },
-    /// Rows of a resident are to end earlier.
+    /// TTL update: rows of an entity are to end earlier.
     Shorten {
-        /// Whose.
+        /// Entity of the rows.
         key: K,
-        /// Which.
+        /// Rows and their ends.
         rows: Vec<TtlUpdate>,
         /// Told how many it did that for; dropped where the partition is being given up.
         done: oneshot::Sender<usize>,
@@ -180,7 +180,7 @@ struct Work {
 }
 
 impl Receipt {
-    /// What to put into the batch that settles the record.
+    /// Returns the consumed offset for the batch that settles the record.
     #[must_use]
     pub fn consumed(&self) -> (TopicPartition, Offset) {
         (self.record.partition, self.record.offset)
@@ -195,12 +195,12 @@ impl Drop for Receipt {
     }
 }
 
-/// How many messages a resident has finished. It is idle when that is as many as it was given.
+/// Number of messages that an entity has finished. It is idle when that equals the number delivered to it.
 #[derive(Debug, Default)]
 pub struct Idle(AtomicU64);
 
 impl Idle {
-    /// The resident has finished `given` messages and has nothing under way.
+    /// Records that the entity has finished `given` messages and has nothing under way.
     pub fn finished(&self, given: u64) {
         self.0.store(given, Ordering::Release);
     }
@@ -209,7 +209,7 @@ impl Idle {
 /// A message to oneself, some time from now.
 pub(crate) type Timer<M> = JoinHandle<Result<(), ractor::MessagingErr<M>>>;
 
-/// What a resident knows of the partition it lives in.
+/// Handle of an entity on its partition.
 #[derive(Clone)]
 pub struct Home<K: Send + Sync + 'static> {
     /// Under which ownership it writes.
@@ -220,7 +220,7 @@ pub struct Home<K: Send + Sync + 'static> {
 }
 
 impl<K: Send + Sync + 'static> Home<K> {
-    /// Tells the partition something. A partition that is gone needs no telling.
+    /// Sends a message to the partition. One that is gone ignores it.
     pub fn tell(&self, message: PartitionMessage<K>) {
         drop(self.partition.send_message(message));
     }
@@ -241,9 +241,9 @@ impl<M: ractor::Message> Inhabitant<M> {
 
 /// The actor of a partition.
 pub struct Partition<R> {
-    /// What lives here.
+    /// Kind of the entities.
     pub resident: R,
-    /// What its residents need.
+    /// Dependencies of its entities.
     pub context: Context,
     /// The ownership.
     pub fence: Fence,
@@ -345,7 +345,7 @@ impl<R: Resident> Actor for Partition<R> {
                 if before < state.taken_over_at && next >= state.taken_over_at {
                     return self.look(&myself, state).await;
                 }
-                // Passivation and due entries are looked after by ticks.
+                // Ticks handle passivation and due entries.
                 return Ok(());
             }
             PartitionMessage::Armed { due, key } => state.agenda.insert(Entry { fire: due, due, key }),
@@ -394,8 +394,8 @@ impl<R: Resident> Actor for Partition<R> {
         event: SupervisionEvent,
         _: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        // A resident ends only when it is retired; one that fails has lost its place in the order, so
-        // the whole partition starts anew from what is settled.
+        // An entity ends only when it is retired; one that fails has lost its place in the order, so the whole
+        // partition starts anew from the settled offset.
         match event {
             SupervisionEvent::ActorFailed(who, error) => {
                 Err(format!("resident {} failed: {error}", who.get_id()).into())
@@ -451,9 +451,8 @@ impl<R: Resident> Partition<R> {
 
     /// Whether a record's publisher had lost its partition before the record came.
     ///
-    /// Where the next owner has published the same before, this partition has seen that owner's epoch: in a
-    /// record, or, before it was taken over, its former owner has, and then the epoch is at least what
-    /// can be read since.
+    /// Where the next owner has published the same before, this partition has seen that owner's epoch: in a record, or,
+    /// before it was taken over, its previous owner has, and then the epoch is at least the one that can be read since.
     async fn is_stray(&self, state: &mut PartitionState<R>, by: Fence) -> Result<bool, ActorProcessingErr> {
         let newest = match state.publishers.get_mut(&by.partition) {
             Some(newest) => newest,
@@ -471,7 +470,7 @@ impl<R: Resident> Partition<R> {
         Ok(stray)
     }
 
-    /// Sends a message to a resident, starting it where it is not in memory.
+    /// Sends a message to an entity, starting it where it is not in memory.
     fn give(
         &self,
         myself: &ActorRef<PartitionMessage<R::Key>>,
@@ -511,7 +510,7 @@ impl<R: Resident> Partition<R> {
         });
     }
 
-    /// Tells who asked that everything below its offset has been given out.
+    /// Notifies the entities whose barrier has been passed: everything below its offset has been delivered.
     fn pass_barriers(
         &self,
         myself: &ActorRef<PartitionMessage<R::Key>>,
@@ -527,8 +526,8 @@ impl<R: Resident> Partition<R> {
         Ok(())
     }
 
-    /// Lets residents go where there are as many as there may be. Those at work stay, so there may be more of them
-    /// for a while: then more than one has to go.
+    /// Retires entities where there are as many as allowed. Those at work stay, so there may be more of them for a
+    /// while: then more than one has to go.
     fn make_room(&self, state: &mut PartitionState<R>, coming: usize) {
         let most = self.context.options.residents_per_partition.get();
         let over = (state.residents.len() + coming).saturating_sub(most);
@@ -537,7 +536,7 @@ impl<R: Resident> Partition<R> {
         }
     }
 
-    /// Lets the residents go that have had no work for a while.
+    /// Retires the entities that have had no work for a while.
     fn retire(&self, state: &mut PartitionState<R>) {
         self.make_room(state, 0);
         let now = self.context.ports.clock.now();
@@ -550,7 +549,7 @@ impl<R: Resident> Partition<R> {
         }
     }
 
-    /// Lets the resident go that has been without messages longest; one at work is asked again later.
+    /// Retires the entity that has been without messages longest; one at work is asked again later.
     fn retire_one(&self, state: &mut PartitionState<R>) {
         let Some((key, resident)) = state.residents.pop_lru() else { return };
         if resident.is_idle() {
@@ -649,7 +648,7 @@ fn place_behind(row: &[u8]) -> Option<Place> {
     Some(Place { due, name: format!("{key}\0") })
 }
 
-/// Reads an agenda row's name: eight bytes of due time, then the resident's key as text.
+/// Parses an agenda row's name: eight bytes of due time, then the entity's key as text.
 fn row_parts(row: &[u8]) -> Option<(Timestamp, &str)> {
     let (due, key) = row.split_first_chunk::<8>()?;
     let due = Timestamp::from_micros(i64::try_from(u64::from_be_bytes(*due)).ok()?);

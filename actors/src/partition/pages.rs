@@ -46,7 +46,7 @@ impl<T> Page<T> {
     /// Reads a page of a scan behind a row, or from its beginning. `open` makes an item of a row, or leaves it out.
     ///
     /// # Errors
-    /// What `open` returns, and of the store what no repetition mends.
+    /// The errors of `open`, and errors of the store that a retry does not fix.
     pub(crate) async fn read<E: From<StoreError>>(
         ports: &Ports,
         scan: Scan,

@@ -88,7 +88,7 @@ fn of_tenant(log: &dyn Log, tenant: &TenantId) -> (TopicPartition, Bytes) {
     (partition, Bytes::copy_from_slice(tenant.as_str().as_bytes()))
 }
 
-/// What is left of a record of the engine's own that could not be processed, and counts it.
+/// Returns the dead letter of a record of the engine's own that could not be processed, and counts it.
 #[must_use]
 pub fn dead_letter(
     ports: &Ports,
@@ -101,7 +101,7 @@ pub fn dead_letter(
     letter(ports, record, record.key.clone(), (reason, detail, attempts), (None, original))
 }
 
-/// The same dead letter without the record that it is about.
+/// Returns the same dead letter without its original record.
 #[must_use]
 pub(crate) fn without_original(letter: &NewRecord) -> NewRecord {
     let value = decode::<DeadLetter>(&letter.value)
@@ -109,7 +109,7 @@ pub(crate) fn without_original(letter: &NewRecord) -> NewRecord {
     NewRecord { value, ..letter.clone() }
 }
 
-/// What is left of a record of ingress that could not be taken in, and counts it. `detail` must repeat
+/// Returns the dead letter of a record of ingress that could not be accepted, and counts it. `detail` must repeat
 /// nothing of it. It is kept under the key of its tenant, or, without one, not at all.
 #[must_use]
 pub fn dead_plaintext(

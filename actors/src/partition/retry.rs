@@ -54,7 +54,8 @@ impl Patience for Retrying<'_> {
     }
 
     async fn lost(&mut self) {
-        // Who was faster may be writing again: nodes that contend for a row take turns better than at once.
+        // The faster writer may be writing again: nodes that contend for a row should take turns rather than write at
+        // once.
         tokio::time::sleep(STORE.first / 2).await;
     }
 }
@@ -62,7 +63,7 @@ impl Patience for Retrying<'_> {
 /// Repeats a read until the store answers.
 ///
 /// # Errors
-/// What no repetition mends, as [`super::commit::commit`].
+/// Errors that a retry does not fix, as [`super::commit::commit`].
 pub async fn read<T, F: Future<Output = Result<T, StoreError>>>(
     metrics: &Metrics,
     mut read: impl FnMut() -> F,

@@ -20,7 +20,7 @@ pub struct SetAside {
     pub reason: DeadReason,
     /// More about why; no content.
     pub detail: String,
-    /// How often it failed.
+    /// Number of failures.
     pub attempts: u32,
     /// When it failed first.
     pub since: Timestamp,

@@ -32,7 +32,7 @@ use tokio::sync::{broadcast, watch};
 use crate::ports::Ports;
 use crate::privacy::security::{Security, Sighting};
 
-/// How long it may take to read what has been applied until now.
+/// Maximum time of reading all tenants applied so far.
 const CATCH_UP: Duration = Duration::from_secs(10);
 
 /// Tenants that have gone and of which somebody has not read yet.
@@ -47,9 +47,9 @@ pub enum TenantsError {
     /// An account belongs to another tenant.
     #[error("{kind} account {account} belongs to another tenant; remove it there first")]
     Taken {
-        /// Which channel.
+        /// Kind of the channel.
         kind: ChannelKind,
-        /// Which account.
+        /// Id of the account.
         account: AccountId,
     },
     /// The tenant has no such account, and has had none.
@@ -61,7 +61,7 @@ pub enum TenantsError {
          region {theirs:?}, whose configuration has node.region = {theirs:?}"
     )]
     Region {
-        /// Which.
+        /// Id of the tenant.
         tenant: TenantId,
         /// Where its data stays.
         theirs: String,
@@ -76,11 +76,11 @@ pub enum TenantsError {
         humantime::format_duration(suits(*.promised))
     )]
     Retention {
-        /// Which.
+        /// Id of the tenant.
         tenant: TenantId,
-        /// What of it.
+        /// Kind of data.
         kind: Kind,
-        /// What it was promised.
+        /// Promised time.
         promised: Duration,
         /// Where records of it are.
         topic: Topic,
@@ -98,19 +98,19 @@ pub enum TenantsError {
     Record {
         /// The record's key.
         tenant: String,
-        /// What is wrong.
+        /// Reason.
         source: RecordError,
     },
 }
 
-/// How long a tenant's rows are kept, and since which record of topic tenants.
+/// Retention of a tenant's rows, with its record of topic tenants.
 #[derive(Debug, Clone)]
 pub struct Kept {
-    /// Who.
+    /// Tenant and its configuration.
     pub tenant: Arc<Tenant>,
-    /// What its retention was before, as far as it still says something.
+    /// Its previous retentions, as far as they still matter.
     pub former: Arc<[Former]>,
-    /// How often its retention has been changed.
+    /// Number of changes of its retention.
     pub retentions: u64,
     /// The partition and offset of a record that has it as it is now: of the first, or of a later one that this node
     /// has begun with.
@@ -222,7 +222,7 @@ pub struct Tenants {
     departures: broadcast::Sender<TenantId>,
     /// Up to where each partition of the topic has been read.
     read_to: watch::Sender<BTreeMap<TopicPartition, Offset>>,
-    /// How old records become in the log, once that is known.
+    /// Maximum age of records in the log, once known.
     oldest_record: OnceLock<Duration>,
 }
 
@@ -275,7 +275,7 @@ impl Tenants {
 
     fn check_retention(&self, tenant: &Tenant) -> Result<(), TenantsError> {
         let Some(&oldest) = self.oldest_record.get() else { return Ok(()) };
-        // What is in ingress is in inbound as well.
+        // Records of ingress are in inbound as well.
         for topic in [Topic::Inbound, Topic::Outbound, Topic::Events, Topic::Dlq] {
             let Some((kind, promised)) = tenant.retention.shortest_in(topic) else { continue };
             if oldest > promised {
@@ -320,7 +320,7 @@ impl Tenants {
     async fn take(&self, record: &Record) -> Result<(), TenantsError> {
         let name = || String::from_utf8_lossy(&record.key).into_owned();
         if record.key == TenantId::engine().as_str() {
-            // It says to which region the topics belong, and was looked at before.
+            // It holds the region of the topics, which was checked before.
             return Ok(());
         }
         if record.value.is_empty() {
@@ -447,7 +447,7 @@ impl Tenants {
         self.store(tenant).await
     }
 
-    /// Whether a tenant that there is has no such account, also if it was applied on another node a moment ago.
+    /// Returns true when an existing tenant has no such account, also if it was applied on another node a moment ago.
     ///
     /// # Errors
     /// As [`Tenants::catch_up`].
@@ -544,7 +544,7 @@ impl Tenants {
         Ok(tenant)
     }
 
-    /// Has every node not know the tenant any more, durably: nothing is taken in for it, and nothing of it is sent.
+    /// Makes every node forget the tenant, durably: nothing is accepted for it, and none of its messages is sent.
     ///
     /// # Errors
     /// [`TenantsError::Store`].
@@ -566,7 +566,7 @@ impl Tenants {
         let was_known = self.get(id).is_some();
         self.change(id, |directory| directory.remove(id));
         if was_known {
-            // Nobody may want to know.
+            // There may be no receiver.
             let _ = self.departures.send(id.clone());
         }
     }
@@ -630,9 +630,8 @@ impl Tenants {
         self.read_to.borrow().iter().map(|(partition, next)| (partition.partition, *next)).collect()
     }
 
-    /// Waits until everything has been read that is in the topic now. Whoever applies a tenant on one node may
-    /// use it on another one at once, which may not have read of it by then: what is not known is not known
-    /// only after this.
+    /// Waits until everything that is in the topic now has been read. A tenant applied on one node may be used on
+    /// another one at once, which may not have read it by then: only after this is an unknown tenant really unknown.
     ///
     /// # Errors
     /// [`StoreError`]: when it takes long, as unavailable.
@@ -677,7 +676,7 @@ impl Tenants {
         self.read(|directory| directory.tenants.values().map(|kept| kept.tenant.clone()).collect())
     }
 
-    /// Takes out which tenants have changed since this was called last; one caller of a node is told.
+    /// Takes out the tenants that have changed since the last call; one caller of a node gets them.
     #[must_use]
     pub fn take_changed(&self) -> Changed {
         std::mem::take(&mut self.changed_lately.lock().unwrap_or_else(PoisonError::into_inner))
@@ -690,7 +689,7 @@ impl Tenants {
     }
 }
 
-/// What is sealed of secrets: those that are set.
+/// Returns the sealed part of secrets: those that are set.
 fn sealed_part<'a>(secrets: impl IntoIterator<Item = (String, &'a mut Secret)>) -> TenantSecrets {
     let set = secrets.into_iter().filter(|(_, secret)| !secret.is_empty());
     set.map(|(place, secret)| (place, secret.expose().to_owned())).collect()

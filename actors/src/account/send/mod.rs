@@ -53,7 +53,7 @@ pub struct Ended {
     pub(super) due: Option<heddle_schemas::time::Timestamp>,
 }
 
-/// What became of the steps.
+/// Result of the steps.
 enum Step {
     /// It is settled.
     Settled {
@@ -68,9 +68,9 @@ enum Step {
     Returned,
 }
 
-/// What a send needs.
+/// Dependencies of a send.
 pub(crate) struct Send {
-    /// What it needs of the node.
+    /// Context of the node.
     pub(crate) context: Context,
     /// The account.
     pub(crate) account: AccountKey,
@@ -154,7 +154,7 @@ impl Send {
                 item.calls = attempts.max(item.calls);
                 None
             }
-            // What is sent again by policy has been waited for already.
+            // A message that is sent again by policy has waited for a status already.
             Some(Journal::Attempting { .. }) if matches!(item.origin, Origin::Unknown { .. }) => None,
             Some(Journal::Attempting { .. }) => Some(Step::Unknown),
             Some(

@@ -16,7 +16,7 @@ use crate::partition::commit::commit;
 use crate::tenant::quota::Hold;
 use crate::tenant::quota::amounts::Amounts;
 
-/// How often tools are called on the way to an answer, and how many at once.
+/// Maximum number of rounds of tool calls before an answer, and of calls in a round.
 const STEPS: usize = 3;
 const CALLS: usize = 4;
 /// The pause before a busy responder is asked again, where it names none.
@@ -24,7 +24,7 @@ const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// Characters of an answer for each of its tokens, more than any model has.
 const TOKEN_CHARACTERS: usize = 8;
 
-/// How an attempt went.
+/// Result of an attempt.
 pub(super) enum Called {
     /// It ended the turn.
     Ended(Ended),
@@ -123,7 +123,7 @@ impl Turn {
                 return Ok(Ended { hand_over: Some(HandOver::Agent), ..ended });
             }
             if unfinished {
-                // What tools gave is sent along.
+                // Results of tools are sent along.
                 most = self.responder.most(&question);
             }
             let needed = Amounts::of_usage(used).plus(Amounts::of_usage(most));
@@ -132,7 +132,7 @@ impl Turn {
                 return Ok(fallback(used));
             }
             let left = deadline.saturating_sub(clock.elapsed());
-            // Who did not answer in time may have used all of it.
+            // A responder that did not answer in time may have used all of it.
             let asked = self.in_time(left, self.ask(question.clone())).await.unwrap_or(Err(most));
             match asked {
                 Ok(answer) if !answer.calls.is_empty() => {
@@ -222,7 +222,7 @@ impl Turn {
         }
     }
 
-    /// What it gives, unless that takes too long.
+    /// Returns the result, unless it takes too long.
     pub(super) async fn in_time<T>(&self, left: Duration, asking: impl Future<Output = T>) -> Option<T> {
         let answered = tokio::time::timeout(left, asking).await.ok();
         if answered.is_none() {
