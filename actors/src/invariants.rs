@@ -1,12 +1,12 @@
-//! The invariants that the engine promises, each defined once: the simulation asserts it, production counts it.
+//! Invariants of the engine, each defined once: the simulation asserts them, production counts violations.
 //!
-//! A check is a pure function of what was seen. The engine makes it where the fact is at hand and reports a violation to
-//! [`Metrics::check`](crate::metrics::Metrics::check), which counts it in `heddle_invariant_violations_total` and
-//! logs it; the simulation makes the same checks over everything that left the engine, and expects the counters of every
-//! node to be 0.
+//! A check is a pure function of observed facts. The engine makes it where the fact is at hand and reports a violation
+//! to [`Metrics::check`](crate::metrics::Metrics::check), which counts it in `heddle_invariant_violations_total` and
+//! logs it; the simulation makes the same checks over everything that left the engine, and expects the counters of
+//! every node to be 0.
 //!
-//! A violation is a defect of the engine. It is counted, alerted and, where that protects somebody, refused; it never
-//! stops a node.
+//! A violation is a defect of the engine. It is counted, alerted and, where that protects a person or tenant, refused;
+//! it never stops a node.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub enum Invariant {
     Limits,
     /// I8: nothing is sent against an opt-out or outside the window.
     Consent,
-    /// I9: what is in memory stays within its bounds.
+    /// I9: memory stays within its bounds.
     Bounds,
 }
 

@@ -324,13 +324,13 @@ fn start<R: Resident>(resident: R, context: Context, fence: Fence) -> Result<Sta
             drop(running.await);
         }
     });
-    let (cell, draining, told) = (actor.get_cell(), actor.clone(), actor.clone());
+    let (cell, draining, notified) = (actor.get_cell(), actor.clone(), actor.clone());
     let running = Running {
         stop: Box::new(move || cell.kill()),
         ended,
         drain: Box::new(move |done| drop(draining.send_message(PartitionMessage::Drain(done)))),
         reconfigured: Box::new(move |changed| {
-            drop(told.send_message(PartitionMessage::Reconfigured(changed.clone())));
+            drop(notified.send_message(PartitionMessage::Reconfigured(changed.clone())));
         }),
     };
     Ok((running, actor))

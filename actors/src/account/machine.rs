@@ -3,15 +3,15 @@
 //! | from | event | to |
 //! |---|---|---|
 //! | loading | its rows are read | running |
-//! | running | a call is refused for the account's sake, or it is not configured | suspended, told once |
+//! | running | a call is refused for the account's sake, or it is not configured | suspended, published once |
 //! | suspended | its tenant is applied again, or the time of the probe has come | half-open |
-//! | half-open | a call that left since comes through | running, told |
+//! | half-open | a call that left since succeeds | running, published |
 //! | half-open | a call that left since is refused for the account's sake | suspended |
 //! | any but loading | it is disconnected, or its tenant's data stays elsewhere | disconnected |
 //! | disconnected | it is configured again | running |
 //!
 //! Running, messages are prepared as the schedule has room. Half-open, one at a time. Suspended, nothing leaves, and
-//! what is in memory is moved out of the log. Disconnected, everything is settled as withheld.
+//! messages in memory are moved out of the log. Disconnected, everything is settled as withheld.
 //!
 //! A send of unknown outcome holds its lane until a status or the policy settles it: a reply is sent again
 //! [`Policy::unknown_repeats`] times, then it is abandoned like a campaign's message. A status also counts for a

@@ -17,7 +17,7 @@
 //!
 //! # Layout
 //! - [`machine`]: the decisions, pure. [`schedule`]: which message is next, and when its call may leave, pure.
-//! - This file: the actor, its messages and how it starts. `perform`: the effects. `state`: what it holds in memory.
+//! - This file: the actor, its messages and its start. `perform`: the effects. `state`: its memory.
 //! - [`sources`]: where messages come from: the log, the rows, sends of unknown outcome.
 //! - [`send`]: one send, journaled. `reports`: statuses. `rows`: writes that concern no single send.
 //! - `forget`, `leave`: a contact is erased, a tenant is deleted.
@@ -40,7 +40,7 @@ use std::time::Duration;
 use heddle_schemas::id::AccountKey;
 use heddle_schemas::ports::log::{NewRecord, Record};
 use heddle_schemas::ports::state::{Batch, Fence, StoreError};
-use heddle_schemas::record::event::{Event as Told, EventRecord};
+use heddle_schemas::record::event::{Event as PublishedEvent, EventRecord};
 use heddle_schemas::record::outbound::{Leave, OutboundCommand, OutboundRecord};
 use heddle_schemas::record::{RecordError, V, decode};
 use heddle_schemas::table::Key;
@@ -320,7 +320,7 @@ impl Account {
         Key::agenda(self.home.fence.partition, due, self.key.to_string().as_bytes())
     }
 
-    fn event(&self, event: Told) -> NewRecord {
+    fn event(&self, event: PublishedEvent) -> NewRecord {
         let ports = &self.context.ports;
         let tenant = self.key.tenant.clone();
         publish::event(ports, &EventRecord { v: V, tenant, at: ports.clock.now(), event })

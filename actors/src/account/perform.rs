@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use heddle_schemas::ports::state::{Batch, StoreError, Write};
 use heddle_schemas::record::V;
-use heddle_schemas::record::event::Event as Told;
+use heddle_schemas::record::event::Event as PublishedEvent;
 use heddle_schemas::record::inbound::{
     DeliveryFailure, DeliveryReport, DeliveryStatus, InboundEvent, InboundRecord,
 };
@@ -180,17 +180,17 @@ impl Account {
         }
         tracing::error!(
             account = %self.key, ?code,
-            "account suspended; apply its tenant with valid credentials, or settle it with the provider"
+            "the account is suspended; apply its tenant with valid credentials, or settle it with the provider"
         );
         let (channel, account) = (self.key.channel, self.key.account.clone());
-        let event = self.event(Told::AccountStopped { channel, account, code });
+        let event = self.event(PublishedEvent::AccountStopped { channel, account, code });
         self.commit(Batch { outputs: vec![event], ..Batch::default() }).await
     }
 
     async fn resumed(&self) -> Result<(), StoreError> {
         tracing::info!(account = %self.key, "account resumed, sending again");
         let (channel, account) = (self.key.channel, self.key.account.clone());
-        let event = self.event(Told::AccountResumed { channel, account });
+        let event = self.event(PublishedEvent::AccountResumed { channel, account });
         self.commit(Batch { outputs: vec![event], ..Batch::default() }).await
     }
 

@@ -3,7 +3,7 @@
 use heddle_schemas::id::{AccountKey, ConversationId, OutboundId};
 use heddle_schemas::ports::log::NewRecord;
 use heddle_schemas::ports::state::{Batch, StoreError, Write};
-use heddle_schemas::record::event::{Event as Told, Resolution};
+use heddle_schemas::record::event::{Event as PublishedEvent, Resolution};
 use heddle_schemas::record::inbound::{DeliveryReport, DeliveryStatus, InboundEvent, InboundRecord};
 use heddle_schemas::record::outbound::Purpose;
 use heddle_schemas::record::{V, encode};
@@ -117,7 +117,7 @@ impl Account {
         state: &mut AccountState,
         entry: Entry<AccountKey>,
     ) -> Result<(), ActorProcessingErr> {
-        // A partition wakes no entity before it has delivered what it found.
+        // A partition wakes no entity before it has delivered the records it found.
         state.cursor.is_caught_up = true;
         self.check_unknown(state).await?;
         let again = if state.waits() && state.row.is_none_or(|row| row == entry.due) {
@@ -219,7 +219,7 @@ impl Account {
 
     fn resolved(&self, conversation: ConversationId, outbound: OutboundId, by: Resolution) -> NewRecord {
         self.context.ports.metrics.resolved(by);
-        self.event(Told::SendResolved { conversation, outbound, by })
+        self.event(PublishedEvent::SendResolved { conversation, outbound, by })
     }
 }
 

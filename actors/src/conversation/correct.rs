@@ -79,11 +79,11 @@ pub(super) fn meet(draft: &mut Draft, loaded: &Loaded, of: &ConversationId, from
 
 /// Keeps the name that this address replaces: earlier messages contain it.
 fn remember_name(draft: &mut Draft, loaded: &Loaded, of: &ConversationId, address: &Address) {
-    let Some(former) = &loaded.address.name else { return };
-    if address.name.as_ref() == Some(former) {
+    let Some(previous) = &loaded.address.name else { return };
+    if address.name.as_ref() == Some(previous) {
         return;
     }
-    let names = with_name(&loaded.former_names, former);
+    let names = with_name(&loaded.former_names, previous);
     draft.machine.head.former_names = Some(seal(of, loaded.thread.cipher(), FORMER_NAMES, &names));
     draft.former_names = Some(names);
 }

@@ -1,7 +1,7 @@
-//! The conversation's actor: messages in, and what becomes of a record that cannot be applied.
+//! Actor of a conversation: its messages, and the handling of records that cannot be applied.
 //!
-//! The actor changes a copy of its state and takes the copy over when the batch is durable, so memory is always what
-//! is stored. A record that makes it panic is tried again from stored state, then dead-lettered. So is a record that
+//! The actor changes a copy of its state and takes the copy over when the batch is durable, so memory always equals the
+//! stored state. A record that makes it panic is retried from stored state, then dead-lettered. So is a record that
 //! meets a row that cannot be read: only a store that is closed or has another owner ends the actor, and with it its
 //! partition.
 
@@ -172,10 +172,10 @@ impl Actor for Conversation {
     }
 }
 
-// The future of handling a message is as large as its largest wait, is moved when the actor takes the message
-// up, and is part of every conversation in memory. So what is rare waits in a box of its own.
+// The future of handling a message is as large as its largest wait, is moved when the actor takes the message up, and
+// is part of every conversation in memory. So rare waits are in a box of their own.
 impl Conversation {
-    /// Applies a record, whatever it does to this code.
+    /// Applies a record, and survives a panic in doing so.
     async fn deliver(
         &self,
         state: &mut ConversationState,
@@ -255,7 +255,7 @@ impl Conversation {
         let mut writes = Vec::with_capacity(rows.len());
         for row in rows {
             match read(&ports.metrics, || ports.state.get(&row.key)).await {
-                // A row that was written since has its end by what holds now.
+                // A row that was written since has its end by the current policy.
                 Ok(stored) if stored.as_ref() == Some(&row.value) => {
                     writes.push(row.write(ports.clock.now()))
                 }

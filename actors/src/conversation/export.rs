@@ -97,7 +97,7 @@ impl Reading {
         let key = Key::head(id);
         let Some(stored) = read(&ports.metrics, || ports.state.get(&key)).await? else { return Ok(None) };
         let cipher = match ports.keys.contact(&id.tenant, id.contact, Missing::Fail).await {
-            // It is being forgotten at this moment.
+            // It is being erased at this moment.
             Err(KeysError::Gone { .. }) => return Ok(None),
             cipher => cipher?,
         };

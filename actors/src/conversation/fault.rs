@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_parse_is_not_repeated() {
+    fn a_parse_error_repeats_nothing_of_the_value() {
         let error = serde_json::from_str::<u8>("\"Ann Miller\"").unwrap_err();
         assert!(error.to_string().contains("Ann"));
         assert_eq!(unparsed(&error), "it does not parse: Data at column 12");

@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_during_a_turn_waits_for_the_next() {
+    fn messages_during_a_turn_wait_for_the_next() {
         let mut head = Head::new();
         let turn = head.say(open(1, 0), at(0), SETTLE, 0);
         head.arm();

@@ -1,9 +1,9 @@
 //! Conversation entity: applies the records it receives, in order, and decides its turns.
 //!
-//! One record, one batch: the history row, the marker of the message, the head, the agenda row, the
-//! outputs and the consumed offset are committed together. A turn that needs nothing outside and has
-//! no settle delay is decided in that same batch. Any other is armed in the agenda, acknowledged, and
-//! runs from there ([`turn`]) while the conversation goes on recording; its decision is a second batch.
+//! One record, one batch: the history row, the marker of the message, the head, the agenda row, the outputs and the
+//! consumed offset are committed together. A turn that needs no call outside and has no settle delay is decided in that
+//! same batch. Any other is armed in the agenda, acknowledged, and runs from there ([`turn`]) while the conversation
+//! goes on recording; its decision is a second batch.
 //!
 //! # Layout
 //! Decisions, without IO:

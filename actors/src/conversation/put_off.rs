@@ -67,7 +67,7 @@ impl Conversation {
         tracing::error!(
             tenant = %self.id.tenant, conversation = %self.id, reason = reason.as_str(),
             detail = set_aside.detail, attempts = set_aside.attempts,
-            "turn set aside, retrying later"
+            "a turn is set aside, retrying later"
         );
         let writes = vec![Write::put(key, encode(&set_aside))];
         match self.commit(Batch { writes, ..Batch::default() }).await {

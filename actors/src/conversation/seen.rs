@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_is_all_or_nothing() {
+    fn all_messages_or_none_are_held() {
         let message = |number: u8| MessageKey::from_bytes([number; 16]);
         let mut seen = Seen::none();
         for number in 0..32 {

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_received_is_taken_with_its_time() {
+    fn received_messages_are_counted_at_their_time() {
         let clock = Arc::<Seconds>::default();
         let intake_gate = IntakeGate::new(clock.clone());
         let account: AccountKey = "acme/whatsapp/1".parse().unwrap();

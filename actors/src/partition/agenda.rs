@@ -1,4 +1,4 @@
-//! The durable timer's window in memory: what of a partition's agenda is due next, shared out between tenants.
+//! Window in memory of the durable timer: the next due entries of a partition's agenda, shared between tenants.
 //!
 //! The agenda itself is rows of the state store, one for each entity (conversation or account) that waits, in the order
 //! of their due times. This window holds the earliest of them in lanes, one for each tenant. When the window is full,
@@ -90,9 +90,9 @@ pub struct Wanted<L> {
 #[derive(Debug)]
 struct Lane<K> {
     entries: BTreeSet<Entry<K>>,
-    /// Rows in work, and those granted more time: what the store still has, and must not come again.
+    /// Rows in work, and those granted more time: the store still has them, and they must not come again.
     held: BTreeSet<(Timestamp, K)>,
-    /// Number of entries of rows that were granted more time: they stay whatever the capacity.
+    /// Number of entries of rows that were granted more time: they stay at any capacity.
     granted: usize,
     /// Number of entries in work.
     in_work: usize,
@@ -235,7 +235,7 @@ impl<K: Laned> Agenda<K> {
         self.change(&entry.key.lane(), |lane| lane.insert(entry));
     }
 
-    /// Changes a lane's entries, and keeps up what is counted of them.
+    /// Changes a lane's entries, and updates their counts.
     fn change<T>(&mut self, name: &K::Lane, change: impl FnOnce(&mut Lane<K>) -> T) -> T {
         let lane = self.lanes.entry(name.clone()).or_insert_with(Lane::new);
         let (first, stored, granted) = (lane.first(), lane.stored(), lane.granted);
@@ -276,7 +276,7 @@ impl<K: Laned> Agenda<K> {
         while self.stored > self.capacity {
             let longest = self.lanes.iter().max_by_key(|(_, lane)| lane.stored());
             let Some((name, lane)) = longest else { return };
-            // Only what is as its row says: that another was granted more time is known nowhere else.
+            // Only entries that are as their rows say: that another was granted more time is known nowhere else.
             let latest = lane.entries.iter().rev().find(|entry| !entry.is_granted());
             let Some(due) = latest.map(|entry| entry.due) else { return };
             let name = name.clone();
@@ -348,8 +348,8 @@ impl<K: Laned> Agenda<K> {
         })
     }
 
-    /// Takes in the rows that were read as [`Agenda::wants`] said, in their order; `next` is the place behind
-    /// the last of them, and there is none when no more rows follow.
+    /// Adds the rows that were read as [`Agenda::wants`] said, in their order; `next` is the position behind the last
+    /// of them, and `None` when no more rows follow.
     pub fn refill(&mut self, wanted: &Wanted<K::Lane>, rows: Vec<(Timestamp, K)>, next: Option<Place>) {
         match &wanted.lane {
             None => {
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn what_asks_for_more_time_fires_later_once() {
+    fn an_entry_that_asks_for_more_time_fires_later_once() {
         let mut world = World::new(8, 8, 8);
         world.write(10, 1);
         let taken = world.look(10).remove(0);
@@ -512,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_with_a_hundred_thousand_entries_holds_up_nobody() {
+    fn a_tenant_with_a_hundred_thousand_entries_delays_no_other() {
         let mut world = World::new(1_024, 64, 2_048);
         // All of lane 0, all of one moment, before anything was read: as after a take-over.
         for number in 0..100_000 {
@@ -545,10 +545,10 @@ mod tests {
     }
 
     proptest! {
-        /// Rows are written at random, are reported at once or a little later (a scan may see them first), take
-        /// their time when they fire, and some ask for more of it. Whatever the
-        /// capacity, the shares and the pages: each row fires exactly once and once more for each such wish, not
-        /// before it is due, and at the first look at which its lane has room.
+        /// For rows written at random, reported at once or a little later (a scan may see them first), that take their
+        /// time when they fire and sometimes ask for more of it, at any capacity, share and page size: each row fires
+        /// exactly once and once more for each such request, not before it is due, and at the first check at which its
+        /// lane has room.
         #[test]
         fn every_row_fires_once_and_in_time(
             capacity in 1_usize..6,

@@ -43,7 +43,7 @@ pub async fn commit(
         return Err(StoreError::Corrupt { detail });
     }
     match state.commit(batch).await {
-        // Rare, and in a box, so that who waits for the first attempt holds no more than that.
+        // Rare, and in a box, so that the first attempt takes no more space than it needs.
         Err(error) if error.is_transient() => Box::pin(commit_again(state, metrics, build, error)).await,
         done => done,
     }

@@ -5,8 +5,8 @@
 //! are in work; the rest waits in the log (I9). A record that cannot be read is dead-lettered with its
 //! coordinates. Residents without work leave memory after a while; their state comes back from the store.
 //!
-//! A resident counts what it has finished in [`Idle`]; when that equals what it was given, nothing is in
-//! its mailbox and nothing is under way, so it can be stopped and started anew without a gap.
+//! An entity counts its finished messages in [`Idle`]; when that equals the number delivered to it, its mailbox is
+//! empty and nothing is under way, so it can be stopped and started anew without a gap.
 
 pub mod agenda;
 pub mod commit;
@@ -56,7 +56,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const READS_AT_ONCE: usize = 8;
 /// Rows of the agenda that are read at once at most.
 const AGENDA_READ: usize = 4096;
-/// How many residents one look may retire.
+/// Maximum number of entities that one check retires.
 const RETIRED_AT_ONCE: usize = 4096;
 /// How many are looked at to make room for one.
 const LET_GO_AT_ONCE: usize = 4;
@@ -113,7 +113,7 @@ pub trait Resident: Clone + Send + Sync + 'static {
     ) -> Result<ActorRef<Self::Message>, SpawnErr>;
 }
 
-/// What a partition is told.
+/// Message to a partition.
 #[derive(Debug)]
 pub enum PartitionMessage<K> {
     /// Records, in order, and the offset that reading goes on at.
@@ -150,9 +150,9 @@ pub enum PartitionMessage<K> {
     },
     /// The configuration of these tenants has changed.
     Reconfigured(Arc<Changed>),
-    /// Time to look.
+    /// Time of a periodic check.
     Tick,
-    /// Take no more records, finish what is in work, then answer and stop.
+    /// Fetch no more records, finish those in work, then answer and stop.
     Drain(oneshot::Sender<()>),
     /// The ownership is over, or the store broken: stop at once.
     Over(String),
@@ -171,7 +171,7 @@ pub struct Receipt {
     work: Arc<Work>,
 }
 
-/// What of a partition is in work.
+/// Records of a partition in work.
 #[derive(Debug)]
 struct Work {
     permits: Semaphore,
@@ -214,7 +214,7 @@ pub(crate) type Timer<M> = JoinHandle<Result<(), ractor::MessagingErr<M>>>;
 pub struct Home<K: Send + Sync + 'static> {
     /// Under which ownership it writes.
     pub fence: Fence,
-    /// Where it reports what it has finished.
+    /// Counter of its finished messages.
     pub idle: Arc<Idle>,
     partition: ActorRef<PartitionMessage<K>>,
 }
@@ -226,14 +226,14 @@ impl<K: Send + Sync + 'static> Home<K> {
     }
 }
 
-struct Inhabitant<M> {
+struct Activation<M> {
     actor: ActorRef<M>,
     idle: Arc<Idle>,
     given: u64,
     last: Timestamp,
 }
 
-impl<M: ractor::Message> Inhabitant<M> {
+impl<M: ractor::Message> Activation<M> {
     fn is_idle(&self) -> bool {
         self.idle.0.load(Ordering::Acquire) == self.given
     }
@@ -260,7 +260,7 @@ impl Drop for Fetching {
 
 /// The state of a partition's actor.
 pub struct PartitionState<R: Resident> {
-    residents: LruCache<R::Key, Inhabitant<R::Message>>,
+    residents: LruCache<R::Key, Activation<R::Message>>,
     agenda: Agenda<R::Key>,
     work: Arc<Work>,
     /// Every record below it has been given to its resident.
@@ -355,7 +355,7 @@ impl<R: Resident> Actor for Partition<R> {
                 return self.pass_barriers(&myself, state);
             }
             PartitionMessage::Shorten { key, rows, done } => {
-                // One that is being given up takes no work on.
+                // A partition that is being handed over starts no more work.
                 let message = R::shorten(rows, done).filter(|_| state.draining.is_none());
                 return message.map_or(Ok(()), |message| self.give(&myself, state, key, message));
             }
@@ -370,7 +370,7 @@ impl<R: Resident> Actor for Partition<R> {
                 state.draining = Some(done);
             }
             PartitionMessage::Over(why) => {
-                tracing::warn!(partition = %self.fence.partition, why, "a partition is given up");
+                tracing::warn!(partition = %self.fence.partition, why, "partition lost, stopping its worker");
                 return Err(why.into());
             }
         }
@@ -398,7 +398,7 @@ impl<R: Resident> Actor for Partition<R> {
         // partition starts anew from the settled offset.
         match event {
             SupervisionEvent::ActorFailed(who, error) => {
-                Err(format!("resident {} failed: {error}", who.get_id()).into())
+                Err(format!("entity {} failed: {error}", who.get_id()).into())
             }
             _ => Ok(()),
         }
@@ -433,7 +433,7 @@ impl<R: Resident> Partition<R> {
         match R::decode(&receipt.record) {
             Ok((key, item)) => {
                 if let Some(fence) = R::published_under(&item) {
-                    receipt.maybe_again |= self.is_stray(state, fence).await?;
+                    receipt.maybe_again |= self.is_from_fenced_producer(state, fence).await?;
                 }
                 self.give(myself, state, key, R::deliver(item, receipt))?;
             }
@@ -453,7 +453,11 @@ impl<R: Resident> Partition<R> {
     ///
     /// Where the next owner has published the same before, this partition has seen that owner's epoch: in a record, or,
     /// before it was taken over, its previous owner has, and then the epoch is at least the one that can be read since.
-    async fn is_stray(&self, state: &mut PartitionState<R>, by: Fence) -> Result<bool, ActorProcessingErr> {
+    async fn is_from_fenced_producer(
+        &self,
+        state: &mut PartitionState<R>,
+        by: Fence,
+    ) -> Result<bool, ActorProcessingErr> {
         let newest = match state.publishers.get_mut(&by.partition) {
             Some(newest) => newest,
             None => {
@@ -489,13 +493,13 @@ impl<R: Resident> Partition<R> {
                 let entities = state.residents.len() + 1;
                 state.residents_reported.set(entities);
                 self.check_bounds(state, entities);
-                state.residents.get_or_insert_mut(key, || Inhabitant { actor, idle, given: 0, last: now })
+                state.residents.get_or_insert_mut(key, || Activation { actor, idle, given: 0, last: now })
             }
         };
         resident.given += 1;
         resident.last = now;
         if resident.actor.send_message(message).is_err() {
-            return Err("a resident ended without being retired".into());
+            return Err("an entity ended without being retired".into());
         }
         Ok(())
     }
@@ -557,7 +561,7 @@ impl<R: Resident> Partition<R> {
             state.residents_reported.set(state.residents.len());
         } else {
             let now = self.context.ports.clock.now();
-            state.residents.put(key, Inhabitant { last: now, ..resident });
+            state.residents.put(key, Activation { last: now, ..resident });
         }
     }
 
@@ -569,7 +573,7 @@ impl<R: Resident> Partition<R> {
         }
     }
 
-    /// Wakes what is due, sets the next tick, and ends a drained partition.
+    /// Wakes due entities, sets the next tick, and ends a drained partition.
     async fn look(
         &self,
         myself: &ActorRef<PartitionMessage<R::Key>>,

@@ -38,7 +38,7 @@ pub fn event(ports: &Ports, record: &EventRecord) -> NewRecord {
     event_into(&*ports.log, record)
 }
 
-/// The same, for who has the log alone.
+/// The same, for callers that have the log alone.
 #[must_use]
 pub fn event_into(log: &dyn Log, record: &EventRecord) -> NewRecord {
     let (partition, key) = of_tenant(log, &record.tenant);
@@ -98,15 +98,15 @@ pub fn dead_letter(
     attempts: u32,
 ) -> NewRecord {
     let original = Some(Sealed::from_bytes(record.value.clone()));
-    letter(ports, record, record.key.clone(), (reason, detail, attempts), (None, original))
+    record_of(ports, record, record.key.clone(), (reason, detail, attempts), (None, original))
 }
 
 /// Returns the same dead letter without its original record.
 #[must_use]
-pub(crate) fn without_original(letter: &NewRecord) -> NewRecord {
-    let value = decode::<DeadLetter>(&letter.value)
-        .map_or_else(|_| letter.value.clone(), |letter| encode(&DeadLetter { original: None, ..letter }));
-    NewRecord { value, ..letter.clone() }
+pub(crate) fn without_original(dead: &NewRecord) -> NewRecord {
+    let value = decode::<DeadLetter>(&dead.value)
+        .map_or_else(|_| dead.value.clone(), |dead| encode(&DeadLetter { original: None, ..dead }));
+    NewRecord { value, ..dead.clone() }
 }
 
 /// Returns the dead letter of a record of ingress that could not be accepted, and counts it. `detail` must repeat
@@ -124,10 +124,10 @@ pub fn dead_plaintext(
     });
     // The record's own key may be a phone number.
     let key = Bytes::from(format!("{}/{}", record.partition, record.offset));
-    letter(ports, record, key, (reason, detail, 1), original.unzip())
+    record_of(ports, record, key, (reason, detail, 1), original.unzip())
 }
 
-fn letter(
+fn record_of(
     ports: &Ports,
     record: &Record,
     key: Bytes,
@@ -137,9 +137,9 @@ fn letter(
     ports.metrics.dead(reason);
     tracing::warn!(
         from = %record.partition, offset = record.offset, reason = reason.as_str(), detail,
-        "a record was given up"
+        "a record was dead-lettered"
     );
-    let letter = DeadLetter {
+    let dead = DeadLetter {
         v: V,
         at: ports.clock.now(),
         from: record.partition,
@@ -155,6 +155,6 @@ fn letter(
     NewRecord {
         partition: TopicPartition { topic: Topic::Dlq, partition: record.partition.partition % partitions },
         key,
-        value: encode(&letter),
+        value: encode(&dead),
     }
 }

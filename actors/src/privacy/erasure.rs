@@ -165,7 +165,7 @@ pub(crate) async fn close(ports: &Ports, tenant: &TenantId, complete: &Erasure) 
     let key = Key::open_erasure(tenant, complete.contact);
     let Some(stored) = ports.state.get(&key).await? else { return Ok(()) };
     if readable(&key, &stored)?.id != complete.id {
-        // It was closed, and the contact is forgotten once more since.
+        // It was closed, and the contact has been erased once more since.
         return Ok(());
     }
     let event = Event::Forgotten {

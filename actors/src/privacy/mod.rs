@@ -6,7 +6,7 @@
 //! - [`sweep`]: applies changed retention to rows that exist already.
 //! - [`verification`]: checks each promise against the stored data.
 //! - [`audit_log`]: records the actor, act, time and reason.
-//! - [`security`]: signals that look like an attack.
+//! - [`security`]: security signals, published as incidents.
 
 pub mod audit_log;
 pub mod erasure;

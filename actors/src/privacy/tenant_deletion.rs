@@ -1,4 +1,4 @@
-//! Deletions of tenants: asked for here, carried on by the node that keeps house until no row is left.
+//! Tenant deletions: requested here, continued by the leader until no row is left.
 //!
 //! Contract: when [`ask`] returns, no node accepts anything for the tenant any more once it has read topic tenants, and
 //! the tenant's key is destroyed, so that nothing sealed under it can be read. Rows follow. A row keeps the deletion
@@ -44,7 +44,7 @@ use crate::tenant::quota;
 
 /// Rows of a page.
 const PAGE: usize = 256;
-/// Pages between two looks at everything else.
+/// Pages between two checks of everything else.
 const PAGES: usize = 16;
 /// Number of conversations and accounts that receive the deletion at once: others' records are behind them in the same
 /// partitions.
@@ -167,7 +167,7 @@ async fn stop(ports: &Ports, tenants: &Tenants, stored: Stored) -> Result<Stored
     tenants.remove(&removal.tenant).await?;
     ports.keys.erase_tenant(&removal.tenant).await?;
     let destroyed = Removal { key_destroyed_at: Some(ports.clock.now()), ..removal };
-    // Where somebody else was faster, the next look reads what holds.
+    // Where another writer was faster, the next check reads the current state.
     save(ports, &bytes, &destroyed).await?;
     Ok(Stored { bytes: encode(&destroyed), removal: destroyed })
 }
@@ -189,7 +189,7 @@ pub(crate) struct OpenRemovals {
 }
 
 impl OpenRemovals {
-    /// Looks once. Returns whether there is more to do at once.
+    /// Checks once. Returns true if there is more to do at once.
     pub(crate) async fn look(&mut self, ports: &Ports, tenants: &Tenants) -> Result<bool, StoreError> {
         let now = ports.clock.now();
         let open = all(ports, REMOVAL_OPEN).await?;
@@ -235,7 +235,7 @@ impl OpenRemovals {
         self.walk(ports, tenants, stored).await
     }
 
-    /// Walks on for a while. What it has come to is durable before a row is removed, so after a crash the walk goes on
+    /// Walks on for a while. The position reached is durable before a row is removed, so after a crash the walk goes on
     /// behind rows that it did not remove: the next one finds them.
     async fn walk(
         &mut self,
@@ -296,7 +296,7 @@ impl OpenRemovals {
             self.next.insert(tenant, ports.clock.elapsed() + PAUSE);
         }
         if !save(ports, &before, &removal).await? {
-            // Another node keeps house by now.
+            // Another node is the leader by now.
             return Ok(false);
         }
         self.remove(ports, found).await?;
@@ -390,7 +390,7 @@ impl Found {
                 }
                 self.conditional.push((key, value));
             }
-            // They went all together before the walk began; what it finds has been written since.
+            // They were removed together before the walk began; rows found now have been written since.
             (_, Written::Versioned) if key.row().is_empty() => self.conditional.push((key, value)),
             (_, Written::Unfenced | Written::Versioned) => self.plain.push(key),
             // Nothing else has the fence; a test of the descriptors holds that there are none.

@@ -1,4 +1,4 @@
-//! The configuration of all tenants on this node, read from topic tenants and followed from there.
+//! Configuration of all tenants on this node, read from topic tenants and followed from there.
 //!
 //! Secrets are sealed in the log and open only here. A change is in force on this node when
 //! [`Tenants::apply`] returns, and on others as soon as they have read it.
@@ -6,9 +6,9 @@
 //! A tenant whose region is another one than that of the stores is not opened at all: it has no account here, its
 //! records are dead letters, and that it is here is an incident.
 //!
-//! The credentials of a channel account are sealed under a key of the account's own. Whatever takes an account out of
-//! a tenant destroys that key before anything else: from then on no record of the topic opens to its credentials,
-//! however old, and a node that starts leaves the account out.
+//! The credentials of a channel account are sealed under a key of the account's own. Every operation that takes an
+//! account out of a tenant destroys that key before anything else: from then on no record of the topic opens to its
+//! credentials, however old, and a node that starts leaves the account out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -35,7 +35,7 @@ use crate::privacy::security::{Security, Sighting};
 /// Maximum time of reading all tenants applied so far.
 const CATCH_UP: Duration = Duration::from_secs(10);
 
-/// Tenants that have gone and of which somebody has not read yet.
+/// Deleted tenants of which some receiver has not read yet.
 const DEPARTURES: usize = 1_024;
 
 /// Why a tenant could not be applied or read.
@@ -129,7 +129,8 @@ impl Kept {
 struct Directory {
     tenants: BTreeMap<TenantId, Kept>,
     accounts: HashMap<(ChannelKind, AccountId), Arc<Tenant>>,
-    /// Accounts whose credentials are erased while the newest record still has them: what disconnected them broke off.
+    /// Accounts whose credentials are erased while the newest record still has them: their disconnection was
+    /// interrupted.
     severed: HashSet<AccountKey>,
     /// Tenants whose data stays in another region: that one.
     foreign: HashMap<TenantId, String>,
@@ -394,7 +395,7 @@ impl Tenants {
         cipher.open(&log_aad(Topic::Tenants, account), sealed)
     }
 
-    /// Checks a configuration, and writes down what its channels' profiles give where it says nothing.
+    /// Checks a configuration, and fills in the defaults of its channels' profiles.
     ///
     /// # Errors
     /// [`TenantsError::Faults`].
@@ -424,8 +425,8 @@ impl Tenants {
     }
 
     /// Disconnects a channel account: destroys the key of its credentials, takes it out of the tenant on this node,
-    /// then for good. Its webhooks are refused and what waits to be sent by it is withheld, here when this returns,
-    /// on other nodes as soon as they have read it. Doing it again does no harm.
+    /// then for good. Its webhooks are refused and its waiting messages are withheld, here when this returns, on other
+    /// nodes as soon as they have read it. A repetition is harmless.
     ///
     /// # Errors
     /// [`TenantsError`]; unless it is [`TenantsError::UnknownAccount`], it is to be done again.
@@ -464,7 +465,7 @@ impl Tenants {
             .is_some_and(|tenant| tenant.channel(account.channel, &account.account).is_some())
     }
 
-    /// Erases the credentials of the accounts that a tenant had and has no more, and writes what is left.
+    /// Erases the credentials of the accounts that a tenant had and has no more, and writes the remaining ones.
     async fn store(&self, mut tenant: Tenant) -> Result<Arc<Tenant>, TenantsError> {
         let at = self.clock.now();
         let kept: HashSet<_> = tenant.accounts().collect();
@@ -571,7 +572,7 @@ impl Tenants {
         }
     }
 
-    /// Brings each tenant that is not known any more. Who reads slowly misses some.
+    /// Sends the id of each tenant that is not known any more. A slow receiver misses some.
     #[must_use]
     pub fn departures(&self) -> broadcast::Receiver<TenantId> {
         self.departures.subscribe()

@@ -273,7 +273,7 @@ impl Site {
         }
     }
 
-    /// Gives the running node to `look`.
+    /// Passes the running node to `look`.
     ///
     /// # Panics
     /// When none runs.

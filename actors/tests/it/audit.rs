@@ -209,14 +209,14 @@ async fn tampering_without_the_key_is_reported_at_its_place() {
 #[tokio::test]
 async fn a_log_reset_with_its_head_is_found_by_topic_events() {
     let (ports, log) = with_entries(4).await;
-    let former = ports.state.get(&Key::access_head(Some(&acme()))).await.unwrap();
+    let previous = ports.state.get(&Key::access_head(Some(&acme()))).await.unwrap();
     for number in 5..=6 {
         log.append(Some(&acme()), act(format!("doc-{number}"))).await.unwrap();
     }
     for number in 5..=6 {
         write(&ports, Key::access(Some(&acme()), number), None).await;
     }
-    write(&ports, Key::access_head(Some(&acme())), former).await;
+    write(&ports, Key::access_head(Some(&acme())), previous).await;
     assert_eq!(faults(&log).await, [""; 0], "the store alone does not know better");
     let noted: Vec<_> = heads(&ports).await.into_iter().map(|(_, noted)| noted).collect();
     assert_eq!(noted.len(), 6);

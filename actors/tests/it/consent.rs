@@ -166,7 +166,7 @@ fn address() -> Address {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_campaign_had_planned_is_not_sent_after_a_stop_and_a_reply_still_is() {
+async fn planned_campaign_messages_are_not_sent_after_a_stop_and_replies_still_are() {
     let scenario = Scenario::start("").await;
     scenario.plan(1, None, None).await;
     assert_eq!(scenario.taken().await, [OFFER], "before");
@@ -189,7 +189,7 @@ async fn what_a_campaign_had_planned_is_not_sent_after_a_stop_and_a_reply_still_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_while_a_campaigns_message_waits_for_its_account_holds_it_back() {
+async fn a_stop_while_a_campaigns_message_waits_for_its_account_withholds_it() {
     let refused = |_: &OutboundMessage, before: usize| match before {
         0 => Sending::from(Reply::fails(FailureClass::Temporary)),
         _ => Sending::default(),
@@ -296,7 +296,7 @@ async fn a_stop_word_is_answered_with_the_tenants_own_text_where_there_is_one() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_over_24_hours_after_the_customers_last_message_is_not_sent() {
+async fn nothing_is_sent_over_24_hours_after_the_customers_last_message() {
     let scenario = Scenario::start("").await;
     let hours = |hours: i64| Timestamp::from_secs(1_767_225_600 + hours * 3600);
     // The channel kept it that long, and webhooks may be days late.

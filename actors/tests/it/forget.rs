@@ -126,7 +126,7 @@ impl World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_said_before_is_gone_and_does_not_come_back_and_others_go_on() {
+async fn erased_messages_do_not_come_back_and_other_contacts_go_on() {
     let world = World::begin().await;
     let early = world.clock.now();
     world.say(PHONE, "1", "a1").await;

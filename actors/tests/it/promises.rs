@@ -56,7 +56,7 @@ fn tenant(id: &str, account: &str) -> Tenant {
     Tenant::from_toml(&text).unwrap()
 }
 
-/// Two tenants whose customers have written, one of them forgotten since, and a campaign that was sent.
+/// Two tenants whose customers have written, one of them erased since, and a campaign that was sent.
 struct World {
     disk: Arc<MemoryDisk>,
     clock: Arc<TokioClock>,
@@ -273,7 +273,7 @@ async fn all_promises_are_kept_and_each_was_looked_at() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_customers_write_meanwhile_breaks_nothing() {
+async fn messages_of_customers_during_a_verification_break_nothing() {
     let world = World::begin().await;
     let talking = async {
         for n in 0..40 {
@@ -393,7 +393,7 @@ planted! {
         erasure["deadline"] = json!(7);
         world.swap(row.key, encode(&erasure)).await;
     };
-    a_turn_that_was_not_written_down_is_found: [Quota] because "the rows of its turns tell of 3 turns", |world| {
+    a_turn_that_was_not_written_down_is_found: [Quota] because "the rows of its turns add up to 3 turns", |world| {
         let row = world.row(Table::Spend, None).await;
         let write = Write::delete(row.key);
         world.ports.state.commit(Batch { writes: vec![write], ..Batch::default() }).await.unwrap();

@@ -104,7 +104,7 @@ fn picture() -> Content {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_shortened_holds_for_what_is_there_and_what_is_lengthened_for_what_comes() {
+async fn a_shorter_retention_holds_for_existing_rows_and_a_longer_one_for_new_rows() {
     let scenario = Scenario::begin().await;
     scenario.say(1, "a1", text("on day 0")).await;
     scenario.read().await;

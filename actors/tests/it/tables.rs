@@ -279,8 +279,8 @@ impl Scenario {
         tenant_deletion::ask(&ports, &tenants, &acme().id, 1).await.unwrap();
         for _ in 0..1_200 {
             self.second().await;
-            let removal = tenant_deletion::find(&ports, &acme().id).await.unwrap();
-            if removal.is_some_and(|removal| removal.is_complete()) {
+            let deletion = tenant_deletion::find(&ports, &acme().id).await.unwrap();
+            if deletion.is_some_and(|deletion| deletion.is_complete()) {
                 tokio::time::sleep(Duration::from_secs(60)).await;
                 return;
             }

@@ -136,14 +136,14 @@ fn nothing_is_prepared_before_the_rows_are_read() {
 fn a_refused_token_suspends_once_and_reports_once() {
     let mut machine = machine([text(1, 0), text(2, 0)]);
     let both = prepared(&mut machine, 2, NOW);
-    let mut told = 0;
+    let mut reported = 0;
     for text in both {
         let effects = machine.on(Event::Ended(text, refused(FailureClass::Unauthorized), Some(NOW)), NOW);
-        told +=
+        reported +=
             effects.iter().filter(|effect| matches!(effect, Effect::Suspended { is_new: true, .. })).count();
         assert!(effects.contains(&Effect::Park), "what comes back leaves the log");
     }
-    assert_eq!((told, machine.lanes.len()), (1, 2), "nothing is lost");
+    assert_eq!((reported, machine.lanes.len()), (1, 2), "nothing is lost");
     assert_eq!(prepared(&mut machine, 8, NOW + SECOND), []);
 }
 
@@ -193,7 +193,7 @@ fn a_call_from_before_the_suspension_neither_ends_nor_renews_it() {
 }
 
 #[test]
-fn what_waits_for_a_disconnected_account_is_withheld_until_it_is_configured_again() {
+fn messages_for_a_disconnected_account_are_withheld_until_it_is_configured_again() {
     let mut machine = machine([text(1, 0), text(2, 0)]);
     machine.on(Event::Access(Access::Disconnected), NOW);
     let effects = machine.on(tick(8), NOW);
@@ -259,7 +259,7 @@ fn a_status_that_comes_while_the_call_is_under_way_decides_its_end() {
 }
 
 #[test]
-fn what_was_under_way_when_its_contact_was_erased_is_not_repeated() {
+fn a_send_under_way_when_its_contact_was_erased_is_not_repeated() {
     for end in [refused(FailureClass::Temporary), refused(FailureClass::RateLimited), End::Returned] {
         let mut machine = machine([text(1, 0)]);
         let first = one(&mut machine);

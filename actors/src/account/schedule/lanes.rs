@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_an_unknown_outcome_waits_and_others_do_not() {
+    fn messages_behind_an_unknown_outcome_wait_and_others_do_not() {
         let mut lanes = lanes(8, [reply(1, 1), reply(1, 2), reply(2, 1)]);
         lanes.take_next().unwrap();
         lanes.hold(contact(1), outbound(1, 1));

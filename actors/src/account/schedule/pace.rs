@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_in_more_than_a_second_ago_is_over() {
+    fn messages_received_more_than_a_second_ago_no_longer_count() {
         let mut pace = Pace::new(rate(80), Duration::ZERO);
         let start = Duration::from_secs(100);
         for number in 0..1_200 {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_in_is_left_out_of_the_budget() {
+    fn received_messages_are_left_out_of_the_budget() {
         let start = Duration::from_secs(100);
         let mut pace = Pace::new(rate(80), Duration::ZERO);
         let (mut all, mut sent, mut now) = (Vec::new(), Vec::new(), start);

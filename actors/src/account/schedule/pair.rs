@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_channel_without_a_pair_limit_holds_no_pair_up() {
+    fn a_channel_without_a_pair_limit_delays_no_pair() {
         let contact = ContactId::from_bytes([1; 16]);
         let mut pairs = Pairs::new(None);
         (0..1000).for_each(|_| pairs.sent(contact, Duration::from_secs(1)));

@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_from_before_a_suspension_do_not_hold_up_the_probe() {
+    fn calls_from_before_a_suspension_do_not_delay_the_probe() {
         let mut release = release(80, 8);
         prepared(&mut release, Class::Reply, 1, NOW);
         assert_eq!(leaving(&mut release, NOW), [1]);

@@ -1,13 +1,13 @@
 //! One send on its way: prepare, wait for the release, call, settle.
 //!
-//! The channel has no idempotency key, so a send is journaled as attempted before the call and settled
-//! after it, each durably. Who finds an attempt without a result does not know whether the message was
-//! taken: it is *unknown*, and goes to the account's unknown rows until a status settles it or the wait
-//! is over. A send that does not leave, or is refused, is journaled as that. A panic settles it as unknown.
+//! The channel has no idempotency key, so a send is journaled as attempted before the call and settled after it, each
+//! durably. An attempt without a result is *unknown*: the message may have been accepted. It goes to the account's
+//! unknown rows until a status settles it or the wait is over. A send that does not leave, or is refused, is journaled
+//! as that. A panic settles it as unknown.
 //!
 //! # Layout
-//! - This file: the order of the steps. [`Journal`]: what is stored of them.
-//! - `checks`: lease, consent and window, right before the call. `gate`: the release. `settle`: how it ends.
+//! - This file: the order of the steps. [`Journal`]: their stored state.
+//! - `checks`: lease, consent and window, right before the call. `gate`: the release. `settle`: the ends of a send.
 
 mod checks;
 pub(super) mod gate;
@@ -143,7 +143,7 @@ impl Send {
         self.leave(item, slot, &message, attempt, left_at).await
     }
 
-    /// Finds in the journal what became of it before; `None` where it is to be called.
+    /// Reads its earlier result from the journal; `None` where it is to be called.
     async fn look_up(&self, item: &mut Item) -> Result<Option<Step>, StoreError> {
         let ports = &self.context.ports;
         let key = Key::send(&self.account, &item.command.id);

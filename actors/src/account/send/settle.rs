@@ -1,4 +1,4 @@
-//! Ends of a send, each in one batch: the journal, what takes the message out of its source, and the notice to its
+//! Ends of a send, each in one batch: the journal, the removal of the message from its source, and the notice to its
 //! conversation.
 //!
 //! Of a message whose contact is being erased the journal alone is written: it keeps the message from being sent, and a

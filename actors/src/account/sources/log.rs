@@ -30,7 +30,7 @@ impl Delivered {
         self.arrived.push_back(item);
     }
 
-    /// Returns what is to be written now, where no write is under way.
+    /// Returns the messages to write now, where no write is under way.
     pub(crate) fn begin_write(&mut self) -> Option<Vec<Item>> {
         if self.is_writing || self.spilling.is_empty() {
             return None;
@@ -45,7 +45,7 @@ impl Delivered {
         self.spilling.iter().filter_map(offset).min()
     }
 
-    /// Returns true while what is being written is neither in the rows yet nor in memory.
+    /// Returns true while messages are being written, which are neither in the rows yet nor in memory.
     pub(crate) fn is_writing(&self) -> bool {
         self.is_writing
     }

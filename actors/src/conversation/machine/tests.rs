@@ -108,7 +108,7 @@ fn a_row_that_is_due_beside_a_running_turn_begins_none() {
 }
 
 #[test]
-fn what_is_late_or_needs_no_answer_is_recorded_alone() {
+fn late_messages_and_those_that_need_no_answer_are_only_recorded() {
     let mut machine = machine();
     let late = Act { accepted_at: at(0), ..act(1, 0, ActKind::Say, None) };
     let acted = machine.act(&late, at(3_600_001), SETTLE, WITHIN);

@@ -1,4 +1,4 @@
-//! Looks up free times and books appointments in the tenant's calendar.
+//! Tools that find free times and book appointments in the tenant's calendar.
 //!
 //! An appointment is booked under an id derived from conversation, turn and call, so that a repetition after a crash
 //! finds the existing one.
@@ -23,7 +23,7 @@ const ABOUT: usize = 200;
 const TRIES: u32 = 2;
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Looks up free times.
+/// Tool that finds free times.
 pub(super) struct Find;
 /// Books one of them.
 pub(super) struct Book;

@@ -28,7 +28,7 @@ const TOKEN_CHARACTERS: usize = 8;
 pub(super) enum Called {
     /// It ended the turn.
     Ended(Ended),
-    /// It was not made: somebody else claimed the turn.
+    /// It was not made: another owner claimed the turn.
     Claimed(Claim),
 }
 
@@ -72,8 +72,8 @@ impl Turn {
         Ok(Called::Ended(Ended { sent, hold, attempts: attempt, number: attempt, ..ended }))
     }
 
-    /// Claims an attempt and writes down the most that it may cost. Where somebody else claimed the turn, returns that
-    /// claim, and what was taken is free again.
+    /// Claims an attempt and records its highest possible cost. Where another owner claimed the turn, returns that
+    /// claim, and the reservation is free again.
     async fn claimed(&self, mine: &Claim, hold: Hold) -> Result<Result<Hold, Claim>, StoreError> {
         let ports = &self.context.ports;
         let expires = ports.clock.now().after(self.context.options.marker_ttl);
@@ -99,8 +99,8 @@ impl Turn {
         Ok(Ok(hold))
     }
 
-    /// Asks, calls tools and asks again, until there is an answer or what it may use does not suffice. `most` is what
-    /// asking this question may use.
+    /// Asks, calls tools and asks again, until there is an answer or the rest of the reservation does not suffice.
+    /// `most` is the highest possible cost of this question.
     async fn converse(
         &self,
         mut question: Question,
@@ -155,8 +155,8 @@ impl Turn {
         }
     }
 
-    /// Makes the calls of the last step that have no result. Returns what is said where one of them hands the
-    /// conversation over.
+    /// Makes the calls of the last step that have no result. Returns the reply where one of them hands the conversation
+    /// over.
     async fn work_off(&self, steps: &mut [Step], journal: &Journal) -> Result<Option<String>, StoreError> {
         let Some((last, before)) = steps.split_last_mut() else { return Ok(None) };
         let number = u8::try_from(before.len()).unwrap_or(u8::MAX);
@@ -194,7 +194,7 @@ impl Turn {
         }
     }
 
-    /// Asks until there is an answer. Of a failure, what it used.
+    /// Asks until there is an answer. The error holds the use of a failure.
     pub(super) async fn ask(&self, question: Question) -> Result<Answer, Usage> {
         let mut used = Usage::default();
         loop {

@@ -1,7 +1,7 @@
 //! The claim of a call to the outside: a row, written on a condition before the call is made.
 //!
-//! An owner that finds a claim without a decision adopts it: its turn covers what the claim covers, so that the
-//! outside is asked the same again, and at most [`ATTEMPTS`](super::ATTEMPTS) times.
+//! An owner that finds a claim without a decision adopts it: its turn covers the same messages, so that the outside
+//! gets the same question again, and at most [`ATTEMPTS`](super::ATTEMPTS) times.
 
 use heddle_schemas::id::{ConversationId, MessageKey, TurnId};
 use heddle_schemas::ports::state::{StoreError, Swap};

@@ -1,13 +1,13 @@
-//! A turn under way: the tenant's permit and quota, the claim of an outside call, retrieval, the responder.
+//! Turn under way: the tenant's permit and quota, the claim of an outside call, retrieval, the responder.
 //!
 //! A turn runs beside its conversation, which goes on recording. A responder that fails, hangs or panics ends it with
-//! the fallback, and a spent quota as the tenant's configuration says. Before the outside is called, the call is
-//! claimed ([`claim`]): an owner that finds a claim without a decision adopts it, and makes one more attempt or says the
-//! fallback. Whatever may fail for good by what is stored (documents, quota, the journal of tools) is read before the
-//! claim, so that no attempt is lost by it.
+//! the fallback, and a spent quota as the tenant's configuration says. A call outside is claimed before it is made
+//! ([`claim`]): an owner that finds a claim without a decision adopts it, and makes one more attempt or says the
+//! fallback. Stored data whose read may fail for good (documents, quota, the journal of tools) is read before the
+//! claim, so that a fault in it costs no attempt.
 //!
 //! # Layout
-//! - [`claim`]: the row that names the attempt and what it covers.
+//! - [`claim`]: the row that names the attempt and the messages it covers.
 //! - `call`: the outside call, and the tools on the way to an answer.
 
 mod call;
@@ -74,7 +74,7 @@ pub struct Turn {
     pub name: Option<String>,
     /// Other names that the customer was known by.
     pub other_names: Vec<String>,
-    /// The claim of an earlier owner, which this turn adopts: it covers what the claim covers.
+    /// Claim of an earlier owner, which this turn adopts: it covers the same messages.
     pub claim: Option<Claim>,
 }
 
@@ -87,7 +87,7 @@ pub struct Ended {
     pub texts: Vec<String>,
     /// Outcome of the turn.
     pub outcome: Outcome,
-    /// The documents that what is said rests on.
+    /// Documents on which the reply rests.
     pub sources: Vec<String>,
     /// Data sent to providers.
     pub sent: Vec<Sent>,
@@ -95,7 +95,7 @@ pub struct Ended {
     pub usage: Usage,
     /// Calls to the outside that were made for it.
     pub attempts: u32,
-    /// The number that it is written down under in the journal of its chunk.
+    /// Number of the turn in the journal of its quota lease.
     pub number: u32,
     /// Its quota reservation; `None` where the quota is spent.
     pub hold: Option<Hold>,
@@ -302,8 +302,8 @@ impl Turn {
         }
     }
 
-    /// Searches the tenant's documents. An unavailable store is waited for; documents that cannot be read are
-    /// left out, and what is known without them is answered.
+    /// Searches the tenant's documents. Retries while the store is unavailable; documents that cannot be read are left
+    /// out of the answer.
     async fn passages(&self) -> Result<Vec<Passage>, StoreError> {
         if !self.responder.reads_passages() {
             return Ok(Vec::new());

@@ -245,12 +245,12 @@ impl Ingress {
                 Ok(())
             }
             Err(StoreError::TooLarge { .. }) => {
-                let detail = "it is larger than the log takes".to_owned();
+                let detail = "it is larger than the log accepts".to_owned();
                 for Taken { record, outputs } in &mut taken {
                     let reason = DeadReason::TooLarge;
-                    let letter =
+                    let output =
                         publish::dead_plaintext(&self.context.ports, record, reason, detail.clone(), None);
-                    *outputs = vec![letter];
+                    *outputs = vec![output];
                 }
                 self.commit(&taken).await
             }

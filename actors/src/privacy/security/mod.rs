@@ -150,7 +150,7 @@ impl Security {
         let began = self.lock().saw(self.now(), &tenant, signal, id);
         self.metrics.sighted(kind, began.is_some());
         if let Some(incident) = began {
-            tracing::error!(%tenant, kind = kind.as_str(), %incident, "security incident begun");
+            tracing::error!(%tenant, kind = kind.as_str(), %incident, "a security incident has begun");
             self.news.notify_one();
         }
     }

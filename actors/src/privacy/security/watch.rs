@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_watched_is_bounded_and_room_is_made_by_what_is_over() {
+    fn watched_kinds_are_bounded_and_ended_ones_make_room() {
         let mut harness = Harness::new();
         for n in 0..WATCHED {
             harness.saw(0, &format!("t{n}"), Sighting::WebhookSignature);

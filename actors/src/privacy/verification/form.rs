@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn json_that_holds_more_than_is_written_is_not_taken() {
+    fn json_with_more_than_the_engine_writes_is_refused() {
         assert!(read(json!({ "status": "sent", "at": 7 })).is_ok());
         assert!(read(json!({ "status": "sent", "at": 7, "failure": { "code": 1 } })).is_ok());
         let more = json!({ "status": "sent", "at": 7, "text": "call me at 10" });

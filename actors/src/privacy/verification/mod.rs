@@ -10,17 +10,17 @@
 //! - This file: the order of looking.
 //! - `form`: the expected form of a row, opened.
 //! - `times`: rows end in time. `erased`: erasures hold. `spent`: the quota, added up again. `sends`: sends against
-//!   consents and windows. `strangers`: other tenants' keys do not open the tenant's data. `region`: the region of the
+//!   consents and windows. `cross_tenant`: other tenants' keys do not open the tenant's data. `region`: the region of the
 //!   stores.
 //! - `topics`: records in the log. [`Needles`]: plaintext probes, texts of customers that must not be found anywhere.
 
+mod cross_tenant;
 mod erased;
 mod form;
-mod needles;
+mod probes;
 mod region;
 mod sends;
 mod spent;
-mod strangers;
 mod times;
 mod topics;
 
@@ -35,12 +35,12 @@ use heddle_schemas::promise::{Promise, Proof, Proofs};
 use heddle_schemas::table::Table;
 use heddle_schemas::tenant::Tenant;
 
+use self::cross_tenant::CrossTenant;
 use self::erased::Erased;
 use self::form::{Holds, Reader, Wrong};
-pub use self::needles::Needles;
+pub use self::probes::Needles;
 use self::sends::Sends;
 use self::spent::Spent;
-use self::strangers::Strangers;
 use self::times::Times;
 use self::topics::Topics;
 use crate::partition::commit::read;
@@ -96,7 +96,7 @@ impl Prover {
         let mut encryption = Proof::new(Promise::Encryption);
         let mut isolation = Proof::new(Promise::Isolation);
         let mut reader = Reader::new(self.keys.clone(), &tenant.id).await?;
-        let mut needles = Needles::new(tenant);
+        let mut probes = Needles::new(tenant);
         let Some(kept) = self.tenants.kept(&tenant.id) else {
             return Err(ProveError::Unknown(tenant.id.clone()));
         };
@@ -104,7 +104,7 @@ impl Prover {
         let mut erased = Erased::begin(&self.ports, &tenant.id).await?;
         let mut spent = Spent::begin(&self.ports, tenant).await?;
         let mut sends = Sends::default();
-        let mut strangers = Strangers::default();
+        let mut cross_tenant = CrossTenant::default();
         let mut rows = 0_u64;
         let mut walk = Walk::of(&tenant.id, Table::of_tenants(), PAGE);
         loop {
@@ -112,11 +112,11 @@ impl Prover {
             for row in &page.rows {
                 rows += 1;
                 times.ends(row);
-                strangers.sample(row);
+                cross_tenant.sample(row);
                 match reader.read(row).await? {
                     Ok(holds) => {
                         times.written(row, &holds);
-                        needles.take(&holds);
+                        probes.take(&holds);
                         if let Some(contact) = erased.readable(row, &holds)
                             && reader.is_gone(contact).await?
                         {
@@ -140,8 +140,8 @@ impl Prover {
             }
         }
         encryption.saw(format!("{rows} rows read, {} ciphertexts opened", reader.opened));
-        strangers.prove(&*self.keys, &self.tenants, tenant, &mut isolation).await?;
-        let topics = Topics { prover: self, tenant, at, needles: needles.searcher() };
+        cross_tenant.prove(&*self.keys, &self.tenants, tenant, &mut isolation).await?;
+        let topics = Topics { prover: self, tenant, at, probes: probes.searcher() };
         let (credentials, kept) = topics.prove(&mut reader, &mut encryption, &mut isolation).await?;
         let (consent, window) = sends.prove();
         let proofs = vec![
@@ -157,7 +157,7 @@ impl Prover {
             kept,
             self.prove_audit_log(Some(&tenant.id)).await?,
         ];
-        Ok((Proofs { tenant: Some(tenant.id.clone()), at, proofs }, needles))
+        Ok((Proofs { tenant: Some(tenant.id.clone()), at, proofs }, probes))
     }
 }
 
@@ -203,16 +203,16 @@ impl Prover {
         isolation.saw(format!("{rows} rows of all tenants"));
         for (tenant, Strange { rows, keys, first }) in strange {
             let id = tenant.parse::<TenantId>().ok();
-            let removal = match &id {
+            let deletion = match &id {
                 Some(id) => tenant_deletion::find(&self.ports, id).await?,
                 None => None,
             };
-            if removal.is_none() && keys == rows {
+            if deletion.is_none() && keys == rows {
                 isolation
                     .saw(format!("{rows} keys that were made for tenant {tenant}, which was not applied"));
                 continue;
             }
-            if removal.is_some_and(|removal| !removal.is_complete() && !removal.is_overdue(at)) {
+            if deletion.is_some_and(|deletion| !deletion.is_complete() && !deletion.is_overdue(at)) {
                 isolation.saw(format!("{rows} rows of tenant {tenant}, which is being deleted"));
                 continue;
             }

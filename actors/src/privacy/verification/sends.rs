@@ -74,7 +74,7 @@ impl Sends {
             self.records.len()
         ));
         if open > 0 {
-            consent.saw(format!("of {open} more nobody can tell any more"));
+            consent.saw(format!("{open} more sends can no longer be checked"));
         }
         let mut window = Proof::new(Promise::Window);
         window.saw(format!("{} sends with a window, of {}", self.windows, self.sends));

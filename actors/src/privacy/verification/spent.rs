@@ -71,7 +71,7 @@ impl<'t> Spent<'t> {
             let (was, found, is) = (of(&self.before.days), of(&self.days), of(&after.days));
             if !is_between(was, found, is) {
                 proof.fault(format!(
-                    "{day}: the rows of its turns tell of {}, and {} are written down",
+                    "{day}: the rows of its turns add up to {}, and {} are recorded",
                     described(found),
                     described(is)
                 ));
@@ -90,7 +90,7 @@ impl<'t> Spent<'t> {
             || output_tokens > next.output_tokens
         {
             proof.fault(format!(
-                "the threads hold {}, and {} are written down in {}",
+                "the threads hold {}, and {} are recorded in {}",
                 described(self.decided),
                 described(next),
                 self.month
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_grows_while_it_is_added_up_is_no_fault_and_a_difference_is() {
+    fn growth_during_the_check_is_no_fault_and_a_difference_is() {
         let turns = |turns| Totals { turns, messages: turns, ..Totals::default() };
         assert!(is_between(turns(3), turns(3), turns(3)));
         assert!(!is_between(turns(3), turns(2), turns(3)), "a row is missing");

@@ -32,7 +32,7 @@ pub(super) struct Topics<'a> {
     pub(super) prover: &'a Prover,
     pub(super) tenant: &'a Tenant,
     pub(super) at: Timestamp,
-    pub(super) needles: AhoCorasick,
+    pub(super) probes: AhoCorasick,
 }
 
 /// Findings in the topics.
@@ -86,7 +86,7 @@ impl Topics<'_> {
             "{} records of topics searched, {} of them the tenant's, for {} things that customers wrote",
             seen.records,
             seen.of_tenant,
-            self.needles.patterns_len(),
+            self.probes.patterns_len(),
         ));
         Ok((credentials, kept))
     }
@@ -133,7 +133,7 @@ impl Topics<'_> {
             for record in &page {
                 seen.records += 1;
                 let place = || format!("{partition} at {}", record.offset);
-                if self.needles.is_match(&record.value) || self.needles.is_match(&record.key) {
+                if self.probes.is_match(&record.value) || self.probes.is_match(&record.key) {
                     encryption.fault(format!("{}: what a customer wrote stands there in the clear", place()));
                 }
                 if partition.topic == Topic::Tenants {
@@ -188,9 +188,9 @@ impl Topics<'_> {
                 }
             }),
             Topic::Events => form::record::<EventRecord>(&record.value).map(drop),
-            Topic::Dlq => form::record::<DeadLetter>(&record.value).map(|letter| {
-                if let (Some(_), Some(original)) = (letter.tenant, letter.original) {
-                    sealed.push((DeadLetter::aad(letter.from, letter.offset), original));
+            Topic::Dlq => form::record::<DeadLetter>(&record.value).map(|dead| {
+                if let (Some(_), Some(original)) = (dead.tenant, dead.original) {
+                    sealed.push((DeadLetter::aad(dead.from, dead.offset), original));
                 }
             }),
             Topic::Ingress | Topic::Tenants => Ok(()),

@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reserved_warns_of_nothing_and_what_is_spent_of_it_does() {
+    fn reservations_warn_of_nothing_and_their_spent_part_does() {
         let mut ledger = Ledger::new();
         ledger.grant(messages(100), messages(90), messages(90), id(1), at(60)).unwrap();
         let limit = Amounts { messages: 100, tokens: u64::MAX, money: u64::MAX };

@@ -426,8 +426,8 @@ impl Quotas {
 
     async fn tell(&self, tenant: &Tenant, event: Event) -> Result<(), StoreError> {
         let record = EventRecord { v: V, tenant: tenant.id.clone(), at: self.ports.clock.now(), event };
-        let told = publish::event(&self.ports, &record);
-        read(&self.ports.metrics, || self.ports.log.append(vec![told.clone()])).await.map(drop)
+        let output = publish::event(&self.ports, &record);
+        read(&self.ports.metrics, || self.ports.log.append(vec![output.clone()])).await.map(drop)
     }
 
     /// Returns the journal row that is written before the call outside.
@@ -479,7 +479,7 @@ impl Quotas {
                 }
                 // A lease that is being closed may have lost its closer.
                 if open.closing.is_none() && !open.is_overdue(now) {
-                    let detail = format!("a chunk of the quota of {} is at its end", tenant.id);
+                    let detail = format!("a quota lease of {} is at its end", tenant.id);
                     return Err(StoreError::Unavailable { detail });
                 }
                 self.close_dead(&tenant.id, of).await?;

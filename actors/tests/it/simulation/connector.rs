@@ -1,5 +1,4 @@
-//! Third-party connectors: what they publish into ingress, written as any language writes it, and what they
-//! get wrong.
+//! Third-party connectors: their records of ingress, written as in any language, and their faults.
 
 use heddle_schemas::content::Address;
 use heddle_schemas::id::TenantId;

@@ -1,4 +1,4 @@
-//! The world of one seed: tenants, customers, a provider, and a node that dies and comes back.
+//! Simulation of one seed: tenants, customers, a provider, and a node that dies and comes back.
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -116,7 +116,8 @@ pub(crate) struct World {
     pub(super) wrong: Mutex<BTreeMap<(TopicPartition, Offset), connector::Wrong>>,
     pub(super) node: tokio::sync::RwLock<Option<Node>>,
     pub(super) crashes: Mutex<Vec<tokio::time::Instant>>,
-    /// Commits that a fault of the store or a crash interrupted: each may have published what it publishes again.
+    /// Commits that a fault of the store or a crash interrupted: each may have published its outputs before it repeats
+    /// them.
     pub(super) interrupted: Arc<std::sync::atomic::AtomicU32>,
     /// Replies that ended nodes published again, since nothing said that they had left.
     pub(super) republished: std::sync::atomic::AtomicU32,
@@ -314,7 +315,7 @@ impl World {
             self.republished.fetch_add(republished, std::sync::atomic::Ordering::Relaxed);
             let violations = gauge::sum(&registry, "heddle_invariant_violations_total");
             assert_eq!(violations, 0.0, "seed {}: the engine saw violations of its own", self.seed);
-            // The disk stops first: whatever still runs changes nothing any more.
+            // The disk stops first: code that still runs changes nothing any more.
             store.close();
             self.disk.crash();
             system.kill().await;
@@ -554,7 +555,7 @@ impl World {
         true
     }
 
-    /// An operator sees the stopped account and gives it a new token: what had waited goes out.
+    /// An operator sees the suspended account and gives it a new token: its waiting messages leave.
     async fn renew_token(&self) {
         let mut tenant = self.tenants[0].clone();
         tenant.channels[0].credentials.set("access_token", Secret::new("renewed"));
@@ -602,7 +603,7 @@ impl World {
         self.disk.rows(self.clock.now())
     }
 
-    /// I9: what is in memory stays within its bounds, at every moment somebody looks.
+    /// I9: memory stays within its bounds, at every moment of a check.
     async fn watch_bounds(self: Arc<Self>) {
         loop {
             tokio::time::sleep(Duration::from_millis(37)).await;

@@ -118,14 +118,15 @@ async fn a_damaged_conversation_goes_to_the_dead_letters_alone() {
     seconds(5).await;
     assert_eq!(node.texts(), ["on before", "on hello"]);
     let dead = node.dead_letters();
-    let reasons: Vec<_> = dead.iter().map(|letter| (letter.reason, letter.original.is_some())).collect();
+    let reasons: Vec<_> =
+        dead.iter().map(|dead_letter| (dead_letter.reason, dead_letter.original.is_some())).collect();
     assert_eq!(reasons, [(DeadReason::Unreadable, true)]);
     assert!(!dead[0].detail.contains("Ann"), "it repeats nothing of the row: {}", dead[0].detail);
 }
 
 /// An opt-out that a connector publishes reads the person's record.
 #[tokio::test(start_paused = true)]
-async fn a_damaged_contact_holds_up_no_connector() {
+async fn a_damaged_contact_delays_no_connector() {
     let node = Node::start(vec![tenant("bad", ""), tenant("good", "")], Box::new(echoes), takes_all()).await;
     node.say("bad", "1", "before").await;
     seconds(2).await;

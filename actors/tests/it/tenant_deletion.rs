@@ -14,6 +14,7 @@ use heddle_actors::privacy::tenant_deletion;
 use heddle_actors::privacy::verification::Prover;
 use heddle_schemas::audit::{Outcome, What};
 use heddle_schemas::consent::{Category, How, Says};
+use heddle_schemas::deletion::Removal;
 use heddle_schemas::id::{ChannelKind, ContactId, MessageKey, TenantId};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::keys::KeysError;
@@ -21,7 +22,6 @@ use heddle_schemas::ports::knowledge::{Document, DocumentFormat};
 use heddle_schemas::ports::log::NewRecord;
 use heddle_schemas::ports::state::{Row, Walk};
 use heddle_schemas::record::event::Event;
-use heddle_schemas::removal::Removal;
 use heddle_schemas::table::{Key, Table};
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::topic::{Topic, TopicPartition};
@@ -98,7 +98,7 @@ impl World {
         }
     }
 
-    async fn removal(&self) -> Option<Removal> {
+    async fn deletion(&self) -> Option<Removal> {
         let ports = self.with(|node| node.ports.clone());
         tenant_deletion::find(&ports, &acme().id).await.unwrap()
     }
@@ -106,15 +106,15 @@ impl World {
     async fn completed(&self) -> Removal {
         for _ in 0..1_200 {
             self.second().await;
-            if let Some(removal) = self.removal().await.filter(Removal::is_complete) {
+            if let Some(deletion) = self.deletion().await.filter(Removal::is_complete) {
                 // Its event comes after.
                 for _ in 0..40 {
                     self.second().await;
                 }
-                return removal;
+                return deletion;
             }
         }
-        panic!("{:?} is not complete with {:?}", self.removal().await, self.rows(&acme().id).await);
+        panic!("{:?} is not complete with {:?}", self.deletion().await, self.rows(&acme().id).await);
     }
 
     /// Every row of a tenant but the agenda's.
@@ -183,16 +183,16 @@ async fn a_deleted_tenant_leaves_its_receipt_alone_and_another_is_as_it_was() {
     assert!(matches!(key, Err(KeysError::Gone { .. })), "the key goes before the rows: {key:?}");
     assert!(world.rows(&acme().id).await.len() > 10);
 
-    let removal = world.completed().await;
+    let deletion = world.completed().await;
     assert_gone(&world, &world.rows(&acme().id).await, "at the end");
     assert_eq!(world.of_globex().await, globex_had, "the other's rows are the same, byte by byte");
     assert_eq!(ports.knowledge.list(&acme().id).await.unwrap(), []);
     assert_eq!(ports.knowledge.list(&globex().id).await.unwrap().len(), 1);
-    let counted = removal.rows.clone().unwrap();
+    let counted = deletion.rows.clone().unwrap();
     assert_eq!((counted["head"], counted["contact"], counted["backlog"]), (2, 1, 1), "{counted:?}");
-    let used: Vec<_> = removal.usage.values().map(|used| (used.turns, used.messages)).collect();
+    let used: Vec<_> = deletion.usage.values().map(|used| (used.turns, used.messages)).collect();
     assert_eq!(used, [(3, 3)], "what was used is kept");
-    assert!(removal.completed_at.unwrap() <= removal.deadline);
+    assert!(deletion.completed_at.unwrap() <= deletion.deadline);
     assert_eq!(world.deleted_events(), 1);
     let entries = AuditLog::new(ports.clone()).entries(None, 0, 100).await.unwrap();
     let done = entries.iter().filter(|entry| {
@@ -228,7 +228,7 @@ async fn a_deleted_tenant_leaves_its_receipt_alone_and_another_is_as_it_was() {
     // Another node, or this one later, finds it the same.
     world.restart().await;
     tokio::time::sleep(Duration::from_secs(120)).await;
-    assert_eq!(world.removal().await, Some(removal));
+    assert_eq!(world.deletion().await, Some(deletion));
     assert_eq!(world.deleted_events(), 1, "it is published once");
 }
 
@@ -291,7 +291,7 @@ async fn a_deletion_resumes_after_a_crash_at_any_step_without_a_second_request()
         let globex_had = world.of_globex().await;
         world.die_after(step);
         world.ask_once().await;
-        if world.removal().await.is_none()
+        if world.deletion().await.is_none()
             && world.names("acme").iter().all(|row| !row.starts_with("Removal"))
         {
             assert_eq!(begun, 0, "step {step}: what was durable is not lost");

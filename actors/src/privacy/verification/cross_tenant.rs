@@ -25,11 +25,11 @@ fn column(key: &Key) -> Option<&'static str> {
 
 /// Tries other tenants' keys.
 #[derive(Default)]
-pub(super) struct Strangers {
+pub(super) struct CrossTenant {
     samples: Vec<Row>,
 }
 
-impl Strangers {
+impl CrossTenant {
     pub(super) fn sample(&mut self, row: &Row) {
         if column(&row.key).is_some() && self.samples.len() < SAMPLES {
             self.samples.push(row.clone());
