@@ -175,7 +175,7 @@ impl Actor for Conversation {
 // The future of handling a message is as large as its largest wait, is moved when the actor takes the message up, and
 // is part of every conversation in memory. So rare waits are in a box of their own.
 impl Conversation {
-    /// Applies a record, and survives a panic in doing so.
+    /// Applies a record, whatever it does to this code.
     async fn deliver(
         &self,
         state: &mut ConversationState,

@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_asks_for_more_time_fires_later_once() {
+    fn what_asks_for_more_time_fires_later_once() {
         let mut world = World::new(8, 8, 8);
         world.write(10, 1);
         let taken = world.look(10).remove(0);
@@ -512,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_with_a_hundred_thousand_entries_delays_no_other() {
+    fn a_tenant_with_a_hundred_thousand_entries_holds_up_nobody() {
         let mut world = World::new(1_024, 64, 2_048);
         // All of lane 0, all of one moment, before anything was read: as after a take-over.
         for number in 0..100_000 {

@@ -21,17 +21,17 @@ pub(crate) async fn dead_letter(
     detail: String,
     attempts: u32,
 ) -> Result<(), StoreError> {
-    let output = publish::dead_letter(ports, record, reason, detail, attempts);
-    let settle = |output: NewRecord| {
+    let letter = publish::dead_letter(ports, record, reason, detail, attempts);
+    let settle = |letter: NewRecord| {
         commit(&*ports.state, &ports.metrics, move |_| Batch {
             fence: Some(fence),
-            outputs: vec![output.clone()],
+            outputs: vec![letter.clone()],
             consumed: vec![(record.partition, record.offset)],
             ..Batch::default()
         })
     };
-    match settle(output.clone()).await {
-        Err(StoreError::TooLarge { .. }) => settle(publish::without_original(&output)).await,
+    match settle(letter.clone()).await {
+        Err(StoreError::TooLarge { .. }) => settle(publish::without_original(&letter)).await,
         settled => settled,
     }
 }

@@ -45,7 +45,7 @@ impl<K: Send + Sync + 'static> Fetch<K> {
                 Err(error) => {
                     self.work.permits.add_permits(permits);
                     self.metrics.store_retried(&error);
-                    tracing::warn!(%error, partition = %self.partition, next, "fetch failed, retrying");
+                    tracing::warn!(%error, partition = %self.partition, next, "records cannot be fetched");
                     tokio::time::sleep(Duration::from_millis(500)).await;
                     continue;
                 }

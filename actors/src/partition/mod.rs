@@ -113,7 +113,7 @@ pub trait Resident: Clone + Send + Sync + 'static {
     ) -> Result<ActorRef<Self::Message>, SpawnErr>;
 }
 
-/// Message to a partition.
+/// What a partition is told.
 #[derive(Debug)]
 pub enum PartitionMessage<K> {
     /// Records, in order, and the offset that reading goes on at.
@@ -226,14 +226,14 @@ impl<K: Send + Sync + 'static> Home<K> {
     }
 }
 
-struct Activation<M> {
+struct Inhabitant<M> {
     actor: ActorRef<M>,
     idle: Arc<Idle>,
     given: u64,
     last: Timestamp,
 }
 
-impl<M: ractor::Message> Activation<M> {
+impl<M: ractor::Message> Inhabitant<M> {
     fn is_idle(&self) -> bool {
         self.idle.0.load(Ordering::Acquire) == self.given
     }
@@ -260,7 +260,7 @@ impl Drop for Fetching {
 
 /// The state of a partition's actor.
 pub struct PartitionState<R: Resident> {
-    residents: LruCache<R::Key, Activation<R::Message>>,
+    residents: LruCache<R::Key, Inhabitant<R::Message>>,
     agenda: Agenda<R::Key>,
     work: Arc<Work>,
     /// Every record below it has been given to its resident.
@@ -370,7 +370,7 @@ impl<R: Resident> Actor for Partition<R> {
                 state.draining = Some(done);
             }
             PartitionMessage::Over(why) => {
-                tracing::warn!(partition = %self.fence.partition, why, "partition lost, stopping its worker");
+                tracing::warn!(partition = %self.fence.partition, why, "a partition is given up");
                 return Err(why.into());
             }
         }
@@ -398,7 +398,7 @@ impl<R: Resident> Actor for Partition<R> {
         // partition starts anew from the settled offset.
         match event {
             SupervisionEvent::ActorFailed(who, error) => {
-                Err(format!("entity {} failed: {error}", who.get_id()).into())
+                Err(format!("resident {} failed: {error}", who.get_id()).into())
             }
             _ => Ok(()),
         }
@@ -433,7 +433,7 @@ impl<R: Resident> Partition<R> {
         match R::decode(&receipt.record) {
             Ok((key, item)) => {
                 if let Some(fence) = R::published_under(&item) {
-                    receipt.maybe_again |= self.is_from_fenced_producer(state, fence).await?;
+                    receipt.maybe_again |= self.is_stray(state, fence).await?;
                 }
                 self.give(myself, state, key, R::deliver(item, receipt))?;
             }
@@ -453,11 +453,7 @@ impl<R: Resident> Partition<R> {
     ///
     /// Where the next owner has published the same before, this partition has seen that owner's epoch: in a record, or,
     /// before it was taken over, its previous owner has, and then the epoch is at least the one that can be read since.
-    async fn is_from_fenced_producer(
-        &self,
-        state: &mut PartitionState<R>,
-        by: Fence,
-    ) -> Result<bool, ActorProcessingErr> {
+    async fn is_stray(&self, state: &mut PartitionState<R>, by: Fence) -> Result<bool, ActorProcessingErr> {
         let newest = match state.publishers.get_mut(&by.partition) {
             Some(newest) => newest,
             None => {
@@ -493,13 +489,13 @@ impl<R: Resident> Partition<R> {
                 let entities = state.residents.len() + 1;
                 state.residents_reported.set(entities);
                 self.check_bounds(state, entities);
-                state.residents.get_or_insert_mut(key, || Activation { actor, idle, given: 0, last: now })
+                state.residents.get_or_insert_mut(key, || Inhabitant { actor, idle, given: 0, last: now })
             }
         };
         resident.given += 1;
         resident.last = now;
         if resident.actor.send_message(message).is_err() {
-            return Err("an entity ended without being retired".into());
+            return Err("a resident ended without being retired".into());
         }
         Ok(())
     }
@@ -561,7 +557,7 @@ impl<R: Resident> Partition<R> {
             state.residents_reported.set(state.residents.len());
         } else {
             let now = self.context.ports.clock.now();
-            state.residents.put(key, Activation { last: now, ..resident });
+            state.residents.put(key, Inhabitant { last: now, ..resident });
         }
     }
 

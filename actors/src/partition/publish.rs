@@ -98,15 +98,15 @@ pub fn dead_letter(
     attempts: u32,
 ) -> NewRecord {
     let original = Some(Sealed::from_bytes(record.value.clone()));
-    record_of(ports, record, record.key.clone(), (reason, detail, attempts), (None, original))
+    letter(ports, record, record.key.clone(), (reason, detail, attempts), (None, original))
 }
 
 /// Returns the same dead letter without its original record.
 #[must_use]
-pub(crate) fn without_original(dead: &NewRecord) -> NewRecord {
-    let value = decode::<DeadLetter>(&dead.value)
-        .map_or_else(|_| dead.value.clone(), |dead| encode(&DeadLetter { original: None, ..dead }));
-    NewRecord { value, ..dead.clone() }
+pub(crate) fn without_original(letter: &NewRecord) -> NewRecord {
+    let value = decode::<DeadLetter>(&letter.value)
+        .map_or_else(|_| letter.value.clone(), |letter| encode(&DeadLetter { original: None, ..letter }));
+    NewRecord { value, ..letter.clone() }
 }
 
 /// Returns the dead letter of a record of ingress that could not be accepted, and counts it. `detail` must repeat
@@ -124,10 +124,10 @@ pub fn dead_plaintext(
     });
     // The record's own key may be a phone number.
     let key = Bytes::from(format!("{}/{}", record.partition, record.offset));
-    record_of(ports, record, key, (reason, detail, 1), original.unzip())
+    letter(ports, record, key, (reason, detail, 1), original.unzip())
 }
 
-fn record_of(
+fn letter(
     ports: &Ports,
     record: &Record,
     key: Bytes,
@@ -137,9 +137,9 @@ fn record_of(
     ports.metrics.dead(reason);
     tracing::warn!(
         from = %record.partition, offset = record.offset, reason = reason.as_str(), detail,
-        "a record was dead-lettered"
+        "a record was given up"
     );
-    let dead = DeadLetter {
+    let letter = DeadLetter {
         v: V,
         at: ports.clock.now(),
         from: record.partition,
@@ -155,6 +155,6 @@ fn record_of(
     NewRecord {
         partition: TopicPartition { topic: Topic::Dlq, partition: record.partition.partition % partitions },
         key,
-        value: encode(&dead),
+        value: encode(&letter),
     }
 }

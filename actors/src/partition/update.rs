@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_impatient_caller_gets_the_failure() {
+    async fn who_is_not_patient_gets_the_failure() {
         let row = Row::of([Instead::Fails]);
         let failed = update::update(&row, &key(), Impatient, adds).await;
         assert!(matches!(failed, Err(StoreError::Unavailable { .. })), "{failed:?}");
