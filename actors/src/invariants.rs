@@ -83,8 +83,8 @@ pub fn are_permits_kept(in_work: usize, permits: usize) -> bool {
     in_work <= permits
 }
 
-/// I9: entities in memory stay within the bound of a partition. One at work is not retired, so there may be one more for
-/// each record in work and for each entry of the agenda that is being woken.
+/// I9: entities in memory stay within the bound of a partition. One at work is not retired, so there may be one more
+/// for each record in work and for each entry of the agenda that is being woken.
 #[must_use]
 pub fn are_entities_bounded(entities: usize, bound: usize, permits: usize, woken: usize) -> bool {
     entities <= bound.saturating_add(permits).saturating_add(woken).saturating_add(1)

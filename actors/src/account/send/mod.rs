@@ -81,8 +81,8 @@ pub(crate) struct Send {
 }
 
 impl Send {
-    /// Sends a message, or finds that it has been. Without a slot the account is disconnected, and the message is settled as
-    /// withheld.
+    /// Sends a message, or finds that it has been. Without a slot the account is disconnected, and the message is
+    /// settled as withheld.
     ///
     /// # Errors
     /// When the store is closed or has another owner: nothing more may be sent then.

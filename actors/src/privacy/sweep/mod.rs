@@ -7,8 +7,8 @@
 //! Contract:
 //! - The row and the tenant's policies alone decide what a sweep does to a row, so a repetition changes nothing, and a
 //!   row is only ever ended earlier.
-//! - A row is changed by the actor of its conversation, which alone writes it, under the fence of its partition, and only
-//!   while it is as it was found.
+//! - A row is changed by the actor of its conversation, which alone writes it, under the fence of its partition, and
+//!   only while it is as it was found.
 //! - The progress of a partition is a row of its own ([`Key::sweep`]), written under the same fence after each page.
 //!   After a crash the sweep goes on from there; partitions at different positions begin anew together.
 //! - The number of rows read a second is bounded (`engine.sweep_rows_per_second`), and one page is under way at a time.

@@ -10,8 +10,8 @@
 //! - This file: the order of looking.
 //! - `form`: the expected form of a row, opened.
 //! - `times`: rows end in time. `erased`: erasures hold. `spent`: the quota, added up again. `sends`: sends against
-//!   consents and windows. `cross_tenant`: other tenants' keys do not open the tenant's data. `region`: the region of the
-//!   stores.
+//!   consents and windows. `cross_tenant`: other tenants' keys do not open the tenant's data. `region`: the region of
+//!   the stores.
 //! - `topics`: records in the log. [`Needles`]: plaintext probes, texts of customers that must not be found anywhere.
 
 mod cross_tenant;
