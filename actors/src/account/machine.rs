@@ -240,7 +240,7 @@ pub struct Machine<M> {
     reported: BTreeMap<OutboundId, DeliveryReport>,
     /// Contacts that were erased while a message to them was under way.
     erased: BTreeSet<ContactId>,
-    /// Dead-lettered sends and their times, the oldest first; at most [`ABANDONED_REMEMBERED`].
+    /// Abandoned sends and their times, the oldest first; at most [`ABANDONED_REMEMBERED`].
     abandoned: VecDeque<(OutboundId, Duration)>,
     credentials: Credentials,
 }
