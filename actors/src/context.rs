@@ -11,7 +11,7 @@ use crate::tenant::configuration::Tenants;
 use crate::tenant::quota::Quotas;
 use crate::tenant::turns::TenantTurns;
 
-/// Everything a resident needs of its node. Cheap to clone.
+/// Dependencies of an entity on its node. Cheap to clone.
 #[derive(Clone)]
 pub struct Context {
     /// The ports.
@@ -24,8 +24,8 @@ pub struct Context {
     pub turns: Arc<TenantTurns>,
     /// Since when the node runs.
     pub started: Timestamp,
-    /// What the tenants may use.
+    /// Quotas of the tenants.
     pub quotas: Arc<Quotas>,
-    /// For how long webhooks have been accepted, and what each account received.
+    /// Time for which webhooks have been accepted, and the messages that each account received.
     pub intake_gate: Arc<IntakeGate>,
 }

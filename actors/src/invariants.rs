@@ -1,12 +1,12 @@
-//! The invariants that the engine promises, each defined once: the simulation asserts it, production counts it.
+//! Invariants of the engine, each defined once: the simulation asserts them, production counts violations.
 //!
-//! A check is a pure function of what was seen. The engine makes it where the fact is at hand and reports a violation to
-//! [`Metrics::check`](crate::metrics::Metrics::check), which counts it in `heddle_invariant_violations_total` and
-//! logs it; the simulation makes the same checks over everything that left the engine, and expects the counters of every
-//! node to be 0.
+//! A check is a pure function of observed facts. The engine makes it where the fact is at hand and reports a violation
+//! to [`Metrics::check`](crate::metrics::Metrics::check), which counts it in `heddle_invariant_violations_total` and
+//! logs it; the simulation makes the same checks over everything that left the engine, and expects the counters of
+//! every node to be 0.
 //!
-//! A violation is a defect of the engine. It is counted, alerted and, where that protects somebody, refused; it never
-//! stops a node.
+//! A violation is a defect of the engine. It is counted, alerted and, where that protects a person or tenant, refused;
+//! it never stops a node.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub enum Invariant {
     Limits,
     /// I8: nothing is sent against an opt-out or outside the window.
     Consent,
-    /// I9: what is in memory stays within its bounds.
+    /// I9: memory stays within its bounds.
     Bounds,
 }
 
@@ -95,8 +95,8 @@ pub fn are_permits_kept(in_work: usize, permits: usize) -> bool {
     in_work <= permits
 }
 
-/// I9: entities in memory stay within the bound of a partition. One at work is not retired, so there may be one more for
-/// each record in work and for each entry of the agenda that is being woken.
+/// I9: entities in memory stay within the bound of a partition. One at work is not retired, so there may be one more
+/// for each record in work and for each entry of the agenda that is being woken.
 #[must_use]
 pub fn are_entities_bounded(entities: usize, bound: usize, permits: usize, woken: usize) -> bool {
     entities <= bound.saturating_add(permits).saturating_add(woken).saturating_add(1)

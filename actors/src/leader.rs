@@ -1,8 +1,9 @@
-//! What one node does for all: it looks after what was begun and is not complete, whoever began it.
+//! Leader tasks: one node continues, for the whole cluster, work that was begun and is not complete, whichever node
+//! began it.
 //!
-//! Contract: the owner of the first partition of inbound keeps house, so one node does, wherever it moves. Two that
-//! do for a moment, while the ownership changes, do no harm: all of it can be done twice. What fails is tried again at
-//! the next look.
+//! Contract: the owner of the first partition of inbound is the leader, so exactly one node is, wherever the partition
+//! moves. Two leaders for a moment, while the ownership changes, are harmless: every task can be done twice. A failed
+//! task is retried at the next check.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +17,14 @@ use crate::privacy::erasure::OpenErasures;
 use crate::privacy::tenant_deletion::OpenRemovals;
 use crate::tenant::configuration::Tenants;
 
-/// How often it looks.
-const LOOK: Duration = Duration::from_secs(30);
-/// How soon it looks again where there is more to do: others' work comes in between.
-const BREATH: Duration = Duration::from_millis(250);
-/// Whose owner keeps house.
-pub(crate) const HOUSE: TopicPartition = TopicPartition { topic: Topic::Inbound, partition: 0 };
+/// Interval of the leader's checks.
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// Pause before the next check where more work waits, so that other work comes in between.
+const MORE_WORK_PAUSE: Duration = Duration::from_millis(250);
+/// Partition whose owner runs the leader tasks.
+pub(crate) const LEADER_PARTITION: TopicPartition = TopicPartition { topic: Topic::Inbound, partition: 0 };
 
-/// Keeps house for as long as it is polled and `ours` says so.
+/// Runs the leader tasks while it is polled and `ours` is true.
 pub(crate) async fn run(ports: Ports, tenants: Arc<Tenants>, mut ours: watch::Receiver<bool>) {
     loop {
         // It ends with the system.
@@ -32,17 +33,20 @@ pub(crate) async fn run(ports: Ports, tenants: Arc<Tenants>, mut ours: watch::Re
         let mut erasures_at = ports.clock.elapsed();
         while *ours.borrow_and_update() {
             if ports.clock.elapsed() >= erasures_at {
-                erasures_at = ports.clock.elapsed() + LOOK;
-                if let Err(error) = erasures.look(&ports).await {
-                    tracing::warn!(%error, "open erasures cannot be looked after now");
+                erasures_at = ports.clock.elapsed() + CHECK_INTERVAL;
+                if let Err(error) = erasures.check(&ports).await {
+                    tracing::warn!(%error, "leader task failed, retrying: open erasures");
                 }
             }
             let more = removals.look(&ports, &tenants).await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "deletions of tenants cannot be looked after now");
+                tracing::warn!(%error, "leader task failed, retrying: tenant deletions");
                 false
             });
-            // A change of the ownership is looked at right away.
-            drop(tokio::time::timeout(if more { BREATH } else { LOOK }, ours.changed()).await);
+            // A change of the ownership is checked at once.
+            drop(
+                tokio::time::timeout(if more { MORE_WORK_PAUSE } else { CHECK_INTERVAL }, ours.changed())
+                    .await,
+            );
         }
         ports.metrics.erasures(0, Duration::ZERO);
         ports.metrics.removals(0, Duration::ZERO);
@@ -57,7 +61,7 @@ pub(crate) async fn close_indexes(ports: Ports, tenants: Arc<Tenants>) {
         match departures.recv().await {
             Ok(gone) => {
                 if let Err(error) = ports.knowledge.erase(&gone).await {
-                    // It is closed all the same, and its rows are removed by who keeps house.
+                    // It is closed all the same, and its rows are removed by the leader.
                     tracing::debug!(%error, tenant = %gone, "documents of a deleted tenant are not removed yet");
                 }
             }

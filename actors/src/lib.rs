@@ -1,20 +1,20 @@
 //! The decisions of Heddle: tenant, conversation and account as pure state machines with actors around them.
 //!
-//! Everything outside is reached through the ports of `heddle-schemas`; this crate never names an
-//! implementation. What one record does is decided without IO and tested without a runtime.
+//! Everything outside is reached through the ports of `heddle-schemas`; this crate never names an implementation. The
+//! processing of one record is decided without IO and tested without a runtime.
 //!
 //! # Layout
 //! - [`system`]: starts and stops everything below on one node.
 //! - [`ports`]: how actors reach everything outside; [`context`]: the node's services that they share;
 //!   [`options`]: their limits and policies; [`random`]: injected randomness.
-//! - [`intake`]: what channels and connectors say becomes durable records of conversations.
-//! - [`partition`]: one partition of inbound or outbound: fetches, delivers in order, wakes what is due, commits.
-//! - [`conversation`]: applies what a conversation receives and decides its turns.
+//! - [`intake`]: turns events of channels and connectors into durable records of conversations.
+//! - [`partition`]: one partition of inbound or outbound: fetches, delivers in order, wakes due entities, commits.
+//! - [`conversation`]: applies a conversation's records and decides its turns.
 //! - [`account`]: the only sender: paces, journals, settles.
 //! - [`tenant`]: configuration, fair share of turns, quota.
 //! - [`privacy`]: erasure, tenant deletion, retention, verification, audit log, security signals.
 //! - [`leader`]: the background work that one node does for all.
-//! - [`metrics`]: what operators watch; [`invariants`]: the promises that are checked while the engine runs.
+//! - [`metrics`]: metrics for operators; [`invariants`]: the invariants that are checked while the engine runs.
 
 pub mod account;
 pub mod context;

@@ -1,4 +1,4 @@
-//! What operators watch: one struct, passed in, updated by one method an occurrence.
+//! Metrics of the actors for operators: one struct, passed in, with one method an occurrence.
 //!
 //! Labels are bounded: topics, kinds, outcomes; never a tenant's conversation, contact or message.
 
@@ -19,7 +19,7 @@ use prometheus::{
 
 use crate::invariants::Invariant;
 
-/// A gauge of the consumed topics, whose labels are not looked up for every record.
+/// Gauge of the consumed topics, whose labels are not looked up for every record.
 #[derive(Debug)]
 struct ByTopic {
     inbound: IntGauge,
@@ -55,10 +55,10 @@ impl Drop for InWork<'_> {
     }
 }
 
-/// One owner's share of a gauge, given back when the owner is dropped.
+/// Share of one owner in a gauge, subtracted when the owner is dropped.
 ///
-/// An actor that fails or is killed is dropped without its `post_stop`, so that what it added by hand would stay in
-/// the gauge for as long as the process lives.
+/// An actor that fails or is killed is dropped without its `post_stop`, so that a share added by hand would stay in the
+/// gauge for as long as the process lives.
 #[derive(Debug)]
 pub(crate) struct GaugeShare {
     gauge: IntGauge,
@@ -132,7 +132,7 @@ pub struct Metrics {
     retries: IntCounterVec,
     foreign: IntCounterVec,
     audited: IntCounterVec,
-    sightings: IntCounterVec,
+    signals: IntCounterVec,
     incidents: IntCounterVec,
     consents: IntCounterVec,
     withheld: IntCounterVec,
@@ -140,7 +140,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Makes them and registers them.
+    /// Creates and registers them.
     ///
     /// # Panics
     /// When they are registered twice with one registry.
@@ -179,16 +179,16 @@ impl Metrics {
         };
         let turns = vec("heddle_conversation_turns_total", "Turns decided, by outcome.", "outcome");
         Self {
-            records: vec("heddle_partition_records_total", "Records taken from the log.", "topic"),
-            dead: vec("heddle_dlq_records_total", "Records given up, by reason.", "reason"),
+            records: vec("heddle_partition_records_total", "Records fetched from the log.", "topic"),
+            dead: vec("heddle_dlq_records_total", "Dead-lettered records, by reason.", "reason"),
             in_work: ByTopic::new(gauges(
                 "heddle_partition_in_work_records",
-                "Records taken and not yet settled.",
+                "Records fetched and not yet settled.",
             )),
             owned: gauges("heddle_partition_owned", "Partitions that this node owns and works on."),
             residents: gauges("heddle_partition_residents", "Conversations and accounts in memory."),
             agenda: gauges("heddle_agenda_window_entries", "Agenda entries held in memory."),
-            lag: gauges("heddle_partition_lag_records", "Records of the log not yet taken."),
+            lag: gauges("heddle_partition_lag_records", "Lag: records of the log not yet fetched."),
             parked: ByTopic::new(gauges(
                 "heddle_partition_parked_records",
                 "Records of a later build that wait for a node that reads them, with all that follows them for the same \
@@ -197,24 +197,24 @@ impl Metrics {
             duplicates: counter("heddle_conversation_duplicates_total", "Messages seen before, dropped."),
             stray: counter(
                 "heddle_partition_stray_records_total",
-                "Records that a former owner published after it had lost its partition; each was looked up.",
+                "Records from a fenced producer, which had lost its partition before; each was looked up.",
             ),
-            forgotten: counter("heddle_erasure_contacts_total", "Contacts that were forgotten, completely."),
+            forgotten: counter("heddle_erasure_contacts_total", "Contacts whose erasure is complete."),
             erasures_open: gauge(
                 "heddle_erasure_open",
-                "Erasures of contacts that are not complete; 0 on all nodes but the one that looks after them.",
+                "Erasures of contacts that are not complete; 0 on all nodes but the leader.",
             ),
             erasures_oldest: gauge(
                 "heddle_erasure_oldest_seconds",
-                "How long the oldest erasure that is not complete has been under way.",
+                "Age of the oldest erasure that is not complete.",
             ),
             removals_open: gauge(
                 "heddle_tenant_deletions_open",
-                "Deletions of tenants that are not complete; 0 on all nodes but the one that looks after them.",
+                "Tenant deletions that are not complete; 0 on all nodes but the leader.",
             ),
             removals_oldest: gauge(
                 "heddle_tenant_deletions_oldest_seconds",
-                "How long the oldest deletion of a tenant that is not complete has been under way.",
+                "Age of the oldest tenant deletion that is not complete.",
             ),
             of_deleted: counter(
                 "heddle_tenant_refused_records_total",
@@ -226,7 +226,7 @@ impl Metrics {
             ),
             swept_rows: vec(
                 "heddle_sweep_rows_total",
-                "Rows to which changed retention was applied: looked at, and of these made to end earlier.",
+                "Rows to which changed retention was applied: read, and of these made to end earlier.",
                 "what",
             ),
             sweeps: counter("heddle_sweep_done_total", "Sweeps that applied changed retention to every row."),
@@ -236,12 +236,12 @@ impl Metrics {
             ),
             loops: counter(
                 "heddle_conversation_loops_total",
-                "Conversations that went round in circles until agent.loop_guard stopped the agent.",
+                "Conversations in which agent.loop_guard stopped the agent.",
             ),
             set_aside: {
                 let counter = vec(
                     "heddle_agenda_set_aside_total",
-                    "Turns that failed for good and were set aside with their reason, each time they did.",
+                    "Turns set aside after a fault that a retry does not fix, by reason; counted each time.",
                     "reason",
                 );
                 // Each is there from the start, so that the first one is seen to rise.
@@ -252,7 +252,7 @@ impl Metrics {
             },
             late: counter(
                 "heddle_conversation_late_total",
-                "Messages recorded and not answered, since they are older than engine.answer_within.",
+                "Messages recorded and not answered because they are older than engine.answer_within.",
             ),
             republished: counter(
                 "heddle_conversation_republished_total",
@@ -264,7 +264,7 @@ impl Metrics {
             consents: {
                 let options = Opts::new(
                     "heddle_consent_changes_total",
-                    "Consents (give) and opt-outs (stop) taken in, by how they were said.",
+                    "Consents (give) and opt-outs (stop) accepted, by how they were stated.",
                 );
                 let counter = IntCounterVec::new(options, &["says", "how"]).expect("the name is valid");
                 registry.register(Box::new(counter.clone())).expect("each name is registered once");
@@ -286,11 +286,11 @@ impl Metrics {
             },
             overdue: counter(
                 "heddle_conversation_overdue_total",
-                "Turns that got the fallback since they waited for their tenant's share longer than engine.answer_deadline.",
+                "Turns that got the fallback because they waited for their tenant's share longer than engine.answer_deadline.",
             ),
             quota_refused: vec(
                 "heddle_quota_refused_turns_total",
-                "Turns that were not answered since a tenant's quota is spent, by what of it.",
+                "Turns not answered because a tenant's quota is spent, by resource.",
                 "resource",
             ),
             quota_warned: vec(
@@ -300,23 +300,23 @@ impl Metrics {
             ),
             quota_lost: counter(
                 "heddle_quota_lost_messages_total",
-                "Messages of quotas that count as spent though nobody knows of them: a node died, or lost a partition.",
+                "Messages of quotas that count as spent though their outcome is unknown: a node died, or lost a partition.",
             ),
             quota_interrupted: counter(
                 "heddle_quota_interrupted_calls_total",
-                "Outside calls that count with the most they may have cost, since a crash hid what they did.",
+                "Outside calls that count with their highest possible cost, because a crash hid their use.",
             ),
             turn_seconds: histogram(
                 "heddle_conversation_turn_seconds",
-                "From the first message of a turn taken in to its reply being durable.",
+                "Time from accepting the first message of a turn to its reply being durable.",
             ),
             repeated_calls: counter(
                 "heddle_conversation_repeated_calls_total",
-                "Outside calls repeated by policy, since a crash hid the outcome of the first.",
+                "Outside calls repeated by policy, because a crash hid the outcome of the first.",
             ),
             sends: vec("heddle_account_sends_total", "Calls to channels, by result.", "result"),
             send_seconds: histogram("heddle_account_send_seconds", "Duration of calls to channels."),
-            unknown: counter("heddle_account_unknown_total", "Sends whose outcome nobody knew."),
+            unknown: counter("heddle_account_unknown_total", "Sends of unknown outcome."),
             resolved: {
                 let resolved =
                     vec("heddle_account_unknown_resolved_total", "Unknown sends settled, by how.", "by");
@@ -330,28 +330,31 @@ impl Metrics {
                 "heddle_account_send_panics_total",
                 "Sends that panicked; each was settled as of unknown outcome.",
             ),
-            stopped: gauge("heddle_account_stopped_accounts", "Accounts that wait for an operator."),
+            stopped: gauge(
+                "heddle_account_stopped_accounts",
+                "Suspended accounts, which wait for an operator.",
+            ),
             backlog: gauge("heddle_account_backlog_records", "Messages that wait in the state store."),
-            retries: vec("heddle_store_retries_total", "Store operations tried again, by fault.", "fault"),
+            retries: vec("heddle_store_retries_total", "Retried store operations, by fault.", "fault"),
             foreign: vec(
                 "heddle_reception_dropped_total",
-                "Channel events not taken in, by reason.",
+                "Channel events not accepted, by reason.",
                 "reason",
             ),
             audited: vec(
                 "heddle_audit_entries_total",
-                "Entries for the audit log, by outcome of what they tell; failed_to_write: they could not be written.",
+                "Entries for the audit log, by outcome of the act; failed_to_write: they could not be written.",
                 "outcome",
             ),
-            sightings: vec(
+            signals: vec(
                 "heddle_security_sightings_total",
-                "What may be part of an attack or a breach, by kind; below its threshold it is none.",
+                "Security signals, by kind; below the threshold of a kind they are no incident.",
                 "kind",
             ),
             incidents: {
                 let incidents = vec(
                     "heddle_security_incidents_total",
-                    "Security incidents that began, by kind; one for each tenant until it has come to rest.",
+                    "Security incidents that began, by kind; one for each tenant until it has ended.",
                     "kind",
                 );
                 // Each is there from the start, so that the first one is seen to rise.
@@ -374,7 +377,7 @@ impl Metrics {
         }
     }
 
-    /// Counts and logs a violation of an invariant, unless it `holds`. `what` says where and of what.
+    /// Counts and logs a violation of an invariant, unless it `holds`. `what` names the place and the object.
     pub fn check(&self, invariant: Invariant, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
             self.violations.with_label_values(&[invariant.as_str()]).inc();
@@ -387,83 +390,83 @@ impl Metrics {
         }
     }
 
-    /// Records were taken from the log.
+    /// Counts records fetched from the log.
     pub fn taken(&self, topic: Topic, records: usize) {
         self.records.with_label_values(&[topic.as_str()]).inc_by(records as u64);
     }
 
-    /// So many records of a topic are in work, more or less.
+    /// Changes the number of a topic's records in work.
     pub fn in_work(&self, topic: Topic, change: i64) {
         self.in_work.add(topic, change);
     }
 
-    /// Records are in work for as long as what is returned lives.
+    /// Counts records as in work until the returned guard is dropped.
     pub(crate) fn while_in_work(&self, topic: Topic, records: usize) -> InWork<'_> {
         let records = i64::try_from(records).unwrap_or(i64::MAX);
         self.in_work(topic, records);
         InWork { metrics: self, topic, records }
     }
 
-    /// A partition's share of the entities in memory.
+    /// Returns a partition's share of the entities in memory.
     pub(crate) fn residents(&self, topic: Topic) -> GaugeShare {
         GaugeShare::of(self.residents.with_label_values(&[topic.as_str()]))
     }
 
-    /// A record came of who had lost its partition before.
+    /// Counts a record from a fenced producer.
     pub fn stray(&self) {
         self.stray.inc();
     }
 
-    /// A contact is forgotten.
+    /// Counts a complete erasure of a contact.
     pub fn forgotten(&self) {
         self.forgotten.inc();
     }
 
-    /// So many erasures are not complete, the oldest of them for so long.
+    /// Sets the number of erasures that are not complete, and the age of the oldest.
     pub fn erasures(&self, open: usize, oldest: Duration) {
         self.erasures_open.set(i64::try_from(open).unwrap_or(i64::MAX));
         self.erasures_oldest.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
     }
 
-    /// So many deletions of tenants are not complete, the oldest of them for so long.
+    /// Sets the number of tenant deletions that are not complete, and the age of the oldest.
     pub fn removals(&self, open: usize, oldest: Duration) {
         self.removals_open.set(i64::try_from(open).unwrap_or(i64::MAX));
         self.removals_oldest.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
     }
 
-    /// So many records of a deleted tenant came late.
+    /// Counts late records of a deleted tenant.
     pub fn of_deleted(&self, records: u64) {
         self.of_deleted.inc_by(records);
     }
 
-    /// Something came that would have brought back what is forgotten.
+    /// Counts a message or report that would have brought back erased data.
     pub fn resurrection(&self) {
         self.resurrections.inc();
     }
 
-    /// A sweep looked at so many rows, and has so many end earlier.
+    /// Counts the rows that a sweep has read, and those of them that end earlier now.
     pub fn swept_rows(&self, looked_at: usize, shortened: usize) {
         self.swept_rows.with_label_values(&["looked_at"]).inc_by(looked_at as u64);
         self.swept_rows.with_label_values(&["shortened"]).inc_by(shortened as u64);
     }
 
-    /// Rows that sweeps have looked at.
+    /// Returns the number of rows that sweeps have read.
     #[must_use]
     pub fn looked_at_by_sweeps(&self) -> u64 {
         self.swept_rows.with_label_values(&["looked_at"]).get()
     }
 
-    /// A sweep is done.
+    /// Counts a complete sweep.
     pub fn swept(&self) {
         self.sweeps.inc();
     }
 
-    /// So many partitions lack some change of retention.
+    /// Sets the number of partitions that lack some change of retention.
     pub fn sweeps_behind(&self, partitions: usize) {
         self.sweeps_behind.set(i64::try_from(partitions).unwrap_or(i64::MAX));
     }
 
-    /// A message came too late to be answered.
+    /// Counts a message that came too late to be answered.
     pub fn late(&self) {
         self.late.inc();
     }
@@ -473,7 +476,7 @@ impl Metrics {
         self.loops.inc();
     }
 
-    /// A turn was set aside.
+    /// Counts a turn that was set aside.
     pub fn set_aside(&self, reason: DeadReason) {
         self.set_aside.with_label_values(&[reason.as_str()]).inc();
     }
@@ -487,38 +490,38 @@ impl Metrics {
             .sum()
     }
 
-    /// So many partitions of a topic are owned.
+    /// Sets the number of owned partitions of a topic.
     pub fn owned(&self, topic: Topic, partitions: usize) {
         self.owned.with_label_values(&[topic.as_str()]).set(i64::try_from(partitions).unwrap_or(i64::MAX));
     }
 
-    /// A partition's share of the agenda entries in memory.
+    /// Returns a partition's share of the agenda entries in memory.
     pub(crate) fn agenda(&self, topic: Topic) -> GaugeShare {
         GaugeShare::of(self.agenda.with_label_values(&[topic.as_str()]))
     }
 
-    /// A partition's share of its topic's lag.
+    /// Returns a partition's share of its topic's lag.
     pub(crate) fn lag(&self, topic: Topic) -> GaugeShare {
         GaugeShare::of(self.lag.with_label_values(&[topic.as_str()]))
     }
 
-    /// So many records of a topic are parked, more or less.
+    /// Changes the number of parked records of a topic.
     pub fn parked(&self, topic: Topic, change: i64) {
         self.parked.add(topic, change);
     }
 
-    /// Records that are parked.
+    /// Returns the number of parked records.
     #[must_use]
     pub fn parked_records(&self) -> i64 {
         self.parked.inbound.get() + self.parked.outbound.get()
     }
 
-    /// A record was given up.
+    /// Counts a dead-lettered record.
     pub fn dead(&self, reason: DeadReason) {
         self.dead.with_label_values(&[reason.as_str()]).inc();
     }
 
-    /// A message was seen before.
+    /// Counts a message that was seen before.
     pub fn duplicate(&self) {
         self.duplicates.inc();
     }
@@ -529,12 +532,12 @@ impl Metrics {
         self.duplicates.get()
     }
 
-    /// A reply was published again.
+    /// Counts a reply that was published again.
     pub fn republished(&self) {
         self.republished.inc();
     }
 
-    /// A turn was decided.
+    /// Counts a decided turn.
     pub fn turn(&self, outcome: Outcome, seconds: f64) {
         match outcome {
             Outcome::Answered => self.answered.inc(),
@@ -550,38 +553,38 @@ impl Metrics {
         self.answered.get() + self.fallback.get() + self.silent.get()
     }
 
-    /// A tool was called, and did what it is for or said why not.
+    /// Counts a tool call that was done or refused.
     pub fn tool_called(&self, tool: &'static str, done: bool) {
         self.tools.with_label_values(&[tool, if done { "done" } else { "refused" }]).inc();
     }
 
-    /// A turn was not answered as it would have been: this is spent.
+    /// Counts a turn that was not answered as usual because this resource is spent.
     pub fn quota_refused(&self, resource: Resource) {
         self.quota_refused.with_label_values(&[resource.as_str()]).inc();
     }
 
-    /// A turn has waited too long.
+    /// Counts a turn that has waited too long.
     pub fn turn_overdue(&self) {
         self.overdue.inc();
     }
 
-    /// A tenant was warned.
+    /// Counts a warning to a tenant.
     pub fn quota_warned(&self, resource: Resource) {
         self.quota_warned.with_label_values(&[resource.as_str()]).inc();
     }
 
-    /// A chunk was closed, in which so many messages and calls count though nobody knows of them.
+    /// Counts a closed quota lease: messages and calls that count as spent though their outcome is unknown.
     pub fn quota_closed(&self, lost_messages: u64, interrupted: u64) {
         self.quota_lost.inc_by(lost_messages);
         self.quota_interrupted.inc_by(interrupted);
     }
 
-    /// An outside call was made once more, by policy.
+    /// Counts an outside call that was repeated by policy.
     pub fn repeated_call(&self) {
         self.repeated_calls.inc();
     }
 
-    /// A call to a channel ended.
+    /// Counts a call to a channel, with its duration.
     pub fn sent(&self, result: Result<(), FailureClass>, seconds: f64) {
         let label = match result {
             Ok(()) => "accepted",
@@ -598,22 +601,22 @@ impl Metrics {
         self.send_seconds.observe(seconds);
     }
 
-    /// What somebody said about what may be sent was taken in.
+    /// Counts an accepted statement about consent.
     pub fn consent(&self, says: Says, how: How) {
         self.consents.with_label_values(&[says.as_str(), how.as_str()]).inc();
     }
 
-    /// A message was not sent.
+    /// Counts a message that was not sent.
     pub fn withheld(&self, why: Withheld) {
         self.withheld.with_label_values(&[why.as_str()]).inc();
     }
 
-    /// A send's outcome is unknown.
+    /// Counts a send of unknown outcome.
     pub fn unknown(&self) {
         self.unknown.inc();
     }
 
-    /// A send panicked.
+    /// Counts a send that panicked.
     pub fn send_panicked(&self) {
         self.send_panics.inc();
     }
@@ -624,7 +627,7 @@ impl Metrics {
         self.unknown.get()
     }
 
-    /// An unknown send was settled.
+    /// Counts a settled send of unknown outcome.
     pub fn resolved(&self, by: Resolution) {
         let label = match by {
             Resolution::Status => "status",
@@ -634,7 +637,7 @@ impl Metrics {
         self.resolved.with_label_values(&[label]).inc();
     }
 
-    /// An account stopped (1) or goes on (-1).
+    /// Changes the number of suspended accounts: suspended (1) or resumed (-1).
     pub fn stopped(&self, change: i64) {
         self.stopped.add(change);
     }
@@ -644,7 +647,7 @@ impl Metrics {
         self.backlog.add(change);
     }
 
-    /// A store operation is tried again.
+    /// Counts a retry of a store operation.
     pub fn store_retried(&self, error: &StoreError) {
         let label = match error {
             StoreError::Full { .. } => "full",
@@ -653,7 +656,7 @@ impl Metrics {
         self.retries.with_label_values(&[label]).inc();
     }
 
-    /// An entry of the audit log was written, or (`None`) could not be.
+    /// Counts an entry of the audit log that was written, or (`None`) could not be.
     pub fn audited(&self, outcome: Option<Written>) {
         let label = outcome.map_or("failed_to_write", Written::as_str);
         self.audited.with_label_values(&[label]).inc();
@@ -661,13 +664,13 @@ impl Metrics {
 
     /// Something was seen with which an incident began, or not.
     pub fn sighted(&self, kind: IncidentKind, began: bool) {
-        self.sightings.with_label_values(&[kind.as_str()]).inc();
+        self.signals.with_label_values(&[kind.as_str()]).inc();
         if began {
             self.incidents.with_label_values(&[kind.as_str()]).inc();
         }
     }
 
-    /// A channel's event was not taken in.
+    /// Counts a channel's event that was not accepted.
     pub fn dropped(&self, reason: &'static str) {
         self.foreign.with_label_values(&[reason]).inc();
     }

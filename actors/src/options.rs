@@ -5,48 +5,48 @@ use std::time::Duration;
 
 use heddle_schemas::config;
 
-/// What the actors may use, and their policies.
+/// Bounds and policies of the actors.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Records of a partition in work at once.
     pub permits_per_partition: NonZeroUsize,
-    /// Residents of a partition in memory.
+    /// Maximum number of a partition's entities in memory.
     pub residents_per_partition: NonZeroUsize,
     /// Agenda entries of a partition in memory.
     pub agenda_window: NonZeroUsize,
-    /// Of those, how many of one tenant are in work at once; fewer where many tenants have some.
+    /// Maximum number of those that one tenant has in work at once; lower where many tenants have some.
     pub woken_per_tenant: NonZeroUsize,
-    /// After how long without work a resident leaves memory.
+    /// Time without work after which an entity leaves memory.
     pub passivate_after: Duration,
     /// The longest call to a channel.
     pub send_timeout: Duration,
     /// The longest wait for a responder.
     pub answer_timeout: Duration,
-    /// How long a turn may wait for its tenant's share before the fallback is said.
+    /// Time for which a turn may wait for its tenant's share before the fallback is said.
     pub answer_deadline: Duration,
-    /// How long a status is waited for after an interrupted send.
+    /// Time for which an interrupted send waits for a status.
     pub unknown_wait: Duration,
-    /// How often a reply of unknown outcome is sent again before it is given up.
+    /// Number of times that a reply of unknown outcome is sent again before it is abandoned.
     pub unknown_repeats: u32,
-    /// How long a suspended account waits before it tries one message.
+    /// Time after which a suspended account tries one message.
     pub stopped_probe: Duration,
     /// Turns of one tenant in work at once.
     pub turns_per_tenant: NonZeroUsize,
     /// Messages of an account in memory that can move; more wait in the state store.
     pub account_queue: NonZeroUsize,
-    /// Calls of an account under way at once.
+    /// Maximum number of an account's calls under way at once.
     pub account_calls: NonZeroUsize,
-    /// How long a shutdown waits for what is in work.
+    /// Time for which a shutdown waits for records in work.
     pub drain: Duration,
-    /// Rows that a sweep of changed retention looks at in a second at most.
+    /// Maximum number of rows a second that a sweep of changed retention reads.
     pub sweep_rows_per_second: NonZeroU32,
-    /// Rows that a sweep looks at before it writes down how far it has come.
+    /// Number of rows that a sweep reads before it stores its progress.
     pub sweep_page: NonZeroUsize,
     /// Up to which age a message is answered.
     pub answer_within: Duration,
-    /// How old a record of the log that has been worked off becomes; zero where no tenant is to be held against it.
+    /// Maximum age of a settled record in the log; zero where no tenant's retention is checked against it.
     pub oldest_record: Duration,
-    /// How long markers of seen messages and journals of sends are kept: longer than any redelivery.
+    /// Retention of markers of seen messages and of journals of sends: longer than any redelivery.
     pub marker_ttl: Duration,
     /// The region that log and state are in.
     pub region: String,

@@ -22,7 +22,7 @@ use crate::random::Random;
 /// Chooses the responder of a tenant.
 pub type Responders = Arc<dyn Fn(&Tenant) -> Arc<dyn Responder> + Send + Sync>;
 
-/// What the actors reach the outside through. Cheap to clone.
+/// Ports through which the actors reach the outside. Cheap to clone.
 #[derive(Clone)]
 pub struct Ports {
     /// Topics.
@@ -33,11 +33,11 @@ pub struct Ports {
     pub keys: Arc<dyn Keys>,
     /// Documents.
     pub knowledge: Arc<dyn Knowledge>,
-    /// Who answers.
+    /// Responders that answer.
     pub responders: Responders,
     /// Appointments.
     pub calendar: Arc<dyn Calendar>,
-    /// How channels are reached.
+    /// Channels by kind.
     pub channels: Arc<BTreeMap<ChannelKind, Arc<dyn Channel>>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
@@ -45,7 +45,7 @@ pub struct Ports {
     pub random: Random,
     /// Metrics.
     pub metrics: Arc<Metrics>,
-    /// What looks like an attack.
+    /// Security signals.
     pub security: Arc<Security>,
     /// The versions of records that are read and written.
     pub versions: Versions,

@@ -1,8 +1,8 @@
-//! The system: starts what works off each partition that this node owns, and stops it again.
+//! System: starts a worker for each partition that this node owns, and stops it again.
 //!
-//! Contract: two workers of one partition never run at once on a node. A partition that fails is started
-//! anew from what is settled, as long as it is owned. A drained system has finished what it had taken;
-//! a killed one leaves everything to whoever owns the partitions next.
+//! Contract: two workers of one partition never run at once on a node. A partition that fails is restarted from its
+//! settled offset, as long as it is owned. A drained system has finished the work it had accepted; a killed one leaves
+//! everything to the next owners of the partitions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,16 +30,16 @@ use crate::tenant::configuration::{Changed, Tenants, TenantsError};
 use crate::tenant::quota::Quotas;
 use crate::tenant::turns::TenantTurns;
 
-/// The pause before a failed partition is started anew.
+/// Pause before a failed partition is restarted.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// A running system.
+/// Running system.
 pub struct System {
     /// The tenants.
     pub tenants: Arc<Tenants>,
-    /// The way in for what channels say.
+    /// Intake of channels' events.
     pub reception: Arc<Reception>,
-    /// Whether webhooks are being taken in; whoever serves them says so here.
+    /// Gate that says whether webhooks are accepted; set by their server.
     pub intake_gate: Arc<IntakeGate>,
     orders: mpsc::Sender<Order>,
     running: JoinHandle<()>,
@@ -54,10 +54,10 @@ enum Order {
     Kill(oneshot::Sender<()>),
 }
 
-/// Tells a partition which tenants have changed.
+/// Notifies a partition of changed tenants.
 type Reconfigure = Box<dyn Fn(&Arc<Changed>) + Send>;
 
-/// A running partition, whatever lives in it.
+/// Running partition of any kind.
 struct Running {
     stop: Box<dyn Fn() + Send>,
     ended: JoinHandle<()>,
@@ -70,16 +70,16 @@ struct Supervisor {
     reception: Arc<Reception>,
     running: BTreeMap<TopicPartition, Running>,
     owned: BTreeMap<TopicPartition, Epoch>,
-    keeps_house: watch::Sender<bool>,
+    is_leader: watch::Sender<bool>,
     /// The partitions of inbound among those that run.
     inhabited: sweep::Running,
 }
 
 impl System {
-    /// Reads the tenants and starts following the assignment. Webhooks are not taken in yet.
+    /// Reads the tenants and starts following the assignment. Webhooks are not accepted yet.
     ///
     /// # Errors
-    /// When the tenants cannot be read, or the log keeps records longer than one of them was promised.
+    /// When the tenants cannot be read, or the log keeps records longer than a tenant was promised.
     pub async fn start(ports: Ports, options: Options) -> Result<Self, TenantsError> {
         let (tenants, followed) = Tenants::load(&ports, &options.region).await?;
         tenants.limit_retention(options.oldest_record)?;
@@ -92,7 +92,7 @@ impl System {
         let quotas = Quotas::new(ports.clone());
         following.spawn(quotas.clone().tidy(tenants.clone()));
         following.spawn(ports.security.clone().run(ports.log.clone()));
-        let (keeps_house, ours) = watch::channel(false);
+        let (is_leader, ours) = watch::channel(false);
         following.spawn(leader::run(ports.clone(), tenants.clone(), ours));
         following.spawn(leader::close_indexes(ports.clone(), tenants.clone()));
         let context = Context {
@@ -112,7 +112,7 @@ impl System {
             reception: reception.clone(),
             running: BTreeMap::new(),
             owned: BTreeMap::new(),
-            keeps_house,
+            is_leader,
             inhabited,
         };
         let (running_on, over) = watch::channel(());
@@ -123,15 +123,15 @@ impl System {
         Ok(Self { tenants, reception, intake_gate, orders, running, following, over })
     }
 
-    /// Waits until nothing can be worked off any more though nobody has asked for that: the log has closed to
-    /// this node. What was in work is another owner's, and the process had better end.
+    /// Waits until no further work is possible though no shutdown was requested: the log has closed to this node.
+    /// Records in work are another owner's, and the process should end.
     pub async fn over(&self) {
         // Nothing is ever sent.
         let _ = self.over.clone().changed().await;
     }
 
-    /// Takes no more records, waits for what is in work, and stops. Returns whether all of it was finished
-    /// in time; what was not is taken up again by the next owner.
+    /// Fetches no more records, waits for those in work, and stops. Returns true if all of them were finished in time;
+    /// the next owner takes up the rest.
     pub async fn drain(self) -> bool {
         self.intake_gate.set_open(false);
         let (done, drained) = oneshot::channel();
@@ -169,7 +169,7 @@ impl Supervisor {
                         Some(Order::Drain(done)) => drop(done.send(self.drain().await)),
                         Some(Order::Kill(done)) => {
                             self.kill().await;
-                            // Nobody has to wait for it.
+                            // The caller may have gone.
                             let _ = done.send(());
                         }
                         None => self.kill().await,
@@ -183,13 +183,13 @@ impl Supervisor {
                         self.assign(assignment).await;
                     }
                     Err(StoreError::Closed) => {
-                        tracing::error!("the log has closed to this node; it works off nothing any more");
+                        tracing::error!("the log has closed to this node; it processes no more records");
                         self.context.intake_gate.set_open(false);
                         self.kill().await;
                         return;
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "the assignment is not known");
+                        tracing::warn!(%error, "assignment unknown, retrying");
                         tokio::time::sleep(RESTART_PAUSE).await;
                     }
                 },
@@ -202,8 +202,8 @@ impl Supervisor {
         }
     }
 
-    /// Starts what is new, and hands over what is owned no more: it finishes what it has in work, as far as
-    /// the ownership still allows, before the log is told that it is free.
+    /// Starts new partitions, and hands over those that are no longer owned: a worker finishes its records in work, as
+    /// far as the ownership still allows, before the log learns that the partition is free.
     async fn assign(&mut self, assignment: Assignment) {
         let owned: BTreeMap<_, _> = assignment.partitions.into_iter().collect();
         let before = std::mem::replace(&mut self.owned, owned);
@@ -224,14 +224,14 @@ impl Supervisor {
         }
         while leaving.join_next().await.is_some() {}
         self.restart();
-        self.keeps_house.send_replace(self.owned.contains_key(&leader::HOUSE));
+        self.is_leader.send_replace(self.owned.contains_key(&leader::LEADER_PARTITION));
         for topic in Topic::CONSUMED {
             let owned = self.owned.keys().filter(|partition| partition.topic == topic).count();
             self.context.ports.metrics.owned(topic, owned);
         }
     }
 
-    /// Starts what is owned and does not run.
+    /// Starts owned partitions that do not run.
     fn restart(&mut self) {
         self.running.retain(|_, running| !running.ended.is_finished());
         for (&partition, &epoch) in &self.owned {
@@ -260,14 +260,14 @@ impl Supervisor {
                 Ok(running) => {
                     self.running.insert(partition, running);
                 }
-                Err(error) => tracing::error!(%error, %partition, "a partition cannot be started"),
+                Err(error) => tracing::error!(%error, %partition, "partition not started, retrying"),
             }
         }
     }
 
     async fn drain(&mut self) -> bool {
         let limit = self.context.options.drain;
-        // Along the way of a message: what is taken in goes to conversations, what they decide to accounts.
+        // In the order of a message's path: accepted messages go to conversations, their decisions to accounts.
         let mut finished = true;
         for topic in Topic::CONSUMED {
             let mut draining = JoinSet::new();
@@ -286,7 +286,7 @@ impl Supervisor {
             finished &= all.await.unwrap_or(false);
         }
         self.kill().await;
-        // What is left of the quotas is for others; where that does not work they take it back themselves.
+        // The rest of the quotas is for other nodes; where that fails they take it back themselves.
         finished &= tokio::time::timeout(limit, self.context.quotas.give_back()).await.is_ok();
         let ports = &self.context.ports;
         finished &= tokio::time::timeout(limit, ports.security.publish(&*ports.log)).await.is_ok();
@@ -303,7 +303,7 @@ impl Supervisor {
 async fn hand_over(running: Running, limit: Duration) {
     let (done, drained) = oneshot::channel();
     (running.drain)(done);
-    // What does not finish in time, or cannot, is taken up by the next owner.
+    // Work that does not finish in time, or cannot, is taken up by the next owner.
     drop(tokio::time::timeout(limit, drained).await);
     stop(running).await;
 }
@@ -313,7 +313,7 @@ async fn stop(running: Running) {
     drop(running.ended.await);
 }
 
-/// A partition that has begun to run, and its actor.
+/// Partition that has begun to run, and its actor.
 type Started<K> = (Running, ActorRef<PartitionMessage<K>>);
 
 fn start<R: Resident>(resident: R, context: Context, fence: Fence) -> Result<Started<R::Key>, SpawnErr> {
@@ -324,13 +324,13 @@ fn start<R: Resident>(resident: R, context: Context, fence: Fence) -> Result<Sta
             drop(running.await);
         }
     });
-    let (cell, draining, told) = (actor.get_cell(), actor.clone(), actor.clone());
+    let (cell, draining, notified) = (actor.get_cell(), actor.clone(), actor.clone());
     let running = Running {
         stop: Box::new(move || cell.kill()),
         ended,
         drain: Box::new(move |done| drop(draining.send_message(PartitionMessage::Drain(done)))),
         reconfigured: Box::new(move |changed| {
-            drop(told.send_message(PartitionMessage::Reconfigured(changed.clone())));
+            drop(notified.send_message(PartitionMessage::Reconfigured(changed.clone())));
         }),
     };
     Ok((running, actor))
@@ -343,9 +343,9 @@ fn take_in(ingress: Ingress) -> Running {
     Running {
         stop: Box::new(move || task.abort()),
         ended,
-        // Where it has ended already, the answer is dropped, and what it had not finished is left.
+        // Where it has ended already, the answer is dropped, and its unfinished work is left.
         drain: Box::new(move |done| drop(drain.try_send(done))),
-        // It looks each tenant up anew.
+        // It looks up each tenant anew.
         reconfigured: Box::new(|_| ()),
     }
 }

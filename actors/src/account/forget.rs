@@ -1,6 +1,6 @@
-//! What an account still has to send to somebody who is being erased: it is dropped, and what holds it goes.
+//! Erasure in an account: drops the waiting sends of a contact who is being erased, and the rows that hold them.
 //!
-//! What is being called at this moment is not called back, but neither repeated nor written about: its end is dropped.
+//! A call that is under way is not interrupted, but it is neither repeated nor recorded: its outcome is dropped.
 
 use std::sync::atomic::Ordering;
 
@@ -20,7 +20,7 @@ use super::state::AccountState;
 use crate::partition::Receipt;
 
 impl Account {
-    /// Drops what was to be sent in a conversation before this record.
+    /// Drops the messages of a conversation that were decided before this record.
     pub(super) async fn forget(
         &self,
         state: &mut AccountState,
@@ -28,7 +28,7 @@ impl Account {
         receipt: Receipt,
     ) -> Result<(), ActorProcessingErr> {
         if state.delivered.is_writing() {
-            // What is being written is neither in the rows yet nor in memory.
+            // A message that is being written is neither in the rows yet nor in memory.
             state.forgetting.push((record, receipt));
             return Ok(());
         }
@@ -48,26 +48,26 @@ impl Account {
         let mut batch = Batch { consumed: vec![receipt.consumed()], ..Batch::default() };
         let mut left = 0;
         for item in &waiting {
-            batch.writes.push(self.given_up(&item.id()));
+            batch.writes.push(self.abandoned(&item.id()));
             item.settle(&self.key, &mut batch);
             left += usize::from(matches!(item.origin, Origin::Backlog { .. }));
         }
         for id in &unknown {
-            batch.writes.push(self.given_up(id));
+            batch.writes.push(self.abandoned(id));
             batch.after.push(Write::delete(Key::unknown(&self.key, id)));
         }
-        // In memory it is dropped with the others, or is under way.
+        // A message in memory is dropped with the others, or is under way.
         let is_active = |id| waiting.iter().any(|item| item.id() == id) || state.machine.is_active(id);
         let erasure = Erasure { conversation: &conversation, before, is_active: &is_active };
         let mut rows_of = Rows { ports: &self.context.ports, account: &self.key, cursor: &mut state.cursor };
         for id in state.delivered.forget(&mut rows_of, &erasure, &mut batch).await? {
-            batch.writes.push(self.given_up(&id));
+            batch.writes.push(self.abandoned(&id));
         }
         for id in state.unknowns.forget(&mut rows_of, &erasure, &mut batch).await? {
-            batch.writes.push(self.given_up(&id));
+            batch.writes.push(self.abandoned(&id));
         }
         for id in state.backlog.forget(&mut rows_of, &erasure, &mut batch).await? {
-            batch.writes.push(self.given_up(&id));
+            batch.writes.push(self.abandoned(&id));
             left += 1;
         }
         self.commit(batch).await?;
@@ -75,7 +75,7 @@ impl Account {
         Ok(())
     }
 
-    /// Does what had to wait for rows that were being written.
+    /// Processes the records that waited for rows being written.
     pub(super) async fn forget_waiting(&self, state: &mut AccountState) -> Result<(), ActorProcessingErr> {
         for (record, receipt) in std::mem::take(&mut state.forgetting) {
             match &record.command {
@@ -89,7 +89,7 @@ impl Account {
         Ok(())
     }
 
-    fn given_up(&self, id: &OutboundId) -> Write {
+    fn abandoned(&self, id: &OutboundId) -> Write {
         self.journal(*id, &Journal::GivenUp)
     }
 }

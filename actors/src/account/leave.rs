@@ -1,4 +1,4 @@
-//! What an account does whose tenant is deleted: nothing waits any more, and all that it has kept goes.
+//! Tenant deletion in an account: drops all that waits and removes all that it has stored.
 
 use heddle_schemas::ports::state::{Batch, Scan, StoreError, Write};
 use heddle_schemas::record::outbound::OutboundRecord;
@@ -16,7 +16,7 @@ use crate::privacy::tenant_deletion;
 const PAGE: usize = 512;
 
 impl Account {
-    /// Whether the tenant is being deleted, or has been.
+    /// Returns true when the tenant is being deleted, or has been.
     pub(super) async fn is_of_deleted(&self) -> Result<bool, StoreError> {
         Ok(tenant_deletion::find(&self.context.ports, &self.key.tenant).await?.is_some())
     }
@@ -27,8 +27,8 @@ impl Account {
         self.commit(Batch { consumed: vec![receipt.consumed()], ..Batch::default() }).await
     }
 
-    /// Gives up all that waits, and removes its rows and these entries of the journal. What is being called at this
-    /// moment is not called back; a later record removes what it writes.
+    /// Drops all that waits, and removes its rows and these entries of the journal. A call that is under way is not
+    /// interrupted; a later record removes what it writes.
     pub(super) async fn leave(
         &self,
         state: &mut AccountState,
@@ -37,11 +37,11 @@ impl Account {
         receipt: Receipt,
     ) -> Result<(), ActorProcessingErr> {
         if !self.is_of_deleted().await? {
-            tracing::error!(account = %self.key, "it was told to leave, and its tenant is not deleted");
+            tracing::error!(account = %self.key, "asked to remove its rows, but its tenant is not deleted");
             return Ok(self.refuse(&receipt).await?);
         }
         if state.delivered.is_writing() {
-            // What is being written is neither in the rows yet nor in memory.
+            // A message that is being written is neither in the rows yet nor in memory.
             state.forgetting.push((record, receipt));
             return Ok(());
         }

@@ -3,19 +3,20 @@
 //! | from | event | to |
 //! |---|---|---|
 //! | loading | its rows are read | running |
-//! | running | a call is refused for the account's sake, or it is not configured | suspended, told once |
+//! | running | a call is refused for the account's sake, or it is not configured | suspended, published once |
 //! | suspended | its tenant is applied again, or the time of the probe has come | half-open |
-//! | half-open | a call that left since comes through | running, told |
+//! | half-open | a call that left since succeeds | running, published |
 //! | half-open | a call that left since is refused for the account's sake | suspended |
 //! | any but loading | it is disconnected, or its tenant's data stays elsewhere | disconnected |
 //! | disconnected | it is configured again | running |
 //!
 //! Running, messages are prepared as the schedule has room. Half-open, one at a time. Suspended, nothing leaves, and
-//! what is in memory is moved out of the log. Disconnected, everything is settled as withheld.
+//! messages in memory are moved out of the log. Disconnected, everything is settled as withheld.
 //!
-//! A send of unknown outcome holds its lane until a status settles it, or until policy does: a reply is sent again
-//! [`Policy::unknown_repeats`] times, then it is given up like a campaign's message. A status is worth something also
-//! for what is under way, waits to be tried again, or has been given up a while ago; all others are acknowledged.
+//! A send of unknown outcome holds its lane until a status or the policy settles it: a reply is sent again
+//! [`Policy::unknown_repeats`] times, then it is abandoned like a campaign's message. A status also counts for a
+//! message that is under way, waits for its retry, or was abandoned a while ago; all other statuses are
+//! acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU32;
@@ -33,9 +34,9 @@ use super::schedule::lanes::{Lanes, Message};
 pub const PATIENCE: Duration = Duration::from_secs(1);
 /// Sends of unknown outcome at which no further call is prepared until some are settled.
 pub const UNKNOWN_MOST: usize = 1_024;
-/// Sends given up that are remembered, and for how long, for a status that comes late. Later ones, and those after a
-/// restart, are known to the conversation alone.
-const GIVEN_UP_REMEMBERED: usize = 1_024;
+/// Number of abandoned sends that are remembered, and for how long, for a late status. Later ones, and those after
+/// a restart, are known to the conversation alone.
+const ABANDONED_REMEMBERED: usize = 1_024;
 const GIVEN_UP_FOR: Duration = Duration::from_secs(86_400);
 /// The pause after the first passing failure of a message, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
@@ -60,7 +61,7 @@ pub struct Policy {
     pub pair_limit: Option<PairLimit>,
 }
 
-/// A message that an account sends.
+/// Message of an account.
 pub trait Sendable: Message {
     /// Returns whose it is.
     fn contact(&self) -> ContactId;
@@ -83,17 +84,17 @@ pub enum Status {
     Suspended {
         /// The credentials that were refused.
         credentials: Credentials,
-        /// When one message is tried.
+        /// Time of the probe.
         probe_at: Duration,
     },
-    /// It is disconnected: what waits is withheld.
+    /// Disconnected: waiting messages are withheld.
     Disconnected,
 }
 
-/// How the account may be used, by its configuration.
+/// Use that the account's configuration allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
-    /// With these credentials and this limit.
+    /// Usable with these credentials and this limit.
     Ready {
         /// The credentials.
         credentials: Credentials,
@@ -111,26 +112,26 @@ pub enum Access {
 pub enum End {
     /// It is settled: sent, failed for good, or found to be settled before.
     Settled {
-        /// Whether a call came through to the channel that left after the last suspension or pause.
+        /// True when a call that left after the last suspension or pause reached the channel.
         proves: bool,
     },
     /// The call was refused, and may be repeated.
     Refused {
         /// Why.
         error: SendError,
-        /// Whether the call left after the last suspension or pause.
+        /// True when the call left after the last suspension or pause.
         is_current: bool,
     },
     /// The outcome is unknown; it is among the unknown rows now.
     Unknown {
-        /// How long webhooks had been accepted for then.
+        /// Time for which webhooks had been accepted by then.
         since: Duration,
     },
     /// It did not leave.
     Returned,
 }
 
-/// What an account learns.
+/// Input of an account.
 #[derive(Debug)]
 pub enum Event<M> {
     /// Its rows are read.
@@ -139,69 +140,69 @@ pub enum Event<M> {
     Access(Access),
     /// Its tenant was applied, changed or not.
     Reapplied,
-    /// A message is to be sent.
+    /// A message arrived to be sent.
     Arrived(M),
-    /// A send has ended; the call left then, if it did.
+    /// A send has ended; with the time its call left, if it did.
     Ended(M, End, Option<Duration>),
     /// A status of the channel came.
     Reported(DeliveryReport),
-    /// A send of unknown outcome is found in its rows.
+    /// A send of unknown outcome was found in its rows.
     FoundUnknown(OutboundId, Duration),
-    /// A send of unknown outcome has been waited for, and everything in the log has been seen.
+    /// The wait for a send of unknown outcome is over, and everything in the log has been read.
     Waited {
-        /// Which.
+        /// Id of the message.
         id: OutboundId,
         /// Why it was sent.
         purpose: Purpose,
-        /// How often it was sent again.
+        /// Number of times it was sent again.
         repeated: u32,
     },
-    /// What is under way to this contact is not to be repeated: the contact is being erased.
+    /// The contact is being erased: its sends under way are not repeated.
     Erased(ContactId),
-    /// Time has passed, and so many calls may be prepared; from this time on more may be.
+    /// Time has passed, and this many calls may be prepared; more may be from this time on.
     Tick {
         /// Calls that may be prepared now.
         room: usize,
-        /// When more may be, where none may now.
+        /// Time at which more may be prepared, where none may now.
         room_at: Duration,
     },
 }
 
-/// What is to be done.
+/// Work that an account asks its actor to do.
 #[derive(Debug, PartialEq)]
 pub enum Effect<M> {
     /// Prepare a call and have it leave as the schedule says.
     Prepare(M),
     /// Settle a message as withheld: the account is disconnected.
     Withhold(M),
-    /// Move what is in memory and still in the log into rows.
+    /// Move messages that are in memory and still in the log into rows.
     Park,
-    /// Have prepared calls come back.
+    /// Call prepared calls back.
     Recall,
     /// Let one call at a time leave, or all that may.
     Probe(bool),
     /// The account is suspended.
     Suspended {
-        /// Whether that is to be told, and not only counted.
+        /// True when an event is to be published, and not only counted.
         is_new: bool,
         /// The channel's code.
         code: Option<i64>,
     },
     /// The account is not suspended any more.
     Unsuspended,
-    /// The account sends again: that is to be told.
+    /// The account sends again: publish that.
     Resumed,
-    /// Come back then.
+    /// Wake the account at this time.
     WakeAt(Duration),
     /// Acknowledge a status: it changes nothing.
     Acknowledge(DeliveryReport),
-    /// Keep a status: the message is under way, and its end says what the status is worth.
+    /// Keep a status: the message is under way, and the end of its call decides about the status.
     Keep(DeliveryReport),
     /// Settle a message by a status that came before it could be called again.
     SettleBy(M, DeliveryReport),
     /// Settle a send of unknown outcome by its status.
     Resolve(DeliveryReport),
-    /// Lift a send that was given up: it was taken after all.
+    /// Lift an abandoned send: the channel had accepted it after all.
     Lift(DeliveryReport),
     /// Acknowledge the statuses that were kept of this message: its end says the same.
     Release(OutboundId),
@@ -215,12 +216,12 @@ pub enum Effect<M> {
     Drop(OutboundId, Option<M>),
 }
 
-/// A send of unknown outcome.
+/// Send of unknown outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unknown {
-    /// How long webhooks had been accepted for when the wait began.
+    /// Time for which webhooks had been accepted when the wait began.
     pub since: Duration,
-    /// Whether it has been waited for long enough, while the log is read to its end.
+    /// True when the wait is over, while the log is read to its end.
     pub is_over: bool,
 }
 
@@ -231,16 +232,16 @@ pub struct Machine<M> {
     status: Status,
     /// The messages in memory.
     pub lanes: Lanes<M>,
-    /// Sends of unknown outcome; above [`UNKNOWN_MOST`] only by what was under way.
+    /// Sends of unknown outcome; above [`UNKNOWN_MOST`] only by those that were under way.
     pub unknown: BTreeMap<OutboundId, Unknown>,
-    /// Messages under way or waiting in memory, and how often: at most what lanes hold.
+    /// Messages under way or waiting in memory, with their number: at most as many as lanes hold.
     active: BTreeMap<OutboundId, u32>,
     /// The last status of each message under way; at most one each.
     reported: BTreeMap<OutboundId, DeliveryReport>,
     /// Contacts that were erased while a message to them was under way.
     erased: BTreeSet<ContactId>,
-    /// Sends given up, and when, the oldest first; at most [`GIVEN_UP_REMEMBERED`].
-    given_up: VecDeque<(OutboundId, Duration)>,
+    /// Abandoned sends and their times, the oldest first; at most [`ABANDONED_REMEMBERED`].
+    abandoned: VecDeque<(OutboundId, Duration)>,
     credentials: Credentials,
 }
 
@@ -256,7 +257,7 @@ impl<M: Sendable> Machine<M> {
             active: BTreeMap::new(),
             reported: BTreeMap::new(),
             erased: BTreeSet::new(),
-            given_up: VecDeque::new(),
+            abandoned: VecDeque::new(),
             credentials: Credentials::default(),
         }
     }
@@ -286,15 +287,15 @@ impl<M: Sendable> Machine<M> {
         self.is_empty() && !is_suspended && self.idle_at() <= now
     }
 
-    /// Returns from when on it may leave memory, if nothing else comes: no pair owes anything then, and no send was given
-    /// up lately.
+    /// Returns the time from which the account may leave memory if nothing else comes: no pair is over its limit then,
+    /// and no send was abandoned recently.
     #[must_use]
     pub fn idle_at(&self) -> Duration {
-        let lifted_until = self.given_up.back().map_or(Duration::ZERO, |(_, at)| *at + GIVEN_UP_FOR);
+        let lifted_until = self.abandoned.back().map_or(Duration::ZERO, |(_, at)| *at + GIVEN_UP_FOR);
         self.lanes.all_paid_at().max(lifted_until)
     }
 
-    /// Takes an event, and returns what is to be done, in this order.
+    /// Applies an event, and returns its effects, in this order.
     pub fn on(&mut self, event: Event<M>, now: Duration) -> Vec<Effect<M>> {
         let mut effects = Vec::new();
         self.lanes.advance(now);
@@ -504,7 +505,7 @@ impl<M: Sendable> Machine<M> {
                 match self.status {
                     Status::Running if stops => self.suspend(error.code, now, effects),
                     Status::HalfOpen if stops && is_current => self.suspend(error.code, now, effects),
-                    // What comes back to a suspended account leaves the log as well.
+                    // Messages that come back to a suspended account leave the log as well.
                     Status::Suspended { .. } => effects.push(Effect::Park),
                     _ => {}
                 }
@@ -542,8 +543,8 @@ impl<M: Sendable> Machine<M> {
                 self.left(id);
                 effects.push(Effect::SettleBy(message, report.clone()));
             }
-        } else if let Some(place) = self.given_up.iter().position(|(given_up, _)| *given_up == id) {
-            self.given_up.remove(place);
+        } else if let Some(place) = self.abandoned.iter().position(|(abandoned, _)| *abandoned == id) {
+            self.abandoned.remove(place);
             effects.push(Effect::Lift(report));
         } else {
             effects.push(Effect::Acknowledge(report));
@@ -564,18 +565,18 @@ impl<M: Sendable> Machine<M> {
         match purpose {
             Purpose::Reply if repeated < self.policy.unknown_repeats => effects.push(Effect::Repeat(id)),
             Purpose::Reply | Purpose::Campaign => {
-                self.give_up(id, now);
+                self.abandon(id, now);
                 effects.push(Effect::GiveUp(id));
             }
         }
     }
 
-    fn give_up(&mut self, id: OutboundId, now: Duration) {
+    fn abandon(&mut self, id: OutboundId, now: Duration) {
         self.lanes.free(id.contact, id, None);
-        if self.given_up.len() >= GIVEN_UP_REMEMBERED {
-            self.given_up.pop_front();
+        if self.abandoned.len() >= ABANDONED_REMEMBERED {
+            self.abandoned.pop_front();
         }
-        self.given_up.push_back((id, now));
+        self.abandoned.push_back((id, now));
     }
 
     /// Has a message that was of unknown outcome be sent again, before all others of its contact.
@@ -585,7 +586,7 @@ impl<M: Sendable> Machine<M> {
         self.lanes.free(contact, id, Some(message));
     }
 
-    /// Takes out what waits for a contact and is meant, and what is of unknown outcome.
+    /// Removes and returns a contact's waiting messages for which `is_meant` is true, and its sends of unknown outcome.
     pub fn erase(&mut self, contact: ContactId, is_meant: impl Fn(&M) -> bool) -> (Vec<M>, Vec<OutboundId>) {
         let waiting = self.lanes.take(contact, is_meant);
         waiting.iter().for_each(|message| self.left(message.id()));
@@ -597,13 +598,13 @@ impl<M: Sendable> Machine<M> {
         (waiting, unknown)
     }
 
-    /// Takes out everything that waits, and waits for no outcome any more: the tenant is deleted. What is under way is
-    /// not repeated.
+    /// Removes and returns all waiting messages, and ends every wait for an outcome: the tenant is deleted. Sends under
+    /// way are not repeated.
     pub fn clear(&mut self) -> Vec<M> {
         let waiting = self.lanes.clear();
         waiting.iter().for_each(|message| self.left(message.id()));
         self.unknown.clear();
-        self.given_up.clear();
+        self.abandoned.clear();
         self.erased.extend(self.active.keys().map(|id| id.contact));
         waiting
     }

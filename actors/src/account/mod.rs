@@ -1,24 +1,23 @@
 //! The account actor: the only sender of a channel account.
 //!
-//! Contract: messages of one conversation leave strictly in the order they were decided, the next one
-//! only when the one before is settled; conversations do not wait for each other. The account's limits
-//! are kept exactly, passing trouble pauses it, and a token that is refused suspends it
-//! until its tenant is applied again or a probe comes through. What waits for an account that is disconnected is
-//! settled as withheld. What does not fit into memory, or waits
-//! for a suspended account, is moved to the account's rows in the state store and acknowledged, so one
-//! account never holds up the others of its partition.
+//! Contract: messages of one conversation leave strictly in the order they were decided, the next one only when the
+//! previous one is settled; conversations do not wait for each other. The account's limits are kept exactly, transient
+//! failures pause it, and a refused token suspends it until its tenant is applied again or a probe succeeds. Messages
+//! of a disconnected account are settled as withheld. Messages that do not fit into memory, or wait for a suspended
+//! account, are moved to the account's rows in the state store and acknowledged, so one account never delays the others
+//! of its partition.
 //!
-//! A send of unknown outcome ([`send`]) holds its own conversation only. A status that carries
-//! its id settles it. When none has come for the wait (which counts only while webhooks are accepted and
-//! the partition is read to its end), a reply is sent again, once by default; a campaign's message, and a reply whose
-//! outcome is unknown again, is given up. A status that comes later lifts that.
+//! A send of unknown outcome ([`send`]) blocks its own conversation only. A status that carries its id settles it. If
+//! none comes within the wait (which counts only while webhooks are accepted and the partition is read to its end), a
+//! reply is sent again, once by default; a campaign's message, and a reply whose outcome is unknown again, is
+//! abandoned and reported as failed. A later status lifts that.
 //!
 //! Everything that waits is in rows that the account finds again when it starts, and an agenda row wakes
 //! it: the account itself may leave memory or die at any moment.
 //!
 //! # Layout
 //! - [`machine`]: the decisions, pure. [`schedule`]: which message is next, and when its call may leave, pure.
-//! - This file: the actor, its messages and how it starts. `perform`: the effects. `state`: what it holds in memory.
+//! - This file: the actor, its messages and its start. `perform`: the effects. `state`: its memory.
 //! - [`sources`]: where messages come from: the log, the rows, sends of unknown outcome.
 //! - [`send`]: one send, journaled. `reports`: statuses. `rows`: writes that concern no single send.
 //! - `forget`, `leave`: a contact is erased, a tenant is deleted.
@@ -41,7 +40,7 @@ use std::time::Duration;
 use heddle_schemas::id::AccountKey;
 use heddle_schemas::ports::log::{NewRecord, Record};
 use heddle_schemas::ports::state::{Batch, Fence, State, StoreError};
-use heddle_schemas::record::event::{Event as Told, EventRecord};
+use heddle_schemas::record::event::{Event as PublishedEvent, EventRecord};
 use heddle_schemas::record::outbound::{Leave, OutboundCommand, OutboundRecord};
 use heddle_schemas::record::{RecordError, V, decode_to};
 use heddle_schemas::table::Key;
@@ -68,29 +67,29 @@ use crate::partition::publish;
 use crate::partition::ttl_update::TtlUpdate;
 use crate::partition::{Changed, Discards, Home, Receipt, Resident};
 
-/// How often an account checks whether a send of unknown outcome has been waited for long enough.
+/// Interval at which an account checks whether the wait for a send of unknown outcome is over.
 const UNKNOWN_CHECK: Duration = Duration::from_secs(1);
 
-/// Accounts, as residents of outbound's partitions.
+/// Accounts, the entities of outbound's partitions.
 #[derive(Clone)]
 pub struct Accounts {
-    /// What they need of the node.
+    /// Dependencies on the node.
     pub context: Context,
 }
 
-/// A message to an account.
+/// Message to an account's actor.
 pub enum AccountMessage {
-    /// A record, with its receipt.
+    /// A record, with its ack guard.
     Deliver(Box<OutboundRecord>, Box<Receipt>),
     /// An agenda row of it is due.
     Wake(Entry<AccountKey>),
-    /// Everything that was in the log when it was last asked has been given to it.
+    /// Everything that was in the log at the last request has been delivered to it.
     Passed,
     /// Its tenant's configuration was applied.
     Reconfigured,
     /// A send has ended.
     Ended(Box<Result<Ended, StoreError>>),
-    /// So many messages that were being written into rows are there.
+    /// Result of writing messages into rows: their number.
     Spilled(Result<usize, StoreError>),
     /// Statuses were acknowledged.
     Acknowledged(Result<(), StoreError>),
@@ -148,7 +147,7 @@ impl Resident for Accounts {
     }
 
     fn shorten(_: Vec<TtlUpdate>, _: oneshot::Sender<usize>) -> Option<AccountMessage> {
-        // Journals and backlogs end by what has to be known of sends, not by a tenant's retention.
+        // Journals and backlogs end by the time for which sends must be known, not by a tenant's retention.
         None
     }
 
@@ -290,7 +289,7 @@ impl Account {
         tenant.channel(self.key.channel, &self.key.account)
     }
 
-    /// Finds what waited when the account last left memory.
+    /// Loads the messages that waited when the account last left memory.
     async fn load(&self, state: &mut AccountState) -> Result<(), StoreError> {
         if *state.machine.status() != Status::Loading {
             return Ok(());
@@ -337,7 +336,7 @@ impl Account {
         Key::agenda(self.home.fence.partition, due, self.key.to_string().as_bytes())
     }
 
-    fn event(&self, event: Told) -> NewRecord {
+    fn event(&self, event: PublishedEvent) -> NewRecord {
         let ports = &self.context.ports;
         let tenant = self.key.tenant.clone();
         publish::event(ports, &EventRecord { v: V, tenant, at: ports.clock.now(), event })

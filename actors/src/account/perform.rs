@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use heddle_schemas::ports::state::{Batch, StoreError, Write};
 use heddle_schemas::record::V;
-use heddle_schemas::record::event::Event as Told;
+use heddle_schemas::record::event::Event as PublishedEvent;
 use heddle_schemas::record::inbound::{
     DeliveryFailure, DeliveryReport, DeliveryStatus, InboundEvent, InboundRecord,
 };
@@ -23,7 +23,7 @@ use crate::partition::{PartitionMessage, publish};
 const SHORTEST: Duration = Duration::from_millis(1);
 
 impl Account {
-    /// Moves messages from their sources into the machine, starts what may leave now, and sets when to come back.
+    /// Moves messages from their sources into the machine, starts those that may leave now, and sets the next wake-up.
     pub(super) async fn pump(
         &self,
         myself: &ActorRef<AccountMessage>,
@@ -136,7 +136,7 @@ impl Account {
         });
     }
 
-    /// A send has ended.
+    /// Applies the end of a send.
     pub(super) async fn ended(
         &self,
         myself: &ActorRef<AccountMessage>,
@@ -154,7 +154,7 @@ impl Account {
             self.home.tell(PartitionMessage::Armed { due, key: self.key.clone() });
         }
         if let End::Refused { error, .. } = &end {
-            tracing::debug!(account = %self.key, %error, "a send is tried again");
+            tracing::debug!(account = %self.key, %error, "send failed, retrying");
         }
         let now = self.context.ports.clock.elapsed();
         let effects = state.machine.on(Event::Ended(item, end, left_at), now);
@@ -183,14 +183,14 @@ impl Account {
             "the account is suspended; apply its tenant with valid credentials, or settle it with the provider"
         );
         let (channel, account) = (self.key.channel, self.key.account.clone());
-        let event = self.event(Told::AccountStopped { channel, account, code });
+        let event = self.event(PublishedEvent::AccountStopped { channel, account, code });
         self.commit(Batch { outputs: vec![event], ..Batch::default() }).await
     }
 
     async fn resumed(&self) -> Result<(), StoreError> {
-        tracing::info!(account = %self.key, "the account sends again");
+        tracing::info!(account = %self.key, "account resumed, sending again");
         let (channel, account) = (self.key.channel, self.key.account.clone());
-        let event = self.event(Told::AccountResumed { channel, account });
+        let event = self.event(PublishedEvent::AccountResumed { channel, account });
         self.commit(Batch { outputs: vec![event], ..Batch::default() }).await
     }
 
@@ -214,8 +214,8 @@ impl Account {
         Ok(())
     }
 
-    /// Drops a message whose contact was erased while it was under way: the journal keeps it from being sent, and nothing
-    /// else is written about the person.
+    /// Drops a message whose contact was erased while it was under way: the journal keeps it from being sent, and no
+    /// other data about the person is written.
     async fn drop_erased(
         &self,
         state: &mut AccountState,
@@ -234,7 +234,7 @@ impl Account {
         Ok(())
     }
 
-    /// A message has left its source.
+    /// Removes a message that has left its source.
     fn gone(&self, state: &mut AccountState, item: &Item) {
         if matches!(item.origin, Origin::Backlog { .. }) {
             self.rows_changed(state, -1);

@@ -1,9 +1,9 @@
-//! Statuses of the channel, and sends of unknown outcome: what settles them.
+//! Statuses of the channel, and the settlement of sends of unknown outcome.
 
 use heddle_schemas::id::{AccountKey, ConversationId, OutboundId};
 use heddle_schemas::ports::log::NewRecord;
 use heddle_schemas::ports::state::{Batch, StoreError, Write};
-use heddle_schemas::record::event::{Event as Told, Resolution};
+use heddle_schemas::record::event::{Event as PublishedEvent, Resolution};
 use heddle_schemas::record::inbound::{DeliveryReport, DeliveryStatus, InboundEvent, InboundRecord};
 use heddle_schemas::record::outbound::Purpose;
 use heddle_schemas::record::{V, encode};
@@ -55,7 +55,7 @@ impl Account {
         Ok(())
     }
 
-    /// A status that nothing in memory waits for. Where rows wait that were called before, it may be about one.
+    /// Handles a status that nothing in memory waits for. Where rows wait that were called before, it may be about one.
     async fn seen(
         &self,
         state: &mut AccountState,
@@ -103,7 +103,7 @@ impl Account {
         Ok(())
     }
 
-    /// A message that was given up had been taken after all.
+    /// Lifts an abandoned send: the channel had accepted the message after all.
     async fn lift(&self, report: &DeliveryReport, came: Vec<Receipt>) -> Result<(), StoreError> {
         let id = report.outbound;
         let event = self.resolved(self.key.conversation(id.contact), id, Resolution::Status);
@@ -111,13 +111,13 @@ impl Account {
         self.commit(Batch { writes, outputs: vec![event], ..consumed(&came) }).await
     }
 
-    /// An agenda row is due: checks the sends of unknown outcome, and keeps one row as long as something waits.
+    /// Handles a due agenda row: checks the sends of unknown outcome, and keeps one row as long as something waits.
     pub(super) async fn wake(
         &self,
         state: &mut AccountState,
         entry: Entry<AccountKey>,
     ) -> Result<(), ActorProcessingErr> {
-        // A partition wakes nobody before it has delivered what it found.
+        // A partition wakes no entity before it has delivered the records it found.
         state.cursor.is_caught_up = true;
         self.check_unknown(state).await?;
         let again = if state.waits() && state.row.is_none_or(|row| row == entry.due) {
@@ -133,8 +133,8 @@ impl Account {
         Ok(())
     }
 
-    /// Finds the sends that have been waited for long enough. A status of one may be in the log already, so the decision
-    /// is taken when all that is there now has been handled.
+    /// Finds the sends whose wait is over. A status of one may be in the log already, so the decision is taken when
+    /// everything that is there now has been handled.
     async fn check_unknown(&self, state: &mut AccountState) -> Result<(), StoreError> {
         if !state.overdue.is_empty() {
             return Ok(());
@@ -151,7 +151,7 @@ impl Account {
         Ok(())
     }
 
-    /// Sends again, or gives up, what no status has come for.
+    /// Sends again, or abandons, the messages whose wait for a status is over.
     pub(super) async fn waited(&self, state: &mut AccountState) -> Result<(), StoreError> {
         let now = self.context.ports.clock.elapsed();
         for id in std::mem::take(&mut state.overdue) {
@@ -160,7 +160,7 @@ impl Account {
             }
             let rows = Rows { ports: &self.context.ports, account: &self.key, cursor: &mut state.cursor };
             let found = rows.unknown(id).await?;
-            // Of a row that is gone, or cannot be read, nothing can be sent.
+            // A row that is gone, or cannot be read, cannot be sent.
             let (purpose, repeated) = found
                 .as_ref()
                 .map_or((Purpose::Campaign, 0), |(item, repeated)| (item.command.purpose, *repeated));
@@ -219,7 +219,7 @@ impl Account {
 
     fn resolved(&self, conversation: ConversationId, outbound: OutboundId, by: Resolution) -> NewRecord {
         self.context.ports.metrics.resolved(by);
-        self.event(Told::SendResolved { conversation, outbound, by })
+        self.event(PublishedEvent::SendResolved { conversation, outbound, by })
     }
 }
 

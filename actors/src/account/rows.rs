@@ -14,13 +14,14 @@ use crate::partition::PartitionMessage;
 use crate::partition::commit::{commit, read};
 
 impl Account {
-    /// Takes note that the backlog has so many rows more, or fewer.
+    /// Adds the change, positive or negative, to the number of rows in the backlog.
     pub(super) fn rows_changed(&self, state: &mut AccountState, change: i64) {
         state.cursor.rows += change;
         self.context.ports.metrics.backlog(change);
     }
 
-    /// Moves what cannot be held in memory into rows: one write at a time, all that has come meanwhile in the next.
+    /// Moves messages that do not fit into memory into rows: one write at a time, all that arrive meanwhile in the
+    /// next.
     pub(super) fn spill(&self, myself: &ActorRef<AccountMessage>, state: &mut AccountState) {
         let Some(items) = state.delivered.begin_write() else { return };
         let due = self.arm(state);
@@ -72,7 +73,7 @@ impl Account {
         Ok(())
     }
 
-    /// Acknowledges statuses that change nothing, all that there are at once. A crash may lose that: they come again, and
+    /// Acknowledges statuses that change nothing, all of them at once. A crash may lose that: they come again, and
     /// change nothing again.
     pub(super) fn acknowledge(&self, myself: &ActorRef<AccountMessage>, state: &mut AccountState) {
         if state.is_acknowledging || state.seen.is_empty() {
@@ -100,7 +101,7 @@ impl Account {
     }
 }
 
-/// A number of rows as a change of it.
+/// Converts a number of rows to a change of it.
 pub(super) fn rows(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

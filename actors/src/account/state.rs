@@ -1,4 +1,4 @@
-//! What an account holds in memory. All of it is found again in rows when the account starts.
+//! State of an account in memory. All of it is read from rows again when the account starts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,13 +29,13 @@ pub(super) struct AccountState {
     pub(super) unknowns: Unknowns,
     /// Sends of unknown outcome that have been waited for long enough, while the log is being read to its end.
     pub(super) overdue: Vec<OutboundId>,
-    /// Statuses of what is under way, whose records are acknowledged with its end.
+    /// Statuses of messages under way, whose records are acknowledged when the call ends.
     pub(super) kept: BTreeMap<OutboundId, Vec<Receipt>>,
     /// Statuses that change nothing, to be acknowledged together. They keep their records in work, so there are at most
     /// `permits_per_partition`.
     pub(super) seen: Vec<Receipt>,
     pub(super) is_acknowledging: bool,
-    /// What is under way, and whether its contact is being erased; at most what lanes have under way.
+    /// Messages under way, each with a flag that its contact is being erased; at most as many as lanes have under way.
     pub(super) under_way: BTreeMap<OutboundId, Arc<AtomicBool>>,
     /// The agenda row that keeps this account awake while something waits.
     pub(super) row: Option<Timestamp>,
@@ -44,7 +44,7 @@ pub(super) struct AccountState {
     pub(super) gate_task: JoinSet<()>,
     pub(super) wake: Option<(Duration, Timer<AccountMessage>)>,
     pub(super) handled: u64,
-    /// Records that ask to forget somebody, or to leave, and wait for rows that are being written.
+    /// Records of an erasure or a tenant deletion that wait for rows being written.
     pub(super) forgetting: Vec<(OutboundRecord, Receipt)>,
 }
 
@@ -59,8 +59,8 @@ impl AccountState {
             && self.forgetting.is_empty()
     }
 
-    /// Returns true while anything is kept in rows that only this account finds again. What is under way counts: its
-    /// backlog row stays until it is settled, and without an agenda row a crash would leave it lying.
+    /// Returns true while rows exist that only this account finds again. A send under way counts: its backlog row stays
+    /// until it is settled, and without an agenda row it would be lost in a crash.
     pub(super) fn waits(&self) -> bool {
         !self.machine.is_empty() || !self.cursor.is_empty() || !self.delivered.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Records applied: what customers say, and what the tenant says about who answers.
+//! Application of records: acts of customers, and the tenant's commands about the handler.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ use super::turn::{Asked, Ended};
 use crate::partition::commit::commit;
 use crate::partition::{PartitionMessage, Receipt};
 
-/// What an act of the customer changes.
+/// Changes that an act of the customer makes.
 struct Drafted {
     draft: Box<Draft>,
     /// The turn it belongs to, where it asks for an answer.
@@ -37,7 +37,7 @@ struct Drafted {
     text: Option<String>,
 }
 
-/// A turn that is decided together with the message that asks for it.
+/// Turn that is decided together with the message that asks for it.
 struct AtOnce {
     ended: Ended,
     said: Fingerprint,
@@ -92,7 +92,7 @@ impl Conversation {
         Ok(self.commit(Batch { consumed: vec![receipt.consumed()], ..Batch::default() }).await?)
     }
 
-    /// Whether a message has been seen; if so, the turn it belongs to, where it asked for one.
+    /// Returns true when a message has been seen, with the turn that it belongs to where it asked for one.
     async fn seen(
         &self,
         state: &ConversationState,
@@ -107,7 +107,7 @@ impl Conversation {
         }))
     }
 
-    /// Records an act of the customer, and decides its turn where that needs nobody else.
+    /// Records an act of the customer, and decides its turn where that needs no call outside.
     async fn customer(
         &self,
         state: &mut ConversationState,
@@ -153,8 +153,8 @@ impl Conversation {
         Ok(())
     }
 
-    /// Decides the turn over one message right away, where nobody outside has to be asked. Where something stored
-    /// cannot be read, the message is recorded all the same, and its turn goes through the agenda.
+    /// Decides the turn over one message at once, where that needs no call outside. Where a stored value cannot be
+    /// read, the message is still recorded, and its turn goes through the agenda.
     async fn at_once(
         &self,
         state: &ConversationState,
@@ -164,7 +164,7 @@ impl Conversation {
         text: &mut Option<String>,
     ) -> Result<Option<AtOnce>, Fault> {
         let responder = (self.context.ports.responders)(tenant);
-        // Who has to wait for a quota waits in the agenda, where it holds up nobody else's records.
+        // A turn that has to wait for a quota waits in the agenda, where it delays no other records.
         if responder.calls_outside() || !self.context.quotas.tells_at_once(tenant).await {
             return Ok(None);
         }
@@ -190,7 +190,7 @@ impl Conversation {
         }
     }
 
-    /// Applies what somebody of the tenant says about how the conversation goes on.
+    /// Applies the tenant's command about how the conversation goes on.
     async fn by_tenant(
         &self,
         state: &mut ConversationState,
@@ -221,7 +221,7 @@ impl Conversation {
         Ok(())
     }
 
-    /// Puts right what is kept of the contact, where anything is.
+    /// Corrects the stored data of the contact, where there is any.
     async fn correct(
         &self,
         state: &mut ConversationState,
@@ -304,7 +304,7 @@ impl Conversation {
         Ok(Drafted { draft, turn: acted.turn, text })
     }
 
-    /// A draft is durable: its state is the actor's from here on. `began` is when the turn that it decides began to wait.
+    /// Makes a durable draft the actor's state. `began` is when the turn that it decides began to wait.
     pub(super) fn committed(&self, state: &mut ConversationState, mut draft: Draft, began: Timestamp) {
         draft.settle();
         let ports = &self.context.ports;
@@ -334,7 +334,7 @@ impl Conversation {
     }
 }
 
-/// Opens what the channel brought.
+/// Opens the channel's content.
 fn open(act: &CustomerAct, log: &dyn Cipher) -> Result<SealedAct, Fault> {
     let plain = log.open(&log_aad(Topic::Inbound, &act.key), &act.sealed)?;
     serde_json::from_slice(&plain).map_err(|error| Fault::Dead {

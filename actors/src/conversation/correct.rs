@@ -1,9 +1,9 @@
-//! Corrections: the name that is kept of a contact, put right by who asks for it.
+//! Corrections: the stored name of a contact, corrected on request.
 //!
-//! Beside what was said, a conversation keeps of a person only how it is reached: numbers and ids, which name it
-//! towards the channel and are not corrected but changed there, and the name that the channel shows. That one may be
-//! wrong, and is what a correction replaces. What was said stays as it was said, and so does the name inside the
-//! messages that brought it: they are kept as they came, until their retention ends.
+//! Beside its messages, a conversation keeps of a person only the address: numbers and ids, which identify it towards
+//! the channel and are not corrected but changed there, and the name that the channel shows. That name may be wrong,
+//! and is what a correction replaces. The messages stay as they were, and so does the name inside those that brought
+//! it: they are kept as they came, until their retention ends.
 
 use heddle_schemas::content::Address;
 use heddle_schemas::id::ConversationId;
@@ -23,7 +23,7 @@ pub(crate) const ADDRESS: &str = "address";
 pub(crate) const CORRECTED: &str = "corrected";
 pub(crate) const FORMER_NAMES: &str = "former_names";
 
-/// Former names that are kept of a person; the oldest go first.
+/// Number of previous names that are kept of a person; the oldest go first.
 const NAMES: usize = 8;
 
 pub(super) fn seal<T: serde::Serialize>(
@@ -77,13 +77,13 @@ pub(super) fn meet(draft: &mut Draft, loaded: &Loaded, of: &ConversationId, from
     }
 }
 
-/// Keeps the name that this address replaces: it stands in what was said before.
+/// Keeps the name that this address replaces: earlier messages contain it.
 fn remember_name(draft: &mut Draft, loaded: &Loaded, of: &ConversationId, address: &Address) {
-    let Some(former) = &loaded.address.name else { return };
-    if address.name.as_ref() == Some(former) {
+    let Some(previous) = &loaded.address.name else { return };
+    if address.name.as_ref() == Some(previous) {
         return;
     }
-    let names = with_name(&loaded.former_names, former);
+    let names = with_name(&loaded.former_names, previous);
     draft.machine.head.former_names = Some(seal(of, loaded.thread.cipher(), FORMER_NAMES, &names));
     draft.former_names = Some(names);
 }

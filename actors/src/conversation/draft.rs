@@ -1,7 +1,7 @@
-//! What applying something to a conversation changes, until it is durable.
+//! Draft: changes to a conversation until they are durable.
 //!
 //! A draft is made, and turned into a batch ([`Publication::batch`](super::publication::Publication::batch)), without
-//! waiting for anything: the actor holds one box across its waits and not every part of a batch.
+//! any await: the actor holds one box across its waits and not every part of a batch.
 
 use heddle_schemas::content::Address;
 use heddle_schemas::id::{MessageKey, TurnId};
@@ -19,9 +19,9 @@ use super::turn::Ended;
 use crate::tenant::quota::Hold;
 use crate::tenant::quota::amounts::Amounts;
 
-/// What changes.
+/// Changes to a conversation that are not durable yet.
 pub(super) struct Draft {
-    /// When it is applied.
+    /// Time at which it is applied.
     pub(super) now: Timestamp,
     /// The number of the history row.
     pub(super) number: u64,
@@ -33,7 +33,7 @@ pub(super) struct Draft {
     pub(super) address: Option<Address>,
     /// The correction of the name as it will be, where it changes.
     pub(super) corrected: Option<Option<Corrected>>,
-    /// The former names as they will be, where they change.
+    /// The previous names as they will be, where they change.
     pub(super) former_names: Option<Vec<String>>,
     /// The message that is seen with it, and the turn it belongs to.
     pub(super) seen: Option<(MessageKey, Option<TurnId>)>,
@@ -43,11 +43,11 @@ pub(super) struct Draft {
     pub(super) done: Option<Timestamp>,
     /// The turn that is decided with it; its replies are in the row.
     pub(super) decided: Option<(TurnId, Tally)>,
-    /// What the turn before it may not have published; goes before its own replies.
+    /// Outbox of the previous turn, which may not be published; goes before this turn's replies.
     pub(super) outbox: Outbox,
-    /// What the turn has taken of the quota, until it is durable.
+    /// Quota reservation of the turn, until it is durable.
     pub(super) hold: Option<Hold>,
-    /// Changes of who answers, to be published; two at most, where a loop goes to a human.
+    /// Changes of the handler, to be published; two at most, where a loop goes to a human.
     pub(super) changes: Vec<Change>,
 }
 
@@ -74,8 +74,7 @@ impl Draft {
         }
     }
 
-    /// Takes in how a turn has ended. The outbox of the turn before it goes first: the head remembers the last turn
-    /// only.
+    /// Adds the result of a turn. The outbox of the turn before it goes first: the head remembers the last turn only.
     pub(super) fn decide(&mut self, ended: Ended, said: Fingerprint, outbox: Outbox, guard: &LoopGuard) {
         self.outbox = outbox;
         let decision = Decision {
@@ -120,20 +119,20 @@ impl Draft {
         Some(Ended { hand_over, ..Ended::silent(covered) })
     }
 
-    /// The customer has what is kept restricted, or no more.
+    /// Restricts processing on the customer's request, or ends that.
     pub(super) fn restrict(&mut self, restricted: bool) {
         self.row.entries.push(EntrySaid::Restricted { at: self.now, restricted });
         self.machine.restrict(restricted, self.now);
     }
 
-    /// Somebody of the tenant says who answers.
+    /// Changes the handler on the tenant's command.
     pub(super) fn handle(&mut self, by: Handler) {
         self.row.entries.push(EntrySaid::Tenant { at: self.now, handler: by });
         let change = self.machine.handler(by, self.now);
         self.changes.extend(change);
     }
 
-    /// It is durable: what was not spent of what it took is free again.
+    /// Settles the reservation once the draft is durable: the unspent part is free again.
     pub(super) fn settle(&mut self) {
         if let (Some(hold), Some((_, tally))) = (self.hold.take(), self.decided) {
             hold.settle(tally.totals(self.texts()).amounts());

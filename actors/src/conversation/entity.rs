@@ -1,7 +1,7 @@
-//! The conversation's actor: messages in, and what becomes of a record that cannot be applied.
+//! Actor of a conversation: its messages, and the handling of records that cannot be applied.
 //!
-//! The actor changes a copy of its state and takes the copy over when the batch is durable, so memory is always what
-//! is stored. A record that makes it panic is tried again from stored state, then dead-lettered. So is a record that
+//! The actor changes a copy of its state and takes the copy over when the batch is durable, so memory always equals the
+//! stored state. A record that makes it panic is retried from stored state, then dead-lettered. So is a record that
 //! meets a row that cannot be read: only a store that is closed or has another owner ends the actor, and with it its
 //! partition.
 
@@ -45,7 +45,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// Conversations, as entities of inbound's partitions.
 #[derive(Clone)]
 pub struct Conversations {
-    /// What they need of the node; one for all, since a turn takes it along.
+    /// Dependencies on the node; one for all, since a turn takes it along.
     pub context: Arc<Context>,
 }
 
@@ -131,7 +131,7 @@ pub(super) struct Conversation {
     pub(super) context: Arc<Context>,
 }
 
-/// What it holds in memory.
+/// State of a conversation in memory.
 #[derive(Default)]
 pub(super) struct ConversationState {
     pub(super) loaded: Option<Loaded>,
@@ -181,7 +181,7 @@ impl Actor for Conversation {
             }
             ConversationMessage::Shorten(rows, done) => {
                 state.handled += 1;
-                // Whoever asked may be gone.
+                // The caller may have gone.
                 let _ = done.send(Box::pin(self.shorten(rows)).await?);
             }
             ConversationMessage::Ended(number, ended) => Box::pin(self.ended(state, number, ended)).await?,
@@ -193,8 +193,8 @@ impl Actor for Conversation {
     }
 }
 
-// The future of handling a message is as large as its largest wait, is moved when the actor takes the message
-// up, and is part of every conversation in memory. So what is rare waits in a box of its own.
+// The future of handling a message is as large as its largest wait, is moved when the actor takes the message up, and
+// is part of every conversation in memory. So rare waits are in a box of their own.
 impl Conversation {
     /// Applies a record, whatever it does to this code. Returns what is newer than this build, where that keeps it from
     /// being applied.
@@ -289,7 +289,7 @@ impl Conversation {
         let mut writes = Vec::with_capacity(rows.len());
         for row in rows {
             match read(&ports.metrics, || ports.state.get(&row.key)).await {
-                // A row that was written since has its end by what holds now.
+                // A row that was written since has its end by the current policy.
                 Ok(stored) if stored.as_ref() == Some(&row.value) => {
                     writes.push(row.write(ports.clock.now()))
                 }

@@ -1,4 +1,4 @@
-//! What is kept of a conversation, opened, for whom it is about: a page at a time, however long it is.
+//! Export of a conversation in plain text for its data subject: a page at a time, at any length.
 
 use heddle_schemas::content::{Address, Content};
 use heddle_schemas::id::{ConversationId, OutboundId, TurnId};
@@ -23,67 +23,67 @@ use crate::ports::Ports;
 /// Rows that are read at once.
 const PAGE: usize = 256;
 
-/// What is kept of a conversation beside its rows.
+/// Stored data of a conversation beside its rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
-    /// Which.
+    /// Id of the conversation.
     pub conversation: ConversationId,
-    /// How the person is reached.
+    /// Address of the person.
     pub address: Address,
-    /// Whether the name in it is a correction.
+    /// True when the name in it is a correction.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub name_corrected: bool,
     /// Names that the person was known by before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former_names: Vec<String>,
-    /// When the person last wrote, by the channel's clock.
+    /// Time of the person's last message, by the channel's clock.
     pub customer_at: Timestamp,
     /// Since when a human answers, where one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub human_since: Option<Timestamp>,
-    /// Since when what the person says is only recorded, where it is.
+    /// Time since which the person's messages are only recorded, where they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restricted_since: Option<Timestamp>,
 }
 
-/// How far one message has come.
+/// Delivery state of one message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivered {
-    /// The row that tells of it: contact, turn and number of the message.
+    /// Key of its row: contact, turn and number of the message.
     pub outbound: OutboundId,
-    /// How far.
+    /// Delivery state.
     #[serde(flatten)]
     pub delivery: Delivery,
 }
 
-/// Tools that were called in a turn, and what they gave.
+/// Tool calls of a turn, with their results.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Called {
-    /// In which turn.
+    /// Id of the turn.
     pub turn: TurnId,
-    /// Which calls.
+    /// Calls of this step.
     #[serde(flatten)]
     pub step: Step,
 }
 
-/// A message that waits for the account.
+/// Message that waits for the account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Waiting {
-    /// Which.
+    /// Id of the message.
     pub outbound: OutboundId,
-    /// When it was decided.
+    /// Time of its decision.
     pub at: Timestamp,
-    /// To whom.
+    /// Recipient.
     pub to: Address,
-    /// What it says.
+    /// Content of the message.
     pub content: Content,
 }
 
-/// A conversation that is being read.
+/// Conversation that is being read.
 #[derive(Debug)]
 pub struct Reading {
     id: ConversationId,
-    /// What it is.
+    /// Stored data.
     pub kept: Kept,
     thread: Thread,
 }
@@ -97,7 +97,7 @@ impl Reading {
         let key = Key::head(id);
         let Some(stored) = read(&ports.metrics, || ports.state.get(&key)).await? else { return Ok(None) };
         let cipher = match ports.keys.contact(&id.tenant, id.contact, Missing::Fail).await {
-            // It is being forgotten at this moment.
+            // It is being erased at this moment.
             Err(KeysError::Gone { .. }) => return Ok(None),
             cipher => cipher?,
         };
@@ -110,7 +110,7 @@ impl Reading {
         };
         let former_names = match &head.former_names {
             Some(sealed) => serde_json::from_slice(&cipher.open(&aad(&key, correct::FORMER_NAMES), sealed)?)
-                .map_err(|error| corrupt("the former names of a contact", error))?,
+                .map_err(|error| corrupt("the previous names of a contact", error))?,
             None => Vec::new(),
         };
         let Head { corrected, customer_at, human_since, restricted_since, .. } = head;
@@ -126,7 +126,7 @@ impl Reading {
         Ok(Some(Self { id: id.clone(), kept, thread: Thread::new(id.clone(), cipher) }))
     }
 
-    /// What was said and done, in order.
+    /// Returns the acts and turns, in order.
     ///
     /// # Errors
     /// [`ThreadError`].
@@ -139,7 +139,7 @@ impl Reading {
         Ok(Page { items, after: last.filter(|_| full) })
     }
 
-    /// How far the messages that were sent have come.
+    /// Returns the delivery states of the messages that were sent.
     ///
     /// # Errors
     /// [`ThreadError`].
@@ -159,7 +159,7 @@ impl Reading {
         .await
     }
 
-    /// Which tools were called.
+    /// Returns the tool calls.
     ///
     /// # Errors
     /// [`ThreadError`].
@@ -171,8 +171,8 @@ impl Reading {
         .await
     }
 
-    /// What waits for the account, of all that waits there. The rest of its queue is in the log, and of that nothing is
-    /// older than what the log keeps.
+    /// Returns the rows of the account's backlog for this conversation. The rest of its queue is in the log, and none
+    /// of that is older than the log's retention.
     ///
     /// # Errors
     /// [`ThreadError`].

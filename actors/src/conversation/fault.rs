@@ -1,5 +1,5 @@
-//! Why something cannot be done, and what follows: it is tried again, set aside for its own sake, or the ownership is
-//! over.
+//! Faults of an operation, and their consequences: a retry, setting the record or turn aside, or the end of the
+//! ownership.
 
 use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::state::StoreError;
@@ -16,7 +16,7 @@ pub(super) enum Fault {
     /// The contact's key has been destroyed meanwhile, by another of its conversations: everything is read again.
     #[error("{0}")]
     Forgotten(String),
-    /// No repetition mends it.
+    /// A fault that a retry does not fix.
     #[error("{detail}")]
     Dead { reason: DeadReason, detail: String },
     /// A later build wrote what it needs: it waits for a node of such a build.
@@ -24,7 +24,7 @@ pub(super) enum Fault {
     Newer(String),
 }
 
-/// What follows from a fault.
+/// Consequence of a fault.
 #[derive(Debug)]
 pub(super) enum Remedy {
     /// The ownership or the store is over: stop.
@@ -33,15 +33,15 @@ pub(super) enum Remedy {
     Retry(StoreError),
     /// The contact's key was destroyed: load again.
     Reload(String),
-    /// What is stored or came cannot be read or written. It concerns this conversation or its tenant alone, so this
-    /// record or turn is set aside and everybody else's work goes on.
+    /// A stored or received value cannot be read or written. That concerns this conversation or its tenant alone, so
+    /// this record or turn is set aside and all other work goes on.
     SetAside(DeadReason, String),
     /// Only a node of a later build can go on: it waits for one.
     Park(String),
 }
 
 impl Fault {
-    /// What follows from it.
+    /// Returns the consequence of the fault.
     pub(super) fn remedy(self) -> Remedy {
         match self {
             Self::Store(error) if error.is_transient() => Remedy::Retry(error),
@@ -60,7 +60,7 @@ impl Fault {
     }
 }
 
-/// Whether nothing can be done any more under this ownership.
+/// Returns true when no further work is possible under this ownership.
 pub(super) fn is_over(error: &StoreError) -> bool {
     matches!(error, StoreError::Closed | StoreError::Fenced { .. })
 }
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_parse_is_not_repeated() {
+    fn a_parse_error_repeats_nothing_of_the_value() {
         let error = serde_json::from_str::<u8>("\"Ann Miller\"").unwrap_err();
         assert!(error.to_string().contains("Ann"));
         assert_eq!(unparsed(&error), "it does not parse: Data at column 12");

@@ -1,8 +1,8 @@
 //! Forgetting a contact: the key first, then every row of the conversation.
 //!
-//! It is a record of the conversation's own topic, so it stands in one order with what the customer says. Done again
-//! after a crash it finds the key destroyed and goes on with the rows. What comes later begins anew, under another key,
-//! which remembers the time of the erasure: what the channel stamped before it is refused.
+//! It is a record of the conversation's own topic, so it has one order with the customer's messages. Repeated after a
+//! crash it finds the key destroyed and goes on with the rows. Later messages begin a new conversation, under another
+//! key, which remembers the time of the erasure: acts that the channel stamped before it are refused.
 
 use heddle_schemas::ports::keys::{KeysError, Missing};
 use heddle_schemas::ports::state::{Batch, Scan, StoreError, Write};
@@ -25,7 +25,7 @@ use crate::privacy::erasure;
 const PAGE: usize = 512;
 
 impl Conversation {
-    /// Forgets what came before.
+    /// Erases everything from before.
     pub(super) async fn forget(
         &self,
         state: &mut ConversationState,
@@ -37,7 +37,7 @@ impl Conversation {
         let stored = erasure::find(ports, &self.id.tenant, forget.erasure).await?;
         let part = stored.as_ref().and_then(|stored| stored.part(self.id.channel, &self.id.account));
         if part.is_none_or(|part| part.done.is_some()) {
-            // What is here since came later.
+            // Data that is here by now came later than the erasure.
             return Ok(self.commit(Batch { consumed, ..Batch::default() }).await?);
         }
         ports.keys.erase_contact(&self.id.tenant, self.id.contact, forget.at).await?;
@@ -54,7 +54,7 @@ impl Conversation {
         Ok(self.commit(Batch { consumed, ..Batch::default() }).await?)
     }
 
-    /// A turn under way answers what is being forgotten.
+    /// Drops the turn under way, which answers messages that are being erased.
     pub(super) fn drop_turn(&self, state: &mut ConversationState) {
         state.tasks.abort_all();
         let under_way = self.drop_under_way(state);
@@ -66,7 +66,7 @@ impl Conversation {
         state.loaded = None;
     }
 
-    /// Removes the conversation's rows in every table that `goes`, and returns how many there were.
+    /// Removes the conversation's rows in every table for which `goes` is true, and returns their number.
     pub(super) async fn remove_rows(&self, goes: impl Fn(&Descriptor) -> bool) -> Result<u64, Fault> {
         let ports = &self.context.ports;
         let head = Key::head(&self.id);
@@ -109,7 +109,7 @@ impl Conversation {
         Ok(removed)
     }
 
-    /// Removes the rows of a partition one by one: what is written on a condition is removed on one.
+    /// Removes the rows of a partition one by one: conditionally written rows are removed conditionally.
     async fn remove_conditional(&self, partition: Partition) -> Result<u64, StoreError> {
         let ports = &self.context.ports;
         let mut pages = Pages::new(ports, Scan::first(partition, PAGE));
@@ -123,7 +123,7 @@ impl Conversation {
         Ok(removed)
     }
 
-    /// Whether a report is about a message to somebody who has been forgotten since.
+    /// Returns true when a report is about a message to a contact that has been erased since.
     pub(super) async fn is_of_forgotten(&self, report: &DeliveryReport) -> Result<bool, Fault> {
         let keys = &self.context.ports.keys;
         match keys.contact(&self.id.tenant, self.id.contact, Missing::Fail).await {

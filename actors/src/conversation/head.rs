@@ -1,7 +1,7 @@
-//! What a conversation remembers between its turns, and every decision it takes without asking anybody.
+//! Head of a conversation: its state between turns, and every decision that needs no call outside.
 //!
-//! The head is a pure state machine; the actor loads it, asks it, does what it says and stores it with
-//! everything else the decision changes, in one batch.
+//! The head is a pure state machine; the actor loads it, applies an input, performs its output and stores it with
+//! everything else that the decision changes, in one batch.
 //!
 //! A message that asks for an answer is *open*. The first open message arms the agenda: the turn begins
 //! when nothing has come for the settle time, and at the latest after [`SETTLE_LIMIT`] settle times. A
@@ -18,28 +18,28 @@ use serde::{Deserialize, Serialize};
 
 use super::loop_guard::Rounds;
 
-/// How many settle times a burst may delay its answer.
+/// Number of settle times by which a burst may delay its answer.
 pub const SETTLE_LIMIT: u32 = 5;
 
-/// A message that waits for its turn.
+/// Message that waits for its turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
     /// The message.
     pub key: MessageKey,
-    /// The history row that holds what it says now.
+    /// Number of the history row that holds its current content.
     pub row: u64,
-    /// Whether it has text to answer; without, the fallback is said.
+    /// True when it has text to answer; without text, the fallback is said.
     pub text: bool,
-    /// When it was taken in.
+    /// Time of its acceptance.
     pub at: Timestamp,
 }
 
 /// The turn decided last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decided {
-    /// Which.
+    /// Id of the turn.
     pub turn: TurnId,
-    /// The history row that holds its replies.
+    /// Number of the history row that holds its replies.
     pub row: u64,
 }
 
@@ -50,12 +50,12 @@ pub struct Head {
     pub v: u16,
     /// The next history row.
     pub next_row: u64,
-    /// When the customer last wrote, by the channel's clock: opens the customer-service window.
+    /// Time of the customer's last message, by the channel's clock: opens the customer-service window.
     pub customer_at: Timestamp,
-    /// How the customer is reached, sealed under the contact's key.
+    /// Address of the customer, sealed under the contact's key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Sealed>,
-    /// That the name in `address` is a correction: a [`Corrected`], sealed as that is.
+    /// Correction of the name in `address`: a [`Corrected`], sealed as that is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub corrected: Option<Sealed>,
     /// Messages that wait for their turn, in order.
@@ -73,7 +73,7 @@ pub struct Head {
     /// Since when a human answers and the agent does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub human_since: Option<Timestamp>,
-    /// Since when what the customer says is recorded and not used.
+    /// Time since which the customer's messages are recorded and not used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restricted_since: Option<Timestamp>,
     /// Names that the person was known by before the one in `address`: a list of texts, sealed as that is. They are
@@ -85,19 +85,20 @@ pub struct Head {
     pub rounds: Rounds,
 }
 
-/// A correction of the name that a channel shows.
+/// Correction of the name that a channel shows.
 ///
-/// A channel brings the name with every message, whether the person has changed it or not. So a correction holds for
-/// as long as the channel shows what it showed when the name was corrected; another name is the person's own change.
+/// A channel sends the name with every message, whether the person has changed it or not. So a correction holds for as
+/// long as the channel shows the name from the time of the correction; another name is the person's own change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Corrected {
-    /// What the channel showed then; none where it had shown nothing yet.
+    /// Name that the channel showed then; `None` where it had shown none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shown: Option<String>,
 }
 
 impl Corrected {
-    /// What remains of the correction when the channel shows this name; `None` where the person has changed it.
+    /// Returns the correction that still holds when the channel shows this name; `None` where the person has changed
+    /// it.
     #[must_use]
     pub fn when_shown(&self, name: &str) -> Option<Self> {
         let same = self.shown.as_deref().is_none_or(|shown| shown == name);
@@ -105,7 +106,7 @@ impl Corrected {
     }
 }
 
-/// What to do for a due agenda row.
+/// Action for a due agenda row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wake {
     /// Begin the turn over all open messages.
@@ -114,7 +115,7 @@ pub enum Wake {
     NotBefore(Timestamp),
     /// Delete the row: it is stale.
     Nothing,
-    /// Nothing: the turn that the row stands for runs already.
+    /// Nothing: the turn of the row runs already.
     Running,
 }
 
@@ -122,7 +123,7 @@ impl Head {
     /// The version that this build writes.
     pub const VERSION: u16 = 1;
 
-    /// A conversation that has not been met before.
+    /// Returns a new conversation.
     #[must_use]
     pub fn new() -> Self {
         Self { v: Self::VERSION, ..Self::default() }
@@ -135,7 +136,7 @@ impl Head {
         row
     }
 
-    /// A message asks for an answer. Returns the turn it will belong to.
+    /// Adds a message that asks for an answer. Returns the turn it will belong to.
     pub fn say(&mut self, message: Open, now: Timestamp, settle: Duration, running: usize) -> TurnId {
         let text_at = now.after(settle);
         let waiting = self.open.get(running);
@@ -146,8 +147,7 @@ impl Head {
         turn
     }
 
-    /// An open message that no turn has begun on is replaced by what a later row holds.
-    /// Returns whether there was one.
+    /// Replaces an open message that no turn has begun on by the content of a later row. Returns true if there was one.
     pub fn edit(&mut self, target: MessageKey, row: u64, text: bool, running: usize) -> bool {
         match self.open.iter_mut().skip(running).find(|open| open.key == target) {
             Some(open) => {
@@ -158,7 +158,7 @@ impl Head {
         }
     }
 
-    /// An open message that no turn has begun on is taken back. Returns whether there was one.
+    /// Removes an open message that no turn has begun on. Returns true if there was one.
     pub fn delete(&mut self, target: MessageKey, running: usize) -> bool {
         let found = self.open.iter().skip(running).position(|open| open.key == target);
         match found {
@@ -170,8 +170,8 @@ impl Head {
         }
     }
 
-    /// A human answers from now on: nothing waits for the agent. What it was about to answer stays recorded.
-    /// Returns whether that is new.
+    /// Hands over to a human: no message waits for the agent any more. Messages that it was about to answer stay
+    /// recorded. Returns true if that is new.
     pub fn hand_over(&mut self, now: Timestamp) -> bool {
         self.open.clear();
         let is_new = self.human_since.is_none();
@@ -179,19 +179,20 @@ impl Head {
         is_new
     }
 
-    /// The agent answers what comes from now on. Returns whether that is new.
+    /// Returns the conversation to the agent, which answers later messages. Returns true if that is new.
     pub fn give_back(&mut self) -> bool {
         self.human_since.take().is_some()
     }
 
-    /// Whether somebody answers: neither a human has the word, nor is what the customer says only recorded.
+    /// Returns true when the customer is answered: no human has the conversation, and its messages are not only
+    /// recorded.
     #[must_use]
     pub fn is_answered(&self) -> bool {
         self.human_since.is_none() && self.restricted_since.is_none()
     }
 
-    /// What the customer says is recorded and not used from now on, or is used again. What was about to be answered
-    /// stays recorded.
+    /// Restricts processing, or ends the restriction: while restricted, messages are recorded and not used. Messages
+    /// that were about to be answered stay recorded.
     pub fn restrict(&mut self, restricted: bool, now: Timestamp) {
         if restricted {
             self.open.clear();
@@ -201,7 +202,7 @@ impl Head {
         }
     }
 
-    /// Whether an agenda row must be written for the open messages; if so, its due time.
+    /// Returns the due time of the agenda row that must be written for the open messages, where one is needed.
     pub fn arm(&mut self) -> Option<Timestamp> {
         if self.agenda.is_some() || self.open.is_empty() {
             return None;
@@ -219,7 +220,7 @@ impl Head {
         self.agenda
     }
 
-    /// What to do for the agenda row of this due time.
+    /// Returns the action for the agenda row of this due time.
     #[must_use]
     pub fn wake(&self, due: Timestamp, now: Timestamp) -> Wake {
         if self.agenda != Some(due) || self.open.is_empty() {
@@ -231,7 +232,7 @@ impl Head {
         }
     }
 
-    /// A turn over these messages is decided, its replies in `row`; they are open no more.
+    /// Closes these messages: a turn over them is decided, its replies in `row`.
     pub fn decide(&mut self, turn: TurnId, covered: &[MessageKey], row: u64) {
         self.open.retain(|open| !covered.contains(&open.key));
         self.last = Some(Decided { turn, row });
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn who_never_stops_typing_is_answered_all_the_same() {
+    fn a_customer_that_never_stops_typing_is_still_answered() {
         let mut head = Head::new();
         for (key, millis) in (0..40).zip((0..).step_by(100)) {
             head.say(open(key, millis), at(millis), SETTLE, 0);
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_during_a_turn_waits_for_the_next() {
+    fn messages_during_a_turn_wait_for_the_next() {
         let mut head = Head::new();
         let turn = head.say(open(1, 0), at(0), SETTLE, 0);
         head.arm();

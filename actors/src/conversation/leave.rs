@@ -1,4 +1,4 @@
-//! What a conversation does whose tenant is deleted: all of it goes, and what comes late is settled.
+//! Tenant deletion in a conversation: removes all of its rows, and settles late records.
 
 use heddle_schemas::ports::state::{Batch, Write};
 use heddle_schemas::record::dlq::DeadReason;
@@ -11,12 +11,12 @@ use crate::partition::Receipt;
 use crate::privacy::tenant_deletion;
 
 impl Conversation {
-    /// Whether the tenant is being deleted, or has been.
+    /// Returns true when the tenant is being deleted, or has been.
     pub(super) async fn is_of_deleted(&self) -> Result<bool, Fault> {
         Ok(tenant_deletion::find(&self.context.ports, &self.id.tenant).await?.is_some())
     }
 
-    /// Deals with a record whose tenant nobody knows, or that asks to leave.
+    /// Handles a record of an unknown tenant, or one that asks for the tenant's deletion.
     pub(super) async fn part(
         &self,
         state: &mut ConversationState,

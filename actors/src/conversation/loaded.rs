@@ -1,4 +1,4 @@
-//! What a conversation holds in memory of what is stored.
+//! Part of a conversation's stored state that is held in memory.
 
 use heddle_schemas::content::Address;
 use heddle_schemas::ports::keys::{Missing, aad};
@@ -17,7 +17,7 @@ use super::seen::Seen;
 use super::thread::Thread;
 use crate::partition::publish::Routes;
 
-/// A conversation, read.
+/// Loaded conversation.
 pub(super) struct Loaded {
     pub(super) head: Head,
     pub(super) seen: Seen,
@@ -28,10 +28,10 @@ pub(super) struct Loaded {
     /// Names that the person had before.
     pub(super) former_names: Vec<String>,
     pub(super) routes: Routes,
-    /// When the contact was erased last.
+    /// Time of the contact's last erasure.
     pub(super) erased_at: Option<Timestamp>,
-    /// Whether the turn decided last is known to be published. A crash may have come between its decision and its
-    /// publication, so the head alone does not tell.
+    /// True when the last decided turn is known to be published. A crash may have come between its decision and its
+    /// publication, so the head alone does not show it.
     pub(super) published: bool,
 }
 
@@ -79,7 +79,7 @@ impl Conversation {
             None => None,
         };
         let former_names = match &head.former_names {
-            Some(sealed) => parse(&open(sealed, correct::FORMER_NAMES)?, "the former names of a contact")?,
+            Some(sealed) => parse(&open(sealed, correct::FORMER_NAMES)?, "the previous names of a contact")?,
             None => Vec::new(),
         };
         let erased_at = cipher.erased_at();

@@ -1,12 +1,12 @@
-//! The loop guard: tells a conversation that goes round in circles, as between two bots, from one that does not.
+//! Loop guard: detects a conversation that goes round in circles, as between two bots.
 //!
-//! A *round* is a turn that was answered. Two are identical when the customer says the same and hears the same.
-//! After as many identical rounds as the tenant allows, each within a while of the one before, the next message
-//! that says the same again is not answered. Another message, or a longer silence, begins anew.
+//! A *round* is a turn that was answered. Two are identical when the customer's text and the reply are the same. After
+//! as many identical rounds as the tenant allows, each within a while of the one before, the next message with the same
+//! text is not answered. Another message, or a longer silence, starts the count again.
 //!
 //! Texts are compared by fingerprints of eight bits, since the head is stored in the clear: one text in 256 has the
-//! same, so a fingerprint does not tell what was said. Several rounds in a row that are different and look
-//! identical are rare enough: one in 256 to the power of the rounds.
+//! same fingerprint, so it does not reveal the text. Several rounds in a row that differ and look identical are rare
+//! enough: one in 256 to the power of the rounds.
 
 use heddle_schemas::tenant::LoopGuard;
 use heddle_schemas::time::Timestamp;
@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 pub struct Fingerprint(u8);
 
 impl Fingerprint {
-    /// Of these texts, in order; `None` is a message without text. It is stored, so it never changes.
+    /// Returns the fingerprint of these texts, in order; `None` is a message without text. It is stored, so it never
+    /// changes.
     pub fn of<'a>(texts: impl Iterator<Item = Option<&'a str>>) -> Self {
         // FNV-1a, <http://www.isthe.com/chongo/tech/comp/fnv/>.
         const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
@@ -37,15 +38,15 @@ impl Fingerprint {
 /// Identical rounds until now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rounds {
-    /// What the customer said in the last round.
+    /// Fingerprint of the customer's text in the last round.
     said: Fingerprint,
-    /// What the agent replied.
+    /// Fingerprint of the agent's reply.
     replied: Fingerprint,
     /// Rounds in a row that were identical.
     count: u32,
-    /// When the last of them was decided, or the last message that was not answered came.
+    /// Time of the last one's decision, or of the last message that was not answered.
     at: Timestamp,
-    /// Whether the guard stopped the agent already.
+    /// True when the guard has stopped the agent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     stopped: bool,
 }
@@ -53,14 +54,14 @@ pub struct Rounds {
 /// The guard stops the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stopped {
-    /// After this many identical rounds.
+    /// Number of identical rounds.
     pub(super) rounds: u32,
-    /// Whether this is the first message that is not answered.
+    /// True for the first message that is not answered.
     pub(super) is_new: bool,
 }
 
 impl Rounds {
-    /// Whether no round has been repeated yet.
+    /// Returns true when no round has been repeated yet.
     pub(super) fn is_unrepeated(&self) -> bool {
         self.count < 2
     }
@@ -115,7 +116,7 @@ mod tests {
         LoopGuard { rounds: 3, within: Duration::from_secs(60), then: LoopAction::Silence };
 
     #[test]
-    fn texts_are_told_apart_also_where_they_are_cut_otherwise() {
+    fn texts_differ_also_where_they_are_split_elsewhere() {
         assert_eq!(of("hello"), of("hello"));
         let of = |texts: &[Option<&str>]| Fingerprint::of(texts.iter().copied());
         assert_ne!(of(&[Some("hello")]), of(&[Some("hullo")]));
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_the_same_now_and_then_is_always_answered() {
+    fn a_question_that_is_repeated_now_and_then_is_always_answered() {
         let mut rounds = Rounds::default();
         for day in 0..30 {
             assert_eq!(rounds.stops(of("when do you open?"), at(day * 86_400), &GUARD), None);
@@ -157,9 +158,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is said and replied when: a turn is stopped exactly where the last `rounds` turns that were
-        /// answered are identical to each other and ask what it asks, none of them and of those stopped since
-        /// further apart than `within`. A guard of 0 stops nothing.
+        /// For all texts and times: a turn is stopped exactly where the last `rounds` answered turns are identical to
+        /// each other and ask what it asks, and none of them and of those stopped since are further apart than
+        /// `within`. A guard of 0 stops nothing.
         #[test]
         fn exactly_what_repeats_is_stopped(
             allowed in 0_u32..5,
@@ -168,7 +169,7 @@ mod tests {
             let guard = LoopGuard { rounds: allowed, ..GUARD };
             let mut rounds = Rounds::default();
             let mut now = 0;
-            // What was answered: said, replied, and whether it followed the one before within a minute.
+            // Answered rounds: text, reply, and true when it followed the previous one within a minute.
             let mut answered: Vec<(u8, u8, bool)> = Vec::new();
             for (said, replied, pause) in steps {
                 now += pause;

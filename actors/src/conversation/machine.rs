@@ -1,7 +1,7 @@
 //! Decisions about a conversation's turns, without IO: (state, event, now) to (state, effects).
 //!
-//! The state is the stored [`Head`] and the turn under way on this node. The actor applies an event to a copy,
-//! performs the effects, commits, and keeps the copy once the batch is durable; so memory is always what is stored.
+//! The state is the stored [`Head`] and the turn under way on this node. The actor applies an event to a copy, performs
+//! the effects, commits, and keeps the copy once the batch is durable; so memory always equals the stored state.
 //!
 //! ```text
 //!              act                wake                  end
@@ -12,10 +12,10 @@
 //!                   silent                   revoked ---end--> decided, its answer is discarded
 //! ```
 //!
-//! Contract: at most one turn runs. While anything is open, an agenda row is armed or a turn runs. A message is
-//! covered by one turn, unless it is deleted before that begins or somebody else gets the word. An edit or a
-//! deletion of a message that the turn under way does not cover changes what the next turn answers. A turn during which a
-//! human had the word is not published, also where the agent has it back by then.
+//! Contract: at most one turn runs. While anything is open, an agenda row is armed or a turn runs. A message is covered
+//! by one turn, unless it is deleted before that begins or the conversation is handed over. An edit or a deletion of a
+//! message that the turn under way does not cover changes the next turn. A turn during which a human had the
+//! conversation is not published, also where the agent has it back by then.
 
 use std::time::Duration;
 
@@ -29,55 +29,55 @@ use heddle_schemas::time::Timestamp;
 use super::head::{Head, Open, Wake};
 use super::loop_guard::{Fingerprint, Stopped};
 
-/// The pause after which an agenda row is looked at again that is due beside a running turn.
+/// Pause before the next check of an agenda row that is due beside a running turn.
 const BESIDE: Duration = Duration::from_secs(1);
 
 /// State of one conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Machine {
-    /// What is stored.
+    /// State as stored.
     pub(super) head: Head,
-    /// The turn under way on this node.
+    /// Turn under way on this node.
     pub(super) running: Option<Running>,
 }
 
-/// A turn under way.
+/// Turn under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Running {
     /// Its number among the turns begun since the actor started.
     pub(super) number: u64,
     /// Due time of the agenda row that began it.
     pub(super) due: Timestamp,
-    /// How many of the open messages it covers, from the first on.
+    /// Number of open messages that it covers, from the first on.
     covers: usize,
-    /// Whether somebody else got the word since it began.
+    /// True when the conversation was handed over after the turn began.
     revoked: bool,
-    /// What the customer says in it, for the loop guard.
+    /// Fingerprint of the customer's text in it, for the loop guard.
     pub(super) said: Fingerprint,
 }
 
-/// An act of the customer.
+/// Act of the customer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Act<'a> {
     /// The message.
     pub(super) key: MessageKey,
-    /// The history row that holds it.
+    /// Number of its history row.
     pub(super) row: u64,
-    /// What it does.
+    /// Kind of the act.
     pub(super) kind: ActKind,
-    /// To which message.
+    /// Message that it changes.
     pub(super) target: Option<MessageKey>,
-    /// What it asks.
+    /// Question of the act.
     pub(super) asks: Asks<'a>,
-    /// When it was said, by the channel's clock; `None` for a notice of the channel, which opens no window.
+    /// Time of the act, by the channel's clock; `None` for a notice of the channel, which opens no window.
     pub(super) said_at: Option<Timestamp>,
-    /// When it was accepted.
+    /// Time of its acceptance.
     pub(super) accepted_at: Timestamp,
-    /// Whether it is a stop word that the tenant has no text for: recorded, and not answered.
+    /// True for a stop word for which the tenant has no text: recorded, and not answered.
     pub(super) is_silent_stop: bool,
 }
 
-/// What an act brings about.
+/// Consequences of an act.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Acted {
     /// The turn that answers it.
@@ -88,43 +88,43 @@ pub(super) struct Acted {
     pub(super) edited: Option<MessageKey>,
 }
 
-/// A change of who answers, to be published.
+/// Change of the handler, to be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// A human does.
+    /// Handed over to a human.
     HandedOver(HandOver),
     /// The agent does again.
     GivenBack,
-    /// Nobody: the conversation goes round in circles.
+    /// No turn: the loop guard stopped the conversation.
     LoopStopped {
         /// Identical rounds that were answered.
         rounds: u32,
     },
 }
 
-/// A turn's decision, as far as it changes the state.
+/// Decision of a turn, as far as it changes the state.
 #[derive(Debug)]
 pub(super) struct Decision<'a> {
     /// The messages that it covers; at least one.
     pub(super) covered: &'a [MessageKey],
-    /// The history row that holds its replies.
+    /// Number of the history row that holds its replies.
     pub(super) row: u64,
-    /// What was asked, for the loop guard.
+    /// Fingerprint of the question, for the loop guard.
     pub(super) said: Fingerprint,
-    /// What is replied.
+    /// Reply.
     pub(super) texts: &'a [String],
     /// Why a human answers from now on.
     pub(super) hand_over: Option<HandOver>,
 }
 
 impl Running {
-    /// A turn over the first `covers` open messages begins.
+    /// Begins a turn over the first `covers` open messages.
     pub(super) fn new(number: u64, due: Timestamp, covers: usize, said: Fingerprint) -> Self {
         Self { number, due, covers, revoked: false, said }
     }
 }
 
-/// An agenda row is due.
+/// Returns the action for a due agenda row.
 pub(super) fn wake(head: &Head, running: Option<&Running>, due: Timestamp, now: Timestamp) -> Wake {
     match running {
         Some(running) if running.due == due => Wake::Running,
@@ -134,7 +134,7 @@ pub(super) fn wake(head: &Head, running: Option<&Running>, due: Timestamp, now: 
 }
 
 impl Machine {
-    /// An act of the customer.
+    /// Applies an act of the customer.
     pub(super) fn act(
         &mut self,
         act: &Act<'_>,
@@ -173,13 +173,13 @@ impl Machine {
         acted
     }
 
-    /// Whether a turn over the one open message may be decided together with recording it.
+    /// Returns true when a turn over the one open message may be decided together with recording it.
     pub(super) fn may_decide_at_once(&self, settle: Duration) -> bool {
         let head = &self.head;
         settle.is_zero() && self.running.is_none() && head.open.len() == 1 && head.agenda.is_none()
     }
 
-    /// Somebody of the tenant says who answers.
+    /// Changes the handler on the tenant's command.
     pub(super) fn handler(&mut self, by: Handler, now: Timestamp) -> Option<Change> {
         match by {
             Handler::Human => self.hand_over(HandOver::Human, now),
@@ -187,7 +187,7 @@ impl Machine {
         }
     }
 
-    /// What the customer says is only recorded from now on, or is used again.
+    /// Restricts processing, so that messages are only recorded, or ends the restriction.
     pub(super) fn restrict(&mut self, restricted: bool, now: Timestamp) {
         self.head.restrict(restricted, now);
         if restricted {
@@ -200,31 +200,31 @@ impl Machine {
         self.head.hand_over(now).then_some(Change::HandedOver(because))
     }
 
-    /// What the turn under way covers is open no more.
+    /// Closes the messages that the turn under way covers.
     fn revoke(&mut self) {
         if let Some(running) = &mut self.running {
             (running.covers, running.revoked) = (0, true);
         }
     }
 
-    /// How many of the open messages the turn under way covers.
+    /// Returns the number of open messages that the turn under way covers.
     pub(super) fn covers(&self) -> usize {
         self.running.map_or(0, |running| running.covers)
     }
 
-    /// Decides whether the loop guard stops a turn that asks this: `None` where it is answered. A stopped turn is
-    /// decided without asking anybody.
+    /// Decides whether the loop guard stops a turn with this question: `None` where it is answered. A stopped turn is
+    /// decided without a call outside.
     pub(super) fn stops(&mut self, said: Fingerprint, now: Timestamp, guard: &LoopGuard) -> Option<Stopped> {
         self.head.rounds.stops(said, now, guard)
     }
 
-    /// The turn under way has ended. Returns whether its answer is published.
+    /// Ends the turn under way. Returns true if its answer is published.
     pub(super) fn end(&mut self) -> bool {
         let revoked = self.running.take().is_some_and(|running| running.revoked);
         self.head.is_answered() && !revoked
     }
 
-    /// A turn is decided.
+    /// Applies the decision of a turn.
     pub(super) fn decide(
         &mut self,
         decision: &Decision<'_>,

@@ -1,22 +1,23 @@
-//! The conversation: applies what it receives, in order, and decides its turns.
+//! Conversation entity: applies the records it receives, in order, and decides its turns.
 //!
-//! One record, one batch: the history row, the marker of the message, the head, the agenda row, the
-//! outputs and the consumed offset are committed together. A turn that needs nothing outside and has
-//! no settle delay is decided in that same batch. Any other is armed in the agenda, acknowledged, and
-//! runs from there ([`turn`]) while the conversation goes on recording; its decision is a second batch.
+//! One record, one batch: the history row, the marker of the message, the head, the agenda row, the outputs and the
+//! consumed offset are committed together. A turn that needs no call outside and has no settle delay is decided in that
+//! same batch. Any other is armed in the agenda, acknowledged, and runs from there ([`turn`]) while the conversation
+//! goes on recording; its decision is a second batch.
 //!
 //! # Layout
 //! Decisions, without IO:
 //! - `machine` over [`head`], [`loop_guard`]: (state, event, now) to (state, effects).
-//! - `draft`: what a decision changes; `publication`: the batch and the records that it becomes.
+//! - `draft`: changes of a decision; `publication`: their batch and its records.
 //!
 //! The actor, which performs effects:
-//! - `entity`: messages, and what becomes of a record that fails.
+//! - `entity`: messages, and the handling of records that fail.
 //! - `apply`: records that customers and tenants cause; `reports`: delivery reports.
-//! - `turns`: due agenda rows, turns that begin and end; `put_off`: rows that fail; [`turn`]: one turn under way, with [`tools`].
-//! - `outbox`: what a crash left unpublished.
-//! - `loaded`, `seen`, [`thread`]: what is stored, read.
-//! - `forget`, `leave`, `correct`, [`export`]: what people and tenants may ask for.
+//! - `turns`: due agenda rows, beginnings and ends of turns; `put_off`: rows that fail; [`turn`]: one turn under way,
+//!   with [`tools`].
+//! - `outbox`: outputs that a crash left unpublished.
+//! - `loaded`, `seen`, [`thread`]: stored state, read.
+//! - `forget`, `leave`, `correct`, [`export`]: requests of people and tenants about their data.
 
 mod apply;
 pub(crate) mod correct;

@@ -1,9 +1,10 @@
-//! The outbox of the turn decided last: what a crash between its decision and its publication may have left undone.
+//! Outbox of the turn decided last: outputs that a crash between its decision and its publication may have left
+//! unpublished.
 //!
-//! A decision is stored before it is published. Whoever loads the conversation afterwards does not know whether the
-//! publication happened, until it has been done again or a delivery report shows that a reply left. It is asked for
-//! when a message of that turn comes again, when its agenda row is still there, and before another turn is decided:
-//! from then on nobody would look for it.
+//! A decision is stored before it is published. After a restart or an ownership change it is unknown whether the
+//! publication happened, until it is repeated or a delivery report shows that a reply left. The outbox is checked when
+//! a message of that turn comes again, when its agenda row is still there, and before another turn is decided: after
+//! that there would be no further check.
 
 use heddle_schemas::id::{OutboundId, TurnId};
 use heddle_schemas::ports::log::NewRecord;
@@ -19,19 +20,19 @@ use crate::partition::Receipt;
 use crate::tenant::quota::Hold;
 use crate::tenant::quota::amounts::Amounts;
 
-/// What the turn decided last may not have published.
+/// Outputs of the last decided turn that may not be published.
 #[derive(Default)]
 pub(super) struct Outbox {
-    /// Its replies, and its event.
+    /// Its replies and its event.
     pub(super) outputs: Vec<NewRecord>,
-    /// What it has spent.
+    /// Write of its quota use.
     pub(super) spent: Option<Write>,
-    /// What is held until that is written.
+    /// Reservation that is held until that write is durable.
     pub(super) hold: Option<Hold>,
 }
 
 impl Conversation {
-    /// A message that was seen before changes nothing; but a crash may have hidden its replies.
+    /// Handles a message that was seen before: it changes nothing, but a crash may have hidden its replies.
     pub(super) async fn duplicate(
         &self,
         state: &mut ConversationState,
@@ -93,8 +94,8 @@ impl Conversation {
         Ok(outbox)
     }
 
-    /// Whether a report shows of every reply that it has left. All are published again otherwise: the account knows
-    /// those that it has sent, and they leave in order.
+    /// Returns true when a report shows for every reply that it has left. All replies are published again otherwise:
+    /// the account knows those that it has sent, and they leave in order.
     async fn has_left(&self, turn: TurnId, decision: &Decision<'_>) -> Result<bool, Fault> {
         let count = u16::try_from(decision.texts.len()).unwrap_or(u16::MAX);
         for index in (0..count.max(1)).rev() {

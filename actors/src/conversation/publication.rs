@@ -1,4 +1,4 @@
-//! What a conversation stores and publishes: the batch of a draft, and the records in it.
+//! Publication: the batch of a draft, and the records in it.
 
 use bytes::Bytes;
 use heddle_schemas::content::{Address, Content};
@@ -29,11 +29,11 @@ pub(super) struct Replies<'a> {
     pub(super) texts: &'a [String],
     pub(super) to: &'a Address,
     pub(super) at: Timestamp,
-    /// Whether they may have been published before.
+    /// True when they may have been published before.
     pub(super) again: bool,
 }
 
-/// Where a conversation stores and publishes.
+/// Target of a conversation's writes and outputs.
 pub(super) struct Publication<'a> {
     pub(super) context: &'a Context,
     pub(super) id: &'a ConversationId,
@@ -42,8 +42,8 @@ pub(super) struct Publication<'a> {
 }
 
 impl Publication<'_> {
-    /// The batch of a draft. `log` seals replies, `again` says that they may have been published before. It is built
-    /// anew for each attempt to write it, which almost always is the only one.
+    /// Returns the batch of a draft. `log` seals replies, `again` is true when they may have been published before. It
+    /// is built anew for each attempt to write it, which is almost always the only one.
     pub(super) fn batch(
         &self,
         tenant: &Tenant,
@@ -147,7 +147,7 @@ impl Publication<'_> {
         self.loaded.routes.event(&EventRecord { v: V, tenant: self.id.tenant.clone(), at, event })
     }
 
-    /// Name of a turn in the journal of a quota's chunk.
+    /// Returns the name of a turn in the journal of a quota lease.
     pub(super) fn spent_by(&self, turn: TurnId, number: u32) -> SpentBy {
         SpentBy::new(self.id.contact, turn, number)
     }

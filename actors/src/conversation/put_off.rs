@@ -15,7 +15,7 @@ use crate::partition::agenda::Entry;
 use crate::partition::commit::read;
 use crate::partition::set_aside::SetAside;
 
-/// How long a row waits that cannot be dealt with now.
+/// Pause of a row that cannot be processed now.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 /// How long a row waits that only a node of a later build can deal with.
 const NEWER_PAUSE: Duration = Duration::from_secs(60);
@@ -24,7 +24,7 @@ impl Conversation {
     /// Decides when a row is tried again that cannot be dealt with now.
     ///
     /// # Errors
-    /// When the ownership or the store is over.
+    /// When the ownership has ended or the store is closed.
     pub(super) async fn put_off(
         &self,
         state: &mut ConversationState,
@@ -74,12 +74,12 @@ impl Conversation {
         tracing::error!(
             tenant = %self.id.tenant, conversation = %self.id, reason = reason.as_str(),
             detail = set_aside.detail, attempts = set_aside.attempts,
-            "a turn is set aside, and tried again later"
+            "a turn is set aside, retrying later"
         );
         let writes = vec![Write::put(key, encode(&set_aside))];
         match self.commit(Batch { writes, ..Batch::default() }).await {
             Err(error) if is_over(&error) => Err(error.into()),
-            // The pause holds all the same, until the node restarts.
+            // The pause still holds, until the node restarts.
             _ => Ok(set_aside.again),
         }
     }

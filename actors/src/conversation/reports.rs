@@ -1,4 +1,4 @@
-//! Delivery reports: how far the messages of a conversation have come.
+//! Delivery reports: delivery states of the conversation's messages.
 
 use heddle_schemas::ports::state::{Batch, Write};
 use heddle_schemas::record::encode;
@@ -17,20 +17,20 @@ use crate::partition::commit::read;
 /// Delivery of a message of ours, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivery {
-    /// How far it has come.
+    /// Delivery state.
     pub status: DeliveryStatus,
     /// Since when.
     pub at: Timestamp,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<DeliveryFailure>,
-    /// When this was written: its time to live counts from here.
+    /// Time of writing, from which its time to live counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written: Option<Timestamp>,
 }
 
 impl Conversation {
-    /// Stores how far a message of ours has come: it only rises.
+    /// Stores the delivery state of a message of ours: it only rises.
     pub(super) async fn report(
         &self,
         tenant: &Tenant,

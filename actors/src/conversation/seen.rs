@@ -1,35 +1,35 @@
-//! Which messages a conversation has seen. Most conversations have seen few in all the time that markers are kept:
-//! theirs are held in memory, so that a message need not be looked up to be known as new.
+//! Set of messages that a conversation has seen. Most conversations see few messages in the retention of markers:
+//! theirs are held in memory, so that a message is known as new without a read.
 
 use heddle_schemas::id::{ConversationId, MessageKey};
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::ports::state::{Scan, State};
 use heddle_schemas::table::Partition;
 
-/// How many are held of one conversation.
+/// Number of keys that are held per conversation.
 const HELD: usize = 32;
 
 /// The messages that a conversation has seen.
 #[derive(Debug)]
 pub(super) struct Seen {
-    /// All of them; nothing where there are too many.
+    /// All seen messages; `None` where there are too many.
     all: Option<Vec<MessageKey>>,
 }
 
 impl Seen {
-    /// A conversation that is new has seen none.
+    /// Returns the empty set of a new conversation.
     pub(super) fn none() -> Self {
         Self { all: Some(Vec::new()) }
     }
 
-    /// Reads what has been seen.
+    /// Loads the seen messages.
     pub(super) async fn load(state: &dyn State, of: &ConversationId) -> Result<Self, StoreError> {
         let markers = state.scan(&Scan::first(Partition::markers(of), HELD + 1)).await?;
         let all = markers.iter().map(|(key, _)| key.row().try_into().ok().map(MessageKey::from_bytes));
         Ok(Self { all: all.collect::<Option<Vec<_>>>().filter(|all| all.len() <= HELD) })
     }
 
-    /// Whether it surely has not seen this one; otherwise its marker tells.
+    /// Returns true when it surely has not seen this message; otherwise the marker decides.
     pub(super) fn lacks(&self, message: MessageKey) -> bool {
         self.all.as_ref().is_some_and(|all| !all.contains(&message))
     }
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_is_all_or_nothing() {
+    fn all_messages_or_none_are_held() {
         let message = |number: u8| MessageKey::from_bytes([number; 16]);
         let mut seen = Seen::none();
         for number in 0..32 {

@@ -1,8 +1,7 @@
-//! The rows of a thread: what one commit added to it, sealed under the contact's key.
+//! Rows of a thread: additions of one commit each, sealed under the contact's key.
 //!
-//! A row is written once, under the number that the head gave it, and never changed; an edit or a
-//! deletion is a row of its own. So the history tells what was said when, and doing a commit again
-//! writes the same row.
+//! A row is written once, under the number that the head gave it, and never changed; an edit or a deletion is a row of
+//! its own. So the history keeps every version with its time, and repeating a commit writes the same row.
 
 use std::sync::Arc;
 
@@ -29,54 +28,54 @@ use crate::tenant::quota::amounts::Totals;
 /// The column of a history row.
 pub(crate) const COLUMN: &str = heddle_schemas::table::HISTORY_COLUMN;
 
-/// What one commit added.
+/// Row of one commit.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// When it was written: its time to live counts from here.
+    /// Time of writing, from which its time to live counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,
-    /// In order.
+    /// Entries, in order.
     pub entries: Vec<EntrySaid>,
 }
 
-/// One thing that was said or done.
+/// Entry of a row: a message or another act.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "by", rename_all = "snake_case")]
 pub enum EntrySaid {
-    /// By the customer.
+    /// Act of the customer.
     Customer {
         /// The message.
         key: MessageKey,
         /// When, by the channel's clock.
         at: Timestamp,
-        /// What it does.
+        /// Kind of the act.
         kind: ActKind,
-        /// To which message.
+        /// Message that it changes.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         target: Option<MessageKey>,
-        /// What the channel brought.
+        /// Content from the channel.
         act: Box<SealedAct>,
     },
-    /// By somebody of the tenant, about who answers.
+    /// Command of the tenant about the handler.
     Tenant {
         /// When.
         at: Timestamp,
-        /// Who answers from then on.
+        /// Handler from then on.
         handler: Handler,
     },
-    /// By the customer's right: whether what is said is used from then on.
+    /// Restriction of processing on the customer's request, or its end.
     Restricted {
         /// When.
         at: Timestamp,
-        /// Whether it is only recorded.
+        /// True when it is only recorded.
         restricted: bool,
     },
-    /// By the customer's right: the name that is kept was corrected. Which one it was or is does not stand here.
+    /// Correction of the stored name on the customer's request. The names themselves are not in it.
     Corrected {
         /// When.
         at: Timestamp,
     },
-    /// By the agent.
+    /// Decision of the agent.
     Agent {
         /// The turn that decided it.
         turn: TurnId,
@@ -87,10 +86,10 @@ pub enum EntrySaid {
         /// The documents it rests on.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         sources: Vec<String>,
-        /// What left for providers before.
+        /// Data sent to providers before.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         sent: Vec<Sent>,
-        /// What is told of the turn.
+        /// Figures of the turn for events and usage.
         tally: Tally,
     },
     /// What a later build wrote, as it came: this one writes it back unchanged and shows it to no responder.
@@ -98,12 +97,12 @@ pub enum EntrySaid {
     Unknown(serde_json::Map<String, serde_json::Value>),
 }
 
-/// What is told of a turn, kept with its replies so that it can be told again after a crash.
+/// Figures of a turn, kept with its replies so that they can be published again after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// How many customer messages it answers.
+    /// Number of customer messages that it answers.
     pub messages: u32,
-    /// How it ended.
+    /// Outcome of the turn.
     pub outcome: Outcome,
     /// Calls to the outside that were made for it.
     #[serde(default)]
@@ -114,25 +113,25 @@ pub struct Tally {
     /// Tokens received.
     #[serde(default)]
     pub output_tokens: u64,
-    /// What they cost.
+    /// Cost of the calls.
     #[serde(default)]
     pub money: Money,
-    /// Where in the quota's journal it is written down; nowhere where the quota was spent.
+    /// Place in the quota's journal that records its use; `None` where the quota was spent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spent: Option<Spent>,
 }
 
-/// Where a turn is written down that has spent something of a quota.
+/// Place in the quota's journal that records the use of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spent {
-    /// The chunk that it spent of.
+    /// Quota lease that it used.
     pub chunk: ChunkOf,
     /// Its number among the attempts at the turn.
     pub number: u32,
 }
 
 impl Tally {
-    /// What it counts in the tenant's usage, with so many messages said.
+    /// Returns what it adds to the tenant's usage, with `texts` messages sent.
     #[must_use]
     pub fn totals(&self, texts: usize) -> Totals {
         Totals {
@@ -146,20 +145,20 @@ impl Tally {
     }
 }
 
-/// A turn's decision, as its row holds it.
+/// Decision of a turn, as its row holds it.
 #[derive(Debug, Clone, Copy)]
 pub struct Decision<'a> {
     /// When.
     pub at: Timestamp,
-    /// What is said.
+    /// Replies.
     pub texts: &'a [String],
-    /// What is told of it.
+    /// Figures of the turn.
     pub tally: Tally,
 }
 
 impl Row {
-    /// Which time to live it has: what refers to a file ends when the reference has to, and all that was committed
-    /// with it.
+    /// Returns the kind that decides the time to live: a row that refers to a file ends when the reference has to, and
+    /// so does everything committed with it.
     #[must_use]
     pub fn kind(&self) -> Kind {
         let refers = self.entries.iter().any(|entry| match entry {
@@ -176,7 +175,7 @@ impl Row {
         if refers { Kind::Media } else { Kind::Messages }
     }
 
-    /// When it was written; one of a build that did not note it is as old as the first thing in it.
+    /// Returns the time of writing; a row of an earlier build that did not note it is as old as its first entry.
     #[must_use]
     pub fn written(&self) -> Option<Timestamp> {
         let said = self.entries.iter().filter_map(|entry| match entry {
@@ -204,7 +203,7 @@ impl Row {
         })
     }
 
-    /// The replies of a turn in this row, and what is told of it.
+    /// Returns the replies of a turn in this row, with its figures.
     #[must_use]
     pub fn replies_of(&self, decided: TurnId) -> Option<Decision<'_>> {
         self.entries.iter().find_map(|entry| match entry {
@@ -225,12 +224,12 @@ pub enum ThreadError {
     /// The contact's key, or a row that does not open.
     #[error(transparent)]
     Keys(#[from] KeysError),
-    /// The row is not what was written.
+    /// The row is not as written.
     #[error("history row {row} of a conversation cannot be read: {detail}")]
     Row {
-        /// Which.
+        /// Number of the row.
         row: u64,
-        /// What is wrong.
+        /// Reason.
         detail: String,
     },
 }
@@ -243,7 +242,7 @@ pub struct Thread {
 }
 
 impl Thread {
-    /// Of this conversation, under its contact's key.
+    /// Returns the thread of this conversation, under its contact's key.
     #[must_use]
     pub fn new(conversation: ConversationId, cipher: Arc<dyn Cipher>) -> Self {
         Self { conversation, cipher }
@@ -308,10 +307,9 @@ impl Thread {
         Ok(found)
     }
 
-    /// What was said in the last `rows` rows, as it stands after all edits and deletions, without the messages of
-    /// `except`.
+    /// Returns the texts of the last `rows` rows after all edits and deletions, without the messages of `except`.
     ///
-    /// An edit or a deletion stands behind what it changes, so reading back from the end misses none.
+    /// An edit or a deletion comes after the message that it changes, so reading back from the end misses none.
     ///
     /// # Errors
     /// [`ThreadError`].
@@ -331,7 +329,7 @@ impl Thread {
     }
 }
 
-/// What was said lately, with the message of each text of the customer, and the names that the customer showed.
+/// Recent texts, with the message of each text of the customer, and the names that the customer showed.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
     said: Vec<(Option<MessageKey>, Said)>,

@@ -1,9 +1,9 @@
 //! Turns from the agenda: a due row begins one, and its end is committed.
 //!
-//! Contract: at most one turn runs, and every wake-up is answered to the partition exactly once, when its row is dealt
-//! with. What a turn has decided is kept until it is durable, however long the store is away; nobody outside is asked
-//! again for it. A row that fails for good is set aside with its reason and tried again after a growing pause, so that
-//! it takes neither its partition nor anybody else's turn with it.
+//! Contract: at most one turn runs, and every wake-up is answered to the partition exactly once, when its row is
+//! settled. A decided turn is kept until it is durable, for as long as the store is unavailable, and never causes a
+//! second call outside. A row that fails for good is set aside with its reason and retried after a growing pause, so
+//! that it blocks neither its partition nor other turns.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -34,35 +34,35 @@ use crate::partition::agenda::Entry;
 use crate::partition::commit::{PAUSES, commit};
 use crate::tenant::quota::amounts::Amounts;
 
-/// How many history rows before its messages a responder outside is shown.
+/// Number of history rows before its messages that an outside responder receives.
 const HISTORY_ROWS: u64 = 16;
 /// Rows since then that are read for edits and deletions, at most.
 const REVISION_ROWS: u64 = 240;
-/// How long a conversation whose tenant is not known waits before it is looked up again.
+/// Pause before a conversation looks up an unknown tenant again.
 const UNKNOWN_TENANT_PAUSE: Duration = Duration::from_secs(60);
 
-/// A turn under way, as the actor performs it.
+/// Turn under way, as the actor performs it.
 pub(super) struct UnderWay {
     /// The row that began it.
     entry: Entry<ConversationId>,
-    /// Whether the partition still waits for an answer about the row; not so while it is set aside.
+    /// True while the partition waits for an answer about the row; false while the row is set aside.
     is_awaited: bool,
-    /// Its tenant, as it was when the turn began.
+    /// Tenant as it was when the turn began.
     tenant: Arc<Tenant>,
-    /// What it has decided, until that is durable.
+    /// Decided turn, until it is durable.
     ended: Option<Box<Ended>>,
-    /// Whether the loop guard decides it.
+    /// True when the loop guard decides it.
     is_stopped: bool,
 }
 
 impl UnderWay {
-    /// Its row, where the partition waits for an answer about it.
+    /// Returns its row, where the partition waits for an answer about it.
     pub(super) fn awaited(self) -> Option<Entry<ConversationId>> {
         self.is_awaited.then_some(self.entry)
     }
 }
 
-/// What becomes of a wake-up.
+/// Result of a wake-up.
 enum Woken {
     /// A turn runs; the row is answered with its end.
     Runs,
@@ -267,7 +267,7 @@ impl Conversation {
     ) -> Result<(), ActorProcessingErr> {
         while state.tasks.try_join_next().is_some() {}
         if state.running.is_none_or(|running| running.number != number) {
-            // What it answers has been erased meanwhile.
+            // The messages that it answers have been erased meanwhile.
             return Ok(());
         }
         match ended {
@@ -291,7 +291,7 @@ impl Conversation {
         state.under_way.take()
     }
 
-    /// Commits what the turn under way has decided, as soon as the store takes it.
+    /// Commits the decision of the turn under way, as soon as the store accepts it.
     async fn conclude(&self, state: &mut ConversationState) -> Result<(), ActorProcessingErr> {
         let mut pause = PAUSES.0;
         let fault = loop {
@@ -312,7 +312,7 @@ impl Conversation {
         let Some(under_way) = &mut state.under_way else { return Ok(()) };
         let entry = under_way.entry.clone();
         under_way.is_awaited = false;
-        // What the contact's erasure or the commit itself took cannot be committed later.
+        // Rows that the contact's erasure or the commit itself took cannot be committed later.
         if matches!(fault, Fault::Forgotten(_)) || under_way.ended.is_none() {
             self.drop_under_way(state);
         }
@@ -321,7 +321,7 @@ impl Conversation {
         Ok(())
     }
 
-    /// Commits what the turn under way has decided, once. Returns the row that began it.
+    /// Commits the decision of the turn under way, once. Returns the row that began it.
     async fn decide(&self, state: &mut ConversationState) -> Result<Entry<ConversationId>, Fault> {
         let ports = &self.context.ports;
         self.load(state).await?;
@@ -330,7 +330,7 @@ impl Conversation {
         };
         let (entry, is_stopped) = (entry.clone(), *is_stopped);
         let tenant = self.context.tenants.get(&self.id.tenant).unwrap_or_else(|| tenant.clone());
-        // Whatever may have to be done again comes before the decision is taken out.
+        // Work that may have to be repeated comes before the decision is taken out.
         let outbox = self.outbox(state, &tenant).await?;
         let now = ports.clock.now();
         let log = ports.keys.log(&self.id.tenant, now.day()).await?;
@@ -343,12 +343,12 @@ impl Conversation {
         let began = loaded.head.open.first().map_or(now, |first| first.at);
         let is_published = draft.machine.end();
         if is_stopped && is_published {
-            // It is silent already; what the guard says beside that is decided now.
+            // It is silent already; the loop guard's other effects are decided now.
             if let Some(stopped) = draft.stopped(ended.covered.clone(), running.said, guard) {
                 *ended = stopped;
             }
         } else if !is_published {
-            // A human had the word meanwhile, or has it; or nobody may answer.
+            // A human had the conversation meanwhile or has it now, or the customer may not be answered.
             ended.texts.clear();
             (ended.outcome, ended.hand_over) = (Outcome::Silent, None);
         }

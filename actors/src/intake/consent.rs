@@ -1,8 +1,8 @@
-//! Consent and opt-out of a contact: taking in what is said, and reading what holds.
+//! Consent and opt-out of a contact: recording statements, and reading the consent that holds.
 //!
-//! The contact's record is changed by conditional update only, so whoever writes it merges with what others wrote
-//! meanwhile, and taking the same in again changes nothing ([`heddle_schemas::consent`]). What is said is durable
-//! when [`record`] returns. [`standing`] asks the store, never a cache: an opt-out holds from the next send on.
+//! The contact's record is changed by conditional update only, so each writer merges with concurrent writes, and
+//! applying the same statement again changes nothing ([`heddle_schemas::consent`]). A statement is durable when
+//! [`record`] returns. [`standing`] reads the store, never a cache: an opt-out holds from the next send on.
 
 use bytes::Bytes;
 use heddle_schemas::consent::{Category, Consent, ContactRecord, Evidence, How, Says, Standing};
@@ -20,7 +20,7 @@ use crate::partition::commit::read;
 use crate::partition::publish;
 use crate::ports::Ports;
 
-/// Something that was said about what may be sent.
+/// Statement about what may be sent.
 #[derive(Debug, Clone)]
 pub struct Statement {
     /// Give or stop.
@@ -29,19 +29,19 @@ pub struct Statement {
     pub categories: Vec<Category>,
     /// When, by the channel's clock.
     pub at: Timestamp,
-    /// How.
+    /// Means by which it was stated.
     pub how: How,
-    /// Keyed hash of what says so: the same for each delivery of it.
+    /// Keyed hash of the statement's source: the same for each delivery of it.
     pub key: MessageKey,
-    /// In which words.
+    /// Wording.
     pub text: Option<String>,
 }
 
-/// Takes a statement into the contact's record. Returns the events that tell of it, where it is the latest: also
-/// when it was there before, since who wrote it then may not have told.
+/// Applies a statement to the contact's record. Returns the events to publish where it is the latest statement: also
+/// when it was there before, since its first writer may not have published them.
 ///
 /// # Errors
-/// When the store does not answer. Whether it was taken in is not known then; doing it again does no harm.
+/// When the store does not answer. It is unknown then whether the statement is stored; a repetition is harmless.
 pub async fn record(
     ports: &Ports,
     tenant: &TenantId,
@@ -90,7 +90,7 @@ pub async fn record(
     Ok(told.collect())
 }
 
-/// Has what is kept of a contact stored and not used from now on, or used again. Returns whether that is new.
+/// Restricts processing of a contact's data to storage, or ends that. Returns true if that is new.
 ///
 /// # Errors
 /// As [`record`].
@@ -109,7 +109,7 @@ pub async fn restrict(
     .await
 }
 
-/// Has what is kept of a contact used again, where it has been stored only since `until` or before.
+/// Ends the restriction of a contact's data, where it began at `until` or before.
 ///
 /// # Errors
 /// As [`record`].
@@ -140,11 +140,11 @@ async fn change_restriction(
     .await
 }
 
-/// What holds for a purpose. A store that does not answer is waited for: nothing is sent on a guess. A record that
-/// cannot be read counts as an opt-out.
+/// Returns the consent that holds for a purpose. Retries while the store does not answer: no send rests on a guess. A
+/// record that cannot be read counts as an opt-out.
 ///
 /// # Errors
-/// What no repetition mends.
+/// Errors that a retry does not fix.
 pub async fn standing(
     ports: &Ports,
     tenant: &TenantId,

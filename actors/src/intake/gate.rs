@@ -7,21 +7,22 @@ use std::time::Duration;
 use heddle_schemas::id::AccountKey;
 use heddle_schemas::ports::clock::Clock;
 
-/// A wait for a status is over at the latest after so many times its length, however often webhooks are refused.
+/// Factor that bounds a wait for a status: it is over after this many times its length, however often webhooks are
+/// refused.
 const LONGEST_WAIT: u32 = 10;
-/// Time for which what an account received counts towards its limit.
+/// Time for which a received webhook counts towards an account's limit.
 const COUNTED_FOR: Duration = Duration::from_millis(1_500);
-/// What an account receives within this time is counted as one.
+/// Time within which webhooks of an account are counted together.
 const COUNTED_TOGETHER: Duration = Duration::from_millis(20);
 /// Accounts in a map at which those that have nothing recent are dropped.
 const SWEPT_AT: usize = 10_000;
 /// Time after which a refused webhook says nothing any more.
 const REFUSED_FOR: Duration = Duration::from_secs(86_400);
 
-/// Gate of the intake: for how long, all in all, webhooks have been accepted, which is the time that counts when a status
-/// is waited for, and what each account received.
+/// Gate of the intake: the total time for which webhooks have been accepted, which is the time that counts in the wait
+/// for a status, and the messages that each account received.
 ///
-/// A webhook that could not be accepted comes again later, and may hold the very status that is waited for: the waits of
+/// A webhook that could not be accepted comes again later, and may hold the very status that is awaited: the waits of
 /// its account begin anew with each, up to [`LONGEST_WAIT`] times.
 pub struct IntakeGate {
     clock: Arc<dyn Clock>,
@@ -29,7 +30,7 @@ pub struct IntakeGate {
     counts: Mutex<Counts>,
 }
 
-/// What accounts received lately, by time.
+/// Recent webhooks of accounts, by time.
 #[derive(Default)]
 struct Counts {
     of: HashMap<AccountKey, VecDeque<(Duration, u32)>>,
@@ -38,11 +39,11 @@ struct Counts {
 
 #[derive(Default)]
 struct Opened {
-    /// For how long it has been open before it was opened last.
+    /// Total time open before it was last opened.
     before: Duration,
     /// Since when it is open.
     since: Option<Duration>,
-    /// For how long it had been open when a webhook of an account was refused last.
+    /// Total time open when a webhook of an account was last refused.
     refused_at: HashMap<AccountKey, Duration>,
     sweep_at: usize,
 }
@@ -60,7 +61,7 @@ impl IntakeGate {
         Arc::new(Self { clock, open: Mutex::default(), counts: Mutex::default() })
     }
 
-    /// Webhooks are being taken in from now on, or no more.
+    /// Sets whether webhooks are accepted from now on.
     pub fn set_open(&self, open: bool) {
         let now = self.clock.elapsed();
         let mut state = self.lock();
@@ -74,14 +75,14 @@ impl IntakeGate {
         }
     }
 
-    /// For how long it has been open.
+    /// Returns the total time open.
     #[must_use]
     pub fn open_for(&self) -> Duration {
         self.lock().time(self.clock.elapsed())
     }
 
-    /// For how long something of an account has been waited for in vain that could have come in: since `since`, a value of
-    /// [`IntakeGate::open_for`], or since a webhook of the account was refused last.
+    /// Returns the time for which an account has waited in vain for something that could have come in: since `since`, a
+    /// value of [`IntakeGate::open_for`], or since a webhook of the account was last refused.
     #[must_use]
     pub fn waited(&self, account: &AccountKey, since: Duration) -> Duration {
         let state = self.lock();
@@ -89,13 +90,13 @@ impl IntakeGate {
         state.time(self.clock.elapsed()).saturating_sub(since.max(refused_at))
     }
 
-    /// Whether something of an account has been waited for long enough.
+    /// Returns true when the wait for an account's status is over.
     #[must_use]
     pub fn is_over(&self, account: &AccountKey, since: Duration, wait: Duration) -> bool {
         self.waited(account, since) >= wait || self.open_for().saturating_sub(since) >= wait * LONGEST_WAIT
     }
 
-    /// A webhook of an account was refused; it comes again.
+    /// Records that a webhook of an account was refused; it comes again.
     pub fn refused(&self, account: &AccountKey) {
         let now = self.clock.elapsed();
         let mut state = self.lock();
@@ -147,7 +148,7 @@ mod tests {
 
     use super::*;
 
-    /// A clock that stands at so many seconds.
+    /// Clock that stands at a number of seconds.
     #[derive(Default)]
     struct Seconds(AtomicU64);
 
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_received_is_taken_with_its_time() {
+    fn received_messages_are_counted_at_their_time() {
         let clock = Arc::<Seconds>::default();
         let intake_gate = IntakeGate::new(clock.clone());
         let account: AccountKey = "acme/whatsapp/1".parse().unwrap();

@@ -1,11 +1,10 @@
 //! Alias table: from each id a contact is met under to its immutable internal id.
 //!
 //! Ids are looked up and stored as keyed hashes, each with the scope that the channel's profile gives it (everywhere,
-//! the business, one account), so the table shows no phone number. A contact
-//! is made by insert-if-absent on first sight. Where several ids come together, a business-scoped id
-//! decides before a phone number (numbers are given to other people in time), and the ones not known
-//! yet are added. Lookups are cached; a cached answer never differs from the table but for a rename
-//! on another node, which is why it lives [`CACHED_FOR`] only.
+//! the business, one account), so the table shows no phone number. A contact is created by insert-if-absent at its
+//! first message. Where several ids come together, a business-scoped id decides before a phone number (numbers are
+//! reassigned to other people in time), and the ones not known yet are added. Lookups are cached; a cached answer never
+//! differs from the table but for a rename on another node, which is why it is kept for [`CACHED_FOR`] only.
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
@@ -22,15 +21,15 @@ use lru::LruCache;
 
 use crate::ports::Ports;
 
-/// How long an answer is taken from the cache.
+/// Time for which an answer is taken from the cache.
 const CACHED_FOR: Duration = Duration::from_secs(300);
-/// How many answers the cache holds.
+/// Number of answers in the cache.
 const CACHED: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
 
 /// Why a contact could not be found or made.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// The address holds no id that the channel knows people by.
+    /// The address holds no id by which the channel identifies people.
     #[error("no id that the channel knows people by")]
     Nameless,
     /// The alias table.
@@ -48,7 +47,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// With an empty cache.
+    /// Returns a resolver with an empty cache.
     #[must_use]
     pub fn new(ports: Ports) -> Self {
         Self { ports, cache: Mutex::new(LruCache::new(CACHED)) }
@@ -81,7 +80,7 @@ impl Identity {
         };
         for (index, alias) in unknown.into_iter().enumerate() {
             let kept = self.insert(tenant, alias, contact).await?;
-            // Only the first alias of a new contact may turn out to be somebody known meanwhile.
+            // Only the first alias of a new contact may turn out to belong to a contact created meanwhile.
             if index == 0 && found.is_none() {
                 contact = kept;
             }
@@ -89,8 +88,8 @@ impl Identity {
         Ok(contact)
     }
 
-    /// The contact that is met under this address, where there is one; none is made. The table is asked, not
-    /// the cache: what is done to a contact by name must reach whoever has the number now.
+    /// Returns the contact of this address, where there is one; creates none. Reads the table, not the cache: an
+    /// operation on a contact by name must reach the current owner of the number.
     ///
     /// # Errors
     /// [`IdentityError`].
@@ -109,7 +108,7 @@ impl Identity {
         Ok(None)
     }
 
-    /// Makes the new address lead to the contact that the old one leads to.
+    /// Links the new address to the contact of the old one.
     ///
     /// # Errors
     /// [`IdentityError`].
@@ -123,8 +122,8 @@ impl Identity {
         let contact = self.resolve(tenant, kind, old).await?;
         let cipher = self.ports.keys.tenant(tenant).await?;
         for alias in self.aliases(&*cipher, kind, new) {
-            // The notice may come after the first message from the new number: the history stays with
-            // the contact that was there first.
+            // The notice may come after the first message from the new number: the history stays with the contact that
+            // existed first.
             let key = Key::alias(tenant, alias);
             let value = Bytes::copy_from_slice(&contact.to_bytes());
             update(&*self.ports.state, &key, Impatient, |found| {

@@ -1,11 +1,11 @@
-//! Intake: turns what channels and connectors say into durable records of conversations.
+//! Intake: turns events of channels and connectors into durable records of conversations.
 //!
 //! # Layout
 //! - [`webhook`]: a channel's events become records before the channel gets its answer.
-//! - [`gate`]: counts for how long intake has accepted webhooks, and what each account received.
+//! - [`gate`]: measures the time for which intake has accepted webhooks, and counts each account's messages.
 //! - [`identity`]: resolves an address to a contact.
-//! - [`consent`]: records what contacts consented to and opted out of.
-//! - [`connector`]: the same intake for what third-party connectors publish.
+//! - [`consent`]: records consents and opt-outs of contacts.
+//! - [`connector`]: the same intake for records of third-party connectors.
 
 pub mod connector;
 pub mod consent;

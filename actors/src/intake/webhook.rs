@@ -1,12 +1,12 @@
-//! The way in: from what a channel says to durable records, before the channel gets its answer.
+//! Intake of webhooks: turns a channel's events into durable records before the channel gets its answer.
 //!
-//! [`Reception::accept`] returns only when every record is durable (I2). It resolves who each message
-//! is from, seals what is said under the tenant's log key of the day, and places the record in the
-//! partition of its conversation; [`crate::intake::connector`] has the same done to what it reads. A report about a message of ours goes to its conversation and to its
-//! account, which may be waiting for it.
+//! [`Reception::accept`] returns only when every record is durable (I2). It resolves the sender of each message, seals
+//! the content under the tenant's log key of the day, and places the record in the partition of its conversation;
+//! [`crate::intake::connector`] uses it for the records it reads. A report about a message of ours goes to its
+//! conversation and to its account, which may be waiting for it.
 //!
-//! What somebody says about what may be sent to them (a stop word, a setting of the channel, a failure that says
-//! so) is in the contact's record before the channel gets its answer (I8).
+//! A statement about consent (a stop word, a setting of the channel, a failure that says so) is in the contact's record
+//! before the channel gets its answer (I8).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ use crate::intake::identity::{Identity, IdentityError};
 use crate::partition::publish;
 use crate::ports::Ports;
 
-/// Why a channel's events could not be taken in. The channel must send them again.
+/// Error for a channel's events that could not be accepted. The channel must send them again.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceptionError {
     /// The log or the alias table.
@@ -47,7 +47,7 @@ pub enum ReceptionError {
     Keys(#[from] KeysError),
 }
 
-/// The way in.
+/// Intake of channels' events.
 pub struct Reception {
     ports: Ports,
     identity: Identity,
@@ -55,14 +55,14 @@ pub struct Reception {
 }
 
 impl Reception {
-    /// Over these ports.
+    /// Returns the intake over these ports.
     #[must_use]
     pub fn new(ports: Ports, intake_gate: Arc<IntakeGate>) -> Self {
         Self { identity: Identity::new(ports.clone()), ports, intake_gate }
     }
 
-    /// Takes in what a channel says to a tenant. When it returns, all of it is durable; when it
-    /// fails, the channel is to send all of it again, and what was taken in is recognised then.
+    /// Accepts a channel's events for a tenant. When it returns, all of them are durable; when it fails, the channel is
+    /// to send all of them again, and those that were accepted are recognised then.
     ///
     /// # Errors
     /// [`ReceptionError`].
@@ -89,11 +89,11 @@ impl Reception {
         })
     }
 
-    /// The records that take in what a channel says to a tenant, those of each event apart: for who makes
-    /// them durable together with others. Doing it again, for the same events, does no harm.
+    /// Returns the records of a channel's events for a tenant, those of each event apart, for callers that make them
+    /// durable together with others. A repetition for the same events is harmless.
     ///
-    /// A message that was sent longer than `fresh` ago counts as taken in when it was sent: somebody kept
-    /// it, and its conversation must see its age to leave it unanswered.
+    /// A message that was sent longer than `fresh` ago counts as accepted when it was sent: it was kept somewhere on
+    /// the way, and its conversation must see its age to leave it unanswered.
     ///
     /// # Errors
     /// [`ReceptionError`].
@@ -107,7 +107,7 @@ impl Reception {
         let now = self.ports.clock.now();
         let own = self.ports.keys.tenant(&tenant.id).await?;
         let log = self.ports.keys.log(&tenant.id, now.day()).await?;
-        let desk = Desk {
+        let builder = RecordBuilder {
             ports: &self.ports,
             kind,
             tenant: &tenant.id,
@@ -119,14 +119,14 @@ impl Reception {
         };
         let mut records = Vec::with_capacity(events.len());
         for event in events {
-            records.push(self.write_one(&desk, event).await?);
+            records.push(self.write_one(&builder, event).await?);
         }
         Ok(records)
     }
 
     async fn write_one(
         &self,
-        desk: &Desk<'_>,
+        builder: &RecordBuilder<'_>,
         event: ChannelEvent,
     ) -> Result<Vec<NewRecord>, ReceptionError> {
         let dropped = |reason| {
@@ -135,11 +135,11 @@ impl Reception {
         };
         Ok(match event {
             ChannelEvent::Message(message) => {
-                self.intake_gate.received(&desk.account(&message.account));
-                match somebody(self.contact(desk, &message).await)? {
+                self.intake_gate.received(&builder.account(&message.account));
+                match somebody(self.contact(builder, &message).await)? {
                     Some(contact) => {
-                        let mut records = self.record(desk, contact, desk.word(&message)).await?;
-                        records.push(desk.message(contact, message));
+                        let mut records = self.record(builder, contact, builder.word(&message)).await?;
+                        records.push(builder.message(contact, message));
                         records
                     }
                     None => dropped("nameless"),
@@ -147,10 +147,10 @@ impl Reception {
             }
             ChannelEvent::Status(status) => {
                 let contact = status.outbound.map(|outbound| outbound.contact);
-                let said = desk.refusal(&status);
-                match (contact, desk.status(status)) {
+                let said = builder.refusal(&status);
+                match (contact, builder.status(status)) {
                     (Some(contact), Some(both)) => {
-                        let mut records = self.record(desk, contact, said).await?;
+                        let mut records = self.record(builder, contact, said).await?;
                         records.extend(both);
                         records
                     }
@@ -158,37 +158,45 @@ impl Reception {
                 }
             }
             ChannelEvent::Preference(preference) => {
-                let found = self.identity.resolve(desk.tenant, desk.kind, &preference.from).await;
+                let found = self.identity.resolve(builder.tenant, builder.kind, &preference.from).await;
                 match somebody(found)? {
-                    Some(contact) => self.record(desk, contact, Some(desk.preference(preference))).await?,
+                    Some(contact) => {
+                        self.record(builder, contact, Some(builder.preference(preference))).await?
+                    }
                     None => dropped("nameless"),
                 }
             }
-            ChannelEvent::Notice { account, field, value } => vec![desk.notice(account, field, &value)],
+            ChannelEvent::Notice { account, field, value } => vec![builder.notice(account, field, &value)],
         })
     }
 
-    /// Takes in what somebody said about what may be sent. Returns the events that tell of it.
+    /// Applies a statement about consent. Returns the events to publish.
     async fn record(
         &self,
-        desk: &Desk<'_>,
+        builder: &RecordBuilder<'_>,
         contact: ContactId,
         statement: Option<Statement>,
     ) -> Result<Vec<NewRecord>, ReceptionError> {
         match statement {
-            // Rare, and in a box, so that who says nothing of it holds no more than that.
+            // Rare, and in a box, so that the common case without a statement takes no space for it.
             Some(statement) => {
-                let record = consent::record(&self.ports, desk.tenant, desk.own, contact, &statement);
+                let record = consent::record(&self.ports, builder.tenant, builder.own, contact, &statement);
                 Ok(Box::pin(record).await?)
             }
             None => Ok(Vec::new()),
         }
     }
 
-    async fn contact(&self, desk: &Desk<'_>, message: &ReceivedMessage) -> Result<ContactId, IdentityError> {
+    async fn contact(
+        &self,
+        builder: &RecordBuilder<'_>,
+        message: &ReceivedMessage,
+    ) -> Result<ContactId, IdentityError> {
         match &message.act {
-            Act::Rename { to, .. } => self.identity.rename(desk.tenant, desk.kind, &message.from, to).await,
-            _ => self.identity.resolve(desk.tenant, desk.kind, &message.from).await,
+            Act::Rename { to, .. } => {
+                self.identity.rename(builder.tenant, builder.kind, &message.from, to).await
+            }
+            _ => self.identity.resolve(builder.tenant, builder.kind, &message.from).await,
         }
     }
 }
@@ -201,7 +209,7 @@ fn account_of_status(event: &ChannelEvent) -> Option<&AccountId> {
     }
 }
 
-/// Who was found; `None` where nothing says who it is.
+/// Returns the contact that was found; `None` where nothing identifies one.
 fn somebody(found: Result<ContactId, IdentityError>) -> Result<Option<ContactId>, ReceptionError> {
     match found {
         Ok(contact) => Ok(Some(contact)),
@@ -212,7 +220,7 @@ fn somebody(found: Result<ContactId, IdentityError>) -> Result<Option<ContactId>
 }
 
 /// Writes the records of one call.
-struct Desk<'a> {
+struct RecordBuilder<'a> {
     ports: &'a Ports,
     kind: ChannelKind,
     tenant: &'a TenantId,
@@ -223,7 +231,7 @@ struct Desk<'a> {
     log: &'a dyn Cipher,
 }
 
-impl Desk<'_> {
+impl RecordBuilder<'_> {
     fn account(&self, account: &AccountId) -> AccountKey {
         AccountKey { tenant: self.tenant.clone(), channel: self.kind, account: account.clone() }
     }
@@ -232,7 +240,7 @@ impl Desk<'_> {
         self.own.hash("message", format!("{account}/{id}").as_bytes())
     }
 
-    /// What a message says about consent: a stop or a start word.
+    /// Returns the consent statement of a message: a stop or a start word.
     fn word(&self, message: &ReceivedMessage) -> Option<Statement> {
         let Act::Say(content) = &message.act else { return None };
         let Asks::Answer(text) = content.asks() else { return None };
@@ -248,7 +256,7 @@ impl Desk<'_> {
         })
     }
 
-    /// What the failure of a message of ours says about consent.
+    /// Returns the consent statement of a failed message of ours.
     fn refusal(&self, status: &ReceivedStatus) -> Option<Statement> {
         let code = status.failure.as_ref()?.code;
         let channel = self.ports.channels.get(&self.kind)?;
@@ -264,7 +272,7 @@ impl Desk<'_> {
 
     fn preference(&self, preference: ReceivedPreference) -> Statement {
         let ReceivedPreference { account, at, category, says, detail, from: _ } = preference;
-        // The channel gives it no id; the same person says the same at one time only once.
+        // The channel gives it no id; the same person makes the same statement at one time only once.
         let id = format!("preference/{category}/{}/{}", says.as_str(), at.as_micros());
         let key = self.message_key(&self.account(&account), &id);
         Statement { says, categories: vec![category], at, how: How::Preference, key, text: detail }

@@ -1,11 +1,10 @@
-//! The durable timer's window in memory: what of a partition's agenda is due next, shared out between tenants.
+//! Window in memory of the durable timer: the next due entries of a partition's agenda, shared between tenants.
 //!
-//! The agenda itself is rows of the state store, one for each resident (conversation or account) that waits,
-//! in the order of their due times. This window holds the earliest of them in lanes, one for each tenant. A
-//! tenant with more waiting than all others is what gives way when the window is full: from some place on
-//! (where it has *spilled*) its rows are only in the store, and those of others are read on past them. So a
-//! hundred thousand waiting turns of one tenant are passed over once, and hold nobody else up. How many
-//! entries are in work at once is shared out in the same way.
+//! The agenda itself is rows of the state store, one for each entity (conversation or account) that waits, in the order
+//! of their due times. This window holds the earliest of them in lanes, one for each tenant. When the window is full,
+//! the tenant with the most waiting entries gives way: from some position on (where it has *spilled*) its rows are only
+//! in the store, and those of others are read on past them. So a hundred thousand waiting turns of one tenant are
+//! skipped once, and delay no other tenant. The number of entries in work at once is shared in the same way.
 //!
 //! Contract: each row below the place from which on its lane's rows are only in the store is in the window, in
 //! work or granted more time, so that none fires twice and none is missed.
@@ -16,9 +15,9 @@ use std::fmt::Display;
 use heddle_schemas::id::{AccountKey, ConversationId, TenantId};
 use heddle_schemas::time::Timestamp;
 
-/// A resident, which is in some lane. Its text is its name in agenda rows.
+/// Entity in a lane. Its text is its name in agenda rows.
 pub trait Laned: Ord + Clone + Display {
-    /// What names a lane.
+    /// Key of a lane.
     type Lane: Ord + Clone;
 
     /// In which lane it is.
@@ -41,14 +40,14 @@ impl Laned for AccountKey {
     }
 }
 
-/// One entry: a resident to wake.
+/// Entry: an entity to wake.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry<K> {
     /// When to wake it. Later than `due` when it asked for more time.
     pub fire: Timestamp,
     /// When its row in the store says so: with the key, the row's name.
     pub due: Timestamp,
-    /// Whom to wake.
+    /// Entity to wake.
     pub key: K,
 }
 
@@ -63,7 +62,7 @@ impl<K> Entry<K> {
 pub struct Place {
     /// The row's due time.
     pub due: Timestamp,
-    /// The resident's name; empty before all of that due time.
+    /// Name of the entity; empty before all of that due time.
     pub name: String,
 }
 
@@ -72,7 +71,7 @@ impl Place {
     pub const FIRST: Self = Self { due: Timestamp::EPOCH, name: String::new() };
 
     fn is_at_or_before<K: Display>(&self, due: Timestamp, key: &K) -> bool {
-        // The name is made only where the times do not tell.
+        // The name is made only where the times are equal.
         self.due < due || (self.due == due && (self.name.is_empty() || self.name <= key.to_string()))
     }
 }
@@ -84,18 +83,18 @@ pub struct Wanted<L> {
     pub from: Place,
     /// Of which lane; of all that have not spilled where there is none.
     pub lane: Option<L>,
-    /// How many rows at once; where more follow, more are asked for.
+    /// Number of rows at once; where more follow, more are requested.
     pub rows: usize,
 }
 
 #[derive(Debug)]
 struct Lane<K> {
     entries: BTreeSet<Entry<K>>,
-    /// Rows in work, and those granted more time: what the store still has, and must not come again.
+    /// Rows in work, and those granted more time: the store still has them, and they must not come again.
     held: BTreeSet<(Timestamp, K)>,
-    /// How many entries are of rows granted more time: they stay whatever the capacity.
+    /// Number of entries of rows that were granted more time: they stay at any capacity.
     granted: usize,
-    /// How many are in work.
+    /// Number of entries in work.
     in_work: usize,
     /// From here on its rows are only in the store.
     spilled: Option<Place>,
@@ -110,7 +109,7 @@ impl<K: Laned> Lane<K> {
         self.entries.first().map(|entry| entry.fire)
     }
 
-    /// How many entries are as their rows say.
+    /// Returns the number of entries that are as their rows say.
     fn stored(&self) -> usize {
         self.entries.len() - self.granted
     }
@@ -151,9 +150,9 @@ pub struct Agenda<K: Laned> {
     granted: usize,
     /// From here on all rows are only in the store; `None` when every row has been read.
     horizon: Option<Place>,
-    /// How many entries the window holds at most, but for those that are granted more time.
+    /// Maximum number of entries in the window, not counting those that are granted more time.
     capacity: usize,
-    /// How many entries of one lane may be in work, however few other lanes there are.
+    /// Maximum number of one lane's entries in work, however few other lanes there are.
     at_once: usize,
 }
 
@@ -175,19 +174,19 @@ impl<K: Laned> Agenda<K> {
         }
     }
 
-    /// How many it holds.
+    /// Returns the number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.stored + self.granted
     }
 
-    /// Whether it holds none.
+    /// Returns true when there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many are in work.
+    /// Returns the number of entries in work.
     #[must_use]
     pub fn in_work(&self) -> usize {
         self.in_work
@@ -236,7 +235,7 @@ impl<K: Laned> Agenda<K> {
         self.change(&entry.key.lane(), |lane| lane.insert(entry));
     }
 
-    /// Changes a lane's entries, and keeps up what is counted of them.
+    /// Changes a lane's entries, and updates their counts.
     fn change<T>(&mut self, name: &K::Lane, change: impl FnOnce(&mut Lane<K>) -> T) -> T {
         let lane = self.lanes.entry(name.clone()).or_insert_with(Lane::new);
         let (first, stored, granted) = (lane.first(), lane.stored(), lane.granted);
@@ -272,12 +271,12 @@ impl<K: Laned> Agenda<K> {
         }
     }
 
-    /// Gives up the latest rows of the longest lane as long as there are too many.
+    /// Drops the latest rows of the longest lane as long as there are too many.
     fn shrink(&mut self) {
         while self.stored > self.capacity {
             let longest = self.lanes.iter().max_by_key(|(_, lane)| lane.stored());
             let Some((name, lane)) = longest else { return };
-            // Only what is as its row says: that another was granted more time is known nowhere else.
+            // Only entries that are as their rows say: that another was granted more time is known nowhere else.
             let latest = lane.entries.iter().rev().find(|entry| !entry.is_granted());
             let Some(due) = latest.map(|entry| entry.due) else { return };
             let name = name.clone();
@@ -286,7 +285,7 @@ impl<K: Laned> Agenda<K> {
         }
     }
 
-    /// How many of a lane may be in work now, so that there is room for others.
+    /// Returns the number of a lane's entries that may be in work now, so that there is room for others.
     fn share(&self) -> usize {
         (self.capacity / self.working.max(1)).clamp(1, self.at_once)
     }
@@ -319,17 +318,17 @@ impl<K: Laned> Agenda<K> {
         [entry, spilled, horizon].into_iter().flatten().min()
     }
 
-    /// How many entries each lane has when all have as many.
+    /// Returns the number of entries of each lane when all have the same number.
     fn fair(&self) -> usize {
         (self.capacity / self.lanes.len().max(1)).max(1)
     }
 
-    /// How many rows of a lane are taken in at once.
+    /// Returns the number of a lane's rows to add at once.
     fn room(&self, lane: &Lane<K>) -> usize {
         self.fair().saturating_sub(lane.stored()).max(1)
     }
 
-    /// Which rows should be read now, for [`Agenda::refill`].
+    /// Returns the rows that should be read now, for [`Agenda::refill`].
     #[must_use]
     pub fn wants(&self, now: Timestamp) -> Option<Wanted<K::Lane>> {
         if let Some(horizon) = &self.horizon
@@ -349,8 +348,8 @@ impl<K: Laned> Agenda<K> {
         })
     }
 
-    /// Takes in the rows that were read as [`Agenda::wants`] said, in their order; `next` is the place behind
-    /// the last of them, and there is none when no more rows follow.
+    /// Adds the rows that were read as [`Agenda::wants`] said, in their order; `next` is the position behind the last
+    /// of them, and `None` when no more rows follow.
     pub fn refill(&mut self, wanted: &Wanted<K::Lane>, rows: Vec<(Timestamp, K)>, next: Option<Place>) {
         match &wanted.lane {
             None => {
@@ -384,7 +383,7 @@ impl<K: Laned> Agenda<K> {
             self.take_in(due, key);
             room -= 1;
         }
-        // What is beyond the horizon comes with the rows of all.
+        // Rows beyond the horizon come with the rows of all.
         let is_inside = |place: &Place| self.horizon.as_ref().is_none_or(|horizon| place < horizon);
         self.spill(name, from.filter(is_inside));
     }
@@ -406,7 +405,7 @@ mod tests {
 
     use super::*;
 
-    /// A resident of one of three lanes.
+    /// Entity of one of three lanes.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
     struct Key(u32);
 
@@ -546,10 +545,10 @@ mod tests {
     }
 
     proptest! {
-        /// Rows are written at random, are reported at once or a little later (a scan may see them first), take
-        /// their time when they fire, and some ask for more of it. Whatever the
-        /// capacity, the shares and the pages: each row fires exactly once and once more for each such wish, not
-        /// before it is due, and at the first look at which its lane has room.
+        /// For rows written at random, reported at once or a little later (a scan may see them first), that take their
+        /// time when they fire and sometimes ask for more of it, at any capacity, share and page size: each row fires
+        /// exactly once and once more for each such request, not before it is due, and at the first check at which its
+        /// lane has room.
         #[test]
         fn every_row_fires_once_and_in_time(
             capacity in 1_usize..6,
@@ -604,7 +603,7 @@ mod tests {
                         "{key:?} is due and does not fire at {now}"
                     );
                 }
-                // Who looks again when it says so misses nothing, and does not look in vain all the time.
+                // A check at the time it names misses nothing, and is not needed before.
                 let next = world.agenda.next();
                 prop_assert!(next.is_none_or(|next| next > at(now)), "{next:?} at {now}");
                 for ((due, _), key) in &world.rows {

@@ -1,8 +1,8 @@
 //! Commit of a batch, repeated until the store has it.
 //!
-//! Whether an unanswered write happened is not known, so the batch is built anew for each attempt and told that its
-//! outputs may have been published before. Beside it: [`super::retry`], the pauses between attempts;
-//! [`super::update`], the change of a row by conditional update; [`super::pages`], the pages of a scan.
+//! The outcome of an unanswered write is unknown, so the batch is built anew for each attempt, with the flag that its
+//! outputs may have been published before. Beside it: [`super::retry`], the pauses between attempts; [`super::update`],
+//! the change of a row by conditional update; [`super::pages`], the pages of a scan.
 
 use std::time::Duration;
 
@@ -22,9 +22,9 @@ pub(crate) const PAUSES: (Duration, Duration) = (retry::STORE.first, retry::STOR
 /// Commits `build(again)` until the store has it; `again` is true from the second attempt on.
 ///
 /// # Errors
-/// What no repetition mends: [`StoreError::Fenced`], [`StoreError::Closed`], [`StoreError::Corrupt`],
-/// [`StoreError::TooLarge`]. A batch that has rows or records of two tenants is refused as corrupt, an incident: it
-/// is better not to go on than to mix them.
+/// Errors that a retry does not fix: [`StoreError::Fenced`], [`StoreError::Closed`], [`StoreError::Corrupt`],
+/// [`StoreError::TooLarge`]. A batch that has rows or records of two tenants is refused as corrupt, an incident: it is
+/// better not to go on than to mix them.
 pub async fn commit(
     state: &dyn State,
     metrics: &Metrics,
@@ -43,7 +43,7 @@ pub async fn commit(
         return Err(StoreError::Corrupt { detail });
     }
     match state.commit(batch).await {
-        // Rare, and in a box, so that who waits for the first attempt holds no more than that.
+        // Rare, and in a box, so that the first attempt takes no more space than it needs.
         Err(error) if error.is_transient() => Box::pin(commit_again(state, metrics, build, error)).await,
         done => done,
     }

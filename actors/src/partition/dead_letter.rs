@@ -1,4 +1,4 @@
-//! Settles a record that cannot be processed: its dead letter and its offset in one batch.
+//! Dead-lettering of a record that cannot be processed: its dead letter and its offset in one batch.
 
 use heddle_schemas::ports::log::{NewRecord, Record, StoreError};
 use heddle_schemas::ports::state::{Batch, Fence};
@@ -8,8 +8,8 @@ use super::commit::commit;
 use super::publish;
 use crate::ports::Ports;
 
-/// Dead-letters a record. Where the letter is larger than the log takes, since it holds the record in another form, it
-/// is kept without the record: better than a partition that never gets past it.
+/// Dead-letters a record. Where the dead letter is larger than the log accepts, since it holds the record in another
+/// form, it is kept without the record: better than a partition that never gets past it.
 ///
 /// # Errors
 /// As [`commit`].

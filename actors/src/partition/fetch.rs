@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 const RECORDS: usize = 256;
 /// Bytes of one fetch at most.
 const BYTES: usize = 4 << 20;
-/// How long a fetch waits for the first record.
+/// Time for which a fetch waits for the first record.
 const WAIT: Duration = Duration::from_secs(5);
 
 /// The fetching of one partition.

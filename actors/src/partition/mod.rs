@@ -6,8 +6,8 @@
 //! later build is parked, with all that follows it for the same resident ([`parking`]). Residents without work leave memory
 //! after a while; their state comes back from the store.
 //!
-//! A resident counts what it has finished in [`Idle`]; when that equals what it was given, nothing is in
-//! its mailbox and nothing is under way, so it can be stopped and started anew without a gap.
+//! An entity counts its finished messages in [`Idle`]; when that equals the number delivered to it, its mailbox is
+//! empty and nothing is under way, so it can be stopped and started anew without a gap.
 
 pub mod agenda;
 pub mod commit;
@@ -58,11 +58,11 @@ pub(crate) use crate::tenant::configuration::Changed;
 
 /// How often a partition looks after what nobody asked for: passivation, a wall clock that jumped.
 const LOOK: Duration = Duration::from_secs(1);
-/// How many times one look may read the agenda; the next look follows at once.
+/// Maximum number of agenda reads in one check; the next check follows at once.
 const READS_AT_ONCE: usize = 8;
 /// Rows of the agenda that are read at once at most.
 const AGENDA_READ: usize = 4096;
-/// How many residents one look may retire.
+/// Maximum number of entities that one check retires.
 const RETIRED_AT_ONCE: usize = 4096;
 /// How many are looked at to make room for one.
 const LET_GO_AT_ONCE: usize = 4;
@@ -79,7 +79,7 @@ pub trait Resident: Clone + Send + Sync + 'static {
     type Key: Laned<Lane: fmt::Debug + Send + Sync> + FromStr + fmt::Debug + Hash + Send + Sync + 'static;
     /// A record, read.
     type Item: Send + 'static;
-    /// What its actor is sent.
+    /// Message to its actor.
     type Message: ractor::Message;
 
     /// The topic it lives on.
@@ -113,14 +113,14 @@ pub trait Resident: Clone + Send + Sync + 'static {
     /// The message that wakes it for an agenda entry; answered by [`PartitionMessage::Woken`].
     fn wake(entry: Entry<Self::Key>) -> Self::Message;
 
-    /// The message that answers [`PartitionMessage::Barrier`], behind all that was below it; `None` where
-    /// such residents never ask.
+    /// Returns the message that answers [`PartitionMessage::Barrier`], after everything below it; `None` where such
+    /// entities never ask.
     fn passed(below: Offset) -> Option<Self::Message>;
 
-    /// The message that has rows of it end earlier; `None` where such residents have none.
+    /// Returns the message that applies a TTL update to its rows; `None` where such entities have none.
     fn shorten(rows: Vec<TtlUpdate>, done: oneshot::Sender<usize>) -> Option<Self::Message>;
 
-    /// The message that tells it of changed configuration, where it wants to know of these tenants.
+    /// Returns the message about changed configuration, where it concerns these tenants.
     fn reconfigured(key: &Self::Key, changed: &Changed) -> Option<Self::Message>;
 
     /// Starts its actor.
@@ -151,32 +151,32 @@ pub enum Discards {
 pub enum PartitionMessage<K> {
     /// Records, in order, and the offset that reading goes on at.
     Records(Vec<Record>, Offset),
-    /// A resident wrote an agenda row.
+    /// An entity wrote an agenda row.
     Armed {
         /// When it is due.
         due: Timestamp,
-        /// Whom to wake.
+        /// Entity to wake.
         key: K,
     },
-    /// A resident has dealt with an entry.
+    /// An entity has settled an entry.
     Woken {
-        /// Which.
+        /// Entry that was settled.
         entry: Entry<K>,
         /// When to wake it again for the same row; `None` when the row is deleted.
         again: Option<Timestamp>,
     },
-    /// A resident asks to be told when it has been given everything below this offset.
+    /// An entity asks for a message when everything below this offset has been delivered to it.
     Barrier {
         /// The offset.
         below: Offset,
-        /// Who asks.
+        /// Entity that asks.
         key: K,
     },
-    /// Rows of a resident are to end earlier.
+    /// TTL update: rows of an entity are to end earlier.
     Shorten {
-        /// Whose.
+        /// Entity of the rows.
         key: K,
-        /// Which.
+        /// Rows and their ends.
         rows: Vec<TtlUpdate>,
         /// Told how many it did that for; dropped where the partition is being given up.
         done: oneshot::Sender<usize>,
@@ -190,9 +190,9 @@ pub enum PartitionMessage<K> {
     },
     /// The configuration of these tenants has changed.
     Reconfigured(Arc<Changed>),
-    /// Time to look.
+    /// Time of a periodic check.
     Tick,
-    /// Take no more records, finish what is in work, then answer and stop.
+    /// Fetch no more records, finish those in work, then answer and stop.
     Drain(oneshot::Sender<()>),
     /// The ownership is over, or the store broken: stop at once.
     Over(String),
@@ -213,7 +213,7 @@ pub struct Receipt {
     work: Arc<Work>,
 }
 
-/// What of a partition is in work.
+/// Records of a partition in work.
 #[derive(Debug)]
 struct Work {
     permits: Semaphore,
@@ -224,7 +224,7 @@ struct Work {
 }
 
 impl Receipt {
-    /// What to put into the batch that settles the record.
+    /// Returns the consumed offset for the batch that settles the record.
     #[must_use]
     pub fn consumed(&self) -> (TopicPartition, Offset) {
         (self.record.partition, self.record.offset)
@@ -240,12 +240,12 @@ impl Drop for Receipt {
     }
 }
 
-/// How many messages a resident has finished. It is idle when that is as many as it was given.
+/// Number of messages that an entity has finished. It is idle when that equals the number delivered to it.
 #[derive(Debug, Default)]
 pub struct Idle(AtomicU64);
 
 impl Idle {
-    /// The resident has finished `given` messages and has nothing under way.
+    /// Records that the entity has finished `given` messages and has nothing under way.
     pub fn finished(&self, given: u64) {
         self.0.store(given, Ordering::Release);
     }
@@ -254,18 +254,18 @@ impl Idle {
 /// A message to oneself, some time from now.
 pub(crate) type Timer<M> = JoinHandle<Result<(), ractor::MessagingErr<M>>>;
 
-/// What a resident knows of the partition it lives in.
+/// Handle of an entity on its partition.
 #[derive(Clone)]
 pub struct Home<K: Send + Sync + 'static> {
     /// Under which ownership it writes.
     pub fence: Fence,
-    /// Where it reports what it has finished.
+    /// Counter of its finished messages.
     pub idle: Arc<Idle>,
     partition: ActorRef<PartitionMessage<K>>,
 }
 
 impl<K: Send + Sync + 'static> Home<K> {
-    /// Tells the partition something. A partition that is gone needs no telling.
+    /// Sends a message to the partition. One that is gone ignores it.
     pub fn tell(&self, message: PartitionMessage<K>) {
         drop(self.partition.send_message(message));
     }
@@ -286,9 +286,9 @@ impl<M: ractor::Message> Inhabitant<M> {
 
 /// The actor of a partition.
 pub struct Partition<R> {
-    /// What lives here.
+    /// Kind of the entities.
     pub resident: R,
-    /// What its residents need.
+    /// Dependencies of its entities.
     pub context: Context,
     /// The ownership.
     pub fence: Fence,
@@ -403,7 +403,7 @@ impl<R: Resident> Actor for Partition<R> {
                 if before < state.taken_over_at && next >= state.taken_over_at {
                     return self.look(&myself, state).await;
                 }
-                // Passivation and due entries are looked after by ticks.
+                // Ticks handle passivation and due entries.
                 return Ok(());
             }
             PartitionMessage::Armed { due, key } => state.agenda.insert(Entry { fire: due, due, key }),
@@ -413,7 +413,7 @@ impl<R: Resident> Actor for Partition<R> {
                 return self.pass_barriers(&myself, state);
             }
             PartitionMessage::Shorten { key, rows, done } => {
-                // One that is being given up takes no work on.
+                // A partition that is being handed over starts no more work.
                 let message = R::shorten(rows, done).filter(|_| state.draining.is_none());
                 return message.map_or(Ok(()), |message| self.give(&myself, state, key, message));
             }
@@ -455,8 +455,8 @@ impl<R: Resident> Actor for Partition<R> {
         event: SupervisionEvent,
         _: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        // A resident ends only when it is retired; one that fails has lost its place in the order, so
-        // the whole partition starts anew from what is settled.
+        // An entity ends only when it is retired; one that fails has lost its place in the order, so the whole
+        // partition starts anew from the settled offset.
         match event {
             SupervisionEvent::ActorFailed(who, error) => {
                 Err(format!("resident {} failed: {error}", who.get_id()).into())
@@ -697,9 +697,8 @@ impl<R: Resident> Partition<R> {
 
     /// Whether a record's publisher had lost its partition before the record came.
     ///
-    /// Where the next owner has published the same before, this partition has seen that owner's epoch: in a
-    /// record, or, before it was taken over, its former owner has, and then the epoch is at least what
-    /// can be read since.
+    /// Where the next owner has published the same before, this partition has seen that owner's epoch: in a record, or,
+    /// before it was taken over, its previous owner has, and then the epoch is at least the one that can be read since.
     async fn is_stray(&self, state: &mut PartitionState<R>, by: Fence) -> Result<bool, ActorProcessingErr> {
         let newest = match state.publishers.get_mut(&by.partition) {
             Some(newest) => newest,
@@ -717,7 +716,7 @@ impl<R: Resident> Partition<R> {
         Ok(stray)
     }
 
-    /// Sends a message to a resident, starting it where it is not in memory.
+    /// Sends a message to an entity, starting it where it is not in memory.
     fn give(
         &self,
         myself: &ActorRef<PartitionMessage<R::Key>>,
@@ -757,7 +756,7 @@ impl<R: Resident> Partition<R> {
         });
     }
 
-    /// Tells who asked that everything below its offset has been given out.
+    /// Notifies the entities whose barrier has been passed: everything below its offset has been delivered.
     fn pass_barriers(
         &self,
         myself: &ActorRef<PartitionMessage<R::Key>>,
@@ -778,8 +777,8 @@ impl<R: Resident> Partition<R> {
         Ok(())
     }
 
-    /// Lets residents go where there are as many as there may be. Those at work stay, so there may be more of them
-    /// for a while: then more than one has to go.
+    /// Retires entities where there are as many as allowed. Those at work stay, so there may be more of them for a
+    /// while: then more than one has to go.
     fn make_room(&self, state: &mut PartitionState<R>, coming: usize) {
         let most = self.context.options.residents_per_partition.get();
         let over = (state.residents.len() + coming).saturating_sub(most);
@@ -788,7 +787,7 @@ impl<R: Resident> Partition<R> {
         }
     }
 
-    /// Lets the residents go that have had no work for a while.
+    /// Retires the entities that have had no work for a while.
     fn retire(&self, state: &mut PartitionState<R>) {
         self.make_room(state, 0);
         let now = self.context.ports.clock.now();
@@ -801,7 +800,7 @@ impl<R: Resident> Partition<R> {
         }
     }
 
-    /// Lets the resident go that has been without messages longest; one at work is asked again later.
+    /// Retires the entity that has been without messages longest; one at work is asked again later.
     fn retire_one(&self, state: &mut PartitionState<R>) {
         let Some((key, resident)) = state.residents.pop_lru() else { return };
         if resident.is_idle() {
@@ -821,7 +820,7 @@ impl<R: Resident> Partition<R> {
         }
     }
 
-    /// Wakes what is due, sets the next tick, and ends a drained partition.
+    /// Wakes due entities, sets the next tick, and ends a drained partition.
     async fn look(
         &self,
         myself: &ActorRef<PartitionMessage<R::Key>>,
@@ -908,7 +907,7 @@ fn place_behind(row: &[u8]) -> Option<Place> {
     Some(Place { due, name: format!("{key}\0") })
 }
 
-/// Reads an agenda row's name: eight bytes of due time, then the resident's key as text.
+/// Parses an agenda row's name: eight bytes of due time, then the entity's key as text.
 fn row_parts(row: &[u8]) -> Option<(Timestamp, &str)> {
     let (due, key) = row.split_first_chunk::<8>()?;
     let due = Timestamp::from_micros(i64::try_from(u64::from_be_bytes(*due)).ok()?);

@@ -24,7 +24,7 @@ impl<'p> Pages<'p> {
     /// Reads the next page; `None` when that was all. The last one may be empty.
     ///
     /// # Errors
-    /// Of the store what no repetition mends.
+    /// Errors of the store that a retry does not fix.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<(Key, Bytes)>>, StoreError> {
         let Some(scan) = self.next.take() else { return Ok(None) };
         let page = read(self.metrics, || self.state.scan(&scan)).await?;
@@ -33,7 +33,7 @@ impl<'p> Pages<'p> {
     }
 }
 
-/// Some of what a scan has, and where to go on: for readers that ask for one page at a time.
+/// Page of a scan, and the position to go on from: for readers that ask for one page at a time.
 #[derive(Debug)]
 pub struct Page<T> {
     /// In order.
@@ -46,7 +46,7 @@ impl<T> Page<T> {
     /// Reads a page of a scan behind a row, or from its beginning. `open` makes an item of a row, or leaves it out.
     ///
     /// # Errors
-    /// What `open` returns, and of the store what no repetition mends.
+    /// The errors of `open`, and errors of the store that a retry does not fix.
     pub(crate) async fn read<E: From<StoreError>>(
         ports: &Ports,
         scan: Scan,

@@ -38,7 +38,7 @@ pub fn event(ports: &Ports, record: &EventRecord) -> NewRecord {
     event_into(&*ports.log, record)
 }
 
-/// The same, for who has the log alone.
+/// The same, for callers that have the log alone.
 #[must_use]
 pub fn event_into(log: &dyn Log, record: &EventRecord) -> NewRecord {
     let (partition, key) = of_tenant(log, &record.tenant);
@@ -90,7 +90,7 @@ fn of_tenant(log: &dyn Log, tenant: &TenantId) -> (TopicPartition, Bytes) {
     (partition, Bytes::copy_from_slice(tenant.as_str().as_bytes()))
 }
 
-/// What is left of a record of the engine's own that could not be processed, and counts it.
+/// Returns the dead letter of a record of the engine's own that could not be processed, and counts it.
 #[must_use]
 pub fn dead_letter(
     ports: &Ports,
@@ -103,7 +103,7 @@ pub fn dead_letter(
     letter(ports, record, record.key.clone(), (reason, detail, attempts), (None, original))
 }
 
-/// The same dead letter without the record that it is about.
+/// Returns the same dead letter without its original record.
 #[must_use]
 pub(crate) fn without_original(letter: &NewRecord) -> NewRecord {
     let value = decode::<DeadLetter>(&letter.value)
@@ -111,7 +111,7 @@ pub(crate) fn without_original(letter: &NewRecord) -> NewRecord {
     NewRecord { value, ..letter.clone() }
 }
 
-/// What is left of a record of ingress that could not be taken in, and counts it. `detail` must repeat
+/// Returns the dead letter of a record of ingress that could not be accepted, and counts it. `detail` must repeat
 /// nothing of it. It is kept under the key of its tenant, or, without one, not at all.
 #[must_use]
 pub fn dead_plaintext(

@@ -1,4 +1,4 @@
-//! Retries of what the store did not do: one way to wait, count and log.
+//! Retries of store operations: one way to wait, count and log.
 //!
 //! A full or unreachable store slows its callers down; it fails none of their turns.
 
@@ -28,7 +28,7 @@ impl<'m> Retrying<'m> {
         Self { metrics, backoff: STORE.begin(), log, operation }
     }
 
-    /// Counts, logs and waits after a failure, whatever it is.
+    /// Counts, logs and waits after a failure of any kind.
     pub(crate) async fn wait(&mut self, error: &StoreError) {
         self.metrics.store_retried(error);
         let pause = self.backoff.failed().unwrap_or(STORE.longest);
@@ -44,7 +44,7 @@ impl<'m> Retrying<'m> {
 }
 
 impl Patience for Retrying<'_> {
-    /// Waits after what may work later; the rest is returned.
+    /// Waits after a transient error; returns any other.
     async fn failed(&mut self, error: StoreError) -> Result<(), StoreError> {
         if !error.is_transient() {
             return Err(error);
@@ -54,7 +54,8 @@ impl Patience for Retrying<'_> {
     }
 
     async fn lost(&mut self) {
-        // Who was faster may be writing again: nodes that contend for a row take turns better than at once.
+        // The faster writer may be writing again: nodes that contend for a row should take turns rather than write at
+        // once.
         tokio::time::sleep(STORE.first / 2).await;
     }
 }
@@ -62,13 +63,13 @@ impl Patience for Retrying<'_> {
 /// Repeats a read until the store answers.
 ///
 /// # Errors
-/// What no repetition mends, as [`super::commit::commit`].
+/// Errors that a retry does not fix, as [`super::commit::commit`].
 pub async fn read<T, F: Future<Output = Result<T, StoreError>>>(
     metrics: &Metrics,
     mut read: impl FnMut() -> F,
 ) -> Result<T, StoreError> {
     match read().await {
-        // Rare, and in a box, so that who waits for the first attempt holds no more than that.
+        // Rare, and in a box, so that the first attempt takes no more space than it needs.
         Err(error) if error.is_transient() => Box::pin(read_again(metrics, read, error)).await,
         done => done,
     }

@@ -1,8 +1,8 @@
-//! Agenda entries that fail for good: set aside with their reason, and tried again after a growing pause.
+//! Agenda entries that fail for good: set aside with their reason, and retried after a growing pause.
 //!
-//! The entry's row stays where it is; its value, empty otherwise, says why and how often. So what is set aside survives
-//! a restart, which tries it once, and goes as soon as it can be done: when an operator has mended what is stored,
-//! or a build that can read it runs again.
+//! The entry's row stays where it is; its value, empty otherwise, holds the reason and the number of failures. So an
+//! entry that is set aside survives a restart, which tries it once, and is settled as soon as it succeeds: when an
+//! operator has repaired the stored data, or a build that can read it runs again.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub struct SetAside {
     pub reason: DeadReason,
     /// More about why; no content.
     pub detail: String,
-    /// How often it failed.
+    /// Number of failures.
     pub attempts: u32,
     /// When it failed first.
     pub since: Timestamp,

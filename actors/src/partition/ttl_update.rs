@@ -8,9 +8,9 @@ use heddle_schemas::time::Timestamp;
 /// A row that is to end earlier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TtlUpdate {
-    /// Which.
+    /// Key of the row.
     pub key: Key,
-    /// What it was found as.
+    /// Value as it was read.
     pub value: Bytes,
     /// When it is to end.
     pub end: Timestamp,

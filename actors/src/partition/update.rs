@@ -12,7 +12,7 @@ use crate::ports::Ports;
 /// Changes a row until the change holds or leaves the row as it is, however long the store is away.
 ///
 /// # Errors
-/// What `change` returns, and of the store what no repetition mends.
+/// The errors of `change`, and errors of the store that a retry does not fix.
 pub(crate) async fn update<T: Send, E: From<StoreError>>(
     ports: &Ports,
     key: &Key,
@@ -37,13 +37,13 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
 
-    /// What a conditional write of the double does instead of what it was asked for.
+    /// Effect of the double's conditional write in place of the requested one.
     enum Instead {
         /// Fails, and writes nothing.
         Fails,
         /// Writes, and fails.
         LosesAnswer,
-        /// Finds what somebody else wrote.
+        /// Finds the value of another writer.
         Overtaken(&'static str),
     }
 
@@ -117,7 +117,7 @@ mod tests {
         Key::quota(&"acme".parse().unwrap(), "2026-11")
     }
 
-    /// Adds a letter, unless it is there.
+    /// Adds a character, unless it is there.
     fn adds(found: Option<&Bytes>) -> Result<Change<bool>, StoreError> {
         let found = found.map_or(&b""[..], |found| &found[..]);
         Ok(match found.contains(&b'a') {

@@ -1,10 +1,10 @@
 //! The audit log: writes entries, reads them, verifies a chain.
 //!
-//! Contract: when [`AuditLog::append`] returns, the entry is durable and has its place in the chain; when it
-//! fails, it is not known whether it has, and whoever asked must not do what the entry is about. Nodes share
-//! a chain: a conditional write of its head decides who is next, and who lost goes on from the winner. The new
-//! head is published in topic events after that, where no write to the state store reaches it; a log that does
-//! not answer fails no entry, since the next head stands for this one too.
+//! Contract: when [`AuditLog::append`] returns, the entry is durable and has its place in the chain; when it fails, its
+//! outcome is unknown, and the caller must not perform the act that the entry is about. Nodes share a chain: a
+//! conditional write of its head decides the order, and the loser goes on from the winner's head. The new head is
+//! published in topic events after that, where no write to the state store reaches it; a log that does not answer fails
+//! no entry, since the next head stands for this one too.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -39,21 +39,21 @@ pub enum AuditError {
     /// The key of its marks.
     #[error("the audit log has no key: {0}")]
     Keys(#[from] KeysError),
-    /// Its end was changed by somebody else: what is appended now would hide that.
+    /// Its end was changed by another writer: a new entry would hide that.
     #[error(
         "the audit log of {whose} cannot go on, {why}; see `heddle audit log --verify`, and begin anew behind the \
          break with `heddle audit log --resume`"
     )]
     Broken {
-        /// Of which tenant.
+        /// Tenant of the log.
         whose: String,
-        /// What is wrong.
+        /// Reason.
         why: &'static str,
     },
 }
 
 impl AuditError {
-    /// Whether the same may work later.
+    /// Returns true when a retry may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -78,7 +78,7 @@ struct Head {
 }
 
 impl AuditLog {
-    /// Over these ports.
+    /// Returns the audit log over these ports.
     #[must_use]
     pub fn new(ports: Ports) -> Self {
         Self { ports }
@@ -97,8 +97,8 @@ impl AuditLog {
         Ok(entry)
     }
 
-    /// Begins a chain anew behind a break that keeps entries from being appended; where there is none, it only
-    /// appends. The entry leaves one number out, so that every later verification still tells of the break.
+    /// Begins a chain anew behind a break that keeps entries from being appended; where there is none, it only appends.
+    /// The entry leaves one number out, so that every later verification still reports the break.
     ///
     /// # Errors
     /// [`AuditError::Store`], [`AuditError::Keys`].
@@ -150,7 +150,7 @@ impl AuditLog {
 
     async fn try_append(&self, tenant: Option<&TenantId>, act: Act) -> Result<Entry, AuditError> {
         let cipher = self.cipher(tenant).await?;
-        // One id for all attempts: of an attempt whose answer was lost it tells whether it was done.
+        // One id for all attempts: it shows whether an attempt whose answer was lost had succeeded.
         let id = MessageKey::from_bytes((self.ports.random)());
         let mut tried = None;
         let mut retries = RETRIES.begin();
@@ -166,8 +166,8 @@ impl AuditLog {
         }
     }
 
-    /// `None`: another one was faster. `tried` is the number under which it was tried before: of a write without an
-    /// answer nobody knows whether it happened, and others may have gone on from it.
+    /// Returns `None` when another writer was faster. `tried` is the number under which it was tried before: the
+    /// outcome of a write without an answer is unknown, and others may have gone on from it.
     async fn attempt(
         &self,
         tenant: Option<&TenantId>,
@@ -220,10 +220,10 @@ impl AuditLog {
     async fn place(&self, tenant: Option<&TenantId>, row: &Row) -> Result<(), AuditError> {
         let key = Key::access(tenant, row.entry.body.number);
         if self.ports.state.get(&key).await?.is_some() {
-            // What else stands there is for a verification to tell: it changes nothing about the head.
+            // Any other value there is for a verification to report: it changes nothing about the head.
             return Ok(());
         }
-        // Whoever was faster put the same there.
+        // A faster writer put the same there.
         self.ports.state.compare_and_set(&key, None, Some(row.bytes.clone()), None).await?;
         Ok(())
     }
@@ -244,7 +244,7 @@ impl AuditLog {
         }
     }
 
-    /// Entries from a number on, as they are stored; what is none of ours is left out, and shown by
+    /// Returns the stored entries from a number on; rows that are no valid entries are left out, and reported by
     /// [`AuditLog::verify`].
     ///
     /// # Errors
@@ -259,15 +259,15 @@ impl AuditLog {
         Ok(rows.iter().filter_map(|(_, bytes)| Some(Row::read(bytes)?.entry)).collect())
     }
 
-    /// Reads a chain from its beginning to its end, and tells where it is not what was written. `noted` are
-    /// entries that somebody kept elsewhere.
+    /// Verifies a chain from its beginning to its end, and reports where it is not as written. `noted` are entries that
+    /// were kept elsewhere.
     ///
     /// # Errors
     /// [`AuditError`]. A chain that does not hold is no error.
     pub async fn verify(&self, tenant: Option<&TenantId>, noted: &[Noted]) -> Result<Verdict, AuditError> {
         let cipher = match self.cipher(tenant).await {
             Ok(cipher) => Some(cipher),
-            // The chain is there for as long as the audit log is kept, and what needs no key can be checked.
+            // The chain exists for as long as the audit log is kept, and everything that needs no key can be checked.
             Err(KeysError::Gone { .. }) => None,
             Err(error) => return Err(error.into()),
         };
@@ -275,7 +275,7 @@ impl AuditLog {
         loop {
             self.take_rows(tenant, &mut verifier).await?;
             let head = self.ports.state.get(&Key::access_head(tenant)).await?;
-            // A row is in its place before the head moves on: what was appended meanwhile is there by now.
+            // A row is in its place before the head moves on: entries appended meanwhile are there by now.
             if !self.take_rows(tenant, &mut verifier).await? {
                 return Ok(verifier.end(head.as_ref()));
             }

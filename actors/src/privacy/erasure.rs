@@ -1,8 +1,8 @@
 //! Erasures of contacts: asked for here, done by the contact's conversations, each in its order with messages.
 //!
 //! Contract: when [`ask`] returns, the erasure is durable and on its way to every conversation that the contact could
-//! have. One that is durable goes on by itself, whoever dies: a row says that it is open until it is complete and told
-//! of, and [`OpenErasures`] sends what is open on its way again. That does no harm, and neither does asking again.
+//! have. A durable erasure survives every crash: a row keeps it open until it is complete and published, and
+//! [`OpenErasures`] sends open erasures on their way again. That is harmless, and so is asking again.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -27,16 +27,15 @@ use crate::privacy::tenant_deletion;
 
 /// Erasures that are read at once.
 const PAGE: usize = 256;
-/// How long an erasure is left to who asked for it.
+/// Time for which an erasure is left to its requester.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Pauses until it is sent on its way once more: a conversation that is held up for days is not sent hundreds of the
-/// same record.
+/// Pauses until it is sent again: a conversation that is stalled for days does not receive hundreds of the same record.
 const AGAIN: RetryPolicy = RetryPolicy::endless(PATIENCE, Duration::from_secs(3_600));
 
 /// Asks for the erasure of a contact, in its conversations with these accounts.
 ///
 /// # Errors
-/// [`StoreError`]; then it may be under way or not, and is to be asked for again.
+/// [`StoreError`]; the erasure may then be under way or not, and is to be requested again.
 pub async fn ask(
     ports: &Ports,
     tenant: &TenantId,
@@ -67,14 +66,14 @@ pub async fn ask(
     go_on(ports, tenant, &asked).await
 }
 
-/// Sends on its way what of an erasure is open; `asked` is what it began with.
+/// Sends the open parts of an erasure on their way; `asked` is its first state.
 async fn go_on(ports: &Ports, tenant: &TenantId, asked: &Erasure) -> Result<Erasure, StoreError> {
     let key = Key::erasure(tenant, asked.id);
     let erasure = match ports.state.compare_and_set(&key, None, Some(encode(asked)), None).await? {
         Swap::Done | Swap::Found(None) => asked.clone(),
         Swap::Found(Some(found)) => readable(&key, &found)?,
     };
-    // What was stored and not used is not stored any more; who writes anew is answered.
+    // Messages that were only stored are not stored any more; new ones are answered.
     consent::lift_restriction(ports, tenant, erasure.contact, erasure.requested_at).await?;
     let event = InboundEvent::Forget(Forget { erasure: erasure.id, at: erasure.at });
     let open = erasure.parts.iter().filter(|part| part.done.is_none());
@@ -92,7 +91,7 @@ async fn go_on(ports: &Ports, tenant: &TenantId, asked: &Erasure) -> Result<Eras
     Ok(erasure)
 }
 
-/// An erasure.
+/// Returns an erasure.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -111,7 +110,7 @@ pub async fn list(ports: &Ports, tenant: &TenantId) -> Result<Vec<Erasure>, Stor
     stored.into_iter().map(|(_, erasure)| Ok(erasure)).collect()
 }
 
-/// Some of the erasures of a tenant's contacts, behind a row, by id.
+/// Returns a page of the erasures of a tenant's contacts, behind a row, by id.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -136,7 +135,7 @@ async fn all(ports: &Ports, partition: Partition) -> Result<Vec<(Key, Erasure)>,
     Ok(erasures)
 }
 
-/// A conversation has done its part. Returns the erasure when that was the last one.
+/// Records that a conversation has done its part. Returns the erasure when that was the last one.
 pub(crate) async fn done(
     ports: &Ports,
     conversation: &ConversationId,
@@ -146,7 +145,7 @@ pub(crate) async fn done(
     let key = Key::erasure(&conversation.tenant, id);
     let at = ports.clock.now();
     update(ports, &key, |found| {
-        // Without a row it was never asked for, or is older than what is kept.
+        // Without a row it was never requested, or is older than the retention.
         let Some(found) = found else { return Ok(Change::Keep(None)) };
         let mut erasure = readable(&key, found)?;
         if !erasure.done(conversation.channel, &conversation.account, Done { at, rows }) {
@@ -161,12 +160,12 @@ pub(crate) async fn done(
     .await
 }
 
-/// Tells of an erasure that is complete, at least once, and then looks after it no more.
+/// Publishes that an erasure is complete, at least once, and then closes it.
 pub(crate) async fn close(ports: &Ports, tenant: &TenantId, complete: &Erasure) -> Result<(), StoreError> {
     let key = Key::open_erasure(tenant, complete.contact);
     let Some(stored) = ports.state.get(&key).await? else { return Ok(()) };
     if readable(&key, &stored)?.id != complete.id {
-        // It was closed, and the contact is forgotten once more since.
+        // It was closed, and the contact has been erased once more since.
         return Ok(());
     }
     let event = Event::Forgotten {
@@ -177,24 +176,24 @@ pub(crate) async fn close(ports: &Ports, tenant: &TenantId, complete: &Erasure) 
     };
     let event = EventRecord { v: V, tenant: tenant.clone(), at: ports.clock.now(), event };
     ports.log.append(vec![publish::event(ports, &event)]).await?;
-    // Whoever else removes it has told of it too.
+    // Another node that removes it has published it too.
     if ports.state.compare_and_set(&key, Some(stored), None, None).await? == Swap::Done {
         ports.metrics.forgotten();
     }
     Ok(())
 }
 
-/// The erasures that are not complete, looked after by the one node that keeps house.
+/// Erasures that are not complete, continued by the leader.
 #[derive(Debug, Default)]
 pub(crate) struct OpenErasures {
-    /// When each is sent on its way next, by the clock's elapsed time, and how often it was. At most the open ones. It
-    /// is forgotten with the node: another one sends all of them on their way once.
+    /// Time at which each is sent again next, by the clock's elapsed time, and number of times so far. At most the open
+    /// ones. It is lost with the node: the next leader sends all of them once.
     next: HashMap<MessageKey, (Duration, u32)>,
 }
 
 impl OpenErasures {
-    /// Looks once: what has been open for a while is sent on its way, and what is complete is told of.
-    pub(crate) async fn look(&mut self, ports: &Ports) -> Result<(), StoreError> {
+    /// Checks once: sends erasures that have been open for a while on their way again, and publishes complete ones.
+    pub(crate) async fn check(&mut self, ports: &Ports) -> Result<(), StoreError> {
         let (now, elapsed) = (ports.clock.now(), ports.clock.elapsed());
         let open = all(ports, Partition::open_erasures()).await?;
         let oldest = open.iter().map(|(_, erasure)| now.since(erasure.requested_at)).max();
@@ -203,30 +202,30 @@ impl OpenErasures {
         for (key, asked) in open {
             let Some((tenant, _)) = key.of_open_erasure() else { continue };
             let (at, times) = self.next.get(&asked.id).copied().unwrap_or_default();
-            // Whoever asked, or the conversation that did the last part, is at work.
+            // The requester, or the conversation that did the last part, is at work.
             if at > elapsed || now.since(asked.requested_at) < PATIENCE {
                 continue;
             }
             let times = times.saturating_add(1);
             self.next.insert(asked.id, (elapsed + AGAIN.pause(times), times));
-            // One that fails holds up no other.
-            if let Err(error) = look_after(ports, &tenant, &asked).await {
-                tracing::warn!(%error, %tenant, erasure = %asked.id, "an erasure cannot go on now");
+            // A failing one delays no other.
+            if let Err(error) = resume(ports, &tenant, &asked).await {
+                tracing::warn!(%error, %tenant, erasure = %asked.id, "erasure failed for now, retrying");
             }
         }
         Ok(())
     }
 }
 
-async fn look_after(ports: &Ports, tenant: &TenantId, asked: &Erasure) -> Result<(), StoreError> {
+async fn resume(ports: &Ports, tenant: &TenantId, asked: &Erasure) -> Result<(), StoreError> {
     if tenant_deletion::find(ports, tenant).await?.is_some() {
-        // All of the tenant goes, this row too.
+        // The whole tenant is deleted, this row too.
         return Ok(());
     }
     match find(ports, tenant, asked.id).await? {
         Some(complete) if complete.is_complete() => close(ports, tenant, &complete).await,
         _ => {
-            tracing::info!(%tenant, erasure = %asked.id, "an erasure is sent on its way again");
+            tracing::info!(%tenant, erasure = %asked.id, "erasure still open, sending it again");
             go_on(ports, tenant, asked).await.map(drop)
         }
     }

@@ -1,12 +1,12 @@
-//! Privacy: executes and verifies what people were promised about their data.
+//! Privacy: executes and verifies promises about people's data.
 //!
 //! # Layout
 //! - [`erasure`]: erasures of contacts and their progress.
 //! - [`tenant_deletion`]: deletions of tenants.
 //! - [`sweep`]: applies changed retention to rows that exist already.
-//! - [`verification`]: checks each promise against what is stored.
-//! - [`audit_log`]: records who did what, when and why.
-//! - [`security`]: signals that look like an attack.
+//! - [`verification`]: checks each promise against the stored data.
+//! - [`audit_log`]: records the actor, act, time and reason.
+//! - [`security`]: security signals, published as incidents.
 
 pub mod audit_log;
 pub mod erasure;

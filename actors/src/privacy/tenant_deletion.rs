@@ -1,14 +1,13 @@
-//! Deletions of tenants: asked for here, carried on by the node that keeps house until no row is left.
+//! Tenant deletions: requested here, continued by the leader until no row is left.
 //!
-//! Contract: when [`ask`] returns, no node takes anything in for the tenant any more once it has read topic tenants, and
-//! the tenant's key is destroyed, so that what it sealed cannot be read by anybody. Rows follow. A row says that the
-//! deletion is open until it is complete and told of, and [`OpenRemovals`] goes on from wherever it stands, whoever died.
+//! Contract: when [`ask`] returns, no node accepts anything for the tenant any more once it has read topic tenants, and
+//! the tenant's key is destroyed, so that nothing sealed under it can be read. Rows follow. A row keeps the deletion
+//! open until it is complete and published, and [`OpenRemovals`] resumes it from any state, after any crash.
 //!
-//! Rows go the way they came, as the descriptors of their tables say. Those of conversations and accounts are fenced:
-//! their owners remove them, on a record of their own topic ([`InboundEvent::Leave`], [`OutboundCommand::Leave`]). Those
-//! that are written on a condition are removed on a condition, unfenced ones without a fence. Nothing rests on a list of
-//! what the tenant has: each walk goes over all its rows, and only one that finds none is the last
-//! ([`Removal::walked`]).
+//! Rows are removed as the descriptors of their tables say. Those of conversations and accounts are fenced: their
+//! owners remove them, on a record of their own topic ([`InboundEvent::Leave`], [`OutboundCommand::Leave`]).
+//! Conditionally written rows are removed conditionally, unfenced ones without a fence. Nothing rests on a list of the
+//! tenant's data: each walk goes over all its rows, and only one that finds none is the last ([`Removal::walked`]).
 //!
 //! A record of a deleted tenant that comes late is settled and counted, and neither applied nor kept ([`find`]).
 
@@ -45,13 +44,14 @@ use crate::tenant::quota;
 
 /// Rows of a page.
 const PAGE: usize = 256;
-/// Pages between two looks at everything else.
+/// Pages between two checks of everything else.
 const PAGES: usize = 16;
-/// Conversations and accounts that are told to leave at once: others' records are behind them in the same partitions.
+/// Number of conversations and accounts that receive the deletion at once: others' records are behind them in the same
+/// partitions.
 const LEAVES: usize = 256;
 /// Rows that are removed on a condition at once.
 const AT_ONCE: usize = 16;
-/// Who has been told to leave in a walk, at most; over it, some are told once more.
+/// Maximum number of remembered recipients of the deletion in a walk; above it, some receive it once more.
 const TOLD: usize = 100_000;
 /// The pause between two walks, in which conversations and accounts do their part.
 const PAUSE: Duration = Duration::from_secs(30);
@@ -76,7 +76,7 @@ pub enum RemovalError {
     Audit(#[from] AuditError),
 }
 
-/// Asks for the deletion of a tenant; `entry` is that of the audit log which tells of it. Asking again changes nothing.
+/// Requests the deletion of a tenant; `entry` is its entry in the audit log. A second request changes nothing.
 ///
 /// # Errors
 /// [`RemovalError`]; then it may be under way or not, and is to be asked for again.
@@ -167,29 +167,29 @@ async fn stop(ports: &Ports, tenants: &Tenants, stored: Stored) -> Result<Stored
     tenants.remove(&removal.tenant).await?;
     ports.keys.erase_tenant(&removal.tenant).await?;
     let destroyed = Removal { key_destroyed_at: Some(ports.clock.now()), ..removal };
-    // Where somebody else was faster, the next look reads what holds.
+    // Where another writer was faster, the next check reads the current state.
     save(ports, &bytes, &destroyed).await?;
     Ok(Stored { bytes: encode(&destroyed), removal: destroyed })
 }
 
-/// Returns whether nobody else has changed it since it was read.
+/// Returns true if it has not been changed since it was read.
 async fn save(ports: &Ports, before: &Bytes, after: &Removal) -> Result<bool, StoreError> {
     let key = Key::removal(&after.tenant);
     let saved = ports.state.compare_and_set(&key, Some(before.clone()), Some(encode(after)), None).await?;
     Ok(saved == Swap::Done)
 }
 
-/// The deletions that are not complete, looked after by the one node that keeps house.
+/// Tenant deletions that are not complete, continued by the leader.
 #[derive(Debug, Default)]
 pub(crate) struct OpenRemovals {
     /// When the next walk begins, by the clock's elapsed time.
     next: HashMap<TenantId, Duration>,
-    /// Who has been told to leave in the walk under way.
+    /// Recipients of the deletion in the walk under way.
     told: HashSet<ConversationId>,
 }
 
 impl OpenRemovals {
-    /// Looks once. Returns whether there is more to do at once.
+    /// Checks once. Returns true if there is more to do at once.
     pub(crate) async fn look(&mut self, ports: &Ports, tenants: &Tenants) -> Result<bool, StoreError> {
         let now = ports.clock.now();
         let open = all(ports, REMOVAL_OPEN).await?;
@@ -235,7 +235,7 @@ impl OpenRemovals {
         self.walk(ports, tenants, stored).await
     }
 
-    /// Walks on for a while. What it has come to is durable before a row is removed, so after a crash the walk goes on
+    /// Walks on for a while. The position reached is durable before a row is removed, so after a crash the walk goes on
     /// behind rows that it did not remove: the next one finds them.
     async fn walk(
         &mut self,
@@ -247,7 +247,7 @@ impl OpenRemovals {
         let now = ports.clock.now();
         if removal.walk.is_none() {
             self.told.retain(|conversation| conversation.tenant != tenant);
-            // Who applied it on another node, not knowing, has written behind the record that removed it.
+            // A node that applied it, not knowing, has written behind the record that removed it.
             tenants.remove(&tenant).await?;
             ports.knowledge.erase(&tenant).await?;
         }
@@ -296,7 +296,7 @@ impl OpenRemovals {
             self.next.insert(tenant, ports.clock.elapsed() + PAUSE);
         }
         if !save(ports, &before, &removal).await? {
-            // Another node keeps house by now.
+            // Another node is the leader by now.
             return Ok(false);
         }
         self.remove(ports, found).await?;
@@ -306,7 +306,7 @@ impl OpenRemovals {
         Ok(!ended)
     }
 
-    /// What is open of erasures of its contacts is of no tenant.
+    /// Removes the open rows of erasures of its contacts, which are no tenant's rows.
     async fn open_erasures(
         &self,
         ports: &Ports,
@@ -341,7 +341,7 @@ impl OpenRemovals {
         }
         futures::stream::iter(found.conditional)
             .map(|(key, value)| async move {
-                // Who has changed it since has it found by the next walk.
+                // A row that was changed since is found by the next walk.
                 ports.state.compare_and_set(&key, Some(value), None, None).await.map(drop)
             })
             .buffer_unordered(AT_ONCE)
@@ -367,7 +367,7 @@ struct Found {
 }
 
 impl Found {
-    /// Sorts a row by the way in which it goes; `settled`: nothing of the tenant can be under way any more.
+    /// Sorts a row by the way of its removal; `settled`: nothing of the tenant can be under way any more.
     fn take(&mut self, row: Row, settled: bool) {
         let Row { key, value, .. } = row;
         let Descriptor { owner, written, tenant_deletion, .. } = *key.table().descriptor();
@@ -397,7 +397,7 @@ impl Found {
                 }
                 self.conditional.push((key, value));
             }
-            // They went all together before the walk began; what it finds has been written since.
+            // They were removed together before the walk began; rows found now have been written since.
             (_, Written::Versioned) if key.row().is_empty() => self.conditional.push((key, value)),
             (_, Written::Unfenced | Written::Versioned) => self.plain.push(key),
             // Nothing else has the fence; a test of the descriptors holds that there are none.
@@ -410,7 +410,8 @@ impl Found {
     }
 }
 
-/// Whether a row is not over. One that is, is as good as gone: its key is, and the store drops it.
+/// Returns true when a row has not ended. One that has is as good as removed: its key is destroyed, and the store drops
+/// it.
 fn lives(row: &Row, now: Timestamp) -> bool {
     row.expires.is_none_or(|expires| expires > now)
 }
@@ -434,7 +435,7 @@ fn leave_account(ports: &Ports, of: AccountKey, sends: Vec<OutboundId>, at: Time
     publish::outbound(ports, &OutboundRecord { v: V, conversation, at, command })
 }
 
-/// Tells of a deletion that is complete, at least once, and then looks after it no more.
+/// Publishes that a deletion is complete, at least once, and then closes it.
 async fn close(ports: &Ports, tenants: &Tenants, complete: &Removal) -> Result<(), RemovalError> {
     let Removal { tenant, requested_at, entry, .. } = complete;
     // Topic tenants is compacted, and the record that removed it may be gone: the last one is of now.

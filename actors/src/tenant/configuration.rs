@@ -1,4 +1,4 @@
-//! The configuration of all tenants on this node, read from topic tenants and followed from there.
+//! Configuration of all tenants on this node, read from topic tenants and followed from there.
 //!
 //! Secrets are sealed in the log and open only here. A change is in force on this node when
 //! [`Tenants::apply`] returns, and on others as soon as they have read it.
@@ -6,9 +6,9 @@
 //! A tenant whose region is another one than that of the stores is not opened at all: it has no account here, its
 //! records are dead letters, and that it is here is an incident.
 //!
-//! The credentials of a channel account are sealed under a key of the account's own. Whatever takes an account out of
-//! a tenant destroys that key before anything else: from then on no record of the topic opens to its credentials,
-//! however old, and a node that starts leaves the account out.
+//! The credentials of a channel account are sealed under a key of the account's own. Every operation that takes an
+//! account out of a tenant destroys that key before anything else: from then on no record of the topic opens to its
+//! credentials, however old, and a node that starts leaves the account out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -32,10 +32,10 @@ use tokio::sync::{broadcast, watch};
 use crate::ports::Ports;
 use crate::privacy::security::{Security, Sighting};
 
-/// How long it may take to read what has been applied until now.
+/// Maximum time of reading all tenants applied so far.
 const CATCH_UP: Duration = Duration::from_secs(10);
 
-/// Tenants that have gone and of which somebody has not read yet.
+/// Deleted tenants of which some receiver has not read yet.
 const DEPARTURES: usize = 1_024;
 
 /// Why a tenant could not be applied or read.
@@ -47,9 +47,9 @@ pub enum TenantsError {
     /// An account belongs to another tenant.
     #[error("{kind} account {account} belongs to another tenant; remove it there first")]
     Taken {
-        /// Which channel.
+        /// Kind of the channel.
         kind: ChannelKind,
-        /// Which account.
+        /// Id of the account.
         account: AccountId,
     },
     /// The tenant has no such account, and has had none.
@@ -61,7 +61,7 @@ pub enum TenantsError {
          region {theirs:?}, whose configuration has node.region = {theirs:?}"
     )]
     Region {
-        /// Which.
+        /// Id of the tenant.
         tenant: TenantId,
         /// Where its data stays.
         theirs: String,
@@ -76,11 +76,11 @@ pub enum TenantsError {
         humantime::format_duration(suits(*.promised))
     )]
     Retention {
-        /// Which.
+        /// Id of the tenant.
         tenant: TenantId,
-        /// What of it.
+        /// Kind of data.
         kind: Kind,
-        /// What it was promised.
+        /// Promised time.
         promised: Duration,
         /// Where records of it are.
         topic: Topic,
@@ -104,19 +104,19 @@ pub enum TenantsError {
     Record {
         /// The record's key.
         tenant: String,
-        /// What is wrong.
+        /// Reason.
         source: RecordError,
     },
 }
 
-/// How long a tenant's rows are kept, and since which record of topic tenants.
+/// Retention of a tenant's rows, with its record of topic tenants.
 #[derive(Debug, Clone)]
 pub struct Kept {
-    /// Who.
+    /// Tenant and its configuration.
     pub tenant: Arc<Tenant>,
-    /// What its retention was before, as far as it still says something.
+    /// Its previous retentions, as far as they still matter.
     pub former: Arc<[Former]>,
-    /// How often its retention has been changed.
+    /// Number of changes of its retention.
     pub retentions: u64,
     /// The partition and offset of a record that has it as it is now: of the first, or of a later one that this node
     /// has begun with.
@@ -135,7 +135,8 @@ impl Kept {
 struct Directory {
     tenants: BTreeMap<TenantId, Kept>,
     accounts: HashMap<(ChannelKind, AccountId), Arc<Tenant>>,
-    /// Accounts whose credentials are erased while the newest record still has them: what disconnected them broke off.
+    /// Accounts whose credentials are erased while the newest record still has them: their disconnection was
+    /// interrupted.
     severed: HashSet<AccountKey>,
     /// Tenants whose data stays in another region: that one.
     foreign: HashMap<TenantId, String>,
@@ -233,7 +234,7 @@ pub struct Tenants {
     departures: broadcast::Sender<TenantId>,
     /// Up to where each partition of the topic has been read.
     read_to: watch::Sender<BTreeMap<TopicPartition, Offset>>,
-    /// How old records become in the log, once that is known.
+    /// Maximum age of records in the log, once known.
     oldest_record: OnceLock<Duration>,
 }
 
@@ -287,7 +288,7 @@ impl Tenants {
 
     fn check_retention(&self, tenant: &Tenant) -> Result<(), TenantsError> {
         let Some(&oldest) = self.oldest_record.get() else { return Ok(()) };
-        // What is in ingress is in inbound as well.
+        // Records of ingress are in inbound as well.
         for topic in [Topic::Inbound, Topic::Outbound, Topic::Events, Topic::Dlq] {
             let Some((kind, promised)) = tenant.retention.shortest_in(topic) else { continue };
             if oldest > promised {
@@ -332,7 +333,7 @@ impl Tenants {
     async fn take(&self, record: &Record) -> Result<(), TenantsError> {
         let name = || String::from_utf8_lossy(&record.key).into_owned();
         if record.key == TenantId::engine().as_str() {
-            // It says to which region the topics belong, and was looked at before.
+            // It holds the region of the topics, which was checked before.
             return Ok(());
         }
         if record.value.is_empty() {
@@ -427,7 +428,7 @@ impl Tenants {
         cipher.open(&log_aad(Topic::Tenants, account), sealed)
     }
 
-    /// Checks a configuration, and writes down what its channels' profiles give where it says nothing.
+    /// Checks a configuration, and fills in the defaults of its channels' profiles.
     ///
     /// # Errors
     /// [`TenantsError::Faults`].
@@ -457,8 +458,8 @@ impl Tenants {
     }
 
     /// Disconnects a channel account: destroys the key of its credentials, takes it out of the tenant on this node,
-    /// then for good. Its webhooks are refused and what waits to be sent by it is withheld, here when this returns,
-    /// on other nodes as soon as they have read it. Doing it again does no harm.
+    /// then for good. Its webhooks are refused and its waiting messages are withheld, here when this returns, on other
+    /// nodes as soon as they have read it. A repetition is harmless.
     ///
     /// # Errors
     /// [`TenantsError`]; unless it is [`TenantsError::UnknownAccount`], it is to be done again.
@@ -480,7 +481,7 @@ impl Tenants {
         self.store(tenant).await
     }
 
-    /// Whether a tenant that there is has no such account, also if it was applied on another node a moment ago.
+    /// Returns true when an existing tenant has no such account, also if it was applied on another node a moment ago.
     ///
     /// # Errors
     /// As [`Tenants::catch_up`].
@@ -497,7 +498,7 @@ impl Tenants {
             .is_some_and(|tenant| tenant.channel(account.channel, &account.account).is_some())
     }
 
-    /// Erases the credentials of the accounts that a tenant had and has no more, and writes what is left.
+    /// Erases the credentials of the accounts that a tenant had and has no more, and writes the remaining ones.
     async fn store(&self, mut tenant: Tenant) -> Result<Arc<Tenant>, TenantsError> {
         if self.is_newer(&tenant.id) {
             return Err(TenantsError::Newer(tenant.id));
@@ -580,7 +581,7 @@ impl Tenants {
         Ok(tenant)
     }
 
-    /// Has every node not know the tenant any more, durably: nothing is taken in for it, and nothing of it is sent.
+    /// Makes every node forget the tenant, durably: nothing is accepted for it, and none of its messages is sent.
     ///
     /// # Errors
     /// [`TenantsError::Store`].
@@ -602,12 +603,12 @@ impl Tenants {
         let was_known = self.get(id).is_some();
         self.change(id, |directory| directory.remove(id));
         if was_known {
-            // Nobody may want to know.
+            // There may be no receiver.
             let _ = self.departures.send(id.clone());
         }
     }
 
-    /// Brings each tenant that is not known any more. Who reads slowly misses some.
+    /// Sends the id of each tenant that is not known any more. A slow receiver misses some.
     #[must_use]
     pub fn departures(&self) -> broadcast::Receiver<TenantId> {
         self.departures.subscribe()
@@ -673,9 +674,8 @@ impl Tenants {
         self.read_to.borrow().iter().map(|(partition, next)| (partition.partition, *next)).collect()
     }
 
-    /// Waits until everything has been read that is in the topic now. Whoever applies a tenant on one node may
-    /// use it on another one at once, which may not have read of it by then: what is not known is not known
-    /// only after this.
+    /// Waits until everything that is in the topic now has been read. A tenant applied on one node may be used on
+    /// another one at once, which may not have read it by then: only after this is an unknown tenant really unknown.
     ///
     /// # Errors
     /// [`StoreError`]: when it takes long, as unavailable.
@@ -720,7 +720,7 @@ impl Tenants {
         self.read(|directory| directory.tenants.values().map(|kept| kept.tenant.clone()).collect())
     }
 
-    /// Takes out which tenants have changed since this was called last; one caller of a node is told.
+    /// Takes out the tenants that have changed since the last call; one caller of a node gets them.
     #[must_use]
     pub fn take_changed(&self) -> Changed {
         std::mem::take(&mut self.changed_lately.lock().unwrap_or_else(PoisonError::into_inner))
@@ -733,7 +733,7 @@ impl Tenants {
     }
 }
 
-/// What is sealed of secrets: those that are set.
+/// Returns the sealed part of secrets: those that are set.
 fn sealed_part<'a>(secrets: impl IntoIterator<Item = (String, &'a mut Secret)>) -> TenantSecrets {
     let set = secrets.into_iter().filter(|(_, secret)| !secret.is_empty());
     set.map(|(place, secret)| (place, secret.expose().to_owned())).collect()

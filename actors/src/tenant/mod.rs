@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`configuration`]: the configuration of all tenants, tailed from the log.
 //! - [`turns`]: the actor that shares a tenant's turns out.
-//! - [`quota`]: what a tenant may use in a month.
+//! - [`quota`]: quotas of tenants by month.
 
 pub mod configuration;
 pub mod quota;

@@ -1,9 +1,9 @@
 //! Permits for a tenant's turns, so that no tenant takes more than its share of a node.
 //!
-//! A turn that leaves the conversation's own work (retrieval, a responder) first gets a permit here.
-//! At most `turns_per_tenant` of a tenant hold one; the others wait in the order they came. They wait as agenda
-//! entries already written, so a crash loses none, and the partition bounds how many wait at once.
-//! A tenant without turns costs nothing: what is known of it goes with its last permit.
+//! A turn that leaves the conversation's own work (retrieval, a responder) first gets a permit here. At most
+//! `turns_per_tenant` of a tenant hold one; the others wait in the order they came. They wait as agenda entries already
+//! written, so a crash loses none, and the partition bounds the number that waits at once. A tenant without turns costs
+//! nothing: its state is dropped with its last permit.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -24,7 +24,7 @@ impl Drop for TurnPermit {
         let next = self.turns.lock().release(&self.tenant);
         if let Some(waiting) = next {
             let (turns, tenant) = (self.turns.clone(), self.tenant.clone());
-            // Whoever no longer waits passes it on by dropping it.
+            // A waiter that has gone passes the permit on by dropping it.
             drop(waiting.send(Self { turns, tenant }));
         }
     }
@@ -34,7 +34,7 @@ impl Drop for TurnPermit {
 #[derive(Debug)]
 struct Turns<T> {
     running: usize,
-    /// In the order they asked. Bounded by the agenda entries of its partitions in work.
+    /// Waiters in the order of their requests. Bounded by the agenda entries of its partitions in work.
     waiting: VecDeque<T>,
 }
 
@@ -44,7 +44,7 @@ struct Share<T> {
     limit: NonZeroUsize,
     /// Tenants with a turn that holds a permit; no others.
     tenants: HashMap<TenantId, Turns<T>>,
-    /// Nothing is admitted any more.
+    /// True when no more turn is admitted.
     is_over: bool,
 }
 
@@ -53,7 +53,7 @@ impl<T> Share<T> {
         Self { limit, tenants: HashMap::new(), is_over: false }
     }
 
-    /// Takes a permit, where there is one: otherwise whoever asks waits. Returns whoever may run now.
+    /// Takes a permit if one is free; otherwise the caller waits. Returns the waiter that may run now.
     fn ask(&mut self, tenant: &TenantId, asking: T) -> Option<T> {
         if self.is_over {
             return None;
@@ -74,7 +74,7 @@ impl<T> Share<T> {
         }
     }
 
-    /// Takes a permit back. Returns who has it from now on.
+    /// Releases a permit. Returns the waiter that has it from now on.
     fn release(&mut self, tenant: &TenantId) -> Option<T> {
         let turns = self.tenants.get_mut(tenant)?;
         let next = turns.waiting.pop_front();
@@ -95,7 +95,7 @@ pub struct TenantTurns {
 }
 
 impl TenantTurns {
-    /// With at most so many turns of one tenant at once.
+    /// Returns permits for at most `limit` turns of one tenant at once.
     #[must_use]
     pub fn new(limit: NonZeroUsize) -> Arc<Self> {
         Arc::new(Self { share: Mutex::new(Share::new(limit)) })
@@ -117,13 +117,13 @@ impl TenantTurns {
         permit.await.ok()
     }
 
-    /// How many tenants it knows of: those with turns.
+    /// Returns the number of tenants with turns.
     #[must_use]
     pub fn tenants(&self) -> usize {
         self.lock().tenants.len()
     }
 
-    /// Admits nothing any more, also of what waits.
+    /// Ends admission, also of turns that wait.
     pub fn stop(&self) {
         let tenants = {
             let mut share = self.lock();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_tenants_cost_nothing_and_who_gave_up_passes_the_permit_on() {
+    fn idle_tenants_cost_nothing_and_a_waiter_that_has_gone_passes_the_permit_on() {
         let turns = TenantTurns::new(NonZeroUsize::MIN);
         for number in 0..1_000 {
             let permit = turns.admit(&tenant(number)).now_or_never().flatten();
@@ -180,8 +180,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever asks and releases in whatever order: none is over its limit, each runs in its turn, a permit that is
-        /// free waits for nobody, and only tenants with turns are kept.
+        /// For requests and releases in any order: no tenant is over its limit, each waiter runs in its turn, no free
+        /// permit is left unused, and only tenants with turns are kept.
         #[test]
         fn permits_are_neither_lost_nor_doubled(
             limit in 1_usize..4,

@@ -1,11 +1,11 @@
-//! One harness for the tests of Heddle: everything a node needs, in memory, under paused time.
+//! Harness for the tests of Heddle: everything a node needs, in memory, under paused time.
 //!
 //! # Layout
 //! - [`tenant`]: builds a tenant's configuration.
-//! - [`message`]: builds what a customer of a channel sends.
+//! - [`message`]: builders of customers' messages.
 //! - [`ports`]: builds the ports of a node over a store in memory.
-//! - [`site`]: what outlives a node (disk, clock, master key, channel), and the nodes that start, die and come back
-//!   over it.
+//! - [`site`]: the harness of a node: the state that survives it (disk, clock, master key, channel), and the nodes that
+//!   start, die and come back over it.
 //! - [`gauge`]: reads a node's metrics as Prometheus would.
 
 #![expect(clippy::unwrap_used, reason = "a fault of the harness is a fault of the test")]

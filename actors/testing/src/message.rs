@@ -1,22 +1,22 @@
-//! Builds what a customer of a channel sends.
+//! Builders of customers' messages.
 
 use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::ports::channel::{Act, ChannelEvent, ReceivedMessage};
 use heddle_schemas::time::Timestamp;
 
-/// The address of a person who is known by a phone number, and called Ann.
+/// Returns the address of a person with a phone number, named Ann.
 #[must_use]
 pub fn phone(number: &str) -> Address {
     Address { phone: Some(number.into()), name: Some("Ann".into()), ..Address::default() }
 }
 
-/// The address of a person who is known by a user id alone.
+/// Returns the address of a person with a user id alone.
 #[must_use]
 pub fn user(id: &str) -> Address {
     Address { user_id: Some(id.into()), ..Address::default() }
 }
 
-/// A text message to an account.
+/// Returns a text message to an account.
 #[must_use]
 pub fn said(account: &str, from: Address, id: &str, body: &str, sent_at: Timestamp) -> ChannelEvent {
     acted(account, from, id, Act::Say(Content::Text { body: body.into() }), sent_at)

@@ -22,7 +22,7 @@ use prometheus::Registry;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// Ports in the making. What is not replaced is in memory and empty.
+/// Builder of ports. Those that are not replaced are in memory and empty.
 pub struct PortsBuilder {
     log: Arc<dyn Log>,
     state: Arc<dyn State>,
@@ -38,7 +38,7 @@ pub struct PortsBuilder {
 }
 
 impl PortsBuilder {
-    /// Over this store, with WhatsApp answered by `channel` and turns by `responder`.
+    /// Returns ports over this store, with WhatsApp answered by `channel` and turns by `responder`.
     pub fn new(
         store: Arc<MemoryStore>,
         keys: impl Keys + 'static,

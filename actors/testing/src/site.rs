@@ -1,8 +1,8 @@
-//! What outlives a node, and the nodes that start, die and come back over it.
+//! Harness of a node: the state that survives it, and the nodes that start, die and come back over it.
 //!
 //! A [`Site`] holds the disk in memory, the clock, the master key, the channel and the model. [`Site::start`] starts a
-//! node over them; [`Site::restart`] ends it as a crash does and starts the next over what is durable. A node can be made
-//! to die at the n-th step of its store ([`Site::die_after`]), so that a test tries every step in turn.
+//! node over them; [`Site::restart`] ends it as a crash does and starts the next over the durable state. A node can be
+//! made to die at the n-th step of its store ([`Site::die_after`]), so that a test tries every step in turn.
 //!
 //! Everything runs on the paused clock of the test's runtime.
 
@@ -41,7 +41,7 @@ const STEP: Duration = Duration::from_micros(200);
 /// Changes the ports of each node before it starts.
 type Adjust = Arc<dyn Fn(PortsBuilder) -> PortsBuilder + Send + Sync>;
 
-/// A site in the making.
+/// Builder of a site.
 pub struct SiteBuilder {
     partitions: u32,
     split: bool,
@@ -55,7 +55,7 @@ pub struct SiteBuilder {
 
 impl Default for SiteBuilder {
     fn default() -> Self {
-        // The model of a site is outside and repeats what it is asked.
+        // The model of a site is outside and repeats the question.
         let responder = ScriptedResponder::new(true, |question| {
             Response::text(question, format!("on {}", question.messages.join(" ")))
         });
@@ -85,7 +85,7 @@ impl SiteBuilder {
         Self { split: false, ..self }
     }
 
-    /// Decides what each step of the store meets; by default each takes 200 us and works.
+    /// Sets the faults of each step of the store; by default each takes 200 us and succeeds.
     #[must_use]
     pub fn faults(self, faults: impl Faults) -> Self {
         Self { faults: Arc::new(faults), ..self }
@@ -162,13 +162,13 @@ impl SiteBuilder {
     }
 }
 
-/// What outlives a node.
+/// State that survives a node.
 pub struct Site {
-    /// What is durable.
+    /// Durable state.
     pub disk: Arc<MemoryDisk>,
     /// The clock.
     pub clock: Arc<TokioClock>,
-    /// The master key.
+    /// Master key of the key store.
     pub master: MasterKey,
     /// The channel that all nodes send through.
     pub channel: Arc<ScriptedChannel>,
@@ -186,7 +186,7 @@ pub struct Site {
     node: Mutex<Option<Node>>,
 }
 
-/// What ends with a node.
+/// State that ends with a node.
 pub struct Node {
     /// Its incarnation of log and state.
     pub store: Arc<MemoryStore>,
@@ -206,7 +206,7 @@ impl Site {
         EnvelopeKeys::new(store, self.clock.clone(), &self.master, options)
     }
 
-    /// A node of its own over the site, which the site does not end or restart. It fences the one before it.
+    /// Starts a second node over the site, which the site does not end or restart. It fences the first.
     pub async fn boot(&self) -> Node {
         let (left, died, inner) = (self.steps_left.clone(), self.died.clone(), self.faults.clone());
         let faults = move |operation: Operation| {
@@ -246,7 +246,7 @@ impl Site {
         self.steps_left.load(Ordering::Relaxed)
     }
 
-    /// Ends the node as a crash does, and starts another over what is durable.
+    /// Ends the node as a crash does, and starts another over the durable state.
     pub async fn restart(&self) {
         let node = self.node.lock().unwrap().take().unwrap();
         self.disk.crash();
@@ -273,7 +273,7 @@ impl Site {
         }
     }
 
-    /// Gives the running node to `look`.
+    /// Passes the running node to `look`.
     ///
     /// # Panics
     /// When none runs.
@@ -281,7 +281,7 @@ impl Site {
         look(self.node.lock().unwrap().as_ref().unwrap())
     }
 
-    /// The text `text of <id>` from Ann, who has this phone number.
+    /// Returns the text `text of <id>` from Ann, who has this phone number.
     #[must_use]
     pub fn said(&self, phone: &str, account: &str, id: &str, sent_at: Timestamp) -> ChannelEvent {
         message::said(account, message::phone(phone), id, &format!("text of {id}"), sent_at)
@@ -293,13 +293,13 @@ impl Site {
         reception.accept(ChannelKind::Whatsapp, &Arc::new(tenant.clone()), vec![event]).await.unwrap();
     }
 
-    /// Lets a customer write, and gives everything two seconds to be answered.
+    /// Sends a customer's message, and waits two seconds for its answer.
     pub async fn say(&self, tenant: &Tenant, phone: &str, account: &str, id: &str) {
         self.receive(tenant, self.said(phone, account, id, self.clock.now())).await;
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
 
-    /// The texts that the channel has taken, in order.
+    /// Returns the texts that the channel has accepted, in order.
     #[must_use]
     pub fn sent(&self) -> Vec<String> {
         let text = |content: &Content| match content {
@@ -309,7 +309,7 @@ impl Site {
         self.channel.accepted().iter().map(|call| text(&call.message.content)).collect()
     }
 
-    /// Everything that topic events holds.
+    /// Returns all events in topic events.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         let partitions = 0..self.disk.partitions(Topic::Events);

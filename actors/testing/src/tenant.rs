@@ -1,10 +1,10 @@
-//! Builds a tenant's configuration from its file's form, so that tests use what operators write.
+//! Builder of a tenant's configuration from its file's form, so that tests use the form that operators write.
 
 use std::fmt::Write as _;
 
 use heddle_schemas::tenant::Tenant;
 
-/// A tenant in the making: no accounts, fallback `f`, no settle delay.
+/// Builder of a tenant: no accounts, fallback `f`, no settle delay.
 #[derive(Debug, Clone)]
 pub struct TenantBuilder {
     id: String,
@@ -16,7 +16,7 @@ pub struct TenantBuilder {
 }
 
 impl TenantBuilder {
-    /// A tenant of this id.
+    /// Returns the builder of a tenant with this id.
     #[must_use]
     pub fn new(id: &str) -> Self {
         Self {

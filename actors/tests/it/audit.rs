@@ -1,5 +1,5 @@
-//! The audit log over a store in memory: nodes that append at once, a store that fails, and somebody who can write
-//! into the database and has no key.
+//! Audit log over a store in memory: nodes that append at once, a store that fails, and an attacker who can write into
+//! the database and has no key.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +38,7 @@ fn act(document: impl Into<String>) -> Act {
     Act { who: Who::ENGINE, what, why: None, outcome: Written::Begun, began: None, records: None }
 }
 
-/// A store, and whether it fails now and then.
+/// Returns a store, and the switch that makes it fail now and then.
 fn site(seed: u64) -> (Ports, Arc<AtomicBool>) {
     let clock = Arc::new(TokioClock::starting_at(Timestamp::from_secs(1_767_225_600)));
     let disk = MemoryDisk::new(NonZeroU32::new(2).unwrap());
@@ -63,7 +63,7 @@ fn site(seed: u64) -> (Ports, Arc<AtomicBool>) {
     (PortsBuilder::new(store, keys, clock, channel, Arc::new(responder)).build(), stormy)
 }
 
-/// Writes a row as somebody does who can write into the database.
+/// Writes a row as an attacker does who can write into the database.
 async fn write(ports: &Ports, key: Key, value: Option<Bytes>) {
     let stored = ports.state.get(&key).await.unwrap();
     assert_eq!(ports.state.compare_and_set(&key, stored, value, None).await.unwrap(), Swap::Done);
@@ -73,7 +73,7 @@ async fn row(ports: &Ports, number: u64) -> Bytes {
     ports.state.get(&Key::access(Some(&acme()), number)).await.unwrap().unwrap()
 }
 
-/// What a verification tells of acme's log.
+/// Returns the faults that a verification reports of acme's log.
 async fn faults(log: &AuditLog) -> Vec<String> {
     let verdict = log.verify(Some(&acme()), &[]).await.unwrap();
     verdict.faults.iter().map(ToString::to_string).collect()
@@ -126,18 +126,18 @@ async fn nodes_that_append_at_once_share_one_chain_in_which_every_entry_is_once(
         let written: Vec<_> = nodes.join_all().await.into_iter().flatten().collect();
         stormy.store(false, Ordering::Relaxed);
         let log = AuditLog::new(ports.clone());
-        // The next append puts in its place what a fault may have left in the head alone.
+        // The next append completes what a fault may have left in the head alone.
         log.append(Some(&acme()), act("the last")).await.unwrap();
         assert_eq!(faults(&log).await, [""; 0], "seed {seed}");
         let entries = log.entries(Some(&acme()), 1, 1_000).await.unwrap();
         for entry in &written {
             assert_eq!(entries.iter().filter(|stored| *stored == entry).count(), 1, "seed {seed}");
         }
-        let mut told: Vec<_> = entries.iter().map(|entry| entry.body.act.what.about()).collect();
-        told.sort();
-        let all = told.len();
-        told.dedup();
-        assert_eq!(told.len(), all, "seed {seed}: an entry is there twice");
+        let mut reported: Vec<_> = entries.iter().map(|entry| entry.body.act.what.about()).collect();
+        reported.sort();
+        let all = reported.len();
+        reported.dedup();
+        assert_eq!(reported.len(), all, "seed {seed}: an entry is there twice");
         assert!(written.len() > 30, "seed {seed}: {}", written.len());
     }
 }
@@ -148,9 +148,12 @@ async fn the_chains_of_tenants_and_of_no_tenant_do_not_touch_each_other() {
     log.append(None, act("no tenant's")).await.unwrap();
     let verdict = log.verify(None, &[]).await.unwrap();
     assert_eq!((verdict.holds(), verdict.entries, verdict.keyed), (true, 1, true));
-    let told: Vec<_> =
+    let reported: Vec<_> =
         heads(&ports).await.into_iter().map(|(tenant, head)| (tenant.to_string(), head.number)).collect();
-    assert!(told.contains(&("heddle".into(), 1)) && told.contains(&("acme".into(), 2)), "{told:?}");
+    assert!(
+        reported.contains(&("heddle".into(), 1)) && reported.contains(&("acme".into(), 2)),
+        "{reported:?}"
+    );
     // One tenant's rows in the place of another's: the marks are of another key.
     let globex: TenantId = "globex".parse().unwrap();
     for number in 1..=2 {
@@ -159,12 +162,12 @@ async fn the_chains_of_tenants_and_of_no_tenant_do_not_touch_each_other() {
     let head = ports.state.get(&Key::access_head(Some(&acme()))).await.unwrap();
     write(&ports, Key::access_head(Some(&globex)), head).await;
     let verdict = log.verify(Some(&globex), &[]).await.unwrap();
-    let told: Vec<_> = verdict.faults.iter().map(ToString::to_string).collect();
-    assert_eq!(told.len(), 3, "{told:?}");
+    let reported: Vec<_> = verdict.faults.iter().map(ToString::to_string).collect();
+    assert_eq!(reported.len(), 3, "{reported:?}");
 }
 
 #[tokio::test]
-async fn what_somebody_without_the_key_does_to_the_rows_is_told_where_it_was_done() {
+async fn tampering_without_the_key_is_reported_at_its_place() {
     // Changed.
     let (ports, log) = with_entries(6).await;
     let text = String::from_utf8_lossy(&row(&ports, 3).await[49..]).into_owned();
@@ -172,7 +175,7 @@ async fn what_somebody_without_the_key_does_to_the_rows_is_told_where_it_was_don
     write(&ports, Key::access(Some(&acme()), 3), Some(changed.into())).await;
     assert_eq!(faults(&log).await, ["entry 3 was changed: its hash is not that of what it says"]);
 
-    // Forged, with a hash that anybody can compute, and the mark of the entry that it replaces.
+    // Forged, with a hash that anybody can compute, and the MAC of the entry that it replaces.
     let (ports, log) = with_entries(6).await;
     let keyless = ports.keys.tenant(&"mallory".parse().unwrap()).await.unwrap();
     let before = Row::read(&row(&ports, 2).await).unwrap().entry;
@@ -204,16 +207,16 @@ async fn what_somebody_without_the_key_does_to_the_rows_is_told_where_it_was_don
 }
 
 #[tokio::test]
-async fn a_log_set_back_with_its_head_is_found_by_what_topic_events_tells() {
+async fn a_log_reset_with_its_head_is_found_by_topic_events() {
     let (ports, log) = with_entries(4).await;
-    let former = ports.state.get(&Key::access_head(Some(&acme()))).await.unwrap();
+    let previous = ports.state.get(&Key::access_head(Some(&acme()))).await.unwrap();
     for number in 5..=6 {
         log.append(Some(&acme()), act(format!("doc-{number}"))).await.unwrap();
     }
     for number in 5..=6 {
         write(&ports, Key::access(Some(&acme()), number), None).await;
     }
-    write(&ports, Key::access_head(Some(&acme())), former).await;
+    write(&ports, Key::access_head(Some(&acme())), previous).await;
     assert_eq!(faults(&log).await, [""; 0], "the store alone does not know better");
     let noted: Vec<_> = heads(&ports).await.into_iter().map(|(_, noted)| noted).collect();
     assert_eq!(noted.len(), 6);

@@ -1,4 +1,5 @@
-//! Opt-outs and the 24 h window, over the store in memory with paused time: what is not sent, and what still is.
+//! Opt-outs and the 24 h window, over the store in memory with paused time: messages that are withheld, and those that
+//! are still sent.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ use heddle_testing::{Site, SiteBuilder, TenantBuilder, message};
 const PHONE: &str = "15551234";
 const OFFER: &str = "an offer";
 
-/// A site with one tenant.
+/// Site with one tenant.
 struct Scenario {
     site: Site,
     ports: Ports,
@@ -119,7 +120,7 @@ impl Scenario {
         standing(&self.ports, &self.tenant.id, self.contact().await, category).await.unwrap()
     }
 
-    /// A message of a campaign, as it waits in the log.
+    /// Appends a campaign's message, as it waits in the log.
     async fn plan(
         &self,
         number: u8,
@@ -141,7 +142,7 @@ impl Scenario {
         id
     }
 
-    /// Waits until nothing is left to do, and tells what customers have.
+    /// Waits until no work is left, and returns the messages that customers have.
     async fn taken(&self) -> Vec<String> {
         tokio::time::sleep(Duration::from_secs(30)).await;
         let text = |message: OutboundMessage| match message.content {
@@ -165,7 +166,7 @@ fn address() -> Address {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_campaign_had_planned_is_not_sent_after_a_stop_and_a_reply_still_is() {
+async fn planned_campaign_messages_are_not_sent_after_a_stop_and_replies_still_are() {
     let scenario = Scenario::start("").await;
     scenario.plan(1, None, None).await;
     assert_eq!(scenario.taken().await, [OFFER], "before");
@@ -181,14 +182,14 @@ async fn what_a_campaign_had_planned_is_not_sent_after_a_stop_and_a_reply_still_
     scenario.plan(4, None, None).await;
     let taken = scenario.taken().await;
     assert_eq!(taken.iter().filter(|text| *text == OFFER).count(), 2, "{taken:?}");
-    let told = scenario.events();
-    assert_eq!(told.iter().filter(|event| matches!(event, Event::OptedOut { .. })).count(), 2);
-    assert_eq!(told.iter().filter(|event| matches!(event, Event::Consented { .. })).count(), 2);
+    let published = scenario.events();
+    assert_eq!(published.iter().filter(|event| matches!(event, Event::OptedOut { .. })).count(), 2);
+    assert_eq!(published.iter().filter(|event| matches!(event, Event::Consented { .. })).count(), 2);
     scenario.end().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_while_a_campaigns_message_waits_for_its_account_holds_it_back() {
+async fn a_stop_while_a_campaigns_message_waits_for_its_account_withholds_it() {
     let refused = |_: &OutboundMessage, before: usize| match before {
         0 => Sending::from(Reply::fails(FailureClass::Temporary)),
         _ => Sending::default(),
@@ -211,7 +212,7 @@ async fn nothing_is_accepted_before_the_opt_out_is_durable() {
     scenario.contact().await;
     let stop = || scenario.said("m1", "stop", Timestamp::from_secs(1_767_225_600));
     scenario.broken.store(true, Ordering::Relaxed);
-    assert!(!scenario.accept(stop()).await, "the provider is told to send it again");
+    assert!(!scenario.accept(stop()).await, "the provider is asked to send it again");
     assert!(
         scenario.accept(scenario.said("m0", "hello", scenario.clock.now())).await,
         "nothing else waits for it"
@@ -295,7 +296,7 @@ async fn a_stop_word_is_answered_with_the_tenants_own_text_where_there_is_one() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_over_24_hours_after_the_customers_last_message_is_not_sent() {
+async fn messages_over_24_hours_after_the_customers_last_are_not_sent() {
     let scenario = Scenario::start("").await;
     let hours = |hours: i64| Timestamp::from_secs(1_767_225_600 + hours * 3600);
     // The channel kept it that long, and webhooks may be days late.

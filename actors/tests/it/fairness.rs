@@ -1,5 +1,5 @@
-//! One tenant's waiting turns beside another tenant's customers, on the same partition, over the store in memory
-//! with paused time: what the crowd of one costs the others is nothing but the machine.
+//! One tenant's waiting turns beside another tenant's customers, on the same partition, over the store in memory with
+//! paused time: the crowd of one costs the others nothing but the machine.
 //!
 //! `HEDDLE_WAITING=100000` makes the crowd larger.
 
@@ -53,7 +53,8 @@ fn message(account: &str, number: usize, at: Timestamp) -> ChannelEvent {
     })
 }
 
-/// How long the customers of a tenant wait for their replies, while so many turns of another one wait; in order.
+/// Returns the waiting times of a tenant's customers for their replies, in order, while `waiting` turns of another
+/// tenant wait.
 async fn beside(waiting: usize) -> Vec<Duration> {
     let disk = MemoryDisk::new(NonZeroU32::MIN);
     let clock = Arc::new(TokioClock::starting_at(Timestamp::from_secs(1_767_225_600)));
@@ -74,7 +75,7 @@ async fn beside(waiting: usize) -> Vec<Duration> {
     let responder: Arc<dyn Responder> = Arc::new(outside());
     let ports = PortsBuilder::new(store, keys, clock.clone(), channel, responder).build();
     let options = Options {
-        // The crowd is many times of what is held in memory, as it is in a run of a hundred thousand.
+        // The crowd is many times the capacity of memory, as in a run of a hundred thousand.
         agenda_window: NonZeroUsize::new(512).unwrap(),
         woken_per_tenant: NonZeroUsize::new(64).unwrap(),
         turns_per_tenant: NonZeroUsize::new(4).unwrap(),
@@ -116,7 +117,7 @@ async fn beside(waiting: usize) -> Vec<Duration> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crowd_of_one_tenants_turns_holds_nobody_else_up() {
+async fn a_crowd_of_one_tenants_turns_delays_no_other_tenant() {
     let p99 = |took: &[Duration]| took[took.len() * 99 / 100];
     let waiting = waiting();
     let (alone, crowded) = (beside(0).await, beside(waiting).await);
@@ -124,9 +125,9 @@ async fn a_crowd_of_one_tenants_turns_holds_nobody_else_up() {
     assert!(p99(&crowded) * 2 <= p99(&alone) * 3, "{:?} {:?}", p99(&alone), p99(&crowded));
 }
 
-/// The crowded tenant's one permit is with a call that nobody ever answers.
+/// The crowded tenant's one permit is with a call that is never answered.
 #[tokio::test(start_paused = true)]
-async fn who_waits_too_long_for_the_tenants_share_gets_the_fallback() {
+async fn a_turn_that_waits_too_long_for_its_tenants_share_gets_the_fallback() {
     let disk = MemoryDisk::new(NonZeroU32::MIN);
     let clock = Arc::new(TokioClock::starting_at(Timestamp::from_secs(1_767_225_600)));
     let store = Arc::new(MemoryStore::open(disk, clock.clone()));
@@ -156,9 +157,9 @@ async fn who_waits_too_long_for_the_tenants_share_gets_the_fallback() {
     system.kill().await;
 }
 
-/// Its turns need nobody outside, so they are decided with their record, which keeps a permit of the partition.
+/// Its turns need no call outside, so they are decided with their record, which keeps a permit of the partition.
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_a_spent_quota_holds_up_nobody_elses_records() {
+async fn a_turn_that_waits_for_a_spent_quota_delays_no_other_records() {
     let disk = MemoryDisk::new(NonZeroU32::MIN);
     let clock = Arc::new(TokioClock::starting_at(Timestamp::from_secs(1_767_225_600)));
     let store = Arc::new(MemoryStore::open(disk, clock.clone()));
@@ -174,7 +175,7 @@ async fn who_waits_for_a_spent_quota_holds_up_nobody_elses_records() {
     spent.quota.messages_per_month = 1;
     let spent = system.tenants.apply(spent).await.unwrap();
     let calm = system.tenants.apply(tenant("calm", "2")).await.unwrap();
-    // Its first turn takes what there is, and the calm one's first turn a chunk.
+    // Its first turn takes all there is, and the calm one's first turn a quota lease.
     for (tenant, account) in [(&spent, "1"), (&calm, "2")] {
         let event = message(account, 0, clock.now());
         system.reception.accept(ChannelKind::Whatsapp, tenant, vec![event]).await.unwrap();

@@ -1,5 +1,5 @@
-//! A contact is forgotten in the middle of its messages: the key first, then every row, through a crash at any step,
-//! over the store in memory with paused time. What was said before does not come back; what is said later begins anew.
+//! Erasure of a contact in the middle of its messages: the key first, then every row, through a crash at any step, over
+//! the store in memory with paused time. Earlier messages do not come back; later ones begin a new conversation.
 
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
@@ -72,7 +72,7 @@ impl World {
         }
     }
 
-    /// Asks once. Who asked does not come back when the node dies meanwhile.
+    /// Asks once. The caller does not come back when the node dies meanwhile.
     async fn ask_once(&self, contact: ContactId) {
         let ports = self.with(|node| node.ports.clone());
         let id = acme().id;
@@ -87,7 +87,7 @@ impl World {
         erasure::list(&ports, &acme().id).await.unwrap()
     }
 
-    /// How many erasures the store knows to be under way.
+    /// Returns the number of erasures that the store knows to be under way.
     fn open(&self) -> usize {
         let rows = self.disk.rows(self.clock.now()).into_iter();
         rows.filter(|(key, _)| key.table() == Table::Erasure && key.of_open_erasure().is_some()).count()
@@ -110,7 +110,7 @@ impl World {
         panic!("{:?} is not done after {:?}", self.erasure(id).await, self.disk.rows(self.clock.now()));
     }
 
-    /// Rows of a contact's conversations, and what waits for them.
+    /// Returns the rows of a contact's conversations, and of messages that wait for them.
     fn rows_of(&self, contact: ContactId) -> Vec<String> {
         let rows = self.disk.rows(self.clock.now()).into_iter().map(|(key, _)| key);
         let of_contact = |key: &heddle_schemas::table::Key| match key.table() {
@@ -126,7 +126,7 @@ impl World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_said_before_is_gone_and_does_not_come_back_and_others_go_on() {
+async fn erased_messages_do_not_come_back_and_other_contacts_go_on() {
     let world = World::begin().await;
     let early = world.clock.now();
     world.say(PHONE, "1", "a1").await;
@@ -142,10 +142,11 @@ async fn what_was_said_before_is_gone_and_does_not_come_back_and_others_go_on() 
     assert!(erasure.rows() > 6 && erasure.parts.len() == 2, "{erasure:?}");
     assert_eq!(world.rows_of(contact), [""; 0]);
     assert!(!world.rows_of(other).is_empty());
-    let told = |event: &Event| matches!(event, Event::Forgotten { erasure: id, .. } if *id == erasure.id);
-    assert_eq!(world.events().iter().filter(|event| told(event)).count(), 1);
+    let published =
+        |event: &Event| matches!(event, Event::Forgotten { erasure: id, .. } if *id == erasure.id);
+    assert_eq!(world.events().iter().filter(|event| published(event)).count(), 1);
 
-    // Late: the same message once more, one that was under way, and what the channel tells of a reply.
+    // Late: the same message once more, one that was under way, and the channel's status of a reply.
     world.receive(world.said(PHONE, "1", "a1", early)).await;
     world.receive(world.said(PHONE, "2", "a3", early)).await;
     let outbound: OutboundId = world.channel.accepted()[0].message.id;
@@ -175,7 +176,7 @@ async fn what_was_said_before_is_gone_and_does_not_come_back_and_others_go_on() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_for_a_stopped_account_is_not_sent_to_who_is_forgotten() {
+async fn messages_of_a_suspended_account_are_not_sent_to_an_erased_contact() {
     let world = World::begin().await;
     world.say(PHONE, "1", "a1").await;
     world.refuses.store(true, Ordering::Relaxed);
@@ -222,8 +223,8 @@ async fn a_crash_at_any_step_is_gone_on_from() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_erasure_whose_request_died_completes_though_nobody_asks_again() {
-    let (mut begun, mut told) = (0, 0);
+async fn an_erasure_whose_request_died_completes_without_a_second_request() {
+    let (mut begun, mut published) = (0, 0);
     for step in 0.. {
         let world = World::begin().await;
         world.say(PHONE, "1", "a1").await;
@@ -245,14 +246,14 @@ async fn an_erasure_whose_request_died_completes_though_nobody_asks_again() {
         let erasures = world.erasures().await;
         assert!(matches!(&erasures[..], [one] if one.is_complete()), "step {step}: {erasures:?}");
         assert_eq!(world.rows_of(contact), [""; 0], "step {step}");
-        assert_eq!(world.open(), 0, "step {step}: it is looked after no more");
+        assert_eq!(world.open(), 0, "step {step}: it is closed");
         let forgotten =
             world.events().into_iter().filter(|event| matches!(event, Event::Forgotten { .. })).count();
-        assert!(forgotten > 0, "step {step}: it was told of");
-        told += forgotten;
+        assert!(forgotten > 0, "step {step}: it was published");
+        published += forgotten;
         if world.steps_left() >= 0 {
             assert!(begun > 15, "so few steps are no erasure");
-            assert!(told <= 2 * begun, "once, but for a crash in between");
+            assert!(published <= 2 * begun, "once, but for a crash in between");
             return;
         }
     }

@@ -1,5 +1,5 @@
-//! Topic ingress over the store in memory, with paused time: what connectors publish becomes what a webhook
-//! would have brought, in the same conversation and order, and what cannot be taken in is put aside.
+//! Topic ingress over the store in memory, with paused time: records of connectors become the same as a webhook's, in
+//! the same conversation and order, and refused records are dead-lettered.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -63,7 +63,7 @@ fn named(id: &str, account: &str) -> Tenant {
     Tenant::from_toml(&text).unwrap()
 }
 
-/// A text of a person known by some of these ids, so many seconds after [`NOW`].
+/// Returns a text of a person known by these ids, `seconds` after [`NOW`].
 fn record(id: &str, seconds: i64, from: Value) -> Value {
     json!({
         "v": 1, "tenant": "acme", "channel": "whatsapp", "account": "1", "message_id": id,
@@ -119,7 +119,7 @@ impl Site {
         tokio::time::timeout(Duration::from_secs(600), quiet).await.expect("ingress is worked off");
     }
 
-    /// What conversations received, by conversation, each by its channel time in seconds after [`NOW`].
+    /// Returns the messages of each conversation, each by its channel time in seconds after [`NOW`].
     fn received(&self) -> BTreeMap<String, Vec<i64>> {
         let mut received = BTreeMap::<_, Vec<_>>::new();
         for partition in 0..self.disk.partitions(Topic::Inbound) {
@@ -224,7 +224,7 @@ async fn a_partition_that_is_lost_is_left_to_its_next_owner() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_drained_node_took_in_is_not_taken_in_again() {
+async fn records_accepted_by_a_drained_node_are_not_accepted_again() {
     let site = Site::new();
     let slow = |_| Fault { before: Duration::from_millis(10), ..Fault::NONE };
     let node = site.start(StoreOptions { faults: Arc::new(slow), ..StoreOptions::default() }).await;
@@ -242,7 +242,7 @@ async fn what_a_drained_node_took_in_is_not_taken_in_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_log_does_not_take_is_put_aside_and_the_rest_goes_on() {
+async fn records_the_log_refuses_are_dead_lettered_and_the_rest_goes_on() {
     let site = Site::new();
     let _node = site.start(StoreOptions { record_limit: 4096, ..StoreOptions::default() }).await;
     let mut large = record("m1", 1, json!({ "user_id": "U" }));
@@ -251,13 +251,16 @@ async fn what_the_log_does_not_take_is_put_aside_and_the_rest_goes_on() {
     site.publish(FIRST, [small("m0", 0), large, small("m2", 2)]);
     site.settled().await;
     assert_eq!(site.received().into_values().collect::<Vec<_>>(), [[0, 2]]);
-    let [letter] = &site.dead()[..] else { panic!("{:?}", site.dead()) };
-    assert_eq!((letter.reason, letter.offset, letter.original.is_some()), (DeadReason::TooLarge, 1, false));
-    assert!(letter.bytes > 8000);
+    let [dead_letter] = &site.dead()[..] else { panic!("{:?}", site.dead()) };
+    assert_eq!(
+        (dead_letter.reason, dead_letter.offset, dead_letter.original.is_some()),
+        (DeadReason::TooLarge, 1, false)
+    );
+    assert!(dead_letter.bytes > 8000);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_erased_tenants_records_are_put_aside_without_what_they_say() {
+async fn an_erased_tenants_records_are_dead_lettered_without_their_content() {
     let site = Site::new();
     let node = site.start(StoreOptions::default()).await;
     // The node has read the configuration back by then; without its key it would not know the tenant.
@@ -268,7 +271,8 @@ async fn an_erased_tenants_records_are_put_aside_without_what_they_say() {
     site.publish(FIRST, [record("m0", 0, json!({ "user_id": "U" })), nameless]);
     site.settled().await;
     assert_eq!(site.received(), BTreeMap::new());
-    let dead: Vec<_> = site.dead().iter().map(|letter| (letter.reason, letter.original.is_some())).collect();
+    let dead: Vec<_> =
+        site.dead().iter().map(|dead_letter| (dead_letter.reason, dead_letter.original.is_some())).collect();
     assert_eq!(dead, [(DeadReason::UnknownTenant, false), (DeadReason::Nameless, false)]);
 }
 
@@ -292,12 +296,13 @@ async fn a_record_that_overtakes_its_tenants_configuration_waits_for_it() {
     site.publish(FIRST, [of_globex("m0", 0), of_nobody, of_globex("m2", 2)]);
     site.settled().await;
     assert_eq!(site.received().into_values().collect::<Vec<_>>(), [[0, 2]]);
-    let dead: Vec<_> = site.dead().iter().map(|letter| (letter.reason, letter.offset)).collect();
+    let dead: Vec<_> =
+        site.dead().iter().map(|dead_letter| (dead_letter.reason, dead_letter.offset)).collect();
     assert_eq!(dead, [(DeadReason::UnknownTenant, 1)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_published_for_a_tenant_of_another_region_is_put_aside_without_its_content() {
+async fn records_for_a_tenant_of_another_region_are_dead_lettered_without_their_content() {
     let site = Site::new();
     let node = site.start(StoreOptions::default()).await;
     let mut foreign = named("globex", "2");
@@ -321,6 +326,7 @@ async fn what_is_published_for_a_tenant_of_another_region_is_put_aside_without_i
     record["account"] = json!("2");
     site.publish(TopicPartition { topic: Topic::Ingress, partition: 0 }, [record]);
     site.settled().await;
-    let dead: Vec<_> = site.dead().iter().map(|letter| (letter.reason, letter.original.is_some())).collect();
+    let dead: Vec<_> =
+        site.dead().iter().map(|dead_letter| (dead_letter.reason, dead_letter.original.is_some())).collect();
     assert_eq!(dead, [(DeadReason::Region, false)]);
 }

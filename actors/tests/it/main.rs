@@ -6,7 +6,6 @@
 
 mod audit;
 mod consent;
-mod departure;
 mod fairness;
 mod forget;
 mod ingress;
@@ -17,6 +16,7 @@ mod retention;
 mod sender;
 mod simulation;
 mod tables;
+mod tenant_deletion;
 mod tools;
 mod turns;
 mod versions;

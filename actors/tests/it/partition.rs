@@ -46,8 +46,8 @@ async fn partitions_that_are_handed_over_and_come_back_leave_nothing_in_the_gaug
     assert_eq!(site.with(window), 0.0, "nothing waits");
 }
 
-/// After an outage of the database the node that had lost its leases counted the entries of its partitions for ever, and
-/// seemed to have work that never ends.
+/// After an outage of the database the node that had lost its leases counted the entries of its partitions for ever,
+/// and seemed to have endless work.
 #[tokio::test(start_paused = true)]
 async fn a_fenced_node_leaves_nothing_in_the_gauges() {
     let site = with_waiting_turns().await;

@@ -1,5 +1,5 @@
-//! The audit of promises, over the store in memory with paused time: all are kept while the engine runs, and every
-//! violation that is planted is found, as what it is.
+//! Verification of promises, over the store in memory with paused time: all are kept while the engine runs, and every
+//! planted violation is found under its own kind.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -56,7 +56,7 @@ fn tenant(id: &str, account: &str) -> Tenant {
     Tenant::from_toml(&text).unwrap()
 }
 
-/// Two tenants whose customers have written, one of them forgotten since, and a campaign that was sent.
+/// Two tenants whose customers have written, one of them erased since, and a campaign that was sent.
 struct World {
     disk: Arc<MemoryDisk>,
     clock: Arc<TokioClock>,
@@ -66,7 +66,7 @@ struct World {
     acme: Arc<Tenant>,
     ann: ContactId,
     bob: ContactId,
-    /// What was there of Bob, whom acme has forgotten.
+    /// Rows of Bob, whom acme has erased.
     of_bob: Vec<Row>,
 }
 
@@ -131,7 +131,7 @@ impl World {
         tokio::time::sleep(Duration::from_secs(5)).await;
         let erasure = erasure::find(&world.ports, &world.acme.id, erasure.id).await.unwrap().unwrap();
         assert!(erasure.is_complete());
-        // Everything that was asked for has been settled and told, and the keys' caches have ended.
+        // Every request has been settled and published, and the keys' caches have ended.
         tokio::time::sleep(Duration::from_secs(600)).await;
         world
     }
@@ -273,7 +273,7 @@ async fn all_promises_are_kept_and_each_was_looked_at() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_customers_write_meanwhile_breaks_nothing() {
+async fn messages_of_customers_during_a_verification_break_nothing() {
     let world = World::begin().await;
     let talking = async {
         for n in 0..40 {
@@ -393,7 +393,7 @@ planted! {
         erasure["deadline"] = json!(7);
         world.swap(row.key, encode(&erasure)).await;
     };
-    a_turn_that_was_not_written_down_is_found: [Quota] because "the rows of its turns tell of 3 turns", |world| {
+    a_turn_that_was_not_written_down_is_found: [Quota] because "the rows of its turns add up to 3 turns", |world| {
         let row = world.row(Table::Spend, None).await;
         let write = Write::delete(row.key);
         world.ports.state.commit(Batch { writes: vec![write], ..Batch::default() }).await.unwrap();

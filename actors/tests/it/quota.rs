@@ -1,9 +1,9 @@
 //! I5 over three nodes that die at random: a tenant never spends past its quota, and every turn is counted once.
 //!
-//! Nodes share a store that is slow, fails before and after it has written, and writes a batch in several steps.
-//! Each works on turns of its own: takes quota, calls an outside that counts what it is asked, and decides.
-//! A node dies in the middle of whatever it does; others take its turns over as the next owner of a conversation does.
-//! `HEDDLE_SEEDS=1000` runs more than the usual 100, `HEDDLE_SEED=42` replays one.
+//! Nodes share a store that is slow, fails before and after it has written, and writes a batch in several steps. Each
+//! works on turns of its own: reserves quota, calls an outside that counts its calls, and decides. A node dies in the
+//! middle of any step; others take over its turns as the next owner of a conversation does. `HEDDLE_SEEDS=1000` runs
+//! more than the usual 100, `HEDDLE_SEED=42` replays one.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -87,7 +87,7 @@ impl State for OfNode {
     }
 }
 
-/// A turn of the test: what it takes and uses, and how often the outside was called for it.
+/// Turn of the test: its reservation and use, and the number of its calls outside.
 #[derive(Debug, Clone, Copy)]
 struct Job {
     turn: TurnId,
@@ -97,10 +97,10 @@ struct Job {
     attempts: u8,
 }
 
-/// What is stored of a decided turn, as a conversation's history has it.
+/// Stored state of a decided turn, as in a conversation's history.
 type Decided = (Job, ChunkOf, u8, u64);
 
-/// What has really been spent, whoever knows of it.
+/// Actual use, known to the engine or not.
 #[derive(Debug, Default)]
 struct Spent {
     tokens: u64,
@@ -199,7 +199,7 @@ impl World {
             KeyOptions::default(),
         );
         let channel = Arc::new(ScriptedChannel::default());
-        let responder = Arc::new(ScriptedResponder::new(false, |_: &_| unreachable!("nobody is asked")));
+        let responder = Arc::new(ScriptedResponder::new(false, |_: &_| unreachable!("no request is made")));
         let mut ports =
             PortsBuilder::new(self.store.clone(), keys, self.clock.clone(), channel, responder).build();
         let dead = Arc::new(AtomicBool::new(false));
@@ -217,7 +217,7 @@ impl World {
         Node { ports, quotas, dead, work }
     }
 
-    /// As the node does it beside the turns.
+    /// Runs as on a node, beside the turns.
     async fn tidy(self: Arc<Self>, quotas: Arc<Quotas>) {
         loop {
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -262,7 +262,7 @@ impl World {
     async fn turn(&self, ports: &Ports, quotas: &Quotas, mut job: Job, mut taken: Taken<'_>) {
         let state = &*ports.state;
         if let Some((job, chunk, number, tokens)) = self.decided(state, job).await {
-            // Decided before the owner died: what it spent may not be written down.
+            // Decided before the owner died: its use may not be recorded.
             let totals = totals(job, tokens);
             let began = self.clock.elapsed();
             loop {
@@ -284,7 +284,8 @@ impl World {
                     }
                 }
             }
-            // Longer than the end of a chunk is waited for; a closing that a crash interrupted is not waited for.
+            // The wait is longer than the end of a quota lease; there is no wait for a closing that a crash
+            // interrupted.
             let took = self.clock.elapsed() - began;
             assert!(took < Duration::from_secs(60), "it took {took:?} to write a turn down");
             taken.job = None;
@@ -347,7 +348,7 @@ impl World {
     }
 }
 
-/// A turn in work: it goes back when its node dies.
+/// Turn in work: it goes back when its node dies.
 struct Taken<'a> {
     world: &'a World,
     job: Option<Job>,
@@ -406,7 +407,7 @@ async fn play(seed: u64) {
         node.work.shutdown().await;
         node.quotas.give_back().await;
     }
-    // The chunks of the dead are taken back a while after their end.
+    // The quota leases of dead nodes are closed a while after their end.
     tokio::time::sleep(Duration::from_secs(700)).await;
     check(seed, &world, &nodes[0].ports, &jobs).await;
 }
@@ -463,9 +464,10 @@ fn three_nodes_that_die_never_overspend_and_count_each_turn_once() {
     assert!(failed.is_empty(), "seeds {failed:?} of {seeds} failed; HEDDLE_SEED=N replays one");
 }
 
-/// The node dies between marking a chunk as closing and closing it; who takes its turns over finishes that.
+/// The node dies between marking a quota lease as closing and closing it; the node that takes over its turns finishes
+/// that.
 #[tokio::test(start_paused = true)]
-async fn a_closing_that_a_crash_interrupted_holds_nobody_up() {
+async fn a_closing_that_a_crash_interrupted_delays_no_turn() {
     let world = World::new(1).await;
     world.stormy.store(false, Ordering::Relaxed);
     world.todo.lock().unwrap().clear();

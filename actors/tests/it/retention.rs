@@ -1,4 +1,4 @@
-//! A tenant's retention is changed: what is there ends by the shortest time it was promised, through a crash at any
+//! Changes of a tenant's retention: existing rows end by the shortest time that was promised, through a crash at any
 //! step, over the store in memory with paused time.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ fn tenant() -> Tenant {
     TenantBuilder::new("acme").account("1").account("2").settle("100ms").build()
 }
 
-/// A site whose sweeps have small pages, so that there are many.
+/// Site whose sweeps have small pages, so that there are many.
 struct Scenario(Site);
 
 impl Deref for Scenario {
@@ -78,7 +78,7 @@ impl Scenario {
         died
     }
 
-    /// How many rows there are in a table, over or not, by the whole days after which they end.
+    /// Returns the number of a table's rows, ended or not, by the whole days after which they end.
     async fn ends(&self, table: Table) -> Vec<(u64, usize)> {
         let state = self.with(|node| node.ports.state.clone());
         let mut walk = Walk::of(&tenant().id, [table], 1_000);
@@ -104,7 +104,7 @@ fn picture() -> Content {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_shortened_holds_for_what_is_there_and_what_is_lengthened_for_what_comes() {
+async fn a_shorter_retention_holds_for_existing_rows_and_a_longer_one_for_new_rows() {
     let scenario = Scenario::begin().await;
     scenario.say(1, "a1", text("on day 0")).await;
     scenario.read().await;
@@ -112,7 +112,7 @@ async fn what_is_shortened_holds_for_what_is_there_and_what_is_lengthened_for_wh
     scenario.say(1, "a2", text("on day 10")).await;
     scenario.say(2, "b1", picture()).await;
     scenario.read().await;
-    // A message and its reply each, and how far the reply has come.
+    // A message and its reply each, and the reply's delivery state.
     assert_eq!(scenario.ends(Table::History).await, [(30, 2), (40, 4)]);
     assert_eq!(scenario.ends(Table::Delivery).await, [(30, 1), (40, 2)]);
 
@@ -166,5 +166,5 @@ async fn a_crash_at_any_step_of_a_sweep_is_gone_on_from() {
         }
         fewest = fewest.min(scenario.with(|node| node.ports.metrics.looked_at_by_sweeps()));
     }
-    assert!(fewest < 5, "the last pages of a sweep are not looked at from its beginning: {fewest}");
+    assert!(fewest < 5, "the last pages of a sweep do not begin anew: {fewest}");
 }

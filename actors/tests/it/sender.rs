@@ -41,7 +41,7 @@ fn text(message: &OutboundMessage) -> String {
     }
 }
 
-/// A node with one tenant, whose agent repeats what is said, and a provider by a script.
+/// Node with one tenant, whose agent repeats the message, and a provider by a script.
 struct World {
     disk: Arc<MemoryDisk>,
     clock: Arc<TokioClock>,
@@ -49,7 +49,7 @@ struct World {
     ports: Ports,
     system: System,
     tenant: Arc<Tenant>,
-    /// When each call reached the provider, by what it says.
+    /// Time of each call at the provider, with its text.
     calls: Arc<Mutex<Vec<(Duration, String, OutboundId)>>>,
 }
 
@@ -121,7 +121,7 @@ impl World {
         self.receive(vec![ChannelEvent::Status(report)]).await;
     }
 
-    /// When each text was taken by the provider, in order.
+    /// Returns the times at which the provider accepted the texts, in order.
     fn times(&self) -> Vec<(Duration, String)> {
         self.calls.lock().unwrap().iter().map(|(at, text, _)| (*at, text.clone())).collect()
     }
@@ -170,7 +170,7 @@ fn fullest_window(times: &[Duration]) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_from_one_contact_delays_nobody_else_by_more_than_a_second() {
+async fn a_flood_from_one_contact_delays_no_other_by_more_than_a_second() {
     let world = World::new(Options::default(), accepts()).await;
     for number in 0..400 {
         world.say("491700000000", &format!("flood {number}")).await;
@@ -304,7 +304,7 @@ async fn after_ten_seconds_of_outage_others_are_answered_within_seconds() {
     for number in 0..5 {
         world.say(&format!("49172000{number:04}"), &format!("after {number}")).await;
     }
-    // The breaker waits 8 s at most after an outage of ten; what waited before goes first, 590 at 80/s.
+    // The breaker is open for 8 s at most after an outage of ten; messages that waited before go first, 590 at 80/s.
     tokio::time::sleep(16 * SECOND).await;
     let after = world.accepted().into_iter().filter(|text| text.starts_with("after")).count();
     assert_eq!(after, 5);
@@ -334,7 +334,7 @@ async fn the_limit_is_kept_while_the_store_stalls_and_used_while_work_waits() {
         let events = events.collect();
         world.receive(events).await;
     }
-    // What came in is over, and all 4,000 replies wait.
+    // All that came in is settled, and all 4,000 replies wait.
     tokio::time::sleep(5 * SECOND).await;
     let from = world.clock.elapsed();
     tokio::time::sleep(30 * SECOND).await;
@@ -378,7 +378,7 @@ async fn a_flood_that_came_in_is_over_after_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_is_called_again_after_an_erasure() {
+async fn no_call_is_repeated_after_an_erasure() {
     let script = Box::new(|text: &str, _| match text {
         "erase me" => Sending { before: 3 * SECOND, ..Reply::fails(FailureClass::Temporary).into() },
         _ => Sending::default(),
@@ -466,7 +466,7 @@ async fn a_suspended_account_is_tried_at_once_when_its_tenant_is_applied_again()
     world.system.tenants.apply(tenant()).await.unwrap();
     tokio::time::sleep(SECOND).await;
     assert_eq!(world.accepted(), ["hello"]);
-    let told: Vec<_> = world
+    let published: Vec<_> = world
         .events()
         .iter()
         .filter_map(|event| match event {
@@ -475,12 +475,12 @@ async fn a_suspended_account_is_tried_at_once_when_its_tenant_is_applied_again()
             _ => None,
         })
         .collect();
-    assert_eq!(told, ["stopped", "resumed"]);
+    assert_eq!(published, ["stopped", "resumed"]);
     world.system.kill().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn statuses_that_nobody_waits_for_cost_no_commit_of_the_account() {
+async fn statuses_that_are_not_awaited_cost_no_commit_of_the_account() {
     let commits = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let faults = {
         let commits = commits.clone();

@@ -1,8 +1,8 @@
-//! Descriptors of tables, held against what the engine does: rows of every table are there, a contact is erased or a
-//! tenant deleted, and exactly the rows go whose descriptor says so; the verification finds each that is left over.
+//! Descriptors of tables, checked against the engine: rows of every table exist, a contact is erased or a tenant
+//! deleted, and exactly the rows are removed whose descriptor says so; the verification finds each that is left over.
 //!
-//! The tests go through all tables and name none: a new one is in them, and fails them until a row of it is there and
-//! goes as its descriptor says.
+//! The tests go through all tables and name none: a new one is in them, and fails them until a row of it exists and is
+//! removed as its descriptor says.
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
@@ -87,7 +87,7 @@ impl Scenario {
         scenario.document().await;
         scenario.audit_entry().await;
         scenario.records_of_a_later_build().await;
-        // An erasure of somebody without conversations.
+        // An erasure of a contact without conversations.
         let ports = scenario.ports();
         erasure::ask(&ports, &acme().id, [], ContactId::from_bytes([9; 16])).await.unwrap();
         for table in Table::ALL {
@@ -175,7 +175,7 @@ impl Scenario {
         rows.filter(is_acmes).count()
     }
 
-    /// Writes a row of a table of which what happened has written none, with the form that its descriptor gives it.
+    /// Writes a row of a table that has none so far, with the form that its descriptor gives it.
     #[expect(clippy::disallowed_methods, reason = "rows are made for tables that are not known here")]
     async fn plant(&self, table: Table) {
         let later = [Table::Agenda, Table::Backlog];
@@ -277,7 +277,7 @@ impl Scenario {
         }
     }
 
-    /// Keys of the rows of Bob and of globex, which nobody touches; quota leases are given back meanwhile.
+    /// Returns the keys of Bob's and globex's rows, which must not change; quota leases are given back meanwhile.
     fn others(&self) -> BTreeSet<Key> {
         let rows = self.all().into_iter();
         let of_others = rows.filter(|row| {
@@ -308,8 +308,8 @@ impl Scenario {
         tenant_deletion::ask(&ports, &tenants, &acme().id, 1).await.unwrap();
         for _ in 0..1_200 {
             self.second().await;
-            let removal = tenant_deletion::find(&ports, &acme().id).await.unwrap();
-            if removal.is_some_and(|removal| removal.is_complete()) {
+            let deletion = tenant_deletion::find(&ports, &acme().id).await.unwrap();
+            if deletion.is_some_and(|deletion| deletion.is_complete()) {
                 tokio::time::sleep(Duration::from_secs(60)).await;
                 return;
             }
@@ -331,7 +331,7 @@ impl Scenario {
         faults(&proofs, promise)
     }
 
-    /// The faults of a promise about what belongs to no tenant that there is.
+    /// Returns the faults of a promise about data of no existing tenant.
     async fn faults_of_rest(&self, promise: Promise) -> Vec<String> {
         faults(&self.prover().prove_rest().await.unwrap(), promise)
     }

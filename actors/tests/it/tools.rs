@@ -1,5 +1,5 @@
-//! What the agent does beside talking, through a whole node over the store in memory: tools are called once also where
-//! the node dies in the middle, a human takes over and gives back, and a spent quota does what is configured.
+//! Tools of the agent, through a whole node over the store in memory: tools are called once also where the node dies in
+//! the middle, a human takes over and gives back, and a spent quota has its configured effect.
 
 use std::num::NonZeroUsize;
 use std::ops::Deref;
@@ -47,7 +47,7 @@ fn calls(name: &str, arguments: Value) -> Response {
     }
 }
 
-/// Calls what the message names, once, and then repeats what that gave.
+/// Calls the tool that the message names, once, and then repeats its result.
 fn obedient(question: &Question) -> Response {
     let asked = question.messages.join("\n");
     match (question.steps.last(), asked.split_once(' ')) {
@@ -61,7 +61,7 @@ fn obedient(question: &Question) -> Response {
     }
 }
 
-/// A site with a calendar; its nodes are started and ended by the test.
+/// Site with a calendar; its nodes are started and ended by the test.
 struct Scenario {
     site: Site,
     responder: Arc<ScriptedResponder>,
@@ -157,7 +157,7 @@ async fn a_tool_is_called_and_what_it_gives_is_answered_from() {
     node.system.kill().await;
 }
 
-/// The node dies after the calendar has booked and before anybody heard of it.
+/// The node dies after the calendar has booked and before it received the answer.
 #[tokio::test(start_paused = true)]
 async fn an_appointment_is_booked_once_also_through_a_crash() {
     let first = AtomicBool::new(true);
@@ -213,7 +213,7 @@ async fn a_human_takes_over_and_gives_back() {
     scenario.wait(|scenario| scenario.sent().len() == 2).await;
     assert_eq!(scenario.sent()[1], "You said: and now?");
 
-    // By somebody of the tenant, while the agent is about to book.
+    // By the tenant, while the agent is about to book.
     scenario.say(&node, "opening_hours {\"date\":\"2026-01-02\"}").await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     scenario.handle(&node, conversation, Handler::Human).await;
@@ -264,7 +264,7 @@ async fn a_spent_quota_does_what_is_configured() {
             _ => None,
         });
         assert_eq!(handed, because, "{quota}");
-        let told = |spent: bool| {
+        let published = |spent: bool| {
             let events = scenario.events();
             let is = |event: &&Event| match event {
                 Event::QuotaSpent { .. } => spent,
@@ -273,8 +273,8 @@ async fn a_spent_quota_does_what_is_configured() {
             };
             events.iter().filter(is).count()
         };
-        assert_eq!(told(true), 1, "{quota}: {:?}", scenario.events());
-        assert!(told(false) >= 1, "{quota}: warned before");
+        assert_eq!(published(true), 1, "{quota}: {:?}", scenario.events());
+        assert!(published(false) >= 1, "{quota}: warned before");
         node.system.kill().await;
     }
 }

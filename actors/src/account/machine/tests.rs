@@ -131,22 +131,22 @@ fn nothing_is_prepared_before_the_rows_are_read() {
 }
 
 #[test]
-fn a_refused_token_suspends_once_and_tells_once() {
+fn a_refused_token_suspends_once_and_reports_once() {
     let mut machine = machine([text(1, 0), text(2, 0)]);
     let both = prepared(&mut machine, 2, NOW);
-    let mut told = 0;
+    let mut reported = 0;
     for text in both {
         let effects = machine.on(Event::Ended(text, refused(FailureClass::Unauthorized), Some(NOW)), NOW);
-        told +=
+        reported +=
             effects.iter().filter(|effect| matches!(effect, Effect::Suspended { is_new: true, .. })).count();
         assert!(effects.contains(&Effect::Park), "what comes back leaves the log");
     }
-    assert_eq!((told, machine.lanes.len()), (1, 2), "nothing is lost");
+    assert_eq!((reported, machine.lanes.len()), (1, 2), "nothing is lost");
     assert_eq!(prepared(&mut machine, 8, NOW + SECOND), []);
 }
 
 #[test]
-fn a_suspended_account_is_tried_again_after_a_while_and_told_only_when_it_sends() {
+fn a_suspended_account_is_probed_after_a_while_and_reported_only_when_it_sends() {
     let mut machine = machine([text(1, 0)]);
     let first = one(&mut machine);
     machine.on(Event::Ended(first, refused(FailureClass::Blocked), Some(NOW)), NOW);
@@ -191,7 +191,7 @@ fn a_call_from_before_the_suspension_neither_ends_nor_renews_it() {
 }
 
 #[test]
-fn what_waits_for_a_disconnected_account_is_withheld_until_it_is_configured_again() {
+fn messages_for_a_disconnected_account_are_withheld_until_it_is_configured_again() {
     let mut machine = machine([text(1, 0), text(2, 0)]);
     machine.on(Event::Access(Access::Disconnected), NOW);
     let effects = machine.on(tick(8), NOW);
@@ -202,7 +202,7 @@ fn what_waits_for_a_disconnected_account_is_withheld_until_it_is_configured_agai
 }
 
 #[test]
-fn a_reply_of_unknown_outcome_is_sent_again_once_and_then_given_up() {
+fn a_reply_of_unknown_outcome_is_sent_again_once_and_then_abandoned() {
     let mut machine = machine([text(1, 0), text(1, 1)]);
     let first = one(&mut machine);
     machine.on(Event::Ended(first, unknown(), Some(NOW)), NOW);
@@ -257,7 +257,7 @@ fn a_status_that_comes_while_the_call_is_under_way_decides_its_end() {
 }
 
 #[test]
-fn what_was_under_way_when_its_contact_was_erased_is_not_repeated() {
+fn a_send_under_way_when_its_contact_was_erased_is_not_repeated() {
     for end in [refused(FailureClass::Temporary), refused(FailureClass::RateLimited), End::Returned] {
         let mut machine = machine([text(1, 0)]);
         let first = one(&mut machine);
@@ -271,7 +271,7 @@ fn what_was_under_way_when_its_contact_was_erased_is_not_repeated() {
     machine.on(Event::Erased(contact(1)), NOW);
     let effects = machine.on(Event::Ended(first, unknown(), Some(NOW)), NOW);
     assert_eq!(effects, [Effect::Release(id(1, 0)), Effect::Drop(id(1, 0), None)]);
-    assert!(machine.is_empty(), "nobody waits for its status");
+    assert!(machine.is_empty(), "its status is not awaited");
 }
 
 #[test]
@@ -326,8 +326,7 @@ fn an_account_stays_in_memory_for_as_long_as_a_burst_owes() {
 }
 
 proptest! {
-    /// Whatever happens, in whichever order: a message is under way once, nothing is lost, and when everything is
-    /// over nothing is left in memory.
+    /// For all events in any order: a message is under way once, none is lost, and at the end none is left in memory.
     #[test]
     fn nothing_is_lost_or_doubled(steps in proptest::collection::vec((0_u8..12, 0_u8..3), 1..300)) {
         let mut machine = machine([]);

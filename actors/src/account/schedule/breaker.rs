@@ -1,14 +1,14 @@
 //! Circuit breaker of a number: when no call leaves for a while.
 //!
-//! Passing trouble opens it for a pause that grows; a limit that the channel names opens it for as long as the
-//! channel says. After the pause it is half-open: one call at a time, and the first that comes through closes it.
+//! Transient failures open it for a pause that grows; a limit that the channel names opens it for as long as the
+//! channel says. After the pause it is half-open: one call at a time, and the first that succeeds closes it.
 //!
-//! Calls belong to generations; each opening begins a new one. A call that left before the breaker last opened says
-//! nothing new, whatever it ends with, so the failures of one moment count once.
+//! Calls belong to generations; each opening begins a new one. The outcome of a call that left before the breaker last
+//! opened is ignored, so the failures of one moment count once.
 
 use std::time::Duration;
 
-/// Failures in a row that are taken for bad luck.
+/// Failures in a row that do not open it.
 const TOLERATED: u32 = 2;
 /// The first pause, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
@@ -41,7 +41,7 @@ impl Breaker {
         self.generation
     }
 
-    /// Begins a generation: what has left before says nothing about what is true from now on.
+    /// Begins a generation: calls that left before are ignored from now on.
     pub fn renew(&mut self) {
         self.generation += 1;
     }
@@ -71,7 +71,7 @@ impl Breaker {
             let pause = Self::pause(self.failures - TOLERATED);
             self.open(now, retry_after.unwrap_or(pause));
         } else if let Some(wait) = retry_after {
-            // A time that the channel names holds, whichever call brings it.
+            // A time that the channel names holds, for the call of any generation.
             self.open_until = self.open_until.max(now + wait);
         }
     }

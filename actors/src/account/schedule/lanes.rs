@@ -1,8 +1,8 @@
 //! Messages that wait in memory: a lane for each contact, strictly one after the other inside it.
 //!
-//! A lane cannot move while one of its messages is under way or of unknown outcome, waits to be tried again, or its
-//! pair is over its limit. Such a lane holds nobody else's place: it has at most [`LANE_HELD`] messages in memory, and
-//! [`Lanes::is_full`] counts only what can move. Lanes that can move take turns, those with a reply first.
+//! A lane cannot move while one of its messages is under way, of unknown outcome or waiting for a retry, or while its
+//! pair is over its limit. Such a lane takes no other lane's place: it has at most [`LANE_HELD`] messages in memory,
+//! and [`Lanes::is_full`] counts only lanes that can move. Lanes that can move take turns, those with a reply first.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub const LANE_HELD: usize = 3;
 /// All messages in memory are at most this many times those that can move.
 const STUCK_FACTOR: usize = 4;
 
-/// A message in a lane.
+/// Message in a lane.
 pub trait Message {
     /// Returns its id.
     fn id(&self) -> OutboundId;
@@ -43,7 +43,7 @@ struct Lane<M> {
     waiting: VecDeque<M>,
     /// The message under way.
     busy: Option<OutboundId>,
-    /// Messages of unknown outcome, which what follows waits for.
+    /// Messages of unknown outcome, for which the following ones wait.
     unknown: BTreeSet<OutboundId>,
     not_before: Duration,
     state: State,
@@ -136,7 +136,7 @@ impl<M: Message> Lanes<M> {
         movable.min((self.bound * STUCK_FACTOR).saturating_sub(self.waiting))
     }
 
-    /// Returns true when there is no room for another message, whoever's it is.
+    /// Returns true when there is no room for another message of any lane.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.room() == 0
@@ -159,7 +159,7 @@ impl<M: Message> Lanes<M> {
         self.change(contact, |lane| lane.waiting.push_back(message));
     }
 
-    /// Lets time pass: lanes whose time has come can move.
+    /// Advances the time: lanes whose time has come can move.
     pub fn advance(&mut self, now: Duration) {
         self.now = self.now.max(now);
         while let Some(&(at, contact)) = self.delayed.first()
@@ -204,7 +204,7 @@ impl<M: Message> Lanes<M> {
         self.lanes.get(&contact)?.busy
     }
 
-    /// Takes out what waits for a contact and is meant.
+    /// Removes and returns a contact's waiting messages for which `is_meant` is true.
     pub fn take(&mut self, contact: ContactId, is_meant: impl Fn(&M) -> bool) -> Vec<M> {
         let mut meant = Vec::new();
         if self.lanes.contains_key(&contact) {
@@ -218,7 +218,7 @@ impl<M: Message> Lanes<M> {
         meant
     }
 
-    /// Takes out everything that waits, and waits for no outcome any more; what is under way goes on.
+    /// Removes and returns all waiting messages, and ends every wait for an outcome; a message under way goes on.
     pub fn clear(&mut self) -> Vec<M> {
         let contacts: Vec<_> = self.lanes.keys().copied().collect();
         let mut waiting = Vec::with_capacity(self.waiting);
@@ -247,7 +247,7 @@ impl<M: Message> Lanes<M> {
         self.change(contact, |lane| lane.busy = None);
     }
 
-    /// Puts the message under way back before all others, not to be tried before then.
+    /// Puts the message under way back before all others, with no retry before that time.
     pub fn again(&mut self, contact: ContactId, message: M, not_before: Duration) {
         self.change(contact, |lane| {
             lane.busy = None;
@@ -256,7 +256,7 @@ impl<M: Message> Lanes<M> {
         });
     }
 
-    /// Ends the message under way, whose outcome is unknown; its lane waits for that.
+    /// Ends the message under way, whose outcome is unknown; its lane waits for the outcome.
     pub fn hold(&mut self, contact: ContactId, outbound: OutboundId) {
         self.change(contact, |lane| {
             lane.busy = None;
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_an_unknown_outcome_waits_and_others_do_not() {
+    fn messages_behind_an_unknown_outcome_wait_and_others_do_not() {
         let mut lanes = lanes(8, [reply(1, 1), reply(1, 2), reply(2, 1)]);
         lanes.take_next().unwrap();
         lanes.hold(contact(1), outbound(1, 1));
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn lanes_that_cannot_move_hold_nobody_elses_place() {
+    fn lanes_that_cannot_move_take_no_other_lanes_place() {
         let mut lanes = lanes(4, []);
         // A pair over its limit, an unknown outcome, and a pause, each with as much as a lane holds.
         for _ in 0..45 {

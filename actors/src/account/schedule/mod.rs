@@ -1,6 +1,6 @@
 //! Schedule of a number: which message is next, and when its call may leave.
 //!
-//! All of it is pure: the time comes in, decisions go out.
+//! All of it is pure: the time is an input, decisions are the output.
 //!
 //! # Layout
 //! - [`lanes`]: a lane for each contact, in two classes: replies before campaigns.
@@ -15,12 +15,12 @@ pub mod release;
 
 use heddle_schemas::record::outbound::Purpose;
 
-/// Class of a message: the first goes first, always.
+/// Class of a message: the first always goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// It answers a customer.
     Reply,
-    /// It belongs to a campaign: it gets only what replies leave.
+    /// Campaign message: it gets only the capacity that replies leave.
     Campaign,
 }
 

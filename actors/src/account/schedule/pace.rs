@@ -1,9 +1,9 @@
-//! Pace of a number: an exact sliding window over what was sent and what came in.
+//! Pace of a number: an exact sliding window over sent and received messages.
 //!
 //! The channel counts a number's messages in and out together, by the second
 //! (<https://developers.facebook.com/docs/whatsapp/cloud-api/overview#throughput>). [`Pace`] keeps the times of the
 //! last `limit` of them: the next call may leave when the time that lies `limit` back has left the window. A call is
-//! charged when it leaves. What came in more than a window ago is over, and a timer that is late loses nothing,
+//! charged when it leaves. Messages received more than a window ago no longer count, and a late timer loses nothing,
 //! since several calls may then leave at once.
 //!
 //! The window is a little longer than a second, so that a network that bunches calls stays within the limit, and
@@ -16,7 +16,7 @@ use std::time::Duration;
 /// Window in which at most `limit` messages are sent and received: a second, and a margin for a network that delays
 /// one call more than the next.
 pub const WINDOW: Duration = Duration::from_millis(1_015);
-/// A number that has saved up room sends faster than its limit by this share until the room is used: 1 in 8.
+/// Share by which a number that has saved up room sends faster than its limit until the room is used: 1 in 8.
 const CATCH_UP: u32 = 8;
 /// Lateness of a timer that costs nothing.
 const LATE: Duration = Duration::from_millis(20);
@@ -25,14 +25,15 @@ const LATE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Pace {
     limit: NonZeroU32,
-    /// Times of what was sent or came in, in order; at most `limit`, and none older than a window.
+    /// Times of sent and received messages, in order; at most `limit`, and none older than a window.
     times: VecDeque<Duration>,
-    /// When the next call is due if calls leave evenly.
+    /// Due time of the next call if calls leave evenly.
     even_at: Duration,
 }
 
 impl Pace {
-    /// Returns a pace with nothing saved up at `now`: whoever owned the number before may have used all of its limit.
+    /// Returns a pace with no saved allowance at `now`: the previous owner of the number may have used all of its
+    /// limit.
     #[must_use]
     pub fn new(limit: NonZeroU32, now: Duration) -> Self {
         let mut pace = Self { limit, times: VecDeque::new(), even_at: now };
@@ -58,7 +59,7 @@ impl Pace {
         self.limit
     }
 
-    /// Changes the limit. What was counted stays counted.
+    /// Changes the limit. Messages that were counted stay counted.
     pub fn set(&mut self, limit: NonZeroU32) {
         self.limit = limit;
         self.trim();
@@ -80,7 +81,7 @@ impl Pace {
         self.count(now);
     }
 
-    /// Counts messages that came in at `at`. They use the same limit and cannot be held back.
+    /// Counts messages received at `at`. They use the same limit and cannot be delayed.
     pub fn received(&mut self, messages: u32, at: Duration) {
         for _ in 0..messages.min(self.limit.get()) {
             self.count(at);
@@ -88,7 +89,7 @@ impl Pace {
     }
 
     fn count(&mut self, at: Duration) {
-        // What came in is reported a little later than it came.
+        // A result is reported a little later than it came.
         let place = self.times.iter().rposition(|time| *time <= at).map_or(0, |last| last + 1);
         self.times.insert(place, at);
         self.trim();
@@ -112,7 +113,7 @@ mod tests {
         NonZeroU32::new(messages).unwrap()
     }
 
-    /// Sends whatever may leave at each wake-up until `end`; wake-ups come `late` after they are due.
+    /// Sends as much as allowed at each wake-up until `end`; wake-ups come `late` after they are due.
     fn always_sending(pace: &mut Pace, mut now: Duration, end: Duration, late: Duration) -> Vec<Duration> {
         let mut sent = Vec::new();
         while now < end {
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_in_more_than_a_second_ago_is_over() {
+    fn messages_received_more_than_a_second_ago_no_longer_count() {
         let mut pace = Pace::new(rate(80), Duration::ZERO);
         let start = Duration::from_secs(100);
         for number in 0..1_200 {
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_in_is_left_out_of_the_budget() {
+    fn received_messages_are_left_out_of_the_budget() {
         let start = Duration::from_secs(100);
         let mut pace = Pace::new(rate(80), Duration::ZERO);
         let (mut all, mut sent, mut now) = (Vec::new(), Vec::new(), start);
@@ -188,7 +189,7 @@ mod tests {
             sent.extend(leave);
             now = end;
         }
-        // The channel refuses a call that finds the second used up; it refuses nothing that comes in.
+        // The channel refuses a call that finds the second used up; it refuses no received message.
         for at in &sent {
             let used = all.iter().filter(|other| **other <= *at && **other + SECOND > *at).count();
             assert!(used <= 80, "{used} when a call left");
@@ -214,8 +215,8 @@ mod tests {
     }
 
     proptest! {
-        /// Calls at random times, stalls and messages in between: no window of a second holds more than the limit,
-        /// as long as what comes in alone does not.
+        /// For calls at random times, stalls and messages in between: no window of a second holds more than the limit,
+        /// as long as received messages alone do not.
         #[test]
         fn no_window_of_a_second_holds_more_than_the_limit(
             limit in 2_u32..100,

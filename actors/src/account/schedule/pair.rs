@@ -24,9 +24,9 @@ const SWEPT_AT: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Pairs {
     limit: Option<PairLimit>,
-    /// When the debt of a user is paid.
+    /// Time at which a user's debt is paid.
     paid_at: BTreeMap<ContactId, Duration>,
-    /// When the last debt is paid.
+    /// Time at which the last debt is paid.
     all_paid_at: Duration,
     /// Size at which the next sweep is worth it.
     sweep_at: usize,
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_channel_without_a_pair_limit_holds_no_pair_up() {
+    fn a_channel_without_a_pair_limit_delays_no_pair() {
         let contact = ContactId::from_bytes([1; 16]);
         let mut pairs = Pairs::new(None);
         (0..1000).for_each(|_| pairs.sent(contact, Duration::from_secs(1)));

@@ -1,8 +1,8 @@
 //! Release of prepared calls: which of them leaves, and when.
 //!
-//! A call is prepared first (journaled, checked) and waits here; it is charged to the pace when it leaves. Replies leave
-//! before campaigns, each class in its order. A call whose checks are older than [`CHECKED_WITHIN`] is sent back to
-//! be checked again and keeps its place. While the breaker is half-open, or the account has just gone on after a
+//! A call is prepared first (journaled, checked) and waits here; it is charged to the pace when it leaves. Replies
+//! leave before campaigns, each class in its order. A call whose checks are older than [`CHECKED_WITHIN`] is sent back
+//! to be checked again and keeps its place. While the breaker is half-open, or the account has just resumed after a
 //! suspension, one call at a time leaves: the one of a campaign, where there is one.
 
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ const AHEAD_LEAST: usize = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place(Class, u64);
 
-/// What a prepared call is told.
+/// Answer to a prepared call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
     /// Leave now; the call is charged. The number is the generation that its end belongs to.
@@ -38,7 +38,7 @@ pub enum Turn {
     Return,
 }
 
-/// How a call ended, as far as the breaker is concerned.
+/// End of a call, as far as the breaker is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallEnd {
     /// It came through to the channel, which answered for this message.
@@ -70,7 +70,7 @@ struct Prepared<W> {
     checked_at: Duration,
 }
 
-/// Prepared calls of a number that wait to leave; `W` is how they are told.
+/// Prepared calls of a number that wait to leave; `W` is the waiter that receives the answer.
 #[derive(Debug)]
 pub struct Release<W> {
     /// Known once the account's limit is; until then nothing leaves.
@@ -85,14 +85,14 @@ pub struct Release<W> {
     under_way: usize,
     /// Those of them that left in this generation.
     of_generation: usize,
-    /// One call at a time, since the account was suspended.
+    /// True while one call at a time leaves, since the account was suspended.
     probing: bool,
     /// Calls under way, at most.
     bound: usize,
 }
 
 impl<W> Release<W> {
-    /// Returns a release with nothing saved up, for at most so many calls under way.
+    /// Returns a release with no saved allowance, for at most `bound` calls under way.
     #[must_use]
     pub fn new(bound: usize) -> Self {
         Self {
@@ -169,7 +169,7 @@ impl<W> Release<W> {
         self.preparing += 1;
     }
 
-    /// A call that was being prepared does not leave.
+    /// Drops a call that was being prepared.
     pub fn dropped(&mut self) {
         self.preparing = self.preparing.saturating_sub(1);
     }
@@ -183,7 +183,7 @@ impl<W> Release<W> {
         self.waiting.insert(place, Prepared { waiter, checked_at });
     }
 
-    /// Returns the next call that is told something now.
+    /// Returns the next call that can be answered now.
     pub fn next(&mut self, now: Duration) -> Option<(W, Turn)> {
         self.next_at().filter(|at| *at <= now)?;
         let first = |class| self.waiting.range(Place(class, 0)..).next().map(|(place, _)| *place);
@@ -200,7 +200,7 @@ impl<W> Release<W> {
         Some((waiter, Turn::Leave(self.breaker.generation())))
     }
 
-    /// Takes all calls that wait out, to be told [`Turn::Return`].
+    /// Removes and returns all waiting calls, to be answered with [`Turn::Return`].
     pub fn clear(&mut self) -> Vec<W> {
         std::mem::take(&mut self.waiting).into_values().map(|prepared| prepared.waiter).collect()
     }
@@ -210,7 +210,8 @@ impl<W> Release<W> {
         self.under_way < self.bound && !(one_by_one && self.of_generation > 0)
     }
 
-    /// Returns when the next call may leave; `None` while nothing waits, or a call under way has to end first.
+    /// Returns the time at which the next call may leave; `None` while nothing waits, or a call under way has to end
+    /// first.
     #[must_use]
     pub fn next_at(&self) -> Option<Duration> {
         let pace = self.pace.as_ref().filter(|_| !self.waiting.is_empty() && self.has_slot())?;
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_from_before_a_suspension_do_not_hold_up_the_probe() {
+    fn calls_from_before_a_suspension_do_not_delay_the_probe() {
         let mut release = release(80, 8);
         prepared(&mut release, Class::Reply, 1, NOW);
         assert_eq!(leaving(&mut release, NOW), [1]);
@@ -342,7 +343,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever calls end with, slots come back, and no window of a second holds more than the limit.
+        /// For all ends of calls: slots come back, and no window of a second holds more than the limit.
         #[test]
         fn slots_come_back_and_the_limit_is_kept(
             limit in 1_u32..200,

@@ -20,10 +20,10 @@ impl Send {
     /// Returns why the message may not go now, if it may not.
     pub(super) async fn check(&self, item: &Item, taken: Taken) -> Result<Option<Withheld>, StoreError> {
         let ports = &self.context.ports;
-        // Whoever was suspended since may have lost the account meanwhile, and the call cannot be fenced.
+        // An account that was suspended since may have been lost meanwhile, and the call cannot be fenced.
         let Fence { partition, epoch } = self.fence;
         read(&ports.metrics, || ports.log.holds(partition, epoch)).await?;
-        // A reply answers what the customer asked, and goes out also after an opt-out.
+        // A reply answers the customer's question, and is sent also after an opt-out.
         if let Some(category) = taken.category {
             let standing = consent::standing(ports, &self.account.tenant, item.contact(), category).await?;
             match standing {

@@ -154,7 +154,7 @@ impl Gate {
             _ => Vec::new(),
         };
         drop(release);
-        // What has left makes room to prepare more, long before its call ends.
+        // A call that has left makes room to prepare more, long before it ends.
         if has_left && !self.is_told.swap(true, Ordering::AcqRel) {
             drop(self.actor.send_message(AccountMessage::Room));
         }
@@ -162,7 +162,7 @@ impl Gate {
             return wait;
         }
         for waiter in recalled {
-            // Whoever does not wait any more has no use for it.
+            // The waiter may have gone.
             let _ = waiter.send(Turn::Return);
         }
         None
@@ -177,7 +177,7 @@ impl Gate {
     /// Has all calls that wait come back.
     pub(crate) fn recall(&self) {
         for waiter in self.with(|release, _| release.clear()) {
-            // Whoever does not wait any more has no use for it.
+            // The waiter may have gone.
             let _ = waiter.send(Turn::Return);
         }
     }

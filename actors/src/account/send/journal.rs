@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub enum Journal {
     /// It is being called, or was when its owner died.
     Attempting {
-        /// Which call it is, from 1.
+        /// Number of the call, from 1.
         attempt: u32,
         /// Times that it was sent again since the outcome was unknown.
         #[serde(default, skip_serializing_if = "is_zero")]
@@ -19,7 +19,7 @@ pub enum Journal {
     },
     /// The call was refused, or did not leave, and will be repeated.
     Refused {
-        /// How many calls were refused.
+        /// Number of calls that were refused.
         attempts: u32,
     },
     /// The channel took it when it was called.
@@ -52,7 +52,7 @@ fn is_zero(number: &u32) -> bool {
 pub struct Taken {
     /// When it was asked whether it may go, right before the call.
     pub at: Timestamp,
-    /// What it needed the contact's consent for; a reply needs none.
+    /// Category for which it needed the contact's consent; a reply needs none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<Category>,
     /// Until when it was allowed, where that ends.

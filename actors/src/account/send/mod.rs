@@ -1,13 +1,13 @@
 //! One send on its way: prepare, wait for the release, call, settle.
 //!
-//! The channel has no idempotency key, so a send is journaled as attempted before the call and settled
-//! after it, each durably. Who finds an attempt without a result does not know whether the message was
-//! taken: it is *unknown*, and goes to the account's unknown rows until a status settles it or the wait
-//! is over. A send that does not leave, or is refused, is journaled as that. A panic settles it as unknown.
+//! The channel has no idempotency key, so a send is journaled as attempted before the call and settled after it, each
+//! durably. An attempt without a result is *unknown*: the message may have been accepted. It goes to the account's
+//! unknown rows until a status settles it or the wait is over. A send that does not leave, or is refused, is journaled
+//! as that. A panic settles it as unknown.
 //!
 //! # Layout
-//! - This file: the order of the steps. [`Journal`]: what is stored of them.
-//! - `checks`: lease, consent and window, right before the call. `gate`: the release. `settle`: how it ends.
+//! - This file: the order of the steps. [`Journal`]: their stored state.
+//! - `checks`: lease, consent and window, right before the call. `gate`: the release. `settle`: the ends of a send.
 
 mod checks;
 pub(super) mod gate;
@@ -54,7 +54,7 @@ pub struct Ended {
     pub(super) due: Option<heddle_schemas::time::Timestamp>,
 }
 
-/// What became of the steps.
+/// Result of the steps.
 enum Step {
     /// It is settled.
     Settled {
@@ -69,9 +69,9 @@ enum Step {
     Returned,
 }
 
-/// What a send needs.
+/// Dependencies of a send.
 pub(crate) struct Send {
-    /// What it needs of the node.
+    /// Context of the node.
     pub(crate) context: Context,
     /// The account.
     pub(crate) account: AccountKey,
@@ -86,8 +86,8 @@ pub(crate) struct Send {
 const CHECK_BOUND: Duration = CHECKED_WITHIN.saturating_mul(2);
 
 impl Send {
-    /// Sends a message, or finds that it has been. Without a slot the account is disconnected, and the message is settled as
-    /// withheld.
+    /// Sends a message, or finds that it has been. Without a slot the account is disconnected, and the message is
+    /// settled as withheld.
     ///
     /// # Errors
     /// When the store is closed or has another owner: nothing more may be sent then.
@@ -148,7 +148,7 @@ impl Send {
         self.leave(item, slot, &message, attempt, left_at).await
     }
 
-    /// Finds in the journal what became of it before; `None` where it is to be called.
+    /// Reads its earlier result from the journal; `None` where it is to be called.
     async fn look_up(&self, item: &mut Item) -> Result<Option<Step>, StoreError> {
         let ports = &self.context.ports;
         let key = Key::send(&self.account, &item.command.id);
@@ -159,7 +159,7 @@ impl Send {
                 item.calls = attempts.max(item.calls);
                 None
             }
-            // What is sent again by policy has been waited for already.
+            // A message that is sent again by policy has waited for a status already.
             Some(Journal::Attempting { .. }) if matches!(item.origin, Origin::Unknown { .. }) => None,
             Some(Journal::Attempting { .. }) => Some(Step::Unknown),
             Some(

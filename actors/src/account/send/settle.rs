@@ -1,4 +1,4 @@
-//! Ends of a send, each in one batch: the journal, what takes the message out of its source, and the notice to its
+//! Ends of a send, each in one batch: the journal, the removal of the message from its source, and the notice to its
 //! conversation.
 //!
 //! Of a message whose contact is being erased the journal alone is written: it keeps the message from being sent, and a
@@ -38,7 +38,7 @@ impl Send {
         Ok(Step::Settled { proves: false })
     }
 
-    /// Writes down that the contact wants no more marketing, as the channel says: it holds from now on, whoever sends.
+    /// Records that the contact wants no more marketing, as the channel says: it holds from now on, for every sender.
     pub(super) async fn opted_out(&self, item: &Item, code: i64) -> Result<(), StoreError> {
         let ports = &self.context.ports;
         let tenant = &self.account.tenant;
@@ -89,7 +89,7 @@ impl Send {
         Write::put_until(Key::send(&self.account, outbound), encode(journal), expires)
     }
 
-    /// Settles a send, tells its conversation, and publishes the event.
+    /// Settles a send, reports it to its conversation, and publishes the event.
     pub(super) async fn settle(
         &self,
         item: &Item,

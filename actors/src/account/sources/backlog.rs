@@ -1,12 +1,13 @@
-//! The account's backlog: what does not fit into memory, or waits for a suspended account, as rows.
+//! Backlog of the account: messages that do not fit into memory, or wait for a suspended account, as rows.
 //!
-//! A row's number is the offset of its record, so the rows are in the order of the log, whenever one was written. A
-//! message in memory whose row is there has left the log and is found again after a crash; its row goes when it is
-//! settled.
+//! A row's number is the offset of its record, so the rows are in the order of the log, whatever the time of their
+//! writing. A message in memory whose row exists has left the log and is found again after a crash; its row is deleted
+//! when it is settled.
 //!
-//! [`Cursor`] says how far the rows have been read. The rows of a lane that has no room are passed over, so that nobody
-//! waits behind them; that lane is *behind* from its first such row on, and has a place of its own from which it reads
-//! on when it has room. A contact's message goes into memory only where no row of that contact is unread.
+//! [`Cursor`] is the position up to which the rows have been read. The rows of a lane that has no room are skipped, so
+//! that they delay no other lane; that lane is *behind* from its first such row on, and has a position of its own from
+//! which it reads on when it has room. A contact's message goes into memory only where no row of that contact is
+//! unread.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -34,21 +35,21 @@ const PAGES: usize = 4;
 /// Rows that are counted at once when the account starts.
 const COUNTED_AT_ONCE: usize = 1024;
 
-/// How far the rows have been read.
+/// Position up to which the rows have been read.
 #[derive(Debug, Default)]
 pub(crate) struct Cursor {
-    /// Rows before it are in memory, gone, or of a lane that is behind.
+    /// Rows before it are in memory, deleted, or of a lane that is behind.
     next: Offset,
-    /// No row from it on is known of.
+    /// No row from it on is known.
     end: Offset,
     /// The lowest row that is not written yet.
     unwritten: Option<Offset>,
-    /// Lanes that are behind: rows of them before this one are in memory or gone. At most [`BEHIND`].
+    /// Lanes that are behind: their rows before this one are in memory or deleted. At most [`BEHIND`].
     behind: BTreeMap<ContactId, Offset>,
-    /// Whether every record that was in the log when the partition was taken over has come by: until then, one that
-    /// belongs before the rows may still come, and none is read.
+    /// True once every record that was in the log when the partition was taken over has been delivered. Until then a
+    /// record that belongs before the rows may still come, and no row is read.
     pub(crate) is_caught_up: bool,
-    /// How many rows there are, read or not: what operators see.
+    /// Number of rows, read or not: the backlog that operators see.
     pub(crate) rows: i64,
 }
 
@@ -58,7 +59,7 @@ impl Cursor {
         (self.next, self.end) = (rows.start, rows.end);
     }
 
-    /// Takes note that all rows are gone.
+    /// Records that all rows are deleted.
     pub(crate) fn clear(&mut self) {
         *self = Self { is_caught_up: self.is_caught_up, ..Self::default() };
     }
@@ -77,7 +78,7 @@ impl Cursor {
         self.is_read() && !self.behind.contains_key(&contact) && lanes.takes(contact) && !lanes.is_full()
     }
 
-    /// Takes note of a message that goes into a row instead.
+    /// Records a message that goes into a row instead.
     pub(crate) fn spill<M: Message>(&mut self, contact: ContactId, row: Offset, lanes: &Lanes<M>) {
         let may_be_behind = self.is_read() && !lanes.takes(contact) && self.behind.len() < BEHIND;
         if may_be_behind || self.behind.contains_key(&contact) {
@@ -104,8 +105,8 @@ impl Cursor {
         self.unwritten.map_or(self.end, |unwritten| unwritten.min(self.end))
     }
 
-    /// Takes a row that was read in order. True where its message goes into memory; false where it is passed over, or,
-    /// with an error, where reading has to stop before it.
+    /// Reads the next row in order. Returns true where its message goes into memory, false where it is skipped, and an
+    /// error where reading has to stop before it.
     fn take<M: Message>(&mut self, contact: ContactId, row: Offset, lanes: &Lanes<M>) -> Result<bool, Stop> {
         if row < self.next {
             return Ok(false);
@@ -208,7 +209,7 @@ fn item(rows: &Rows<'_>, row: Offset, stored: Bytes) -> Option<Item> {
 /// The rows of an account as a source.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
-    /// Whether more could be read at once than one turn reads.
+    /// True when more rows can be read at once than one turn reads.
     pub(crate) has_more: bool,
 }
 
@@ -350,7 +351,7 @@ mod tests {
         ContactId::from_bytes([to; 16])
     }
 
-    /// An account whose rows are a map.
+    /// Account whose rows are a map.
     struct Account {
         cursor: Cursor,
         lanes: Lanes<Text>,
@@ -383,7 +384,7 @@ mod tests {
             self.cursor.written(None);
         }
 
-        /// As the source reads.
+        /// Reads as the source does.
         fn read(&mut self) {
             for (to, mut from) in self.cursor.hungry(&self.lanes) {
                 let end = self.cursor.lane_end();
@@ -425,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_from_one_contact_holds_nobody_elses_place() {
+    fn a_flood_from_one_contact_takes_no_other_lanes_place() {
         let mut account = Account::new(8);
         // Its pair is over its limit.
         (0..45).for_each(|_| account.lanes.called(contact(1), std::time::Duration::from_secs(1)));
@@ -436,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_that_is_found_in_rows_holds_nobody_elses_place() {
+    fn a_flood_that_is_found_in_rows_takes_no_other_lanes_place() {
         let mut account = Account::new(8);
         (0..45).for_each(|_| account.lanes.called(contact(1), std::time::Duration::from_secs(1)));
         account.rows.extend((0..400).map(|row| (row, Text(1, row))));

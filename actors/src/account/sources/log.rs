@@ -1,7 +1,7 @@
-//! What the partition delivers to an account: into memory where there is room, else into the account's rows.
+//! Intake of messages that the partition delivers to an account: into memory where there is room, else into rows.
 //!
-//! A message that goes into rows is acknowledged when its row is durable, so that one account never holds up the others
-//! of its partition. One write is under way at a time; what comes meanwhile is in the next.
+//! A message that goes into rows is acknowledged when its row is durable, so that one account never delays the others
+//! of its partition. One write is under way at a time; messages that arrive meanwhile are in the next.
 
 use std::collections::VecDeque;
 
@@ -19,7 +19,7 @@ use crate::account::schedule::lanes::Message;
 #[derive(Debug, Default)]
 pub(crate) struct Delivered {
     arrived: VecDeque<Item>,
-    /// What the next write brings.
+    /// Messages that the next write stores.
     spilling: Vec<Item>,
     is_writing: bool,
 }
@@ -30,7 +30,7 @@ impl Delivered {
         self.arrived.push_back(item);
     }
 
-    /// Returns what is to be written now, where no write is under way.
+    /// Returns the messages to write now, where no write is under way.
     pub(crate) fn begin_write(&mut self) -> Option<Vec<Item>> {
         if self.is_writing || self.spilling.is_empty() {
             return None;
@@ -45,7 +45,7 @@ impl Delivered {
         self.spilling.iter().filter_map(offset).min()
     }
 
-    /// Returns true while what is being written is neither in the rows yet nor in memory.
+    /// Returns true while messages are being written, which are neither in the rows yet nor in memory.
     pub(crate) fn is_writing(&self) -> bool {
         self.is_writing
     }

@@ -1,11 +1,11 @@
-//! Sources of an account: where messages come from, and what takes them out of there.
+//! Sources of an account's messages, and their removal from there.
 //!
-//! A source moves messages into the [`Machine`] as its lanes have room, and knows what removes a message once it is
-//! settled. A message in memory may be lost with the process at any moment: its source finds it again. The order of
-//! one contact's messages is the order of their offsets, over the log and the rows together.
+//! A source moves messages into the [`Machine`] as its lanes have room, and removes a message from itself once it is
+//! settled. A message in memory may be lost with the process at any moment: its source finds it again. The order of one
+//! contact's messages is the order of their offsets, over the log and the rows together.
 //!
 //! # Layout
-//! - [`log`]: what the partition delivers, and its way into rows where memory has no room.
+//! - [`log`]: records that the partition delivers, and their move into rows where memory has no room.
 //! - [`backlog`]: the rows, read as lanes have room. [`unknown`]: sends of unknown outcome.
 
 pub(super) mod backlog;
@@ -42,20 +42,19 @@ pub(super) struct Rows<'a> {
 /// Messages of a conversation that are to be dropped.
 pub(super) struct Erasure<'a> {
     pub(super) conversation: &'a ConversationId,
-    /// Only what was asked for before this record.
+    /// Bound: only messages from before this record.
     pub(super) before: Offset,
-    /// Whether a message is in memory, where it is dropped by other means.
+    /// Returns true for a message in memory, which is dropped by other means.
     pub(super) is_active: &'a (dyn Fn(OutboundId) -> bool + Send + Sync),
 }
 
-/// A source of messages.
+/// Source of messages.
 #[async_trait]
 pub(super) trait Source: Send {
     /// Moves messages into the machine, as many as it has room for.
     async fn next(&mut self, rows: &mut Rows<'_>, machine: &mut Machine<Item>) -> Result<(), StoreError>;
 
-    /// Drops what it holds of a conversation and is not in memory: adds to the batch what removes it, and returns the
-    /// ids of these messages.
+    /// Drops messages of a conversation that are not in memory: adds their removal to the batch, and returns their ids.
     async fn forget(
         &mut self,
         rows: &mut Rows<'_>,
@@ -64,12 +63,12 @@ pub(super) trait Source: Send {
     ) -> Result<Vec<OutboundId>, StoreError>;
 }
 
-/// Where a message is kept until it is settled.
+/// Place that keeps a message until it is settled.
 #[derive(Debug)]
 pub enum Origin {
-    /// In the log.
+    /// Log.
     Log(Box<Receipt>),
-    /// In the account's rows.
+    /// Account's rows.
     Backlog {
         /// The number of its row: the offset that its record had.
         offset: Offset,
@@ -104,20 +103,20 @@ impl Origin {
     }
 }
 
-/// A message to send.
+/// Message to send.
 #[derive(Debug)]
 pub struct Item {
     /// The conversation it belongs to.
     pub conversation: ConversationId,
-    /// What to send.
+    /// Message to send.
     pub command: SendCommand,
-    /// Where it is kept.
+    /// Place that keeps it.
     pub origin: Origin,
-    /// Whether it may have been called before, so that the journal must be asked.
+    /// True when it may have been called before, so that the journal must be read.
     pub look_up: bool,
     /// Calls that were refused.
     pub calls: u32,
-    /// Those of them that were refused for the pair's sake.
+    /// Number of those that were refused for the pair's limit.
     pub pair_calls: u32,
     /// Times that it was sent again since the outcome was unknown.
     pub repeated: u32,
@@ -144,7 +143,7 @@ impl Item {
         }
     }
 
-    /// Adds to the batch that settles a message what takes it out of its source.
+    /// Adds the removal from its source to the batch that settles a message.
     pub(super) fn settle(&self, account: &AccountKey, batch: &mut Batch) {
         match &self.origin {
             Origin::Log(receipt) => batch.consumed.push(receipt.consumed()),
@@ -157,7 +156,7 @@ impl Item {
         }
     }
 
-    /// Adds to a batch what moves it out of the log into a row; true where it is in the log.
+    /// Adds the move from the log into a row to a batch; returns true where it is in the log.
     pub(super) fn park(&self, account: &AccountKey, batch: &mut Batch) -> bool {
         let Origin::Log(receipt) = &self.origin else { return false };
         let row = Key::backlog(account, receipt.record.offset);
@@ -178,7 +177,7 @@ impl Item {
     pub(super) fn record(&self, fence: Fence, account: &AccountKey, ports: &Ports) -> Record {
         match &self.origin {
             Origin::Log(receipt) => receipt.record.clone(),
-            // It left the log; what is kept of it is the record's value.
+            // It left the log; its row holds the record's value.
             Origin::Backlog { stored, .. } | Origin::Unknown { stored } => Record {
                 partition: fence.partition,
                 offset: match self.origin {

@@ -1,4 +1,4 @@
-//! Sends of unknown outcome: rows that wait for a status, and what policy sends again.
+//! Sends of unknown outcome: rows that wait for a status, and messages that policy sends again.
 //!
 //! A status of one may be in the log already when the wait is over, so the decision is taken only when everything that
 //! is in the log by then has been handled.
@@ -21,7 +21,7 @@ use crate::partition::commit::read;
 /// Rows that are read at once when the account starts.
 const PAGE: usize = 1_024;
 
-/// What policy sends again; at most what was of unknown outcome.
+/// Messages that policy sends again; at most as many as were of unknown outcome.
 #[derive(Debug, Default)]
 pub(crate) struct Unknowns {
     again: VecDeque<Item>,
@@ -92,7 +92,7 @@ impl Source for Unknowns {
         erasure: &Erasure<'_>,
         _: &mut Batch,
     ) -> Result<Vec<OutboundId>, StoreError> {
-        // Its row goes with those that the machine knows of.
+        // Its row is deleted with those that the machine knows of.
         self.again.retain(|item| item.conversation != *erasure.conversation);
         Ok(Vec::new())
     }

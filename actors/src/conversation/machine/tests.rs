@@ -79,7 +79,7 @@ fn an_answer_is_discarded_where_a_human_had_the_word_in_between() {
     assert_eq!(machine.handler(Handler::Human, at(400)), Some(Change::HandedOver(HandOver::Human)));
     assert_eq!(machine.handler(Handler::Agent, at(500)), Some(Change::GivenBack));
     say(&mut machine, 2, 600);
-    // What came after the return is not part of the turn under way.
+    // Messages after the return are not part of the turn under way.
     assert_eq!(change(&mut machine, ActKind::Edit, 2, 700).edited, Some(key(2)));
     assert!(!machine.end());
     decide(&mut machine, &[key(1)], &[], 800);
@@ -108,7 +108,7 @@ fn a_row_that_is_due_beside_a_running_turn_begins_none() {
 }
 
 #[test]
-fn what_is_late_or_needs_no_answer_is_recorded_alone() {
+fn late_messages_and_those_that_need_no_answer_are_only_recorded() {
     let mut machine = machine();
     let late = Act { accepted_at: at(0), ..act(1, 0, ActKind::Say, None) };
     let acted = machine.act(&late, at(3_600_001), SETTLE, WITHIN);
@@ -144,7 +144,7 @@ fn a_loop_is_stopped_and_goes_to_a_human_where_the_tenant_says_so() {
     assert_eq!(say(&mut machine, 4, 3000), None, "a human answers");
 }
 
-/// A step of the property test.
+/// Step of the property test.
 #[derive(Debug, Clone)]
 enum Step {
     Say,
@@ -156,7 +156,7 @@ enum Step {
     /// The due row wakes the conversation; a claim of an earlier owner may cover some messages only.
     Wake(prop::sample::Index),
     End,
-    /// The node crashes: what is not stored is gone.
+    /// The node crashes: state that is not stored is lost.
     Crash,
 }
 
@@ -176,10 +176,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever comes in whatever order: no message is decided by two turns; each that asked for an answer is decided,
-    /// waits, was taken back before its turn began, or was open when somebody else got the word; while one waits,
-    /// a row of the agenda is armed; a turn is published only where nobody else had the word since it began; and an
-    /// edit or deletion of a message that no turn covers takes effect.
+    /// For all inputs in any order: no message is decided by two turns; each that asked for an answer is decided,
+    /// waits, was taken back before its turn began, or was open at a handover; while one waits, an agenda row is armed;
+    /// a turn is published only where no handover happened since it began; and an edit or deletion of a message that no
+    /// turn covers takes effect.
     #[test]
     fn every_message_is_decided_once_or_has_a_reason_not_to_be(steps in proptest::collection::vec(step(), 0..120)) {
         let mut machine = machine();

@@ -1,7 +1,7 @@
-//! Looks up free times and books appointments in the tenant's calendar.
+//! Tools that find free times and book appointments in the tenant's calendar.
 //!
-//! An appointment is booked under an id derived from conversation, turn and call, so that doing it again after a crash
-//! finds the one that is there.
+//! An appointment is booked under an id derived from conversation, turn and call, so that a repetition after a crash
+//! finds the existing one.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ use serde_json::{Value, json};
 
 use super::{AgentTool, At, failed, text};
 
-/// How many free times are told at once.
-const TOLD: usize = 12;
-/// Characters of what an appointment is about.
+/// Number of free times in one answer.
+const TIMES_OFFERED: usize = 12;
+/// Maximum number of characters of an appointment's subject.
 const ABOUT: usize = 200;
-/// How often a calendar that is not available is asked, and how long apart at most.
+/// Number of calls to a calendar that is not available, and the longest pause between them.
 const TRIES: u32 = 2;
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Looks up free times.
+/// Tool that finds free times.
 pub(super) struct Find;
 /// Books one of them.
 pub(super) struct Book;
@@ -58,7 +58,7 @@ impl AgentTool for Find {
             },
             None => at.now,
         };
-        match free(at, calendar, earliest, TOLD).await {
+        match free(at, calendar, earliest, TIMES_OFFERED).await {
             Ok(free) => {
                 let zone = &at.tenant.hours.time_zone;
                 let free: Vec<_> = free.iter().map(|slot| zone.text(slot.from)).collect();
@@ -121,8 +121,8 @@ impl Book {
         booking: &Booking,
     ) -> Result<Slot, CalendarError> {
         let port = &at.ports.calendar;
-        // Within hours, notice and horizon; whether it is taken, the calendar looks at when it books. An appointment
-        // that this very call has booked before a crash takes its own time, so only hours are asked here.
+        // Within hours, notice and horizon; the calendar checks at the booking that the time is free. An appointment
+        // that this very call has booked before a crash occupies its own time, so only hours are checked here.
         let fits = free_slots(
             &at.tenant.hours,
             &[],
@@ -144,7 +144,7 @@ impl Book {
                     let pause = retry_after.unwrap_or(Duration::from_secs(1)).min(LONGEST_PAUSE);
                     tokio::time::sleep(pause).await;
                 }
-                // The same id again finds what was booked.
+                // The same id finds the earlier booking again.
                 Err(CalendarError::Unknown { .. }) if tried < TRIES => {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
@@ -167,13 +167,13 @@ async fn free(
     Ok(free.into_iter().filter(|slot| slot.from >= earliest).take(most).collect())
 }
 
-/// A moment in the tenant's time zone; a date alone is its beginning.
+/// Parses a moment in the tenant's time zone; a date alone is its beginning.
 fn moment(tenant: &Tenant, text: &str) -> Option<Timestamp> {
     let zone = &tenant.hours.time_zone;
     zone.parse(text).or_else(|| Some(zone.starts(text.parse().ok()?)))
 }
 
-/// What is told of an appointment that is not booked. Nobody says that it is where nobody knows.
+/// Returns the result for an appointment that is not booked. It never claims a booking whose outcome is unknown.
 fn not_done(error: &CalendarError) -> Value {
     match error {
         CalendarError::Taken => failed("the time is taken; ask for free times again"),

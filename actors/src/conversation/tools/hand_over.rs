@@ -1,4 +1,4 @@
-//! Hands the conversation over to a human: the agent says nothing in it until it is given back.
+//! Tool that hands the conversation over to a human: the agent sends nothing in it until it is given back.
 
 use async_trait::async_trait;
 use heddle_schemas::ports::keys::KeysError;
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use super::{AgentTool, At};
 
-/// Its name.
+/// Name of the tool.
 pub(super) const NAME: &str = "hand_over";
 
-/// The tool. The conversation itself does what it says, with the turn's decision.
+/// Tool. The conversation itself performs the handover, with the turn's decision.
 pub(super) struct HandOver;
 
 #[async_trait]

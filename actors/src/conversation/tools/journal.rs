@@ -21,17 +21,17 @@ pub(crate) const COLUMN: &str = heddle_schemas::table::TOOL_COLUMN;
 
 /// The journal of one turn.
 pub struct Journal {
-    /// Where it is kept.
+    /// Ports of the journal.
     pub ports: Ports,
-    /// Of which conversation.
+    /// Conversation of the turn.
     pub conversation: ConversationId,
-    /// Of which turn.
+    /// Id of the turn.
     pub turn: TurnId,
-    /// Under which ownership.
+    /// Ownership of the partition.
     pub fence: Fence,
     /// The contact's key.
     pub cipher: Arc<dyn Cipher>,
-    /// When its rows end.
+    /// End of its rows.
     pub expires: Timestamp,
 }
 
@@ -53,7 +53,7 @@ impl Journal {
     /// Writes a step down.
     ///
     /// # Errors
-    /// [`StoreError`]: what no repetition mends.
+    /// [`StoreError`], where a retry does not fix it.
     pub async fn write(&self, number: u8, step: &Step) -> Result<(), StoreError> {
         let key = self.key(number);
         let sealed = encode_for(step, |plain| self.cipher.seal(&aad(&key, COLUMN), plain));
@@ -67,10 +67,10 @@ impl Journal {
     }
 }
 
-/// A step that a row holds, and its turn.
+/// Opens a row, and returns its step and turn.
 ///
 /// # Errors
-/// As corrupt, where it does not open.
+/// [`StoreError::Corrupt`], where it does not open.
 pub(crate) fn opened(cipher: &dyn Cipher, key: &Key, stored: &[u8]) -> Result<(TurnId, Step), StoreError> {
     let turn = key.row().first_chunk::<16>().map(|turn| TurnId(MessageKey::from_bytes(*turn)));
     let sealed = Sealed::from_bytes(Bytes::copy_from_slice(stored));

@@ -1,12 +1,12 @@
-//! What the agent may do beside talking: a file a tool.
+//! Tools of the agent: a file a tool.
 //!
-//! A responder asks for a tool by its name, with arguments that it made up from what a customer wrote. So a tool trusts
-//! nothing of them, does only what the tenant's configuration allows, and says in words what it did not do. What
-//! it gives is JSON that the responder reads; a fault of the arguments is such a result too.
+//! A responder calls a tool by its name, with arguments that it derived from a customer's text. So a tool trusts none
+//! of them, does only what the tenant's configuration allows, and states in words what it did not do. Its result is
+//! JSON that the responder reads; a fault of the arguments is such a result too.
 //!
 //! The calls of a turn are in its journal ([`journal`]) before the first is made, and their results after; an owner
-//! that finds calls without results makes them again under the same ids, so whatever a tool does outside is done
-//! under an id that makes it once.
+//! that finds calls without results makes them again under the same ids, so each effect outside has an id that makes it
+//! happen once.
 
 mod appointments;
 mod hand_over;
@@ -32,28 +32,28 @@ use crate::ports::Ports;
 /// Bytes of a result at most: it is sent to the responder, and counts there.
 const MAX_RESULT: usize = 4_096;
 
-/// Where a tool is called.
+/// Context of a tool call.
 pub struct At<'a> {
-    /// What it may reach.
+    /// Ports that it may use.
     pub ports: &'a Ports,
-    /// For whom.
+    /// Tenant of the conversation.
     pub tenant: &'a Arc<Tenant>,
-    /// In which conversation.
+    /// Conversation of the call.
     pub conversation: &'a ConversationId,
-    /// In which turn.
+    /// Turn of the call.
     pub turn: TurnId,
-    /// Which step of the turn, and which call of the step: the same again after a crash.
+    /// Step of the turn and call of the step: the same again after a crash.
     pub place: (u8, u8),
-    /// What the customer is called, where that is known.
+    /// Name of the customer, where known.
     pub name: Option<&'a str>,
     /// When.
     pub now: Timestamp,
 }
 
-/// A tool.
+/// Tool of the agent.
 #[async_trait]
 trait AgentTool: Send + Sync {
-    /// How it is offered to the responder; not at all where the tenant has not configured it.
+    /// Returns the tool as offered to the responder; `None` where the tenant has not configured it.
     fn offered(&self, tenant: &Tenant, now: Timestamp) -> Option<Tool>;
 
     /// Does it.
@@ -74,10 +74,10 @@ pub fn offered(tenant: &Tenant, now: Timestamp) -> Vec<Tool> {
     TOOLS.iter().filter_map(|tool| tool.offered(tenant, now)).collect()
 }
 
-/// Calls a tool. What cannot be done is a result that says so.
+/// Calls a tool. A failure is a result that says so.
 ///
 /// # Errors
-/// When the store of keys is closed, or gives something that no repetition mends.
+/// When the store of keys is closed, or returns an error that a retry does not fix.
 pub async fn call(at: &At<'_>, call: &ToolCall) -> Result<Value, StoreError> {
     let found = TOOLS
         .iter()
@@ -100,18 +100,18 @@ fn call_name(tool: &&dyn AgentTool, at: &At<'_>) -> &'static str {
     tool.offered(at.tenant, at.now).map_or("none", |offered| offered.name)
 }
 
-/// Whether a call hands the conversation over to a human.
+/// Returns true when a call hands the conversation over to a human.
 #[must_use]
 pub fn hands_over(call: &ToolCall, result: &Value) -> bool {
     call.name == hand_over::NAME && result.get("error").is_none()
 }
 
-/// A result that says what was not done, and what to do.
+/// Returns a result that says what was not done, and what to do.
 fn failed(why: impl Display) -> Value {
     json!({ "error": why.to_string() })
 }
 
-/// A text among the arguments.
+/// Returns a text argument.
 fn text<'a>(arguments: &'a Value, name: &str) -> Option<&'a str> {
     arguments.get(name)?.as_str().map(str::trim).filter(|text| !text.is_empty())
 }

@@ -1,4 +1,4 @@
-//! Offers a payment link out of the tenant's configuration, never one that somebody wrote.
+//! Tool that offers a payment link out of the tenant's configuration, never one from a text.
 
 use async_trait::async_trait;
 use heddle_schemas::ports::keys::KeysError;

@@ -16,7 +16,7 @@ use crate::partition::commit::commit;
 use crate::tenant::quota::Hold;
 use crate::tenant::quota::amounts::Amounts;
 
-/// How often tools are called on the way to an answer, and how many at once.
+/// Maximum number of rounds of tool calls before an answer, and of calls in a round.
 const STEPS: usize = 3;
 const CALLS: usize = 4;
 /// The pause before a busy responder is asked again, where it names none.
@@ -24,11 +24,11 @@ const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// Characters of an answer for each of its tokens, more than any model has.
 const TOKEN_CHARACTERS: usize = 8;
 
-/// How an attempt went.
+/// Result of an attempt.
 pub(super) enum Called {
     /// It ended the turn.
     Ended(Ended),
-    /// It was not made: somebody else claimed the turn.
+    /// It was not made: another owner claimed the turn.
     Claimed(Claim),
 }
 
@@ -72,8 +72,8 @@ impl Turn {
         Ok(Called::Ended(Ended { sent, hold, attempts: attempt, number: attempt, ..ended }))
     }
 
-    /// Claims an attempt and writes down the most that it may cost. Where somebody else claimed the turn, returns that
-    /// claim, and what was taken is free again.
+    /// Claims an attempt and records its highest possible cost. Where another owner claimed the turn, returns that
+    /// claim, and the reservation is free again.
     async fn claimed(&self, mine: &Claim, hold: Hold) -> Result<Result<Hold, Claim>, StoreError> {
         let ports = &self.context.ports;
         let expires = ports.clock.now().after(self.context.options.marker_ttl);
@@ -99,8 +99,8 @@ impl Turn {
         Ok(Ok(hold))
     }
 
-    /// Asks, calls tools and asks again, until there is an answer or what it may use does not suffice. `most` is what
-    /// asking this question may use.
+    /// Asks, calls tools and asks again, until there is an answer or the rest of the reservation does not suffice.
+    /// `most` is the highest possible cost of this question.
     async fn converse(
         &self,
         mut question: Question,
@@ -123,7 +123,7 @@ impl Turn {
                 return Ok(Ended { hand_over: Some(HandOver::Agent), ..ended });
             }
             if unfinished {
-                // What tools gave is sent along.
+                // Results of tools are sent along.
                 most = self.responder.most(&question);
             }
             let needed = Amounts::of_usage(used).plus(Amounts::of_usage(most));
@@ -132,7 +132,7 @@ impl Turn {
                 return Ok(fallback(used));
             }
             let left = deadline.saturating_sub(clock.elapsed());
-            // Who did not answer in time may have used all of it.
+            // A responder that did not answer in time may have used all of it.
             let asked = self.in_time(left, self.ask(question.clone())).await.unwrap_or(Err(most));
             match asked {
                 Ok(answer) if !answer.calls.is_empty() => {
@@ -155,8 +155,8 @@ impl Turn {
         }
     }
 
-    /// Makes the calls of the last step that have no result. Returns what is said where one of them hands the
-    /// conversation over.
+    /// Makes the calls of the last step that have no result. Returns the reply where one of them hands the conversation
+    /// over.
     async fn work_off(&self, steps: &mut [Step], journal: &Journal) -> Result<Option<String>, StoreError> {
         let Some((last, before)) = steps.split_last_mut() else { return Ok(None) };
         let number = u8::try_from(before.len()).unwrap_or(u8::MAX);
@@ -194,7 +194,7 @@ impl Turn {
         }
     }
 
-    /// Asks until there is an answer. Of a failure, what it used.
+    /// Asks until there is an answer. The error holds the use of a failure.
     pub(super) async fn ask(&self, question: Question) -> Result<Answer, Usage> {
         let mut used = Usage::default();
         loop {
@@ -222,7 +222,7 @@ impl Turn {
         }
     }
 
-    /// What it gives, unless that takes too long.
+    /// Returns the result, unless it takes too long.
     pub(super) async fn in_time<T>(&self, left: Duration, asking: impl Future<Output = T>) -> Option<T> {
         let answered = tokio::time::timeout(left, asking).await.ok();
         if answered.is_none() {

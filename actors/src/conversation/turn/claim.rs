@@ -1,7 +1,7 @@
 //! The claim of a call to the outside: a row, written on a condition before the call is made.
 //!
-//! An owner that finds a claim without a decision adopts it: its turn covers what the claim covers, so that the
-//! outside is asked the same again, and at most [`ATTEMPTS`](super::ATTEMPTS) times.
+//! An owner that finds a claim without a decision adopts it: its turn covers the same messages, so that the outside
+//! gets the same question again, and at most [`ATTEMPTS`](super::ATTEMPTS) times.
 
 use heddle_schemas::id::{ConversationId, MessageKey, TurnId};
 use heddle_schemas::ports::state::{StoreError, Swap};
@@ -27,7 +27,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// How many of the open messages a turn covers that adopts this claim: those at the front that it names, at
+    /// Returns the number of open messages that a turn with this claim covers: those at the front that it names, at
     /// least the one that names the turn.
     #[must_use]
     pub fn covers(&self, open: &[Open]) -> usize {
@@ -47,7 +47,7 @@ impl Claim {
 /// Reads the claim of a turn. One that does not parse counts as none, as a claim of a newer build would.
 ///
 /// # Errors
-/// What no repetition mends.
+/// Errors that a retry does not fix.
 pub(crate) async fn find(
     ports: &Ports,
     conversation: &ConversationId,
@@ -61,7 +61,7 @@ pub(crate) async fn find(
 /// Replaces `earlier` by `mine`. Returns the claim that was found instead, where it was another.
 ///
 /// # Errors
-/// What no repetition mends.
+/// Errors that a retry does not fix.
 pub(super) async fn write(
     ports: &Ports,
     conversation: &ConversationId,
@@ -78,7 +78,7 @@ pub(super) async fn write(
         let found = match swap.await {
             Ok(Swap::Done) => return Ok(None),
             Ok(Swap::Found(found)) => found,
-            // Whether it happened is not known. If it did, this very claim is found, and is ours.
+            // The outcome is unknown. If the write succeeded, this very claim is found, and is ours.
             Err(error) if error.is_transient() => {
                 ports.metrics.store_retried(&error);
                 read(&ports.metrics, || ports.state.get(&key)).await?

@@ -1,13 +1,13 @@
-//! A turn under way: the tenant's permit and quota, the claim of an outside call, retrieval, the responder.
+//! Turn under way: the tenant's permit and quota, the claim of an outside call, retrieval, the responder.
 //!
 //! A turn runs beside its conversation, which goes on recording. A responder that fails, hangs or panics ends it with
-//! the fallback, and a spent quota as the tenant's configuration says. Before the outside is called, the call is
-//! claimed ([`claim`]): an owner that finds a claim without a decision adopts it, and makes one more attempt or says the
-//! fallback. Whatever may fail for good by what is stored (documents, quota, the journal of tools) is read before the
-//! claim, so that no attempt is lost by it.
+//! the fallback, and a spent quota as the tenant's configuration says. A call outside is claimed before it is made
+//! ([`claim`]): an owner that finds a claim without a decision adopts it, and makes one more attempt or says the
+//! fallback. Stored data whose read may fail for good (documents, quota, the journal of tools) is read before the
+//! claim, so that a fault in it costs no attempt.
 //!
 //! # Layout
-//! - [`claim`]: the row that names the attempt and what it covers.
+//! - [`claim`]: the row that names the attempt and the messages it covers.
 //! - `call`: the outside call, and the tools on the way to an answer.
 
 mod call;
@@ -45,7 +45,7 @@ const PASSAGES: usize = 5;
 /// A message of a turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
-    /// Which.
+    /// Id of the message.
     pub key: MessageKey,
     /// Its text; `None` for a picture without caption and the like.
     pub text: Option<String>,
@@ -53,13 +53,13 @@ pub struct Asked {
 
 /// A turn to run.
 pub struct Turn {
-    /// What it needs of the node.
+    /// Context of the node.
     pub context: Arc<Context>,
     /// In which conversation.
     pub conversation: ConversationId,
-    /// Whose it is.
+    /// Tenant of the conversation.
     pub tenant: Arc<Tenant>,
-    /// Who answers.
+    /// Responder that answers.
     pub responder: Arc<dyn Responder>,
     /// Under which ownership.
     pub fence: Fence,
@@ -69,13 +69,13 @@ pub struct Turn {
     pub since: Timestamp,
     /// The messages it covers, in order; at least one.
     pub asked: Vec<Asked>,
-    /// What was said before.
+    /// Earlier messages.
     pub history: Vec<Said>,
     /// The customer's name, where it is known.
     pub name: Option<String>,
     /// Other names that the customer was known by.
     pub other_names: Vec<String>,
-    /// The claim of an earlier owner, which this turn adopts: it covers what the claim covers.
+    /// Claim of an earlier owner, which this turn adopts: it covers the same messages.
     pub claim: Option<Claim>,
 }
 
@@ -84,21 +84,21 @@ pub struct Turn {
 pub struct Ended {
     /// The messages it answers.
     pub covered: Vec<MessageKey>,
-    /// What is said, a text a message; nothing where the quota is spent.
+    /// Replies, a text a message; none where the quota is spent.
     pub texts: Vec<String>,
-    /// How it ended.
+    /// Outcome of the turn.
     pub outcome: Outcome,
-    /// The documents that what is said rests on.
+    /// Documents on which the reply rests.
     pub sources: Vec<String>,
-    /// What left for providers.
+    /// Data sent to providers.
     pub sent: Vec<Sent>,
-    /// What its calls to the outside used.
+    /// Use by its calls outside.
     pub usage: Usage,
     /// Calls to the outside that were made for it.
     pub attempts: u32,
-    /// The number that it is written down under in the journal of its chunk.
+    /// Number of the turn in the journal of its quota lease.
     pub number: u32,
-    /// What it has taken of the quota; nothing where that is spent.
+    /// Its quota reservation; `None` where the quota is spent.
     pub hold: Option<Hold>,
     /// Why the conversation is a human's from now on.
     pub hand_over: Option<HandOver>,
@@ -139,11 +139,11 @@ impl Turn {
     /// Runs it: waits for the tenant's permit, claims, asks.
     ///
     /// # Errors
-    /// What no repetition mends: the store is closed or has another owner, and then nobody waits for the outcome; or
-    /// something stored cannot be read, and then the turn can be run again later.
+    /// Errors that a retry does not fix: the store is closed or has another owner, and then no caller waits for the
+    /// outcome; or a stored value cannot be read, and then the turn can be run again later.
     pub async fn run(mut self) -> Result<Ended, StoreError> {
         let Some(_permit) = self.admitted().await? else {
-            // It asks nobody, so it needs neither permit nor claim.
+            // It makes no call, so it needs neither permit nor claim.
             self.context.ports.metrics.turn_overdue();
             return self.fallback(Usage::default()).await;
         };
@@ -193,7 +193,7 @@ impl Turn {
         }
     }
 
-    /// Asks a responder that asks nobody outside, without permit or claim: the whole turn.
+    /// Runs the whole turn with a responder that makes no call outside, without permit or claim.
     ///
     /// # Errors
     /// As [`Turn::run`].
@@ -205,7 +205,7 @@ impl Turn {
             true => {
                 let question = self.question(1, self.passages().await?);
                 let mut asking = pin!(self.ask(question));
-                // Who asks nobody outside mostly answers at once, and needs no timer.
+                // A responder that makes no call outside mostly answers at once, and needs no timer.
                 match asking.as_mut().now_or_never() {
                     Some(answer) => answer.ok(),
                     None => {
@@ -240,7 +240,7 @@ impl Turn {
         }
     }
 
-    /// What becomes of it where a quota is spent.
+    /// Returns the end of a turn whose quota is spent.
     async fn spent(&self, resource: Resource) -> Result<Ended, StoreError> {
         match (self.tenant.quota.when_spent, resource) {
             (WhenSpent::HandOver, _) => Ok(Ended { hand_over: Some(HandOver::Quota), ..self.silent() }),
@@ -251,8 +251,8 @@ impl Turn {
         }
     }
 
-    /// Whether the customer's last word is a stop word that is answered with the tenant's own text. Where more
-    /// follows it, that is what is answered.
+    /// Returns true when the customer's last message is a stop word that is answered with the tenant's own text. Where
+    /// other messages follow it, those are answered.
     fn ends_in_stop_word(&self) -> bool {
         let last = self.asked.last().and_then(|asked| asked.text.as_deref());
         !self.tenant.consent.stopped_text.is_empty()
@@ -313,8 +313,8 @@ impl Turn {
         }
     }
 
-    /// Searches the tenant's documents. An unavailable store is waited for; documents that cannot be read are
-    /// left out, and what is known without them is answered.
+    /// Searches the tenant's documents. Retries while the store is unavailable; documents that cannot be read are left
+    /// out of the answer.
     async fn passages(&self) -> Result<Vec<Passage>, StoreError> {
         if !self.responder.reads_passages() {
             return Ok(Vec::new());
@@ -345,7 +345,7 @@ impl Turn {
     }
 }
 
-/// What was taken, or which resource is spent.
+/// Separates the reservation, or the resource that is spent, from other errors.
 fn or_spent(taken: Result<Hold, QuotaError>) -> Result<Result<Hold, Resource>, StoreError> {
     match taken {
         Ok(hold) => Ok(Ok(hold)),

@@ -1,7 +1,7 @@
-//! What a record of ingress has to fulfil, and what it says then, in the words of a channel. Pure.
+//! Admission of an ingress record: its requirements, and its content in the terms of a channel. Pure.
 //!
-//! A connector may write anything, for anybody: that the tenant named in a record has the account named
-//! beside it is the only thing that lets a record in (I4).
+//! A connector may write anything, for any tenant: only a record whose tenant has the account named beside it is
+//! admitted (I4).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +16,11 @@ use heddle_schemas::record::ingress::{IngressEvent, IngressRecord, MAX_BYTES, Se
 use heddle_schemas::tenant::{Profiles, Tenant};
 use heddle_schemas::time::Timestamp;
 
-/// How far ahead of the engine's clock a record may be: more than clocks differ by, and less than a time
-/// zone, which is what goes wrong in practice. The customer-service window is counted from this time.
+/// Limit on how far ahead of the engine's clock a record may be: more than clocks differ by, and less than a time zone,
+/// which is the usual fault. The customer-service window is counted from this time.
 const AHEAD: Duration = Duration::from_secs(600);
 
-/// A record that is taken in.
+/// Accepted record.
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) tenant: Arc<Tenant>,
@@ -28,14 +28,14 @@ pub(super) struct Admitted {
     pub(super) event: ChannelEvent,
 }
 
-/// Why a record is not taken in. It repeats nothing of the record.
+/// Reason for refusing a record. It repeats nothing of the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refused {
     pub(super) reason: DeadReason,
     pub(super) detail: String,
     /// The tenant it names, where there is such a one.
     pub(super) tenant: Option<TenantId>,
-    /// Another tenant, to whom what it names belongs.
+    /// Other tenant that owns the account.
     pub(super) owner: Option<TenantId>,
 }
 
@@ -44,12 +44,12 @@ impl Refused {
         Self { reason, detail: detail.into(), tenant: None, owner: None }
     }
 
-    /// Whether it names a tenant or an account that is not there, or not the tenant's.
-    pub(super) fn names_nobody(&self) -> bool {
+    /// Returns true when it names a tenant or an account that does not exist, or an account of another tenant.
+    pub(super) fn names_unknown_owner(&self) -> bool {
         matches!(self.reason, DeadReason::UnknownTenant | DeadReason::Account)
     }
 
-    /// A row of the tenant, or of the person, cannot be read.
+    /// Refusal because a row of the tenant, or of the person, cannot be read.
     pub(super) fn unreadable(tenant: TenantId, detail: String) -> Self {
         Self { tenant: Some(tenant), ..Self::new(DeadReason::Unreadable, detail) }
     }
@@ -71,7 +71,7 @@ impl From<RecordError> for Refused {
     }
 }
 
-/// Who has an account.
+/// Lookup of an account's owner.
 type Owner<'a> = &'a dyn Fn(ChannelKind, &AccountId) -> Option<Arc<Tenant>>;
 
 /// Decides on a record: `owner` finds the tenant of an account, `known` says whether there is such a tenant.
@@ -136,7 +136,7 @@ fn event(record: IngressRecord, profiles: Profiles<'_>) -> Result<ChannelEvent, 
         }
         IngressEvent::Delete { target_message_id } => Act::Delete { target: target_message_id.into() },
         IngressEvent::Reaction { target_message_id, emoji } => {
-            // Taken back in either way, as channels do it.
+            // Removed in either way, as channels do it.
             let emoji = emoji.filter(|emoji| !emoji.is_empty());
             Act::React { target: target_message_id.into(), emoji }
         }
@@ -180,7 +180,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_secs(1_767_225_600);
 
-    /// A channel that knows people by number only.
+    /// Channel that identifies people by number only.
     static PROFILE: ChannelProfile = ChannelProfile {
         kind: ChannelKind::Whatsapp,
         text_max: NonZeroUsize::MIN,
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_has_its_reason_and_the_tenant_that_can_be_told() {
+    fn every_fault_has_its_reason_and_its_tenant_where_known() {
         use DeadReason::{Account, Future, Nameless, Shape, UnknownTenant, Version};
         let acme = || Some("acme".to_owned());
         let cases = [
@@ -271,10 +271,10 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_names_another_tenants_account_tells_whose_it_is() {
+    fn a_record_that_names_another_tenants_account_shows_its_owner() {
         let owner = |record: Value| admitted(record.to_string().as_bytes()).unwrap_err().owner;
         assert_eq!(owner(with("/account", json!("2"))), Some("globex".parse().unwrap()));
-        assert_eq!(owner(with("/account", json!("3"))), None, "nobody's");
+        assert_eq!(owner(with("/account", json!("3"))), None, "it has no owner");
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! One owned partition of ingress: takes in what third-party connectors publish.
+//! Intake of one owned partition of ingress: accepts the records of third-party connectors.
 //!
-//! Contract: a record is acknowledged when it is in inbound, or in dlq with the reason, and not before
-//! (I2). A crash in between has it taken in again, and its conversation drops what it has seen, as after a
-//! webhook that came twice: the message key is the same for both ways in. Records leave in the order they
-//! came. A store that does not answer holds the partition up; it makes no record be skipped.
+//! Contract: a record is acknowledged when it is in inbound, or in dlq with the reason, and not before (I2). After a
+//! crash in between it is accepted again, and its conversation drops it as already seen, like a duplicate webhook: the
+//! message key is the same for both kinds of ingress. Records leave in the order they came. A store that does not
+//! answer stalls the partition; no record is skipped.
 //!
-//! What a record has to fulfil is decided in [`admission`]; who it is from and how it is sealed is the
-//! work of [`Reception`]. A fetch's records become one batch. At most one batch is in memory (I9).
+//! A record's requirements are decided in [`admission`]; its sender and its sealing are the work of [`Reception`]. A
+//! fetch's records become one batch. At most one batch is in memory (I9).
 
 mod admission;
 mod senders;
@@ -39,9 +39,9 @@ use crate::privacy::tenant_deletion;
 const RECORDS: usize = 256;
 /// Bytes of one fetch at most.
 const BYTES: usize = 4 << 20;
-/// How long a fetch waits for the first record.
+/// Time for which a fetch waits for the first record.
 const WAIT: Duration = Duration::from_secs(5);
-/// Senders who are looked up at once.
+/// Senders that are looked up at once.
 const LOOKUPS: usize = 16;
 
 /// The intake of one partition.
@@ -52,7 +52,7 @@ pub(crate) struct Ingress {
     lag: Lag,
 }
 
-/// A record, and what is to be published before it is acknowledged.
+/// Record, with the outputs that are published before it is acknowledged.
 struct Taken {
     record: Record,
     outputs: Vec<NewRecord>,
@@ -64,16 +64,16 @@ impl Ingress {
         Self { context, reception, fence, lag }
     }
 
-    /// Runs until it is told to drain, or the ownership or the log is gone.
+    /// Runs until it is asked to drain, or the ownership or the log is gone.
     pub(crate) async fn run(mut self, mut draining: mpsc::Receiver<oneshot::Sender<()>>) {
         let partition = self.fence.partition;
         match self.work(&mut draining).await {
             Ok(Some(done)) => {
-                // Nobody has to wait for it.
+                // The caller may have gone.
                 let _ = done.send(());
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, %partition, "a partition is given up"),
+            Err(error) => tracing::warn!(%error, %partition, "partition lost, stopping its worker"),
         }
     }
 
@@ -104,7 +104,7 @@ impl Ingress {
                 Err(error @ (StoreError::Closed | StoreError::Fenced { .. })) => return Err(error),
                 Err(error) => {
                     ports.metrics.store_retried(&error);
-                    tracing::warn!(%error, %partition, next, "records cannot be fetched");
+                    tracing::warn!(%error, %partition, next, "fetch failed, retrying");
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
             }
@@ -121,11 +121,12 @@ impl Ingress {
         for (index, record) in records.iter().enumerate() {
             let mut decided = self.admit(record);
             // The tenant, or its account, may have been applied on another node just before.
-            if matches!(&decided, Err(why) if why.names_nobody()) && !has_caught_up {
+            if matches!(&decided, Err(why) if why.names_unknown_owner()) && !has_caught_up {
                 match self.insist(|| async { Ok(tenants.catch_up().await?) }).await? {
                     Insisted::Done(()) => {}
                     Insisted::Erased | Insisted::Unreadable(_) => {
-                        // Nobody is admitted by guessing; what names nobody is kept in dlq, and can be replayed.
+                        // No record is admitted by guessing; one that names no known tenant is kept in dlq, and can be
+                        // replayed.
                         tracing::error!(partition = %self.fence.partition, "topic tenants cannot be read");
                     }
                 }
@@ -144,8 +145,8 @@ impl Ingress {
         }
         let mut taken: Vec<_> =
             records.into_iter().map(|record| Taken { record, outputs: Vec::new() }).collect();
-        // Who shares no id is looked up at once; who does one after the other, so that an id that is new to
-        // both leads both to the same contact.
+        // Senders that share no id are looked up at once; those that do, one after the other, so that an id that is new
+        // to both leads both to the same contact.
         let groups = senders::apart(admitted);
         let mut lookups = futures::stream::iter(groups.into_iter().map(|group| self.write(group)))
             .buffer_unordered(LOOKUPS);
@@ -158,7 +159,7 @@ impl Ingress {
             }
         }
         drop(lookups);
-        self.bury(refused, &mut taken).await?;
+        self.dead_letter(refused, &mut taken).await?;
         self.settle(taken).await
     }
 
@@ -197,8 +198,12 @@ impl Ingress {
         Ok(Written::Refused(indexes.into_iter().map(|index| (index, refused.clone())).collect()))
     }
 
-    /// Makes dead letters of what was refused.
-    async fn bury(&self, refused: Vec<(usize, Refused)>, taken: &mut [Taken]) -> Result<(), StoreError> {
+    /// Dead-letters the refused records.
+    async fn dead_letter(
+        &self,
+        refused: Vec<(usize, Refused)>,
+        taken: &mut [Taken],
+    ) -> Result<(), StoreError> {
         let ports = &self.context.ports;
         let mut ciphers: HashMap<TenantId, Option<Arc<dyn Cipher>>> = HashMap::new();
         for (index, Refused { reason, detail, tenant, .. }) in refused {
@@ -207,7 +212,7 @@ impl Ingress {
                 && let Some(named) = tenant_of(&record.value)
                 && tenant_deletion::find(ports, &named).await?.is_some()
             {
-                // Settled, and not kept: nobody's key could end it.
+                // Settled, and not kept: there is no key under which it could be erased.
                 ports.metrics.of_deleted(1);
                 continue;
             }
@@ -228,11 +233,11 @@ impl Ingress {
         Ok(())
     }
 
-    /// Publishes what was written and then acknowledges, in one batch.
+    /// Publishes the written records and then acknowledges, in one batch.
     async fn settle(&self, mut taken: Vec<Taken>) -> Result<(), StoreError> {
         match self.commit(&taken).await {
-            // Records are far below what a log takes by default, but its limit may be set lower: then those
-            // within it go on alone.
+            // Records are far below a log's default limit, but the limit may be set lower: then those within it go on
+            // alone.
             Err(StoreError::TooLarge { .. }) if taken.len() > 1 => {
                 for one in taken {
                     Box::pin(self.settle(vec![one])).await?;
@@ -240,12 +245,12 @@ impl Ingress {
                 Ok(())
             }
             Err(StoreError::TooLarge { .. }) => {
-                let detail = "it is larger than the log takes".to_owned();
+                let detail = "it is larger than the log accepts".to_owned();
                 for Taken { record, outputs } in &mut taken {
                     let reason = DeadReason::TooLarge;
-                    let letter =
+                    let output =
                         publish::dead_plaintext(&self.context.ports, record, reason, detail.clone(), None);
-                    *outputs = vec![letter];
+                    *outputs = vec![output];
                 }
                 self.commit(&taken).await
             }
@@ -292,12 +297,12 @@ impl Ingress {
     }
 }
 
-/// How something ended that was tried until the store answered.
+/// End of an operation that was retried until the store answered.
 enum Insisted<T> {
     Done(T),
     /// The tenant's keys are destroyed: it cannot be done any more.
     Erased,
-    /// A row of the person or the tenant cannot be read, until an operator mends it. Others' records go on.
+    /// A row of the person or the tenant cannot be read, until an operator repairs it. Other records go on.
     Unreadable(String),
 }
 
@@ -310,7 +315,7 @@ impl<T> Insisted<T> {
     }
 }
 
-/// What became of a group.
+/// Result of writing a group.
 enum Written {
     Records(Vec<(usize, Vec<NewRecord>)>),
     Refused(Vec<(usize, Refused)>),

@@ -1,7 +1,7 @@
-//! Which records of a batch can be looked up at once: those whose senders share no id. Pure.
+//! Grouping of a batch's records by sender: records whose senders share no id can be looked up at once. Pure.
 //!
-//! Two records that share an id may be the first sight of one person under several ids. Looked up at once
-//! they could make two contacts of that person; one after the other, the second finds what the first made.
+//! Two records that share an id may be the first ones of one person under several ids. Looked up at once they could
+//! create two contacts of that person; one after the other, the second finds the contact of the first.
 
 use std::collections::HashMap;
 
@@ -35,7 +35,7 @@ pub(super) fn apart(records: Vec<(usize, Admitted)>) -> Vec<Vec<(usize, Admitted
     apart
 }
 
-/// What a sender is recognised by, before and after the event.
+/// Returns the ids that identify a sender, before and after the event.
 fn ids(event: &ChannelEvent) -> impl Iterator<Item = (&'static str, &str)> {
     let (from, to) = match event {
         ChannelEvent::Message(message) => match &message.act {
@@ -46,7 +46,7 @@ fn ids(event: &ChannelEvent) -> impl Iterator<Item = (&'static str, &str)> {
         ChannelEvent::Status(_) | ChannelEvent::Notice { .. } => (None, None),
     };
     from.into_iter().chain(to).flat_map(|Address { phone, user_id, parent_user_id, chat, name: _ }| {
-        // An id of another account is another person's; that it is taken for the same here costs no more than time.
+        // An id of another account is another person's; treating it as the same here costs only time.
         let chat = chat.as_ref().map(|chat| chat.id.as_str());
         let ids = [("phone", phone), ("user", user_id), ("parent", parent_user_id)];
         let ids = ids.into_iter().map(|(kind, id)| (kind, id.as_deref())).chain([("chat", chat)]);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_shares_an_id_directly_or_through_others_stays_together_in_order() {
+    fn senders_that_share_an_id_directly_or_through_others_stay_together_in_order() {
         let records = [
             record("a", "1", ""),
             record("a", "", "U1"),

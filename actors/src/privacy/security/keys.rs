@@ -1,4 +1,4 @@
-//! Keys that report every ciphertext that does not open, whoever asked.
+//! Keys that report every ciphertext that does not open, for any caller.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use heddle_schemas::time::{Day, Timestamp};
 
 use super::{Security, Sighting};
 
-/// What a contact's key and a day's log key seal.
+/// Data that a contact's key and a day's log key seal.
 const SAID: &[DataCategory] = &[DataCategory::ContactDetails, DataCategory::Messages];
-/// What a tenant's own key seals: its secrets and documents.
+/// Data that a tenant's own key seals: its secrets and documents.
 const OWN: &[DataCategory] = &[DataCategory::Documents, DataCategory::Secrets];
-/// What a wrapped key is.
+/// Data category of a wrapped key.
 const KEY: &[DataCategory] = &[DataCategory::Secrets];
 
 /// The keys of another port, watched.
@@ -24,7 +24,7 @@ pub struct WatchedKeys {
     security: Arc<Security>,
 }
 
-/// Whose a cipher is, and what it seals.
+/// Owner of a cipher, and the data that it seals.
 #[derive(Debug)]
 struct Seals {
     security: Arc<Security>,
@@ -36,8 +36,8 @@ struct Seals {
 impl Seals {
     fn watch<T>(&self, result: Result<T, KeysError>) -> Result<T, KeysError> {
         if let Err(KeysError::Unreadable { .. }) = &result {
-            let sighting = Sighting::FailedDecryption { contact: self.contact, data: self.data };
-            self.security.saw(Some(&self.tenant), sighting);
+            let signal = Sighting::FailedDecryption { contact: self.contact, data: self.data };
+            self.security.saw(Some(&self.tenant), signal);
         }
         result
     }
@@ -104,7 +104,7 @@ impl Keys for WatchedKeys {
         let cipher = self.keys.contact(tenant, contact, missing).await;
         let cipher = self.seals(tenant, Some(contact), KEY).watch(cipher)?;
         if cipher.erased_at().is_some() {
-            // What is left of before the erasure does not open under the new key, and that is what it is for.
+            // Data from before the erasure does not open under the new key, as intended.
             return Ok(cipher);
         }
         Ok(Arc::new(Watched { seals: self.seals(tenant, Some(contact), SAID), cipher }))
@@ -121,7 +121,7 @@ impl Keys for WatchedKeys {
 
     async fn channel(&self, account: &AccountKey, missing: Missing) -> Result<Arc<dyn Cipher>, KeysError> {
         let seals = self.seals(&account.tenant, None, KEY);
-        // What does not open under it may be from before the account was connected again: who reads decides.
+        // A value that does not open under it may be from before the account was connected again: the reader decides.
         seals.watch(self.keys.channel(account, missing).await)
     }
 

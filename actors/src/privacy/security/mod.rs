@@ -1,13 +1,15 @@
-//! What looks like an attack, or like a breach of personal data: counted, told, and never a flood of events.
+//! Security signals: possible attacks and breaches of personal data. Counted, published as incidents, and never a flood
+//! of events.
 //!
-//! Contract: [`Security::saw`] costs a lock for a moment, waits for nothing and may be called from anywhere. From a
-//! threshold on, what is seen of one kind and one tenant within a window is an incident: a metric and a log
-//! line at once, and an event in topic events by [`Security::run`]. While it goes on, a further event with the
-//! numbers until then follows once a window; when nothing more is seen for a window, it is over. What a crash
-//! takes along is the count since the last event; the metric has been scraped, and the log line is written.
+//! Contract: [`Security::saw`] takes a lock for a moment, waits for nothing and may be called from anywhere. From a
+//! threshold on, the signals of one kind and one tenant within a window are an incident: a metric and a log line at
+//! once, and an event in topic events by [`Security::run`]. While it goes on, a further event with the numbers until
+//! then follows once a window; after a window without a signal it ends. A crash loses the count since the last event;
+//! the metric has been scraped, and the log line is written.
 //!
 //! # Layout
-//! - here: what others call; `watch`: when it is an incident, decided without IO; [`keys`]: keys that report what does not open.
+//! - here: the interface for callers; `watch`: the decision when it is an incident, without IO; [`keys`]: keys that
+//!   report ciphertexts that do not open.
 
 pub mod keys;
 mod watch;
@@ -28,43 +30,43 @@ use crate::metrics::Metrics;
 use crate::partition::publish;
 use crate::random::Random;
 
-/// How often it is looked whether an incident that goes on is to be told again.
-const LOOK: Duration = Duration::from_secs(5);
+/// Interval of the check for incidents that go on and are to be published again.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// The pause while the log does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Something that was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sighting<'a> {
-    /// A ciphertext did not open.
+    /// Ciphertext that did not open.
     FailedDecryption {
         /// The contact whose key it was to be, where it was one's.
         contact: Option<ContactId>,
-        /// What such ciphertexts hold.
+        /// Data that such ciphertexts hold.
         data: &'a [DataCategory],
     },
-    /// A webhook of one of its accounts had a wrong signature.
+    /// Webhook of one of its accounts with a wrong signature.
     WebhookSignature,
-    /// Somebody who may speak for another tenant named what is this one's.
+    /// Access to this tenant's data by a caller that may speak for another tenant.
     CrossTenant,
     /// Personal data was exported.
     Export {
-        /// Whose, where it was of one contact.
+        /// Contact concerned, where it was one.
         contact: Option<ContactId>,
-        /// How many records.
+        /// Number of records.
         records: u64,
     },
-    /// Its audit log is not what was written, at so many places.
+    /// Its audit log is not as written, at this number of places.
     AuditLog {
         /// Faults.
         faults: u64,
     },
-    /// Its data stays in another region, and something of it is here.
+    /// Data of a tenant of another region in these stores.
     ForeignRegion,
 }
 
 impl Sighting<'_> {
-    /// Of which kind it is.
+    /// Returns its kind.
     #[must_use]
     pub fn kind(&self) -> IncidentKind {
         match self {
@@ -77,7 +79,7 @@ impl Sighting<'_> {
         }
     }
 
-    /// What may be concerned.
+    /// Returns the data that may be concerned.
     fn data(&self) -> &[DataCategory] {
         match self {
             Self::FailedDecryption { data, .. } => data,
@@ -106,7 +108,7 @@ impl Sighting<'_> {
     }
 }
 
-/// What the engine does about incidents of a kind.
+/// Returns the engine's measure against incidents of a kind.
 fn measure(kind: IncidentKind) -> Measure {
     match kind {
         IncidentKind::FailedDecryption => Measure::NotUsed,
@@ -118,7 +120,7 @@ fn measure(kind: IncidentKind) -> Measure {
     }
 }
 
-/// Sees to it that what looks like an attack is told.
+/// Publishes security signals as incidents.
 pub struct Security {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -128,7 +130,7 @@ pub struct Security {
 }
 
 impl Security {
-    /// Nothing seen yet.
+    /// Returns the signals, without any so far.
     #[must_use]
     pub fn new(
         options: config::Security,
@@ -141,11 +143,11 @@ impl Security {
     }
 
     /// Something was seen that concerns a tenant, or (`None`) none.
-    pub fn saw(&self, tenant: Option<&TenantId>, sighting: Sighting<'_>) {
-        let kind = sighting.kind();
+    pub fn saw(&self, tenant: Option<&TenantId>, signal: Sighting<'_>) {
+        let kind = signal.kind();
         let tenant = tenant.cloned().unwrap_or_else(TenantId::engine);
         let id = || MessageKey::from_bytes((self.random)());
-        let began = self.lock().saw(self.now(), &tenant, sighting, id);
+        let began = self.lock().saw(self.now(), &tenant, signal, id);
         self.metrics.sighted(kind, began.is_some());
         if let Some(incident) = began {
             tracing::error!(%tenant, kind = kind.as_str(), %incident, "a security incident has begun");
@@ -158,33 +160,33 @@ impl Security {
         self.saw(Some(tenant), Sighting::Export { contact, records });
     }
 
-    /// Publishes what is to be told, for as long as it is polled.
+    /// Publishes due incidents, for as long as it is polled.
     pub async fn run(self: Arc<Self>, log: Arc<dyn Log>) {
         loop {
-            // What is not published is told by a later look.
+            // An incident that is not published now is published by a later check.
             match self.publish(&*log).await {
-                Ok(()) => drop(tokio::time::timeout(LOOK, self.news.notified()).await),
+                Ok(()) => drop(tokio::time::timeout(CHECK_INTERVAL, self.news.notified()).await),
                 Err(StoreError::Closed) => return,
                 Err(error) => {
-                    tracing::warn!(%error, "security events cannot be published now");
+                    tracing::warn!(%error, "security events not published, retrying");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
         }
     }
 
-    /// Publishes what is to be told by now.
+    /// Publishes the incidents that are due.
     ///
     /// # Errors
-    /// The log's; what was not published stays to be told.
+    /// The log's errors; unpublished incidents stay due.
     pub async fn publish(&self, log: &dyn Log) -> Result<(), StoreError> {
         let due = self.lock().due(self.now());
         for (tenant, incident) in due {
-            let (kind, told) = (incident.kind, (incident.id, incident.count));
+            let (kind, published) = (incident.kind, (incident.id, incident.count));
             let event = Event::Security(incident);
             let record = EventRecord { v: V, tenant, at: self.clock.now(), event };
             log.append(vec![publish::event_into(log, &record)]).await?;
-            self.lock().told(self.now(), &record.tenant, kind, told);
+            self.lock().published(self.now(), &record.tenant, kind, published);
         }
         Ok(())
     }

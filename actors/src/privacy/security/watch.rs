@@ -1,9 +1,9 @@
-//! When what is seen is an incident, and when it is told. Pure.
+//! Decision when security signals are an incident, and when it is published. Pure.
 //!
-//! What is seen of a kind and a tenant counts together from the first one on, for a window; below the threshold
-//! it is forgotten after that. At the threshold an incident begins, which is told at once. From there on
-//! everything counts for it, and it is told again a window after it was told last, if anything was added. A
-//! window in which nothing was added ends it.
+//! Signals of one kind and tenant count together from the first one on, for a window; below the threshold they are
+//! dropped after that. At the threshold an incident begins, which is published at once. From there on every signal
+//! counts for it, and it is published again a window after its last publication, if anything was added. A window in
+//! which nothing was added ends it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -15,9 +15,9 @@ use heddle_schemas::time::Timestamp;
 
 use super::{Sighting, measure};
 
-/// Kinds and tenants that are watched at once; what is seen beyond is counted by the metric alone.
+/// Kinds and tenants that are watched at once; signals beyond are counted by the metric alone.
 const WATCHED: usize = 10_000;
-/// Contacts of an incident that are told apart.
+/// Number of contacts of an incident that are counted exactly.
 const PEOPLE: usize = 1_000;
 
 /// The time, by both clocks.
@@ -27,7 +27,7 @@ pub(super) struct Now {
     pub(super) elapsed: Duration,
 }
 
-/// What was seen of one kind and tenant.
+/// Signals of one kind and tenant.
 #[derive(Debug)]
 struct Seen {
     since: Duration,
@@ -37,12 +37,12 @@ struct Seen {
     count: u64,
     data: BTreeSet<DataCategory>,
     people: BTreeSet<ContactId>,
-    /// Some could not be told apart, or there are more.
+    /// True when some contacts could not be identified, or there are more.
     more_people: bool,
     records: u64,
     incident: Option<MessageKey>,
-    /// When it was told last, and what its count was then.
-    told: Option<(Duration, u64)>,
+    /// Time and count of its last publication.
+    published: Option<(Duration, u64)>,
 }
 
 /// Everything that is watched.
@@ -57,15 +57,15 @@ impl Watch {
         Self { options, seen: HashMap::new() }
     }
 
-    /// Adds what was seen. Returns the incident that begins with it.
+    /// Adds a signal. Returns the incident that begins with it.
     pub(super) fn saw(
         &mut self,
         now: Now,
         tenant: &TenantId,
-        sighting: Sighting<'_>,
+        signal: Sighting<'_>,
         id: impl FnOnce() -> MessageKey,
     ) -> Option<MessageKey> {
-        let kind = sighting.kind();
+        let kind = signal.kind();
         let key = (kind, tenant.clone());
         if !self.seen.contains_key(&key) && self.seen.len() >= WATCHED {
             self.forget(now);
@@ -78,7 +78,7 @@ impl Watch {
         if seen.is_over(now, window) {
             *seen = Seen::new(now);
         }
-        seen.add(now, sighting);
+        seen.add(now, signal);
         if seen.incident.is_some() || !Self::is_incident(&self.options, kind, seen) {
             return None;
         }
@@ -104,19 +104,19 @@ impl Watch {
         self.seen.retain(|_, seen| !seen.is_over(now, window));
     }
 
-    /// What is to be told by now; [`Watch::told`] says that it was.
+    /// Returns the incidents that are due; [`Watch::published`] records that they were published.
     pub(super) fn due(&mut self, now: Now) -> Vec<(TenantId, Incident)> {
         self.forget(now);
         let window = self.options.window;
-        let due = self.seen.iter().filter(|(_, seen)| match seen.told {
+        let due = self.seen.iter().filter(|(_, seen)| match seen.published {
             None => true,
             Some((at, count)) => count < seen.count && now.elapsed.saturating_sub(at) >= window,
         });
         due.filter_map(|((kind, tenant), seen)| Some((tenant.clone(), seen.incident(*kind)?))).collect()
     }
 
-    /// An incident was told, with this count.
-    pub(super) fn told(
+    /// Records that an incident was published, with this count.
+    pub(super) fn published(
         &mut self,
         now: Now,
         tenant: &TenantId,
@@ -125,7 +125,7 @@ impl Watch {
     ) {
         let seen = self.seen.get_mut(&(kind, tenant.clone())).filter(|seen| seen.incident == Some(id));
         if let Some(seen) = seen {
-            seen.told = Some((now.elapsed, count));
+            seen.published = Some((now.elapsed, count));
         }
     }
 }
@@ -143,34 +143,34 @@ impl Seen {
             more_people: false,
             records: 0,
             incident: None,
-            told: None,
+            published: None,
         }
     }
 
-    /// Whether what is seen now belongs to something else: it was no incident within its window, or the
-    /// incident has come to rest, and all of it was told.
+    /// Returns true when a signal now belongs to something else: there was no incident within the window, or the
+    /// incident has ended, and all of it was published.
     fn is_over(&self, now: Now, window: Duration) -> bool {
         match self.incident {
             None => now.elapsed.saturating_sub(self.since) >= window,
             Some(_) => {
-                self.told.is_some_and(|(_, count)| count == self.count)
+                self.published.is_some_and(|(_, count)| count == self.count)
                     && now.elapsed.saturating_sub(self.until) >= window
             }
         }
     }
 
-    fn add(&mut self, now: Now, sighting: Sighting<'_>) {
+    fn add(&mut self, now: Now, signal: Sighting<'_>) {
         self.until = now.elapsed;
         // The wall clock may go back; when it was seen last is not before when it was seen first.
         self.last = self.last.max(now.at);
         self.count += 1;
-        self.records = self.records.saturating_add(sighting.records());
-        self.data.extend(sighting.data());
-        match sighting.contact() {
+        self.records = self.records.saturating_add(signal.records());
+        self.data.extend(signal.data());
+        match signal.contact() {
             Some(contact) if self.people.len() < PEOPLE || self.people.contains(&contact) => {
                 self.people.insert(contact);
             }
-            None if sighting.data().is_empty() => {}
+            None if signal.data().is_empty() => {}
             _ => self.more_people = true,
         }
     }
@@ -207,131 +207,134 @@ mod tests {
         ContactId::from_bytes([byte; 16])
     }
 
-    /// A watch, and the incidents that it told.
-    struct Site {
+    /// Watch, and the incidents that it published.
+    struct Harness {
         watch: Watch,
         ids: u128,
     }
 
-    impl Site {
+    impl Harness {
         fn new() -> Self {
             let options =
                 config::Security { signatures: NonZeroU64::new(3).unwrap(), ..config::Security::default() };
             Self { watch: Watch::new(options), ids: 0 }
         }
 
-        fn saw(&mut self, at: u64, tenant: &str, sighting: Sighting<'_>) -> bool {
+        fn saw(&mut self, at: u64, tenant: &str, signal: Sighting<'_>) -> bool {
             self.ids += 1;
             let id = MessageKey::from_bytes(self.ids.to_be_bytes());
-            self.watch.saw(now(at), &tenant.parse().unwrap(), sighting, || id).is_some()
+            self.watch.saw(now(at), &tenant.parse().unwrap(), signal, || id).is_some()
         }
 
-        fn told(&mut self, at: u64) -> Vec<Incident> {
+        fn published(&mut self, at: u64) -> Vec<Incident> {
             let due = self.watch.due(now(at));
             for (tenant, incident) in &due {
-                self.watch.told(now(at), tenant, incident.kind, (incident.id, incident.count));
+                self.watch.published(now(at), tenant, incident.kind, (incident.id, incident.count));
             }
             due.into_iter().map(|(_, incident)| incident).collect()
         }
     }
 
     #[test]
-    fn below_the_threshold_within_a_window_nothing_is_told() {
-        let mut site = Site::new();
+    fn below_the_threshold_within_a_window_nothing_is_published() {
+        let mut harness = Harness::new();
         for at in [0, 500, 600, 1_100, 1_200, 1_300] {
-            assert!(!site.saw(at, "acme", Sighting::WebhookSignature), "{at}");
+            assert!(!harness.saw(at, "acme", Sighting::WebhookSignature), "{at}");
         }
-        assert!(!site.saw(1_400, "globex", Sighting::WebhookSignature), "another tenant's do not count");
-        assert_eq!(site.told(1_400), []);
-        assert!(site.saw(1_500, "acme", Sighting::WebhookSignature), "the third since 1200");
-        let told = site.told(1_500);
-        assert_eq!((told.len(), told[0].count, told[0].measure), (1, 3, super::super::Measure::Refused));
-        assert_eq!((told[0].first, told[0].last), (now(1_200).at, now(1_500).at));
+        assert!(!harness.saw(1_400, "globex", Sighting::WebhookSignature), "another tenant's do not count");
+        assert_eq!(harness.published(1_400), []);
+        assert!(harness.saw(1_500, "acme", Sighting::WebhookSignature), "the third since 1200");
+        let published = harness.published(1_500);
+        assert_eq!(
+            (published.len(), published[0].count, published[0].measure),
+            (1, 3, super::super::Measure::Refused)
+        );
+        assert_eq!((published[0].first, published[0].last), (now(1_200).at, now(1_500).at));
     }
 
     #[test]
-    fn an_incident_that_goes_on_is_told_once_a_window_and_ends_in_a_quiet_one() {
-        let mut site = Site::new();
-        assert!(site.saw(0, "acme", Sighting::CrossTenant));
-        let first = site.told(0);
+    fn an_incident_that_goes_on_is_published_once_a_window_and_ends_in_a_quiet_one() {
+        let mut harness = Harness::new();
+        assert!(harness.saw(0, "acme", Sighting::CrossTenant));
+        let first = harness.published(0);
         for at in 1..=900 {
-            assert!(!site.saw(at, "acme", Sighting::CrossTenant));
-            let told = site.told(at);
-            assert_eq!(told.len(), usize::from(at == WINDOW), "{at}");
-            if let [again] = &told[..] {
+            assert!(!harness.saw(at, "acme", Sighting::CrossTenant));
+            let published = harness.published(at);
+            assert_eq!(published.len(), usize::from(at == WINDOW), "{at}");
+            if let [again] = &published[..] {
                 assert_eq!((again.id, again.count, again.first), (first[0].id, 601, first[0].first));
             }
         }
-        assert_eq!(site.told(1_199), []);
-        assert_eq!(site.told(1_200)[0].count, 901, "the rest is told though nothing more came");
-        assert_eq!(site.told(5_000), []);
-        assert!(site.saw(5_000, "acme", Sighting::CrossTenant), "another incident");
-        assert_eq!(site.told(5_000)[0].count, 1);
+        assert_eq!(harness.published(1_199), []);
+        assert_eq!(harness.published(1_200)[0].count, 901, "the rest is published though nothing more came");
+        assert_eq!(harness.published(5_000), []);
+        assert!(harness.saw(5_000, "acme", Sighting::CrossTenant), "another incident");
+        assert_eq!(harness.published(5_000)[0].count, 1);
     }
 
     #[test]
     fn people_records_and_data_are_those_of_all_that_was_seen() {
-        let mut site = Site::new();
+        let mut harness = Harness::new();
         let data = &[DataCategory::Messages];
-        site.saw(0, "acme", Sighting::FailedDecryption { contact: Some(contact(1)), data });
-        site.saw(1, "acme", Sighting::FailedDecryption { contact: Some(contact(1)), data });
-        site.saw(2, "acme", Sighting::FailedDecryption { contact: Some(contact(2)), data });
-        let told = site.told(2);
-        assert_eq!(told[0].people, Approximately { counted: 2, or_more: false });
-        assert_eq!(told[0].records.counted, 3);
-        site.saw(3, "acme", Sighting::FailedDecryption { contact: None, data: &[DataCategory::Secrets] });
-        let told = site.told(WINDOW + 2);
-        assert_eq!(told[0].people, Approximately { counted: 2, or_more: true });
-        assert_eq!(told[0].data, [DataCategory::Messages, DataCategory::Secrets].into());
+        harness.saw(0, "acme", Sighting::FailedDecryption { contact: Some(contact(1)), data });
+        harness.saw(1, "acme", Sighting::FailedDecryption { contact: Some(contact(1)), data });
+        harness.saw(2, "acme", Sighting::FailedDecryption { contact: Some(contact(2)), data });
+        let published = harness.published(2);
+        assert_eq!(published[0].people, Approximately { counted: 2, or_more: false });
+        assert_eq!(published[0].records.counted, 3);
+        harness.saw(3, "acme", Sighting::FailedDecryption { contact: None, data: &[DataCategory::Secrets] });
+        let published = harness.published(WINDOW + 2);
+        assert_eq!(published[0].people, Approximately { counted: 2, or_more: true });
+        assert_eq!(published[0].data, [DataCategory::Messages, DataCategory::Secrets].into());
     }
 
     #[test]
     fn one_large_export_is_unusual_and_so_are_many_small_ones() {
-        let mut site = Site::new();
-        assert!(!site.saw(0, "acme", Sighting::Export { contact: Some(contact(1)), records: 49_999 }));
-        assert!(site.saw(1, "acme", Sighting::Export { contact: Some(contact(1)), records: 1 }));
+        let mut harness = Harness::new();
+        assert!(!harness.saw(0, "acme", Sighting::Export { contact: Some(contact(1)), records: 49_999 }));
+        assert!(harness.saw(1, "acme", Sighting::Export { contact: Some(contact(1)), records: 1 }));
         for n in 1..20 {
-            assert!(!site.saw(2, "globex", Sighting::Export { contact: Some(contact(n)), records: 3 }));
+            assert!(!harness.saw(2, "globex", Sighting::Export { contact: Some(contact(n)), records: 3 }));
         }
-        assert!(site.saw(2, "globex", Sighting::Export { contact: Some(contact(20)), records: 3 }));
+        assert!(harness.saw(2, "globex", Sighting::Export { contact: Some(contact(20)), records: 3 }));
     }
 
     #[test]
-    fn what_is_watched_is_bounded_and_room_is_made_by_what_is_over() {
-        let mut site = Site::new();
+    fn watched_kinds_are_bounded_and_ended_ones_make_room() {
+        let mut harness = Harness::new();
         for n in 0..WATCHED {
-            site.saw(0, &format!("t{n}"), Sighting::WebhookSignature);
+            harness.saw(0, &format!("t{n}"), Sighting::WebhookSignature);
         }
-        assert!(!site.saw(1, "acme", Sighting::CrossTenant));
-        assert_eq!(site.watch.seen.len(), WATCHED);
-        assert!(site.saw(WINDOW, "acme", Sighting::CrossTenant));
-        assert_eq!(site.watch.seen.len(), 1);
+        assert!(!harness.saw(1, "acme", Sighting::CrossTenant));
+        assert_eq!(harness.watch.seen.len(), WATCHED);
+        assert!(harness.saw(WINDOW, "acme", Sighting::CrossTenant));
+        assert_eq!(harness.watch.seen.len(), 1);
     }
 
     proptest! {
-        /// However they come, an incident is told at most once a window, and everything that was seen since it
-        /// began has been told in the end.
+        /// For all sequences of signals: an incident is published at most once a window, and every signal since it
+        /// began has been published in the end.
         #[test]
         fn events_are_no_flood_and_lose_nothing(gaps in prop::collection::vec(0_u64..900, 1..200)) {
-            let mut site = Site::new();
-            let (mut at, mut told, mut seen) = (0, Vec::new(), 0);
+            let mut harness = Harness::new();
+            let (mut at, mut published, mut seen) = (0, Vec::new(), 0);
             for gap in gaps {
                 for step in at..at + gap {
-                    told.extend(site.told(step).into_iter().map(|incident| (step, incident)));
+                    published.extend(harness.published(step).into_iter().map(|incident| (step, incident)));
                 }
                 at += gap;
-                site.saw(at, "acme", Sighting::CrossTenant);
+                harness.saw(at, "acme", Sighting::CrossTenant);
                 seen += 1;
             }
             for step in at..=at + 2 * WINDOW {
-                told.extend(site.told(step).into_iter().map(|incident| (step, incident)));
+                published.extend(harness.published(step).into_iter().map(|incident| (step, incident)));
             }
             let mut last: HashMap<MessageKey, u64> = HashMap::new();
-            for (_, incident) in &told {
+            for (_, incident) in &published {
                 last.insert(incident.id, incident.count);
             }
             prop_assert_eq!(last.values().sum::<u64>(), seen);
-            for pair in told.windows(2) {
+            for pair in published.windows(2) {
                 let same = pair[0].1.id == pair[1].1.id;
                 prop_assert!(!same || pair[1].0 - pair[0].0 >= WINDOW);
             }

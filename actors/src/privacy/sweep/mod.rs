@@ -1,20 +1,20 @@
 //! Applies changed retention to rows that are there: each gets the end that its tenant's policies give it.
 //!
-//! A row of the history and a delivery carry their end since they were written. When a tenant's time to live is
-//! shortened, it holds for them as well ([`heddle_schemas::retention`]); so each node walks over the rows of its partitions
-//! of inbound, and has those end earlier that end too late.
+//! A row of the history and a delivery have carried their end since they were written. When a tenant's time to live is
+//! shortened, the new one holds for them as well ([`heddle_schemas::retention`]); so each node walks over the rows of
+//! its partitions of inbound, and updates the end of those that end too late.
 //!
 //! Contract:
-//! - What is looked at is decided by the row alone and the tenant's policies, so doing it again changes nothing, and a
+//! - The row and the tenant's policies alone decide what a sweep does to a row, so a repetition changes nothing, and a
 //!   row is only ever ended earlier.
-//! - A row is changed by the actor of its conversation, which alone writes it, under the fence of its partition, and only
-//!   while it is as it was found.
-//! - How far a partition has come is a row of its own ([`Key::sweep`]), written under the same fence after each page. A
-//!   node that dies goes on from there; partitions that are at different places begin anew together.
-//! - So many rows a second are looked at (`engine.sweep_rows_per_second`), and one page is under way at a time.
+//! - A row is changed by the actor of its conversation, which alone writes it, under the fence of its partition, and
+//!   only while it is as it was found.
+//! - The progress of a partition is a row of its own ([`Key::sweep`]), written under the same fence after each page.
+//!   After a crash the sweep goes on from there; partitions at different positions begin anew together.
+//! - The number of rows read a second is bounded (`engine.sweep_rows_per_second`), and one page is under way at a time.
 //!
-//! A change is swept [`SETTLE`] after this node has read it: what was being written by the former policy is durable
-//! then. A history row that does not open is left: its key was destroyed, and the erasure removes it.
+//! A change is swept [`SETTLE`] after this node has read it: rows that were being written by the previous policy are
+//! durable then. A history row that does not open is left: its key was destroyed, and the erasure removes it.
 
 mod plan;
 
@@ -40,21 +40,21 @@ use crate::partition::PartitionMessage;
 use crate::partition::commit::{commit, read};
 use crate::partition::ttl_update::TtlUpdate;
 
-/// How long after a change its sweep begins.
+/// Time between a change and its sweep.
 const SETTLE: Duration = Duration::from_secs(10);
-/// How often it is looked for partitions that are behind, beside when something changes.
-const LOOK: Duration = Duration::from_secs(60);
+/// Interval of the check for partitions that are behind, beside the check at each change.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// A partition of inbound that runs on this node.
+/// Partition of inbound that runs on this node.
 #[derive(Debug, Clone)]
 pub struct Inhabited {
-    /// Under which ownership.
+    /// Ownership of the partition.
     pub fence: Fence,
-    /// Its actor.
+    /// Actor of the partition.
     pub actor: ActorRef<PartitionMessage<ConversationId>>,
-    /// Up to where topic tenants had been read when it was taken over.
+    /// Position up to which topic tenants had been read when it was taken over.
     pub known: BTreeMap<u32, u64>,
 }
 
@@ -65,12 +65,12 @@ pub type Running = watch::Sender<BTreeMap<TopicPartition, Inhabited>>;
 pub struct Sweeper {
     context: Context,
     running: watch::Receiver<BTreeMap<TopicPartition, Inhabited>>,
-    /// How far each partition has come, under which ownership that was read.
+    /// Progress of each partition, and the ownership under which it was read.
     swept: HashMap<TopicPartition, (Epoch, Swept)>,
 }
 
 impl Sweeper {
-    /// Over the partitions that run.
+    /// Returns the sweeps over the running partitions.
     #[must_use]
     pub fn new(context: Context, running: &Running) -> Self {
         Self { context, running: running.subscribe(), swept: HashMap::new() }
@@ -81,10 +81,10 @@ impl Sweeper {
         let mut changes = self.context.tenants.changes();
         loop {
             let pause = match self.sweep().await {
-                Ok(()) => LOOK,
+                Ok(()) => CHECK_INTERVAL,
                 Err(StoreError::Closed) => return,
                 Err(error) => {
-                    tracing::warn!(%error, "changed retention cannot be applied now; it is tried again");
+                    tracing::warn!(%error, "sweep of changed retention failed, retrying");
                     PAUSE
                 }
             };
@@ -109,7 +109,7 @@ impl Sweeper {
             }
             let of = behind.keys().copied().collect();
             if !self.walk(under_way, of).await? {
-                // They are being given up; who takes them over goes on.
+                // The partition is being handed over; the next owner goes on.
                 return Ok(());
             }
             self.context.ports.metrics.swept();
@@ -151,7 +151,7 @@ impl Sweeper {
         Ok(swept.unwrap_or_default().known(known))
     }
 
-    /// Walks to the end, from where it is. False when there is nobody left to walk for: all partitions have gone.
+    /// Walks to the end from its position. Returns false when all partitions have gone.
     async fn walk(
         &mut self,
         mut under_way: UnderWay,
@@ -178,7 +178,7 @@ impl Sweeper {
         }
     }
 
-    /// Has rows of a page end earlier, where they end too late. A partition that goes meanwhile is left out.
+    /// Applies an earlier end to rows of a page that end too late. A partition that is lost meanwhile is left out.
     async fn apply(&self, rows: &[Row], of: &mut Vec<TopicPartition>) -> Result<(), StoreError> {
         let ports = &self.context.ports;
         let partitions = ports.log.partitions(Topic::Inbound);
@@ -221,7 +221,7 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Of which kind a row is, and when it was written; `None` where that cannot be told.
+    /// Returns the kind of a row and the time it was written; `None` where that is unknown.
     async fn written(
         &self,
         row: &Row,
@@ -272,7 +272,7 @@ impl Sweeper {
         }
     }
 
-    /// Writes down how far the partitions have come; those that were lost are left out.
+    /// Stores the progress of the partitions; lost ones are left out.
     async fn note(
         &mut self,
         under_way: &UnderWay,

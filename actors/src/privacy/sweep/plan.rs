@@ -1,4 +1,4 @@
-//! Which sweep a node's partitions need, and how far they have come: pure.
+//! Plan of a node's sweeps: which one its partitions need, and their progress. Pure.
 
 use std::collections::BTreeMap;
 
@@ -10,22 +10,22 @@ use serde::{Deserialize, Serialize};
 /// Up to where each partition of topic tenants counts, by its number; below these offsets.
 pub(super) type Reached = BTreeMap<u32, Offset>;
 
-/// How far the sweeps of a partition have come, as it is stored.
+/// Progress of a partition's sweeps, as stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Swept {
     /// Every change of retention below it has been applied to the rows of the partition.
     pub(super) through: Reached,
-    /// The sweep under way.
+    /// Sweep under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) under_way: Option<UnderWay>,
 }
 
-/// A sweep under way.
+/// Sweep under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct UnderWay {
     /// The changes that it applies.
     pub(super) to: Reached,
-    /// Whose rows it walks over; everybody's where several tenants have changed.
+    /// Tenant whose rows it walks over; all rows where several tenants have changed.
     pub(super) tenant: Option<TenantId>,
     /// The walk's place, in hexadecimal digits; none at its beginning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -35,24 +35,24 @@ pub(super) struct UnderWay {
 impl UnderWay {
     /// The place to go on from.
     pub(super) fn after(&self) -> Option<Bytes> {
-        // What is no place was not written by this code: the walk begins anew, which does no harm.
+        // A value that is no position was not written by this code: the walk begins anew, which is harmless.
         self.after.as_ref().and_then(|after| hex::decode(after).ok()).map(Bytes::from)
     }
 
-    /// It has come so far.
+    /// Stores the position that was reached.
     pub(super) fn reached(&mut self, after: &Bytes) {
         self.after = Some(hex::encode(after));
     }
 }
 
 impl Swept {
-    /// Whether a change that is in this record of topic tenants has still to be applied.
+    /// Returns true when a change in this record of topic tenants has still to be applied.
     pub(super) fn lacks(&self, (partition, offset): (u32, Offset)) -> bool {
         self.through.get(&partition).is_none_or(|through| offset >= *through)
     }
 
-    /// What was known when the partition was taken over bounds what has been applied: this node may have written by an
-    /// older policy than its former owner knew.
+    /// Bounds the applied changes by those known when the partition was taken over: this node may have written by an
+    /// older policy than its previous owner knew.
     pub(super) fn known(mut self, known: &Reached) -> Self {
         for (partition, through) in &mut self.through {
             *through = (*through).min(known.get(partition).copied().unwrap_or_default());
@@ -60,7 +60,7 @@ impl Swept {
         self
     }
 
-    /// The sweep under way is done.
+    /// Ends the sweep under way.
     pub(super) fn finish(&mut self) {
         for (partition, to) in self.under_way.take().into_iter().flat_map(|under_way| under_way.to) {
             let through = self.through.entry(partition).or_default();
@@ -69,8 +69,8 @@ impl Swept {
     }
 }
 
-/// The sweep that partitions need which are behind, and whether it has to begin: one that all of them have under
-/// way goes on where it was; else one begins that applies every change.
+/// Returns the sweep for partitions that are behind, and true where it has to begin: one that all of them have under
+/// way goes on from its position; else one begins that applies every change.
 pub(super) fn next(
     behind: &BTreeMap<TopicPartition, Swept>,
     changed: &[(TenantId, (u32, Offset))],

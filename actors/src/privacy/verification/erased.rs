@@ -1,4 +1,4 @@
-//! Whether erasures hold: the keys they destroyed are tried, and nothing that they took is there.
+//! Verification of erasures: tries the keys they destroyed, and looks for rows that should be gone.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +18,13 @@ use crate::privacy::erasure;
 /// Contacts whose rows do not open that are remembered.
 const CONTACTS: usize = 1_000;
 
-/// Looks at what erasures were to take.
+/// Check of the rows that erasures were to remove.
 pub(super) struct Erased {
     proof: Proof,
     tenant: TenantId,
     began: Timestamp,
     erasures: Vec<Erasure>,
-    /// Until when somebody was forgotten.
+    /// Time up to which each contact was erased.
     done: BTreeMap<ContactId, Timestamp>,
     /// Rows that are there of contacts whose key is destroyed.
     left: BTreeMap<ContactId, (u64, String)>,
@@ -43,8 +43,8 @@ impl Erased {
         Ok(Self { proof, tenant: tenant.clone(), began, erasures, done, left: BTreeMap::new() })
     }
 
-    /// Takes a row that can be read. Returns its contact where the row should have gone with it and does not say when
-    /// it was written: it is left over, if the contact has no key by now.
+    /// Checks a row that can be read. Returns its contact where the row should have been erased with it and does not
+    /// carry its time of writing: it is left over, if the contact has no key by now.
     pub(super) fn readable(&mut self, row: &Row, holds: &Holds) -> Option<ContactId> {
         if row.key.table().descriptor().contact_erasure != ContactErasure::Removed {
             return None;
@@ -86,7 +86,7 @@ impl Erased {
                 Err(error) => return Err(error.into()),
             }
         }
-        // Who asked meanwhile is being forgotten at this moment.
+        // A contact of a request made meanwhile is being erased at this moment.
         let meanwhile = erasure::list(ports, &self.tenant).await?;
         for (contact, (rows, first)) in std::mem::take(&mut self.left) {
             let under_way = |erasure: &&Erasure| {

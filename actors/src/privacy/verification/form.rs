@@ -1,7 +1,7 @@
-//! Reader of rows: opens each at its place and holds it against the form of its table.
+//! Reader of rows: opens each at its place and checks it against the form of its table.
 //!
-//! A row is read as strictly as it is written: a value that has anything beside its form, or text where a ciphertext
-//! belongs, is not what this engine writes.
+//! A row is read as strictly as it is written: a value with anything beside its form, or with text in place of a
+//! ciphertext, was not written by this engine.
 
 use std::sync::Arc;
 
@@ -34,37 +34,37 @@ use crate::partition::parking;
 use crate::tenant::quota;
 use crate::tenant::quota::amounts::Totals;
 
-/// What a row holds, as far as a promise is about it.
+/// Content of a row, as far as a promise is about it.
 #[derive(Debug)]
 pub(super) enum Holds {
     /// The state of a conversation.
     Head(Address),
-    /// What one commit added to a thread.
+    /// Row of one commit in a thread.
     History(Box<thread::Row>),
-    /// How far a message has come.
+    /// Delivery state of a message.
     Delivery(Delivery),
     /// The journal of a send.
     Send(Journal),
-    /// A message that waits to be sent.
+    /// Message that waits to be sent.
     Backlog(Box<OutboundRecord>),
     /// A parked record, appended at this time.
     Parked(Timestamp),
     /// The record of a contact.
     Contact(Box<ContactRecord>),
-    /// What was spent of a quota, on which day.
+    /// Use of a quota, with its day.
     Spend(Option<(Date, Totals)>),
-    /// Nothing more to look at.
+    /// Row without further checks.
     Fine,
 }
 
-/// Why a row is not what it has to be.
+/// Fault of a row.
 #[derive(Debug)]
 pub(super) enum Wrong {
-    /// It is not of its table's form: what is in it may stand in the clear.
+    /// It is not of its table's form: its content may be in the clear.
     Form(String),
     /// Its ciphertext was changed, or belongs elsewhere.
     Foreign(String),
-    /// Its contact's key is destroyed, and it is still there.
+    /// Its contact's key is destroyed, and it still exists.
     Gone(ContactId),
 }
 
@@ -73,10 +73,10 @@ pub(super) struct Reader {
     keys: Arc<dyn Keys>,
     tenant: TenantId,
     cipher: Arc<dyn TenantCipher>,
-    /// Rows come by partition, so the same contact's follow each other.
+    /// Rows come by partition, so those of one contact follow each other.
     contact: Option<(ContactId, Option<Arc<dyn ContactCipher>>)>,
     log: Option<(Day, Arc<dyn Cipher>)>,
-    /// How many ciphertexts were opened.
+    /// Number of ciphertexts that were opened.
     pub(super) opened: u64,
 }
 
@@ -91,7 +91,7 @@ impl Reader {
     /// Reads a row.
     ///
     /// # Errors
-    /// When keys cannot be had.
+    /// When keys cannot be read.
     pub(super) async fn read(&mut self, row: &Row) -> Read {
         let Row { key, value, .. } = row;
         match self.parse(key, value.as_ref()).await {
@@ -118,7 +118,7 @@ impl Reader {
             Form::Thread { .. } => return self.thread(key, value).await,
             Form::Ids(lengths) if lengths.contains(&value.len()) => {}
             Form::Ids(_) => return Err(form_error("it holds more than an id")),
-            // What wraps it opens it only at this place: whoever asks for the key finds out.
+            // Its wrapping key opens it only at this place: the next read of the key checks that.
             Form::WrappedKey if is_wrapped(value) => {}
             Form::WrappedKey => return Err(form_error("a key is not wrapped")),
             // Only a later build may know more of it.
@@ -165,7 +165,7 @@ impl Reader {
             Json::Ledger => drop(strict::<quota::Ledger>(value)?),
             Json::Erasure => drop(strict::<Erasure>(value)?),
             Json::TenantDeletion => drop(strict::<Removal>(value)?),
-            // The audit log verifies itself; what is the engine's belongs to no tenant.
+            // The audit log verifies itself; the engine's rows belong to no tenant.
             Json::AuditEntry | Json::Engine => {}
         }
         Ok(Holds::Fine)
@@ -245,7 +245,7 @@ impl Reader {
         Ok(cipher)
     }
 
-    /// Opens what a record of the log holds.
+    /// Opens the content of a record of the log.
     ///
     /// # Errors
     /// As [`Reader::read`].
@@ -298,7 +298,7 @@ fn is_wrapped(value: &[u8]) -> bool {
     value.len() > Sealed::HEADER + 32 || (value.len() == 9 && value[0] == 0)
 }
 
-/// Reads JSON that has nothing beside what is read.
+/// Reads JSON that has no field beyond those that are read.
 fn strict<T: Serialize + DeserializeOwned>(stored: &[u8]) -> Result<T, Stop> {
     let value: Value = serde_json::from_slice(stored).map_err(form_error)?;
     let read: T = T::deserialize(&value).map_err(form_error)?;
@@ -310,7 +310,7 @@ fn strict<T: Serialize + DeserializeOwned>(stored: &[u8]) -> Result<T, Stop> {
     }
 }
 
-/// Whether every value of `found` is in `read` too. Defaults need not be written.
+/// Returns true when every value of `found` is in `read` too. Defaults need not be written.
 fn covers(read: &Value, found: &Value) -> bool {
     match (read, found) {
         (Value::Object(read), Value::Object(found)) => {
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn json_that_holds_more_than_is_written_is_not_taken() {
+    fn json_with_more_than_the_engine_writes_is_refused() {
         assert!(read(json!({ "status": "sent", "at": 7 })).is_ok());
         assert!(read(json!({ "status": "sent", "at": 7, "failure": { "code": 1 } })).is_ok());
         let more = json!({ "status": "sent", "at": 7, "text": "call me at 10" });
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_in_the_clear_is_told_from_a_wrapped_one() {
+    fn a_key_in_the_clear_differs_from_a_wrapped_one() {
         assert!(is_wrapped(&[0; 9]), "erased");
         assert!(is_wrapped(&[1; 65]), "32 bytes with header and tag");
         assert!(!is_wrapped(&[7; 32]));

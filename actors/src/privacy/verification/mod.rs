@@ -1,25 +1,26 @@
-//! Whether what is promised to a tenant holds: reads what is stored, as it is stored, and can find that it does not.
+//! Verification of the promises made to a tenant: reads what is stored, as it is stored, and can find that a promise
+//! does not hold.
 //!
-//! Every row of the tenant is read once and held against each promise; then the newest records of the topics, and
-//! what must not be in any of them. Nothing is taken on trust: a ciphertext is opened at its place, a destroyed key
-//! is tried, what was spent is added up again, sends are replayed against the consents. It goes on while the
-//! tenant's customers write; what changes meanwhile is told from what is wrong by looking again.
+//! Every row of the tenant is read once and checked against each promise; then the newest records of the topics are,
+//! and the plaintext probes that must not be in any of them. Nothing is taken on trust: a ciphertext is opened at its
+//! place, a destroyed key is tried, the quota's use is added up again, sends are replayed against the consents. It runs
+//! while the tenant's customers write; a change meanwhile is distinguished from a fault by a second read.
 //!
 //! # Layout
 //! - This file: the order of looking.
-//! - `form`: what a row has to look like, opened.
-//! - `times`: whether rows end in time. `erased`: whether erasures hold. `spent`: the quota, added up again.
-//!   `sends`: sends against consents and windows. `strangers`: whether other tenants can read it. `region`: what the
-//!   stores are bound to.
-//! - `topics`: what is in the log. [`Needles`]: what customers wrote, to be found nowhere.
+//! - `form`: the expected form of a row, opened.
+//! - `times`: rows end in time. `erased`: erasures hold. `spent`: the quota, added up again. `sends`: sends against
+//!   consents and windows. `cross_tenant`: other tenants' keys do not open the tenant's data. `region`: the region of
+//!   the stores.
+//! - `topics`: records in the log. [`Needles`]: plaintext probes, texts of customers that must not be found anywhere.
 
+mod cross_tenant;
 mod erased;
 mod form;
-mod needles;
+mod probes;
 mod region;
 mod sends;
 mod spent;
-mod strangers;
 mod times;
 mod topics;
 
@@ -34,12 +35,12 @@ use heddle_schemas::promise::{Promise, Proof, Proofs};
 use heddle_schemas::table::Table;
 use heddle_schemas::tenant::Tenant;
 
+use self::cross_tenant::CrossTenant;
 use self::erased::Erased;
 use self::form::{Holds, Reader, Wrong};
-pub use self::needles::Needles;
+pub use self::probes::Needles;
 use self::sends::Sends;
 use self::spent::Spent;
-use self::strangers::Strangers;
 use self::times::Times;
 use self::topics::Topics;
 use crate::partition::commit::read;
@@ -68,24 +69,25 @@ pub enum ProveError {
     Unknown(TenantId),
 }
 
-/// What is looked with.
+/// Verifier of a tenant's promises.
 pub struct Prover {
-    /// What the engine works on.
+    /// Ports of the engine.
     pub ports: Ports,
-    /// The keys, unwatched: what is tried here and does not open is no incident.
+    /// Keys without watching: a value that is tried here and does not open is no incident.
     pub keys: Arc<dyn Keys>,
     /// All tenants.
     pub tenants: Arc<Tenants>,
-    /// How old a record of the log that has been worked off becomes.
+    /// Maximum age of a settled record in the log.
     pub oldest_record: Duration,
-    /// How long what was seen is remembered: nothing is delivered again after that.
+    /// Retention of markers of seen messages: nothing is delivered again after that.
     pub marker_ttl: Duration,
     /// Records of each partition of the log that are read, the newest.
     pub records: u64,
 }
 
 impl Prover {
-    /// Looks at everything about a tenant. Returns what was found, and what must not be found anywhere else either.
+    /// Checks everything about a tenant. Returns the findings, and the plaintext probes that must not be found anywhere
+    /// else either.
     ///
     /// # Errors
     /// [`ProveError`].
@@ -94,7 +96,7 @@ impl Prover {
         let mut encryption = Proof::new(Promise::Encryption);
         let mut isolation = Proof::new(Promise::Isolation);
         let mut reader = Reader::new(self.keys.clone(), &tenant.id).await?;
-        let mut needles = Needles::new(tenant);
+        let mut probes = Needles::new(tenant);
         let Some(kept) = self.tenants.kept(&tenant.id) else {
             return Err(ProveError::Unknown(tenant.id.clone()));
         };
@@ -102,7 +104,7 @@ impl Prover {
         let mut erased = Erased::begin(&self.ports, &tenant.id).await?;
         let mut spent = Spent::begin(&self.ports, tenant).await?;
         let mut sends = Sends::default();
-        let mut strangers = Strangers::default();
+        let mut cross_tenant = CrossTenant::default();
         let mut rows = 0_u64;
         let mut walk = Walk::of(&tenant.id, Table::of_tenants(), PAGE);
         loop {
@@ -110,11 +112,11 @@ impl Prover {
             for row in &page.rows {
                 rows += 1;
                 times.ends(row);
-                strangers.sample(row);
+                cross_tenant.sample(row);
                 match reader.read(row).await? {
                     Ok(holds) => {
                         times.written(row, &holds);
-                        needles.take(&holds);
+                        probes.take(&holds);
                         if let Some(contact) = erased.readable(row, &holds)
                             && reader.is_gone(contact).await?
                         {
@@ -138,8 +140,8 @@ impl Prover {
             }
         }
         encryption.saw(format!("{rows} rows read, {} ciphertexts opened", reader.opened));
-        strangers.prove(&*self.keys, &self.tenants, tenant, &mut isolation).await?;
-        let topics = Topics { prover: self, tenant, at, needles: needles.searcher() };
+        cross_tenant.prove(&*self.keys, &self.tenants, tenant, &mut isolation).await?;
+        let topics = Topics { prover: self, tenant, at, probes: probes.searcher() };
         let (credentials, kept) = topics.prove(&mut reader, &mut encryption, &mut isolation).await?;
         let (consent, window) = sends.prove();
         let proofs = vec![
@@ -155,20 +157,20 @@ impl Prover {
             kept,
             self.prove_audit_log(Some(&tenant.id)).await?,
         ];
-        Ok((Proofs { tenant: Some(tenant.id.clone()), at, proofs }, needles))
+        Ok((Proofs { tenant: Some(tenant.id.clone()), at, proofs }, probes))
     }
 }
 
 /// Rows found of a tenant that there is not.
 struct Strange {
     rows: u64,
-    /// Of these, keys: they are made before the tenant is.
+    /// Number of these that are keys: they are created before the tenant is.
     keys: u64,
     first: String,
 }
 
 impl Prover {
-    /// Looks at what is no tenant's: rows of tenants that there are not, and the audit log of the engine itself.
+    /// Checks data of no tenant: rows of tenants that do not exist, and the audit log of the engine itself.
     ///
     /// # Errors
     /// [`ProveError`].
@@ -184,7 +186,7 @@ impl Prover {
             for row in &page.rows {
                 rows += 1;
                 let tenant = row.key.tenant();
-                // What has no tenant is the engine's own.
+                // Rows without a tenant are the engine's own.
                 let is_known =
                     tenant.is_empty() || tenant.parse().is_ok_and(|id| self.tenants.get(&id).is_some());
                 if !is_known && !row.key.outlives_tenant() {
@@ -201,16 +203,16 @@ impl Prover {
         isolation.saw(format!("{rows} rows of all tenants"));
         for (tenant, Strange { rows, keys, first }) in strange {
             let id = tenant.parse::<TenantId>().ok();
-            let removal = match &id {
+            let deletion = match &id {
                 Some(id) => tenant_deletion::find(&self.ports, id).await?,
                 None => None,
             };
-            if removal.is_none() && keys == rows {
+            if deletion.is_none() && keys == rows {
                 isolation
                     .saw(format!("{rows} keys that were made for tenant {tenant}, which was not applied"));
                 continue;
             }
-            if removal.is_some_and(|removal| !removal.is_complete() && !removal.is_overdue(at)) {
+            if deletion.is_some_and(|deletion| !deletion.is_complete() && !deletion.is_overdue(at)) {
                 isolation.saw(format!("{rows} rows of tenant {tenant}, which is being deleted"));
                 continue;
             }

@@ -1,4 +1,4 @@
-//! Whether the stores belong to the tenant's region.
+//! Verification that the stores belong to the tenant's region.
 
 use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::state::StoreError;
@@ -13,7 +13,7 @@ use heddle_schemas::topic::{Topic, TopicPartition};
 use crate::partition::commit::read;
 use crate::ports::Ports;
 
-/// Looks at what the state store and the topics are bound to.
+/// Checks the region to which the state store and the topics are bound.
 pub(super) async fn prove(ports: &Ports, tenant: &Tenant) -> Result<Proof, StoreError> {
     let mut proof = Proof::new(Promise::Region);
     let row = Key::region();

@@ -1,4 +1,4 @@
-//! Sends, replayed against what was known of their contacts.
+//! Sends, replayed against the consents of their contacts.
 
 use std::collections::BTreeMap;
 
@@ -11,21 +11,21 @@ use heddle_schemas::time::Timestamp;
 use super::form::Holds;
 use crate::account::send::{Journal, Taken};
 
-/// A send that needed a consent.
+/// Send that needed a consent.
 struct Sent {
     category: Category,
     at: Timestamp,
     row: String,
 }
 
-/// Looks at sends.
+/// Check of sends.
 #[derive(Default)]
 pub(super) struct Sends {
     sends: u64,
     windows: u64,
     over: Vec<String>,
     sent: BTreeMap<ContactId, Vec<Sent>>,
-    /// Of those about whom something is known.
+    /// Records of contacts that have one.
     records: BTreeMap<ContactId, ContactRecord>,
 }
 
@@ -74,7 +74,7 @@ impl Sends {
             self.records.len()
         ));
         if open > 0 {
-            consent.saw(format!("of {open} more nobody can tell any more"));
+            consent.saw(format!("{open} more sends can no longer be checked"));
         }
         let mut window = Proof::new(Promise::Window);
         window.saw(format!("{} sends with a window, of {}", self.windows, self.sends));

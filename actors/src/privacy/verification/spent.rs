@@ -19,9 +19,9 @@ pub(super) struct Spent<'t> {
     month: Month,
     before: Usage,
     rows: u64,
-    /// By the journals of chunks.
+    /// Use by the journals of quota leases.
     days: BTreeMap<Date, Totals>,
-    /// By the turns that the threads still hold.
+    /// Use by the turns that the threads still hold.
     decided: Totals,
 }
 
@@ -71,9 +71,9 @@ impl<'t> Spent<'t> {
             let (was, found, is) = (of(&self.before.days), of(&self.days), of(&after.days));
             if !is_between(was, found, is) {
                 proof.fault(format!(
-                    "{day}: the rows of its turns tell of {}, and {} are written down",
-                    told(found),
-                    told(is)
+                    "{day}: the rows of its turns add up to {}, and {} are recorded",
+                    described(found),
+                    described(is)
                 ));
             }
         }
@@ -90,18 +90,18 @@ impl<'t> Spent<'t> {
             || output_tokens > next.output_tokens
         {
             proof.fault(format!(
-                "the threads hold {}, and {} are written down in {}",
-                told(self.decided),
-                told(next),
+                "the threads hold {}, and {} are recorded in {}",
+                described(self.decided),
+                described(next),
                 self.month
             ));
         }
         proof.saw(format!(
             "{}: {} added up from {} rows of turns, {} found in threads, {} set aside",
             self.month,
-            told(self.days.values().fold(Totals::default(), |sum, totals| sum.plus(*totals))),
+            described(self.days.values().fold(Totals::default(), |sum, totals| sum.plus(*totals))),
             self.rows,
-            told(self.decided),
+            described(self.decided),
             after.set_aside.messages,
         ));
         Ok(proof)
@@ -112,8 +112,8 @@ fn before_and_after<'u>(before: &'u Usage, after: &'u Usage) -> impl Iterator<It
     before.days.keys().chain(after.days.keys())
 }
 
-/// Whether what was found lies between what was written down before and after. What an interrupted call may have used
-/// is replaced by what it did use, so that it only tells something while nothing changes.
+/// Returns true when the total found lies between those recorded before and after. The use that an interrupted call may
+/// have had is replaced by its actual use, so the comparison holds only while nothing changes.
 fn is_between(was: Totals, found: Totals, is: Totals) -> bool {
     if was == is {
         return found == is;
@@ -122,7 +122,7 @@ fn is_between(was: Totals, found: Totals, is: Totals) -> bool {
     grows(|totals| totals.turns) && grows(|totals| totals.messages)
 }
 
-fn told(totals: Totals) -> String {
+fn described(totals: Totals) -> String {
     let amounts = totals.amounts();
     format!("{} turns, {} messages, {} tokens", totals.turns, amounts.messages, amounts.tokens)
 }
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_grows_while_it_is_added_up_is_no_fault_and_a_difference_is() {
+    fn growth_during_the_check_is_no_fault_and_a_difference_is() {
         let turns = |turns| Totals { turns, messages: turns, ..Totals::default() };
         assert!(is_between(turns(3), turns(3), turns(3)));
         assert!(!is_between(turns(3), turns(2), turns(3)), "a row is missing");

@@ -1,4 +1,4 @@
-//! Whether rows end in time.
+//! Verification that rows end in time.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use heddle_schemas::time::Timestamp;
 use super::form::Holds;
 use crate::tenant::configuration::Kept;
 
-/// A clock may be so far ahead of another one, and a commit may take so long.
+/// Time by which a clock may be ahead of another one, or a commit may be slow.
 const SLACK: Duration = Duration::from_secs(300);
-/// A row whose time is over is not read any more, and its bytes have so long to go.
+/// Time within which the store removes the bytes of a row that has ended and is not read any more.
 const SWEPT_WITHIN: Duration = Duration::from_secs(86_400);
 
-/// Looks at the ends of rows.
+/// Check of rows' ends.
 pub(super) struct Times {
     proof: Proof,
     now: Timestamp,
@@ -31,7 +31,7 @@ impl Times {
         Self { proof: Proof::new(Promise::Retention), now, kept, late, looked_at: 0, oldest: None }
     }
 
-    /// What is true of every row of a table.
+    /// Checks what holds for every row of a table.
     pub(super) fn ends(&mut self, row: &Row) {
         if !row.key.table().descriptor().lifetime.ends() {
             return;
@@ -47,14 +47,14 @@ impl Times {
         }
     }
 
-    /// What is true of a row by what it holds.
+    /// Checks what holds for a row by its content.
     pub(super) fn written(&mut self, row: &Row, holds: &Holds) {
         let Lifetime::Retention { kinds, dated } = row.key.table().descriptor().lifetime else { return };
-        // What the channel stamped may have come later by as much as it is delivered again.
+        // An act that the channel stamped may have come later by as much as its redelivery takes.
         let (written, late, kind) = match (dated, holds) {
             (Dated::Thread, Holds::History(history)) => {
                 let Some(written) = history.written() else { return };
-                // A row of a build that did not note it tells when the channel stamped what is in it.
+                // A row of an earlier build that did not note its time has the channel's time of its content.
                 let late = if history.at.is_some() { Duration::ZERO } else { self.late };
                 (written, late, history.kind())
             }

@@ -1,4 +1,4 @@
-//! What is in the log: the newest records of every topic but ingress, which may hold plain text for its hours.
+//! Verification of the log: the newest records of every topic but ingress, which may hold plain text for its hours.
 
 use std::time::Duration;
 
@@ -22,20 +22,20 @@ use crate::partition::commit::read;
 
 /// Records that are read at once, and their bytes.
 const PAGE: FetchLimit = FetchLimit { records: 500, bytes: 4 << 20 };
-/// How much later than it should a record may go.
+/// Allowed delay of a record's end.
 const LATE: Duration = Duration::from_secs(3_600);
 /// Records of the tenant that are opened.
 const OPENED: u64 = 2_000;
 
-/// Looks at topics.
+/// Check of topics.
 pub(super) struct Topics<'a> {
     pub(super) prover: &'a Prover,
     pub(super) tenant: &'a Tenant,
     pub(super) at: Timestamp,
-    pub(super) needles: AhoCorasick,
+    pub(super) probes: AhoCorasick,
 }
 
-/// What was seen of the topics.
+/// Findings in the topics.
 #[derive(Default)]
 struct Seen {
     records: u64,
@@ -44,7 +44,7 @@ struct Seen {
 }
 
 impl Topics<'_> {
-    /// Looks. Returns what was found of credentials and of how long records are kept.
+    /// Checks the topics. Returns the findings about credentials and about the retention of records.
     pub(super) async fn prove(
         &self,
         reader: &mut Reader,
@@ -61,7 +61,7 @@ impl Topics<'_> {
                 if !topic.is_compacted() {
                     oldest = oldest.into_iter().chain(self.oldest(partition).await?).min();
                 }
-                // What third parties publish is plain text by their choice, and goes with its hours.
+                // Third parties publish plain text by their choice, and it ends with its hours.
                 if topic != Topic::Ingress {
                     let found = (&mut *encryption, &mut *isolation, &mut credentials);
                     self.read(partition, reader, &mut seen, found).await?;
@@ -86,12 +86,12 @@ impl Topics<'_> {
             "{} records of topics searched, {} of them the tenant's, for {} things that customers wrote",
             seen.records,
             seen.of_tenant,
-            self.needles.patterns_len(),
+            self.probes.patterns_len(),
         ));
         Ok((credentials, kept))
     }
 
-    /// When the oldest record was appended that is there.
+    /// Returns the time at which the oldest existing record was appended.
     async fn oldest(&self, partition: TopicPartition) -> Result<Option<Timestamp>, ProveError> {
         let log = &self.prover.ports.log;
         let first = FetchLimit { records: 1, bytes: 1 };
@@ -108,7 +108,7 @@ impl Topics<'_> {
             "{topic} begins {} ago",
             humantime::format_duration(Duration::from_secs(age.as_secs()))
         ));
-        // Brokers look now and then, and what is not worked off yet stays until it is.
+        // Brokers check at intervals, and a record that is not settled yet stays until it is.
         if age > self.prover.oldest_record + LATE {
             let age = humantime::format_duration(Duration::from_secs(age.as_secs()));
             kept.fault(format!("{topic}: a record of {oldest} is still there, after {age}"));
@@ -133,7 +133,7 @@ impl Topics<'_> {
             for record in &page {
                 seen.records += 1;
                 let place = || format!("{partition} at {}", record.offset);
-                if self.needles.is_match(&record.value) || self.needles.is_match(&record.key) {
+                if self.probes.is_match(&record.value) || self.probes.is_match(&record.key) {
                     encryption.fault(format!("{}: what a customer wrote stands there in the clear", place()));
                 }
                 if partition.topic == Topic::Tenants {
@@ -168,7 +168,7 @@ impl Topics<'_> {
         Ok(())
     }
 
-    /// What a record of this tenant holds; `None` for others'.
+    /// Returns the content of a record of this tenant; `None` for others'.
     fn of_tenant(&self, record: &Record) -> Option<OfTenant> {
         let whose: Whose = serde_json::from_slice(&record.value).ok()?;
         let tenant = whose.tenant.or_else(|| Some(whose.conversation.as_ref()?.tenant.to_string()))?;
@@ -188,9 +188,9 @@ impl Topics<'_> {
                 }
             }),
             Topic::Events => form::record::<EventRecord>(&record.value).map(drop),
-            Topic::Dlq => form::record::<DeadLetter>(&record.value).map(|letter| {
-                if let (Some(_), Some(original)) = (letter.tenant, letter.original) {
-                    sealed.push((DeadLetter::aad(letter.from, letter.offset), original));
+            Topic::Dlq => form::record::<DeadLetter>(&record.value).map(|dead| {
+                if let (Some(_), Some(original)) = (dead.tenant, dead.original) {
+                    sealed.push((DeadLetter::aad(dead.from, dead.offset), original));
                 }
             }),
             Topic::Ingress | Topic::Tenants => Ok(()),
@@ -198,14 +198,14 @@ impl Topics<'_> {
         Some(OfTenant { conversation: whose.conversation, form, sealed })
     }
 
-    /// No secret of the tenant stands in its record.
+    /// Checks that no secret of the tenant is in its record.
     fn credentials(&self, record: &Record, proof: &mut Proof, place: &dyn Fn() -> String) {
         if record.key != self.tenant.id.as_str().as_bytes() || record.value.is_empty() {
             return;
         }
         let mut tenant = self.tenant.clone();
         let secrets = tenant.secrets_mut();
-        // Shorter ones than a few characters are found in any text.
+        // Secrets of only a few characters are found in any text.
         let secrets = secrets.iter().filter(|(_, secret)| secret.expose().len() >= 8);
         let mut looked_for = 0_u64;
         for (name, secret) in secrets {
@@ -223,14 +223,14 @@ impl Topics<'_> {
     }
 }
 
-/// A record of the tenant.
+/// Record of the tenant.
 struct OfTenant {
     conversation: Option<ConversationId>,
     form: Result<(), String>,
     sealed: Vec<(Vec<u8>, heddle_schemas::sealed::Sealed)>,
 }
 
-/// What tells whose a record is.
+/// Fields that identify a record's tenant.
 #[derive(serde::Deserialize)]
 struct Whose {
     #[serde(default)]

@@ -1,11 +1,11 @@
-//! What a quota is made of, and what is counted of turns.
+//! Amounts of a quota, and counts of turns.
 
 use heddle_schemas::money::Money;
 use heddle_schemas::ports::responder::Usage;
 use heddle_schemas::tenant::{Quota, Resource};
 use serde::{Deserialize, Serialize};
 
-/// So much of each resource.
+/// Amount of each resource.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amounts {
     /// Messages.
@@ -20,7 +20,7 @@ impl Amounts {
     /// Nothing.
     pub const NONE: Self = Self { messages: 0, tokens: 0, money: 0 };
 
-    /// What a quota allows in a month.
+    /// Returns the amounts that a quota allows in a month.
     #[must_use]
     pub fn limit(quota: &Quota) -> Self {
         Self {
@@ -30,13 +30,13 @@ impl Amounts {
         }
     }
 
-    /// What calls to a provider used.
+    /// Returns the amounts that calls to a provider used.
     #[must_use]
     pub fn of_usage(usage: Usage) -> Self {
         Self { messages: 0, tokens: usage.tokens(), money: usage.money.as_micros() }
     }
 
-    /// How much of one resource.
+    /// Returns the amount of one resource.
     #[must_use]
     pub fn of(self, resource: Resource) -> u64 {
         match resource {
@@ -52,13 +52,13 @@ impl Amounts {
         self.with(other, u64::saturating_add)
     }
 
-    /// What is left of it; nothing where the other has more.
+    /// Returns the difference; zero where the other has more.
     #[must_use]
     pub fn minus(self, other: Self) -> Self {
         self.with(other, u64::saturating_sub)
     }
 
-    /// So many times as much.
+    /// Returns the amounts times a factor.
     #[must_use]
     pub fn times(self, factor: u64) -> Self {
         self.each(|amount| amount.saturating_mul(factor))
@@ -82,7 +82,7 @@ impl Amounts {
         self.with(other, u64::max)
     }
 
-    /// The first resource of which the other has more.
+    /// Returns the first resource of which the other has more.
     #[must_use]
     pub fn short_of(self, other: Self) -> Option<Resource> {
         Resource::ALL.into_iter().find(|&resource| self.of(resource) < other.of(resource))
@@ -102,7 +102,7 @@ impl Amounts {
     }
 }
 
-/// What turns have used: anonymous, and kept for as long as the tenant is.
+/// Use by turns: anonymous, and kept for as long as the tenant is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Totals {
@@ -114,9 +114,9 @@ pub struct Totals {
     pub input_tokens: u64,
     /// Tokens received.
     pub output_tokens: u64,
-    /// What they cost, in millionths.
+    /// Cost, in millionths.
     pub money: u64,
-    /// Attempts at turns of which nobody knows what they used: a crash came in between.
+    /// Attempts at turns whose use is unknown: a crash came in between.
     pub interrupted: u64,
     /// The most tokens that these may have used; counted as spent.
     pub interrupted_tokens: u64,
@@ -141,7 +141,7 @@ impl Totals {
         }
     }
 
-    /// What it takes of a quota.
+    /// Returns its amounts of a quota.
     #[must_use]
     pub fn amounts(self) -> Amounts {
         let sum = u64::saturating_add;

@@ -1,8 +1,8 @@
-//! The journal of a chunk: what each attempt at a turn may cost, written before the outside is called, and what the
-//! turn cost, written once it is decided.
+//! Journal of a quota lease: the highest possible cost of each attempt at a turn, written before the call outside, and
+//! the turn's cost, written once it is decided.
 //!
-//! A row is named after chunk, turn and attempt, so that writing it again changes nothing. Rows outlive their chunk:
-//! who finds a decided turn that may not have been written down can still tell.
+//! A row's key is quota lease, turn and attempt, so that writing it again changes nothing. Rows outlive their lease:
+//! for a decided turn whose use may not be recorded, they still show it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,12 +19,12 @@ use super::amounts::Totals;
 use crate::partition::pages::Pages;
 use crate::ports::Ports;
 
-/// How long rows are kept: until their month is over for longer than anything is delivered again.
+/// Retention of rows: longer after the end of their month than anything is delivered again.
 pub(super) const KEPT: Duration = Duration::from_secs(45 * 86_400);
 /// Rows read at once.
 const PAGE: usize = 1_000;
 
-/// A row.
+/// Row of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Spend {
@@ -41,20 +41,20 @@ pub(crate) enum Spend {
     Settled {
         /// The tenant's date.
         day: Date,
-        /// What it used.
+        /// Use of the turn.
         totals: Totals,
     },
-    /// The chunk was closed before: it is written down in this one.
+    /// The quota lease was closed before: the use is recorded in this one.
     Moved {
-        /// Which.
+        /// Id of the quota lease.
         chunk: ChunkId,
-        /// Of which month.
+        /// Month of the quota lease.
         month: Month,
     },
 }
 
 impl Spend {
-    /// What it adds, and to which day.
+    /// Returns the use that it adds, with its day.
     pub(crate) fn counts(&self) -> Option<(Date, Totals)> {
         match *self {
             Self::Reserved { day, tokens, money } => {
@@ -64,7 +64,7 @@ impl Spend {
                 Some((day, totals))
             }
             Self::Settled { day, totals } => Some((day, totals)),
-            // What it was reserved with, where the chunk was closed, has been counted there.
+            // The use it was reserved with, where the quota lease was closed, has been counted there.
             Self::Moved { .. } => None,
         }
     }
@@ -92,7 +92,7 @@ impl Spend {
     }
 }
 
-/// Sums of a chunk's journal, by day.
+/// Sums up the journal of a quota lease, by day.
 pub(super) async fn sum(
     ports: &Ports,
     tenant: &TenantId,

@@ -1,8 +1,8 @@
-//! The ledger of a tenant's month: what is spent, which chunks nodes have taken, and what was used on which day.
+//! Ledger of a tenant's month: spent amounts, the nodes' quota leases, and the use by day.
 //!
-//! It is one row, changed by conditional update only. Contract: what is spent and what is out in chunks are together
-//! never more than the limit that a chunk was granted under. A chunk is closed once, and what its journal shows
-//! is added in the same step that takes it off the list.
+//! It is one row, changed by conditional update only. Contract: the spent and the leased amounts together are never
+//! more than the limit under which a quota lease was granted. A quota lease is closed once, and its journal is added up
+//! in the same step that removes it from the list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,40 +17,40 @@ use serde_json::{Map, Value};
 
 use super::amounts::{Amounts, Totals};
 
-/// The largest part of what is left that one chunk takes.
+/// Largest part of the rest that one quota lease takes.
 const PART: u64 = 8;
-/// How long after its end a chunk that nobody closed is closed by others: clocks differ, and what was under way lands.
+/// Time after its end at which an open quota lease is closed by others: clocks differ, and writes under way land.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// A chunk that is out.
+/// Open quota lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Open {
-    /// Which.
+    /// Id of the quota lease.
     pub(super) id: ChunkId,
-    /// How much of each.
+    /// Amount of each resource.
     pub(super) size: Amounts,
-    /// Until when something may be taken from it.
+    /// Time until which it may be used.
     pub(super) until: Timestamp,
-    /// Somebody counts what was spent; nothing more is written down for it. Whoever finds it may finish that.
+    /// Its use is being added up; nothing more is recorded for it. Any node that finds it may finish that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) closing: Option<Closing>,
 }
 
-/// How a chunk is being closed.
+/// Way in which a quota lease is being closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Closing {
-    /// By who has it, and knows of so many messages that were taken by turns that never settled.
+    /// By its holder, which knows the number of messages taken by turns that never settled.
     Own {
         /// Messages.
         unsettled: u64,
     },
-    /// By somebody else, long after its end.
+    /// By another node, long after its end.
     Others,
 }
 
 impl Open {
-    /// Whether its node must be dead: it has closed it neither in time nor a while after.
+    /// Returns true when its node must be dead: it has closed the lease neither in time nor a while after.
     #[must_use]
     pub(super) fn is_overdue(&self, now: Timestamp) -> bool {
         self.until.after(GRACE) < now
@@ -62,21 +62,21 @@ impl Open {
 pub(crate) struct Ledger {
     /// Version of this form.
     pub(super) v: u16,
-    /// What is spent for good.
+    /// Amounts spent for good.
     pub(super) spent: Amounts,
-    /// Messages of chunks whose node died: nobody knows of each whether it was sent, so they count as spent.
+    /// Messages of quota leases whose node died: it is unknown of each whether it was sent, so they count as spent.
     #[serde(default)]
     pub(super) lost: u64,
-    /// Chunks that are out.
+    /// Open quota leases.
     #[serde(default)]
     pub(super) open: Vec<Open>,
-    /// What was used, by the tenant's date.
+    /// Use by the tenant's date.
     #[serde(default)]
     pub(super) days: BTreeMap<Date, Totals>,
-    /// Of what the tenant has been warned.
+    /// Resources of which the tenant has been warned.
     #[serde(default)]
     pub(super) warned: BTreeSet<Lenient<Resource>>,
-    /// What was reported as spent. Read by builds that do not know `spent_at`.
+    /// Resources that were reported as spent. Read by builds that do not know `spent_at`.
     #[serde(default)]
     pub(super) told: BTreeSet<Lenient<Resource>>,
     /// The limit at which each was reported as spent: once for each limit.
@@ -91,23 +91,23 @@ impl Ledger {
     /// The version that this build writes.
     pub(super) const VERSION: u16 = 1;
 
-    /// Of a month in which nothing was used.
+    /// Returns the ledger of a month without use.
     #[must_use]
     pub(super) fn new() -> Self {
         Self { v: Self::VERSION, ..Self::default() }
     }
 
-    /// What is spent, and what is out.
+    /// Returns the spent and the leased amounts.
     #[must_use]
     pub(super) fn taken(&self) -> Amounts {
         self.open.iter().fold(self.spent, |sum, open| sum.plus(open.size))
     }
 
-    /// Gives a chunk out: at least `need`, and `wanted` where there is plenty. The less is left, the smaller
-    /// it is, down to the need of a single turn.
+    /// Grants a quota lease: at least `need`, and `wanted` where there is plenty. The less is left, the smaller it is,
+    /// down to the need of a single turn.
     ///
     /// # Errors
-    /// The resource of which not even the need is left.
+    /// The resource of which less than the need is left.
     pub(super) fn grant(
         &mut self,
         limit: Amounts,
@@ -125,19 +125,19 @@ impl Ledger {
         Ok(size)
     }
 
-    /// The chunk, while it is out.
+    /// Returns the quota lease while it is open.
     #[must_use]
     pub(super) fn find(&self, id: ChunkId) -> Option<&Open> {
         self.open.iter().find(|open| open.id == id)
     }
 
-    /// Nothing more is to be written down for a chunk. Returns whether that is new.
+    /// Marks a quota lease as closing: no more use may be recorded for it. Returns true if that is new.
     pub(super) fn begin_closing(&mut self, id: ChunkId, closing: Closing) -> bool {
         let found = self.open.iter_mut().find(|open| open.id == id && open.closing.is_none());
         found.map(|open| open.closing = Some(closing)).is_some()
     }
 
-    /// Takes a chunk back of which so much is spent. Returns whether it was out.
+    /// Closes a quota lease of which this much is spent. Returns true if it was open.
     pub(super) fn close(&mut self, id: ChunkId, spent: Amounts, days: &BTreeMap<Date, Totals>) -> bool {
         let Some(at) = self.open.iter().position(|open| open.id == id) else { return false };
         self.open.remove(at);
@@ -149,14 +149,14 @@ impl Ledger {
         true
     }
 
-    /// A chunk whose node must be dead.
+    /// Returns a quota lease whose node must be dead.
     #[must_use]
     pub(super) fn overdue(&self, now: Timestamp) -> Option<&Open> {
         self.open.iter().find(|open| open.is_overdue(now))
     }
 
-    /// The resources of which this percentage of the limit is spent and the tenant has not been warned. `unclosed` is
-    /// what was spent of chunks that are out; what is reserved for turns to come does not count.
+    /// Returns the resources of which this percentage of the limit is spent and the tenant has not been warned.
+    /// `unclosed` is the use of open quota leases; reservations for turns to come do not count.
     pub(super) fn warnings(
         &self,
         limit: Amounts,
@@ -174,7 +174,7 @@ impl Ledger {
             .filter(move |resource| !warned.contains(&Lenient::Known(*resource)) && over(resource))
     }
 
-    /// Whether a resource that is spent was reported at this limit.
+    /// Returns true when a resource that is spent was reported at this limit.
     #[must_use]
     pub(super) fn is_reported(&self, resource: Resource, limit: u64) -> bool {
         match self.spent_at.get(&Lenient::Known(resource)) {
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reserved_warns_of_nothing_and_what_is_spent_of_it_does() {
+    fn reservations_warn_of_nothing_and_their_spent_part_does() {
         let mut ledger = Ledger::new();
         ledger.grant(messages(100), messages(90), messages(90), id(1), at(60)).unwrap();
         let limit = Amounts { messages: 100, tokens: u64::MAX, money: u64::MAX };
@@ -284,7 +284,7 @@ mod tests {
     fn a_spent_resource_is_reported_once_for_each_limit() {
         let mut ledger = Ledger::new();
         assert!(ledger.report_spent(Resource::Messages, 100));
-        // Something is given back, granted and spent again.
+        // Some of it is given back, granted and spent again.
         ledger.grant(messages(100), messages(1), messages(1), id(1), at(60)).unwrap();
         assert!(!ledger.report_spent(Resource::Messages, 100));
         assert!(ledger.report_spent(Resource::Messages, 200), "the plan was raised");
@@ -294,8 +294,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is granted and closed in whatever order, what is taken stays within the limit, and what was spent
-        /// of each chunk is counted once.
+        /// For grants and closings in any order: the taken amounts stay within the limit, and the use of each quota
+        /// lease is counted once.
         #[test]
         fn no_more_is_taken_than_the_limit(
             limit in 0_u64..400,

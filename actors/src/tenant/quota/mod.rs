@@ -1,26 +1,28 @@
-//! Quotas: what a tenant may use in a month, over all nodes and through crashes, and what it has used.
+//! Quotas: a tenant's limits of a month, over all nodes and through crashes, and its use.
 //!
-//! A node takes a chunk of the tenant's quota from its ledger by conditional update, and turns take from the chunk
-//! without asking anybody. Contract: what turns spend is never more than the quota, and each turn is counted once.
+//! A node acquires a quota lease from the tenant's ledger by conditional update, and turns take from the lease without
+//! further requests. Contract: turns never spend more than the quota, and each turn is counted once.
 //!
-//! - A turn takes the most that it can cost before it spends anything, and gives back what it did not need.
-//! - Before the outside is called, the most that the call can cost is in the chunk's journal; with the decision, what
-//!   the turn did cost. Closing a chunk adds up its journal, and only what it proves to be unspent is free again.
-//! - Messages are not in the journal before they are decided. Where a node dies, those that were left in its chunk
-//!   count as spent; chunks are small for that, and near the limit as small as one turn.
-//! - Nothing is taken from a chunk near its end ([`purse`]), and others close it a while after ([`ledger`]).
-//! - A turn whose decision is durable and whose row in the journal may not be is written down by whoever finds it
-//!   ([`Quotas::again`]): in its chunk, or where that is closed in one of its own.
+//! - A turn reserves its highest possible cost before it spends anything, and gives back the rest.
+//! - Before a call outside, its highest possible cost is in the quota lease's journal; with the decision, the turn's
+//!   actual cost. Closing a quota lease adds up its journal, and only the amount that it proves to be unspent is free
+//!   again.
+//! - Messages are not in the journal before they are decided. Where a node dies, those that were left in its quota
+//!   lease count as spent; leases are small for that, and near the limit as small as one turn.
+//! - Nothing is taken from a quota lease near its end ([`lease_cache`]), and others close it a while after
+//!   ([`ledger`]).
+//! - A turn whose decision is durable and whose row in the journal may not be is recorded by the node that finds it
+//!   ([`Quotas::again`]): in its quota lease, or where that is closed in one of its own.
 //!
 //! # Layout
-//! - [`amounts`]: what a quota is made of.
-//! - [`ledger`], [`purse`]: a tenant's month, and what a node holds of it; pure.
-//! - [`journal`]: what was spent of a chunk.
+//! - [`amounts`]: amounts of a quota.
+//! - [`ledger`], [`lease_cache`]: a tenant's month, and a node's quota leases of it; pure.
+//! - [`journal`]: use of a quota lease.
 
 pub mod amounts;
 mod journal;
+mod lease_cache;
 mod ledger;
-mod purse;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,10 +44,10 @@ use serde::Serialize;
 
 use self::amounts::{Amounts, Totals};
 pub(crate) use self::journal::Spend;
+pub use self::lease_cache::ChunkOf;
+use self::lease_cache::{Held, LIFE, LeaseCache};
 use self::ledger::Closing;
 pub(crate) use self::ledger::Ledger;
-pub use self::purse::ChunkOf;
-use self::purse::{Held, LIFE, Purse};
 use crate::invariants::{Invariant, is_within_quota};
 use crate::partition::commit::{commit, read};
 use crate::partition::publish;
@@ -53,40 +55,40 @@ use crate::partition::update::update;
 use crate::ports::Ports;
 use crate::tenant::configuration::Tenants;
 
-/// How long a turn waits for chunks that others give back before it is refused.
+/// Time for which a turn waits for quota leases that others give back before it is refused.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How often it looks.
-const LOOK: Duration = Duration::from_millis(300);
-/// How long nobody asks again after a refusal.
+/// Interval of its checks.
+const CHECK_INTERVAL: Duration = Duration::from_millis(300);
+/// Time after a refusal for which there is no further request.
 const REFUSED: Duration = Duration::from_secs(5);
-/// How often chunks are looked after.
-const TIDY: Duration = Duration::from_millis(500);
-/// What others had begun to write into a chunk when it was marked lands before it is added up.
+/// Interval of the upkeep of quota leases.
+const UPKEEP_INTERVAL: Duration = Duration::from_millis(500);
+/// Pause in which others' writes into a quota lease that is being closed land before it is added up.
 const CLOSE_PAUSE: Duration = Duration::from_millis(500);
-/// How long before a chunk's end nothing is written down in it by others.
+/// Time before a quota lease's end in which others record nothing in it.
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// The quotas of a node's tenants.
 pub struct Quotas {
     ports: Ports,
-    /// One gives back; at the end of a node, whoever does it last waits for the one before.
+    /// Serializes giving back; at the end of a node, the last caller waits for the one before.
     giving_back: tokio::sync::Mutex<()>,
     accounts: Mutex<HashMap<TenantId, Arc<Account>>>,
 }
 
-/// What a node holds of a tenant.
+/// State of a tenant on a node.
 #[derive(Default)]
 struct Account {
-    purse: Mutex<Purse>,
-    /// One asks the ledger; the others wait for what it gets.
+    leases: Mutex<LeaseCache>,
+    /// Serializes requests to the ledger; the others wait for the granted lease.
     asking: tokio::sync::Mutex<()>,
-    /// One waits for what others give back, and asks again now and then.
+    /// Serializes waiting for amounts that others give back, with a request now and then.
     waiting: tokio::sync::Mutex<()>,
-    /// Until when so much, which was refused, is not asked for again.
+    /// Refused amounts, and the time until which they are not requested again.
     refused: Mutex<BTreeMap<Resource, (u64, Timestamp)>>,
 }
 
-/// What a turn has taken. Dropped unsettled, it counts as spent.
+/// Reservation of a turn. Dropped unsettled, it counts as spent.
 #[must_use]
 pub struct Hold {
     account: Arc<Account>,
@@ -102,34 +104,34 @@ impl std::fmt::Debug for Hold {
 }
 
 impl Hold {
-    /// The chunk it was taken from.
+    /// Returns the quota lease that it was taken from.
     #[must_use]
     pub fn chunk(&self) -> ChunkOf {
         self.of
     }
 
-    /// How much was taken.
+    /// Returns the reserved amounts.
     #[must_use]
     pub fn taken(&self) -> Amounts {
         self.taken
     }
 
-    /// The turn is decided and durable, and has used so much.
+    /// Settles the reservation: the turn is decided and durable, and has used this much.
     pub fn settle(mut self, used: Amounts) {
         self.settled = true;
-        lock(&self.account.purse).settle(self.of, self.taken, used);
+        lock(&self.account.leases).settle(self.of, self.taken, used);
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
         if !self.settled {
-            lock(&self.account.purse).abandon(self.of, self.taken.messages);
+            lock(&self.account.leases).abandon(self.of, self.taken.messages);
         }
     }
 }
 
-/// Why nothing was taken.
+/// Reason why nothing was reserved.
 #[derive(Debug, thiserror::Error)]
 pub enum QuotaError {
     /// It is spent.
@@ -140,25 +142,25 @@ pub enum QuotaError {
     Store(#[from] StoreError),
 }
 
-/// What a tenant has used in a month.
+/// Use of a tenant in a month.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// The month, in the tenant's time zone.
     pub month: Month,
-    /// What it may use; of money, millionths.
+    /// Limit; of money, millionths.
     pub limit: Amounts,
-    /// What counts as spent.
+    /// Amounts that count as spent.
     pub spent: Amounts,
-    /// Of that, messages that a dead node may have sent or not.
+    /// Messages of that which a dead node may have sent or not.
     pub lost_messages: u64,
-    /// What nodes have set aside beside that for turns to come.
+    /// Amounts that nodes have leased beside that for turns to come.
     pub set_aside: Amounts,
-    /// What was used, by the tenant's date.
+    /// Use by the tenant's date.
     pub days: BTreeMap<Date, Totals>,
 }
 
 impl Usage {
-    /// What was used in the month.
+    /// Returns the use of the month.
     #[must_use]
     pub fn total(&self) -> Totals {
         self.days.values().fold(Totals::default(), |sum, day| sum.plus(*day))
@@ -174,7 +176,7 @@ fn month(tenant: &Tenant, at: Timestamp) -> Month {
 }
 
 impl Quotas {
-    /// Nothing is held yet.
+    /// Returns quotas without any lease.
     #[must_use]
     pub fn new(ports: Ports) -> Arc<Self> {
         let giving_back = tokio::sync::Mutex::default();
@@ -185,21 +187,21 @@ impl Quotas {
         lock(&self.accounts).entry(tenant.clone()).or_default().clone()
     }
 
-    /// Takes so much of a tenant's quota.
+    /// Reserves this much of a tenant's quota.
     ///
     /// # Errors
-    /// [`QuotaError::Spent`] when it is not there, also after others have given back what they do not use;
+    /// [`QuotaError::Spent`] when there is not enough, also after others have given back unused amounts;
     /// [`QuotaError::Store`] when the ledger cannot be read or changed.
     pub async fn take(&self, tenant: &Tenant, need: Amounts) -> Result<Hold, QuotaError> {
         let account = self.account(&tenant.id);
         match self.take_held(&account, tenant, need) {
             Some(hold) => Ok(hold),
-            // Rare, so that who takes from a chunk waits in little space.
+            // Rare, so boxed: the common path takes from a lease in little space.
             None => Box::pin(self.ask(&account, tenant, need, PATIENCE)).await,
         }
     }
 
-    /// Takes what a turn would like to have, or, where that is not there, what it needs at least.
+    /// Reserves the amount that a turn would like, or, where that is not available, its minimum.
     ///
     /// # Errors
     /// As [`Quotas::take`].
@@ -219,14 +221,14 @@ impl Quotas {
         }
     }
 
-    /// Whether a turn that says one message is told at once whether it may, instead of waiting for what others give
-    /// back. Takes a chunk where there is none.
+    /// Returns true when a turn with one message can be admitted or refused at once, instead of waiting for amounts
+    /// that others give back. Acquires a quota lease where there is none.
     pub async fn tells_at_once(&self, tenant: &Tenant) -> bool {
         let account = self.account(&tenant.id);
         let one = Amounts { messages: 1, ..Amounts::NONE };
         let has = || {
             let now = self.ports.clock.now();
-            lock(&account.purse).has(one, month(tenant, now), now)
+            lock(&account.leases).has(one, month(tenant, now), now)
         };
         if has() {
             return true;
@@ -243,7 +245,7 @@ impl Quotas {
 
     fn take_held(&self, account: &Arc<Account>, tenant: &Tenant, need: Amounts) -> Option<Hold> {
         let now = self.ports.clock.now();
-        let of = lock(&account.purse).take(need, month(tenant, now), now)?;
+        let of = lock(&account.leases).take(need, month(tenant, now), now)?;
         Some(Hold { account: account.clone(), of, taken: need, settled: false })
     }
 
@@ -274,7 +276,7 @@ impl Quotas {
                 Ok(()) => {}
                 Err(resource) if patience.is_zero() => return Err(QuotaError::Spent(resource)),
                 Err(_) if self.ports.clock.elapsed().saturating_sub(began) < patience => {
-                    tokio::time::sleep(LOOK).await;
+                    tokio::time::sleep(CHECK_INTERVAL).await;
                 }
                 Err(resource) => {
                     let until = self.ports.clock.now().after(REFUSED);
@@ -286,7 +288,7 @@ impl Quotas {
         }
     }
 
-    /// What has been refused lately, so that it is not asked for again.
+    /// Returns the resource that was refused recently, so that it is not requested again.
     fn refused(&self, account: &Account, need: Amounts) -> Option<Resource> {
         let now = self.ports.clock.now();
         let refused = lock(&account.refused);
@@ -298,7 +300,7 @@ impl Quotas {
 
     fn refuse(&self, tenant: &Tenant, resource: Resource) -> QuotaError {
         self.ports.metrics.quota_refused(resource);
-        tracing::debug!(tenant = %tenant.id, %resource, "a quota is spent");
+        tracing::debug!(tenant = %tenant.id, %resource, "quota spent");
         QuotaError::Spent(resource)
     }
 
@@ -307,8 +309,8 @@ impl Quotas {
         parse(key, stored.as_ref())
     }
 
-    /// Changes a ledger, unless `change` returns false. It recognises what it has done before: whether an attempt
-    /// without an answer happened, the next reading shows.
+    /// Changes a ledger, unless `change` returns false. `change` recognises its own earlier effect: the next read shows
+    /// the outcome of an attempt without an answer.
     async fn change(
         &self,
         key: &Key,
@@ -324,7 +326,7 @@ impl Quotas {
         .await
     }
 
-    /// Puts a new chunk into the purse, or says what there is not enough of.
+    /// Adds a new quota lease to the cache, or returns the resource of which there is not enough.
     async fn refill(
         &self,
         account: &Account,
@@ -343,9 +345,9 @@ impl Quotas {
                 continue;
             }
             let limit = Amounts::limit(&tenant.quota);
-            let unclosed = lock(&account.purse).spent(of.month);
+            let unclosed = lock(&account.leases).spent(of.month);
             self.warn(tenant, (&key, of.month), &before, limit, unclosed).await?;
-            let (wanted, until) = (lock(&account.purse).wanted(need), now.after(LIFE));
+            let (wanted, until) = (lock(&account.leases).wanted(need), now.after(LIFE));
             let mut granted = Ok(Amounts::NONE);
             self.change(&key, |ledger| {
                 if let Some(open) = ledger.find(id) {
@@ -359,7 +361,7 @@ impl Quotas {
                 granted.is_ok()
             })
             .await?;
-            return Ok(granted.map(|size| lock(&account.purse).put(of, size, wanted, now)));
+            return Ok(granted.map(|size| lock(&account.leases).put(of, size, wanted, now)));
         }
     }
 
@@ -373,7 +375,7 @@ impl Quotas {
         }
     }
 
-    /// Warns of what is nearly spent. `unclosed` is what turns have spent of this node's chunks.
+    /// Warns of resources that are nearly spent. `unclosed` is the use of this node's quota leases.
     async fn warn(
         &self,
         tenant: &Tenant,
@@ -399,7 +401,7 @@ impl Quotas {
         for resource in near {
             let (taken, limit) = (spent.of(*resource), limit.of(*resource));
             self.ports.metrics.quota_warned(*resource);
-            tracing::warn!(tenant = %tenant.id, %resource, taken, limit, "a quota is nearly spent");
+            tracing::warn!(tenant = %tenant.id, %resource, taken, limit, "quota nearly spent");
             self.tell(tenant, Event::QuotaWarning { month, resource: *resource, taken, limit }).await?;
         }
         if near.is_empty() {
@@ -429,21 +431,21 @@ impl Quotas {
             return Ok(());
         }
         if !ledger.warned.contains(&Lenient::Known(resource)) {
-            let spent = ledger.spent.plus(lock(&account.purse).spent(month));
+            let spent = ledger.spent.plus(lock(&account.leases).spent(month));
             self.warn_of(tenant, (&key, month), &[resource], spent, limits).await?;
         }
-        tracing::warn!(tenant = %tenant.id, %resource, limit, "a quota is spent");
+        tracing::warn!(tenant = %tenant.id, %resource, limit, "quota spent");
         self.tell(tenant, Event::QuotaSpent { month, resource, limit }).await?;
         self.change(&key, |ledger| ledger.report_spent(resource, limit)).await
     }
 
     async fn tell(&self, tenant: &Tenant, event: Event) -> Result<(), StoreError> {
         let record = EventRecord { v: V, tenant: tenant.id.clone(), at: self.ports.clock.now(), event };
-        let told = publish::event(&self.ports, &record);
-        read(&self.ports.metrics, || self.ports.log.append(vec![told.clone()])).await.map(drop)
+        let output = publish::event(&self.ports, &record);
+        read(&self.ports.metrics, || self.ports.log.append(vec![output.clone()])).await.map(drop)
     }
 
-    /// What stands in the journal before the outside is called.
+    /// Returns the journal row that is written before the call outside.
     #[must_use]
     pub fn reserved(&self, tenant: &Tenant, hold: &Hold, by: &SpentBy) -> Write {
         let now = self.ports.clock.now();
@@ -452,7 +454,7 @@ impl Quotas {
         Spend::Reserved { day, tokens, money }.write(&tenant.id, hold.of.id, by, now)
     }
 
-    /// What stands in the journal once a turn is decided.
+    /// Returns the journal row of a decided turn.
     #[must_use]
     pub fn settled(
         &self,
@@ -466,11 +468,11 @@ impl Quotas {
         Spend::Settled { day, totals }.write(&tenant.id, of.id, by, self.ports.clock.now())
     }
 
-    /// Where a turn is written down that was decided before, and may not have been written down then. Returns what to
-    /// write, which is nothing where that is done, and what to hold until it is written.
+    /// Finds the record of a turn that was decided before, and may not have been recorded then. Returns the write,
+    /// which is nothing where it is recorded, and the reservation to hold until it is written.
     ///
     /// # Errors
-    /// [`StoreError`]; as unavailable near the end of its chunk.
+    /// [`StoreError`]; as unavailable near the end of its quota lease.
     pub async fn again(
         &self,
         tenant: &Tenant,
@@ -490,9 +492,9 @@ impl Quotas {
                 if open.closing.is_none() && now.after(MARGIN) < open.until {
                     return Ok(Some((self.settled(tenant, of, by, at, totals), held)));
                 }
-                // One that is being closed may have lost who does it.
+                // A lease that is being closed may have lost its closer.
                 if open.closing.is_none() && !open.is_overdue(now) {
-                    let detail = format!("a chunk of the quota of {} is at its end", tenant.id);
+                    let detail = format!("a quota lease of {} is at its end", tenant.id);
                     return Err(StoreError::Unavailable { detail });
                 }
                 self.close_dead(&tenant.id, of).await?;
@@ -504,13 +506,13 @@ impl Quotas {
                     of = ChunkOf { id: chunk, month };
                     continue;
                 }
-                // Its tokens and its money were counted when the chunk was closed.
+                // Its tokens and its money were counted when the quota lease was closed.
                 Some(Spend::Reserved { .. }) => {
                     totals = Totals { turns: totals.turns, messages: totals.messages, ..Totals::default() };
                 }
                 None => {}
             }
-            // It needs a chunk to be written down in, and nothing of it: what it spent was taken from the first.
+            // It needs a quota lease to be recorded in, and no amount of it: its use was taken from the first.
             let hold = self.take(tenant, Amounts::NONE).await.map_err(|error| match error {
                 QuotaError::Store(error) => error,
                 QuotaError::Spent(_) => StoreError::Unavailable { detail: error.to_string() },
@@ -524,8 +526,8 @@ impl Quotas {
         }
     }
 
-    /// Closes chunks of one month: adds their journals up and takes them off the ledger's list, in one step. All of
-    /// them together, since each change of a ledger makes every other one under way begin anew.
+    /// Closes quota leases of one month: adds their journals up and removes them from the ledger's list, in one step.
+    /// All of them together, since each change of a ledger makes every other one under way begin anew.
     async fn close(
         &self,
         tenant: &TenantId,
@@ -559,7 +561,7 @@ impl Quotas {
             for (id, closing, days) in &journals {
                 let Some(open) = ledger.find(*id) else { continue };
                 let used = days.values().fold(Totals::default(), |sum, day| sum.plus(*day));
-                // As it was begun, whoever finishes it.
+                // As it was begun, by whichever node it is finished.
                 let unproven = match open.closing.unwrap_or(*closing) {
                     Closing::Own { unsettled } => unsettled,
                     Closing::Others => open.size.messages.saturating_sub(used.messages),
@@ -577,15 +579,15 @@ impl Quotas {
         Ok(())
     }
 
-    /// Closes a chunk that somebody else had.
+    /// Closes a quota lease of another node.
     async fn close_dead(&self, tenant: &TenantId, of: ChunkOf) -> Result<(), StoreError> {
         self.close(tenant, of.month, &[(of.id, Closing::Others)]).await
     }
 
-    /// Gives back what is not used, and closes what is finished, for as long as it is polled.
+    /// Gives unused leases back, and closes finished ones, for as long as it is polled.
     pub async fn tidy(self: Arc<Self>, tenants: Arc<Tenants>) {
         loop {
-            tokio::time::sleep(TIDY).await;
+            tokio::time::sleep(UPKEEP_INTERVAL).await;
             self.tidy_once(|tenant| tenants.get(tenant)).await;
         }
     }
@@ -596,34 +598,34 @@ impl Quotas {
         let now = self.ports.clock.now();
         let accounts: Vec<_> =
             lock(&self.accounts).iter().map(|(id, account)| (id.clone(), account.clone())).collect();
-        self.close_all(accounts, |tenant, purse| match find(tenant) {
-            Some(tenant) => purse.tidy(month(&tenant, now), now),
-            None => purse.retire(),
+        self.close_all(accounts, |tenant, leases| match find(tenant) {
+            Some(tenant) => leases.tidy(month(&tenant, now), now),
+            None => leases.retire(),
         })
         .await;
         lock(&self.accounts)
-            .retain(|_, account| Arc::strong_count(account) > 1 || !lock(&account.purse).is_empty());
+            .retain(|_, account| Arc::strong_count(account) > 1 || !lock(&account.leases).is_empty());
     }
 
-    /// Gives everything back. Nothing may be in work any more.
+    /// Gives everything back. No turn may be in work any more.
     pub async fn give_back(&self) {
         let _one = self.giving_back.lock().await;
         let accounts: Vec<_> = lock(&self.accounts).drain().collect();
-        self.close_all(accounts, |_, purse| purse.retire()).await;
+        self.close_all(accounts, |_, leases| leases.retire()).await;
     }
 
     async fn close_all(
         &self,
         accounts: Vec<(TenantId, Arc<Account>)>,
-        retire: impl Fn(&TenantId, &mut Purse),
+        retire: impl Fn(&TenantId, &mut LeaseCache),
     ) {
         let mut closing = Vec::new();
         for (tenant, account) in accounts {
             let mut months = BTreeMap::<Month, Vec<Held>>::new();
             {
-                let mut purse = lock(&account.purse);
-                retire(&tenant, &mut purse);
-                purse
+                let mut leases = lock(&account.leases);
+                retire(&tenant, &mut leases);
+                leases
                     .closable()
                     .into_iter()
                     .for_each(|held| months.entry(held.of.month).or_default().push(held));
@@ -639,10 +641,10 @@ impl Quotas {
         let chunks: Vec<_> = all.iter().map(closing).collect();
         if let Err(error) = self.close(&tenant, month, &chunks).await {
             // Others close them after their end.
-            tracing::warn!(%tenant, %error, "chunks of a quota could not be given back yet");
+            tracing::warn!(%tenant, %error, "quota leases not given back, retrying");
             if error.is_transient() {
-                let mut purse = lock(&account.purse);
-                all.into_iter().for_each(|held| purse.put_back(held));
+                let mut leases = lock(&account.leases);
+                all.into_iter().for_each(|held| leases.put_back(held));
             }
         }
     }
@@ -655,7 +657,8 @@ fn parse(key: &Key, stored: Option<&Bytes>) -> Result<Ledger, StoreError> {
     })
 }
 
-/// What a tenant has used in a month, also of what is not closed yet. Chunks of dead nodes are closed by it.
+/// Returns a tenant's use in a month, including that of quota leases that are not closed yet. Closes those of dead
+/// nodes.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -664,7 +667,7 @@ pub async fn usage(ports: &Ports, tenant: &Tenant, month: Month) -> Result<Usage
     Ok(Usage { limit, ..usage_of(ports, &tenant.id, month).await? })
 }
 
-/// What turns have used in a month, of a tenant that may have no configuration any more.
+/// Returns the use by turns in a month, of a tenant that may have no configuration any more.
 ///
 /// # Errors
 /// [`StoreError`].

@@ -1,6 +1,6 @@
 //! Checks of a world that has come to rest: I1, I2, I3 and I5 over everything that left the engine.
 //!
-//! What a crash or an interrupted commit excuses is counted, and no more is excused than was counted.
+//! The excuses of a crash or an interrupted commit are counted, and no more are excused than were counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -44,7 +44,7 @@ impl World {
         }
     }
 
-    /// I5: each turn and each message is counted once, whoever has decided it and whatever died meanwhile.
+    /// I5: each turn and each message is counted once, for any decider and any crash.
     async fn check_usage(&self) {
         let node = self.node.read().await;
         let ports = &node.as_ref().expect("the node runs").ports;
@@ -88,7 +88,8 @@ impl World {
         self.check_calls();
     }
 
-    /// I2: what cannot be taken in is in dlq with the reason, nothing else is, and nothing of it in the clear.
+    /// I2: records that cannot be accepted are in dlq with the reason, no others are, and nothing of them is in the
+    /// clear.
     async fn check_dead_letters(&self) {
         let seed = self.seed;
         let keys = self.keys(&self.node.read().await.as_ref().expect("the node runs").store);
@@ -126,8 +127,8 @@ impl World {
         assert!(wrong.is_empty(), "seed {seed}: I2: lost without a word: {wrong:?}");
     }
 
-    /// Which turns the events tell of, and how many messages each answers. An interrupted commit may
-    /// tell of a turn twice, never differently.
+    /// Returns the turns of the events, and the number of messages that each answers. An interrupted commit may publish
+    /// a turn twice, never differently.
     async fn covered(&self) -> Covered {
         let (mut covered, mut repeated) = (Covered::new(), 0);
         for partition in 0..self.disk.partitions(Topic::Events) {
@@ -143,8 +144,8 @@ impl World {
         covered
     }
 
-    /// What was published again was published by a commit that was interrupted, or by a node that did so on purpose and
-    /// counted it: no more than there were.
+    /// Repeated publications come from an interrupted commit, or from a node that repeated them on purpose and counted
+    /// it: no more than there were.
     async fn assert_excused(&self, repeated: u32, on_purpose: bool, what: &str) {
         let mut excused = self.interrupted.load(Ordering::Relaxed);
         if on_purpose {

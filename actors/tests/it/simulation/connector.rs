@@ -1,5 +1,4 @@
-//! Third-party connectors: what they publish into ingress, written as any language writes it, and what they
-//! get wrong.
+//! Third-party connectors: their records of ingress, written as in any language, and their faults.
 
 use heddle_schemas::content::Address;
 use heddle_schemas::id::TenantId;
@@ -11,14 +10,14 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
-/// In every record that cannot be taken in, and in every record's key: nowhere else may it show.
+/// Text in every record that cannot be accepted, and in every record's key: it must show nowhere else.
 pub(crate) const SECRET: &str = "open-sesame";
 
-/// What is known of a record that cannot be taken in.
+/// Expectation for a record that cannot be accepted.
 #[derive(Debug, Clone)]
 pub(crate) struct Wrong {
     pub(crate) reason: DeadReason,
-    /// Whose key it is sealed under, where one can be told.
+    /// Tenant under whose key it is sealed, where there is one.
     pub(crate) tenant: Option<TenantId>,
     pub(crate) bytes: u64,
 }
@@ -34,7 +33,7 @@ fn sender(address: &Address) -> Value {
     sender
 }
 
-/// What a channel said, as a connector of this tenant writes it.
+/// Returns a channel's event, as a connector of this tenant writes it.
 pub(crate) fn written(tenant: &Tenant, event: &ChannelEvent) -> Vec<u8> {
     let (account, id, at, from, event) = match event {
         ChannelEvent::Message(ReceivedMessage { account, id, from, sent_at, act, .. }) => {
@@ -62,7 +61,7 @@ pub(crate) fn written(tenant: &Tenant, event: &ChannelEvent) -> Vec<u8> {
     record.to_string().into_bytes()
 }
 
-/// A record that cannot be taken in, and what becomes of it.
+/// Returns a record that cannot be accepted, and its expected end.
 pub(crate) fn wrong(rng: &mut StdRng, tenants: &[Tenant], now: Timestamp) -> (Vec<u8>, Wrong) {
     let tenant = &tenants[rng.random_range(0..tenants.len())];
     let mut record = json!({
@@ -89,7 +88,7 @@ pub(crate) fn wrong(rng: &mut StdRng, tenants: &[Tenant], now: Timestamp) -> (Ve
             (DeadReason::UnknownTenant, false)
         }
         4 => {
-            // Another tenant's, where there is another; otherwise nobody's.
+            // Another tenant's, where there is another; otherwise one without an owner.
             let other = tenants.iter().find(|other| other.id != tenant.id);
             record["account"] = other.map_or(json!("9"), |other| json!(other.channels[0].account));
             (DeadReason::Account, true)

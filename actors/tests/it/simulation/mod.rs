@@ -1,8 +1,8 @@
 //! The whole engine in memory, with paused time and seeded faults: I1, I2, I3 and I9 hold for every seed.
 //!
-//! A seed decides everything: how many tenants and customers, what they say and by which way in, what
-//! connectors publish beside it that is wrong, when the node dies, what the store, the provider and the responder get wrong, how the clock jumps. After the storm the world
-//! is calm until nothing moves any more, and then everything is counted.
+//! A seed decides everything: the number of tenants and customers, their messages and ingress, the connectors' faulty
+//! records beside them, the node's crashes, the faults of the store, the provider and the responder, the clock's jumps.
+//! After the storm the simulation is calm until nothing moves any more, and then everything is counted.
 //!
 //! `HEDDLE_SEEDS=1000` runs more seeds than the usual 200, `HEDDLE_SEED=42` replays one and prints it.
 
@@ -26,7 +26,7 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
 }
 
-/// Runs a seed, checks it, and returns what it left behind.
+/// Runs a seed, checks it, and returns its remains.
 fn run(seed: u64) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

@@ -1,4 +1,4 @@
-//! The provider: takes messages, sometimes without saying so, and reports on what it took.
+//! Provider: accepts messages, sometimes without saying so, and reports their statuses.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};

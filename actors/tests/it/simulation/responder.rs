@@ -1,5 +1,5 @@
-//! The responder: repeats what it is asked, sometimes late, sometimes never, and counts its calls; and the
-//! documents it reads, which cannot always be searched.
+//! Responder: repeats the question, sometimes late, sometimes never, and counts its calls; and the documents it reads,
+//! which cannot always be searched.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ struct Inner {
     calls: BTreeMap<TurnId, Vec<Instant>>,
     /// Of a hundred answers and searches.
     fails: u32,
-    /// Questions that came without what the documents say.
+    /// Questions that came without passages of the documents.
     blind: u32,
 }
 
@@ -46,7 +46,7 @@ impl Repeats {
         self.with(|inner| inner.fails = 0);
     }
 
-    /// Questions that came without what the documents say, though they have something to say about all.
+    /// Questions that came without passages of the documents, though every question has some.
     pub(crate) fn blind(&self) -> u32 {
         self.with(|inner| inner.blind)
     }

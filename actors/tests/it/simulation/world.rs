@@ -1,4 +1,4 @@
-//! The world of one seed: tenants, customers, a provider, and a node that dies and comes back.
+//! Simulation of one seed: tenants, customers, a provider, and a node that dies and comes back.
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -71,10 +71,10 @@ impl Node {
     }
 }
 
-/// What a customer has said and what has become of it.
+/// Messages of a customer, and their outcome.
 #[derive(Default)]
 pub(super) struct Spoken {
-    /// Texts that ask for an answer, in the order they were taken in.
+    /// Texts that ask for an answer, in the order of their acceptance.
     pub(super) texts: Vec<String>,
     /// Messages without text that ask for one.
     pub(super) textless: usize,
@@ -84,7 +84,7 @@ pub(super) struct Spoken {
 
 pub(super) struct Customer {
     pub(super) tenant: usize,
-    /// Whether what is said here comes by a third-party connector instead of by webhook.
+    /// True when messages here come by a third-party connector instead of by webhook.
     by_connector: bool,
     /// Where the customer was reached before, and last where it is now.
     pub(super) addresses: Mutex<Vec<Address>>,
@@ -114,11 +114,12 @@ pub(crate) struct World {
     worst_moment: Arc<tokio::sync::Notify>,
     pub(super) tenants: Vec<Tenant>,
     pub(super) customers: Vec<Customer>,
-    /// What connectors published that cannot be taken in.
+    /// Records of connectors that cannot be accepted.
     pub(super) wrong: Mutex<BTreeMap<(TopicPartition, Offset), connector::Wrong>>,
     pub(super) node: tokio::sync::RwLock<Option<Node>>,
     pub(super) crashes: Mutex<Vec<tokio::time::Instant>>,
-    /// Commits that a fault of the store or a crash interrupted: each may have published what it publishes again.
+    /// Commits that a fault of the store or a crash interrupted: each may have published its outputs before it repeats
+    /// them.
     pub(super) interrupted: Arc<std::sync::atomic::AtomicU32>,
     /// Replies that ended nodes published again, since nothing said that they had left.
     pub(super) republished: std::sync::atomic::AtomicU32,
@@ -203,7 +204,7 @@ impl World {
         Duration::from_millis(self.dice(|rng| rng.random_range(range)))
     }
 
-    /// What the store gets wrong, from a generator of its own, so that runs of one seed are alike.
+    /// Returns the faults of the store, from a generator of its own, so that runs of one seed are alike.
     fn store_faults(&self) -> impl Fn(Operation) -> Fault + Send + Sync + 'static {
         let rng = Mutex::new(StdRng::seed_from_u64(self.dice(|rng| rng.next_u64())));
         let stormy = self.stormy.clone();
@@ -317,7 +318,7 @@ impl World {
             self.republished.fetch_add(republished, std::sync::atomic::Ordering::Relaxed);
             let violations = gauge::sum(&registry, "heddle_invariant_violations_total");
             assert_eq!(violations, 0.0, "seed {}: the engine saw violations of its own", self.seed);
-            // The disk stops first: whatever still runs changes nothing any more.
+            // The disk stops first: code that still runs changes nothing any more.
             store.close();
             self.disk.crash();
             system.kill().await;
@@ -345,7 +346,7 @@ impl World {
         }
     }
 
-    /// A connector with faults publishes what cannot be taken in.
+    /// Publishes records that cannot be accepted, as a connector with faults does.
     async fn blunder(self: Arc<Self>) {
         for _ in 0..self.dice(|rng| rng.random_range(0..8)) {
             let pause = self.millis(0..6000);
@@ -357,7 +358,7 @@ impl World {
         }
     }
 
-    /// Hands events over until they are taken in, as a channel does: one that hears nothing tries again.
+    /// Sends events until they are accepted, as a channel does: one without an answer tries again.
     async fn webhook(&self, tenant: &Tenant, events: Vec<ChannelEvent>) {
         loop {
             // Nothing of the node is held meanwhile, or it could not die with the call under way.
@@ -496,7 +497,7 @@ impl World {
             }
             self.reboot().await;
         }
-        // What hangs for good since the worst moment of a node hangs until it dies.
+        // A call that hangs since the worst moment of a node hangs until the node dies.
         self.reboot().await;
     }
 
@@ -557,7 +558,7 @@ impl World {
         true
     }
 
-    /// An operator sees the stopped account and gives it a new token: what had waited goes out.
+    /// An operator sees the suspended account and gives it a new token: its waiting messages leave.
     async fn renew_token(&self) {
         let mut tenant = self.tenants[0].clone();
         tenant.channels[0].credentials.set("access_token", Secret::new("renewed"));
@@ -569,7 +570,7 @@ impl World {
         for _ in 0..3000 {
             tokio::time::sleep(Duration::from_millis(200)).await;
             if self.unsettled().await.is_empty() {
-                // What was duplicated late may still be on its way.
+                // Messages that were duplicated late may still be on their way.
                 tokio::time::sleep(Duration::from_secs(6)).await;
                 if self.unsettled().await.is_empty() {
                     return;
@@ -605,7 +606,7 @@ impl World {
         self.disk.rows(self.clock.now())
     }
 
-    /// I9: what is in memory stays within its bounds, at every moment somebody looks.
+    /// I9: memory stays within its bounds, at every moment of a check.
     async fn watch_bounds(self: Arc<Self>) {
         loop {
             tokio::time::sleep(Duration::from_millis(37)).await;
@@ -614,7 +615,7 @@ impl World {
             let partitions = f64::from(PARTITIONS);
             let in_work = node.gauge("heddle_partition_in_work_records");
             assert!(in_work <= PERMITS as f64 * partitions, "seed {}: {in_work} in work", self.seed);
-            // A resident at work is not retired, so there may be one for each record in work beside.
+            // An entity at work is not retired, so there may be one more for each record in work.
             let residents = node.gauge("heddle_partition_residents");
             let most = (RESIDENTS + PERMITS + 4 + 1) as f64 * partitions;
             assert!(residents <= most, "seed {}: {residents} residents", self.seed);

@@ -1,6 +1,5 @@
-//! What turns answer, show and publish: edits, deletions and names in what the model is shown, what belongs to the
-//! next turn, answers that nobody may hear any more, and conversations that go round in circles. In memory, with
-//! paused time.
+//! Content of turns: edits, deletions and names in the model's input, messages of the next turn, answers that may not
+//! be sent any more, and conversations that go round in circles. In memory, with paused time.
 
 use std::time::Duration;
 
@@ -42,7 +41,7 @@ async fn an_answered_message_is_shown_as_it_was_edited_and_not_at_all_once_delet
     seconds(2).await;
     node.act("acme", "3", "Ann", Act::Delete { target: "1".into() }).await;
     node.say("acme", "4", "are you there?").await;
-    // While it waits: the row stands behind the message that is about to be answered.
+    // While it waits: the row comes after the message that is about to be answered.
     node.act("acme", "5", "Ann", Act::Edit { target: "2".into(), content: text("come at five") }).await;
     seconds(2).await;
     node.restart().await;
@@ -68,7 +67,7 @@ async fn an_open_message_that_is_edited_is_not_shown_as_history() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_name_a_person_was_known_by_is_told_to_whoever_masks_names() {
+async fn every_name_of_a_person_is_passed_to_the_masking_of_names() {
     let node = Node::start(vec![tenant("acme", "")], Box::new(echoes), takes_all()).await;
     for (number, name) in ["Ann Miller", "Annabel Smith"].into_iter().enumerate() {
         node.act("acme", &number.to_string(), name, Act::Say(text(&format!("this is {name}")))).await;
@@ -130,7 +129,7 @@ async fn an_answer_that_was_made_before_a_human_had_the_word_is_discarded() {
     assert_eq!(outcomes.collect::<Vec<_>>(), [Outcome::Silent, Outcome::Answered]);
 }
 
-/// The first part has left when the node dies; nobody knows whether the second was published.
+/// The first part has left when the node dies; it is unknown whether the second was published.
 #[tokio::test(start_paused = true)]
 async fn each_part_of_a_reply_is_asked_for_after_a_crash() {
     let long = format!("{} {}", "a".repeat(4_000), "b".repeat(4_000));
@@ -181,7 +180,7 @@ async fn a_bot_that_always_says_the_same_is_answered_four_times() {
         }
         seconds(2).await;
         if number == 10 {
-            // What it has counted outlives the node.
+            // Its counts outlive the node.
             node.restart().await;
         }
     }

@@ -1,5 +1,5 @@
-//! Turns beside a store that fails in passing and beside rows that cannot be read: an answer that is in hand is never
-//! asked for again, and what is wrong with one tenant is nobody else's fault. In memory, with paused time.
+//! Turns over a store that fails in passing and rows that cannot be read: an answer that was received is never
+//! requested again, and a fault of one tenant affects no other. In memory, with paused time.
 
 use std::time::Duration;
 
@@ -94,7 +94,7 @@ async fn a_damaged_ledger_of_one_tenant_stops_its_turns_alone() {
     assert!(node.ports().metrics.set_aside_total() >= 2);
     assert!(!aside[0].detail.contains("much"), "it repeats nothing of the row");
 
-    // A restart forgets nothing of it, and the turn goes as soon as the ledger is mended: no attempt is lost.
+    // A restart loses none of it, and the turn goes on as soon as the ledger is repaired: no attempt is lost.
     node.restart().await;
     seconds(2).await;
     assert_eq!(set_aside(&node)[0].attempts, aside[0].attempts + 1);
@@ -118,14 +118,15 @@ async fn a_damaged_conversation_goes_to_the_dead_letters_alone() {
     seconds(5).await;
     assert_eq!(node.texts(), ["on before", "on hello"]);
     let dead = node.dead_letters();
-    let told: Vec<_> = dead.iter().map(|letter| (letter.reason, letter.original.is_some())).collect();
-    assert_eq!(told, [(DeadReason::Unreadable, true)]);
+    let reasons: Vec<_> =
+        dead.iter().map(|dead_letter| (dead_letter.reason, dead_letter.original.is_some())).collect();
+    assert_eq!(reasons, [(DeadReason::Unreadable, true)]);
     assert!(!dead[0].detail.contains("Ann"), "it repeats nothing of the row: {}", dead[0].detail);
 }
 
 /// An opt-out that a connector publishes reads the person's record.
 #[tokio::test(start_paused = true)]
-async fn a_damaged_contact_holds_up_no_connector() {
+async fn a_damaged_contact_delays_no_connector() {
     let node = Node::start(vec![tenant("bad", ""), tenant("good", "")], Box::new(echoes), takes_all()).await;
     node.say("bad", "1", "before").await;
     seconds(2).await;
@@ -151,7 +152,7 @@ async fn a_damaged_contact_holds_up_no_connector() {
     assert!(!dead[0].detail.contains("Ann"), "it repeats nothing of the row: {}", dead[0].detail);
 }
 
-/// A row that cannot be read when a finished answer is committed: the answer waits until the row is mended.
+/// A row that cannot be read when a finished answer is committed: the answer waits until the row is repaired.
 #[tokio::test(start_paused = true)]
 async fn an_answer_waits_for_a_damaged_row_to_be_mended() {
     let node = Node::start(
@@ -168,7 +169,7 @@ async fn an_answer_waits_for_a_damaged_row_to_be_mended() {
     node.restart().await;
     node.say("acme", "2", "second").await;
     seconds(2).await;
-    // The commit looks up whether the turn before was counted.
+    // The commit checks that the turn before was counted.
     node.damage(&quota_of(&node, "acme"), Some("{}}")).await;
     seconds(20).await;
     assert_eq!(node.texts(), ["on first"]);

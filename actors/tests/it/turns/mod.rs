@@ -1,4 +1,4 @@
-//! Turns: what the model is asked, what the store gets wrong meanwhile, and which rows are damaged.
+//! Turns: the model's input, the store's faults meanwhile, and damaged rows.
 
 mod content;
 mod faults;

@@ -1,5 +1,5 @@
-//! A node over the store in memory for tests of turns: what the model is asked and says, what the store gets wrong, and
-//! which rows are damaged is the test's to say. It outlives its restarts.
+//! Node over the store in memory for tests of turns: the test decides the model's answers, the store's faults and the
+//! damaged rows. It survives its restarts.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -37,7 +37,7 @@ use heddle_testing::PortsBuilder;
 type Answers = dyn Fn(&Question) -> Response + Send + Sync;
 type Sends = dyn Fn(&OutboundMessage, usize) -> Sending + Send + Sync;
 
-/// What the store gets wrong.
+/// Faults of the store.
 #[derive(Default)]
 pub(crate) struct Weather {
     /// Every read fails.
@@ -53,7 +53,7 @@ pub(crate) struct Node {
     pub(crate) clock: Arc<TokioClock>,
     pub(crate) channel: Arc<ScriptedChannel>,
     pub(crate) responder: Arc<ScriptedResponder>,
-    /// What the model was asked, in order.
+    /// Questions to the model, in order.
     pub(crate) asked: Arc<Mutex<Vec<Question>>>,
     pub(crate) weather: Arc<Weather>,
     master: MasterKey,
@@ -61,7 +61,7 @@ pub(crate) struct Node {
     running: Mutex<Option<(Ports, Arc<System>)>>,
 }
 
-/// A tenant with one WhatsApp account, named after it.
+/// Returns a tenant with one WhatsApp account, named after it.
 pub(crate) fn tenant(id: &str, agent: &str) -> Tenant {
     Tenant::from_toml(&format!(
         "id = \"{id}\"\nname = \"N\"\n[agent]\nfallback = \"fallback\"\nsettle = \"100ms\"\n{agent}\n[[channels]]\n\
@@ -99,12 +99,12 @@ impl Weather {
 }
 
 impl Node {
-    /// A running node with these tenants in one partition, whose model calls outside.
+    /// Starts a node with these tenants in one partition, whose model calls outside.
     pub(crate) async fn start(tenants: Vec<Tenant>, answers: Box<Answers>, sends: Box<Sends>) -> Self {
         Self::with(tenants, |_, _| answers, sends).await
     }
 
-    /// The same, where what the model does depends on the clock and the store's weather.
+    /// Starts the same, where the model depends on the clock and the store's faults.
     pub(crate) async fn with(
         tenants: Vec<Tenant>,
         answers: impl FnOnce(Arc<TokioClock>, Arc<Weather>) -> Box<Answers>,
@@ -151,7 +151,7 @@ impl Node {
         *self.running.lock().unwrap() = Some((ports, Arc::new(system)));
     }
 
-    /// Ends the node as a crash does, and starts another over what is durable.
+    /// Ends the node as a crash does, and starts another over the durable state.
     pub(crate) async fn restart(&self) {
         let (_, system) = self.running.lock().unwrap().take().unwrap();
         self.disk.crash();
@@ -171,7 +171,7 @@ impl Node {
         self.lock().as_ref().unwrap().1.clone()
     }
 
-    /// A customer of a tenant does something; returns once it is durable.
+    /// Performs an act of a tenant's customer; returns once it is durable.
     pub(crate) async fn act(&self, tenant: &str, id: &str, name: &str, act: Act) {
         let event = ChannelEvent::Message(ReceivedMessage {
             account: tenant.parse().unwrap(),
@@ -194,7 +194,7 @@ impl Node {
         self.act(tenant, id, "Ann Miller", Act::Say(Content::Text { body: text.into() })).await;
     }
 
-    /// A command of the tenant about its one conversation.
+    /// Appends a command of the tenant about its one conversation.
     pub(crate) async fn command(&self, tenant: &str, event: InboundEvent) {
         let conversation = self.conversation(tenant);
         let record = InboundRecord { v: V, conversation, at: self.clock.now(), event };
@@ -223,7 +223,7 @@ impl Node {
         state.commit(Batch { writes: vec![write], ..Batch::default() }).await.unwrap();
     }
 
-    /// What the channel took, in order: whose message, and its text.
+    /// Returns the messages that the channel accepted, in order: id and text.
     pub(crate) fn sent(&self) -> Vec<(OutboundId, String)> {
         let text = |content: &Content| match content {
             Content::Text { body } => body.clone(),
@@ -236,7 +236,7 @@ impl Node {
         self.sent().into_iter().map(|(_, text)| text).collect()
     }
 
-    /// How often each attempt at each turn was made: once, or not at all.
+    /// Returns the number of calls of each attempt at each turn: one, or none.
     pub(crate) fn calls(&self) -> Vec<(u32, u32)> {
         self.responder.calls().into_iter().map(|((_, attempt), calls)| (attempt, calls)).collect()
     }

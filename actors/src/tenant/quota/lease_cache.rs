@@ -1,7 +1,7 @@
-//! What a node holds of a tenant's quota: one chunk to take from, and those it takes nothing from any more.
+//! Lease cache: a node's quota leases of a tenant, one to take from, and those from which nothing more is taken.
 //!
-//! Pure. What is taken is held until its turn is settled. What is never settled counts as spent: its turn may have
-//! been decided all the same.
+//! Pure. A reserved amount is held until its turn is settled. One that is never settled counts as spent: its turn may
+//! have been decided.
 
 use std::time::Duration;
 
@@ -12,29 +12,30 @@ use serde::{Deserialize, Serialize};
 
 use super::amounts::Amounts;
 
-/// How long a chunk lasts.
+/// Lifetime of a quota lease.
 pub(super) const LIFE: Duration = Duration::from_secs(600);
-/// How long before its end nothing more is taken from it: longer than any turn under way takes.
+/// Time before its end from which nothing more is taken: longer than any turn under way takes.
 pub(super) const LAST_CALL: Duration = Duration::from_secs(120);
-/// After how long without use a chunk is given back.
+/// Time without use after which a quota lease is given back.
 const IDLE: Duration = Duration::from_secs(60);
-/// The same where little is left, which others may wait for.
+/// The same where little is left, for which others may wait.
 const IDLE_WHERE_SCARCE: Duration = Duration::from_secs(1);
-/// So many turns a chunk is for at first, and at most.
+/// Number of turns that a quota lease is sized for at first, and at most.
 const STRIDES: (u64, u64) = (32, 4_096);
-/// A chunk that is used up faster makes the next one larger, one that lasts longer than its half life smaller.
+/// Time within which a used-up quota lease makes the next one larger; one that lasts longer than half its lifetime
+/// makes it smaller.
 const FAST: Duration = Duration::from_secs(30);
 
-/// A chunk, and the month whose ledger it is in.
+/// Quota lease, and the month whose ledger it is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkOf {
-    /// Which.
+    /// Id of the quota lease.
     pub id: ChunkId,
-    /// Of which month.
+    /// Month of the ledger.
     pub month: Month,
 }
 
-/// A chunk in the purse.
+/// Quota lease in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) of: ChunkOf,
@@ -44,22 +45,22 @@ pub(super) struct Held {
     used_at: Timestamp,
     scarce: bool,
     in_work: u64,
-    /// What turns have spent of it: those that are settled, and messages of those that never were.
+    /// Amounts that turns have spent of it: those that are settled, and messages of those that never were.
     spent: Amounts,
-    /// Messages that were taken and never settled.
+    /// Messages that were reserved and never settled.
     pub(super) unsettled: u64,
 }
 
-/// A purse.
+/// Lease cache.
 #[derive(Debug, Default)]
-pub(super) struct Purse {
+pub(super) struct LeaseCache {
     current: Option<Held>,
     retired: Vec<Held>,
     stride: u64,
 }
 
-impl Purse {
-    /// Takes so much, if the chunk of this month has it.
+impl LeaseCache {
+    /// Reserves this much, if the quota lease of this month has it.
     pub(super) fn take(&mut self, need: Amounts, month: Month, now: Timestamp) -> Option<ChunkOf> {
         if !self.has(need, month, now) {
             self.retire();
@@ -72,19 +73,19 @@ impl Purse {
         Some(held.of)
     }
 
-    /// Whether the chunk of this month has so much.
+    /// Returns true when the quota lease of this month has this much.
     pub(super) fn has(&self, need: Amounts, month: Month, now: Timestamp) -> bool {
         self.current.as_ref().is_some_and(|held| {
             held.of.month == month && held.left.short_of(need).is_none() && held.until > now.after(LAST_CALL)
         })
     }
 
-    /// How much a new chunk should hold for turns that need so much.
+    /// Returns the size of a new quota lease for turns that need this much.
     pub(super) fn wanted(&self, need: Amounts) -> Amounts {
         need.times(self.stride.clamp(STRIDES.0, STRIDES.1))
     }
 
-    /// Puts a new chunk in. The one before is retired.
+    /// Adds a new quota lease. The previous one is retired.
     pub(super) fn put(&mut self, of: ChunkOf, size: Amounts, wanted: Amounts, now: Timestamp) {
         if let Some(before) = &self.current {
             let lasted = now.since(before.since);
@@ -109,7 +110,7 @@ impl Purse {
         });
     }
 
-    /// A turn is settled: of what it took, it used so much, and the rest comes back.
+    /// Settles a turn: of its reservation it used this much, and the rest comes back.
     pub(super) fn settle(&mut self, of: ChunkOf, taken: Amounts, used: Amounts) {
         if let Some(held) = self.held(of) {
             held.in_work = held.in_work.saturating_sub(1);
@@ -118,7 +119,7 @@ impl Purse {
         }
     }
 
-    /// A turn is gone unsettled.
+    /// Drops the reservation of a turn that ended unsettled.
     pub(super) fn abandon(&mut self, of: ChunkOf, messages: u64) {
         if let Some(held) = self.held(of) {
             held.in_work = held.in_work.saturating_sub(1);
@@ -127,7 +128,7 @@ impl Purse {
         }
     }
 
-    /// What turns have spent of the chunks of a month: not what is only reserved.
+    /// Returns the amounts that turns have spent of a month's quota leases, without those that are only reserved.
     pub(super) fn spent(&self, month: Month) -> Amounts {
         let held = self.current.iter().chain(&self.retired).filter(|held| held.of.month == month);
         held.fold(Amounts::NONE, |sum, held| sum.plus(held.spent))
@@ -137,12 +138,12 @@ impl Purse {
         self.current.iter_mut().chain(&mut self.retired).find(|held| held.of == of)
     }
 
-    /// Takes nothing more from the chunk.
+    /// Ends taking from the current quota lease.
     pub(super) fn retire(&mut self) {
         self.retired.extend(self.current.take());
     }
 
-    /// Retires the chunk where it is idle, near its end, or of another month.
+    /// Retires the quota lease where it is idle, near its end, or of another month.
     pub(super) fn tidy(&mut self, month: Month, now: Timestamp) {
         let Some(held) = &self.current else { return };
         let idle = if held.scarce { IDLE_WHERE_SCARCE } else { IDLE };
@@ -152,17 +153,17 @@ impl Purse {
         }
     }
 
-    /// Takes out what can be closed: nothing of it is in work.
+    /// Removes and returns the leases that can be closed: no turn of them is in work.
     pub(super) fn closable(&mut self) -> Vec<Held> {
         self.retired.extract_if(.., |held| held.in_work == 0).collect()
     }
 
-    /// What could not be closed goes back.
+    /// Puts back a quota lease that could not be closed.
     pub(super) fn put_back(&mut self, held: Held) {
         self.retired.push(held);
     }
 
-    /// Whether nothing is in it.
+    /// Returns true when it holds no quota lease.
     pub(super) fn is_empty(&self) -> bool {
         self.current.is_none() && self.retired.is_empty()
     }
@@ -193,70 +194,70 @@ mod tests {
     #[test]
     fn nothing_is_taken_near_the_end_or_in_another_month() {
         for (wrong_month, seconds) in [("1970-01", 480), ("1970-02", 1)] {
-            let mut purse = Purse::default();
-            purse.put(chunk(1), messages(5), messages(5), at(0));
-            assert_eq!(purse.take(messages(1), month("1970-01"), at(1)), Some(chunk(1)));
-            assert_eq!(purse.take(messages(1), month(wrong_month), at(seconds)), None);
-            assert!(purse.closable().is_empty(), "a turn of it is in work");
-            purse.settle(chunk(1), messages(1), messages(1));
-            assert_eq!(purse.closable().len(), 1);
-            assert!(purse.is_empty());
+            let mut leases = LeaseCache::default();
+            leases.put(chunk(1), messages(5), messages(5), at(0));
+            assert_eq!(leases.take(messages(1), month("1970-01"), at(1)), Some(chunk(1)));
+            assert_eq!(leases.take(messages(1), month(wrong_month), at(seconds)), None);
+            assert!(leases.closable().is_empty(), "a turn of it is in work");
+            leases.settle(chunk(1), messages(1), messages(1));
+            assert_eq!(leases.closable().len(), 1);
+            assert!(leases.is_empty());
         }
     }
 
     #[test]
     fn an_idle_chunk_goes_back_and_soon_where_little_is_left() {
         for (wanted, seconds) in [(5, 60), (32, 1)] {
-            let mut purse = Purse::default();
-            purse.put(chunk(1), messages(5), messages(wanted), at(0));
-            purse.tidy(month("1970-01"), at(seconds - 1));
-            assert!(purse.closable().is_empty());
-            purse.tidy(month("1970-01"), at(seconds));
-            assert_eq!(purse.closable().len(), 1);
+            let mut leases = LeaseCache::default();
+            leases.put(chunk(1), messages(5), messages(wanted), at(0));
+            leases.tidy(month("1970-01"), at(seconds - 1));
+            assert!(leases.closable().is_empty());
+            leases.tidy(month("1970-01"), at(seconds));
+            assert_eq!(leases.closable().len(), 1);
         }
     }
 
     #[test]
-    fn who_uses_chunks_up_fast_gets_larger_ones() {
-        let mut purse = Purse::default();
-        assert_eq!(purse.wanted(messages(1)), messages(32));
-        purse.put(chunk(1), messages(32), messages(32), at(0));
-        purse.put(chunk(2), messages(32), messages(32), at(1));
-        assert_eq!(purse.wanted(messages(2)), messages(128));
-        purse.put(chunk(3), messages(64), messages(64), at(450));
-        assert_eq!(purse.wanted(messages(1)), messages(32));
+    fn leases_that_are_used_up_fast_grow() {
+        let mut leases = LeaseCache::default();
+        assert_eq!(leases.wanted(messages(1)), messages(32));
+        leases.put(chunk(1), messages(32), messages(32), at(0));
+        leases.put(chunk(2), messages(32), messages(32), at(1));
+        assert_eq!(leases.wanted(messages(2)), messages(128));
+        leases.put(chunk(3), messages(64), messages(64), at(450));
+        assert_eq!(leases.wanted(messages(1)), messages(32));
     }
 
     proptest! {
-        /// What is out of a chunk, settled or not, is never more than its size.
+        /// The amounts taken from a quota lease, settled or not, are never more than its size.
         #[test]
-        fn no_more_is_out_than_the_chunk_has(
+        fn no_more_is_taken_than_the_lease_holds(
             size in 0_u64..50,
             steps in proptest::collection::vec((0_u64..8, 0_u64..8, 0_u8..3), 1..80),
         ) {
-            let mut purse = Purse::default();
-            purse.put(chunk(1), messages(size), messages(size), at(0));
+            let mut leases = LeaseCache::default();
+            leases.put(chunk(1), messages(size), messages(size), at(0));
             let mut holds: Vec<u64> = Vec::new();
             let mut spent = 0;
             for (need, used, step) in steps {
                 match step {
                     0 => {
-                        if purse.take(messages(need), month("1970-01"), at(1)).is_some() {
+                        if leases.take(messages(need), month("1970-01"), at(1)).is_some() {
                             holds.push(need);
                         }
                     }
                     1 => if let Some(need) = holds.pop() {
                         let used = used.min(need);
-                        purse.settle(chunk(1), messages(need), messages(used));
+                        leases.settle(chunk(1), messages(need), messages(used));
                         spent += used;
                     },
                     _ => if let Some(need) = holds.pop() {
-                        purse.abandon(chunk(1), need);
+                        leases.abandon(chunk(1), need);
                         spent += need;
                     },
                 }
                 prop_assert!(spent + holds.iter().sum::<u64>() <= size);
-                prop_assert_eq!(purse.spent(month("1970-01")).messages, spent);
+                prop_assert_eq!(leases.spent(month("1970-01")).messages, spent);
             }
         }
     }

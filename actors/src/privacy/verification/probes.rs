@@ -1,4 +1,4 @@
-//! What customers wrote and how they are reached: plain text that must not be found anywhere.
+//! Plaintext probes: texts and addresses of customers, which must not be found anywhere.
 
 use std::collections::BTreeSet;
 
@@ -9,18 +9,18 @@ use heddle_schemas::tenant::Tenant;
 use super::form::Holds;
 use crate::conversation::thread::EntrySaid;
 
-/// How many are looked for.
-const NEEDLES: usize = 256;
-/// Shorter ones are found by chance.
+/// Maximum number of probes.
+const PROBES: usize = 256;
+/// Minimum length of a probe: one below it is found by chance.
 const SHORTEST: usize = 12;
-/// Digits of a phone number that is looked for.
+/// Minimum number of digits of a phone number that is a probe.
 const DIGITS: usize = 8;
-/// Longer ones are cut: the first part tells as much.
+/// Length to which a longer probe is cut: the first part suffices.
 const LONGEST: usize = 64;
 
-/// A sample of what customers wrote, and their numbers and ids.
+/// Sample of customers' texts, numbers and ids.
 pub struct Needles {
-    /// What the tenant wrote itself may be anywhere.
+    /// Texts that the tenant wrote itself, which may be anywhere.
     known: String,
     found: BTreeSet<String>,
 }
@@ -56,7 +56,7 @@ impl Needles {
     }
 
     fn take_text(&mut self, text: &str) {
-        // JSON writes these otherwise, so the text is looked for between them.
+        // JSON escapes these, so the probe is the text between them.
         let parts = text.split(|c: char| c.is_control() || c == '"' || c == '\\').map(str::trim);
         let Some(longest) = parts.max_by_key(|part| part.len()) else { return };
         if longest.len() >= SHORTEST {
@@ -65,19 +65,19 @@ impl Needles {
         }
     }
 
-    fn insert(&mut self, needle: &str) {
-        if self.found.len() < NEEDLES && !self.known.contains(needle) {
-            self.found.insert(needle.to_owned());
+    fn insert(&mut self, probe: &str) {
+        if self.found.len() < PROBES && !self.known.contains(probe) {
+            self.found.insert(probe.to_owned());
         }
     }
 
-    /// How many there are.
+    /// Returns the number of probes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.found.len()
     }
 
-    /// Whether there is none.
+    /// Returns true when there is no probe.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.found.is_empty()
@@ -89,7 +89,7 @@ impl Needles {
         self.found.iter().map(String::len).max().unwrap_or(0)
     }
 
-    /// What finds any of them.
+    /// Returns a searcher that finds any of them.
     ///
     /// # Panics
     /// Never: they are few and short.
@@ -103,35 +103,35 @@ impl Needles {
 mod tests {
     use super::*;
 
-    fn needles() -> Needles {
+    fn probes() -> Needles {
         Needles { known: "{\"fallback\":\"A colleague will call you back.\"}".into(), found: BTreeSet::new() }
     }
 
     #[test]
     fn short_and_known_texts_are_not_looked_for() {
-        let mut needles = needles();
-        needles.take_text("yes please");
-        needles.take_text("A colleague will call you back.");
-        assert!(needles.is_empty());
-        needles.take_text("my knee hurts since Tuesday");
-        assert_eq!(needles.len(), 1);
-        assert!(needles.searcher().is_match(b"{\"body\":\"my knee hurts since Tuesday\"}"));
-        assert!(!needles.searcher().is_match(b"{\"body\":\"my knee hurts\"}"));
+        let mut probes = probes();
+        probes.take_text("yes please");
+        probes.take_text("A colleague will call you back.");
+        assert!(probes.is_empty());
+        probes.take_text("my knee hurts since Tuesday");
+        assert_eq!(probes.len(), 1);
+        assert!(probes.searcher().is_match(b"{\"body\":\"my knee hurts since Tuesday\"}"));
+        assert!(!probes.searcher().is_match(b"{\"body\":\"my knee hurts\"}"));
     }
 
     #[test]
     fn a_text_is_looked_for_as_json_writes_it() {
-        let mut needles = needles();
+        let mut probes = probes();
         let text = "he said \"come at ten o'clock\"\nand then nothing more for a while";
-        needles.take_text(text);
+        probes.take_text(text);
         let json = serde_json::to_vec(text).unwrap();
-        assert!(needles.searcher().is_match(&json));
+        assert!(probes.searcher().is_match(&json));
     }
 
     #[test]
     fn numbers_of_contacts_are_looked_for() {
-        let mut needles = needles();
-        needles.take_address(&Address { phone: Some("491570000001".into()), ..Address::default() });
-        assert!(needles.searcher().is_match("to 491570000001"));
+        let mut probes = probes();
+        probes.take_address(&Address { phone: Some("491570000001".into()), ..Address::default() });
+        assert!(probes.searcher().is_match("to 491570000001"));
     }
 }

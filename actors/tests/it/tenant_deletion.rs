@@ -1,5 +1,6 @@
-//! A tenant is deleted while it works, next to another one: it stops, its key goes, then every row, through a crash at
-//! any step, over the store in memory with paused time. What comes late changes nothing, and the other is as it was.
+//! Tenant deletion while the tenant works, next to another one: it stops, its key is destroyed, then every row is
+//! removed, through a crash at any step, over the store in memory with paused time. Late records change nothing, and
+//! the other tenant stays as it was.
 
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
@@ -48,7 +49,8 @@ impl Deref for World {
 }
 
 impl World {
-    /// Both tenants have spoken with customers, who consented; something of acme waits for a stopped account.
+    /// Returns a scenario in which both tenants have talked with customers, who consented; messages of acme wait for a
+    /// suspended account.
     async fn begin() -> Self {
         let world = Self(SiteBuilder::default().start(&[acme(), globex()]).await);
         world.say(&acme(), ANN, "1", "a1").await;
@@ -86,7 +88,7 @@ impl World {
         consent::record(&ports, tenant, &*cipher, contact, &statement).await.unwrap();
     }
 
-    /// Asks once. Who asked does not come back when the node dies meanwhile.
+    /// Asks once. The caller does not come back when the node dies meanwhile.
     async fn ask_once(&self) {
         let (ports, tenants) = self.with(|node| (node.ports.clone(), node.system.tenants.clone()));
         let id = acme().id;
@@ -96,7 +98,7 @@ impl World {
         }
     }
 
-    async fn removal(&self) -> Option<Removal> {
+    async fn deletion(&self) -> Option<Removal> {
         let ports = self.with(|node| node.ports.clone());
         tenant_deletion::find(&ports, &acme().id).await.unwrap()
     }
@@ -104,15 +106,15 @@ impl World {
     async fn completed(&self) -> Removal {
         for _ in 0..1_200 {
             self.second().await;
-            if let Some(removal) = self.removal().await.filter(Removal::is_complete) {
-                // What is told of it comes after.
+            if let Some(deletion) = self.deletion().await.filter(Removal::is_complete) {
+                // Its event comes after.
                 for _ in 0..40 {
                     self.second().await;
                 }
-                return removal;
+                return deletion;
             }
         }
-        panic!("{:?} is not complete with {:?}", self.removal().await, self.rows(&acme().id).await);
+        panic!("{:?} is not complete with {:?}", self.deletion().await, self.rows(&acme().id).await);
     }
 
     /// Every row of a tenant but the agenda's.
@@ -130,13 +132,13 @@ impl World {
         }
     }
 
-    /// The rows of the other tenant that stay as they are while nobody writes: a quota's chunks are given back.
+    /// Returns the rows of the other tenant that no ongoing work changes: a quota's leases are given back.
     async fn of_globex(&self) -> Vec<Row> {
         let rows = self.rows(&globex().id).await.into_iter();
         rows.filter(|row| row.key.table() != Table::Quota).collect()
     }
 
-    /// The rows that a tenant alone has, anywhere: those of no tenant are looked at by name.
+    /// Returns the rows that a tenant alone has, anywhere: those of no tenant are checked by name.
     fn names(&self, tenant: &str) -> Vec<String> {
         let rows = self.disk.rows(self.clock.now()).into_iter();
         let named = rows.filter(|(key, _)| String::from_utf8_lossy(key.as_bytes()).contains(tenant));
@@ -153,7 +155,7 @@ impl World {
     }
 }
 
-/// What is left of a deleted tenant: its receipt, and that its key is not to be made again.
+/// Asserts what remains of a deleted tenant: its receipt, and that its key is not to be made again.
 fn assert_gone(world: &World, rows: &[Row], step: impl std::fmt::Display) {
     let key = Key::tenant_key(&acme().id);
     assert!(matches!(rows, [row] if row.key == key && row.value == [0][..]), "{step}: {rows:?}");
@@ -181,16 +183,16 @@ async fn a_deleted_tenant_leaves_its_receipt_alone_and_another_is_as_it_was() {
     assert!(matches!(key, Err(KeysError::Gone { .. })), "the key goes before the rows: {key:?}");
     assert!(world.rows(&acme().id).await.len() > 10);
 
-    let removal = world.completed().await;
+    let deletion = world.completed().await;
     assert_gone(&world, &world.rows(&acme().id).await, "at the end");
     assert_eq!(world.of_globex().await, globex_had, "the other's rows are the same, byte by byte");
     assert_eq!(ports.knowledge.list(&acme().id).await.unwrap(), []);
     assert_eq!(ports.knowledge.list(&globex().id).await.unwrap().len(), 1);
-    let counted = removal.rows.clone().unwrap();
+    let counted = deletion.rows.clone().unwrap();
     assert_eq!((counted["head"], counted["contact"], counted["backlog"]), (2, 1, 1), "{counted:?}");
-    let used: Vec<_> = removal.usage.values().map(|used| (used.turns, used.messages)).collect();
+    let used: Vec<_> = deletion.usage.values().map(|used| (used.turns, used.messages)).collect();
     assert_eq!(used, [(3, 3)], "what was used is kept");
-    assert!(removal.completed_at.unwrap() <= removal.deadline);
+    assert!(deletion.completed_at.unwrap() <= deletion.deadline);
     assert_eq!(world.deleted_events(), 1);
     let entries = AuditLog::new(ports.clone()).entries(None, 0, 100).await.unwrap();
     let done = entries.iter().filter(|entry| {
@@ -214,11 +216,11 @@ async fn a_deleted_tenant_leaves_its_receipt_alone_and_another_is_as_it_was() {
     let reception = world.with(|node| node.system.reception.clone());
     let late = world.said(ANN, "1", "a9", early);
     let late = reception.accept(ChannelKind::Whatsapp, &std::sync::Arc::new(acme()), vec![late]).await;
-    assert!(late.is_err(), "without a key nothing can be taken in");
+    assert!(late.is_err(), "without a key nothing can be accepted");
     assert!(tenants.apply(acme()).await.is_err(), "its id is not given out again");
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_gone(&world, &world.rows(&acme().id).await, "after what came late");
-    assert_eq!(world.records(Topic::Dlq).len(), 0, "it is settled, and no letter");
+    assert_eq!(world.records(Topic::Dlq).len(), 0, "it is settled, and not dead-lettered");
     assert_eq!(world.sent(), before);
     world.say(&globex(), ANN, "3", "g2").await;
     assert_eq!(world.sent().last().unwrap(), "on text of g2");
@@ -226,12 +228,12 @@ async fn a_deleted_tenant_leaves_its_receipt_alone_and_another_is_as_it_was() {
     // Another node, or this one later, finds it the same.
     world.restart().await;
     tokio::time::sleep(Duration::from_secs(120)).await;
-    assert_eq!(world.removal().await, Some(removal));
-    assert_eq!(world.deleted_events(), 1, "it is told of once");
+    assert_eq!(world.deletion().await, Some(deletion));
+    assert_eq!(world.deleted_events(), 1, "it is published once");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_audit_tells_rows_that_are_on_their_way_out_from_rows_that_were_left() {
+async fn a_verification_distinguishes_rows_being_removed_from_rows_left_over() {
     let world = World::begin().await;
     let left = world.rows(&acme().id).await.into_iter().find(|row| row.key.table() == Table::Alias).unwrap();
     let prove = async || {
@@ -282,14 +284,14 @@ async fn a_node_that_starts_with_a_configuration_whose_key_is_gone_does_not_know
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_at_any_step_is_gone_on_from_though_nobody_asks_again() {
+async fn a_deletion_resumes_after_a_crash_at_any_step_without_a_second_request() {
     let (mut step, mut begun) = (0, 0);
     loop {
         let world = World::begin().await;
         let globex_had = world.of_globex().await;
         world.die_after(step);
         world.ask_once().await;
-        if world.removal().await.is_none()
+        if world.deletion().await.is_none()
             && world.names("acme").iter().all(|row| !row.starts_with("Removal"))
         {
             assert_eq!(begun, 0, "step {step}: what was durable is not lost");
@@ -308,7 +310,7 @@ async fn a_crash_at_any_step_is_gone_on_from_though_nobody_asks_again() {
             assert!(step > 100, "so few steps are no deletion");
             return;
         }
-        // The request and the first walks step by step, what repeats itself by samples.
+        // The request and the first walks step by step, repetitions by samples.
         step += if step < 20 { 1 } else { 1 + step / 3 };
     }
 }

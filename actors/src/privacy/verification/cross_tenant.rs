@@ -1,4 +1,4 @@
-//! Whether other tenants' keys open what is this tenant's.
+//! Cross-tenant check: other tenants' keys must not open this tenant's data.
 
 use heddle_schemas::ports::keys::{Keys, KeysError, Missing, aad};
 use heddle_schemas::ports::state::Row;
@@ -25,11 +25,11 @@ fn column(key: &Key) -> Option<&'static str> {
 
 /// Tries other tenants' keys.
 #[derive(Default)]
-pub(super) struct Strangers {
+pub(super) struct CrossTenant {
     samples: Vec<Row>,
 }
 
-impl Strangers {
+impl CrossTenant {
     pub(super) fn sample(&mut self, row: &Row) {
         if column(&row.key).is_some() && self.samples.len() < SAMPLES {
             self.samples.push(row.clone());
