@@ -62,7 +62,7 @@ pub enum NodeError {
     /// A channel.
     #[error(transparent)]
     Channel(#[from] whatsapp::SetupError),
-    /// Who answers.
+    /// The responder.
     #[error(transparent)]
     Responder(#[from] llm::SetupError),
     /// Appointments.
@@ -77,7 +77,7 @@ pub enum NodeError {
 pub struct Node {
     /// Its configuration.
     pub config: Config,
-    /// What is behind the ports.
+    /// Adapters behind the ports.
     pub ports: Ports,
     /// All metrics of the process.
     pub registry: Registry,

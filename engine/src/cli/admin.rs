@@ -1,4 +1,5 @@
-//! Where commands find a node: its admin API, or, on the embedded store, the folder no process has open.
+//! Access of commands to a node: through its admin API or, on the embedded store, directly to a data folder that no
+//! process has open.
 
 use std::sync::Arc;
 
@@ -19,35 +20,35 @@ use super::Failure;
 use crate::node::Node;
 use crate::operations::{Caller, Handler, OperationError, Operations, Rights};
 
-/// The code of what another node has to be asked: the usage is right.
+/// Error code of a request that a node of another region must serve: the usage is correct.
 const OTHER_REGION: &str = "other_region";
 
-/// Where to find the node.
+/// Options that locate the node and identify the caller.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Where {
-    /// The admin API of a running node; without it the configured address, and when nobody listens
-    /// there the data folder itself.
+    /// Base address of a running node's admin API. Default: the configured address, and the data folder
+    /// itself if no node listens there.
     #[arg(long, global = true, value_name = "URL")]
     pub url: Option<String>,
-    /// Who you are, for the audit log: what reads or changes personal data or configuration is written down.
-    /// Without it, the user of the operating system.
+    /// Your name for the audit log, which records access to personal data and configuration.
+    /// Default: the user of the operating system.
     #[arg(long = "as", global = true, value_name = "NAME")]
     pub name: Option<Note>,
-    /// Why you do it, for the audit log: a line or a ticket, without phone numbers.
+    /// Reason for the audit log: a line or a ticket, without phone numbers.
     #[arg(long, global = true, value_name = "TEXT")]
     pub why: Option<Note>,
 }
 
 impl Where {
-    /// At this address.
+    /// Creates the options of a node at this address.
     #[must_use]
     pub fn at(url: impl Into<String>) -> Self {
         Self { url: Some(url.into()), ..Self::default() }
     }
 
-    /// The caller of a command.
+    /// Returns the caller of the command.
     fn caller(&self) -> Caller {
-        // An account without a name of its own, as in some containers, leaves none.
+        // No name where the user account has none, as in some containers.
         let user = || whoami::username().ok()?.parse().ok();
         let name = self.name.clone().or_else(user);
         let who = Who { name, means: Means::Folder, address: None };
@@ -55,11 +56,11 @@ impl Where {
     }
 }
 
-/// A node to administer.
+/// Node to administer.
 pub enum Admin {
-    /// One that runs.
+    /// A running node.
     Remote(Client),
-    /// A folder that no process has open.
+    /// A data folder that no other process has open.
     Local(Arc<Node>, Box<Operations>, Caller),
 }
 
@@ -85,11 +86,11 @@ impl From<CallError> for Failure {
     }
 }
 
-/// A request that the node refused as it was put.
+/// Request that the node refused as not valid.
 #[derive(Debug, thiserror::Error)]
 #[error("{detail}")]
 pub(super) struct Refused {
-    /// What is wrong, for programs.
+    /// Machine-readable code of the fault.
     pub(super) code: String,
     detail: String,
 }
@@ -98,7 +99,7 @@ impl Admin {
     /// Finds the node.
     ///
     /// # Errors
-    /// When there is neither a running one nor a folder that can be opened.
+    /// When neither a running node nor a data folder can be reached.
     pub async fn find(config: Config, place: &Where) -> Result<Self, Failure> {
         let base = place.url.clone().unwrap_or_else(|| format!("http://{}", config.http.listen));
         let caller = place.caller();
@@ -117,7 +118,7 @@ impl Admin {
         }
     }
 
-    /// Closes the store, where it is open here.
+    /// Closes the store, if this process has it open.
     pub async fn close(self) {
         if let Self::Local(node, ..) = self {
             node.close().await;
@@ -127,7 +128,7 @@ impl Admin {
     /// Calls an operation.
     ///
     /// # Errors
-    /// The operation's; those of the connection.
+    /// The operation's error, or that of the connection.
     pub async fn call<O: Handler>(
         &self,
         _: O,
@@ -142,7 +143,7 @@ impl Admin {
         }
     }
 
-    /// Makes a configuration the tenant's own.
+    /// Applies a tenant's configuration.
     ///
     /// # Errors
     /// As [`Admin::call`].
@@ -151,7 +152,7 @@ impl Admin {
         self.call(ApplyTenant, path, NoParameters {}, Configuration(tenant)).await
     }
 
-    /// Keeps a document.
+    /// Stores a document.
     ///
     /// # Errors
     /// As [`Admin::call`].

@@ -1,4 +1,4 @@
-//! `heddle schema`: makes the cluster's tables what this build works on, or says what they lack.
+//! `heddle schema`: creates the cluster's tables that this build needs, or lists what is missing.
 
 use clap::{Args, Subcommand};
 use heddle_connectors::cql::OpenError;
@@ -10,7 +10,7 @@ use super::Failure;
 use super::output::Output;
 use crate::configuration;
 
-/// What to do with the schema.
+/// Arguments of `heddle schema`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -19,24 +19,24 @@ pub struct Arguments {
 
 #[derive(Debug, Clone, Copy, Subcommand)]
 enum Action {
-    /// Make the keyspace and its tables what this build works on. May run on several nodes at once.
+    /// Create the missing keyspace, tables and columns. Safe to run on several nodes at once.
     Apply,
-    /// Say what is missing and change nothing; exits with 1 when something is.
+    /// List what is missing and change nothing; exits with 1 if anything is.
     Diff,
 }
 
-/// What a command prints.
+/// Output of a command.
 #[derive(Serialize)]
 struct Told {
     keyspace: String,
-    /// What is to be done, or was.
+    /// Changes to make, or made.
     changes: Vec<ToldChange>,
 }
 
 #[derive(Serialize)]
 struct ToldChange {
     what: String,
-    /// The statement that makes it so.
+    /// CQL statement of the change.
     cql: Option<String>,
 }
 
@@ -49,10 +49,10 @@ impl From<OpenError> for Failure {
     }
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// [`Failure`]; with `diff` also when something is missing.
+/// [`Failure`]; with `diff` also when anything is missing.
 pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
     if config.state.kind != StateKind::Cql {
         return Err(Failure::Usage(anyhow::anyhow!(

@@ -63,7 +63,7 @@ const TOGETHER: (usize, usize) = (64, 4 << 20);
 /// Why an operation was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLettersError {
-    /// There is no such letter.
+    /// No such dead letter exists.
     #[error("there is no letter {0}; log.retention or its tenant's retention.dlq may have ended it")]
     Unknown(LetterId),
     /// The request makes no sense.
@@ -77,7 +77,7 @@ pub enum DeadLettersError {
     Keys(KeysError),
 }
 
-/// How many letters are asked for.
+/// Returns the requested number of dead letters.
 fn limit_of(filters: &Filters, default: usize) -> usize {
     filters.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(default).clamp(1, MOST)
 }
@@ -291,8 +291,8 @@ impl DeadLetters {
         Ok(desk.find(letter, &found.key, original))
     }
 
-    /// Whether it is a message to somebody who has been forgotten since it was decided. What people themselves said
-    /// is refused by their conversation.
+    /// Returns whether it is a message to a contact who has been erased since it was decided. Messages from erased
+    /// contacts are refused by their conversation.
     async fn is_to_forgotten(&self, letter: &DeadLetter, original: &[u8]) -> Result<bool, DeadLettersError> {
         if letter.from.topic != Topic::Outbound {
             return Ok(false);

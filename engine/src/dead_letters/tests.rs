@@ -1,4 +1,4 @@
-//! Dead letters over the store in memory, with paused time and the actors running.
+//! Tests of dead letters on the in-memory store, with paused time and running actors.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -117,7 +117,7 @@ impl Site {
         self.disk.publish(vec![record], self.clock.now());
     }
 
-    /// A question to acme, taken in now.
+    /// Publishes a question to acme, accepted now.
     async fn ask(&self, number: u8) {
         let tenant = "acme".parse().unwrap();
         let conversation = conversation(number);
@@ -136,13 +136,13 @@ impl Site {
         self.publish(Topic::Inbound, partition, &conversation.to_string(), encode(&record));
     }
 
-    /// A letter of a reply that was decided now.
+    /// Publishes a dead letter of a reply that was decided now.
     async fn reply(&self, number: u8) {
         let conversation = conversation(number);
         let turn = TurnId(MessageKey::from_bytes([number; 16]));
         let id = OutboundId::of_turn(conversation.contact, turn, 0);
         let to = Address { phone: Some("16505550000".into()), ..Address::default() };
-        // Who is written to has spoken before.
+        // The recipient has written before.
         self.ports.keys.contact(&conversation.tenant, conversation.contact, Missing::Create).await.unwrap();
         let message = SealedMessage { to, content: Content::Text { body: "a reply".into() } };
         let now = self.clock.now();
@@ -183,7 +183,7 @@ impl Site {
         self.publish(Topic::Dlq, partition, key, encode(&letter));
     }
 
-    /// Lets everything that was published be worked off.
+    /// Waits until everything published is processed.
     async fn settle(&self) {
         tokio::time::sleep(Duration::from_secs(10)).await;
         for topic in Topic::CONSUMED {
@@ -266,7 +266,7 @@ async fn poison_is_put_aside_again_and_a_replay_of_all_ends() {
     let reasons: Vec<_> = site.list().await.iter().map(|one| (one.reason, one.attempts)).collect();
     assert_eq!(reasons, vec![(Some(DeadReason::Poison), 3); 2]);
 
-    // What came meanwhile is not for the same replay.
+    // Dead letters published meanwhile are not part of the same replay.
     let until = Some(first.until.clone());
     let again = site.letters.replay(&Replay { until, ..all.clone() }).await.unwrap();
     assert_eq!(again.items.len(), 1);
@@ -336,7 +336,7 @@ async fn a_letter_that_is_older_than_its_tenant_keeps_letters_is_as_one_that_is_
     let refused = site.letters.show(at(0)).await.unwrap_err().to_string();
     assert!(refused.contains("retention.dlq"), "{refused}");
     let left: Vec<_> = site.list().await.into_iter().map(|letter| letter.id).collect();
-    assert_eq!(left, [at(1)], "that of no tenant lives as long as its topic");
+    assert_eq!(left, [at(1)], "one of no tenant is kept as long as its topic's records");
     let named = Replay { ids: Some(vec![at(0)]), max_age: 240 * HOUR, ..Replay::default() };
     let all = Replay { ids: None, filters: Some(Filters::default()), ..named.clone() };
     assert_eq!(site.letters.replay(&named).await.unwrap().items[0].outcome, Outcome::Unknown);
@@ -356,7 +356,7 @@ async fn a_reply_is_sent_once_and_not_when_it_is_too_old() {
     for record in site.disk.records(partition) {
         let record: OutboundRecord = decode(&record.value).unwrap();
         let OutboundCommand::Send(send) = record.command else { continue };
-        assert!(send.again, "or its account would not look into the journal");
+        assert!(send.again, "or its account would not check the journal");
     }
 
     site.clock.jump_forward(25 * HOUR);
@@ -516,7 +516,7 @@ async fn letters_of_several_partitions_come_as_they_were_given_up_from_wherever_
         site.letter_in(partition, from, "k", "{}".into());
         expected.push((site.clock.now(), LetterId { partition, offset }));
     }
-    // What was given up at the same time comes by its id.
+    // Records dead-lettered at the same time are ordered by id.
     expected.sort_unstable();
     let expected: Vec<_> = expected.into_iter().map(|(_, id)| id).collect();
     let ids = |page: &Page| page.items.iter().map(|letter| letter.id).collect::<Vec<_>>();
@@ -530,7 +530,7 @@ async fn letters_of_several_partitions_come_as_they_were_given_up_from_wherever_
         filters.after = Some(next);
     }
     assert_eq!(found, expected);
-    // After the one that was seen last, whose id is all that is known.
+    // A scan after the last one seen, of which only the id is known.
     for position in [0, 99, 250] {
         let after = Place::new(vec![expected[position]]);
         let page = letters.list(&Filters { after, limit: Some(300), ..Filters::default() }).await.unwrap();

@@ -42,9 +42,9 @@ use super::Shared;
 pub const MAX_BODY: usize = 3 << 20;
 /// The header with the signature.
 const SIGNATURE: &str = "x-hub-signature-256";
-/// How long a webhook waits for its turn.
+/// Maximum time that a webhook waits for capacity.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a body may take to arrive.
+/// Timeout for the arrival of a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 /// When the channel may try again, in seconds.
 const RETRY_SECONDS: &str = "5";
@@ -254,8 +254,8 @@ async fn take(
     Ok(())
 }
 
-/// Whose each event is. A body may speak of several numbers of one app: those of another tenant are taken
-/// only if that tenant's own secret signed the body too. The rest is nobody's here, and dropped.
+/// Groups the events by tenant. A body may hold several numbers of one app: those of another tenant are accepted
+/// only if that tenant's own secret signed the body too. Events of unknown numbers are dropped.
 fn by_tenant(
     shared: &Shared,
     addressed: &Addressed,

@@ -48,7 +48,7 @@ impl Handler for ShowTenant {
     }
 }
 
-/// A configuration that may be applied.
+/// Configuration that may be applied.
 pub struct Applicable;
 
 impl<O: Operation<Body = Configuration>> Subject<O> for Applicable {
@@ -60,7 +60,7 @@ impl<O: Operation<Body = Configuration>> Subject<O> for Applicable {
             let why = format!("the path names tenant {id} and the body {}", tenant.id);
             return Err(OperationError::invalid("two_tenants", why));
         }
-        // What is no configuration of a tenant that there can be begins no audit log.
+        // An invalid configuration must not begin an audit log.
         tenant.validate().map_err(TenantsError::from)?;
         match tenant_deletion::find(&operations.ports, &tenant.id).await? {
             Some(_) => Err(deleted(&tenant.id)),
@@ -69,10 +69,10 @@ impl<O: Operation<Body = Configuration>> Subject<O> for Applicable {
     }
 }
 
-/// The tenant was deleted, or is being deleted.
+/// Creates the error of a tenant that is deleted or being deleted.
 pub(super) fn deleted(tenant: &TenantId) -> OperationError {
     let why =
-        format!("tenant {tenant} was deleted, and its id is not given out again: apply it under another id");
+        format!("tenant {tenant} was deleted, and its id cannot be used again: apply it under another id");
     OperationError::new(ErrorKind::Conflict, "tenant_deleted", why)
 }
 
@@ -95,7 +95,7 @@ impl Handler for ApplyTenant {
     }
 }
 
-/// A deletion of a tenant: one that is under way or done, or (`None`) one to begin.
+/// Deletion of a tenant: one in progress or complete, or (`None`) one to begin.
 pub struct Deletion(Option<Removal>);
 
 impl Subject<DeleteTenant> for Deletion {
@@ -103,7 +103,7 @@ impl Subject<DeleteTenant> for Deletion {
         let id = &input.path.tenant;
         let found = tenant_deletion::find(&operations.ports, id).await?;
         if found.is_none() {
-            // It may have been applied on another node a moment ago.
+            // Another node may have applied it just now.
             operations.tenants.catch_up().await?;
             operations.tenant(id)?;
         }
@@ -118,8 +118,8 @@ impl Subject<DeleteTenant> for Deletion {
 impl Handler for DeleteTenant {
     type Subject = Deletion;
 
-    /// The tenant has stopped and its key is destroyed when this returns; its rows are under way, and whoever removes
-    /// the last of them writes into the audit log of no tenant that it is done.
+    /// The tenant is stopped and its key is destroyed when this returns. The removal of its rows goes on, and the node that
+    /// removes the last one records the completion in the audit log of the installation.
     async fn run(
         operations: &Operations,
         call: Call<'_>,
