@@ -92,7 +92,7 @@ impl Account {
 
     fn hear(&self, fixture: &Fixture, taken: &Taken) {
         let Some(conversation) = fixture.conversation(&taken.account, &taken.to) else {
-            return self.tally().stranger();
+            return self.tally().unknown_recipient();
         };
         let freed = self.tally().reply(conversation, fixture.things(&taken.text), taken.at);
         self.customers.add_permits(freed);

@@ -193,7 +193,7 @@ impl Tally {
     }
 
     /// Records a reply to an unknown recipient.
-    pub(crate) fn stranger(&mut self) {
+    pub(crate) fn unknown_recipient(&mut self) {
         self.counts.strangers += 1;
     }
 

@@ -196,7 +196,7 @@ async fn verify(admin: &Admin, asked: &Asked, output: &mut Output) -> Result<(),
         let chain = Chain { tenant, noted };
         verdicts.push(admin.call(VerifyAuditLog, NoParameters {}, chain, Nothing).await?);
     }
-    output.result(&verdicts, || verdicts.iter().map(told).collect::<Vec<_>>().join("\n"));
+    output.result(&verdicts, || verdicts.iter().map(summary).collect::<Vec<_>>().join("\n"));
     let broken = verdicts.iter().filter(|verdict| !verdict.holds()).count();
     match broken {
         0 => Ok(()),
@@ -207,7 +207,7 @@ async fn verify(admin: &Admin, asked: &Asked, output: &mut Output) -> Result<(),
     }
 }
 
-fn told(verdict: &Verdict) -> String {
+fn summary(verdict: &Verdict) -> String {
     let whose =
         verdict.tenant.as_ref().map_or_else(|| "no tenant".into(), |tenant| format!("tenant {tenant}"));
     let newest = verdict.newest.map_or_else(String::new, |newest| format!(", the newest is {newest}"));

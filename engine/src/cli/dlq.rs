@@ -119,8 +119,8 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     let done = match arguments.action {
         Action::List(which) => list(&admin, &which, output).await,
         Action::Show { id } => {
-            let letter = admin.call(ShowLetter, OfLetter { id }, NoParameters {}, Nothing).await;
-            letter.map(|letter| output.result(&letter, || shown(&letter)))
+            let dead_letter = admin.call(ShowLetter, OfLetter { id }, NoParameters {}, Nothing).await;
+            dead_letter.map(|dead_letter| output.result(&dead_letter, || shown(&dead_letter)))
         }
         Action::Replay(asked) => replay(&admin, asked, output).await,
     };
@@ -207,23 +207,23 @@ impl Asked {
     }
 }
 
-fn origin(letter: &Summary) -> String {
-    match (letter.from, letter.offset) {
+fn origin(dead_letter: &Summary) -> String {
+    match (dead_letter.from, dead_letter.offset) {
         (Some(from), Some(offset)) => format!("{from}@{offset}"),
         _ => String::new(),
     }
 }
 
-fn row(letter: &Summary) -> [String; 7] {
+fn row(dead_letter: &Summary) -> [String; 7] {
     [
-        letter.id.to_string(),
-        letter.at.to_string(),
-        origin(letter),
-        letter.reason.map_or("", DeadReason::as_str).to_owned(),
-        letter.bytes.to_string(),
-        letter.attempts.to_string(),
+        dead_letter.id.to_string(),
+        dead_letter.at.to_string(),
+        origin(dead_letter),
+        dead_letter.reason.map_or("", DeadReason::as_str).to_owned(),
+        dead_letter.bytes.to_string(),
+        dead_letter.attempts.to_string(),
         // The detail can quote any record.
-        letter.detail.replace(char::is_control, " "),
+        dead_letter.detail.replace(char::is_control, " "),
     ]
 }
 
@@ -232,8 +232,8 @@ fn fate(fate: &Fate) -> [String; 4] {
     [fate.id.to_string(), fate.outcome.as_str().to_owned(), to, fate.detail.clone()]
 }
 
-fn shown(letter: &Letter) -> String {
-    let Letter { summary, state, original } = letter;
+fn shown(dead_letter: &Letter) -> String {
+    let Letter { summary, state, original } = dead_letter;
     let [id, at, from, reason, bytes, attempts, detail] = row(summary);
     let tenant = summary.tenant.as_ref().map(ToString::to_string).unwrap_or_default();
     let kept = match state {

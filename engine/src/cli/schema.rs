@@ -27,14 +27,14 @@ enum Action {
 
 /// Output of a command.
 #[derive(Serialize)]
-struct Told {
+struct Printed {
     keyspace: String,
     /// Changes to make, or made.
-    changes: Vec<ToldChange>,
+    changes: Vec<PrintedChange>,
 }
 
 #[derive(Serialize)]
-struct ToldChange {
+struct PrintedChange {
     what: String,
     /// CQL statement of the change.
     cql: Option<String>,
@@ -63,14 +63,16 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     let schema = Schema::connect(&options, replication).await?;
     match arguments.action {
         Action::Apply => {
-            let told = Told::new(&options.keyspace, &schema.apply().await?);
-            output.result(&told, || told.shown("done", "has all that this build works on; nothing was done"));
+            let printed = Printed::new(&options.keyspace, &schema.apply().await?);
+            output.result(&printed, || {
+                printed.shown("done", "has all that this build works on; nothing was done")
+            });
             Ok(())
         }
         Action::Diff => {
-            let told = Told::new(&options.keyspace, &schema.diff().await?);
-            output.result(&told, || told.shown("to do", "has all that this build works on"));
-            match told.changes.len() {
+            let printed = Printed::new(&options.keyspace, &schema.diff().await?);
+            output.result(&printed, || printed.shown("to do", "has all that this build works on"));
+            match printed.changes.len() {
                 0 => Ok(()),
                 _ => Err(Failure::Failed(anyhow::anyhow!("run `heddle schema apply`"))),
             }
@@ -78,12 +80,13 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     }
 }
 
-impl Told {
+impl Printed {
     fn new(keyspace: &str, changes: &[Change]) -> Self {
-        let told = changes
-            .iter()
-            .map(|change| ToldChange { what: change.to_string(), cql: change.cql().map(ToOwned::to_owned) });
-        Self { keyspace: keyspace.to_owned(), changes: told.collect() }
+        let printed = changes.iter().map(|change| PrintedChange {
+            what: change.to_string(),
+            cql: change.cql().map(ToOwned::to_owned),
+        });
+        Self { keyspace: keyspace.to_owned(), changes: printed.collect() }
     }
 
     fn shown(&self, each: &str, none: &str) -> String {

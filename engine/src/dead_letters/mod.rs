@@ -1,26 +1,27 @@
-//! Dead letters: lists what was given up, shows it, and puts it back on its way.
+//! Dead letters: lists, shows and replays records that could not be processed.
 //!
 //! # Contract
 //! A replay appends the original to its topic again and nothing else: it goes through the same checks as a
-//! first delivery, and may end in dlq once more, as another letter. Letters are never changed or removed;
-//! the log's retention ends them, and where it is shorter the tenant's `retention.dlq`. Nothing that is sealed is opened for showing.
+//! first delivery, and may be dead-lettered again, as another dead letter. Dead letters are never changed or
+//! removed; they expire with the log's retention, or with the tenant's `retention.dlq` where that ends earlier.
+//! Encrypted data is never decrypted for display.
 //!
-//! Replaying twice does no harm (I3), nor does replaying what has been handled by another way:
-//! - a customer's act is recognised by its marker: who gave it up wrote none, whoever applies it writes one.
+//! Replays are idempotent (I3), also for a record that was handled otherwise meanwhile:
+//! - a customer's act is recognised by its marker: dead-lettering writes none, applying the act writes one.
 //!   An original of ingress gets the same marker, from the channel's message id.
 //! - a message to send is appended with `again`, so its account asks the journal of sends first, and what is
 //!   under way or sent is not called again.
 //! - a report only raises a status.
 //!
-//! Markers and journals end (`marker_ttl`), so what is older by its own time is not replayed at all, and
+//! Markers and journals expire (`marker_ttl`), so a record older than that is not replayed at all, and
 //! `max_age` may not exceed it.
 //!
-//! A letter's age is that of its original. A message to send that is older than `max_age` stays. A customer's
-//! message that is older than `engine.answer_within` is recorded by its conversation and not answered.
+//! The age of a dead letter is that of its original. An outbound message older than `max_age` stays in dlq. A
+//! customer's message older than `engine.answer_within` is recorded by its conversation and not answered.
 //!
-//! Letters are read a fetch at a time, and a request reads and replays a bounded number of them (I9); the
-//! answer says where to go on. `until` holds the ends of dlq at the first request, so that what is given up
-//! again is not replayed for ever.
+//! Dead letters are read a fetch at a time, and a request reads and replays a bounded number of them (I9); the
+//! answer holds the cursor to resume from. `until` holds the ends of dlq at the first request, so that records
+//! dead-lettered again are not replayed for ever.
 //!
 //! # Layout
 //! - This file: the operations. `scan`: letters in order, from a place on.

@@ -160,15 +160,15 @@ impl Site {
         let command = OutboundCommand::Send(command);
         let record = OutboundRecord { v: V, conversation: conversation.clone(), at: now, command };
         let from = TopicPartition { topic: Topic::Outbound, partition: 0 };
-        self.letter(from, &conversation.account().to_string(), encode(&record));
+        self.dead_letter(from, &conversation.account().to_string(), encode(&record));
     }
 
-    fn letter(&self, from: TopicPartition, key: &str, original: Bytes) {
+    fn dead_letter(&self, from: TopicPartition, key: &str, original: Bytes) {
         self.letter_in(0, from, key, original);
     }
 
     fn letter_in(&self, partition: u32, from: TopicPartition, key: &str, original: Bytes) {
-        let letter = DeadLetter {
+        let dead_letter = DeadLetter {
             v: V,
             at: self.clock.now(),
             from,
@@ -180,7 +180,7 @@ impl Site {
             tenant: None,
             original: Some(Sealed::from_bytes(original)),
         };
-        self.publish(Topic::Dlq, partition, key, encode(&letter));
+        self.publish(Topic::Dlq, partition, key, encode(&dead_letter));
     }
 
     /// Waits until everything published is processed.
@@ -232,10 +232,10 @@ async fn a_message_for_a_tenant_that_comes_later_is_answered_once_however_often_
     let site = Site::new(StoreOptions::default()).await;
     site.ask(1).await;
     site.settle().await;
-    let [letter] = &site.list().await[..] else { panic!() };
-    assert_eq!((letter.id, letter.reason), (at(0), Some(DeadReason::UnknownTenant)));
-    assert_eq!((letter.from, letter.offset), (Some(inbound(&conversation(1))), Some(0)));
-    assert_eq!(letter.about, Some(conversation(1).to_string()));
+    let [dead_letter] = &site.list().await[..] else { panic!() };
+    assert_eq!((dead_letter.id, dead_letter.reason), (at(0), Some(DeadReason::UnknownTenant)));
+    assert_eq!((dead_letter.from, dead_letter.offset), (Some(inbound(&conversation(1))), Some(0)));
+    assert_eq!(dead_letter.about, Some(conversation(1).to_string()));
 
     site.apply("acme", &["1"]).await;
     let ids = Some(vec![at(0), at(0), at(7)]);
@@ -287,12 +287,12 @@ async fn what_no_build_here_reads_goes_where_it_came_from_unless_it_may_be_sent(
     site.publish(Topic::Dlq, 0, "k", "no letter");
     site.settle().await;
     let mut letters = site.list().await;
-    letters.sort_by_key(|letter| letter.from);
+    letters.sort_by_key(|dead_letter| dead_letter.from);
     let reasons: Vec<_> = letters.iter().map(|one| one.reason).collect();
     assert_eq!(reasons, [None, Some(DeadReason::Version), Some(DeadReason::Version)]);
     // A foreign key may be a phone number.
     assert!(!serde_json::to_string(&letters).unwrap().contains("1650"));
-    let ids: Vec<_> = letters.iter().map(|letter| letter.id).collect();
+    let ids: Vec<_> = letters.iter().map(|dead_letter| dead_letter.id).collect();
     let replay = Replay { ids: Some(ids.clone()), ..Replay::default() };
     let fates = site.letters.replay(&replay).await.unwrap().items;
     let of = |id| fates.iter().find(|fate| fate.id == id).map(|fate| (fate.outcome, fate.to.as_deref()));
@@ -327,7 +327,7 @@ async fn a_letter_that_is_older_than_its_tenant_keeps_letters_is_as_one_that_is_
     site.system.tenants.apply(short).await.unwrap();
     site.reply(1).await;
     let elsewhere = TopicPartition { topic: Topic::Outbound, partition: 0 };
-    site.letter(elsewhere, "+16505551234", Bytes::from_static(b"{}"));
+    site.dead_letter(elsewhere, "+16505551234", Bytes::from_static(b"{}"));
     site.clock.jump_forward(24 * HOUR - Duration::from_secs(1));
     assert!(site.letters.show(at(0)).await.is_ok());
     assert_eq!(site.list().await.len(), 2);
@@ -335,7 +335,7 @@ async fn a_letter_that_is_older_than_its_tenant_keeps_letters_is_as_one_that_is_
     site.clock.jump_forward(Duration::from_secs(1));
     let refused = site.letters.show(at(0)).await.unwrap_err().to_string();
     assert!(refused.contains("retention.dlq"), "{refused}");
-    let left: Vec<_> = site.list().await.into_iter().map(|letter| letter.id).collect();
+    let left: Vec<_> = site.list().await.into_iter().map(|dead_letter| dead_letter.id).collect();
     assert_eq!(left, [at(1)], "one of no tenant is kept as long as its topic's records");
     let named = Replay { ids: Some(vec![at(0)]), max_age: 240 * HOUR, ..Replay::default() };
     let all = Replay { ids: None, filters: Some(Filters::default()), ..named.clone() };
@@ -390,7 +390,7 @@ async fn an_original_of_ingress_is_taken_in_again_and_never_shown() {
     assert_eq!((shown.state, shown.summary.reason), (OriginalState::Sealed, Some(DeadReason::Account)));
     assert_eq!(shown.summary.tenant, Some("acme".parse().unwrap()));
     let all: Vec<Value> =
-        site.list().await.iter().map(|letter| serde_json::to_value(letter).unwrap()).collect();
+        site.list().await.iter().map(|dead_letter| serde_json::to_value(dead_letter).unwrap()).collect();
     let text = format!("{} {all:?}", serde_json::to_string(&shown).unwrap());
     assert!(!text.contains("secret words") && !text.contains("1650"), "{text}");
 
@@ -416,12 +416,12 @@ async fn an_original_of_ingress_is_taken_in_again_and_never_shown() {
 async fn an_engines_original_is_shown_with_its_sealed_parts_sealed() {
     let site = Site::new(StoreOptions::default()).await;
     site.ask(1).await;
-    site.letter(inbound(&conversation(1)), "k", "no JSON".into());
+    site.dead_letter(inbound(&conversation(1)), "k", "no JSON".into());
     site.settle().await;
     let letters = [site.letters.show(at(0)).await.unwrap(), site.letters.show(at(1)).await.unwrap()];
-    let states = letters.each_ref().map(|letter| letter.state);
+    let states = letters.each_ref().map(|dead_letter| dead_letter.state);
     assert!(states.contains(&OriginalState::NoJson), "{states:?}");
-    let shown = letters.iter().find(|letter| letter.state == OriginalState::Shown).unwrap();
+    let shown = letters.iter().find(|dead_letter| dead_letter.state == OriginalState::Shown).unwrap();
     let original = shown.original.as_ref().unwrap();
     assert_eq!(original["conversation"], json!(conversation(1).to_string()));
     assert!(original["event"]["customer"]["sealed"].is_string());
@@ -438,7 +438,7 @@ async fn letters_come_in_pages_and_filters_leave_none_out() {
     for number in 0..700 {
         let tenant = if number % 2 == 0 { "acme" } else { "globex" };
         let key = format!("{tenant}/whatsapp/1");
-        site.letter(from, &key, format!("{{\"n\":{number}}}").into());
+        site.dead_letter(from, &key, format!("{{\"n\":{number}}}").into());
     }
     let tenant = Some("globex".parse().unwrap());
     let mut filters = Filters { tenant, limit: Some(100), ..Filters::default() };
@@ -446,7 +446,7 @@ async fn letters_come_in_pages_and_filters_leave_none_out() {
     loop {
         let page = site.letters.list(&filters).await.unwrap();
         assert!(page.items.len() <= 100);
-        found.extend(page.items.iter().map(|letter| letter.id.offset));
+        found.extend(page.items.iter().map(|dead_letter| dead_letter.id.offset));
         let Some(next) = page.next else { break };
         filters.after = Some(next);
     }
@@ -519,7 +519,7 @@ async fn letters_of_several_partitions_come_as_they_were_given_up_from_wherever_
     // Records dead-lettered at the same time are ordered by id.
     expected.sort_unstable();
     let expected: Vec<_> = expected.into_iter().map(|(_, id)| id).collect();
-    let ids = |page: &Page| page.items.iter().map(|letter| letter.id).collect::<Vec<_>>();
+    let ids = |page: &Page| page.items.iter().map(|dead_letter| dead_letter.id).collect::<Vec<_>>();
     let mut filters = Filters { limit: Some(7), ..Filters::default() };
     let mut found = Vec::new();
     loop {
@@ -545,16 +545,16 @@ async fn letters_of_several_partitions_come_as_they_were_given_up_from_wherever_
 async fn what_the_log_does_not_take_is_told_and_the_rest_goes_on() {
     let site = Site::new(StoreOptions { record_limit: 4096, ..StoreOptions::default() }).await;
     let from = TopicPartition { topic: Topic::Inbound, partition: 1 };
-    site.letter(from, "k", "x".into());
-    site.letter(from, "k", "x".repeat(5000).into());
-    site.letter(from, "k", "y".into());
+    site.dead_letter(from, "k", "x".into());
+    site.dead_letter(from, "k", "x".repeat(5000).into());
+    site.dead_letter(from, "k", "y".into());
     let outcomes: Vec<_> = site.replay(&[0, 1, 2]).await.into_iter().map(|(outcome, _)| outcome).collect();
     assert_eq!(outcomes, [Outcome::Replayed, Outcome::Impossible, Outcome::Replayed]);
 }
 
 #[test]
 fn a_log_without_ingress_takes_nothing_back_into_it() {
-    let letter = DeadLetter {
+    let dead_letter = DeadLetter {
         v: V,
         at: Timestamp::from_secs(NOW),
         from: TopicPartition { topic: Topic::Ingress, partition: 0 },
@@ -570,7 +570,7 @@ fn a_log_without_ingress_takes_nothing_back_into_it() {
     let original = Bytes::from(published("m1", "1", "acme"));
     let now = Timestamp::from_secs(NOW);
     let way = |partitions: u32| {
-        Desk { partitions: &|_| partitions, ages, now }.find(&letter, &Bytes::new(), original.clone())
+        Desk { partitions: &|_| partitions, ages, now }.find(&dead_letter, &Bytes::new(), original.clone())
     };
     assert!(matches!(way(0), Way::Stays { outcome: Outcome::Impossible, .. }));
     assert!(matches!(way(1), Way::Back { .. }));

@@ -47,19 +47,19 @@ pub(super) struct Desk<'a> {
 
 impl Desk<'_> {
     /// Decides on a dead letter with its key in dlq and its decrypted original.
-    pub(super) fn find(&self, letter: &DeadLetter, key: &Bytes, original: Bytes) -> Way {
-        match letter.from.topic {
-            Topic::Inbound => self.inbound(letter, key, original),
+    pub(super) fn find(&self, dead_letter: &DeadLetter, key: &Bytes, original: Bytes) -> Way {
+        match dead_letter.from.topic {
+            Topic::Inbound => self.inbound(dead_letter, key, original),
             Topic::Outbound => self.outbound(original),
-            Topic::Ingress => self.ingress(letter, key, original),
+            Topic::Ingress => self.ingress(dead_letter, key, original),
             topic => stays(Outcome::Impossible, format!("records of {topic} are not replayed")),
         }
     }
 
-    fn inbound(&self, letter: &DeadLetter, key: &Bytes, value: Bytes) -> Way {
+    fn inbound(&self, dead_letter: &DeadLetter, key: &Bytes, value: Bytes) -> Way {
         let Ok(read) = decode::<InboundRecord>(&value) else {
             // A newer build may read it. It is at least as old as its dead letter.
-            return self.as_it_stood(letter, key, value);
+            return self.as_it_stood(dead_letter, key, value);
         };
         let age = self.now.since(read.at);
         let note = match &read.event {
@@ -112,12 +112,12 @@ impl Desk<'_> {
         }
     }
 
-    fn ingress(&self, letter: &DeadLetter, key: &Bytes, value: Bytes) -> Way {
+    fn ingress(&self, dead_letter: &DeadLetter, key: &Bytes, value: Bytes) -> Way {
         if (self.partitions)(Topic::Ingress) == 0 {
             return stays(Outcome::Impossible, "this log has no topic ingress");
         }
         let Ok(read) = ingress::read(&value) else {
-            return self.as_it_stood(letter, key, value);
+            return self.as_it_stood(dead_letter, key, value);
         };
         let age = self.now.since(read.at);
         let note = match read.event {
@@ -127,22 +127,22 @@ impl Desk<'_> {
             ingress::IngressEvent::Message { .. } => unanswered(age, self.ages),
             _ => String::new(),
         };
-        match self.as_it_stood(letter, key, value) {
+        match self.as_it_stood(dead_letter, key, value) {
             Way::Back { record, .. } => Way::Back { record, note },
             stays @ Way::Stays { .. } => stays,
         }
     }
 
     /// Publishes the original unchanged to its source partition.
-    fn as_it_stood(&self, letter: &DeadLetter, key: &Bytes, value: Bytes) -> Way {
-        let TopicPartition { topic, partition } = letter.from;
+    fn as_it_stood(&self, dead_letter: &DeadLetter, key: &Bytes, value: Bytes) -> Way {
+        let TopicPartition { topic, partition } = dead_letter.from;
         if partition >= (self.partitions)(topic) {
-            return stays(Outcome::Impossible, format!("{} does not exist any more", letter.from));
+            return stays(Outcome::Impossible, format!("{} does not exist any more", dead_letter.from));
         }
-        if self.now.since(letter.at) > self.ages.remembered {
+        if self.now.since(dead_letter.at) > self.ages.remembered {
             return forgotten(self.ages);
         }
-        let record = NewRecord { partition: letter.from, key: key.clone(), value };
+        let record = NewRecord { partition: dead_letter.from, key: key.clone(), value };
         Way::Back { record, note: String::new() }
     }
 }

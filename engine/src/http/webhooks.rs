@@ -1,7 +1,7 @@
 //! Webhooks: `GET|POST /webhooks/<channel>/<account>`.
 //!
-//! The contract: 200 means that everything the body says is durable (I2). Anything else makes the channel
-//! send it again, or tells whoever configured it what is wrong. Each answer is counted by its reason:
+//! Contract: 200 means that every event in the body is durable (I2). Any other status makes the channel
+//! retry, or shows a fault of its configuration. Each answer is counted by its reason:
 //!
 //! | what comes | answer | counted as |
 //! |---|---|---|

@@ -57,7 +57,7 @@ impl Subject<AddFile> for Read {
         let bytes = tokio::time::timeout(UPLOAD, collect(pieces, most)).await.map_err(slow)?;
         let id = input.query.id.clone();
         let bytes = bytes.map_err(|error| match error.status {
-            413 => Malformed::new(413, format!("{id:?} was refused: the maximum is {most} bytes")),
+            413 => Malformed::new(413, format!("{id:?} was refused: files may have at most {most} bytes")),
             _ => error,
         })?;
         let (title, content_type) = (input.query.title.clone(), input.body.content_type.clone());

@@ -172,13 +172,13 @@ async fn every_operation_leaves_the_entries_that_it_declares_in_its_callers_name
 }
 
 /// Caller of each operation's sample, who has all rights in Globex and none in Acme.
-struct Stranger {
+struct Intruder {
     operations: Operations,
     caller: Caller,
     calls: Vec<BoxFuture<'static, (&'static str, Option<ErrorKind>)>>,
 }
 
-impl<O: Handler> Visit<O> for Stranger {
+impl<O: Handler> Visit<O> for Intruder {
     fn visit(&mut self) {
         let (operations, caller) = (self.operations.clone(), self.caller.clone());
         self.calls.push(Box::pin(async move {
@@ -200,11 +200,11 @@ async fn every_operation_refuses_the_owner_of_another_tenant() {
     let who = Who { name: None, means: Means::Token, address: None };
     let rights = Rights::Tenants(BTreeMap::from([(globex, Role::Owner)]));
     let caller = Caller { who, why: None, rights };
-    let mut stranger = Stranger { operations, caller, calls: Vec::new() };
-    heddle_api::each(&mut stranger);
+    let mut intruder = Intruder { operations, caller, calls: Vec::new() };
+    heddle_api::each(&mut intruder);
     let before = (site.entries(Some("acme")).await.len(), site.entries(None).await.len());
     let mut refused = Map::new();
-    for call in stranger.calls {
+    for call in intruder.calls {
         let (name, kind) = call.await;
         assert_eq!(kind, Some(ErrorKind::Denied), "{name}");
         refused.insert(name.to_owned(), Value::Null);

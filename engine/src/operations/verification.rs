@@ -40,19 +40,19 @@ impl Operations {
             records: RECORDS,
         };
         let Some(tenant) = tenant else { return Ok(prover.prove_rest().await?) };
-        let (mut proofs, needles) = prover.prove(&tenant).await?;
+        let (mut proofs, probe) = prover.prove(&tenant).await?;
         if let Some(dir) = self.proving.files.clone()
             && let Some(proof) = proofs.proofs.iter_mut().find(|proof| proof.promise == Promise::Encryption)
         {
-            search(dir, needles, proof).await?;
+            search(dir, probe, proof).await?;
         }
         Ok(proofs)
     }
 }
 
 /// Searches the files of a folder for plaintext.
-async fn search(dir: PathBuf, needles: Needles, proof: &mut Proof) -> Result<(), OperationError> {
-    let searching = tokio::task::spawn_blocking(move || Search::run(&dir, &needles));
+async fn search(dir: PathBuf, probe: Needles, proof: &mut Proof) -> Result<(), OperationError> {
+    let searching = tokio::task::spawn_blocking(move || Search::run(&dir, &probe));
     let searched = searching.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     let failed = |error| {
         let why = format!("a file of the data folder cannot be searched: {error}");
@@ -79,11 +79,11 @@ struct Search {
 }
 
 impl Search {
-    fn run(dir: &Path, needles: &Needles) -> io::Result<Self> {
+    fn run(dir: &Path, probe: &Needles) -> io::Result<Self> {
         let mut files = Vec::new();
         list(dir, &mut files)?;
         files.sort_unstable_by_key(|(_, _, changed)| std::cmp::Reverse(*changed));
-        let searcher = needles.searcher();
+        let searcher = probe.searcher();
         let mut search = Self::default();
         for (path, len, _) in files {
             if search.bytes + len > FILES {
