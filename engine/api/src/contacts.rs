@@ -41,8 +41,8 @@ operations! {
         Tenant, Member, Around |input, contact| Some(What::ContactCorrect { contact: contact? });
 
     /// Exports all data stored for a contact, decrypted: its conversations with their messages, delivery statuses and
-    /// tool calls, its consents and erasures, and its audit entries. The document is streamed; a truncated document means
-    /// that the export failed.
+    /// tool calls, its consents and erasures, and its audit entries. The document is streamed; a truncated document
+    /// means that the export failed.
     ExportContact: GET "/v1/tenants/{tenant}/contacts/export" (OfTenant, OfContact, Nothing) -> 200 Document;
         Tenant, Admin, Opened |input, contact| Some(What::ContactExport { contact: contact? }),
         within std::time::Duration::from_secs(24 * 3_600);

@@ -106,8 +106,8 @@ pub struct Replay {
     /// With `filters`: exclusive end of the replay, one id a partition, as the previous answer returned it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Vec<LetterId>>,
-    /// Maximum age of an outbound message, such as `"24h"`; at most ten days. An older one stays in the DLQ. A customer's
-    /// message is recorded at any age, and answered up to the age `engine.answer_within`.
+    /// Maximum age of an outbound message, such as `"24h"`; at most ten days. An older one stays in the DLQ. A
+    /// customer's message is recorded at any age, and answered up to the age `engine.answer_within`.
     #[serde(default = "max_age", with = "human")]
     #[schemars(schema_with = "human::schema")]
     pub max_age: Duration,

@@ -124,8 +124,8 @@ impl Demo {
         Ok(())
     }
 
-    /// Runs the customers against the engine at this address and shows their conversations. Returns when they have finished
-    /// and the engine has settled everything.
+    /// Runs the customers against the engine at this address and shows their conversations. Returns when they have
+    /// finished and the engine has settled everything.
     ///
     /// # Errors
     /// When webhooks or customers cannot start.

@@ -1,4 +1,5 @@
-//! `heddle extract`: child process of a node that reads one file; see [`heddle_connectors::knowledge::extract::process`].
+//! `heddle extract`: child process of a node that reads one file; see
+//! [`heddle_connectors::knowledge::extract::process`].
 //!
 //! It reads no configuration, starts only one thread, and ends with the file.
 

@@ -21,7 +21,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         }
     };
     let over = tokio::select! {
-        =>() = signalled() =>=> false,
+        () = signalled() => false,
         () = service.over() => true,
     };
     tokio::select! {
@@ -35,6 +35,6 @@ pub async fn run(config: Config) -> Result<(), Failure> {
                 "the work in flight did not finish within engine.drain; the next start resumes it"
             ))),
         },
-        =>() = signalled() =>=> Err(Failure::Failed(anyhow::anyhow!("stopped at once; the next start resumes the work in flight"))),
+        () = signalled() => Err(Failure::Failed(anyhow::anyhow!("stopped at once; the next start resumes the work in flight"))),
     }
 }

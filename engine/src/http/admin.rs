@@ -1,7 +1,7 @@
 //! Admin API, `/v1`: each declared operation at its method and path. Refusals are problem details (RFC 9457).
 //!
-//! Every request takes the same steps: the guard authenticates its principal, [`Caller`] is read from its headers, path,
-//! query and body are decoded into the operation's input, and [`Operations::call`] does the rest.
+//! Every request takes the same steps: the guard authenticates its principal, [`Caller`] is read from its headers,
+//! path, query and body are decoded into the operation's input, and [`Operations::call`] does the rest.
 //!
 //! [`Operations::call`]: crate::operations::Operations::call
 

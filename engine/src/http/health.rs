@@ -1,4 +1,5 @@
-//! Health endpoints: `/healthz`: the process answers. `/readyz`: it accepts webhooks. `/metrics`: Prometheus' text format.
+//! Health endpoints: `/healthz`: the process answers. `/readyz`: it accepts webhooks. `/metrics`: Prometheus' text
+//! format.
 
 use std::sync::Arc;
 

@@ -169,9 +169,9 @@ fn checked(correction: &Correction) -> Result<SealedCorrection, OperationError> 
 impl Handler for CorrectContact {
     type Subject = Corrected;
 
-    /// Besides numbers and ids, the name from the channel is the only stored fact about a person. Numbers and ids identify
-    /// the contact: correcting one by hand would merge two people, so a wrong number needs an erasure, and a new one comes
-    /// from the channel.
+    /// Besides numbers and ids, the name from the channel is the only stored fact about a person. Numbers and ids
+    /// identify the contact: correcting one by hand would merge two people, so a wrong number needs an erasure, and a
+    /// new one comes from the channel.
     async fn run(
         operations: &Operations,
         _: Call<'_>,
@@ -196,8 +196,8 @@ impl Handler for CorrectContact {
 impl Handler for RestrictContact {
     type Subject = Person;
 
-    /// The correction is in force once the earlier records of the contact's conversations are processed. A repeated call
-    /// publishes it again.
+    /// The restriction is in force once the earlier records of the contact's conversations are processed. A repeated
+    /// call publishes it again.
     async fn run(
         operations: &Operations,
         _: Call<'_>,

@@ -9,8 +9,8 @@ use super::{Call, Handler, OperationError, Operations};
 use crate::rotation;
 
 impl Operations {
-    /// Returns every owner of a key: the engine, and every current tenant, including one that was just applied on another
-    /// node.
+    /// Returns every owner of a key: the engine, and every current tenant, including one that was just applied on
+    /// another node.
     async fn keyed(&self) -> Result<Vec<TenantId>, OperationError> {
         self.tenants.catch_up().await?;
         let mut ids: Vec<_> = self.tenants.list().iter().map(|tenant| tenant.id.clone()).collect();

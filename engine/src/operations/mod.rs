@@ -154,8 +154,8 @@ impl Operations {
         Ok(entry.body.number)
     }
 
-    /// Counts exported records of personal data, of a contact or (`None`) of all contacts of a tenant. An unusual number
-    /// raises an incident.
+    /// Counts exported records of personal data, of a contact or (`None`) of all contacts of a tenant. An unusual
+    /// number raises an incident.
     pub fn exported(&self, tenant: &TenantId, contact: Option<ContactId>, records: u64) {
         self.ports.security.exported(tenant, contact, records);
     }

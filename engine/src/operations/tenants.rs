@@ -118,8 +118,8 @@ impl Subject<DeleteTenant> for Deletion {
 impl Handler for DeleteTenant {
     type Subject = Deletion;
 
-    /// The tenant is stopped and its key is destroyed when this returns. The removal of its rows goes on, and the node that
-    /// removes the last one records the completion in the audit log of the installation.
+    /// The tenant is stopped and its key is destroyed when this returns. The removal of its rows goes on, and the node
+    /// that removes the last one records the completion in the audit log of the installation.
     async fn run(
         operations: &Operations,
         call: Call<'_>,

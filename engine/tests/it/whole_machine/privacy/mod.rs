@@ -2,8 +2,8 @@
 //! and on real Kafka and CQL: the export before, nothing after it, not a byte of what the person wrote in any row, any
 //! topic but ingress and any file, and every promise kept by the audit.
 //!
-//! Ingress may hold plain text for its hours. A part of what the person writes comes through it, stamped so long ago that
-//! its hours end within the test, which sees it there, and sees it removed once Kafka has applied its retention.
+//! Ingress may hold plain text for its hours. A part of what the person writes comes through it, stamped so long ago
+//! that its hours end within the test, which sees it there, and sees it removed once Kafka has applied its retention.
 
 mod search;
 
