@@ -62,7 +62,13 @@ enum Action {
         #[command(flatten)]
         person: Person,
         /// The correct name.
-        #[arg(long, required_unless_present = "no_name", conflicts_with = "no_name")]
+        #[arg(
+            id = "corrected_name",
+            long = "name",
+            value_name = "NAME",
+            required_unless_present = "no_name",
+            conflicts_with = "no_name"
+        )]
         name: Option<String>,
         /// Remove the name.
         #[arg(long)]

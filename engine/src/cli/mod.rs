@@ -223,3 +223,30 @@ fn install_telemetry(command: &Command, config: &Config) -> Result<(), Failure> 
     }
     telemetry::install(&options).map_err(|error| Failure::Failed(error.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_command_has_distinct_arguments() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_name_is_corrected_beside_the_callers_own_name() {
+        let contact = ["heddle", "contact", "--as", "Operator", "correct", "acme", "+4915112345678"];
+        let parsed = |name: &[&str]| Cli::try_parse_from(contact.iter().chain(name));
+        for name in [&["--name", "Ann"][..], &["--no-name"]] {
+            let Cli { command: Command::Contact(arguments), .. } = parsed(name).unwrap() else {
+                panic!("another command")
+            };
+            let shown = format!("{arguments:?}");
+            assert_eq!(shown.contains("name: Some(\"Ann\")"), name.len() == 2, "{shown}");
+            assert!(shown.contains("Operator"), "{shown}");
+        }
+        assert!(parsed(&[]).is_err() && parsed(&["--name", "Ann", "--no-name"]).is_err());
+    }
+}
