@@ -140,6 +140,9 @@ pub fn load_tenant(path: &Path) -> Result<Tenant, ConfigurationError> {
     let mut faults = Vec::new();
     for (place, secret) in tenant.secrets_mut() {
         match resolve(&place, secret) {
+            Ok(resolved) if resolved.expose() == "[redacted]" => faults.push(format!(
+                "{place}: is \"[redacted]\", the placeholder of `heddle tenant show`; write the secret, env:NAME or file:PATH"
+            )),
             Ok(resolved) => *secret = resolved,
             Err(error) => faults.push(error.to_string()),
         }

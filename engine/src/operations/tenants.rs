@@ -53,20 +53,36 @@ pub struct Applicable;
 
 impl<O: Operation<Body = Configuration>> Subject<O> for Applicable {
     async fn find(operations: &Operations, input: &mut Input<O>) -> Result<Self, OperationError> {
-        let Configuration(tenant) = &input.body;
-        if let Some(id) = input.tenant()
-            && *id != tenant.id
+        let named = input.tenant().cloned();
+        let Configuration(tenant) = &mut input.body;
+        if let Some(id) = named
+            && id != tenant.id
         {
             let why = format!("the path names tenant {id} and the body {}", tenant.id);
             return Err(OperationError::invalid("two_tenants", why));
         }
         // An invalid configuration must not begin an audit log.
         tenant.validate().map_err(TenantsError::from)?;
+        if let Some(faults) = redacted(tenant) {
+            return Err(OperationError::invalid("redacted_secret", faults));
+        }
         match tenant_deletion::find(&operations.ports, &tenant.id).await? {
             Some(_) => Err(deleted(&tenant.id)),
             None => Ok(Self),
         }
     }
+}
+
+/// Returns a fault for each secret that is the placeholder of a shown configuration. The stored secret is not kept
+/// instead: with another `api_base` it would be sent to another server.
+pub(crate) fn redacted(tenant: &mut Tenant) -> Option<String> {
+    let placeholders = tenant.secrets_mut().into_iter().filter(|(_, secret)| secret.expose() == "[redacted]");
+    let faults: Vec<_> = placeholders
+        .map(|(place, _)| {
+            format!("{place}: is \"[redacted]\", the placeholder of a shown configuration; write the secret itself")
+        })
+        .collect();
+    (!faults.is_empty()).then(|| faults.join("\n"))
 }
 
 /// Creates the error of a tenant that is deleted or being deleted.
@@ -201,5 +217,36 @@ impl Handler for ShowUsage {
         let now = operations.ports.clock.now();
         let month = input.query.month.unwrap_or_else(|| tenant.hours.time_zone.month(now));
         Ok(usage::shown(&quota::usage(&operations.ports, &tenant, month).await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"
+        id = "acme"
+        name = "Acme"
+        [[channels]]
+        kind = "whatsapp"
+        account = "1001"
+        access_token = "t0ken"
+        app_secret = "s3cret"
+        verify_token = "verify"
+    "#;
+
+    #[test]
+    fn a_shown_configuration_is_refused_with_every_redacted_secret() {
+        let mut tenant = Tenant::from_toml(FILE).unwrap();
+        assert_eq!(redacted(&mut tenant), None);
+        let mut shown = Tenant::from_toml(&toml::to_string(&tenant).unwrap()).unwrap();
+        let faults = redacted(&mut shown).unwrap();
+        for field in ["access_token", "app_secret", "verify_token"] {
+            assert!(
+                faults.contains(&format!("channels.whatsapp.1001.{field}: is \"[redacted]\"")),
+                "{faults}"
+            );
+        }
+        assert_eq!(faults.lines().count(), 3, "an empty secret is not redacted: {faults}");
     }
 }
