@@ -11,7 +11,7 @@ use heddle_api::problem::ErrorKind;
 use heddle_api::tenants::{ApplyTenant, Configuration, OfTenant};
 use heddle_api::{Input, Operation};
 use heddle_schemas::audit::{Means, Note, Who};
-use heddle_schemas::config::Config;
+use heddle_schemas::config::{Config, StateKind};
 use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary};
 use heddle_schemas::tenant::Tenant;
@@ -64,6 +64,18 @@ pub enum Admin {
     Local(Arc<Node>, Box<Operations>, Caller),
 }
 
+/// Reaction to a data folder without a store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NoStore {
+    Refuse,
+    Create,
+}
+
+/// Returns whether the embedded store is configured and its folder holds none.
+fn is_without_store(config: &Config) -> bool {
+    config.state.kind == StateKind::Embedded && !config.data_dir.join("journal").exists()
+}
+
 impl From<OperationError> for Failure {
     fn from(error: OperationError) -> Self {
         match error.kind {
@@ -96,11 +108,23 @@ pub(super) struct Refused {
 }
 
 impl Admin {
-    /// Finds the node.
+    /// Finds the node. Creates no store: a folder without one is most likely the wrong folder.
+    ///
+    /// # Errors
+    /// When neither a running node nor a data folder with a store can be reached.
+    pub async fn find(config: Config, place: &Where) -> Result<Self, Failure> {
+        Self::find_or(config, place, NoStore::Refuse).await
+    }
+
+    /// Finds the node. Creates the store and its master key in a new data folder, for the first tenant.
     ///
     /// # Errors
     /// When neither a running node nor a data folder can be reached.
-    pub async fn find(config: Config, place: &Where) -> Result<Self, Failure> {
+    pub async fn find_or_create(config: Config, place: &Where) -> Result<Self, Failure> {
+        Self::find_or(config, place, NoStore::Create).await
+    }
+
+    async fn find_or(config: Config, place: &Where, no_store: NoStore) -> Result<Self, Failure> {
         let base = place.url.clone().unwrap_or_else(|| format!("http://{}", config.http.listen));
         let caller = place.caller();
         let client = Client::new(&base, config.http.admin_token.clone())?;
@@ -108,6 +132,13 @@ impl Admin {
         match client.check().await {
             Ok(()) => Ok(Self::Remote(client)),
             Err(error) if error.is_nobody_there() && place.url.is_none() => {
+                if no_store == NoStore::Refuse && is_without_store(&config) {
+                    let folder = config.data_dir.display();
+                    return Err(Failure::Failed(anyhow::anyhow!(
+                        "no node answers at {base}, and {folder} holds no store; start a node, or name its \
+                         configuration by --config or its address by --url"
+                    )));
+                }
                 let node = Arc::new(Node::open(config).await?);
                 let operations = node.administration().await?;
                 Ok(Self::Local(node, Box::new(operations), caller))
@@ -158,5 +189,24 @@ impl Admin {
     /// As [`Admin::call`].
     pub async fn add(&self, id: &TenantId, document: Document) -> Result<DocumentSummary, Failure> {
         self.call(AddDocument, OfTenant { tenant: id.clone() }, NoParameters {}, document).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reading_command_creates_no_store_and_no_master_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config { data_dir: folder.path().join("data"), ..Config::default() };
+        // No process listens on port 9.
+        config.http.listen = "127.0.0.1:9".parse().unwrap();
+        let refused = Admin::find(config.clone(), &Where::default()).await;
+        let Err(Failure::Failed(error)) = refused else { panic!("an empty folder was opened") };
+        assert!(error.to_string().contains("holds no store"), "{error}");
+        assert!(!config.data_dir.exists(), "a read must not write");
+        Admin::find_or_create(config.clone(), &Where::default()).await.unwrap().close().await;
+        Admin::find(config, &Where::default()).await.unwrap().close().await;
     }
 }

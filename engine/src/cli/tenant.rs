@@ -102,7 +102,10 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
         confirm(tenant, *yes, output)?;
     }
     let listen = config.http.listen;
-    let admin = Admin::find(config, &arguments.place).await?;
+    let admin = match tenant {
+        Some(_) => Admin::find_or_create(config, &arguments.place).await?,
+        None => Admin::find(config, &arguments.place).await?,
+    };
     let done = match tenant {
         Some(tenant) => admin.apply(tenant).await.map(|tenant| {
             output.result(&tenant, || {
