@@ -283,6 +283,9 @@ async fn forget(
     if let Ok(failed) = tokio::time::timeout(wait, waiting).await {
         failed?;
     }
+    if let Some(why) = nothing_erased(&erasure, tenant) {
+        return Err(Failure::Failed(anyhow::anyhow!(why)));
+    }
     output.result(&erasure, || match erasure.is_complete() {
         true => format!(
             "contact {} is erased: its key is destroyed, {} rows are removed; the receipt is erasure {}",
@@ -300,6 +303,17 @@ async fn forget(
         ),
     });
     Ok(())
+}
+
+/// Returns the fault of a complete erasure that found no row: its contact is unknown, or was erased before.
+fn nothing_erased(erasure: &Erasure, tenant: &TenantId) -> Option<String> {
+    (erasure.is_complete() && erasure.rows() == 0).then(|| {
+        format!(
+            "nothing was erased: tenant {tenant} has no data of contact {} (erasure {}); check the contact, or give \
+             its number as +4915112345678 or its id as whatsapp:ID",
+            erasure.contact, erasure.id
+        )
+    })
 }
 
 fn row(erasure: &Erasure, now: Timestamp) -> [String; 6] {
@@ -369,4 +383,31 @@ fn shown(consents: &Consents) -> String {
 fn evidence(what: &str, Shown { at: Time(at), how, text }: &Shown) -> String {
     let text = text.as_ref().map(|text| format!(", {text:?}")).unwrap_or_default();
     format!("  {what} {at} ({}){text}", how.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_schemas::erasure::Done;
+    use heddle_schemas::id::{ChannelKind, ContactId, MessageKey};
+
+    use super::*;
+
+    #[test]
+    fn an_erasure_that_finds_nothing_is_a_fault_once_it_is_complete() {
+        let tenant: TenantId = "acme".parse().unwrap();
+        let account = || "1001".parse().unwrap();
+        let erasure = |rows: Option<u64>| {
+            let (id, contact) = (MessageKey::from_bytes([1; 16]), ContactId::from_bytes([2; 16]));
+            let now = Timestamp::from_secs(1_000);
+            let mut erasure = Erasure::new(id, contact, now, [(ChannelKind::Whatsapp, account())]);
+            if let Some(rows) = rows {
+                assert!(erasure.done(ChannelKind::Whatsapp, &account(), Done { at: now, rows }));
+            }
+            erasure
+        };
+        assert_eq!(nothing_erased(&erasure(None), &tenant), None, "it is not complete");
+        assert_eq!(nothing_erased(&erasure(Some(3)), &tenant), None, "three rows were removed");
+        let why = nothing_erased(&erasure(Some(0)), &tenant).unwrap();
+        assert!(why.contains("nothing was erased: tenant acme") && why.contains("02020202"), "{why}");
+    }
 }
