@@ -1,6 +1,6 @@
-//! Reads `heddle.toml` and the environment, once.
+//! Configuration of a node: `heddle.toml` and the environment, read once.
 //!
-//! The file's values stand over the defaults, and `HEDDLE_<SECTION>__<KEY>` over the file's. Secrets are
+//! The file's values override the defaults, and `HEDDLE_<SECTION>__<KEY>` overrides the file. Secrets are
 //! written as a literal, `env:NAME` or `file:PATH` and resolved here, so that no other part of the engine
 //! reads the environment or a secret's file.
 
@@ -18,57 +18,57 @@ use heddle_schemas::config::{Config, State};
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::tenant::{Faults, Tenant};
 
-/// The file that is read when none is named.
+/// Default configuration file.
 pub const DEFAULT_FILE: &str = "heddle.toml";
 
-/// Why there is no configuration.
+/// Error of a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigurationError {
-    /// The named file cannot be read.
+    /// The file cannot be read.
     #[error("{} cannot be read: {source}", .path.display())]
     File {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// A value is of the wrong kind, or its key is not known.
+    /// A value has the wrong type, or its key is unknown.
     #[error("the configuration cannot be read:\n{}", .0.join("\n"))]
     Values(Vec<String>),
-    /// Values that cannot be.
+    /// Invalid values.
     #[error("the configuration is wrong:\n{0}")]
     Faults(#[from] Faults),
-    /// A secret is not where it is said to be.
+    /// A secret is not at its configured source.
     #[error("{place}: {why}")]
     Secret {
-        /// The key that names it.
+        /// Configuration key of the secret.
         place: String,
-        /// What is wrong, without the secret.
+        /// Fault, without the secret.
         why: String,
     },
-    /// The master key.
+    /// The master key cannot be used.
     #[error(transparent)]
     Master(#[from] MasterKeyError),
-    /// Vault cannot be called.
+    /// The Vault client cannot be set up.
     #[error(transparent)]
     Vault(#[from] vault::SetupError),
-    /// Master keys that do not go together.
+    /// Conflicting master keys.
     #[error("{0}")]
     Masters(String),
-    /// The master key's file is gone and the data is not.
+    /// The master key's file is missing, but data exists.
     #[error(
         "{data} holds data, but its master key {} is missing: nothing in it could be read. Put the key back (a \
          new one would not open it), or start with an empty store", .key.display()
     )]
     MasterMissing {
-        /// The data folder or keyspace.
+        /// Data folder or keyspace.
         data: String,
-        /// Where the key was looked for.
+        /// Expected path of the key.
         key: PathBuf,
     },
 }
 
-/// Reads the configuration. A file that is named must be there; the default one need not.
+/// Reads the configuration. A named file must exist; the default one need not.
 ///
 /// # Errors
 /// [`ConfigurationError`], with every fault at once.
@@ -79,8 +79,8 @@ pub fn load(file: Option<&Path>) -> Result<Config, ConfigurationError> {
         Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(source) => return Err(ConfigurationError::File { path: path.into(), source }),
     };
-    // A variable without a section (HEDDLE_SEEDS of a test, say) is none of ours, but for the one key that
-    // stands outside all sections.
+    // A variable without a section, such as HEDDLE_SEEDS of a test, is ignored, except for the one key outside all
+    // sections.
     let environment = Env::prefixed("HEDDLE_")
         .filter(|key| key == "data_dir" || key.as_str().contains("__"))
         .split("__")
@@ -88,7 +88,7 @@ pub fn load(file: Option<&Path>) -> Result<Config, ConfigurationError> {
     let figment =
         Figment::from(Serialized::defaults(Config::default())).merge(Toml::string(&text)).merge(environment);
     let mut config: Config = figment.extract().map_err(|error| {
-        ConfigurationError::Values(error.into_iter().map(|error| told(&error, path)).collect())
+        ConfigurationError::Values(error.into_iter().map(|error| describe(&error, path)).collect())
     })?;
     config.validate()?;
     config.http.admin_token = resolve("http.admin_token", &config.http.admin_token)?;
@@ -99,18 +99,18 @@ pub fn load(file: Option<&Path>) -> Result<Config, ConfigurationError> {
     Ok(config)
 }
 
-/// One fault of a value, with its key and where it was set.
-fn told(error: &figment::Error, file: &Path) -> String {
+/// Formats one fault of a value, with its key and its source.
+fn describe(error: &figment::Error, file: &Path) -> String {
     let key = error.path.join(".");
     let from = match &error.metadata {
         Some(metadata) if metadata.name.contains("environment") => "the environment".to_owned(),
         _ => file.display().to_string(),
     };
-    // The kind alone: its text never repeats a whole file.
+    // Only the kind, whose text never repeats a whole file.
     if key.is_empty() { format!("{from}: {}", error.kind) } else { format!("{from}: {key}: {}", error.kind) }
 }
 
-/// Reads a secret from where it is said to be.
+/// Resolves a secret from its configured source.
 ///
 /// # Errors
 /// [`ConfigurationError::Secret`].
@@ -141,6 +141,9 @@ pub fn load_tenant(path: &Path) -> Result<Tenant, ConfigurationError> {
     let mut faults = Vec::new();
     for (place, secret) in tenant.secrets_mut() {
         match resolve(&place, secret) {
+            Ok(resolved) if resolved.expose() == "[redacted]" => faults.push(format!(
+                "{place}: is \"[redacted]\", the placeholder of `heddle tenant show`; write the secret, env:NAME or file:PATH"
+            )),
             Ok(resolved) => *secret = resolved,
             Err(error) => faults.push(error.to_string()),
         }
@@ -151,13 +154,13 @@ pub fn load_tenant(path: &Path) -> Result<Tenant, ConfigurationError> {
     if faults.is_empty() { Ok(tenant) } else { Err(Faults(faults).into()) }
 }
 
-/// How long a rebalance waits for the node to let go of a partition: somewhat longer than its actors may take.
+/// Returns the maximum time of a rebalance for the node to release a partition: slightly longer than its actors' limit.
 #[must_use]
 pub fn handover(config: &Config) -> Duration {
     config.engine.drain + Duration::from_secs(5)
 }
 
-/// How Kafka of a configuration is reached, and what its topics are to be like.
+/// Returns the options of the Kafka connection and of the topics.
 #[must_use]
 pub fn kafka(config: &Config) -> kafka::Options {
     let log = &config.log;
@@ -176,7 +179,7 @@ pub fn kafka(config: &Config) -> kafka::Options {
     }
 }
 
-/// How the cluster of a CQL state store is reached, and how its keyspace is to be replicated.
+/// Returns the options of the CQL connection, and the replication of its keyspace.
 #[must_use]
 pub fn cql(state: &State) -> (cql::Options, Wanted) {
     let options = cql::Options {

@@ -1,4 +1,4 @@
-//! Consents and opt-outs of a contact: from the record that is kept to what operators see, and from what they enter.
+//! Conversion of consents and opt-outs between the stored record and the admin API's types.
 
 use heddle_actors::intake::consent::{self, Statement};
 use heddle_api::consents::{ConsentEntry, Consents, Entered, Held, Shown, TEXT_CHARACTERS, Time};
@@ -7,18 +7,20 @@ use heddle_schemas::id::{ContactId, MessageKey, TenantId};
 use heddle_schemas::ports::keys::{KeysError, TenantCipher};
 use heddle_schemas::time::Timestamp;
 
-/// The statement of an entry, keyed by something random.
+/// Converts an entry into a statement with a random key.
 ///
 /// # Errors
-/// What is wrong with the entry, in words.
+/// The fault of the entry.
 pub(crate) fn statement(entry: ConsentEntry, key: MessageKey, now: Timestamp) -> Result<Statement, String> {
     let ConsentEntry { says, purposes, how, at, text } = entry;
     let at = at.map_or(now, |Time(at)| at);
     if purposes.is_empty() {
-        return Err("purposes: is empty; name what it speaks of, such as \"marketing\"".into());
+        return Err("purposes: is empty; name at least one, such as \"marketing\"".into());
     }
     if at > now {
-        return Err("at: lies ahead; it would stand above whatever the contact says until then".into());
+        return Err(
+            "at: lies in the future; it would override every statement of the contact until then".into()
+        );
     }
     if text.as_ref().is_some_and(|text| text.chars().count() > TEXT_CHARACTERS) {
         return Err(format!("text: is over {TEXT_CHARACTERS} characters"));
@@ -30,10 +32,10 @@ pub(crate) fn statement(entry: ConsentEntry, key: MessageKey, now: Timestamp) ->
     Ok(Statement { says, categories: purposes, at, how, key, text })
 }
 
-/// A contact's record as it is shown, its texts opened.
+/// Converts a contact's record for display, with its texts decrypted.
 ///
 /// # Errors
-/// When a text does not open.
+/// When a text cannot be decrypted.
 pub(crate) fn shown(
     tenant: &TenantId,
     cipher: &dyn TenantCipher,

@@ -1,18 +1,19 @@
-//! The engine: configuration, wiring, intake, HTTP and shutdown of the binary `heddle`.
+//! Engine: configuration, wiring, intake, HTTP and shutdown of the binary `heddle`.
 //!
 //! # Layout
-//! - [`cli`]: the command line, one command a file.
+//! - [`cli`]: the command line, one file per command.
 //! - [`configuration`]: `heddle.toml`, the environment, secrets; read once.
-//! - [`consents`]: consents of contacts, as operators see and enter them.
-//! - [`stores`]: log and state; [`node`]: the wiring; [`service`]: a node that serves; [`operations`]: the operations of the admin API.
-//! - [`masters`]: master keys as the configuration names them; [`rotation`]: from one to another, while everything runs.
-//! - [`usage`]: what a tenant has used in a month, as it is shown.
-//! - [`dead_letters`]: what could not be processed, listed, shown and replayed.
+//! - [`consents`]: conversion of consents for the admin API.
+//! - [`stores`]: log and state; [`node`]: the wiring; [`service`]: a serving node; [`operations`]: the operations of
+//!   the admin API.
+//! - [`masters`]: the configured master keys; [`rotation`]: rotation from one to another on a running node.
+//! - [`usage`]: a tenant's usage of a month for the admin API.
+//! - [`dead_letters`]: list, show and replay of records that could not be processed.
 //! - [`http`]: webhooks, admin API, console, metrics, health.
-//! - [`metrics`], [`telemetry`]: what the process tells of itself.
+//! - [`metrics`], [`telemetry`]: the process's own metrics and log lines.
 //!
-//! Crates of their own beside it: `heddle-simulator` (a provider, its customers, a provider of language models),
-//! `heddle-load` and `heddle-demo`, what the commands of these names do. None of them knows the engine.
+//! Separate crates: `heddle-simulator` (a provider, its customers, a provider of language models), and `heddle-load`
+//! and `heddle-demo`, which implement the commands of these names. None of them depends on the engine.
 
 pub mod cli;
 pub mod configuration;

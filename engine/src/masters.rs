@@ -1,7 +1,7 @@
-//! Master keys as a configuration names them: in a file, in the environment, or in Vault.
+//! Configured master keys (key-encryption keys): in a file, in the environment, or in Vault.
 //!
-//! A file that is missing is made only for a store that has not begun with a master key: what is wrapped by
-//! one would not open with another.
+//! A missing file is created only for a store that has no master key yet: keys wrapped with one could not be
+//! unwrapped with another.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use heddle_schemas::sealed::Secret;
 
 use crate::configuration::{ConfigurationError, resolve};
 
-/// The master keys of a configuration. The present one may be in a file that is not there yet.
+/// Master keys of a configuration. The current one may be in a file that does not exist yet.
 #[derive(Debug)]
 pub struct MasterKeys {
     present: Present,
     former: Vec<Arc<dyn Wrapper>>,
-    /// Where the data are that it wraps, for messages.
+    /// Location of the data whose keys it wraps, for error texts.
     data: String,
 }
 
@@ -29,7 +29,7 @@ enum Present {
 }
 
 impl MasterKeys {
-    /// Reads them, and makes none.
+    /// Reads the master keys, and creates none.
     ///
     /// # Errors
     /// [`ConfigurationError`].
@@ -58,7 +58,7 @@ impl MasterKeys {
         Ok(Self { present, former, data })
     }
 
-    /// All of them, with a new one in the file that is missing if the store has not begun with another.
+    /// Returns all master keys. Creates the missing file if the store has no master key yet.
     ///
     /// # Errors
     /// [`ConfigurationError`].
@@ -82,7 +82,7 @@ fn local(name: String, key: &MasterKey) -> Arc<dyn Wrapper> {
     Arc::new(LocalMaster::new(name, key, Arc::new(SystemEntropy)))
 }
 
-/// One that is there, as `keys.master` and `keys.former` are written.
+/// Reads one existing key, in the syntax of `keys.master` and `keys.former`.
 fn read(
     place: &str,
     written: &str,
@@ -93,7 +93,7 @@ fn read(
         let key = key.parse().map_err(|why: &str| wrong(place, why))?;
         let token = config.keys.token.clone();
         resolve("keys.token", &token)?;
-        // Again for each call: an agent may have renewed it.
+        // Resolved for each call, since an agent may have renewed it.
         let token: vault::Token =
             Arc::new(move || resolve("keys.token", &token).map_err(|error| error.to_string()));
         let ca = Some(config.keys.ca.clone()).filter(|ca| !ca.as_os_str().is_empty());
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_store_that_has_begun_gets_no_second_key_either() {
+    fn a_shared_store_with_a_master_key_gets_no_second_one() {
         let folder = tempfile::tempdir().unwrap();
         let mut config = embedded(folder.path());
         config.state.kind = StateKind::Cql;
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_former_key_is_read_and_never_made() {
+    fn a_previous_key_is_read_and_never_created() {
         let folder = tempfile::tempdir().unwrap();
         let mut config = embedded(folder.path());
         let former = folder.path().join("former.key");
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_for_vault_that_is_not_there_is_told_by_its_place() {
+    fn a_missing_vault_token_is_reported_with_its_place() {
         let folder = tempfile::tempdir().unwrap();
         let mut config = embedded(folder.path());
         config.keys.master = "vault:https://vault.example.com:8200/transit/keys/heddle".into();

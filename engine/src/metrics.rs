@@ -1,11 +1,11 @@
-//! What operators watch of the engine's own parts: webhooks, the admin API, replayed letters, readiness.
+//! Metrics of the engine's own parts: webhooks, the admin API, replayed dead letters, readiness.
 
 use std::time::Duration;
 
 use heddle_schemas::id::ChannelKind;
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry};
 
-/// The metrics of the engine.
+/// Metrics of the engine.
 #[derive(Debug)]
 pub struct Metrics {
     webhooks: IntCounterVec,
@@ -18,7 +18,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Makes them and registers them.
+    /// Creates and registers the metrics.
     ///
     /// # Panics
     /// When they are registered twice with one registry.
@@ -38,7 +38,7 @@ impl Metrics {
         let seconds = Histogram::with_opts(
             HistogramOpts::new(
                 "heddle_webhook_seconds",
-                "From a webhook's headers being read to its answer; a 200 waits for the records being durable.",
+                "Time from a webhook's headers to its answer; a 200 waits until the records are durable.",
             )
             .buckets(buckets),
         )
@@ -52,11 +52,11 @@ impl Metrics {
             ),
             events: counters(
                 "heddle_webhook_events_total",
-                "What taken webhooks said, by kind.",
+                "Events in accepted webhooks, by kind.",
                 &["channel", "kind"],
             ),
             seconds,
-            in_work: gauge("heddle_webhook_in_work_requests", "Webhooks being read or taken in."),
+            in_work: gauge("heddle_webhook_in_work_requests", "Webhooks being read or processed."),
             admin: counters(
                 "heddle_admin_requests_total",
                 "Requests to the admin API, by status.",
@@ -64,40 +64,40 @@ impl Metrics {
             ),
             replayed: counters(
                 "heddle_dlq_replayed_total",
-                "Dead letters that were to be replayed, by what became of them.",
+                "Dead letters selected for a replay, by outcome.",
                 &["outcome"],
             ),
-            ready: gauge("heddle_node_ready", "Whether this node takes webhooks in (1) or not (0)."),
+            ready: gauge("heddle_node_ready", "1 while this node accepts webhooks, else 0."),
         }
     }
 
-    /// A webhook was answered.
+    /// Counts an answered webhook.
     pub fn webhook(&self, channel: ChannelKind, result: &'static str, took: Duration) {
         self.webhooks.with_label_values(&[channel.as_str(), result]).inc();
         self.seconds.observe(took.as_secs_f64());
     }
 
-    /// A taken webhook said so many things of this kind.
+    /// Counts the events of this kind in an accepted webhook.
     pub fn events(&self, channel: ChannelKind, kind: &'static str, count: usize) {
         self.events.with_label_values(&[channel.as_str(), kind]).inc_by(count as u64);
     }
 
-    /// Webhooks in work, more or less.
+    /// Changes the number of webhooks in flight.
     pub fn in_work(&self, change: i64) {
         self.in_work.add(change);
     }
 
-    /// The admin API answered.
+    /// Counts an answer of the admin API.
     pub fn admin(&self, status: u16) {
         self.admin.with_label_values(&[&status.to_string()]).inc();
     }
 
-    /// A dead letter was to be replayed.
+    /// Counts a dead letter selected for a replay.
     pub fn dead_letter_replayed(&self, outcome: &'static str) {
         self.replayed.with_label_values(&[outcome]).inc();
     }
 
-    /// Whether webhooks are taken in.
+    /// Sets whether webhooks are accepted.
     pub fn ready(&self, ready: bool) {
         self.ready.set(ready.into());
     }

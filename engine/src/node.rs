@@ -59,7 +59,7 @@ pub enum NodeError {
     /// A channel.
     #[error(transparent)]
     Channel(#[from] channels::SetupError),
-    /// Who answers.
+    /// The responder.
     #[error(transparent)]
     Responder(#[from] llm::SetupError),
     /// Appointments.
@@ -74,7 +74,7 @@ pub enum NodeError {
 pub struct Node {
     /// Its configuration.
     pub config: Config,
-    /// What is behind the ports.
+    /// Adapters behind the ports.
     pub ports: Ports,
     /// All metrics of the process.
     pub registry: Registry,
@@ -199,13 +199,13 @@ impl Node {
         let _ = self.tenants.set(tenants.clone());
     }
 
-    /// Records of a topic that nobody has settled yet.
+    /// Returns the number of unsettled records of a topic.
     pub async fn unsettled(&self, topic: Topic) -> u64 {
         let log = &self.ports.log;
         let mut unsettled = 0;
         for partition in 0..log.partitions(topic) {
             let partition = TopicPartition { topic, partition };
-            // A store that is closed has nothing to say, and nobody waits for it any more.
+            // A closed store has no offsets, and no caller needs them any more.
             if let (Ok(end), Ok(position)) = (log.end(partition).await, log.position(partition).await) {
                 unsettled += end.saturating_sub(position.next).saturating_sub(position.ahead.len() as u64);
             }

@@ -1,12 +1,12 @@
-//! The region of a node, and that of the stores it opens.
+//! Region of a node, and of the stores that it opens.
 //!
 //! Contract: a store takes the region of the first node that opens it and keeps it. A node of another region refuses
-//! to start on it, and so does one whose keyspace and topics are not each other's: nothing has been read or written
-//! of a tenant by then. The state store says it in a row, written if there is none; topics have no place for it but
-//! records, so with Kafka it is a record in topic tenants too, under a key that no tenant has.
+//! to start on it, and so does one whose keyspace and topics do not belong together; no tenant's data has been read or
+//! written by then. The state store holds the region in a row, written if there is none. Topics can hold only records,
+//! so with Kafka there is also a record in topic tenants, under a key that no tenant has.
 //!
-//! A store from before regions were bound is taken as it is: the tenants in it say where they belong, and a node of
-//! another region does not bind it.
+//! A store from before regions were bound is accepted as it is: its tenants name their region, and a node of another
+//! region does not bind it.
 
 use bytes::Bytes;
 use heddle_schemas::config::{Config, LogKind};
@@ -20,67 +20,67 @@ use heddle_schemas::table::Key;
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Topic, TopicPartition, tenant_partition};
 
-/// Tenants that a fault names at most.
+/// Maximum number of tenants that an error names.
 const NAMED: usize = 5;
 
-/// Why a node does not start on its stores.
+/// Error of a node that refuses to start on its stores.
 #[derive(Debug, thiserror::Error)]
 pub enum RegionError {
-    /// They belong to another region.
+    /// The stores belong to another region.
     #[error(
         "{what} belongs to region {theirs:?}, and node.region is {here:?}: data of a region stays in it. Set \
          node.region = {theirs:?} to serve that data, or name stores of region {here:?}"
     )]
     Elsewhere {
-        /// The keyspace, folder or topics.
+        /// Keyspace, folder or topics.
         what: String,
-        /// Their region.
+        /// Region of the stores.
         theirs: String,
-        /// The node's.
+        /// Region of the node.
         here: String,
     },
-    /// The topics are another keyspace's.
+    /// The topics belong to another keyspace.
     #[error(
         "the topics {topics:?}* are those of keyspace {theirs:?}, and state.keyspace is {here:?}: set it to {theirs:?}, \
          or another log.topic_prefix"
     )]
     Topics {
-        /// What their names begin with.
+        /// Prefix of the topics' names.
         topics: String,
-        /// The keyspace that they belong to.
+        /// Keyspace of the topics.
         theirs: String,
-        /// The configured one.
+        /// Configured keyspace.
         here: String,
     },
-    /// There are tenants of other regions.
+    /// The stores hold tenants of other regions.
     #[error(
         "the stores have tenants of other regions than node.region = {here:?}, which they are not bound to yet: {named}; \
          set node.region to theirs. Stores hold the tenants of one region: where there are several, take the others \
          out with the version before"
     )]
     Tenants {
-        /// The node's region.
+        /// Region of the node.
         here: String,
-        /// Some of them, with their regions.
+        /// Some of those tenants, with their regions.
         named: String,
     },
-    /// What is stored cannot be read.
-    #[error("to which region the stores belong cannot be read: {0}")]
+    /// The stored region cannot be decoded.
+    #[error("the region of the stores cannot be read: {0}")]
     Unreadable(#[from] RecordError),
-    /// They do not answer.
-    #[error("to which region the stores belong cannot be read: {0}")]
+    /// The stores do not answer.
+    #[error("the region of the stores cannot be read: {0}")]
     Store(#[from] StoreError),
 }
 
 impl RegionError {
-    /// Whether it is the configuration that does not go with what is there.
+    /// Returns whether the configuration does not match the stores.
     #[must_use]
     pub fn is_configured_wrongly(&self) -> bool {
         matches!(self, Self::Elsewhere { .. } | Self::Topics { .. } | Self::Tenants { .. })
     }
 }
 
-/// Binds stores to the node's region, or finds that they are.
+/// Binds stores to the node's region, or checks that they are bound to it.
 ///
 /// # Errors
 /// [`RegionError`].
@@ -133,7 +133,7 @@ async fn bind_state(
             Some(found) if (&found.log, &found.state) == (&own.log, &own.state) => return Ok(()),
             // A new generation of topics.
             Some(found) => {
-                tracing::info!(from = found.log, to = own.log, "the stores have other topics from now on")
+                tracing::info!(from = found.log, to = own.log, "the stores use other topics from now on")
             }
         }
         match state.compare_and_set(&row, stored, Some(encode(own)), None).await? {
@@ -143,12 +143,12 @@ async fn bind_state(
     }
 }
 
-/// Whether no tenant of another region is in stores that are bound to none.
+/// Checks that unbound stores hold no tenant of another region.
 async fn belongs_here(own: &RegionRecord, log: &dyn Log) -> Result<(), RegionError> {
     let mut others = Vec::new();
     for partition in 0..log.partitions(Topic::Tenants) {
         let (records, _) = log.snapshot(TopicPartition { topic: Topic::Tenants, partition }).await?;
-        // What cannot be read is told when the tenants are.
+        // Unreadable records are reported when the tenants are loaded.
         let tenants = records.iter().filter_map(|record| decode::<TenantRecord>(&record.value).ok());
         let others_of = tenants.filter(|tenant| tenant.config.region != own.region);
         others.extend(others_of.map(|tenant| format!("{} ({:?})", tenant.config.id, tenant.config.region)));
@@ -164,7 +164,7 @@ async fn bind_topics(own: &RegionRecord, log: &dyn Log) -> Result<(), RegionErro
     let id = TenantId::engine();
     let partition = tenant_partition(Topic::Tenants, &id, log.partitions(Topic::Tenants));
     let key = Bytes::copy_from_slice(id.as_str().as_bytes());
-    // Of two that find nothing at the same time, the later record holds, and both read it.
+    // Of two nodes that find nothing at the same time, the later record wins, and both read it.
     for _ in 0..2 {
         let (records, _) = log.snapshot(partition).await?;
         if let Some(record) = records.iter().find(|record| record.key == key) {
@@ -239,7 +239,7 @@ mod tests {
         other.state.keyspace = "other".into();
         let why = bound(&other, &stores(), &topics).await.unwrap_err();
         assert!(why.contains("those of keyspace \"heddle\"") && why.contains("log.topic_prefix"), "{why}");
-        // A new generation of topics is the same keyspace's.
+        // A new generation of topics belongs to the same keyspace.
         let mut next = config(LogKind::Kafka, "eu");
         next.log.topic_prefix = "heddle2.".into();
         let new_topics = stores();

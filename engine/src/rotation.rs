@@ -1,8 +1,8 @@
-//! Rotation of the master key for all tenants of a node, and which master key wraps how many of them.
+//! Rotation of the master key for all tenants of a node, and the status of all master keys.
 //!
-//! It goes by pages in the order of the tenants' ids, so that a request ends in time and one that is broken off
-//! is taken up again. The row by which the store knows its master key comes last, once no tenant's key is
-//! wrapped by another: until then a node that does not know the former key refuses to start.
+//! A rotation works by pages in the order of the tenants' ids, so that a request ends in time and an interrupted
+//! rotation can resume. The row by which the store checks its master key comes last, once no tenant's key is
+//! wrapped with another: until then a node without the previous key refuses to start.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use heddle_connectors::keys::{EnvelopeKeys, Rewrapped, WrappedBy};
 use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::keys::KeysError;
 
-/// Tenants whose keys are in work at once.
+/// Number of tenants whose keys are rewrapped concurrently.
 const AT_ONCE: usize = 16;
-/// Tenants of a request at most.
+/// Maximum number of tenants of a request.
 pub const MOST: usize = 500;
 
-/// Rewraps the keys of a page of `tenants`, which are in order.
+/// Rewraps the keys of a page of `tenants`, which must be sorted.
 ///
 /// # Errors
-/// When a new version cannot be made, or the store does not tell how far everything is.
+/// When a new version cannot be created, or the state of the keys cannot be read.
 pub async fn rotate(
     keys: &Arc<EnvelopeKeys>,
     tenants: Vec<TenantId>,
@@ -54,7 +54,7 @@ pub async fn rotate(
     Ok(rotated)
 }
 
-/// Rewraps the store's own row once nothing else is left. Whether nothing is.
+/// Rewraps the store's own row once no other key is left. Returns whether none is.
 async fn finish(keys: &Arc<EnvelopeKeys>, tenants: Vec<TenantId>) -> Result<bool, KeysError> {
     let present = keys.masters().present().number();
     let wrapped = wrapped(keys, tenants).await;
@@ -73,13 +73,13 @@ async fn finish(keys: &Arc<EnvelopeKeys>, tenants: Vec<TenantId>) -> Result<bool
         .all(|by| matches!(by, WrappedBy::Erased | WrappedBy::Missing) || *by == newest))
 }
 
-/// Tells which master keys wrap what.
+/// Returns the status of all master keys.
 ///
 /// # Errors
 /// [`KeysError::Store`].
 pub async fn status(keys: &Arc<EnvelopeKeys>, tenants: Vec<TenantId>) -> Result<KeysStatus, KeysError> {
     let mut status = KeysStatus { masters: Vec::new(), erased: 0, missing: 0, failed: Vec::new() };
-    // By number and version: how many tenants, and whether the store's own row.
+    // By number and version: the number of tenants, and whether the store's own row is included.
     let mut counted: BTreeMap<(u32, Option<u32>), (u64, bool)> = BTreeMap::new();
     for (tenant, by) in wrapped(keys, tenants).await {
         match by {

@@ -1,8 +1,8 @@
-//! A serving node: a node, its actors and its HTTP server, started and stopped as one.
+//! Serving node: a node, its actors and its HTTP server, started and stopped as one.
 //!
-//! The address is bound before anything is opened, and webhooks are taken in only when everything runs.
-//! Stopping turns that around: no more webhooks, then what was asked is answered, then what was taken up is
-//! finished, then the stores are closed.
+//! The address is bound before anything is opened, and webhooks are accepted only when everything runs.
+//! Stopping reverses the order: no more webhooks, then the requests in flight are answered, then the work in
+//! flight is finished, then the stores are closed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,25 +13,25 @@ use heddle_schemas::config::Config;
 use crate::http::{self, ListenError, Server, Shared};
 use crate::node::{self, Node, NodeError};
 
-/// Why a node does not serve.
+/// Error of a node that cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// The address.
+    /// The address cannot be bound.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// What is behind it.
+    /// The node cannot be opened or started.
     #[error(transparent)]
     Node(#[from] NodeError),
-    /// The listener broke.
+    /// The listener failed.
     #[error("the HTTP server cannot be started: {0}")]
     Server(#[from] std::io::Error),
 }
 
-/// A serving node.
+/// Serving node.
 pub struct Service {
     /// The node.
     pub node: Arc<Node>,
-    /// Where it listens.
+    /// Listen address.
     pub address: SocketAddr,
     shared: Arc<Shared>,
     system: System,
@@ -39,10 +39,10 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts everything; when it returns, webhooks are taken in.
+    /// Starts everything; when it returns, webhooks are accepted.
     ///
     /// # Errors
-    /// [`ServiceError`]; what had been opened is closed again.
+    /// [`ServiceError`]; everything opened is closed again.
     pub async fn start(config: Config) -> Result<Self, ServiceError> {
         let listener = http::bind(config.http.listen).await?;
         let node = Arc::new(Node::open(config).await?);
@@ -61,16 +61,16 @@ impl Service {
         Ok(Self { node, address, shared, system, server })
     }
 
-    /// Waits until the node cannot go on; then [`Service::stop`] it.
+    /// Waits until the node cannot go on; the caller then calls [`Service::stop`].
     pub async fn over(&self) {
         self.system.over().await;
         self.shared.set_ready(false);
     }
 
-    /// Stops everything in order. Returns whether all that was taken up was finished in time.
+    /// Stops everything in order. Returns whether all work in flight was finished in time.
     pub async fn stop(self) -> bool {
         let Self { node, shared, system, server, .. } = self;
-        tracing::info!("stopping: no more webhooks are taken in");
+        tracing::info!("stopping: webhooks are refused");
         shared.set_ready(false);
         server.stop().await;
         let finished = node::shut_down(&node, system).await;

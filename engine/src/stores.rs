@@ -1,4 +1,4 @@
-//! Log and state as a configuration names them: files of this process, or Kafka and CQL.
+//! Configured log and state stores: files of this process, or Kafka and CQL.
 
 use std::sync::Arc;
 
@@ -14,21 +14,21 @@ use prometheus::Registry;
 
 use crate::configuration;
 
-/// Why the stores could not be opened.
+/// Error of stores that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum StoresError {
-    /// The embedded one.
+    /// The embedded store.
     #[error(transparent)]
     Embedded(#[from] embedded::OpenError),
     /// Kafka.
     #[error(transparent)]
     Kafka(#[from] kafka::OpenError),
-    /// The database.
+    /// The CQL database.
     #[error(transparent)]
     Cql(#[from] cql::OpenError),
 }
 
-/// Opened stores.
+/// Open stores.
 pub enum Stores {
     /// Files of this process.
     Embedded(Arc<Embedded>),
@@ -37,7 +37,7 @@ pub enum Stores {
 }
 
 impl Stores {
-    /// Opens what the configuration names.
+    /// Opens the configured stores.
     ///
     /// # Errors
     /// [`StoresError`].
@@ -47,7 +47,7 @@ impl Stores {
         owner: String,
         registry: &Registry,
     ) -> Result<Self, StoresError> {
-        // The configuration has been checked: the kinds go together.
+        // The configuration is validated: both kinds are embedded, or none is.
         if (config.log.kind, config.state.kind) == (LogKind::Embedded, StateKind::Embedded) {
             let options = embedded_options(config);
             let opening = tokio::task::spawn_blocking(move || Embedded::open(options, clock));
@@ -69,7 +69,7 @@ impl Stores {
         Ok(Self::Cluster(store))
     }
 
-    /// The log.
+    /// Returns the log.
     #[must_use]
     pub fn log(&self) -> Arc<dyn Log> {
         match self {
@@ -78,7 +78,7 @@ impl Stores {
         }
     }
 
-    /// The state store.
+    /// Returns the state store.
     #[must_use]
     pub fn state(&self) -> Arc<dyn State> {
         match self {
@@ -87,7 +87,7 @@ impl Stores {
         }
     }
 
-    /// Everything is durable, and what was owned is free.
+    /// Closes the stores: everything is durable, and owned partitions are released.
     pub async fn close(&self) {
         match self {
             Self::Embedded(store) => store.close().await,

@@ -1,7 +1,7 @@
-//! The process's own log lines, on standard error.
+//! Log lines of the process, on standard error.
 //!
-//! The contract: whatever the level, no line holds a message, an address or a token. Heddle's own code
-//! never writes one; libraries are cut off at `warn`, since some print headers and bodies below it.
+//! Contract: at any level, no line holds a message, an address or a token. Heddle's own code never writes
+//! one; libraries are limited to `warn`, since some print headers and bodies below it.
 
 use heddle_schemas::config::{LogFormat, LogLevel, Telemetry};
 use tracing::Subscriber;
@@ -11,10 +11,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry};
 
-/// The crates whose lines are Heddle's own.
+/// Heddle's own crates.
 const OWN: [&str; 5] = ["heddle", "heddle_engine", "heddle_actors", "heddle_connectors", "heddle_schemas"];
 
-/// What takes the lines of this process and writes them to `writer`.
+/// Returns a subscriber that writes the process's lines to `writer`.
 pub fn subscriber<W>(options: &Telemetry, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
@@ -22,10 +22,10 @@ where
     Registry::default().with(layer(options, writer).with_filter(filter(options.level)))
 }
 
-/// Takes the lines of this process from now on.
+/// Installs the subscriber of the process.
 ///
 /// # Errors
-/// When something else takes them already.
+/// When a subscriber is already installed.
 pub fn install(options: &Telemetry) -> Result<(), tracing::subscriber::SetGlobalDefaultError> {
     tracing::subscriber::set_global_default(subscriber(options, std::io::stderr))
 }

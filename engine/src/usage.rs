@@ -1,11 +1,11 @@
-//! What a tenant has used in a month: from the ledger's amounts to what operators see.
+//! Conversion of a tenant's monthly usage from the ledger to the admin API's types.
 
 use heddle_actors::tenant::quota;
 use heddle_actors::tenant::quota::amounts::{Amounts, Totals};
 use heddle_api::usage::{Day, Resources, Usage};
 use heddle_schemas::money::Money;
 
-/// The usage of a month as it is shown.
+/// Converts the usage of a month.
 #[must_use]
 pub fn shown(usage: &quota::Usage) -> Usage {
     Usage {

@@ -164,12 +164,24 @@ pub mod human {
         json_schema!({ "type": ["string", "null"], "pattern": PATTERN, "examples": ["30d"] })
     }
 
-    /// Writes `30d` for thirty days.
+    /// Writes `365days` for a year: days are the largest unit, since months and years of `humantime` are not whole days.
     ///
     /// # Errors
     /// Those of the serializer.
     pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_duration(*duration))
+        serializer.collect_str(&text(*duration))
+    }
+
+    fn text(duration: Duration) -> String {
+        const DAY: u64 = 86_400;
+        let days = duration.as_secs() / DAY;
+        if days < 2 {
+            return humantime::format_duration(duration).to_string();
+        }
+        match duration - Duration::from_secs(days * DAY) {
+            Duration::ZERO => format!("{days}days"),
+            rest => format!("{days}days {}", humantime::format_duration(rest)),
+        }
     }
 
     /// Reads a number and its unit.
@@ -194,6 +206,26 @@ mod tests {
         assert_eq!(Timestamp::from_secs(1_767_225_600).day(), Day(20_454));
         assert_eq!(Timestamp::from_micros(1_767_225_599_999_999).day(), Day(20_453));
         assert_eq!(Timestamp::from_secs(1_767_225_600).to_string(), "2026-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn a_duration_is_written_in_whole_days_and_read_back() {
+        #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        struct Kept(#[serde(with = "human")] Duration);
+        for (written, shown) in [
+            ("365d", "365days"),
+            ("3650d", "3650days"),
+            ("31d 5m", "31days 5m"),
+            ("2d", "2days"),
+            ("24h", "1day"),
+            ("90s", "1m 30s"),
+            ("0s", "0s"),
+        ] {
+            let read: Kept = serde_json::from_value(written.into()).unwrap();
+            let json = serde_json::to_value(&read).unwrap();
+            assert_eq!(json, shown);
+            assert_eq!(serde_json::from_value::<Kept>(json).unwrap(), read);
+        }
     }
 
     #[test]

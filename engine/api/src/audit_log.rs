@@ -1,4 +1,4 @@
-//! Operations on the audit log, and the verification of what tenants are promised.
+//! Operations on the audit log, and the verification of the promises made to tenants.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,33 +14,33 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::content::{List, Nothing};
 use crate::operation::{NoParameters, Parameters, operations};
 
-/// Entries of the audit log of one answer at most.
+/// Maximum number of audit log entries in one answer.
 pub const ENTRIES: usize = 500;
 
 operations! {
-    /// Verifies everything that a tenant is promised, promise by promise; without a tenant, what is no tenant's. It reads
-    /// all that is stored, and takes as long.
+    /// Verifies each promise made to a tenant; without a tenant, the data that belongs to no tenant. Reads everything
+    /// that is stored, so it can run for a long time.
     Prove: GET "/v1/audit" (NoParameters, OfChain, Nothing) -> 200 Proofs;
         Named, Admin, Before |input, contact| Some(What::Prove), within Duration::from_secs(6 * 3_600);
 
-    /// The audit log: who did what, when and why, in order.
+    /// Lists the audit log in order: who did what, when and why.
     ListAuditLog: GET "/v1/audit/log" (NoParameters, Entries, Nothing) -> 200 List<Entry>;
         Named, Admin, Never;
 
-    /// Verifies that an audit log is as it was written, and says where it is not.
+    /// Verifies that an audit log is unchanged since it was written, and reports each place where it is not.
     VerifyAuditLog: GET "/v1/audit/log/verification" (NoParameters, Chain, Nothing) -> 200 Verdict;
         Named, Admin, Never;
 
-    /// Begins an audit log anew behind a break that keeps it from going on; the break shows for ever.
+    /// Resumes an audit log after a break that blocks it; the break stays visible for ever.
     ResumeAuditLog: POST "/v1/audit/log/resumption" (NoParameters, OfChain, Nothing) -> 200 Entry;
         Named, Owner, Within |input, contact| Some(What::Resume);
 }
 
-/// An audit log.
+/// Selector of an audit log.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OfChain {
-    /// The tenant's; without one, that of what is no tenant's.
+    /// Tenant of the audit log; without one, the log of the installation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<TenantId>,
 }
@@ -51,17 +51,17 @@ impl Parameters for OfChain {
     }
 }
 
-/// Entries of an audit log.
+/// Page of an audit log's entries.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Entries {
-    /// The tenant's; without one, that of what is no tenant's.
+    /// Tenant of the audit log; without one, the log of the installation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<TenantId>,
-    /// Those from this number on; without it, from the first.
+    /// Number of the first entry; the first of the log by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<u64>,
-    /// Entries at most, 500 by default; 0 counts as 1, more than 500 as 500.
+    /// Maximum number of entries, 500 by default; 0 counts as 1, more than 500 as 500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
 }
@@ -72,14 +72,14 @@ impl Parameters for Entries {
     }
 }
 
-/// An audit log, and what is known of it.
+/// Audit log to verify, and the entries that the caller knows.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Chain {
-    /// The tenant's; without one, that of what is no tenant's.
+    /// Tenant of the audit log; without one, the log of the installation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<TenantId>,
-    /// Entries that were noted before, as `number:hash`, with commas between them: they must be in it.
+    /// Entries noted earlier, as `number:hash` separated by commas: the log must contain them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noted: Option<NotedEntries>,
 }
@@ -90,7 +90,7 @@ impl Parameters for Chain {
     }
 }
 
-/// Entries that somebody noted, written `number:hash` with commas between.
+/// Entries that a caller noted earlier, written `number:hash` and separated by commas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotedEntries(pub Vec<Noted>);
 

@@ -1,4 +1,4 @@
-//! A client of a running node: calls an operation by its declaration.
+//! Client of a running node: calls an operation by its declaration.
 
 use std::time::Duration;
 
@@ -15,28 +15,28 @@ use crate::operation::{Input, Operation};
 use crate::problem::Problem;
 use crate::{ACTOR, REASON};
 
-/// The longest time a node may take to say that it is there.
+/// Timeout of the health check.
 const UP: Duration = Duration::from_secs(60);
 
-/// Why a call has no answer.
+/// Error of a call.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The node refused it.
+    /// The node refused the call.
     #[error("the node answered {}: {}", StatusCode::from_u16(.0.status).unwrap_or_default(), .0.detail)]
     Refused(Problem),
-    /// The node was not reached, or the connection broke.
+    /// The node cannot be reached, or the connection broke.
     #[error(transparent)]
     Connection(reqwest::Error),
-    /// The address is none.
-    #[error("{0:?} is no address of a node; write it as http://127.0.0.1:8080")]
+    /// The address is not valid.
+    #[error("{0:?} is not the address of a node; write it as http://127.0.0.1:8080")]
     Address(String),
-    /// The answer is another one than is described.
+    /// The answer does not match its description.
     #[error("the admin API's answer cannot be read: {0}")]
     Answer(#[source] BoxError),
 }
 
 impl CallError {
-    /// Returns whether nobody listens at the address.
+    /// Returns whether the connection was refused: no process listens at the address.
     #[must_use]
     pub fn is_nobody_there(&self) -> bool {
         matches!(self, Self::Connection(error) if error.is_connect())
@@ -45,12 +45,12 @@ impl CallError {
 
 impl From<reqwest::Error> for CallError {
     fn from(error: reqwest::Error) -> Self {
-        // Parameters of a query may be phone numbers.
+        // The URL is dropped: query parameters can be phone numbers.
         Self::Connection(error.without_url())
     }
 }
 
-/// The admin API of a running node. Cheap to clone.
+/// Client of a running node's admin API. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -60,7 +60,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the node at this address; the token is empty where the node asks for none.
+    /// Creates a client of the node at this address; the token is empty where the node requires none.
     ///
     /// # Errors
     /// When the HTTP client cannot be set up.
@@ -69,7 +69,7 @@ impl Client {
         Ok(Self { http, base: base.trim_end_matches('/').to_owned(), token, names: HeaderMap::new() })
     }
 
-    /// The same in somebody's name and for a reason, for the audit log.
+    /// Returns the client with the caller's name and reason, which go into the audit log.
     #[must_use]
     pub fn named(mut self, name: Option<&Note>, why: Option<&Note>) -> Self {
         for (header, note) in [(ACTOR, name), (REASON, why)] {
@@ -97,7 +97,7 @@ impl Client {
     pub async fn call<O: Operation>(&self, input: Input<O>) -> Result<O::Output, CallError> {
         let Input { path, query, body } = input;
         let url = self.address::<O>(&path)?;
-        let method = reqwest::Method::from_bytes(O::METHOD.as_str().as_bytes()).expect("it is a method");
+        let method = reqwest::Method::from_bytes(O::METHOD.as_str().as_bytes()).expect("the method is valid");
         let mut request = self.http.request(method, url).query(&query).timeout(O::PATIENCE);
         request = request.headers(self.names.clone());
         if !self.token.is_empty() {
@@ -124,7 +124,7 @@ impl Client {
                 Err(error) => Some((Err(error.without_url()), response)),
             }
         }));
-        // An answer that broke off ends with its error.
+        // An interrupted answer ends with its error.
         let mut broken = false;
         let pieces = pieces.map_err(BoxError::from);
         let pieces = futures::StreamExt::take_while(pieces, move |piece| {

@@ -1,4 +1,4 @@
-//! Consents and opt-outs of a contact, as operators see and enter them.
+//! Consents and opt-outs of a contact, as the admin API shows and accepts them.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use heddle_schemas::time::{Timestamp, rfc3339};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The longest text of an entry, in characters.
+/// Maximum length of an entry's text, in characters.
 pub const TEXT_CHARACTERS: usize = 1_000;
 
 /// Consents and opt-outs of a contact.
@@ -16,11 +16,11 @@ pub const TEXT_CHARACTERS: usize = 1_000;
 pub struct Consents {
     /// The contact.
     pub contact: ContactId,
-    /// The standing of each purpose.
+    /// Standing by purpose.
     pub purposes: BTreeMap<Category, Held>,
 }
 
-/// Standing of a purpose, and the evidence for it.
+/// Standing of one purpose, with its evidence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Held {
     /// The standing.
@@ -33,19 +33,19 @@ pub struct Held {
     pub stopped: Option<Shown>,
 }
 
-/// A piece of evidence.
+/// Evidence of a consent or an opt-out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Shown {
-    /// The time it was said.
+    /// Time of the statement.
     pub at: Time,
-    /// The way it was said.
+    /// Origin of the statement.
     pub how: How,
-    /// The words.
+    /// Wording of the statement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
 }
 
-/// A time, as RFC 3339 writes it.
+/// Time in RFC 3339 format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Time(
@@ -54,22 +54,23 @@ pub struct Time(
     pub Timestamp,
 );
 
-/// Something that somebody of the tenant enters.
+/// Consent or opt-out that an operator of the tenant enters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConsentEntry {
-    /// Give or stop.
+    /// Consent (`give`) or opt-out (`stop`).
     pub says: Says,
-    /// The purposes that it speaks of; at least one.
+    /// Purposes concerned; at least one.
     #[schemars(length(min = 1))]
     pub purposes: Vec<Category>,
-    /// The origin.
+    /// Origin of the entry.
     #[serde(default)]
     pub how: Entered,
-    /// When it was said, if not now: what was said last holds.
+    /// Time of the statement, now by default. The latest statement is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Time>,
-    /// The words; at most 1,000 characters. It outlives an erasure of the contact, so it should name nobody.
+    /// Wording of the statement, at most 1,000 characters. It outlives an erasure of the contact, so it should hold no
+    /// personal data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = TEXT_CHARACTERS))]
     pub text: Option<String>,
@@ -79,9 +80,9 @@ pub struct ConsentEntry {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Entered {
-    /// The contact said it to a person, who enters it.
+    /// A person enters what the contact told them.
     #[default]
     Operator,
-    /// It is from a list kept elsewhere.
+    /// Imported from a list kept elsewhere.
     Import,
 }

@@ -14,59 +14,59 @@ use crate::content::{Document, List, Nothing};
 use crate::operation::{NoParameters, Parameters, operations};
 use crate::tenants::OfTenant;
 
-/// Characters of a name at most.
+/// Maximum length of a name, in characters.
 pub const NAME_CHARACTERS: usize = 256;
 
 operations! {
-    /// Consents and opt-outs of a contact, with the evidence.
+    /// Shows the consents and opt-outs of a contact, with their evidence.
     ShowConsents: GET "/v1/tenants/{tenant}/contacts/consent" (OfTenant, OfContact, Nothing) -> 200 Consents;
         Tenant, Member, Never;
 
-    /// The conversations that a contact has had, by the ids that events and the handling of a conversation name, and who
-    /// answers in each.
+    /// Lists the conversations of a contact and who answers in each. The ids are those in events and in
+    /// `HandleConversation`.
     ListConversations: GET "/v1/tenants/{tenant}/contacts/conversations"
         (OfTenant, OfContact, Nothing) -> 200 List<ConversationState>;
         Tenant, Member, Never;
 
-    /// Enters a consent or an opt-out. What was said last holds.
+    /// Enters a consent or an opt-out. The latest statement is in force.
     EnterConsent: POST "/v1/tenants/{tenant}/contacts/consent" (OfTenant, OfContact, ConsentEntry) -> 200 Consents;
         Tenant, Member, Around |input, contact| Some(What::ContactConsent {
             contact: contact?,
             given: input.body.says == Says::Give,
         });
 
-    /// Puts right the name that is kept of a contact. It holds until the channel shows another name than it showed
-    /// then.
+    /// Corrects the stored name of a contact. The correction holds until the channel shows a different name than it did
+    /// at that time.
     CorrectContact: PUT "/v1/tenants/{tenant}/contacts/correction" (OfTenant, OfContact, Correction) -> 202 Nothing;
         Tenant, Member, Around |input, contact| Some(What::ContactCorrect { contact: contact? });
 
-    /// All that is kept of a contact, opened: its conversations, what was said in them, how far messages have come,
-    /// which tools were called, its consents and erasures, and who did what with it. It is sent as it is read; cut
-    /// off, it broke off.
+    /// Exports all data stored for a contact, decrypted: its conversations with their messages, delivery statuses and
+    /// tool calls, its consents and erasures, and its audit entries. The document is streamed; a truncated document
+    /// means that the export failed.
     ExportContact: GET "/v1/tenants/{tenant}/contacts/export" (OfTenant, OfContact, Nothing) -> 200 Document;
         Tenant, Admin, Opened |input, contact| Some(What::ContactExport { contact: contact? }),
         within std::time::Duration::from_secs(24 * 3_600);
 
-    /// Has a contact forgotten: its key is destroyed, its rows are removed. Asking twice does no harm.
+    /// Erases a contact: destroys its key and removes its rows. Idempotent.
     ForgetContact: POST "/v1/tenants/{tenant}/contacts/forget" (OfTenant, OfContact, Nothing) -> 202 Erasure;
         Tenant, Admin, Around |input, contact| Some(What::ContactErase { contact: contact? });
 
-    /// Has what is kept of a contact stored and not used, or used again. Asking twice does no harm.
+    /// Restricts the processing of a contact's data to storage, or lifts the restriction. Idempotent.
     RestrictContact: PUT "/v1/tenants/{tenant}/contacts/restriction" (OfTenant, OfContact, Restriction) -> 202 Consents;
         Tenant, Member, Around |input, contact| Some(What::ContactRestrict {
             contact: contact?,
             restricted: input.body.restricted,
         });
 
-    /// Every erasure of the tenant's contacts, the newest last.
+    /// Lists every erasure of the tenant's contacts, the newest last.
     ListErasures: GET "/v1/tenants/{tenant}/erasures" (OfTenant, NoParameters, Nothing) -> 200 List<Erasure>;
         Tenant, Member, Never;
 
-    /// Progress of an erasure; complete, it is the receipt.
+    /// Shows the progress of an erasure; once complete, it is the receipt.
     ShowErasure: GET "/v1/tenants/{tenant}/erasures/{erasure}" (OfErasure, NoParameters, Nothing) -> 200 Erasure;
         Tenant, Member, Never;
 
-    /// Says who answers in a conversation from now on: the agent, or a human.
+    /// Sets who answers in a conversation from now on: the agent or a human.
     HandleConversation: PUT "/v1/tenants/{tenant}/conversations/{channel}/{account}/{contact}/handling"
         (OfConversation, NoParameters, Handling) -> 202 Nothing;
         Tenant, Member, Around |input, contact| Some(match input.body.by {
@@ -75,17 +75,17 @@ operations! {
         });
 }
 
-/// A contact, named in the query: an id of a channel may hold any character.
+/// Contact named in the query, since an id of a channel may hold any character.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OfContact {
-    /// A phone number as `+4915112345678`, a channel's id as `whatsapp:ID`, or the contact's own id.
+    /// Phone number as `+4915112345678`, a channel's id as `whatsapp:ID`, or the contact's own id.
     pub contact: ContactName,
 }
 
 impl Parameters for OfContact {}
 
-/// An erasure, named in the path.
+/// Erasure named in the path.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OfErasure {
@@ -101,7 +101,7 @@ impl Parameters for OfErasure {
     }
 }
 
-/// A conversation, named in the path.
+/// Conversation named in the path.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OfConversation {
@@ -136,43 +136,43 @@ impl From<ConversationId> for OfConversation {
     }
 }
 
-/// A conversation, and who answers in it.
+/// Conversation with its current handler.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConversationState {
     /// The conversation's id: tenant/channel/account/contact.
     pub conversation: ConversationId,
-    /// The agent, or a human.
+    /// Handler of the conversation: the agent or a human.
     pub by: Handler,
-    /// True while what the contact says is only recorded.
+    /// True while the contact's messages are only recorded.
     pub restricted: bool,
 }
 
-/// Handling of a conversation.
+/// New handler of a conversation.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Handling {
-    /// The agent, or a human.
+    /// Handler of the conversation: the agent or a human.
     pub by: Handler,
 }
 
-/// A correction of what is kept of a contact.
+/// Correction of a contact's stored data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Correction {
-    /// The right name, 1 to 256 characters of one line; null where none is to be kept.
+    /// Correct name, 1 to 256 characters on one line; null removes the name.
     #[schemars(length(min = 1, max = NAME_CHARACTERS), regex(pattern = NAME))]
     pub name: Option<String>,
 }
 
-/// A line that is not blank: no control characters, and one that is not among Unicode's white space.
+/// Pattern of a line that is not blank: no control characters, and at least one that is not Unicode white space.
 const NAME: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*\
     [^\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]\
     [^\\u0000-\\u001f\\u007f-\\u009f]*$";
 
-/// Restriction of what is kept of a contact.
+/// Restriction of the processing of a contact's data.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Restriction {
-    /// True to have it stored only.
+    /// True to restrict processing to storage.
     pub restricted: bool,
 }

@@ -1,7 +1,7 @@
-//! Bodies and answers: how each is written, read and described.
+//! Bodies and answers: encoding, decoding and description of each.
 //!
-//! A type that serde reads and writes travels as JSON. [`Nothing`] is no content, [`Upload`] a file's bytes,
-//! [`Document`] and [`Lines`] are answers that are sent piece by piece while they are read from the store.
+//! A type that implements serde's traits is sent as JSON. [`Nothing`] is no content, [`Upload`] a file's bytes,
+//! [`Document`] and [`Lines`] are answers that are streamed while they are read from the store.
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, StreamExt as _};
@@ -12,38 +12,38 @@ use serde_json::{Value, json};
 
 use crate::strict::Strict;
 
-/// The largest JSON body: a document of 4 MiB, escaped.
+/// Maximum size of a JSON body, in bytes: an escaped document of 4 MiB.
 pub const MAX_BODY: usize = 16 << 20;
-/// The media type of JSON.
+/// Media type of JSON.
 pub const JSON: &str = "application/json";
 
-/// Any error, with what it is about.
+/// Boxed error of any type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-/// Bytes that come in or go out, piece by piece.
+/// Stream of a body's bytes, incoming or outgoing.
 pub type Pieces = BoxStream<'static, Result<Bytes, BoxError>>;
 
-/// Why a request's body was not taken.
+/// Error of a request body that is refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{detail}")]
 pub struct Malformed {
-    /// The status of the refusal: 400, 408, 413, 415 or 422.
+    /// HTTP status of the refusal: 400, 408, 413, 415 or 422.
     pub status: u16,
-    /// The fault, and what to do about it.
+    /// The fault, and how to mend it.
     pub detail: String,
 }
 
 impl Malformed {
-    /// A refusal with this status.
+    /// Creates a refusal with this status.
     #[must_use]
     pub fn new(status: u16, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into() }
     }
 }
 
-/// Collects pieces, at most so many bytes.
+/// Collects a stream of at most `limit` bytes.
 ///
 /// # Errors
-/// 413 for more, 400 when they broke off.
+/// 413 for a longer stream, 400 when it broke off.
 pub async fn collect(mut pieces: Pieces, limit: usize) -> Result<Bytes, Malformed> {
     let mut all = BytesMut::new();
     while let Some(piece) = pieces.next().await {
@@ -56,18 +56,18 @@ pub async fn collect(mut pieces: Pieces, limit: usize) -> Result<Bytes, Malforme
     Ok(all.freeze())
 }
 
-/// These bytes as one piece.
+/// Returns a stream of these bytes as one piece.
 #[must_use]
 pub fn whole(bytes: Bytes) -> Pieces {
     stream::once(async { Ok(bytes) }).boxed()
 }
 
-/// A request's body.
+/// Body of a request.
 pub trait Body: Sized + Send + 'static {
-    /// The `requestBody` of its description.
+    /// Returns the `requestBody` of its OpenAPI description.
     fn describe(schemas: &mut SchemaGenerator) -> Option<Value>;
 
-    /// Reads it from a request.
+    /// Decodes the body of a request.
     ///
     /// # Errors
     /// [`Malformed`].
@@ -76,26 +76,26 @@ pub trait Body: Sized + Send + 'static {
         pieces: Pieces,
     ) -> impl Future<Output = Result<Self, Malformed>> + Send;
 
-    /// Writes it for a request: its media type where it has one, and its bytes.
+    /// Encodes the body for a request: its media type, if any, and its bytes.
     fn write(self) -> Option<(Option<String>, Pieces)>;
 }
 
-/// An answer.
+/// Body of an answer.
 pub trait Output: Sized + Send + 'static {
-    /// The media type and schema of its description.
+    /// Returns the media type and schema of its OpenAPI description.
     fn describe(schemas: &mut SchemaGenerator) -> Option<(&'static str, Value)>;
 
-    /// Reads it from an answer.
+    /// Decodes the body of an answer.
     ///
     /// # Errors
-    /// When it is another one than is described, or broke off.
+    /// When the answer does not match its description, or broke off.
     fn read(pieces: Pieces) -> impl Future<Output = Result<Self, BoxError>> + Send;
 
-    /// Writes it for an answer: its media type and its bytes.
+    /// Encodes the body for an answer: its media type and its bytes.
     fn write(self) -> Option<(&'static str, Pieces)>;
 }
 
-/// No content.
+/// Empty body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Nothing;
 
@@ -140,17 +140,17 @@ impl<T: Serialize + DeserializeOwned + JsonSchema + Send + 'static> Body for T {
 
     async fn read(content_type: Option<&str>, pieces: Pieces) -> Result<Self, Malformed> {
         if !content_type.is_some_and(is_json) {
-            return Err(Malformed::new(415, "the body takes Content-Type: application/json"));
+            return Err(Malformed::new(415, "the body requires Content-Type: application/json"));
         }
         let bytes = collect(pieces, MAX_BODY).await?;
         let value = serde_json::from_slice(&bytes)
-            .map_err(|error| Malformed::new(400, format!("the body is no JSON: {error}")))?;
+            .map_err(|error| Malformed::new(400, format!("the body is not valid JSON: {error}")))?;
         serde_path_to_error::deserialize(Strict(value))
-            .map_err(|error| Malformed::new(422, format!("the body is not as described: {error}")))
+            .map_err(|error| Malformed::new(422, format!("the body does not match its schema: {error}")))
     }
 
     fn write(self) -> Option<(Option<String>, Pieces)> {
-        let bytes = serde_json::to_vec(&self).expect("what is declared as JSON is always JSON");
+        let bytes = serde_json::to_vec(&self).expect("a declared type always serializes to JSON");
         Some((Some(JSON.to_owned()), whole(bytes.into())))
     }
 }
@@ -166,23 +166,23 @@ impl<T: Serialize + DeserializeOwned + JsonSchema + Send + 'static> Output for T
     }
 
     fn write(self) -> Option<(&'static str, Pieces)> {
-        let bytes = serde_json::to_vec(&self).expect("what is declared as JSON is always JSON");
+        let bytes = serde_json::to_vec(&self).expect("a declared type always serializes to JSON");
         Some((JSON, whole(bytes.into())))
     }
 }
 
-/// The answer of a list.
+/// Answer of a list operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct List<T> {
     /// The items, in order.
     pub items: Vec<T>,
 }
 
-/// A file: its bytes are the body, and the `Content-Type` says how it is written.
+/// Uploaded file: the body holds its bytes, the `Content-Type` its format.
 pub struct Upload {
     /// The `Content-Type`.
     pub content_type: Option<String>,
-    /// The bytes, read when there is room for them.
+    /// The file's bytes, read when there is capacity for them.
     pub pieces: Pieces,
 }
 
@@ -232,12 +232,12 @@ macro_rules! streamed {
 }
 
 streamed! {
-    /// A JSON document that is sent as it is read. One that breaks off ends without its last brace.
+    /// Streamed JSON document. An interrupted one ends without its last brace.
     Document, "application/json", json!({ "type": "object" })
 }
 
 streamed! {
-    /// Lines of JSON (<https://jsonlines.org>) that are sent as they are read. What breaks off ends its connection.
+    /// Streamed lines of JSON (<https://jsonlines.org>). An interruption closes the connection.
     Lines, "application/x-ndjson", json!({ "type": "string" })
 }
 

@@ -1,4 +1,4 @@
-//! Operations on dead letters, what could not be processed: listed, shown, replayed.
+//! Operations on dead letters (records that could not be processed): list, show, replay.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,38 +17,38 @@ use serde_json::Value;
 use crate::content::Nothing;
 use crate::operation::{NoParameters, Parameters, operations};
 
-/// Letters of a list, where the request does not say.
+/// Default number of dead letters in a list.
 pub const LISTED: usize = 50;
-/// Letters of one request at most.
+/// Maximum number of dead letters of one request.
 pub const MOST: usize = 1000;
-/// The default of [`Replay::max_age`]: WhatsApp's customer-service window.
+/// Default of [`Replay::max_age`]: WhatsApp's customer-service window.
 pub const MAX_AGE: Duration = Duration::from_secs(86_400);
-/// Letters that an entry of the audit log names at most.
+/// Maximum number of dead letters that an entry of the audit log names.
 const NAMED: usize = 100;
-/// The form of a letter's id: its numbers are within 32 and 64 bits.
+/// Pattern of a dead letter's id: its numbers fit in 32 and 64 bits.
 const LETTER: &str = "^[0-9]{1,9}-[0-9]{1,19}$";
-/// The form of letters' ids with commas between.
+/// Pattern of dead letters' ids separated by commas.
 const LETTERS: &str = "^[0-9]{1,9}-[0-9]{1,19}(,[0-9]{1,9}-[0-9]{1,19})*$";
 
 operations! {
-    /// Records that could not be processed, in the order of the ids.
+    /// Lists the dead letters (records that could not be processed), in the order of their ids.
     ListLetters: GET "/v1/dlq" (NoParameters, Filters, Nothing) -> 200 Page;
         Installation, Member, Never;
 
-    /// One letter; of its original what may be shown, sealed parts left sealed.
+    /// Shows one dead letter. Encrypted parts of its original record stay encrypted.
     ShowLetter: GET "/v1/dlq/{id}" (OfLetter, NoParameters, Nothing) -> 200 Letter;
         Installation, Member, Before |input, contact| Some(What::LetterShow { letter: input.path.id.to_string() });
 
-    /// Puts originals back on their way, through the same checks as a first delivery. Doing it twice does no harm.
+    /// Replays the original records through the same checks as a first delivery. Idempotent.
     ReplayLetters: POST "/v1/dlq/replay" (NoParameters, NoParameters, Replay) -> 200 Replayed;
         Installation, Admin, Around |input, contact| input.body.act();
 }
 
-/// A dead letter, named in the path.
+/// Dead letter named in the path.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OfLetter {
-    /// The letter's id: its partition and offset.
+    /// Id of the dead letter: its partition and offset.
     pub id: LetterId,
 }
 
@@ -56,7 +56,7 @@ impl Parameters for OfLetter {}
 impl Parameters for Filters {}
 
 impl Replay {
-    /// The act for the audit log; none where it only says what would happen.
+    /// Returns the act for the audit log; none for a dry run.
     fn act(&self) -> Option<What> {
         let named = self.ids.iter().flatten();
         let letters = named.clone().take(NAMED).map(ToString::to_string).collect();
@@ -68,50 +68,50 @@ impl Replay {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Filters {
-    /// Those that were given up after this one, or behind the `next` of an answer.
+    /// Only those dead-lettered after this one, or after the `next` of an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Place>,
-    /// Those of this reason.
+    /// Only those with this reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<DeadReason>,
-    /// Those of this tenant, where a letter tells whose it is.
+    /// Only those of this tenant, where the dead letter names its tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<TenantId>,
-    /// So many at most; 1 to 1,000. A list has 50 by default, a replay 1,000.
+    /// Maximum number of dead letters, 1 to 1,000. Default: 50 for a list, 1,000 for a replay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
 }
 
-/// Letters in the order they were given up, the newest last.
+/// Page of dead letters in the order they were dead-lettered, the newest last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Page {
-    /// The letters.
+    /// The dead letters.
     pub items: Vec<Summary>,
-    /// There may be more; ask again `after` this.
+    /// Cursor of the next page, for `after`; absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<Place>,
 }
 
-/// Letters to put back on their way: either `ids` or `filters`.
+/// Dead letters to replay: either `ids` or `filters`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Replay {
-    /// These letters; at most 1,000.
+    /// Ids of the dead letters; at most 1,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = MOST))]
     pub ids: Option<Vec<LetterId>>,
-    /// Every letter that matches; all of them with `{}`.
+    /// Selects every matching dead letter; `{}` selects all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filters: Option<Filters>,
-    /// With `filters`: none from here on, one id a partition; what the answer before said.
+    /// With `filters`: exclusive end of the replay, one id a partition, as the previous answer returned it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Vec<LetterId>>,
-    /// A message to send that was decided longer ago stays, such as `"24h"`; at most ten days. A customer's
-    /// message is recorded at any age, and answered up to `engine.answer_within`.
+    /// Maximum age of an outbound message, such as `"24h"`; at most ten days. An older one stays in the DLQ. A
+    /// customer's message is recorded at any age, and answered up to the age `engine.answer_within`.
     #[serde(default = "max_age", with = "human")]
     #[schemars(schema_with = "human::schema")]
     pub max_age: Duration,
-    /// Only tells what would happen.
+    /// Reports what would happen, and replays nothing.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -129,55 +129,55 @@ impl Default for Replay {
 /// Result of a replay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Replayed {
-    /// The letters.
+    /// The dead letters.
     pub items: Vec<Fate>,
-    /// There may be more that match; ask again `after` this, with `until` as it is here.
+    /// Cursor of the next request, for `after`, with the `until` of this answer; absent when none is left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<Place>,
-    /// Where dlq ended at the first request.
+    /// Ends of dlq's partitions at the first request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub until: Vec<LetterId>,
 }
 
-/// Result for a letter.
+/// Result of one dead letter's replay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fate {
-    /// The letter.
+    /// The dead letter.
     pub id: LetterId,
     /// The outcome.
     pub outcome: Outcome,
-    /// Where its original is now, or would be, as `topic/partition@offset`.
+    /// Position of its replayed original, actual or in a dry run, as `topic/partition@offset`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// More about it.
+    /// Details of the outcome.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }
 
-/// Outcome for a letter. A label in metrics.
+/// Outcome of a dead letter's replay. A label in metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Its original is on its way again.
+    /// Its original was published again.
     Replayed,
-    /// It would be.
+    /// Its original would be published again.
     WouldReplay,
-    /// It is older than what is sent, or than what can be recognised.
+    /// It exceeds the maximum age for sending, or for the detection of duplicates.
     TooOld,
     /// Its original was not kept.
     NotKept,
-    /// Its original cannot be opened or read.
+    /// Its original cannot be decrypted or decoded.
     Unreadable,
-    /// There is nowhere to put it.
+    /// No topic or partition accepts its original.
     Impossible,
-    /// It goes to somebody who has been forgotten since.
+    /// Its recipient has been erased since.
     Forgotten,
-    /// There is no such letter.
+    /// No such dead letter exists.
     Unknown,
 }
 
 impl Outcome {
-    /// The label.
+    /// Returns the label.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -192,35 +192,35 @@ impl Outcome {
         }
     }
 
-    /// Returns whether what was asked for is done, or would be.
+    /// Returns whether the dead letter was replayed, or would be.
     #[must_use]
     pub fn is_done(self) -> bool {
         matches!(self, Self::Replayed | Self::WouldReplay)
     }
 }
 
-/// Error of a text that is no letter's id.
+/// Error of a text that is not a dead letter's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a letter's id is its partition and offset in dlq, such as 0-17")]
+#[error("a dead letter's id is its partition and offset in dlq, such as 0-17")]
 pub struct InvalidLetterId;
 
-/// A letter's place in dlq, written `PARTITION-OFFSET`.
+/// Position of a dead letter in dlq, written `PARTITION-OFFSET`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LetterId {
     /// The partition.
     pub partition: u32,
-    /// The offset there.
+    /// The offset in the partition.
     pub offset: Offset,
 }
 
 impl LetterId {
-    /// The letter that a record of dlq is.
+    /// Returns the id of a record of dlq.
     #[must_use]
     pub fn of(record: &Record) -> Self {
         Self { partition: record.partition.partition, offset: record.offset }
     }
 
-    /// The partition that it is in.
+    /// Returns its partition of dlq.
     #[must_use]
     pub fn topic_partition(self) -> TopicPartition {
         TopicPartition { topic: Topic::Dlq, partition: self.partition }
@@ -238,7 +238,7 @@ impl FromStr for LetterId {
 
     fn from_str(text: &str) -> Result<Self, InvalidLetterId> {
         let (partition, offset) = text.split_once('-').ok_or(InvalidLetterId)?;
-        // No sign: Rust's numbers would take one.
+        // Digits only: Rust's integers also parse a sign.
         let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
         if !number(partition) || !number(offset) {
             return Err(InvalidLetterId);
@@ -270,29 +270,29 @@ impl JsonSchema for LetterId {
         json_schema!({
             "type": "string",
             "pattern": LETTER,
-            "description": "a letter's partition and offset in dlq"
+            "description": "a dead letter's partition and offset in dlq"
         })
     }
 }
 
-/// Cursor of a list: after a letter, or after one of each partition. Written as their ids with commas.
+/// Cursor of a list: after one dead letter, or after one of each partition. Written as their ids, separated by commas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place(Vec<LetterId>);
 
 impl Place {
-    /// After these letters; `None` when there are none.
+    /// Creates a cursor after these dead letters; `None` without any.
     #[must_use]
     pub fn new(ids: Vec<LetterId>) -> Option<Self> {
         (!ids.is_empty()).then_some(Self(ids))
     }
 
-    /// The letters' ids.
+    /// Returns the ids of the dead letters.
     #[must_use]
     pub fn ids(&self) -> &[LetterId] {
         &self.0
     }
 
-    /// The offset that was taken last in a partition, where it is named.
+    /// Returns the last offset taken of a partition that the cursor names.
     #[must_use]
     pub fn of(&self, partition: u32) -> Option<Offset> {
         self.0.iter().filter(|id| id.partition == partition).map(|id| id.offset).max()
@@ -336,46 +336,46 @@ impl JsonSchema for Place {
         json_schema!({
             "type": "string",
             "pattern": LETTERS,
-            "description": "a letter's id, or those of one letter of each partition with commas between"
+            "description": "a dead letter's id, or the ids of one dead letter of each partition, separated by commas"
         })
     }
 }
 
-/// A letter in a list: everything but its original.
+/// Dead letter in a list: everything but its original record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// Its id.
     pub id: LetterId,
-    /// When the record was given up.
+    /// Time at which the record was dead-lettered.
     #[serde(with = "rfc3339")]
     #[schemars(schema_with = "rfc3339::schema")]
     pub at: Timestamp,
-    /// Where the record came from; none where the letter itself cannot be read.
+    /// Source partition of the record; none where the dead letter itself cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<TopicPartition>,
-    /// Its offset there.
+    /// Offset in the source partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<Offset>,
-    /// Why it was given up.
+    /// Reason for dead-lettering.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<DeadReason>,
-    /// More about why.
+    /// Details of the reason.
     pub detail: String,
-    /// Attempts that were made.
+    /// Number of attempts made.
     pub attempts: u32,
     /// Its size in bytes.
     pub bytes: u64,
-    /// Whose it is, where that can be told.
+    /// Tenant of the record, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<TenantId>,
-    /// The conversation or account it is about, where that can be told.
+    /// Conversation or account concerned, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub about: Option<String>,
-    /// True where its original was kept.
+    /// True where the original is stored.
     pub kept: bool,
 }
 
-/// A letter, and what may be shown of its original.
+/// Dead letter with the viewable part of its original.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Letter {
     /// All but the original.
@@ -383,7 +383,7 @@ pub struct Letter {
     pub summary: Summary,
     /// State of the original.
     pub state: OriginalState,
-    /// The original as it stands, sealed parts left sealed.
+    /// The stored original; encrypted parts stay encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original: Option<Value>,
 }
@@ -392,13 +392,13 @@ pub struct Letter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OriginalState {
-    /// It is shown.
+    /// Shown.
     Shown,
-    /// It is kept under its tenant's key, and not opened for showing.
+    /// Stored under its tenant's key, and not decrypted for display.
     Sealed,
-    /// It is kept, and is no JSON.
+    /// Stored, but not JSON.
     NoJson,
-    /// It was not kept.
+    /// Not stored.
     NotKept,
 }
 

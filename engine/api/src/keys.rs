@@ -1,4 +1,4 @@
-//! Operations on master keys: which wraps what, and rotation to the present one.
+//! Operations on key-encryption keys (master keys): their status, and rotation to the current one.
 
 use heddle_schemas::audit::What;
 use heddle_schemas::id::TenantId;
@@ -9,50 +9,50 @@ use crate::content::Nothing;
 use crate::operation::{NoParameters, operations};
 
 operations! {
-    /// Master keys, and the number of tenants whose keys each wraps.
+    /// Shows the master keys, with the number of tenants whose keys each wraps.
     ShowKeys: GET "/v1/keys" (NoParameters, NoParameters, Nothing) -> 200 KeysStatus;
         Installation, Admin, Never;
 
-    /// Wraps the keys of a page of tenants by the present master key. Doing it twice does no harm.
+    /// Wraps the keys of a page of tenants with the current master key. Idempotent.
     RotateKeys: POST "/v1/keys/rotate" (NoParameters, NoParameters, Rotate) -> 200 Rotated;
         Installation, Owner, Around |input, contact| Some(What::KeysRotate);
 }
 
-/// Tenants whose keys are rewrapped.
+/// Page of tenants whose keys to rewrap.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rotate {
-    /// Only tenants whose ids come after this one: where the request before said to go on.
+    /// Only tenants whose ids come after this one: the `next` of the previous answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<TenantId>,
-    /// Tenants at most; 1 to 500.
+    /// Maximum number of tenants, 1 to 500.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// First make a new version of the master key, where it is kept in Vault.
+    /// First create a new version of the master key; Vault only.
     pub new_version: bool,
 }
 
 /// Result of a rotation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rotated {
-    /// Tenants whose keys are wrapped by the present master key now.
+    /// Tenants whose keys this request wrapped with the current master key.
     pub rewrapped: u64,
-    /// Tenants whose keys were before.
+    /// Tenants whose keys it wrapped already.
     pub already: u64,
     /// Tenants that have been erased.
     pub erased: u64,
     /// Tenants that have no key yet.
     pub missing: u64,
-    /// Tenants whose keys are as they were.
+    /// Tenants whose keys could not be rewrapped and are unchanged.
     pub failed: Vec<Failed>,
-    /// The tenant after which to go on; absent when all had their turn.
+    /// Cursor of the next page; absent on the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<TenantId>,
-    /// True once everything is wrapped by the present master key: former ones are not needed any more.
+    /// True once the current master key wraps every key: previous master keys are not needed any more.
     pub complete: bool,
 }
 
-/// A tenant whose key could not be dealt with.
+/// Tenant whose key could not be read or rewrapped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failed {
     /// The tenant.
@@ -65,16 +65,16 @@ pub struct Failed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// It wraps from now on.
+    /// Wraps new keys.
     Present,
-    /// It opens what it wrapped before.
+    /// Previous key: unwraps what it wrapped before.
     Former,
-    /// This node does not have it: what it wrapped cannot be read.
+    /// Not in this node's configuration: what it wrapped cannot be read.
     Unknown,
 }
 
 impl Role {
-    /// As it is written.
+    /// Returns the name of the role.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -85,37 +85,37 @@ impl Role {
     }
 }
 
-/// A master key, or a version of one.
+/// Status of a master key, or of a version of one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MasterStatus {
-    /// Its id, as messages name it.
+    /// Its id, as error texts name it.
     pub id: String,
-    /// The version, where it is kept in Vault and wraps something.
+    /// The version of a key in Vault that wraps at least one key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
     /// Its role.
     pub role: Role,
-    /// The place where it is kept; absent where this node does not have it.
+    /// Its location; absent where this node does not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
-    /// Tenants whose keys it wraps.
+    /// Number of tenants whose keys it wraps.
     pub tenants: u64,
-    /// True where the store knows its master key by this one.
+    /// True where it wraps the store's own key check.
     pub store: bool,
 }
 
 impl MasterStatus {
-    /// Returns whether it is in the configuration and not needed.
+    /// Returns whether it is configured but not needed any more.
     #[must_use]
     pub fn can_go(&self) -> bool {
         self.role == Role::Former && self.tenants == 0 && !self.store
     }
 }
 
-/// Master keys and what they wrap.
+/// Status of all master keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeysStatus {
-    /// The present one first, then former ones, then those that are not known.
+    /// The current one first, then previous ones, then unknown ones.
     pub masters: Vec<MasterStatus>,
     /// Tenants that have been erased.
     pub erased: u64,

@@ -1,16 +1,16 @@
-//! The admin API: every operation, declared once, with its types, its OpenAPI description and a client.
+//! Admin API: every operation, declared once, with its types, its OpenAPI description and a client.
 //!
-//! The declaration of an operation says its method, path, scope, role, audit entry and types. The engine's router,
+//! The declaration of an operation holds its method, path, scope, role, audit entry and types. The engine's router,
 //! the description at `/v1/openapi.json`, the audit entries, the authorisation and the command line's calls derive
-//! from it. There is no server in here: the engine implements each operation (`heddle_engine::operations::Handler`),
+//! from it. This crate has no server: the engine implements each operation (`heddle_engine::operations::Handler`),
 //! and does not compile while one of them has no handler.
 //!
 //! # Layout
-//! - [`operation`]: a declaration and the macro that writes one; [`each`] and [`table`] are all of them.
+//! - [`operation`]: a declaration and the macro that writes one; [`each`] and [`table`] cover all of them.
 //! - [`content`]: bodies and answers; [`problem`]: refusals (RFC 9457).
-//! - [`tenants`], [`contacts`], [`documents`], [`keys`], [`dead_letters`], [`audit_log`]: the operations, by what
-//!   they are about; [`consents`] and [`usage`]: larger types of them.
-//! - [`openapi`]: the description. [`client`]: calls an operation of a running node.
+//! - [`tenants`], [`contacts`], [`documents`], [`keys`], [`dead_letters`], [`audit_log`]: the operations by subject;
+//!   [`consents`] and [`usage`]: their larger types.
+//! - [`openapi`]: the description. [`client`]: the client of a running node.
 
 pub mod audit_log;
 pub mod client;
@@ -31,12 +31,12 @@ pub mod usage;
 pub use self::content::{List, Nothing};
 pub use self::operation::{Audit, Entry, Input, Method, Operation, Role, Scope, Visit};
 
-/// The header with the name of the person or program that calls, for the audit log.
+/// Header with the name of the calling person or program, for the audit log.
 pub const ACTOR: &str = "heddle-actor";
-/// The header with the reason of a call, for the audit log.
+/// Header with the reason of a call, for the audit log.
 pub const REASON: &str = "heddle-reason";
 
-/// A visitor of every operation.
+/// Visitor of every operation.
 pub trait Operations:
     tenants::Operations
     + contacts::Operations
@@ -67,7 +67,7 @@ pub fn each<V: Operations>(visitor: &mut V) {
     audit_log::each(visitor);
 }
 
-/// Every operation without its types, in the order of their declarations.
+/// Returns every operation without its types, in the order of the declarations.
 #[must_use]
 pub fn table() -> Vec<Entry> {
     let mut table = Vec::new();

@@ -1,4 +1,4 @@
-//! The OpenAPI description of the operations: folded from their declarations, schemas from their types.
+//! OpenAPI description of the operations: derived from their declarations, its schemas from their types.
 
 use heddle_schemas::audit::Note;
 use schemars::SchemaGenerator;
@@ -10,24 +10,24 @@ use crate::operation::{Entry, Operation, Parameters, Scope, Visit};
 use crate::problem::{self, Problem};
 use crate::schema::Bounds;
 
-/// The refusals that any operation may answer with.
+/// Refusals that any operation may answer with.
 const REFUSALS: [(&str, &str); 10] = [
-    ("400", "The path, the query, a header or the JSON is not as described."),
+    ("400", "The path, the query, a header or the JSON does not match its description."),
     ("401", "The bearer token is missing or wrong."),
     ("403", "The caller may not do this."),
     ("404", "Something that the request names does not exist."),
-    ("408", "The body took too long to come in."),
-    ("409", "What exists does not permit it."),
+    ("408", "The body did not arrive in time."),
+    ("409", "The current state does not permit it."),
     ("413", "The body is too large."),
-    ("415", "The body's media type is not taken."),
-    ("422", "The body is not as described (code `malformed`), or what it says makes no sense."),
-    ("503", "A store does not answer now; the same may work later."),
+    ("415", "The body's media type is not supported."),
+    ("422", "The body does not match its schema (code `malformed`), or its content is not valid."),
+    ("503", "A store does not answer; retry later."),
 ];
 
-/// The description, OpenAPI 3.1 (<https://spec.openapis.org/oas/v3.1.1.html>).
+/// Returns the description in OpenAPI 3.1 (<https://spec.openapis.org/oas/v3.1.1.html>).
 #[must_use]
 pub fn describe() -> Value {
-    // 3.1 takes JSON Schema as it is; its shared schemas stand under components.
+    // OpenAPI 3.1 uses plain JSON Schema; shared schemas are under components.
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.definitions_path = "/components/schemas".into();
         settings.meta_schema = None;
@@ -39,7 +39,7 @@ pub fn describe() -> Value {
     let refusal = |description: &str| json!({ "description": description, "content": { problem::MEDIA_TYPE: { "schema": problem } } });
     let mut refusals: Map<_, _> =
         REFUSALS.iter().map(|(status, text)| (format!("Refused{status}"), refusal(text))).collect();
-    refusals.insert("Refused".into(), refusal("What is wrong, and what to do (RFC 9457)."));
+    refusals.insert("Refused".into(), refusal("The fault, and how to mend it (RFC 9457)."));
     let mut schemas = schemas.take_definitions(true);
     for schema in schemas.values_mut() {
         bounded(schema);
@@ -55,7 +55,7 @@ pub fn describe() -> Value {
         "components": {
             "schemas": schemas,
             "parameters": {
-                "Actor": header("Heddle-Actor", "Name of the person or program that calls, for the audit log."),
+                "Actor": header("Heddle-Actor", "Name of the calling person or program, for the audit log."),
                 "Reason": header("Heddle-Reason", "Reason of the call, for the audit log."),
             },
             "responses": refusals,
@@ -105,7 +105,7 @@ fn scope(scope: Scope) -> &'static str {
 fn responses<O: Operation>(schemas: &mut SchemaGenerator) -> Value {
     let mut done = json!({ "description": "Done." });
     if O::STATUS == 202 {
-        done["description"] = json!("Accepted; it is in force once what came before is worked off.");
+        done["description"] = json!("Accepted; in force once the backlog before it is processed.");
     }
     if let Some((media_type, schema)) = O::Output::describe(schemas) {
         done["content"] = json!({ media_type: { "schema": schema } });
@@ -122,7 +122,7 @@ fn parameters_of_query<O: Operation>(schemas: &mut SchemaGenerator) -> Vec<Value
     parameters::<O::Query>("query", schemas)
 }
 
-/// The fields of a type as parameters.
+/// Returns the fields of a type as parameters.
 fn parameters<P: Parameters>(place: &str, schemas: &mut SchemaGenerator) -> Vec<Value> {
     let schema = P::json_schema(schemas);
     let fields = schema.get("properties").and_then(Value::as_object);
@@ -142,7 +142,7 @@ fn parameters<P: Parameters>(place: &str, schemas: &mut SchemaGenerator) -> Vec<
     fields.into_iter().flatten().map(parameter).collect()
 }
 
-/// A query has no null: a parameter that says nothing is left out.
+/// Removes null from a schema: a query omits a parameter that has no value.
 fn without_null(schema: &mut Value) {
     if let Some(types) = schema.get_mut("type")
         && let Some(only) = types.as_array().and_then(|types| types.iter().find(|kind| *kind != "null"))

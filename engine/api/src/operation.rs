@@ -1,15 +1,15 @@
-//! A declaration of an operation, and the macro that writes one.
+//! Declaration of an operation, and the macro that writes one.
 //!
 //! ```text
 //! operations! {
-//!     /// What it does, for the description.
+//!     /// Does something; becomes the description.
 //!     Name: METHOD "/v1/path/{parameter}" (Path, Query, Body) -> STATUS Output;
 //!         Scope, Role, Audit |input, contact| act [, within PATIENCE];
 //! }
 //! ```
 //!
-//! `act` is what the audit log says of a call; `None` where this call is not written down. `contact` is the contact
-//! that the call names, found. `PATIENCE` is how long a client waits for the answer, one minute by default.
+//! `act` is the call's entry in the audit log; `None` where this call leaves none. `contact` is the id of the contact
+//! that the call names. `PATIENCE` is the client's timeout for the answer, one minute by default.
 
 use std::time::Duration;
 
@@ -21,21 +21,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::content::{Body, Output};
 
-/// Method of HTTP.
+/// HTTP method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// Reads.
     Get,
-    /// Sets; the same call again changes nothing.
+    /// Sets; idempotent.
     Put,
-    /// Does.
+    /// Acts.
     Post,
-    /// Removes; the same call again changes nothing.
+    /// Removes; idempotent.
     Delete,
 }
 
 impl Method {
-    /// The method as HTTP writes it.
+    /// Returns the method as HTTP writes it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -50,7 +50,7 @@ impl Method {
 /// Scope of the role that a caller needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// The installation: no tenant's own people may do it.
+    /// The installation: a tenant's own staff may not call it.
     Installation,
     /// The tenant that the path names.
     Tenant,
@@ -58,35 +58,35 @@ pub enum Scope {
     Named,
 }
 
-/// Role that a caller needs; a later one includes those before it.
+/// Role that a caller needs; each one includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Works with contacts and documents.
+    /// May work with contacts and documents.
     Member,
-    /// Changes configuration, erases contacts.
+    /// May change the configuration and erase contacts.
     Admin,
-    /// Answers for everything: exports all, deletes.
+    /// May do everything, such as export all data and delete.
     Owner,
 }
 
 /// Entries of the audit log that a call leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audit {
-    /// None: it changes nothing, and reads no personal data.
+    /// None: the call changes nothing, and reads no personal data.
     Never,
-    /// One before it, without which it is not done: it reads what may be personal data.
+    /// One before the call, which is not run without it: it may read personal data.
     Before,
-    /// One before it, without which it is not done, and one after it with its outcome.
+    /// One before the call, which is not run without it, and one after it with the outcome.
     Around,
-    /// One before it. It goes on after the answer, and whoever completes it writes its outcome.
+    /// One before the call. Its work goes on after the answer, and the node that completes it writes the outcome.
     Opened,
-    /// It is an entry itself.
+    /// The call's effect is itself an entry.
     Within,
 }
 
 /// Parameters of a path or a query.
 pub trait Parameters: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static {
-    /// The tenant that they name.
+    /// Returns the tenant that the parameters name.
     fn tenant(&self) -> Option<&TenantId> {
         None
     }
@@ -99,7 +99,7 @@ pub struct NoParameters {}
 
 impl Parameters for NoParameters {}
 
-/// A declared operation.
+/// Declared operation.
 pub trait Operation: Sized + Send + Sync + 'static {
     /// Its name, the `operationId` of the description.
     const NAME: &'static str;
@@ -107,17 +107,17 @@ pub trait Operation: Sized + Send + Sync + 'static {
     const METHOD: Method;
     /// The path, with its parameters in braces.
     const PATH: &'static str;
-    /// A sentence or two on what it does.
+    /// Summary in one or two sentences.
     const SUMMARY: &'static str;
-    /// The status of an answer that is no refusal.
+    /// HTTP status of success.
     const STATUS: u16;
     /// The scope of that role.
     const SCOPE: Scope;
     /// The role that its caller needs.
     const ROLE: Role;
-    /// The entries that it leaves in the audit log.
+    /// The entries that a call leaves in the audit log.
     const AUDIT: Audit;
-    /// The longest time that a client waits for the answer.
+    /// The client's timeout for the answer.
     const PATIENCE: Duration;
     /// Parameters of the path.
     type Path: Parameters;
@@ -128,7 +128,7 @@ pub trait Operation: Sized + Send + Sync + 'static {
     /// The answer.
     type Output: Output;
 
-    /// The act that the audit log says of a call; `contact` is the contact that it names.
+    /// Returns the act of a call for the audit log; `contact` is the contact that the call names.
     fn act(input: &Input<Self>, contact: Option<ContactId>) -> Option<What>;
 }
 
@@ -143,21 +143,21 @@ pub struct Input<O: Operation> {
 }
 
 impl<O: Operation> Input<O> {
-    /// The tenant that the call names.
+    /// Returns the tenant that the call names.
     pub fn tenant(&self) -> Option<&TenantId> {
         self.path.tenant().or_else(|| self.query.tenant())
     }
 }
 
-/// Something that is done with the type of each operation.
+/// Visitor of one operation's type.
 pub trait Visit<O: Operation> {
-    /// Does it.
+    /// Visits the operation.
     fn visit(&mut self);
 }
 
-/// An operation without its types.
+/// Operation without its types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the constants of `Operation` say what each is")]
+#[expect(missing_docs, reason = "the constants of `Operation` document each field")]
 pub struct Entry {
     pub name: &'static str,
     pub method: Method,
@@ -221,7 +221,7 @@ macro_rules! operations {
             }
         )+
 
-        /// A visitor of the operations of this module.
+        /// Visitor of the operations of this module.
         pub trait Operations: $($crate::operation::Visit<$name> +)+ {}
         impl<V: $($crate::operation::Visit<$name> +)+> Operations for V {}
 
@@ -266,7 +266,7 @@ macro_rules! act {
         }
     };
     (|$input:ident, $contact:ident| $act:expr) => {
-        #[allow(unused_variables, reason = "an act may be the same whatever was asked")]
+        #[allow(unused_variables, reason = "an act may not depend on its input")]
         fn act(
             $input: &$crate::operation::Input<Self>,
             $contact: Option<heddle_schemas::id::ContactId>,
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn whatever_may_change_something_leaves_an_audit_entry() {
         for entry in table() {
-            // A search is a POST only because its words do not belong in an address.
+            // A search is a POST only because its text does not belong in a URL.
             let reads = entry.method == Method::Get || entry.name == "SearchDocuments";
             assert!(reads || entry.audit != Audit::Never, "{} leaves no entry", entry.name);
         }

@@ -1,4 +1,4 @@
-//! A refusal as RFC 9457 writes it: how every fault of the admin API is answered.
+//! Problem details (RFC 9457): the answer to every fault of the admin API.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,25 +6,25 @@ use serde::{Deserialize, Serialize};
 /// The media type of a [`Problem`].
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
-/// Kind of an operation's failure, for a caller that has to decide what to do next.
+/// Kind of an operation's failure, from which a caller decides what to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// Something that was named does not exist.
+    /// Something that the request names does not exist.
     NotFound,
-    /// The present state does not permit it.
+    /// The current state does not permit it.
     Conflict,
-    /// The request makes no sense.
+    /// The request is not valid.
     Invalid,
-    /// The caller may not.
+    /// The caller lacks the permission.
     Denied,
-    /// The same may work later.
+    /// Temporary: a retry may succeed.
     Unavailable,
-    /// A fault of the engine or of what it stores.
+    /// Fault of the engine or of its stored data.
     Internal,
 }
 
 impl ErrorKind {
-    /// The status that says so.
+    /// Returns the HTTP status of the kind.
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
@@ -37,7 +37,7 @@ impl ErrorKind {
         }
     }
 
-    /// The kind as it is written.
+    /// Returns the name of the kind.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -51,18 +51,18 @@ impl ErrorKind {
     }
 }
 
-/// Problem details, as RFC 9457 writes them.
+/// Problem details as defined by RFC 9457.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
-    /// The status, once more.
+    /// The HTTP status, repeated.
     #[schemars(range(min = 400, max = 599))]
     pub status: u16,
     /// The status in words.
     pub title: String,
-    /// The fault, and what to do about it.
+    /// The fault, and how to mend it.
     pub detail: String,
-    /// The fault, for programs: `malformed` where the request has not the form that is described, otherwise what
-    /// the operation refused, such as `unknown_tenant`.
+    /// Machine-readable code of the fault: `malformed` where the request does not match its description, otherwise the
+    /// operation's own, such as `unknown_tenant`.
     #[serde(default)]
     pub code: String,
 }

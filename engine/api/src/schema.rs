@@ -1,4 +1,4 @@
-//! Bounds of numbers that JSON Schema leaves open: what a field of the type takes, and no more.
+//! Bounds of integers in JSON schemas: the range of the field's Rust type.
 
 use schemars::Schema;
 use schemars::transform::{Transform, transform_subschemas};

@@ -1,6 +1,6 @@
-//! A reader of JSON that takes what JSON Schema takes.
+//! Deserializer that accepts exactly the JSON that JSON Schema accepts.
 //!
-//! Serde differs from it in two things: it takes an array for an object whose fields it fills in order, and it refuses
+//! Serde differs in two points: it accepts an array for an object and fills the fields in order, and it refuses
 //! `7.0` for an integer, which in JSON Schema is one
 //! (<https://json-schema.org/draft/2020-12/json-schema-core#section-4.2.1>).
 
@@ -9,12 +9,12 @@ use serde::de::{Deserializer, Error as _, IntoDeserializer, Unexpected, Visitor}
 use serde::forward_to_deserialize_any;
 use serde_json::{Error, Number, Value};
 
-/// A value to read.
+/// JSON value to deserialize.
 pub(crate) struct Strict(pub(crate) Value);
 
-/// The integer that a number is, where it was written with a fraction of zero.
+/// Returns the integer value of a number that was written with a fraction of zero.
 fn whole(number: &Number) -> Option<i64> {
-    // Up to here every integer is a float of its own.
+    // Up to here every integer has an exact float.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     let float =
         number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0 && float.abs() <= EXACT)?;

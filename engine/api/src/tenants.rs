@@ -13,38 +13,38 @@ use crate::operation::{NoParameters, Parameters, operations};
 use crate::usage::Usage;
 
 operations! {
-    /// Every tenant, by id; secrets read `[redacted]`.
+    /// Lists every tenant by id; secrets read `[redacted]`.
     ListTenants: GET "/v1/tenants" (NoParameters, NoParameters, Nothing) -> 200 List<Tenant>;
         Installation, Member, Never;
 
-    /// One tenant; secrets read `[redacted]`.
+    /// Shows one tenant; secrets read `[redacted]`.
     ShowTenant: GET "/v1/tenants/{tenant}" (OfTenant, NoParameters, Nothing) -> 200 Tenant;
         Tenant, Member, Never;
 
-    /// Makes a configuration the tenant's own. Secrets are literals here.
+    /// Applies a tenant's configuration. Secrets are literals here.
     ApplyTenant: PUT "/v1/tenants/{tenant}" (OfTenant, NoParameters, Configuration) -> 200 Tenant;
         Installation, Admin, Around |input, contact| Some(What::TenantApply);
 
-    /// Deletes the tenant: it stops and its key is destroyed at once, its rows follow. Asking twice does no harm; its
-    /// id is not given out again.
+    /// Deletes the tenant: stops it and destroys its key at once, then removes its rows. Idempotent; the id cannot be
+    /// used again.
     DeleteTenant: DELETE "/v1/tenants/{tenant}" (OfTenant, NoParameters, Nothing) -> 202 Removal;
         Installation, Owner, Opened |input, contact| Some(What::TenantErase { tenant: input.path.tenant.clone() });
 
-    /// All that is kept of the tenant, opened, without secrets, a line of JSON for each thing, as it is read. One that
-    /// breaks off ends its connection.
+    /// Exports all data stored for the tenant, decrypted and without secrets, as a stream with a line of JSON for each
+    /// item. An interruption closes the connection.
     ExportTenant: GET "/v1/tenants/{tenant}/export" (OfTenant, NoParameters, Nothing) -> 200 Lines;
         Tenant, Owner, Opened |input, contact| Some(What::TenantExport), within std::time::Duration::from_secs(24 * 3_600);
 
-    /// Every deletion of a tenant, by id.
+    /// Lists every tenant deletion by id.
     ListDeletions: GET "/v1/deletions" (NoParameters, NoParameters, Nothing) -> 200 List<Removal>;
         Installation, Member, Never;
 
-    /// Progress of the deletion of a tenant; complete, it is the receipt.
+    /// Shows the progress of a tenant deletion; once complete, it is the receipt.
     ShowDeletion: GET "/v1/deletions/{tenant}" (Deleted, NoParameters, Nothing) -> 200 Removal;
         Installation, Member, Never;
 
-    /// Disconnects a channel account: its credentials are erased, its webhooks refused, and what waits to be sent by it
-    /// is withheld. Asking twice does no harm.
+    /// Disconnects a channel account: erases its credentials, refuses its webhooks and withholds its pending sends.
+    /// Idempotent.
     DisconnectChannel: DELETE "/v1/tenants/{tenant}/channels/{channel}/{account}"
         (OfAccount, NoParameters, Nothing) -> 200 Tenant;
         Tenant, Admin, Around |input, contact| Some(What::ChannelDisconnect {
@@ -52,12 +52,12 @@ operations! {
             account: input.path.account.clone(),
         });
 
-    /// Usage of the tenant in a month.
+    /// Shows the tenant's usage of a month.
     ShowUsage: GET "/v1/tenants/{tenant}/usage" (OfTenant, OfMonth, Nothing) -> 200 Usage;
         Tenant, Member, Never;
 }
 
-/// A tenant, named in the path.
+/// Tenant named in the path.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OfTenant {
@@ -71,7 +71,7 @@ impl Parameters for OfTenant {
     }
 }
 
-/// A tenant that was deleted, named in the path.
+/// Deleted tenant named in the path.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Deleted {
@@ -81,7 +81,7 @@ pub struct Deleted {
 
 impl Parameters for Deleted {}
 
-/// A channel account, named in the path.
+/// Channel account named in the path.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OfAccount {
@@ -89,7 +89,7 @@ pub struct OfAccount {
     pub tenant: TenantId,
     /// The kind of channel.
     pub channel: ChannelKind,
-    /// The provider's id of the account; WhatsApp: the `phone_number_id`.
+    /// The provider's id of the account; for WhatsApp the `phone_number_id`.
     pub account: AccountId,
 }
 
@@ -100,7 +100,7 @@ impl Parameters for OfAccount {
 }
 
 impl OfAccount {
-    /// The account's key.
+    /// Returns the account's key.
     #[must_use]
     pub fn key(&self) -> AccountKey {
         AccountKey { tenant: self.tenant.clone(), channel: self.channel, account: self.account.clone() }
@@ -113,18 +113,18 @@ impl From<AccountKey> for OfAccount {
     }
 }
 
-/// A month.
+/// Month named in the query.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OfMonth {
-    /// The month, such as `2026-11`; without one, the present one.
+    /// The month, such as `2026-11`; the current one by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub month: Option<Month>,
 }
 
 impl Parameters for OfMonth {}
 
-/// A tenant's configuration with its secrets, as it is applied.
+/// Tenant configuration with its secrets, to be applied.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Configuration(pub Tenant);

@@ -7,26 +7,26 @@ use heddle_schemas::zone::{Date, Month};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Usage of a month, in the tenant's time zone.
+/// Usage of a tenant in one month of its time zone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
     /// The month.
     pub month: Month,
-    /// The quota; no money where that has no limit.
+    /// The quota; without money where money has no limit.
     pub quota: Resources,
-    /// Resources that count as spent of it.
+    /// Resources spent of the quota.
     pub spent: Resources,
-    /// Resources that nodes have set aside beside that, for turns to come.
+    /// Resources that nodes have reserved in addition, for upcoming turns.
     pub set_aside: Resources,
-    /// Messages that count as spent though nobody knows of them: their node died.
+    /// Messages that count as spent though their outcome is unknown, because their node died.
     pub lost_messages: u64,
-    /// All of the month.
+    /// Total of the month.
     pub total: Day,
-    /// By date.
+    /// Usage by date.
     pub days: BTreeMap<Date, Day>,
 }
 
-/// So much of each resource.
+/// Amount of each resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Resources {
     /// Messages sent to customers.
@@ -41,9 +41,9 @@ pub struct Resources {
 /// Usage of turns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Day {
-    /// Turns that were decided.
+    /// Turns decided.
     pub turns: u64,
-    /// Messages that they say.
+    /// Messages decided in those turns.
     pub messages: u64,
     /// Tokens sent to language models.
     pub input_tokens: u64,
@@ -51,10 +51,10 @@ pub struct Day {
     pub output_tokens: u64,
     /// Their cost.
     pub money: Money,
-    /// Attempts of which a crash hid what they used. They count with the most that they may have.
+    /// Attempts whose usage is unknown after a crash. They count with the maximum that they may have used.
     pub interrupted: u64,
-    /// The tokens that they count with, beside the others.
+    /// Tokens counted for those attempts, in addition to the others.
     pub interrupted_tokens: u64,
-    /// The money that they count with, beside the other.
+    /// Money counted for those attempts, in addition to the other.
     pub interrupted_money: Money,
 }

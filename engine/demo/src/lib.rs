@@ -1,16 +1,16 @@
-//! The demo's scenario: a clinic on a simulated WhatsApp Cloud API, its customers, and the checks at the end.
+//! Scenario of the demo: a clinic on a simulated WhatsApp Cloud API, its customers, and the checks at the end.
 //!
-//! Everything is real but the people: the engine serves on a loopback address, its operator gives it the tenant
+//! Everything but the people is real: the engine serves on a loopback address, its operator applies the tenant
 //! and the documents, the provider is an HTTP server that signs, duplicates and retries webhooks, enforces the
-//! documented limits and keeps its own account. Who runs the demo brings the engine ([`Engine`]) and the way to
-//! configure it ([`Operator`]).
+//! documented limits and keeps its own counts. The caller supplies the engine ([`Engine`]) and the operator that
+//! configures it ([`Operator`]).
 //!
-//! [`Demo::start`] before the engine, then [`Demo::prepare`], then [`Demo::play`].
+//! Call order: [`Demo::start`] before the engine, then [`Demo::prepare`], then [`Demo::play`].
 //!
 //! # Layout
-//! - [`script`]: the tenant, its documents and what the customers ask.
-//! - [`screen`]: what is shown while it runs.
-//! - [`summary`]: what it came to, and the checks.
+//! - [`script`]: the tenant, its documents and the customers' questions.
+//! - [`screen`]: the display while the demo runs.
+//! - [`summary`]: the results and the checks.
 
 mod screen;
 mod script;
@@ -34,51 +34,51 @@ use self::screen::Screen;
 pub use self::screen::Show;
 pub use self::summary::{Check, LatencyMillis, Summary};
 
-/// How long the engine may take to settle what is left when the last customer has gone.
+/// Maximum time for the engine to settle all records after the last customer has finished.
 const QUIET: Duration = Duration::from_secs(30);
 
 /// Size of the demo, and its seed.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Customers who write at once.
+    /// Number of concurrent customers.
     pub customers: NonZeroUsize,
-    /// Questions of each.
+    /// Questions per customer.
     pub questions: NonZeroUsize,
-    /// Decides who asks what, and what is sent twice.
+    /// Seed of the questions asked and of the webhooks sent twice.
     pub seed: u64,
 }
 
-/// Counts of the engine itself, to compare with those of the simulator.
+/// The engine's own counts, to compare with the simulator's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EngineCounts {
-    /// Messages it has dropped since it had them already.
+    /// Messages dropped as duplicates.
     pub duplicates: u64,
-    /// Turns it has taken.
+    /// Turns taken.
     pub turns: u64,
-    /// Sends whose outcome it does not know.
+    /// Sends with an unknown outcome.
     pub unknown_sends: u64,
     /// Dead letters.
     pub dead_letters: u64,
-    /// Records of topics inbound and outbound without an end.
+    /// Records of topics inbound and outbound that are not settled.
     pub unsettled: u64,
 }
 
-/// The engine that the demo shows.
+/// Engine under demonstration.
 pub trait Engine {
-    /// Its counts at this moment.
+    /// Returns its current counts.
     fn counts(&self) -> impl Future<Output = EngineCounts> + Send;
 }
 
-/// A demo whose simulated API listens.
+/// Demo whose simulated API is listening.
 pub struct Demo {
     options: Options,
     graph: GraphApi,
     clock: Arc<dyn Clock>,
 }
 
-/// A demo whose customers have gone. Its webhooks go on until it is dropped.
+/// Demo whose customers have finished. Its webhooks are delivered until it is dropped.
 pub struct Played {
-    /// What it came to.
+    /// Results and checks.
     pub summary: Summary,
     _customers: Customers,
     _webhooks: Webhooks,
@@ -104,7 +104,7 @@ impl Demo {
         Ok(Self { options, graph, clock })
     }
 
-    /// Where the simulated API is reached.
+    /// Returns the base address of the simulated API.
     #[must_use]
     pub fn graph_api(&self) -> String {
         self.graph.api_base()
@@ -113,7 +113,7 @@ impl Demo {
     /// Applies the tenant and adds its documents, as an operator would.
     ///
     /// # Errors
-    /// When the engine does not take them.
+    /// When the engine refuses them.
     pub async fn prepare<O: Operator>(&self, operator: &O) -> Result<(), O::Error> {
         let tenant = script::tenant(&self.graph.api_base());
         let id = tenant.id.clone();
@@ -124,8 +124,8 @@ impl Demo {
         Ok(())
     }
 
-    /// Sends the customers to the engine at this address, shows what happens, and ends when they have gone and
-    /// the engine has settled everything.
+    /// Runs the customers against the engine at this address and shows their conversations. Returns when they have
+    /// finished and the engine has settled everything.
     ///
     /// # Errors
     /// When webhooks or customers cannot start.
@@ -155,7 +155,7 @@ impl Demo {
     }
 }
 
-/// Waits until every webhook is taken and every record settled. Returns whether that came to pass.
+/// Waits until every webhook is accepted and every record is settled. Returns whether both happened in time.
 async fn quieten(engine: &impl Engine, webhooks: &Webhooks) -> bool {
     let quiet = async {
         loop {

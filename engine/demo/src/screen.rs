@@ -1,28 +1,28 @@
-//! What the demo shows while it runs: the conversations as they happen, above a progress bar.
+//! Display of the running demo: the conversations as they happen, above a progress bar.
 
 use heddle_simulator::customers::Scene;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 
-/// Colours of customers, in turn; ANSI codes.
+/// ANSI colour codes of the customers, in turn.
 const COLOURS: [u8; 6] = [36, 33, 35, 32, 34, 31];
 
-/// Where and how the conversations are shown.
+/// Options of the display.
 pub struct Show {
-    /// Whether customers have colours, as on a terminal.
+    /// Colours the customers' lines; for a terminal.
     pub colours: bool,
-    /// Whether there may be a progress bar, on standard error.
+    /// Draws a progress bar on standard error.
     pub bar: bool,
     /// Prints a line where no bar is drawn.
     pub say: Box<dyn FnMut(&str) + Send>,
 }
 
-/// The screen, as long as it shows something.
+/// Task that draws the display.
 pub(super) struct Screen(JoinHandle<()>);
 
 impl Screen {
-    /// Shows scenes as they come.
+    /// Starts to show scenes as they arrive.
     pub(super) fn start(show: Show, scenes: UnboundedReceiver<Scene>, questions: usize) -> Self {
         let bar = ProgressBar::new(questions as u64);
         if !show.bar {
@@ -34,9 +34,9 @@ impl Screen {
         Self(tokio::spawn(draw(show, bar, scenes)))
     }
 
-    /// Ends when everything that has happened is shown.
+    /// Stops once every scene so far is shown.
     pub(super) async fn stop(self) {
-        // What has happened is in the channel already; nothing more comes.
+        // Every scene is in the channel already; no more follow.
         let grace = std::time::Duration::from_millis(100);
         let mut showing = self.0;
         if tokio::time::timeout(grace, &mut showing).await.is_err() {

@@ -1,7 +1,7 @@
-//! What the demo came to, and the checks that decide whether it ended well.
+//! Results of the demo, and the checks that decide its exit code.
 //!
-//! The counts of the simulator are of its own account, outside the engine's code; those of the engine come
-//! from its metrics. Where both count the same thing, they must agree.
+//! The simulator keeps its own counts, outside the engine's code; the engine's come from its metrics. Where both
+//! count the same thing, they must agree.
 
 use std::fmt;
 
@@ -10,14 +10,14 @@ use serde::Serialize;
 
 use crate::EngineCounts;
 
-/// Check of one promise.
+/// Check of one guarantee.
 #[derive(Debug, Serialize)]
 pub struct Check {
-    /// The promise.
+    /// The guarantee.
     pub what: &'static str,
-    /// Whether it held.
+    /// True where the guarantee held.
     pub holds: bool,
-    /// The counts that show it.
+    /// Counts that support the result.
     pub evidence: String,
 }
 
@@ -26,7 +26,7 @@ pub struct Check {
 pub struct Summary {
     /// Messages that customers sent.
     pub messages_in: u64,
-    /// Messages that were sent again in duplicated webhooks.
+    /// Messages repeated in duplicated webhooks.
     pub duplicates_sent: u64,
     /// Messages that the engine dropped as duplicates.
     pub duplicates_dropped: u64,
@@ -34,11 +34,11 @@ pub struct Summary {
     pub turns: u64,
     /// Questions asked.
     pub questions: u64,
-    /// Replies that came to the simulated API, each counted once.
+    /// Replies received by the simulated API, each counted once.
     pub replies_delivered: u64,
-    /// From the last line of a question to its answer.
+    /// Time from the last line of a question to its answer.
     pub latency_ms: LatencyMillis,
-    /// Sends whose outcome the engine does not know.
+    /// Sends with an unknown outcome.
     pub unknown_sends: u64,
     /// The checks.
     pub checks: Vec<Check>,
@@ -47,18 +47,18 @@ pub struct Summary {
 /// Percentiles of a latency, in milliseconds.
 #[derive(Debug, Serialize)]
 pub struct LatencyMillis {
-    /// Half took at most this.
+    /// 50th percentile.
     pub p50: u128,
-    /// 90 of 100.
+    /// 90th percentile.
     pub p90: u128,
-    /// 99 of 100.
+    /// 99th percentile.
     pub p99: u128,
-    /// All.
+    /// Maximum.
     pub max: u128,
 }
 
 impl Summary {
-    /// Of a run; `quiet` says whether everything was settled at its end.
+    /// Summarises a run; `quiet` is true where everything was settled at its end.
     pub(super) fn of(engine: &EngineCounts, report: &Report, quiet: bool) -> Self {
         let EngineCounts { duplicates, turns, unknown_sends, dead_letters, unsettled } = *engine;
         let refused: u64 = report.graph.refused.values().sum();
@@ -68,14 +68,17 @@ impl Summary {
                 "every message got its 200, and every question its answer",
                 report.questions > 0 && report.unanswered == 0 && report.acknowledged == report.messages,
                 format!(
-                    "{} of {} messages taken, {} of {} questions answered rightly",
+                    "{} of {} messages accepted, {} of {} questions answered correctly",
                     report.acknowledged, report.messages, report.answered, report.questions
                 ),
             ),
             check(
                 "nothing is sent twice",
                 report.doubled == 0,
-                format!("{} messages came to the API again under an id already taken", report.doubled),
+                format!(
+                    "{} messages sent to the API again under an id it had already accepted",
+                    report.doubled
+                ),
             ),
             check(
                 "every duplicate is recognised",
@@ -88,9 +91,9 @@ impl Summary {
                 format!("{} replies out of order", report.out_of_order),
             ),
             check(
-                "nobody gets another's message",
+                "no message goes to the wrong person",
                 report.strangers == 0,
-                format!("{} messages to people who are no customers", report.strangers),
+                format!("{} messages to people who are not customers", report.strangers),
             ),
             check(
                 "each turn is one reply",
@@ -101,9 +104,9 @@ impl Summary {
             check(
                 "everything is settled",
                 quiet,
-                format!("{unsettled} records of inbound and outbound without an end"),
+                format!("{unsettled} unsettled records in inbound and outbound"),
             ),
-            check("nothing is given up", dead_letters == 0, format!("{dead_letters} dead letters")),
+            check("nothing is dead-lettered", dead_letters == 0, format!("{dead_letters} dead letters")),
         ];
         let latency = LatencyMillis {
             p50: report.latency.p50.as_millis(),
@@ -124,7 +127,7 @@ impl Summary {
         }
     }
 
-    /// How many checks do not hold.
+    /// Returns the number of failed checks.
     #[must_use]
     pub fn broken(&self) -> usize {
         self.checks.iter().filter(|check| !check.holds).count()
@@ -149,12 +152,12 @@ impl fmt::Display for Summary {
             "                       (from the last line of a question; settle delay and API included)"
         )?;
         for check in &self.checks {
-            let mark = if check.holds { "ok  " } else { "FAIL" };
-            writeln!(f, "  {mark} {:<58} {}", check.what, check.evidence)?;
+            let label = if check.holds { "ok  " } else { "FAIL" };
+            writeln!(f, "  {label} {:<58} {}", check.what, check.evidence)?;
         }
         match self.broken() {
             0 => write!(f, "Nothing lost, nothing doubled, nothing out of order."),
-            broken => write!(f, "{broken} checks do not hold."),
+            broken => write!(f, "{broken} checks failed."),
         }
     }
 }

@@ -1,23 +1,23 @@
-//! Which conversation writes next: by Zipf's law, seeded.
+//! Seeded choice of the next conversation by Zipf's law.
 //!
-//! The conversation of rank `k`, from 1, is chosen in proportion to `1 / k^s`; `s` = 0 makes all alike.
+//! The conversation of rank `k`, from 1, is chosen in proportion to `1 / k^s`; `s` = 0 makes all equally likely.
 //! Conversation `c` belongs to tenant `c mod tenants`, so the hottest ones are spread over the tenants.
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-/// Chooses conversations.
+/// Chooser of conversations.
 #[derive(Debug)]
 pub(crate) struct Choice {
     conversations: u32,
     tenants: u32,
-    /// The share of each conversation and all before it; empty where all are alike.
+    /// Cumulative share of each conversation; empty where all are equally likely.
     cumulative: Vec<f64>,
     rng: SmallRng,
 }
 
 impl Choice {
-    /// Among `conversations` of `tenants`, neither of them 0, with exponent `skew`.
+    /// Creates a chooser among `conversations` of `tenants`, neither of them 0, with exponent `skew`.
     pub(crate) fn new(conversations: u32, tenants: u32, skew: f64, seed: u64) -> Self {
         let mut cumulative = Vec::new();
         if skew > 0.0 {
@@ -31,7 +31,7 @@ impl Choice {
         Self { conversations, tenants, cumulative, rng: SmallRng::seed_from_u64(seed) }
     }
 
-    /// The next one.
+    /// Returns the next conversation.
     pub(crate) fn any(&mut self) -> u32 {
         if self.cumulative.is_empty() {
             return self.rng.random_range(0..self.conversations);
@@ -41,25 +41,25 @@ impl Choice {
         u32::try_from(place).map_or(0, |place| place.min(self.conversations - 1))
     }
 
-    /// The next one among those of this conversation's tenant.
+    /// Returns the next conversation of the same tenant as this one.
     pub(crate) fn beside(&mut self, other: u32) -> u32 {
         let (drawn, tenant) = (self.any(), other % self.tenants);
         let near = drawn - drawn % self.tenants + tenant;
         if near < self.conversations { near } else { tenant }
     }
 
-    /// The one after it among those of its tenant, round again after the last.
+    /// Returns the conversation after this one of its tenant, cyclically.
     pub(crate) fn after(&self, conversation: u32) -> u32 {
         let next = conversation.saturating_add(self.tenants);
         if next < self.conversations { next } else { conversation % self.tenants }
     }
 
-    /// The share of all messages that the hottest conversation writes.
+    /// Returns the hottest conversation's share of all messages.
     pub(crate) fn hottest(&self) -> f64 {
         self.cumulative.first().copied().unwrap_or(1.0 / f64::from(self.conversations))
     }
 
-    /// The share of all messages that the busiest tenant receives.
+    /// Returns the busiest tenant's share of all messages.
     pub(crate) fn busiest(&self) -> f64 {
         let step = self.tenants as usize;
         if self.cumulative.is_empty() {

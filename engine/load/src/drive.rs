@@ -1,7 +1,8 @@
-//! Runs the load: prepares the engine, sends what is due, hears the replies, waits for those that are missing.
+//! Driver of a load run: prepares the engine, sends the messages that are due, records the replies, waits for
+//! those that are missing.
 //!
-//! Messages are composed on a thread of their own, which sleeps until the next is due: timers of the async runtime
-//! are a millisecond coarse, and would be measured as the engine's latency.
+//! A dedicated thread composes the messages and sleeps until the next is due: the async runtime's timers have a
+//! resolution of a millisecond, which would be measured as the engine's latency.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,14 +15,14 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::Error;
-use crate::cast::Cast;
 use crate::choice::Choice;
+use crate::fixture::Fixture;
+use crate::ingress::Ingress;
 use crate::options::{Options, Pace, Until};
-use crate::parcel::{Letter, Parcel};
+use crate::parcel::{Outgoing, Parcel};
 use crate::report::{Report, Times};
 use crate::schedule::Schedule;
 use crate::tally::Tally;
-use crate::way::Ingress;
 use heddle_simulator::dice::Dice;
 use heddle_simulator::graph::{self, GraphApi};
 use heddle_simulator::ledger::Taken;
@@ -29,30 +30,30 @@ use heddle_simulator::limits::Limits;
 use heddle_simulator::operator::Operator;
 use heddle_simulator::wamid;
 
-/// Tenants that are applied at once.
+/// Number of tenants applied concurrently.
 const APPLIED_AT_ONCE: usize = 8;
-/// The longest sleep before it is looked whether to go on.
+/// Longest sleep between two checks for a stop.
 const NAP: Duration = Duration::from_millis(100);
-/// How often conversations are tried before it is said that none is free.
+/// Maximum number of tries to find a free conversation.
 const TRIES: usize = 128;
-/// How long a second reply to the last message is watched for.
+/// Time to watch for a second reply after the last message.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// How far a run is told to go.
+/// Requested end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
-    /// As far as its options say.
+    /// The end set by the options.
     Whole,
-    /// Nothing more is sent; replies are waited for.
+    /// Sends no more, and waits for replies.
     NoMore,
-    /// Nothing is waited for.
+    /// Ends without waiting.
     Over,
 }
 
-/// How far a run has come.
+/// Progress of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Since the first message was due.
+    /// Time since the first message was due.
     pub elapsed: Duration,
     /// Messages sent.
     pub sent: u64,
@@ -64,10 +65,10 @@ pub struct Progress {
     pub refused: u64,
 }
 
-/// A load run on a node that is prepared for it.
+/// Load run against a node.
 pub struct Load {
     options: Options,
-    cast: Cast,
+    fixture: Fixture,
     clock: Arc<dyn Clock>,
     graph: GraphApi,
     way: Ingress,
@@ -78,7 +79,7 @@ pub struct Load {
     start: AtomicU64,
 }
 
-/// The account, and the customers who may ask next.
+/// Tally of the run, and permits of the customers who may ask next.
 struct Account {
     tally: Mutex<Tally>,
     customers: Semaphore,
@@ -89,34 +90,34 @@ impl Account {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hear(&self, cast: &Cast, taken: &Taken) {
-        let Some(conversation) = cast.conversation(&taken.account, &taken.to) else {
-            return self.tally().stranger();
+    fn hear(&self, fixture: &Fixture, taken: &Taken) {
+        let Some(conversation) = fixture.conversation(&taken.account, &taken.to) else {
+            return self.tally().unknown_recipient();
         };
-        let freed = self.tally().reply(conversation, cast.things(&taken.text), taken.at);
+        let freed = self.tally().reply(conversation, fixture.things(&taken.text), taken.at);
         self.customers.add_permits(freed);
     }
 }
 
 impl Load {
     /// Starts the simulated API. `base` is the node's address; messages go there unless the options name another
-    /// way.
+    /// ingress.
     ///
     /// # Errors
     /// When the options are wrong, or the API cannot listen.
     pub async fn start(base: &str, options: Options, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         options.validate().map_err(Error::Options)?;
-        // Two runs that begin within a microsecond would have to be 16 s apart to be taken for one.
+        // Two runs share an id only if they start a multiple of 2^24 us (16 s) apart, to the microsecond.
         let moment = clock.now().as_micros().unsigned_abs();
-        let cast = Cast::new(&options, moment);
-        let way = Ingress::new(&options, &cast, base)?;
-        let graph = provider(&options, &cast, clock.clone()).await?;
+        let fixture = Fixture::new(&options, moment);
+        let way = Ingress::new(&options, &fixture, base)?;
+        let graph = provider(&options, &fixture, clock.clone()).await?;
         let customers = match options.pace {
             Pace::Rate(_) => 0,
             Pace::Max { in_flight } => in_flight.get() as usize,
         };
         let account = Arc::new(Account {
-            tally: Mutex::new(Tally::new(cast.conversations(), options.most_open())),
+            tally: Mutex::new(Tally::new(fixture.conversations(), options.most_open())),
             customers: Semaphore::new(customers),
         });
         Ok(Self {
@@ -126,49 +127,49 @@ impl Load {
             start: AtomicU64::new(0),
             way,
             options,
-            cast,
+            fixture,
             clock,
             graph,
             account,
         })
     }
 
-    /// Applies the tenants with their document to the node, and listens from then on.
+    /// Applies the tenants with their document to the node, and records replies from then on.
     ///
     /// # Errors
-    /// When the node does not take them.
+    /// When the node refuses them.
     pub async fn prepare<O: Operator>(&self, operator: &O) -> Result<(), O::Error> {
         let api_base = self.graph.api_base();
         stream::iter(0..self.options.tenants.get())
             .map(|tenant| {
-                let tenant = self.cast.tenant(tenant, &api_base, &self.options);
+                let tenant = self.fixture.tenant(tenant, &api_base, &self.options);
                 async {
                     let id = tenant.id.clone();
                     operator.apply(tenant).await?;
-                    operator.add(&id, self.cast.document()).await
+                    operator.add(&id, self.fixture.document()).await
                 }
             })
             .buffer_unordered(APPLIED_AT_ONCE)
             .try_collect::<()>()
             .await?;
-        let (listening, players) = (self.account.clone(), self.cast.clone());
+        let (listening, players) = (self.account.clone(), self.fixture.clone());
         self.graph.on_taken(move |taken| listening.hear(&players, taken));
         Ok(())
     }
 
-    /// What it does.
+    /// Returns the options.
     #[must_use]
     pub fn options(&self) -> &Options {
         &self.options
     }
 
-    /// Where the simulated API is reached.
+    /// Returns the base address of the simulated API.
     #[must_use]
     pub fn graph_api(&self) -> String {
         self.graph.api_base()
     }
 
-    /// Which limit of the channel this run would measure, where its rate is known before.
+    /// Returns a warning for each channel limit that this run would measure, where its rate is known in advance.
     #[must_use]
     pub fn cautions(&self) -> Vec<String> {
         let Pace::Rate(rate) = self.options.pace else { return Vec::new() };
@@ -180,7 +181,7 @@ impl Load {
         self.options.cautions(&self.choice(), rate, seconds)
     }
 
-    /// How far it has come.
+    /// Returns the progress.
     #[must_use]
     pub fn progress(&self) -> Progress {
         let start = Duration::from_nanos(self.start.load(Ordering::Relaxed));
@@ -196,17 +197,17 @@ impl Load {
         }
     }
 
-    /// Sends no more; said again, waits for nothing more either.
+    /// Stops sending; a second call also stops waiting for replies.
     pub fn stop(&self) {
         self.phase.send_modify(|phase| {
             *phase = if *phase == Phase::Whole { Phase::NoMore } else { Phase::Over };
         });
     }
 
-    /// Runs it to its end. Once only: a second run of the same would find the accounts of the first.
+    /// Runs the load to its end. To be called once: a second run would find the counts of the first.
     ///
     /// # Errors
-    /// When the thread that sends breaks down.
+    /// When the sending thread panics.
     pub async fn run(self: &Arc<Self>) -> Result<Report, Error> {
         let sender = self.clone();
         let handle = Handle::current();
@@ -230,9 +231,9 @@ impl Load {
         Choice::new(conversations.get(), tenants.get(), *skew, *seed)
     }
 
-    /// Waits until every body is answered, and every reply has come or is waited for long enough.
+    /// Waits until every body is answered, and every reply has arrived or timed out.
     async fn settle(&self) {
-        // Fails only when closed, and it never is.
+        // Fails only on a closed semaphore, and this one is never closed.
         let _ = self.connections.acquire_many(self.options.connections.get()).await;
         let end = self.clock.elapsed() + self.options.wait;
         while self.account.tally().open() > 0 && self.clock.elapsed() < end {
@@ -241,7 +242,7 @@ impl Load {
         tokio::time::sleep(LINGER).await;
     }
 
-    /// Sends everything. Runs on a thread that may sleep.
+    /// Sends all messages. Runs on a blocking thread.
     fn send_all(self: Arc<Self>, handle: &Handle) -> Times {
         let mut choice = self.choice();
         let start = self.clock.elapsed();
@@ -259,8 +260,8 @@ impl Load {
             }
             let Some((due, connection)) = self.next(handle, start, end, body, size) else { break };
             let parcel = self.compose(&mut choice, due, size, end);
-            let is_whole = parcel.letters.len() == size as usize;
-            if !parcel.letters.is_empty() {
+            let is_whole = parcel.messages.len() == size as usize;
+            if !parcel.messages.is_empty() {
                 handle.spawn(self.clone().post(parcel, due, connection));
             }
             if !is_whole {
@@ -272,7 +273,7 @@ impl Load {
         Times { start, sent, unsent: self.unsent(sent.saturating_sub(start)) }
     }
 
-    /// Messages that were due within the time and have not been sent, when the time was over or it was stopped.
+    /// Returns the number of messages that were due but not sent when the time was over or the run was stopped.
     fn unsent(&self, ran: Duration) -> u64 {
         match (self.options.pace, self.options.until) {
             (Pace::Rate(rate), Until::Duration(duration)) => {
@@ -284,7 +285,7 @@ impl Load {
         }
     }
 
-    /// Waits until the next body may leave. Returns when it was due, or `None` when there is no more time.
+    /// Waits until the next body may be sent. Returns its due time, or `None` when no time is left.
     fn next(
         &self,
         handle: &Handle,
@@ -319,7 +320,7 @@ impl Load {
         *self.phase.borrow() == Phase::Whole && self.clock.elapsed() < end
     }
 
-    /// Whether it was slept to the end.
+    /// Sleeps until `due`. Returns false if the run was stopped before.
     fn sleep_until(&self, due: Duration) -> bool {
         while *self.phase.borrow() == Phase::Whole {
             match due.checked_sub(self.clock.elapsed()).filter(|wait| !wait.is_zero()) {
@@ -330,7 +331,7 @@ impl Load {
         false
     }
 
-    /// Waits until so many customers may ask. Returns whether they do.
+    /// Waits until `size` customers may ask. Returns false at the end of the run.
     fn await_customers(&self, handle: &Handle, end: Duration, size: u32) -> bool {
         while self.goes_on(end) {
             let free = async { tokio::time::timeout(NAP, self.account.customers.acquire_many(size)).await };
@@ -345,37 +346,37 @@ impl Load {
         false
     }
 
-    /// A body of so many messages to one tenant; of fewer when no conversation is free, and there is no more time
-    /// or none has become free for as long as a reply is waited for.
+    /// Composes a body of `size` messages to one tenant; of fewer when no conversation is free and the time is over, or
+    /// none has become free within the reply timeout.
     fn compose(&self, choice: &mut Choice, due: Duration, size: u32, end: Duration) -> Parcel {
         let waited_for = matches!(self.options.pace, Pace::Max { .. });
         let written_at = Timestamp::from_secs(self.clock.now().as_micros() / 1_000_000);
         let patience = self.clock.elapsed() + self.options.wait;
         let first = choice.any();
-        let tenant = self.cast.tenant_of(first);
-        let mut letters = Vec::with_capacity(size as usize);
+        let tenant = self.fixture.tenant_of(first);
+        let mut messages = Vec::with_capacity(size as usize);
         self.account.tally().begin_body();
-        while letters.len() < size as usize {
-            let drawn = if letters.is_empty() { first } else { choice.beside(first) };
+        while messages.len() < size as usize {
+            let drawn = if messages.is_empty() { first } else { choice.beside(first) };
             let sent = {
                 let mut tally = self.account.tally();
                 free(&tally, choice, drawn).map(|conversation| tally.send(conversation, due, waited_for))
             };
             match sent {
                 Some(sent) => {
-                    let id = wamid::new(&Cast::phone(sent.conversation), wamid::From::Customer, &self.ids);
-                    letters.push(Letter { sent, id, written_at });
+                    let id = wamid::new(&Fixture::phone(sent.conversation), wamid::From::Customer, &self.ids);
+                    messages.push(Outgoing { sent, id, written_at });
                 }
-                // Every one that was tried waits for as many replies as it may.
+                // Every conversation tried has its maximum of open messages.
                 None if self.goes_on(end) && self.clock.elapsed() < patience => std::thread::sleep(NAP / 100),
                 None => break,
             }
         }
         if self.options.enforce_limits {
-            let account = Cast::account(tenant);
-            letters.iter().for_each(|_| self.graph.count_in(&account));
+            let account = Fixture::account(tenant);
+            messages.iter().for_each(|_| self.graph.count_in(&account));
         }
-        Parcel { tenant, letters }
+        Parcel { tenant, messages }
     }
 
     async fn post(self: Arc<Self>, parcel: Parcel, due: Duration, connection: OwnedSemaphorePermit) {
@@ -393,7 +394,7 @@ impl Load {
     }
 }
 
-/// This conversation, or the next one of its tenant that may have another message.
+/// Returns the drawn conversation, or the next one of its tenant that may have another message.
 fn free(tally: &Tally, choice: &Choice, drawn: u32) -> Option<u32> {
     let mut conversation = drawn;
     for _ in 0..TRIES {
@@ -405,9 +406,9 @@ fn free(tally: &Tally, choice: &Choice, drawn: u32) -> Option<u32> {
     None
 }
 
-async fn provider(options: &Options, cast: &Cast, clock: Arc<dyn Clock>) -> Result<GraphApi, Error> {
+async fn provider(options: &Options, fixture: &Fixture, clock: Arc<dyn Clock>) -> Result<GraphApi, Error> {
     let tokens =
-        (0..options.tenants.get()).map(|tenant| (Cast::account(tenant), cast.secret("token", tenant)));
+        (0..options.tenants.get()).map(|tenant| (Fixture::account(tenant), fixture.secret("token", tenant)));
     let limits = Limits { per_second: options.per_number, ..Limits::default() };
     let graph = graph::Options {
         listen: options.graph_listen,

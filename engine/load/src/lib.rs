@@ -1,29 +1,28 @@
-//! Load on a running node, by signed webhooks or by records of topic ingress, and the count and measure of what
-//! comes back.
+//! Load generator for a running node: sends signed webhooks or records of topic ingress, and measures the replies.
 //!
 //! The node may have any store behind it. The load brings its own provider, a simulated Graph API, and its own
-//! tenants, which its operator applies; each message asks a question whose reply names it, so that lost, doubled
-//! and misordered replies are told from one another, outside the process under test.
+//! tenants, which its operator applies. Each message asks a question whose reply names it, so that lost, doubled
+//! and misordered replies are distinguished outside the process under test.
 //!
-//! Two loops. At a rate (open) messages come when they are due, however the node does, and every latency
-//! counts from then: a stall is measured by all that were due in it. As fast as it goes (closed), a fixed
-//! number of customers ask, wait for the reply and ask again: that gives the throughput, and latencies at
+//! Two loops. At a rate (open loop) messages are sent when they are due, whatever the node does, and every latency
+//! counts from then, so that a stall shows in every message due during it. At maximum speed (closed loop), a fixed
+//! number of customers ask, wait for the reply and ask again, which measures the throughput, and latencies at
 //! saturation.
 //!
-//! [`Load::start`], then [`Load::prepare`], then [`Load::run`].
+//! Call order: [`Load::start`], then [`Load::prepare`], then [`Load::run`].
 //!
 //! # Layout
-//! - [`options`]: what a run does, and which limit of the channel it would measure instead of the engine.
-//! - [`schedule`], [`choice`]: when a message is due, and in which conversation.
-//! - [`cast`]: tenants, customers, questions, and how a reply names its question.
-//! - [`parcel`]: messages that leave together; [`way`]: the ways they take into the engine, `webhooks` and `kafka`.
-//! - [`observed`]: a message that was sent, and what its body was answered; [`tally`]: the account of them;
-//!   [`report`]: its sum.
-//! - [`drive`]: runs it; [`screen`]: the progress bar.
+//! - [`options`]: the options of a run, and the channel limits that it would measure instead of the engine.
+//! - [`schedule`], [`choice`]: the due time of a message, and its conversation.
+//! - [`fixture`]: tenants, customers, questions, and the codes by which a reply names its question.
+//! - [`parcel`]: messages sent together; [`ingress`]: the two ingresses, `webhooks` and `kafka`.
+//! - [`observed`]: a sent message and the answer to its body; [`tally`]: the counts; [`report`]: the totals.
+//! - [`drive`]: the driver; [`screen`]: the progress bar.
 
-mod cast;
 mod choice;
 mod drive;
+mod fixture;
+mod ingress;
 mod observed;
 mod options;
 mod parcel;
@@ -31,38 +30,37 @@ mod report;
 mod schedule;
 mod screen;
 mod tally;
-mod way;
 
 pub use self::drive::{Load, Progress};
 pub use self::options::{Options, Pace, Until, Way};
 pub use self::report::{LatencyMs, Report};
 pub use self::screen::Screen;
 
-/// Why a load does not run.
+/// Error of a load run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Options that cannot be: every fault, a line each.
+    /// Invalid options: every fault, one per line.
     #[error("{0}")]
     Options(String),
-    /// An address of [`Way::Webhooks`].
-    #[error("the addresses that webhooks go to")]
+    /// Invalid address of [`Way::Webhooks`].
+    #[error("an address of --webhooks is not valid")]
     Address(#[source] url::ParseError),
     /// The HTTP client of the webhooks.
     #[error("the HTTP client of the webhooks cannot be set up")]
     Client(#[source] reqwest::Error),
-    /// The producer of [`Way::Kafka`].
-    #[error("the producer of --kafka")]
+    /// The Kafka producer of [`Way::Kafka`].
+    #[error("the Kafka producer cannot be set up")]
     Producer(#[source] heddle_connectors::kafka::OpenError),
     /// The simulated API.
     #[error(transparent)]
     Graph(#[from] heddle_simulator::Error),
-    /// The thread that sends.
-    #[error("the sender broke down")]
+    /// The sending thread panicked.
+    #[error("the sending thread panicked")]
     Sender(#[source] tokio::task::JoinError),
 }
 
 impl Error {
-    /// Whether the options are at fault, and not what happened.
+    /// Returns whether the options are at fault, not the run.
     #[must_use]
     pub fn is_usage(&self) -> bool {
         match self {

@@ -1,23 +1,23 @@
-//! What is seen of a message from outside: that it was sent, and what its body was answered.
+//! External view of a message: its sending, and the answer to its body.
 
 use std::borrow::Cow;
 
-use crate::cast::THINGS;
+use crate::fixture::THINGS;
 
-/// Answer to a body: a status such as `200`, or what happened instead.
+/// Answer to a body: a status such as `200`, or the failure.
 pub(crate) type Answer = Cow<'static, str>;
 
-/// A message of this number in this conversation.
+/// Sent message, identified by its conversation and number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sent {
-    /// Which conversation.
+    /// The conversation.
     pub(crate) conversation: u32,
-    /// Its number there, from 0.
+    /// Its number in the conversation, from 0.
     pub(crate) number: u32,
 }
 
 impl Sent {
-    /// What it asks about.
+    /// Returns the thing that it asks about.
     pub(crate) fn thing(self) -> u32 {
         self.number % THINGS
     }

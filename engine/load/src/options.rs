@@ -1,4 +1,4 @@
-//! What a load run does, and what it cannot measure.
+//! Options of a load run, and warnings of what it cannot measure.
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
@@ -8,88 +8,88 @@ use heddle_connectors::kafka::Connection;
 
 use crate::choice::Choice;
 
-/// WhatsApp lets a pair of number and user borrow so many messages, and pay back one in [`PAIR_INTERVAL`]
-/// (<https://developers.facebook.com/docs/whatsapp/cloud-api/overview#throughput>). The engine keeps to it
+/// Burst of messages that WhatsApp allows a pair of number and user, repaid at one message in [`PAIR_INTERVAL`]
+/// (<https://developers.facebook.com/docs/whatsapp/cloud-api/overview#throughput>). The engine respects it
 /// whatever the simulated API enforces.
 const PAIR_BURST: f64 = 45.0;
-/// In seconds.
+/// Interval of one message of a pair, in seconds.
 const PAIR_INTERVAL: f64 = 6.0;
-/// Share of a number's limit from which on it is what a run measures.
+/// Share of a number's limit above which a run measures the limit.
 const NEAR: f64 = 0.9;
-/// The most customers there are numbers for.
+/// Maximum number of customers: one per phone number available.
 const MOST_CONVERSATIONS: u32 = 100_000_000;
 
-/// How fast messages come.
+/// Rate of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// So many a second, however the engine does (an open loop).
+    /// Fixed number of messages a second, whatever the engine does (open loop).
     Rate(NonZeroU32),
-    /// As fast as it goes: so many customers ask, wait for the reply and ask again (a closed loop).
+    /// Maximum speed: a number of customers ask, wait for the reply and ask again (closed loop).
     Max {
-        /// Messages without a reply at any time.
+        /// Number of messages without a reply at any time.
         in_flight: NonZeroU32,
     },
 }
 
-/// When the last message is sent.
+/// End of sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// After so long.
+    /// After this time.
     Duration(Duration),
-    /// After so many messages.
+    /// After this number of messages.
     Messages(NonZeroU64),
 }
 
-/// The way that messages take into the engine.
+/// Ingress that messages are sent to.
 #[derive(Debug, Clone)]
 pub enum Way {
     /// Signed webhooks, as WhatsApp sends them.
     Webhooks {
-        /// The nodes that they go to, in turn, as base addresses; empty: the node whose admin API is used.
+        /// Base addresses of the target nodes, in turn; empty: the node whose admin API is used.
         nodes: Vec<String>,
     },
     /// Records of topic ingress, as a connector publishes them.
     Kafka {
-        /// How brokers are reached.
+        /// Connection to the brokers.
         connection: Connection,
-        /// What the topics' names begin with.
+        /// Prefix of the topics' names.
         prefix: String,
     },
 }
 
-/// What a run does.
+/// Options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How fast messages come. Default: as fast as it goes, 64 customers.
+    /// Rate of messages. Default: maximum speed, 64 customers.
     pub pace: Pace,
-    /// When the last one is sent. Default 30 s.
+    /// End of sending. Default: after 30 s.
     pub until: Until,
-    /// Tenants, one WhatsApp account each. Default 20.
+    /// Number of tenants, one WhatsApp account each. Default 20.
     pub tenants: NonZeroU32,
-    /// Conversations, spread over the tenants. Default 10,000.
+    /// Number of conversations, spread over the tenants. Default 10,000.
     pub conversations: NonZeroU32,
-    /// The exponent of Zipf's law by which conversations are chosen; 0, the default: all alike.
+    /// Exponent of Zipf's law for the choice of conversations; 0, the default: all equally likely.
     pub skew: f64,
-    /// Messages in one body. Default 1.
+    /// Number of messages in one body. Default 1.
     pub batch: NonZeroU32,
     /// The tenants' settle delay. Default 0: each message is a turn.
     pub settle: Duration,
     /// The tenants' `messages_per_second` of a number, in and out together. Default 1,000, the most that
     /// WhatsApp grants.
     pub per_number: NonZeroU32,
-    /// Whether the simulated API refuses what is over its limits. Default no.
+    /// Makes the simulated API refuse calls over its limits. Default no.
     pub enforce_limits: bool,
-    /// Where the simulated API listens; it must be an address that the engine reaches. Default loopback.
+    /// Listen address of the simulated API, which the engine must be able to reach. Default loopback.
     pub graph_listen: SocketAddr,
-    /// The way in. Default: webhooks to the node whose admin API is used.
+    /// Ingress. Default: webhooks to the node whose admin API is used.
     pub way: Way,
-    /// Bodies under way at once. Default 256, as many webhooks as a node reads at once by default.
+    /// Maximum number of bodies in flight. Default 256, the default number of webhooks that a node reads at once.
     pub connections: NonZeroU32,
-    /// How long it may take until a body is accepted. Default 10 s.
+    /// Timeout for the acceptance of a body. Default 10 s.
     pub timeout: Duration,
-    /// How long a reply is waited for: at the end, and by a customer of a closed loop. Default 30 s.
+    /// Timeout for a reply, at the end of the run and for a customer of a closed loop. Default 30 s.
     pub wait: Duration,
-    /// Decides secrets and choices. Default 1.
+    /// Seed of secrets and choices. Default 1.
     pub seed: u64,
 }
 
@@ -116,10 +116,10 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Checks what the types leave open.
+    /// Validates the options.
     ///
     /// # Errors
-    /// Every fault, a line each.
+    /// Every fault, one per line.
     pub fn validate(&self) -> Result<(), String> {
         let mut faults = Vec::new();
         if !(0.0..=10.0).contains(&self.skew) {
@@ -141,7 +141,7 @@ impl Options {
         }
         if self.graph_listen.ip().is_unspecified() {
             faults.push(
-                "--graph-listen takes an address that the engine can call, not one that stands for all"
+                "--graph-listen needs an address that the engine can call, not an unspecified one such as 0.0.0.0"
                     .into(),
             );
         }
@@ -151,20 +151,20 @@ impl Options {
         if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
     }
 
-    /// The most messages of one conversation without a reply. A turn that gathers several answers three of
-    /// them by name, so there are no more to gather.
+    /// Returns the maximum number of messages of one conversation without a reply. The answer to a turn of several
+    /// messages names at most three of them, so no more may be open.
     pub(crate) fn most_open(&self) -> usize {
         let most: NonZeroUsize =
             if self.settle.is_zero() { NonZeroUsize::MAX } else { const { NonZeroUsize::new(3).unwrap() } };
         most.get()
     }
 
-    /// Which limit of the channel is what such a run measures, if any: at `rate` messages a second for so many
-    /// seconds.
+    /// Returns a warning for each channel limit that a run would measure at `rate` messages a second for this number
+    /// of seconds.
     pub(crate) fn cautions(&self, choice: &Choice, rate: f64, seconds: f64) -> Vec<String> {
         let mut cautions = Vec::new();
         let expected = choice.hottest() * rate * seconds;
-        // Chance gives some conversation more than its share: four standard deviations of a Poisson count.
+        // By chance a conversation gets more than its share: at most four standard deviations of a Poisson count.
         let most = expected + 4.0 * expected.sqrt();
         let allowed = PAIR_BURST + seconds / PAIR_INTERVAL;
         if most > allowed {
@@ -197,9 +197,9 @@ mod tests {
 
     #[test]
     fn a_limit_of_the_channel_is_named_where_it_is_what_is_measured() {
-        // Each of 10,000 is met about three times, and 20 numbers have 100 messages a second each.
+        // Each of 10,000 conversations gets about three messages, and 20 numbers have 100 messages a second each.
         assert!(cautions(10_000, 20, 0.0, 1000.0, 30.0).is_empty());
-        // 100 conversations pay for 16 messages a second, for ever.
+        // 100 conversations sustain 16 messages a second.
         let pairs = cautions(100, 20, 0.0, 100.0, 600.0);
         assert!(pairs.len() == 1 && pairs[0].contains("pair"), "{pairs:?}");
         // One of ten messages goes to one person.

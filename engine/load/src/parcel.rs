@@ -1,33 +1,33 @@
-//! Messages on their way, before they are shaped for one way into the engine.
+//! Outgoing messages, before they are encoded for an ingress.
 
 use heddle_schemas::time::Timestamp;
 
 use crate::observed::Sent;
 
-/// Messages that leave together, for the account of one tenant.
+/// Messages sent together to the account of one tenant.
 pub(crate) struct Parcel {
     pub(crate) tenant: u32,
-    pub(crate) letters: Vec<Letter>,
+    pub(crate) messages: Vec<Outgoing>,
 }
 
-/// A message on its way.
-pub(crate) struct Letter {
+/// Outgoing message.
+pub(crate) struct Outgoing {
     pub(crate) sent: Sent,
-    /// The channel's id of it, unlike any other's.
+    /// The channel's unique id of the message.
     pub(crate) id: String,
-    /// In whole seconds.
+    /// Time of writing, in whole seconds.
     pub(crate) written_at: Timestamp,
 }
 
 impl Parcel {
-    /// Which messages it holds.
+    /// Returns the messages that it holds.
     pub(crate) fn sent(&self) -> impl ExactSizeIterator<Item = Sent> + '_ {
-        self.letters.iter().map(|letter| letter.sent)
+        self.messages.iter().map(|message| message.sent)
     }
 }
 
-impl Letter {
-    /// The profile name of who sends it.
+impl Outgoing {
+    /// Returns the profile name of the sender.
     pub(crate) fn name(&self) -> String {
         format!("Customer {}", self.sent.conversation + 1)
     }

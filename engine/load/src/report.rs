@@ -1,4 +1,4 @@
-//! What a run came to: numbers with their units in their names, as JSON or as a table.
+//! Report of a run: numbers with their units in their names, as JSON or as a table.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,17 +15,17 @@ use heddle_simulator::graph;
 /// Percentiles of a latency, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct LatencyMs {
-    /// How many were measured.
+    /// Number of measurements.
     pub count: u64,
-    /// Their mean.
+    /// Mean.
     pub mean: f64,
-    /// Half of them took at most this.
+    /// 50th percentile.
     pub p50: f64,
-    /// 99 of 100.
+    /// 99th percentile.
     pub p99: f64,
-    /// 999 of 1,000.
+    /// 99.9th percentile.
     pub p99_9: f64,
-    /// All of them.
+    /// Maximum.
     pub max: f64,
 }
 
@@ -46,22 +46,22 @@ impl LatencyMs {
     }
 }
 
-/// What a run came to. Plain numbers: no names, phone numbers or texts.
+/// Report of a run. Plain numbers: no names, phone numbers or texts.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// The messages a second that were asked for; null when it was as fast as it goes.
+    /// Requested messages a second; null at maximum speed.
     pub rate_per_second: Option<u32>,
-    /// The customers that asked and waited, when it was as fast as it goes; else null.
+    /// Number of customers at maximum speed; else null.
     pub in_flight: Option<u32>,
-    /// The way in: `webhooks` or `kafka`.
+    /// Ingress: `webhooks` or `kafka`.
     pub way: &'static str,
-    /// Tenants, with one WhatsApp number each.
+    /// Number of tenants, with one WhatsApp number each.
     pub tenants: u32,
-    /// Conversations to choose from.
+    /// Number of conversations to choose from.
     pub conversations: u32,
-    /// The exponent of Zipf's law by which they were chosen.
+    /// Exponent of Zipf's law for the choice of conversations.
     pub skew: f64,
-    /// Messages in one webhook, or published at once.
+    /// Messages in one webhook, or published together.
     pub batch: u32,
     /// The tenants' settle delay.
     pub settle_ms: u128,
@@ -69,57 +69,57 @@ pub struct Report {
     pub per_number_per_second: u32,
     /// The seed.
     pub seed: u64,
-    /// From the first message to the last.
+    /// Time from the first message to the last.
     pub send_seconds: f64,
     /// Webhooks sent, or groups of records published.
     pub bodies: u64,
-    /// Messages in them.
+    /// Messages in those bodies.
     pub messages_sent: u64,
-    /// Messages whose webhook got its 200, or that Kafka has confirmed: each is owed a reply.
+    /// Messages whose webhook was answered with 200, or that Kafka confirmed: each must get a reply.
     pub messages_accepted: u64,
-    /// Messages that got another answer or none.
+    /// Messages with another answer or none.
     pub messages_refused: u64,
-    /// Messages that were due and not sent when the time was over, since all connections were busy. Their
-    /// latency is in no percentile.
+    /// Messages due but not sent when the time was over, because all connections were busy. No percentile includes
+    /// their latency.
     pub messages_unsent: u64,
     /// Accepted messages a second of sending.
     pub accepted_per_second: f64,
-    /// Messages whose reply came, each counted once.
+    /// Messages with a reply, each counted once.
     pub replied: u64,
-    /// Those a second, from the first message to the last reply.
+    /// Replied messages a second, from the first message to the last reply.
     pub replied_per_second: f64,
     /// Accepted messages without a reply at the end.
     pub lost: u64,
-    /// Further replies to messages that had theirs.
+    /// Replies to messages that already had one.
     pub doubled: u64,
-    /// Replies in another order than their messages, in one conversation.
+    /// Replies of one conversation that arrived in another order than their messages.
     pub out_of_order: u64,
-    /// Replies that answer nothing that was asked, such as fallbacks.
+    /// Replies that answer no question, such as fallbacks.
     pub wrong: u64,
-    /// Replies to somebody else, or to what an earlier run asked.
+    /// Replies to unknown recipients, or to questions of an earlier run.
     pub strangers: u64,
-    /// Replies to messages that were not accepted: they had been taken in nevertheless.
+    /// Replies to messages without a positive answer: the engine had accepted them nevertheless.
     pub unowed: u64,
-    /// From when a body was due until it was accepted.
+    /// Time from a body's due time to its acceptance.
     pub accept_latency_ms: LatencyMs,
-    /// From when a message was due to its reply's arrival at the simulated API.
+    /// Time from a message's due time to its reply's arrival at the simulated API.
     pub reply_latency_ms: LatencyMs,
-    /// Bodies by what they were answered: a status, or what happened instead.
+    /// Bodies by their answer: a status, or the failure.
     pub answers: BTreeMap<Cow<'static, str>, u64>,
     /// Calls that the simulated API refused, by Graph's error code.
     pub graph_refused: BTreeMap<i64, u64>,
-    /// What limits the meaning of these numbers.
+    /// Warnings that limit the meaning of these numbers.
     pub cautions: Vec<String>,
 }
 
-/// The times of a run.
+/// Times of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {
-    /// When the first message was due.
+    /// Due time of the first message.
     pub(crate) start: Duration,
-    /// When no more were sent.
+    /// End of sending.
     pub(crate) sent: Duration,
-    /// Messages due and not sent then.
+    /// Messages due but not sent by then.
     pub(crate) unsent: u64,
 }
 
@@ -175,14 +175,14 @@ impl Report {
         }
     }
 
-    /// Whether something was accepted, and nothing of it is lost, doubled or out of order.
+    /// Returns whether at least one message was accepted, and none is lost, doubled or out of order.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.messages_accepted > 0 && self.lost == 0 && self.doubled == 0 && self.out_of_order == 0
     }
 }
 
-/// To one decimal.
+/// Returns a rate to one decimal.
 fn per_second(count: u64, time: Duration) -> f64 {
     if time.is_zero() { 0.0 } else { (count as f64 / time.as_secs_f64() * 10.0).round() / 10.0 }
 }
@@ -191,7 +191,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let asked = match (self.rate_per_second, self.in_flight) {
             (Some(rate), _) => format!("{rate} messages a second"),
-            (_, customers) => format!("as fast as it goes, {} in flight", customers.unwrap_or_default()),
+            (_, customers) => format!("maximum speed, {} in flight", customers.unwrap_or_default()),
         };
         writeln!(f, "Load by {}: {asked}, {:.1} s", self.way, self.send_seconds)?;
         writeln!(
@@ -212,10 +212,10 @@ impl fmt::Display for Report {
             line(f, name, count, meaning.into())?;
         }
         for (name, count, meaning) in [
-            ("refused", self.messages_refused, "not accepted: owed no reply"),
+            ("refused", self.messages_refused, "not accepted: no reply expected"),
             ("unsent", self.messages_unsent, "due, but all connections were busy; in no percentile"),
-            ("wrong replies", self.wrong, "answer nothing that was asked"),
-            ("strangers", self.strangers, "replies to nobody here, or of an earlier run"),
+            ("wrong replies", self.wrong, "answer no question"),
+            ("strangers", self.strangers, "replies to unknown recipients, or of an earlier run"),
             ("unowed", self.unowed, "replies to messages that were not accepted"),
         ] {
             if count > 0 {
@@ -241,7 +241,7 @@ impl fmt::Display for Report {
         match self.is_clean() {
             true => write!(f, "\nNothing lost, nothing doubled, nothing out of order."),
             false if self.messages_accepted == 0 => write!(f, "\nNothing was accepted: this proves nothing."),
-            false => write!(f, "\nA promise is broken: see lost, doubled and out of order."),
+            false => write!(f, "\nA guarantee is broken: see lost, doubled and out of order."),
         }
     }
 }

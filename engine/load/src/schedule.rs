@@ -1,15 +1,15 @@
-//! When each body of messages is due at a fixed rate: a pure function of its number.
+//! Due times of message bodies at a fixed rate: a pure function of a body's number.
 //!
-//! The times do not depend on how the engine does. A body that leaves late, because everything is busy, keeps
-//! the time at which it was due, and latencies count from there; otherwise a slow engine would be asked less
-//! and look fast (coordinated omission).
+//! The times do not depend on the engine's speed. A body that is sent late, because all connections are busy, keeps
+//! its due time, and latencies count from there; otherwise a slow engine would be asked less and look fast
+//! (coordinated omission).
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 const NANOS: u128 = 1_000_000_000;
 
-/// Bodies of so many messages each, at so many messages a second.
+/// Schedule of bodies with a fixed number of messages at a fixed rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Schedule {
     rate: NonZeroU32,
@@ -17,18 +17,18 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// At `rate` messages a second, `batch` of them in a body.
+    /// Creates a schedule of `rate` messages a second, `batch` of them in a body.
     pub(crate) fn new(rate: NonZeroU32, batch: NonZeroU32) -> Self {
         Self { rate, batch }
     }
 
-    /// How long after the start the body of this number, from 0, is due.
+    /// Returns the due time of the body with this number, from 0, since the start.
     pub(crate) fn due(self, body: u64) -> Duration {
         let nanos = u128::from(body) * u128::from(self.batch.get()) * NANOS / u128::from(self.rate.get());
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// How many bodies are due before this time has passed.
+    /// Returns the number of bodies due before this time.
     pub(crate) fn due_before(self, time: Duration) -> u64 {
         let ahead = time.as_nanos() * u128::from(self.rate.get());
         u64::try_from(ahead.div_ceil(u128::from(self.batch.get()) * NANOS)).unwrap_or(u64::MAX)

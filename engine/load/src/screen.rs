@@ -1,4 +1,4 @@
-//! The progress bar, while a run is under way and a person looks.
+//! Progress bar of a run, on a terminal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use tokio::task::JoinHandle;
 use crate::drive::Load;
 use crate::options::Until;
 
-/// How often it is drawn.
+/// Interval between two redraws.
 const DRAWN: Duration = Duration::from_millis(200);
 
-/// The bar, as long as it shows something.
+/// The running progress bar.
 pub struct Screen {
     bar: ProgressBar,
     drawing: JoinHandle<()>,
 }
 
 impl Screen {
-    /// Draws how the load comes on, on standard error; nothing unless it is `visible`.
+    /// Draws the progress of the load on standard error; nothing unless it is `visible`.
     #[must_use]
     pub fn start(load: Arc<Load>, visible: bool) -> Self {
         let until = load.options().until;
@@ -53,7 +53,7 @@ impl Screen {
         Self { bar, drawing }
     }
 
-    /// Clears it.
+    /// Clears the bar.
     pub fn stop(self) {
         self.drawing.abort();
         self.bar.finish_and_clear();

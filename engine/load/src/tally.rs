@@ -1,56 +1,56 @@
-//! What was sent and what came back: a pure account, in the order of events. Its memory is bounded by the
-//! conversations and by how many messages of one may wait for their replies.
+//! Tally of sent messages and received replies: a pure state machine, fed in the order of events. Its memory is
+//! bounded by the number of conversations and the maximum of open messages of each.
 //!
-//! Each message of a conversation has a number; replies name it modulo [`THINGS`]. No more than half as many
-//! are open at once, and a number whose name is still open is left out, so a name is never that of two. A
+//! Each message of a conversation has a number; replies name it modulo [`THINGS`]. At most half of [`THINGS`] are
+//! open at once, and a number whose name is still open is skipped, so that a name is never ambiguous. A
 //! message is
 //! - *answered* by the first reply that names it,
 //! - *lost* if it was accepted and no reply has named it at the end,
 //! - *doubled* by each further reply that names it,
 //! - *out of order* if its reply comes after that of a message that was sent when this one had been accepted.
-//!   Two that were under way at the same time have no order, and none is asked for.
+//!   Two that were in flight at the same time have no order, and none is required.
 //!
-//! A message that was not accepted is owed nothing. Where the answer was lost, nobody knows; so a
-//! reply to such a message is counted, and is no fault.
+//! A message that was not accepted needs no reply. Where the answer was lost, its acceptance is unknown; so a
+//! reply to such a message is counted, and is not a fault.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::cast::THINGS;
+use crate::fixture::THINGS;
 use crate::observed::{Answer, Sent};
 
-/// Latencies over this are counted as this.
+/// Maximum latency recorded; longer ones count as this.
 const LONGEST: Duration = Duration::from_secs(3600);
-/// A message that has not been accepted yet.
+/// Acceptance step of a message that has not been accepted yet.
 const NEVER: u64 = u64::MAX;
 
-/// A message without a reply.
+/// Message without a reply.
 #[derive(Debug)]
 struct Open {
     number: u32,
     due: Duration,
-    /// The step at which it was sent.
+    /// Step at which it was sent.
     sent: u64,
-    /// The step at which it was accepted.
+    /// Step at which it was accepted.
     accepted: u64,
-    /// A later one was answered first.
+    /// True where a later message was answered first.
     overtaken: bool,
-    /// Somebody waits for its reply before asking more.
+    /// True where a customer waits for its reply before asking again.
     waited_for: bool,
 }
 
 #[derive(Debug, Default)]
 struct Conversation {
-    /// The number of the next message.
+    /// Number of the next message.
     next: u32,
-    /// The things whose last question is answered, a bit each.
+    /// Bit set of the things whose last question is answered.
     answered: u64,
     open: Vec<Open>,
 }
 
-/// The totals.
+/// Totals of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) bodies: u64,
@@ -61,25 +61,25 @@ pub(crate) struct Counts {
     pub(crate) answered: u64,
     pub(crate) doubled: u64,
     pub(crate) out_of_order: u64,
-    /// Replies that name no message: fallbacks, such as for what was not found.
+    /// Replies that name no message, such as fallbacks.
     pub(crate) nameless: u64,
-    /// Replies to who is none of the customers, or to what was not asked in this run.
+    /// Replies to unknown recipients, or to questions of another run.
     pub(crate) strangers: u64,
     /// Replies to messages that were not accepted.
     pub(crate) unowed: u64,
-    /// Bodies by what they were answered.
+    /// Bodies by their answer.
     pub(crate) answers: BTreeMap<Answer, u64>,
 }
 
-/// The account of a run.
+/// Tally of a run.
 #[derive(Debug)]
 pub(crate) struct Tally {
     conversations: Vec<Conversation>,
-    /// The most messages of one conversation without a reply.
+    /// Maximum number of messages of one conversation without a reply.
     most_open: usize,
     step: u64,
     open: u64,
-    /// Messages somebody waits for, the oldest first; kept only where somebody does.
+    /// Messages that customers wait for, the oldest first; empty in an open loop.
     waits: VecDeque<(Sent, Duration)>,
     counts: Counts,
     accept_latency: Histogram<u64>,
@@ -88,7 +88,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Of so many conversations, each with at most so many messages without a reply.
+    /// Creates the tally of `conversations`, each with at most `most_open` messages without a reply.
     pub(crate) fn new(conversations: u32, most_open: usize) -> Self {
         let micros = u64::try_from(LONGEST.as_micros()).unwrap_or(u64::MAX);
         let latencies = || Histogram::new_with_bounds(1, micros, 3).expect("the bounds are valid");
@@ -105,18 +105,18 @@ impl Tally {
         }
     }
 
-    /// Whether this conversation has all the messages without a reply that it may.
+    /// Returns whether this conversation has its maximum of messages without a reply.
     pub(crate) fn is_full(&self, conversation: u32) -> bool {
         self.conversations[conversation as usize].open.len() >= self.most_open
     }
 
-    /// A body begins: messages of one body keep the order they have in it.
+    /// Begins a body: the messages of one body are ordered.
     pub(crate) fn begin_body(&mut self) {
         self.step += 1;
         self.counts.bodies += 1;
     }
 
-    /// A message leaves in the body that has begun. `waited_for`: who sends waits for the reply.
+    /// Records a message sent in the current body. `waited_for`: its customer waits for the reply.
     pub(crate) fn send(&mut self, conversation: u32, due: Duration, waited_for: bool) -> Sent {
         let talk = &mut self.conversations[conversation as usize];
         let mut sent = Sent { conversation, number: talk.next };
@@ -141,7 +141,7 @@ impl Tally {
         sent
     }
 
-    /// A body was accepted, which took so long.
+    /// Records the acceptance of a body, with its latency.
     pub(crate) fn accepted(
         &mut self,
         body: impl ExactSizeIterator<Item = Sent>,
@@ -154,14 +154,14 @@ impl Tally {
         record(&mut self.accept_latency, latency);
         for sent in body {
             let talk = &mut self.conversations[sent.conversation as usize];
-            // Its reply may have come before.
+            // The reply may have arrived before.
             if let Some(open) = talk.open.iter_mut().find(|open| open.number == sent.number) {
                 open.accepted = self.step;
             }
         }
     }
 
-    /// A body was not accepted. Returns how many of its messages were waited for.
+    /// Records the refusal of a body. Returns the number of its messages that a customer waits for.
     pub(crate) fn refused(&mut self, body: impl ExactSizeIterator<Item = Sent>, answer: Answer) -> usize {
         self.counts.refused += body.len() as u64;
         *self.counts.answers.entry(answer).or_default() += 1;
@@ -176,7 +176,7 @@ impl Tally {
         freed
     }
 
-    /// A reply came that names these things. Returns how many messages somebody waited for it answers.
+    /// Records a reply that names these things. Returns the number of awaited messages that it answers.
     pub(crate) fn reply(
         &mut self,
         conversation: u32,
@@ -192,12 +192,12 @@ impl Tally {
         freed
     }
 
-    /// A reply came for nobody who plays here.
-    pub(crate) fn stranger(&mut self) {
+    /// Records a reply to an unknown recipient.
+    pub(crate) fn unknown_recipient(&mut self) {
         self.counts.strangers += 1;
     }
 
-    /// Whether it answers a message that somebody waited for.
+    /// Records an answer to one thing. Returns whether a customer waited for it.
     fn answer(&mut self, conversation: u32, thing: u32, at: Duration) -> bool {
         let talk = &mut self.conversations[conversation as usize];
         let bit = 1 << thing;
@@ -223,7 +223,7 @@ impl Tally {
         open.waited_for
     }
 
-    /// Who has waited since this time or longer waits no more. Returns how many do so; their messages stay open.
+    /// Ends every wait that began at this time or earlier. Returns their number; their messages stay open.
     pub(crate) fn give_up(&mut self, since: Duration) -> usize {
         let mut freed = 0;
         while let Some((sent, from)) = self.waits.front().copied() {
@@ -242,27 +242,27 @@ impl Tally {
         freed
     }
 
-    /// Accepted messages without a reply, and those whose webhook has no answer yet.
+    /// Returns the number of messages without a reply that are accepted or whose webhook has no answer yet.
     pub(crate) fn open(&self) -> u64 {
         self.open
     }
 
-    /// What has come together so far.
+    /// Returns the totals so far.
     pub(crate) fn counts(&self) -> &Counts {
         &self.counts
     }
 
-    /// How long it took until a body was accepted, in microseconds.
+    /// Returns the latencies of acceptance, in microseconds.
     pub(crate) fn accept_latency(&self) -> &Histogram<u64> {
         &self.accept_latency
     }
 
-    /// How long a reply took, in microseconds.
+    /// Returns the latencies of replies, in microseconds.
     pub(crate) fn reply_latency(&self) -> &Histogram<u64> {
         &self.reply_latency
     }
 
-    /// When the last reply came.
+    /// Returns the time of the last reply.
     pub(crate) fn last_reply(&self) -> Duration {
         self.last_reply
     }
@@ -339,7 +339,7 @@ mod tests {
         assert_eq!((tally.open(), tally.counts().refused), (1, 2));
         let answers = [("200", 1), ("503", 1), ("timeout", 1)].map(|(answer, times)| (answer.into(), times));
         assert_eq!(tally.counts().answers, BTreeMap::from(answers));
-        // It had been taken in after all: nobody could know, and once is right.
+        // The message had been accepted after all, which the client cannot know; one reply is correct.
         tally.hear(&[2], 9);
         assert_eq!((tally.counts().unowed, tally.counts().doubled), (1, 0));
         tally.hear(&[2], 9);
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn order_is_asked_for_only_where_there_is_one() {
-        // Both under way at once: either may be first.
+        // Both were in flight at once: either reply may be first.
         let mut tally = tally();
         tally.one(0);
         tally.one(0);
@@ -357,7 +357,7 @@ mod tests {
         tally.hear(&[1], 1);
         tally.hear(&[0], 2);
         assert_eq!(tally.counts().out_of_order, 0);
-        // The second left when the first had its 200.
+        // The second was sent after the 200 of the first.
         tally.one(3);
         tally.take(2);
         tally.one(3);
@@ -365,7 +365,7 @@ mod tests {
         tally.hear(&[3], 4);
         tally.hear(&[2], 5);
         assert_eq!(tally.counts().out_of_order, 1);
-        // One body has an order.
+        // The messages of one body are ordered.
         tally.begin_body();
         let body = [tally.send(0, at(6), false), tally.send(0, at(6), false)];
         tally.accepted(body.into_iter(), "200".into(), at(1));
@@ -395,7 +395,7 @@ mod tests {
         assert_eq!(tally.hear(&[0, 1], 1), 2);
         assert_eq!(tally.hear(&[], 2), 0);
         assert_eq!((tally.open(), tally.counts().nameless), (1, 1));
-        // Nothing of that number was sent yet.
+        // No message with that number was sent yet.
         tally.hear(&[40], 3);
         assert_eq!(tally.counts().strangers, 1);
     }
@@ -444,7 +444,7 @@ mod tests {
         assert_eq!(tally.give_up(at(99)), 0);
         assert_eq!(tally.give_up(at(250)), 1, "the second was answered");
         assert_eq!(tally.give_up(at(250)), 0);
-        assert_eq!(tally.hear(&[0], 400), 0, "nobody waits for it");
+        assert_eq!(tally.hear(&[0], 400), 0, "no customer waits for it");
         assert_eq!(tally.hear(&[2], 400), 1);
         assert_eq!((tally.open(), tally.counts().answered), (0, 3));
     }

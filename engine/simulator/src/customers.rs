@@ -1,9 +1,9 @@
 //! Simulated customers: each asks its questions in bursts of lines and waits for the answers.
 //!
-//! A customer has a phone number, or hides it and has only a business-scoped id. Beside questions it
-//! sends stickers and pictures (within a burst) and reactions. It lives outside the process under
-//! test, so that what it saw can be trusted: whatever happens to the engine, a question stands until
-//! its answer is taken by the simulated API, or its patience ends.
+//! A customer has a phone number, or hides it and has only a business-scoped id. Besides questions it
+//! sends stickers and pictures (within a burst) and reactions. It runs outside the process under
+//! test, so its records can be trusted: whatever happens to the engine, a question stays open until
+//! the simulated API accepts its answer, or the customer's patience ends.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -27,24 +27,24 @@ use crate::report::{Latency, Report};
 use crate::wamid;
 use crate::webhooks::Webhooks;
 
-/// A question: its lines, and what its answer must hold.
+/// Question: its lines, and the text that its answer must contain.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Question {
-    /// The lines of the burst, 1 to 3 as a rule. Not empty. `{n}` stands for a number that no other question of the
-    /// run has: of the first customer's questions 0, 1 and so on, then those of the second.
+    /// Lines of the burst, usually 1 to 3. Not empty. `{n}` is replaced by a number unique in the run: 0, 1 and so on
+    /// for the first customer's questions, then those of the second.
     pub lines: Vec<String>,
-    /// Words that the right answer holds; `None` takes any answer.
+    /// Words that the correct answer contains; `None` accepts any answer.
     pub expect: Option<String>,
 }
 
 impl Question {
-    /// A question of these lines that takes any answer.
+    /// Creates a question of these lines that accepts any answer.
     #[must_use]
     pub fn new<const N: usize>(lines: [&str; N]) -> Self {
         Self { lines: lines.map(Into::into).to_vec(), expect: None }
     }
 
-    /// The same, answered only by a text with these words.
+    /// Returns the question, answered only by a text with these words.
     #[must_use]
     pub fn expecting(mut self, words: &str) -> Self {
         self.expect = Some(words.to_owned());
@@ -52,24 +52,24 @@ impl Question {
     }
 }
 
-/// Who asks what, and how.
+/// Options of the customers.
 #[derive(Clone)]
 pub struct Options {
-    /// How many customers. Default 3.
+    /// Number of customers. Default 3.
     pub customers: NonZeroUsize,
-    /// The numbers they write to, in turn. Not empty.
+    /// Business numbers to write to, in turn. Not empty.
     pub accounts: Vec<AccountId>,
-    /// The questions to choose from; each customer starts at another one. Not empty.
+    /// Questions to choose from; each customer starts at a different one. Not empty.
     pub script: Vec<Question>,
-    /// How many questions each asks. Default 3.
+    /// Number of questions per customer. Default 3.
     pub questions: NonZeroUsize,
-    /// Within which time the customers begin. Default 200 ms.
+    /// Time within which the customers begin. Default 200 ms.
     pub start: Duration,
-    /// The pause between two lines of a burst. Default 5 ms to 50 ms.
+    /// Pause between two lines of a burst. Default 5 ms to 50 ms.
     pub gap: Range<Duration>,
-    /// The pause after an answer. Default 20 ms to 200 ms.
+    /// Pause after an answer. Default 20 ms to 200 ms.
     pub think: Range<Duration>,
-    /// How long to wait for an answer before the next question; `None` does not wait. Default 30 s.
+    /// Time to wait for an answer before the next question; `None` does not wait. Default 30 s.
     pub patience: Option<Duration>,
     /// Share of the customers that have only a business-scoped id. Default 0.1.
     pub scoped: f64,
@@ -81,7 +81,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults, with these questions to these numbers.
+    /// Creates default options with these questions to these numbers.
     #[must_use]
     pub fn new(accounts: Vec<AccountId>, script: Vec<Question>) -> Self {
         Self {
@@ -100,28 +100,28 @@ impl Options {
     }
 }
 
-/// Something to show while it happens. The people and texts are made up; still, no log line.
+/// Event to display as it happens. The people and texts are invented; still, they are never logged.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Scene {
     /// A customer sent a line.
     Said {
-        /// Which customer, from 0.
+        /// Index of the customer, from 0.
         customer: usize,
-        /// What.
+        /// Text of the message.
         text: String,
     },
     /// A customer received a message.
     Heard {
-        /// Which customer, from 0.
+        /// Index of the customer, from 0.
         customer: usize,
-        /// What.
+        /// Text of the message.
         text: String,
-        /// How long the answer took, where it answers a question.
+        /// Latency of the answer, where the message answers a question.
         latency: Option<Duration>,
     },
 }
 
-/// The running customers. Dropping it sends them home.
+/// The running customers. Dropping it stops them.
 pub struct Customers {
     shared: Arc<Shared>,
     living: watch::Receiver<usize>,
@@ -138,7 +138,7 @@ struct Shared {
     sent: Mutex<Vec<String>>,
 }
 
-/// The people, as the API meets them.
+/// The people, by the addresses that the API knows.
 struct Crowd {
     people: Vec<Person>,
     by_address: HashMap<String, usize>,
@@ -157,7 +157,7 @@ struct Person {
 }
 
 impl Customers {
-    /// Sends them to work. `scenes` gets what happens, as it happens.
+    /// Starts the customers. `scenes` receives each event as it happens.
     ///
     /// # Errors
     /// [`Error::Script`] without numbers or questions.
@@ -199,13 +199,13 @@ impl Customers {
         Ok(Self { shared, living, _tasks: tasks })
     }
 
-    /// Waits until every customer has asked everything and has its answers or has lost patience.
+    /// Waits until every customer has asked all its questions and has its answers or has lost patience.
     pub async fn done(&self) {
-        // Fails only when the tasks are gone without having counted down.
+        // Fails only when the tasks have ended without counting down.
         let _ = self.living.clone().wait_for(|alive| *alive == 0).await;
     }
 
-    /// How many questions are answered, and how many will be asked.
+    /// Returns the number of answered questions, and the number of all that will be asked.
     #[must_use]
     pub fn progress(&self) -> (usize, usize) {
         let options = &self.shared.options;
@@ -213,19 +213,19 @@ impl Customers {
         (self.shared.crowd.answered.load(Ordering::Relaxed), all)
     }
 
-    /// The ids of all messages that were sent.
+    /// Returns the ids of all sent messages.
     #[must_use]
     pub fn sent(&self) -> Vec<String> {
         lock(&self.shared.sent).clone()
     }
 
-    /// What each customer received, in order.
+    /// Returns the messages that each customer received, in order.
     #[must_use]
     pub fn replies(&self) -> Vec<Vec<Arc<Taken>>> {
         self.shared.crowd.people.iter().map(|person| lock(&person.record).replies().to_vec()).collect()
     }
 
-    /// What it has come to so far.
+    /// Returns the report so far.
     #[must_use]
     pub fn report(&self) -> Report {
         let crowd = &self.shared.crowd;
@@ -271,7 +271,7 @@ impl Crowd {
             .map(|number| Person {
                 number,
                 account: options.accounts[number % options.accounts.len()].clone(),
-                // 555 is no area code: nobody has these numbers.
+                // 555 is not an area code, so these numbers are unassigned.
                 phone: (!dice.hits(options.scoped)).then(|| format!("1555{number:07}")),
                 user_id: format!("US.{}", 13_491_208_655_000_000_000_u64 + number as u64),
                 record: Mutex::default(),
@@ -288,7 +288,7 @@ impl Crowd {
         Self { people, by_address, scenes, strangers: AtomicU64::new(0), answered: AtomicUsize::new(0) }
     }
 
-    /// A message was taken: its customer has it.
+    /// Delivers an accepted message to its customer.
     fn hear(&self, taken: &Arc<Taken>) {
         let person = self.by_address.get(&taken.to).map(|number| &self.people[*number]);
         let Some(person) = person.filter(|person| person.account == taken.account) else {
@@ -309,7 +309,7 @@ impl Crowd {
 
     fn show(&self, scene: impl FnOnce() -> Scene) {
         if let Some(scenes) = &self.scenes {
-            // Nobody watches any more: then nothing is shown.
+            // Fails only without a receiver: then no event is displayed.
             let _ = scenes.send(scene());
         }
     }
@@ -351,11 +351,11 @@ impl Shared {
         let Some(patience) = self.options.patience else { return };
         let answered = async {
             while !lock(&person.record).is_answered(number) {
-                // A permit is kept for a reply that comes before the wait.
+                // `Notify` keeps a permit for a reply that arrives before the wait.
                 person.heard.notified().await;
             }
         };
-        // Out of patience: the question stays unanswered, unless its answer still comes.
+        // On timeout the question stays unanswered, unless its answer still arrives.
         let _ = tokio::time::timeout(patience, answered).await;
     }
 
@@ -380,7 +380,7 @@ impl Shared {
         }
     }
 
-    /// Hands a message to the webhooks, with sender, id and time.
+    /// Passes a message to the webhooks, with sender, id and time.
     fn send(&self, person: &Person, mut message: Value) {
         let known_as = person.phone.as_deref().unwrap_or(&person.user_id);
         let id = wamid::new(known_as, wamid::From::Customer, &self.dice);

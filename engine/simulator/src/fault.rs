@@ -1,31 +1,31 @@
-//! What goes wrong with a call to the simulated API: chosen by seeded dice, one fate a request.
+//! Injected faults of the simulated API: seeded dice choose one fate per request.
 
 use std::ops::Range;
 use std::time::Duration;
 
-/// How often which fault strikes. Shares are of all well-formed requests; their sum is at most 1.
+/// Frequency of each fault. Shares are of all well-formed requests; their sum is at most 1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Faults {
-    /// How long each answer takes.
+    /// Latency of each answer.
     pub latency: Range<Duration>,
-    /// Share answered with 500 and a Graph error; not taken.
+    /// Share answered with 500 and a Graph error; not accepted.
     pub server_error: f64,
-    /// Share answered with 429, code 130429 and a `Retry-After`; not taken.
+    /// Share answered with 429, code 130429 and a `Retry-After`; not accepted.
     pub rate_limited: f64,
     /// The `Retry-After` of those, in whole seconds.
     pub retry_after: Duration,
-    /// Share taken, the connection then closed without an answer: the caller cannot know.
+    /// Share accepted, the connection then closed without an answer: the outcome is unknown to the caller.
     pub taken_then_dropped: f64,
-    /// Share not taken, the connection closed likewise: the same to the caller.
+    /// Share not accepted, the connection closed likewise: indistinguishable to the caller.
     pub dropped: f64,
-    /// Share that hangs before it is closed without an answer; every other of them was taken.
+    /// Share that hangs before it is closed without an answer; every second one was accepted.
     pub hang: f64,
-    /// How long those hang.
+    /// Duration of a hang.
     pub hang_for: Duration,
 }
 
 impl Default for Faults {
-    /// None.
+    /// Returns no faults.
     fn default() -> Self {
         Self {
             latency: Duration::ZERO..Duration::ZERO,
@@ -40,7 +40,7 @@ impl Default for Faults {
     }
 }
 
-/// What becomes of one request.
+/// Fate of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     Answer,
@@ -53,7 +53,7 @@ pub(crate) enum Fate {
 }
 
 impl Faults {
-    /// The fate of a request for which the dice show `roll`, a number of 0 to 1.
+    /// Returns the fate of a request for the draw `roll`, a number from 0 to 1.
     pub(crate) fn fate(&self, roll: f64) -> Fate {
         let mut end = 0.0;
         for (share, fate) in [

@@ -1,8 +1,8 @@
-//! The simulated Graph API: `POST /{version}/{phone_number_id}/messages`.
+//! Simulated Graph API: `POST /{version}/{phone_number_id}/messages`.
 //!
-//! It checks what Graph checks (token, shape, limits where they are switched on), takes the message
-//! and only then answers, or breaks off as the injected faults say. What was taken stays in the
-//! ledger. Error bodies are those of
+//! It checks what Graph checks (token, shape, and limits where enabled), accepts the message and only
+//! then answers, or fails as the injected faults say. Accepted messages stay in the ledger. Error
+//! bodies are those of
 //! <https://developers.facebook.com/documentation/business-messaging/whatsapp/support/error-codes>.
 
 use std::collections::{BTreeMap, HashMap};
@@ -34,24 +34,24 @@ use crate::limits::{Limits, Over, Pace};
 use crate::wamid;
 use crate::{Error, serve};
 
-/// The longest text, in characters.
+/// Maximum length of a text, in characters.
 const MAX_TEXT: usize = 4096;
-/// The longest `biz_opaque_callback_data`, in characters.
+/// Maximum length of `biz_opaque_callback_data`, in characters.
 const MAX_CALLBACK: usize = 512;
 
-/// How the API behaves.
+/// Options of the API.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where to listen; port 0 takes a free one. Default `127.0.0.1:0`.
+    /// Listen address; port 0 takes a free one. Default `127.0.0.1:0`.
     pub listen: SocketAddr,
-    /// The numbers there are, with the token that each takes.
+    /// Existing numbers, with the token that each accepts.
     pub numbers: HashMap<AccountId, Secret>,
-    /// The limits; `None` (the default) sets none.
+    /// Enforced limits; `None` (the default) enforces none.
     pub limits: Option<Limits>,
-    /// What goes wrong. Default: nothing.
+    /// Injected faults. Default: none.
     pub faults: Faults,
-    /// Whether what was taken is kept (the default). A long run under load would only fill memory with
-    /// it: then hooks see each message once, and the API tells counts alone.
+    /// Keeps accepted messages (the default). A long run under load would fill the memory with them;
+    /// without, hooks still see each message once, and the API only counts.
     pub keeps_taken: bool,
     /// Seed of every random choice.
     pub seed: u64,
@@ -70,12 +70,12 @@ impl Default for Options {
     }
 }
 
-/// What has come to the API.
+/// Counts of calls to the API.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Requests of any kind.
     pub requests: u64,
-    /// Messages taken, answered or not.
+    /// Messages accepted, answered or not.
     pub taken: u64,
     /// Requests refused, by Graph's error code; injected errors too.
     pub refused: BTreeMap<i64, u64>,
@@ -87,7 +87,7 @@ pub struct Counts {
 
 type Hook = Box<dyn Fn(&Arc<Taken>) + Send + Sync>;
 
-/// The running API. Clones share it; when the last one is gone it takes no more connections.
+/// The running API. Clones share it; dropping the last one stops it.
 #[derive(Clone)]
 pub struct GraphApi {
     address: SocketAddr,
@@ -146,19 +146,19 @@ impl GraphApi {
         Ok(Self { address, shared, _stop: serve(listener, app) })
     }
 
-    /// Where it listens.
+    /// Returns the listen address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What a channel account takes as `api_base`.
+    /// Returns the `api_base` for a channel account.
     #[must_use]
     pub fn api_base(&self) -> String {
         format!("http://{}/v21.0", self.address)
     }
 
-    /// Replaces what goes wrong from now on.
+    /// Replaces the injected faults from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.shared.inner().faults = faults;
     }
@@ -170,50 +170,50 @@ impl GraphApi {
         }
     }
 
-    /// Counts a message that a customer sent to the number: its limit is of in and out together.
+    /// Counts a message that a customer sent to the number, whose limit covers both directions together.
     pub fn count_in(&self, account: &AccountId) {
         let now = self.shared.clock.elapsed();
         self.shared.inner().pace.count_in(account, now);
     }
 
-    /// Calls `hook` with each message taken from now on, before its sender gets the answer. It must
-    /// not block, nor call this API.
+    /// Calls `hook` with each message accepted from now on, before its sender gets the answer. The hook
+    /// must neither block nor call this API.
     pub fn on_taken(&self, hook: impl Fn(&Arc<Taken>) + Send + Sync + 'static) {
         self.shared.inner().hooks.push(Arc::new(Box::new(hook)));
     }
 
-    /// Everything taken, in order.
+    /// Returns all accepted messages, in order.
     #[must_use]
     pub fn taken(&self) -> Vec<Arc<Taken>> {
         self.shared.inner().ledger.all()
     }
 
-    /// How many messages were taken.
+    /// Returns the number of accepted messages.
     #[must_use]
     pub fn taken_count(&self) -> usize {
         self.shared.inner().ledger.len()
     }
 
-    /// What was taken for one person, in order.
+    /// Returns the messages accepted for one person, in order.
     #[must_use]
     pub fn taken_for(&self, recipient: &str) -> Vec<Arc<Taken>> {
         self.shared.inner().ledger.to(recipient)
     }
 
-    /// How often each `biz_opaque_callback_data` was taken: once is right.
+    /// Returns how often each `biz_opaque_callback_data` was accepted: once is correct.
     #[must_use]
     pub fn times_taken(&self) -> HashMap<String, u32> {
         self.shared.inner().ledger.times()
     }
 
-    /// What has come so far.
+    /// Returns the counts so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.shared.inner().counts.clone()
     }
 }
 
-/// What is sent; what is of another type is as good as absent.
+/// Body of a send request; a field of another type counts as absent.
 #[derive(Deserialize)]
 struct Request {
     messaging_product: Option<String>,
@@ -230,7 +230,7 @@ struct Text {
     body: String,
 }
 
-/// A message that may be taken.
+/// Valid message.
 struct Message {
     account: AccountId,
     to: String,
@@ -238,7 +238,7 @@ struct Message {
     callback: Option<String>,
 }
 
-/// A Graph error.
+/// Graph error.
 #[derive(Debug, Clone, Copy)]
 struct Refusal {
     status: u16,
@@ -267,7 +267,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the request is good, and what becomes of it.
+    /// Decides whether the request is valid, and its fate.
     fn judge(
         &self,
         number: &str,
@@ -362,8 +362,8 @@ impl Shared {
         self.drop_connection()
     }
 
-    /// A body that fails before it has begun: the server closes the connection in the middle of the
-    /// answer, if not before it.
+    /// Returns a body that fails before it has begun: the server closes the connection in the middle of
+    /// the answer, or before it.
     fn drop_connection(&self) -> Response {
         self.inner().counts.dropped += 1;
         let broken = stream::once(async { Err::<Bytes, _>(io::Error::from(io::ErrorKind::ConnectionReset)) });
@@ -391,14 +391,14 @@ impl Inner {
     }
 }
 
-/// The message of a well-formed request.
+/// Decodes the message of a well-formed request.
 fn readable(account: AccountId, body: &[u8]) -> Result<Message, Refusal> {
     let request: Request = serde_json::from_slice(body)
         .map_err(|_| refusal(400, 100, "(#100) The parameters are no valid JSON"))?;
     if request.messaging_product.as_deref() != Some("whatsapp") {
         return Err(refusal(400, 100, "(#100) The parameter messaging_product is required"));
     }
-    // `to` wins where both are given.
+    // `to` takes precedence where both are given.
     let to = request.to.or(request.recipient).filter(|to| !to.is_empty());
     let to = to.ok_or(refusal(400, 100, "(#100) The parameter to is required"))?;
     let text = match (request.kind.as_deref(), request.text) {

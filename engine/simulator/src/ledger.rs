@@ -1,4 +1,4 @@
-//! What the simulated API has taken: every message, in the order of taking, however its answer fared.
+//! Ledger of the simulated API: every accepted message, in order, whatever became of its answer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,36 +6,36 @@ use std::time::Duration;
 
 use heddle_schemas::id::{AccountId, OutboundId};
 
-/// A message that was taken. It will reach the person, whether or not the sender got to know.
+/// Accepted message. It reaches the person, whether or not the sender received the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
-    /// Its place among all, from 0.
+    /// Its position among all, from 0.
     pub order: usize,
-    /// The number it was sent from.
+    /// Number that it was sent from.
     pub account: AccountId,
-    /// To whom: a phone number or a scoped id.
+    /// Recipient: a phone number or a scoped id.
     pub to: String,
     /// Its text.
     pub text: String,
     /// Its `biz_opaque_callback_data`.
     pub callback: Option<String>,
-    /// The same as the engine's id; `None` when it is none.
+    /// The callback data parsed as the engine's id; `None` when it is not one.
     pub outbound: Option<OutboundId>,
-    /// The provider's id of it.
+    /// The provider's id of the message.
     pub wamid: String,
-    /// When, by the simulator's clock.
+    /// Time of acceptance, by the simulator's clock.
     pub at: Duration,
 }
 
 impl Taken {
-    /// Whether it was sent to a phone number; otherwise it was to a scoped id.
+    /// Returns whether it was sent to a phone number; otherwise to a scoped id.
     #[must_use]
     pub fn is_to_phone(&self) -> bool {
         self.to.bytes().all(|c| c.is_ascii_digit())
     }
 }
 
-/// All of them, or only how many.
+/// All accepted messages, or only their number.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     keeps: bool,
@@ -45,12 +45,12 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// An empty one that keeps what it takes, or only counts it.
+    /// Creates an empty ledger that keeps messages, or only counts them.
     pub(crate) fn new(keeps: bool) -> Self {
         Self { keeps, count: 0, taken: Vec::new(), times: HashMap::new() }
     }
 
-    /// Takes a message; `order` is set here.
+    /// Records an accepted message, and sets its `order`.
     pub(crate) fn take(&mut self, mut message: Taken) -> Arc<Taken> {
         message.order = self.count;
         self.count += 1;

@@ -1,11 +1,11 @@
-//! A simulated WhatsApp Cloud API with its customers: a real HTTP server and a real HTTP client on
+//! Simulated WhatsApp Cloud API with its customers: a real HTTP server and a real HTTP client on
 //! loopback, for the demo, the tests that kill the engine, and load tests.
 //!
-//! The contract: it behaves to the engine as the provider does (shapes, limits, errors, webhooks at
-//! least once and out of order, retried until taken), and it keeps an account of everything, outside
-//! the process under test. It outlives that process: when the engine is killed and comes back at the
-//! same address, webhooks that had no 200 are sent again. Every random choice comes from a seed; what
-//! the network and the scheduler do with the timing does not.
+//! Contract: it behaves towards the engine as the provider does (shapes, limits, errors, webhooks at
+//! least once and out of order, retried until accepted), and it keeps counts of everything, outside
+//! the process under test. It outlives that process: when the engine is killed and restarts at the
+//! same address, webhooks without a 200 are retried. Every random choice comes from a seed; the timing
+//! of the network and the scheduler does not.
 //!
 //! Start [`graph::GraphApi`] first (the engine's `api_base` needs its address), then the engine, then
 //! [`webhooks::Webhooks`] towards the engine and [`customers::Customers`] on top of both; at the end
@@ -13,12 +13,12 @@
 //!
 //! # Layout
 //! - `graph`: `POST /{version}/{phone_number_id}/messages`, with limits (`limits`), injected faults
-//!   (`fault`) and the account of what was taken (`ledger`).
+//!   (`fault`) and the accepted messages (`ledger`).
 //! - `webhooks`: signed webhooks with retries and duplicates.
-//! - `customers`: people who ask in bursts and wait for answers; `record` is what one of them saw,
-//!   `report` the sum.
-//! - `llm`: beside all that, a provider of language models with limits, faults and an account of its own.
-//! - `operator`: who configures the node under test.
+//! - `customers`: people who ask in bursts and wait for answers; `record` is the record of one of them,
+//!   `report` the totals.
+//! - `llm`: a separate provider of language models with limits, faults and counts of its own.
+//! - `operator`: the operator that configures the node under test.
 //! - `wamid`, `dice`: message ids that look real, seeded randomness.
 
 use std::net::SocketAddr;
@@ -44,35 +44,35 @@ mod tests;
 pub mod wamid;
 pub mod webhooks;
 
-/// Why the simulator cannot start.
+/// Error of a start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address of the simulated API is taken or not ours.
+    /// The address of the simulated API is in use or not local.
     #[error("the simulated API cannot listen on {address}")]
     Listen {
-        /// The address asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
     /// The HTTP client of the webhooks cannot be built.
     #[error("the HTTP client of the webhooks cannot be set up")]
     Client(#[from] reqwest::Error),
-    /// There is nobody to play or nothing to say.
-    #[error("the script is empty: it takes at least one {0}")]
+    /// The script has no customers' numbers or no questions.
+    #[error("the script is empty: it needs at least one {0}")]
     Script(&'static str),
 }
 
-/// Serves until what it returns is gone.
+/// Serves until the returned handle is dropped.
 fn serve(listener: TcpListener, app: Router) -> Arc<watch::Sender<()>> {
     let (stop, mut stopped) = watch::channel(());
     let listener = listener.tap_io(|stream| {
-        // Latency only; a socket that refuses the option still works.
+        // Only affects latency; a socket that refuses the option still works.
         let _ = stream.set_nodelay(true);
     });
     let server = axum::serve(listener, app).with_graceful_shutdown(async move {
-        // Ends when the sender is gone: that is the signal.
+        // Returns when the sender is dropped, which is the signal to stop.
         let _ = stopped.changed().await;
     });
     tokio::spawn(server.into_future());

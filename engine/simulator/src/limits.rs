@@ -1,9 +1,9 @@
-//! How fast the simulated API lets a number send: the documented limits, as a pure state machine.
+//! Rate limits of the simulated API: the documented limits, as a pure state machine.
 //!
-//! - A number: so many messages in any one second, in and out together. What comes in is counted and
-//!   never refused.
+//! - A number: a maximum of messages in any one second, in and out together. Incoming ones are counted
+//!   and never refused.
 //! - A pair of a number and a user: one message in an interval, with a burst borrowed from the
-//!   future. The state is the time at which the pair will have paid its debt (the generic cell rate
+//!   future. The state is the time at which the pair will have repaid its burst (the generic cell rate
 //!   algorithm).
 //!
 //! <https://developers.facebook.com/documentation/business-messaging/whatsapp/throughput>,
@@ -17,14 +17,14 @@ use heddle_schemas::id::AccountId;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The limits.
+/// Limits of a number and of a pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Messages of a number in any one second, in and out together. Documented: 80.
+    /// Maximum messages of a number in any one second, in and out together. Documented: 80.
     pub per_second: NonZeroU32,
-    /// One message of a pair in this time. Documented: 6 s.
+    /// Interval of one message of a pair. Documented: 6 s.
     pub pair_interval: Duration,
-    /// How many of a pair may come at once. Documented: 45.
+    /// Maximum burst of a pair. Documented: 45.
     pub pair_burst: NonZeroU32,
 }
 
@@ -38,7 +38,7 @@ impl Default for Limits {
     }
 }
 
-/// Which limit a message is over.
+/// Limit that a message exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Over {
     /// The number's.
@@ -47,7 +47,7 @@ pub(crate) enum Over {
     Pair,
 }
 
-/// What was sent lately. Times are those of one clock that never goes back.
+/// Recent messages. Times are those of one monotonic clock.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     numbers: HashMap<AccountId, VecDeque<Duration>>,
@@ -55,7 +55,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Admits a message out, or says which limit it is over; a refused one counts nowhere.
+    /// Admits an outgoing message, or returns the limit that it exceeds; a refused one is not counted.
     pub(crate) fn admit(
         &mut self,
         limits: &Limits,
@@ -78,7 +78,7 @@ impl Pace {
         Ok(())
     }
 
-    /// Counts a message in.
+    /// Counts an incoming message.
     pub(crate) fn count_in(&mut self, account: &AccountId, now: Duration) {
         self.recent(account, now).push_back(now);
     }

@@ -1,6 +1,6 @@
-//! Operator of the node under test: gives it the tenants and documents that a scenario needs.
+//! Operator of the node under test: applies the tenants and documents that a scenario needs.
 //!
-//! The simulator and the crates on it know no way to a node themselves; who runs them brings one.
+//! The simulator and the crates based on it cannot configure a node themselves; the caller supplies an operator.
 
 use std::future::Future;
 
@@ -8,21 +8,21 @@ use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::knowledge::Document;
 use heddle_schemas::tenant::Tenant;
 
-/// A way to configure the node under test.
+/// Port to configure the node under test.
 pub trait Operator: Sync {
-    /// Why the node did not do it.
+    /// Error of the node.
     type Error: Send;
 
-    /// Makes a configuration the tenant's own.
+    /// Applies a tenant's configuration.
     ///
     /// # Errors
-    /// What the node says.
+    /// The node's error.
     fn apply(&self, tenant: Tenant) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Adds a document to a tenant's knowledge.
     ///
     /// # Errors
-    /// What the node says.
+    /// The node's error.
     fn add(
         &self,
         tenant: &TenantId,

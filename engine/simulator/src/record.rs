@@ -1,10 +1,10 @@
-//! What one simulated customer asked and received: a pure account, in the order of events.
+//! Record of one simulated customer's questions and replies: a pure state machine, fed in the order of events.
 //!
-//! A reply is attributed to a question: to the oldest open one whose expected words it holds, or else
-//! to the oldest open one that expects nothing in particular. A message that was taken twice under
-//! one id is counted as doubled and attributed to nothing. Out of order is a reply of a turn whose
-//! later message was there already, of a turn that another one had followed, or to an earlier
-//! question than one that was answered already.
+//! A reply is attributed to the oldest open question whose expected words it contains, or else to the
+//! oldest open question without expected words. A message that was accepted twice under one id is
+//! counted as doubled and attributed to no question. A reply is out of order if a later message of its
+//! turn or a later turn has already arrived, or if it answers an earlier question than one that is
+//! already answered.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use heddle_schemas::id::Cause;
 
 use crate::ledger::Taken;
 
-/// A question that was asked.
+/// Question that was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
-    /// What an answer must hold; `None`: anything.
+    /// Words that an answer must contain; `None` accepts any answer.
     pub expect: Option<String>,
-    /// When its last line was sent.
+    /// Time at which its last line was sent.
     pub at: Duration,
-    /// How long the answer took.
+    /// Latency of the answer.
     pub answered: Option<Duration>,
 }
 
-/// What one customer asked and received.
+/// Record of one customer's questions and replies.
 #[derive(Debug, Default)]
 pub struct Record {
     asked: Vec<Asked>,
@@ -34,29 +34,29 @@ pub struct Record {
     turns: HashMap<Cause, u16>,
     last_turn: Option<Cause>,
     last_answered: Option<usize>,
-    /// Messages that were taken again under an id already seen.
+    /// Messages accepted again under an id already seen.
     pub doubled: u64,
-    /// Replies that came in another order than they should.
+    /// Replies out of order.
     pub out_of_order: u64,
     /// Replies that answer no open question.
     pub unmatched: u64,
 }
 
 impl Record {
-    /// A question begins; returns its number.
+    /// Begins a question; returns its number.
     pub fn ask(&mut self, expect: Option<String>, at: Duration) -> usize {
         self.asked.push(Asked { expect, at, answered: None });
         self.asked.len() - 1
     }
 
-    /// Another line of the question was sent: its answer is due from then on.
+    /// Records another line of the question: the latency of its answer counts from then.
     pub fn extend(&mut self, question: usize, at: Duration) {
         if let Some(asked) = self.asked.get_mut(question).filter(|asked| asked.answered.is_none()) {
             asked.at = at;
         }
     }
 
-    /// A reply arrived; returns the question it answers.
+    /// Records a reply; returns the question that it answers.
     pub fn receive(&mut self, reply: &Arc<Taken>) -> Option<usize> {
         self.replies.push(reply.clone());
         if self.is_again(reply) {
@@ -76,19 +76,19 @@ impl Record {
         question
     }
 
-    /// Whether the question was answered.
+    /// Returns whether the question is answered.
     #[must_use]
     pub fn is_answered(&self, question: usize) -> bool {
         self.asked.get(question).is_some_and(|asked| asked.answered.is_some())
     }
 
-    /// The questions so far.
+    /// Returns the questions so far.
     #[must_use]
     pub fn asked(&self) -> &[Asked] {
         &self.asked
     }
 
-    /// What was received, in order, doubles too.
+    /// Returns the received messages, in order, doubles included.
     #[must_use]
     pub fn replies(&self) -> &[Arc<Taken>] {
         &self.replies

@@ -1,4 +1,4 @@
-//! The sum of a run: what customers sent, what they received, and what should not have happened.
+//! Totals of a run: the messages that customers sent and received, and the violations.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use serde::Serialize;
 
 use crate::{graph, webhooks};
 
-/// How long answers took, from the last line of a question to the taking of its answer.
+/// Latencies of answers, from the last line of a question to the acceptance of its answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Latency {
-    /// Half of them took at most this.
+    /// 50th percentile.
     pub p50: Duration,
-    /// Nine of ten.
+    /// 90th percentile.
     pub p90: Duration,
-    /// 99 of 100.
+    /// 99th percentile.
     pub p99: Duration,
-    /// All of them.
+    /// Maximum.
     pub max: Duration,
 }
 
 impl Latency {
-    /// The percentiles of these times, by nearest rank; zero where there are none.
+    /// Returns the percentiles of these times, by nearest rank; zero without times.
     #[must_use]
     pub fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
@@ -32,10 +32,10 @@ impl Latency {
     }
 }
 
-/// What a run came to. Plain data: no names, numbers or texts.
+/// Report of a run. Plain data: no names, numbers or texts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Report {
-    /// People who asked.
+    /// Number of customers.
     pub customers: usize,
     /// Questions asked.
     pub questions: u64,
@@ -43,32 +43,32 @@ pub struct Report {
     pub answered: u64,
     /// Questions without an answer, or with another one than expected.
     pub unanswered: u64,
-    /// Messages customers sent, each counted once.
+    /// Messages that customers sent, each counted once.
     pub messages: u64,
-    /// Messages of those whose webhook got its 200.
+    /// Of those, messages whose webhook was answered with 200.
     pub acknowledged: u64,
-    /// Messages sent once more though they were taken.
+    /// Messages sent again although they were accepted.
     pub duplicates: u64,
-    /// Messages taken for these customers, doubles too.
+    /// Messages accepted for these customers, doubles included.
     pub replies: u64,
-    /// Messages taken again under an id already taken.
+    /// Messages accepted again under the same id.
     pub doubled: u64,
-    /// Replies in another order than they should be.
+    /// Replies out of order.
     pub out_of_order: u64,
-    /// Replies to nothing that was asked, such as the fallback to a sticker.
+    /// Replies that answer no question, such as the fallback to a sticker.
     pub unmatched: u64,
-    /// Messages taken for people who are no customers here.
+    /// Messages accepted for people who are not customers of this run.
     pub strangers: u64,
-    /// How long answers took.
+    /// Latencies of answers.
     pub latency: Latency,
-    /// What the webhooks came to.
+    /// Counts of the webhooks.
     pub webhooks: webhooks::Counts,
-    /// What the API came to.
+    /// Counts of the API.
     pub graph: graph::Counts,
 }
 
 impl Report {
-    /// Whether nothing is lost, doubled, out of order, or sent to someone else.
+    /// Returns whether no message is lost, doubled, out of order, or sent to the wrong person.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.questions > 0

@@ -1,5 +1,5 @@
-//! Message ids as WhatsApp writes them: `wamid.` and base64 that holds the person's number, the
-//! direction and a random part. Their look is read off the provider's documented examples, such as
+//! WhatsApp message ids: `wamid.` and base64 of the person's number, the direction and a random part.
+//! The format follows the provider's documented examples, such as
 //! `wamid.HBgLMTY1MDM4Nzk0MzkVAgARGBI3MTE5MjVBOTE3MDk5QUVFM0YA` for a message that a business sent.
 
 use base64::Engine;
@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::dice::Dice;
 
-/// Who sent the message.
+/// Sender of the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum From {
     /// The business, through the API.
@@ -16,7 +16,7 @@ pub enum From {
     Customer,
 }
 
-/// A fresh id of a message to or from `person`.
+/// Creates the id of a message to or from `person`.
 pub fn new(person: &str, from: From, dice: &Dice) -> String {
     let random = hex::encode_upper(dice.bytes::<9>());
     write(person, from, &random)

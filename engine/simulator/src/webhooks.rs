@@ -1,10 +1,10 @@
-//! The webhooks of the simulated provider: signed, at least once, out of order, retried until taken.
+//! Webhooks of the simulated provider: signed, at least once, out of order, retried until accepted.
 //!
-//! One task, the courier, gathers what is waiting into bodies (as the provider does under load, one
+//! One task, the courier, batches waiting orders into bodies (as the provider does under load, one
 //! body may carry messages of several customers, or statuses of several messages) and starts one
-//! delivery for each. A delivery repeats its body with growing pauses until the target answers 200:
-//! the target may be killed and come back. Each taken message gets three statuses, each in a webhook
-//! of its own and each a little late, so that they overtake one another.
+//! delivery for each. A delivery retries its body with growing pauses until the target answers 200,
+//! so that the target may be killed and restarted. Each accepted message gets three statuses, each in a
+//! webhook of its own and with a small random delay, so that they overtake one another.
 //! <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/overview>.
 
 use std::collections::{HashMap, HashSet};
@@ -30,39 +30,39 @@ use crate::dice::Dice;
 use crate::graph::GraphApi;
 use crate::ledger::Taken;
 
-/// The statuses of a message, in the order in which they come true.
+/// Statuses of a message, in the order in which they become true.
 const STATUSES: [&str; 3] = ["sent", "delivered", "read"];
 
-/// How webhooks are sent.
+/// Options of the webhooks.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The engine's base addresses, such as `http://127.0.0.1:8080`: one, or those behind a balancer, which
-    /// sends each attempt to the next.
+    /// Base addresses of the engine, such as `http://127.0.0.1:8080`: one, or several behind a round-robin
+    /// balancer, which sends each attempt to the next.
     pub targets: Vec<String>,
-    /// The app secret that signs the webhooks of each number.
+    /// App secrets that sign the webhooks, by number.
     pub secrets: HashMap<AccountId, Secret>,
-    /// How many are under way at once. Default 64.
+    /// Maximum deliveries in flight. Default 64.
     pub concurrency: NonZeroUsize,
-    /// The pause after the first failure; it doubles each time. Default 50 ms.
+    /// Pause after the first failure; doubles each time. Default 50 ms.
     pub first_pause: Duration,
-    /// The longest pause. Default 2 s.
+    /// Maximum pause. Default 2 s.
     pub longest_pause: Duration,
-    /// How long the target may take to answer. Default 10 s.
+    /// Timeout for the target's answer. Default 10 s.
     pub timeout: Duration,
-    /// Up to how late a status is: they overtake one another by this. Default 20 ms.
+    /// Maximum random delay of a status, which makes statuses overtake one another. Default 20 ms.
     pub lateness: Duration,
-    /// Share of the webhooks that are sent twice though they were taken. Default 0.05.
+    /// Share of the webhooks that are sent twice although they were accepted. Default 0.05.
     pub duplicate: f64,
-    /// The most messages or statuses in one body. Default 20.
+    /// Maximum messages or statuses in one body. Default 20.
     pub batch: NonZeroUsize,
-    /// Whether sent messages get statuses. Default yes.
+    /// Sends statuses for accepted messages. Default yes.
     pub statuses: bool,
     /// Seed of every random choice.
     pub seed: u64,
 }
 
 impl Options {
-    /// The defaults, towards this target.
+    /// Creates default options for this target.
     #[must_use]
     pub fn new(target: impl Into<String>, secrets: HashMap<AccountId, Secret>) -> Self {
         Self {
@@ -81,16 +81,16 @@ impl Options {
     }
 }
 
-/// What was sent so far.
+/// Counts of the webhooks sent so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Webhooks to deliver, duplicates not counted.
     pub webhooks: u64,
-    /// Of those and their duplicates, taken with a 200.
+    /// Of those and their duplicates, answered with 200.
     pub acknowledged: u64,
     /// Webhooks sent twice on purpose.
     pub duplicates: u64,
-    /// Attempts that failed and were made again.
+    /// Failed attempts that were retried.
     pub retried: u64,
     /// Customers' messages in webhooks, duplicates not counted.
     pub messages: u64,
@@ -115,7 +115,7 @@ fn add(meter: &AtomicU64, more: usize) {
     meter.fetch_add(more as u64, Ordering::Relaxed);
 }
 
-/// The running webhooks. Clones share them; they stop when the last clone is gone.
+/// The running webhooks. Clones share them; dropping the last one stops them.
 #[derive(Clone)]
 pub struct Webhooks {
     shared: Arc<Shared>,
@@ -140,30 +140,30 @@ struct Shared {
     turn: AtomicUsize,
     meters: Meters,
     acknowledged: Mutex<HashSet<String>>,
-    /// What has been ordered and is not taken yet.
+    /// Number of orders that are not delivered yet.
     open: watch::Sender<usize>,
 }
 
-/// Something to tell the target.
+/// Notification for the target.
 pub(crate) enum Order {
     /// A customer's message, with its contact.
     Message { account: AccountId, id: String, contact: Value, message: Value },
-    /// The statuses of a message that was taken.
+    /// The statuses of an accepted message.
     Statuses(Arc<Taken>),
 }
 
-/// One body on its way.
+/// Delivery of one body.
 struct Delivery {
     path: String,
     signature: String,
     body: Bytes,
-    /// The ids of the messages in it.
+    /// Ids of the messages in the body.
     ids: Vec<String>,
     delay: Duration,
 }
 
 impl Webhooks {
-    /// Starts to send, and subscribes to what `graph` takes.
+    /// Starts to send, and subscribes to the messages that `graph` accepts.
     ///
     /// # Errors
     /// [`Error::Client`].
@@ -192,7 +192,7 @@ impl Webhooks {
         let courier = tokio::spawn(courier(shared.clone(), inbox)).abort_handle();
         let this = Self { shared, orders, _courier: Arc::new(StopOnDrop(courier)) };
         if with_statuses {
-            // A weak sender: the API must not keep the webhooks running.
+            // A weak sender, so that the API does not keep the webhooks running.
             let (orders, shared) = (this.orders.downgrade(), this.shared.clone());
             graph.on_taken(move |taken| {
                 if let (Some(orders), Some(_)) = (orders.upgrade(), &taken.callback) {
@@ -203,31 +203,31 @@ impl Webhooks {
         Ok(this)
     }
 
-    /// Sends a customer's message, sooner or later.
+    /// Queues a customer's message.
     pub(crate) fn message(&self, account: &AccountId, id: &str, contact: Value, message: Value) {
         let order = Order::Message { account: account.clone(), id: id.to_owned(), contact, message };
         self.shared.order(&self.orders, order);
     }
 
-    /// Waits until everything ordered so far and meanwhile has been taken.
+    /// Waits until every order, including those made meanwhile, is delivered.
     pub async fn idle(&self) {
         // Fails only without a sender, and `shared` holds it.
         let _ = self.shared.open.subscribe().wait_for(|open| *open == 0).await;
     }
 
-    /// How many messages and taken messages wait to be told of completely.
+    /// Returns the number of orders that are not completely delivered.
     #[must_use]
     pub fn open(&self) -> usize {
         *self.shared.open.borrow()
     }
 
-    /// The ids of the customers' messages that were taken with a 200.
+    /// Returns the ids of the customers' messages that were answered with 200.
     #[must_use]
     pub fn acknowledged(&self) -> HashSet<String> {
         self.shared.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What was sent so far.
+    /// Counts of the webhooks sent so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let read = |meter: &AtomicU64| meter.load(Ordering::Relaxed);
@@ -244,7 +244,7 @@ impl Webhooks {
     }
 }
 
-/// Turns orders into bodies, and runs a delivery for each.
+/// Batches orders into bodies, and runs a delivery for each.
 async fn courier(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Order>) {
     let batch = shared.options.batch.get();
     let mut deliveries = JoinSet::new();
@@ -262,7 +262,7 @@ async fn courier(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Order>)
     }
 }
 
-/// What one body will carry.
+/// Contents of one body.
 #[derive(Default)]
 struct Load {
     contacts: Vec<Value>,
@@ -273,14 +273,14 @@ struct Load {
 
 impl Shared {
     fn order(&self, orders: &mpsc::UnboundedSender<Order>, order: Order) {
-        // A body counts while it is open; here the order stands in for its bodies.
+        // A body counts while it is open; until then its order counts instead.
         self.open.send_modify(|open| *open += 1);
         if orders.send(order).is_err() {
             self.open.send_modify(|open| *open -= 1);
         }
     }
 
-    /// The bodies of these orders: of each number one of messages and one of each status.
+    /// Returns the bodies of these orders: one of messages and one of each status for each number.
     fn bodies(&self, orders: &mut Vec<Order>) -> Vec<Delivery> {
         let ordered = orders.len();
         let mut loads: HashMap<AccountId, Load> = HashMap::new();
@@ -320,7 +320,7 @@ impl Shared {
         bodies
     }
 
-    /// Adds the signed body to `bodies`; sometimes twice, the second a little later.
+    /// Adds the signed body to `bodies`; sometimes twice, the second with a small delay.
     fn sign(
         &self,
         account: &AccountId,
@@ -358,7 +358,7 @@ impl Shared {
         let mut pause = self.options.first_pause;
         while !self.attempt(&delivery).await {
             add(&self.meters.retried, 1);
-            // Between half of the pause and the whole, so that a restarted target is not hit at once.
+            // Jitter: between half of the pause and the whole, so that retries do not hit a restarted target at once.
             tokio::time::sleep(pause.mul_f64(0.5 + self.dice.unit() / 2.0)).await;
             pause = (pause * 2).min(self.options.longest_pause);
         }
@@ -369,7 +369,7 @@ impl Shared {
         self.open.send_modify(|open| *open -= 1);
     }
 
-    /// Whether the target took it: 200, and nothing else.
+    /// Sends the body once. Returns whether the target answered with 200.
     async fn attempt(&self, delivery: &Delivery) -> bool {
         let Ok(_slot) = self.slots.acquire().await else { return false };
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -396,7 +396,7 @@ fn status_of(taken: &Taken, status: &str, secs: i64) -> Value {
         "timestamp": secs.to_string(),
         "pricing": { "billable": false, "pricing_model": "PMP", "type": "free_customer_service", "category": "service" },
     });
-    // Who hides the number is named by the scoped id alone.
+    // A person who hides the number is identified by the scoped id alone.
     let recipient = if taken.is_to_phone() { "recipient_id" } else { "recipient_user_id" };
     value[recipient] = json!(taken.to);
     if let Some(callback) = &taken.callback {
@@ -405,7 +405,7 @@ fn status_of(taken: &Taken, status: &str, secs: i64) -> Value {
     value
 }
 
-/// `sha256=` and the hexadecimal HMAC-SHA256 of the body.
+/// Returns `sha256=` and the hexadecimal HMAC-SHA256 of the body.
 #[must_use]
 pub fn signature(secret: &str, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");

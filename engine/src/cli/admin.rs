@@ -1,4 +1,5 @@
-//! Where commands find a node: its admin API, or, on the embedded store, the folder no process has open.
+//! Access of commands to a node: through its admin API or, on the embedded store, directly to a data folder that no
+//! process has open.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use heddle_api::problem::ErrorKind;
 use heddle_api::tenants::{ApplyTenant, Configuration, OfTenant};
 use heddle_api::{Input, Operation};
 use heddle_schemas::audit::{Means, Note, Who};
-use heddle_schemas::config::Config;
+use heddle_schemas::config::{Config, StateKind};
 use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary};
 use heddle_schemas::tenant::Tenant;
@@ -19,35 +20,35 @@ use super::Failure;
 use crate::node::Node;
 use crate::operations::{Caller, Handler, OperationError, Operations, Rights};
 
-/// The code of what another node has to be asked: the usage is right.
+/// Error code of a request that a node of another region must serve: the usage is correct.
 const OTHER_REGION: &str = "other_region";
 
-/// Where to find the node.
+/// Options that locate the node and identify the caller.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Where {
-    /// The admin API of a running node; without it the configured address, and when nobody listens
-    /// there the data folder itself.
+    /// Base address of a running node's admin API. Default: the configured address, and the data folder
+    /// itself if no node listens there.
     #[arg(long, global = true, value_name = "URL")]
     pub url: Option<String>,
-    /// Who you are, for the audit log: what reads or changes personal data or configuration is written down.
-    /// Without it, the user of the operating system.
+    /// Your name for the audit log, which records access to personal data and configuration.
+    /// Default: the user of the operating system.
     #[arg(long = "as", global = true, value_name = "NAME")]
     pub name: Option<Note>,
-    /// Why you do it, for the audit log: a line or a ticket, without phone numbers.
+    /// Reason for the audit log: a line or a ticket, without phone numbers.
     #[arg(long, global = true, value_name = "TEXT")]
     pub why: Option<Note>,
 }
 
 impl Where {
-    /// At this address.
+    /// Creates the options of a node at this address.
     #[must_use]
     pub fn at(url: impl Into<String>) -> Self {
         Self { url: Some(url.into()), ..Self::default() }
     }
 
-    /// The caller of a command.
+    /// Returns the caller of the command.
     fn caller(&self) -> Caller {
-        // An account without a name of its own, as in some containers, leaves none.
+        // No name where the user account has none, as in some containers.
         let user = || whoami::username().ok()?.parse().ok();
         let name = self.name.clone().or_else(user);
         let who = Who { name, means: Means::Folder, address: None };
@@ -55,12 +56,24 @@ impl Where {
     }
 }
 
-/// A node to administer.
+/// Node to administer.
 pub enum Admin {
-    /// One that runs.
+    /// A running node.
     Remote(Client),
-    /// A folder that no process has open.
+    /// A data folder that no other process has open.
     Local(Arc<Node>, Box<Operations>, Caller),
+}
+
+/// Reaction to a data folder without a store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NoStore {
+    Refuse,
+    Create,
+}
+
+/// Returns whether the embedded store is configured and its folder holds none.
+fn is_without_store(config: &Config) -> bool {
+    config.state.kind == StateKind::Embedded && !config.data_dir.join("journal").exists()
 }
 
 impl From<OperationError> for Failure {
@@ -85,21 +98,33 @@ impl From<CallError> for Failure {
     }
 }
 
-/// A request that the node refused as it was put.
+/// Request that the node refused as not valid.
 #[derive(Debug, thiserror::Error)]
 #[error("{detail}")]
 pub(super) struct Refused {
-    /// What is wrong, for programs.
+    /// Machine-readable code of the fault.
     pub(super) code: String,
     detail: String,
 }
 
 impl Admin {
-    /// Finds the node.
+    /// Finds the node. Creates no store: a folder without one is most likely the wrong folder.
     ///
     /// # Errors
-    /// When there is neither a running one nor a folder that can be opened.
+    /// When neither a running node nor a data folder with a store can be reached.
     pub async fn find(config: Config, place: &Where) -> Result<Self, Failure> {
+        Self::find_or(config, place, NoStore::Refuse).await
+    }
+
+    /// Finds the node. Creates the store and its master key in a new data folder, for the first tenant.
+    ///
+    /// # Errors
+    /// When neither a running node nor a data folder can be reached.
+    pub async fn find_or_create(config: Config, place: &Where) -> Result<Self, Failure> {
+        Self::find_or(config, place, NoStore::Create).await
+    }
+
+    async fn find_or(config: Config, place: &Where, no_store: NoStore) -> Result<Self, Failure> {
         let base = place.url.clone().unwrap_or_else(|| format!("http://{}", config.http.listen));
         let caller = place.caller();
         let client = Client::new(&base, config.http.admin_token.clone())?;
@@ -107,6 +132,13 @@ impl Admin {
         match client.check().await {
             Ok(()) => Ok(Self::Remote(client)),
             Err(error) if error.is_nobody_there() && place.url.is_none() => {
+                if no_store == NoStore::Refuse && is_without_store(&config) {
+                    let folder = config.data_dir.display();
+                    return Err(Failure::Failed(anyhow::anyhow!(
+                        "no node answers at {base}, and {folder} holds no store; start a node, or name its \
+                         configuration by --config or its address by --url"
+                    )));
+                }
                 let node = Arc::new(Node::open(config).await?);
                 let operations = node.administration().await?;
                 Ok(Self::Local(node, Box::new(operations), caller))
@@ -117,7 +149,7 @@ impl Admin {
         }
     }
 
-    /// Closes the store, where it is open here.
+    /// Closes the store, if this process has it open.
     pub async fn close(self) {
         if let Self::Local(node, ..) = self {
             node.close().await;
@@ -127,7 +159,7 @@ impl Admin {
     /// Calls an operation.
     ///
     /// # Errors
-    /// The operation's; those of the connection.
+    /// The operation's error, or that of the connection.
     pub async fn call<O: Handler>(
         &self,
         _: O,
@@ -142,7 +174,7 @@ impl Admin {
         }
     }
 
-    /// Makes a configuration the tenant's own.
+    /// Applies a tenant's configuration.
     ///
     /// # Errors
     /// As [`Admin::call`].
@@ -151,11 +183,30 @@ impl Admin {
         self.call(ApplyTenant, path, NoParameters {}, Configuration(tenant)).await
     }
 
-    /// Keeps a document.
+    /// Stores a document.
     ///
     /// # Errors
     /// As [`Admin::call`].
     pub async fn add(&self, id: &TenantId, document: Document) -> Result<DocumentSummary, Failure> {
         self.call(AddDocument, OfTenant { tenant: id.clone() }, NoParameters {}, document).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reading_command_creates_no_store_and_no_master_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config { data_dir: folder.path().join("data"), ..Config::default() };
+        // No process listens on port 9.
+        config.http.listen = "127.0.0.1:9".parse().unwrap();
+        let refused = Admin::find(config.clone(), &Where::default()).await;
+        let Err(Failure::Failed(error)) = refused else { panic!("an empty folder was opened") };
+        assert!(error.to_string().contains("holds no store"), "{error}");
+        assert!(!config.data_dir.exists(), "a read must not write");
+        Admin::find_or_create(config.clone(), &Where::default()).await.unwrap().close().await;
+        Admin::find(config, &Where::default()).await.unwrap().close().await;
     }
 }

@@ -1,4 +1,4 @@
-//! `heddle audit`: whether what is promised holds; and the audit log, listed and verified.
+//! `heddle audit`: verifies the promises made to tenants, and lists and verifies the audit log.
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
@@ -18,13 +18,13 @@ use super::Failure;
 use super::admin::{Admin, Where};
 use super::output::{Output, table};
 
-/// What to audit.
+/// Arguments of `heddle audit`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
     place: Where,
-    /// The tenant to whom everything is held against what is promised; without one every tenant, and what is no
-    /// tenant's. It reads all that is stored, and the exit code is 1 where a promise is broken.
+    /// Tenant whose promises to verify; without one, every tenant and the data of no tenant. Reads everything that
+    /// is stored; the exit code is 1 where a promise is broken.
     tenant: Option<TenantId>,
     #[command(subcommand)]
     action: Option<Action>,
@@ -32,31 +32,31 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// List who did what, when and why, or verify that nobody changed or cut the list since.
+    /// List who did what, when and why, or verify that the list was neither changed nor truncated.
     Log(Asked),
 }
 
 #[derive(Debug, Args)]
 struct Asked {
-    /// The tenant's id; without one, the log of what is no tenant's, and with --verify every log.
+    /// The tenant's id; without one, the log of the installation, and with --verify every log.
     tenant: Option<TenantId>,
-    /// List from this entry on.
+    /// Number of the first entry to list.
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with_all = ["verify", "resume"])]
     from: u64,
-    /// Verify it from its first entry to its newest, and tell where it breaks; the exit code is 1 when it does.
+    /// Verify the log from its first entry to its newest, and report where it is broken; the exit code is then 1.
     #[arg(long, conflicts_with = "resume")]
     verify: bool,
-    /// With --verify: an entry that an earlier --verify printed, or that topic events told. It must still be
-    /// there, which shows also a log that somebody set back to a former state of the whole store.
+    /// With --verify: an entry that an earlier --verify printed, or that topic events published. It must still
+    /// exist, which also detects a log that was reset by a restore of the whole store to an earlier state.
     #[arg(long, value_name = "N:HASH", requires = "verify", value_parser = str::parse::<Noted>)]
     noted: Vec<Noted>,
-    /// Let a log whose head was lost or forged go on: operations that have to be written into it are refused
-    /// until then. One number is left out, so that --verify tells of the break for ever.
+    /// Resume a log whose head was lost or forged; until then, operations that need an entry in it are refused.
+    /// One number is skipped, so that --verify reports the break for ever.
     #[arg(long)]
     resume: bool,
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
 /// [`Failure`].
@@ -80,7 +80,7 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
         (_, true) => {
             let chain = OfChain { tenant: asked.tenant.clone() };
             admin.call(ResumeAuditLog, NoParameters {}, chain, Nothing).await.map(|entry| {
-                output.result(&entry, || format!("it goes on with entry {}", entry.body.number));
+                output.result(&entry, || format!("the audit log resumes with entry {}", entry.body.number));
             })
         }
         _ => list(&admin, &asked, output).await,
@@ -89,7 +89,7 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     done
 }
 
-/// The ids of all tenants.
+/// Returns the ids of all tenants.
 async fn tenants(admin: &Admin) -> Result<impl Iterator<Item = TenantId> + use<>, Failure> {
     let List { items } = admin.call(ListTenants, NoParameters {}, NoParameters {}, Nothing).await?;
     Ok(items.into_iter().map(|tenant| tenant.id))
@@ -141,7 +141,7 @@ async fn list(admin: &Admin, asked: &Asked, output: &mut Output) -> Result<(), F
     loop {
         let which = Entries { tenant: asked.tenant.clone(), from: Some(from), limit: None };
         let List { items: page } = admin.call(ListAuditLog, NoParameters {}, which, Nothing).await?;
-        // A page may be short of rows that are no entries: the list ends with an empty one.
+        // A page can lack rows that are not entries, so the list ends only with an empty page.
         let Some(last) = page.last() else { break };
         from = last.body.number.saturating_add(1);
         entries.extend(page);
@@ -186,7 +186,7 @@ fn who(Who { name, means, address }: &Who) -> String {
 
 async fn verify(admin: &Admin, asked: &Asked, output: &mut Output) -> Result<(), Failure> {
     let mut chains = vec![asked.tenant.clone()];
-    // What was noted is of one log.
+    // Noted entries belong to one log.
     if asked.tenant.is_none() && asked.noted.is_empty() {
         chains.extend(tenants(admin).await?.map(Some));
     }
@@ -196,22 +196,22 @@ async fn verify(admin: &Admin, asked: &Asked, output: &mut Output) -> Result<(),
         let chain = Chain { tenant, noted };
         verdicts.push(admin.call(VerifyAuditLog, NoParameters {}, chain, Nothing).await?);
     }
-    output.result(&verdicts, || verdicts.iter().map(told).collect::<Vec<_>>().join("\n"));
+    output.result(&verdicts, || verdicts.iter().map(summary).collect::<Vec<_>>().join("\n"));
     let broken = verdicts.iter().filter(|verdict| !verdict.holds()).count();
     match broken {
         0 => Ok(()),
         _ => Err(Failure::Failed(anyhow!(
-            "{broken} of {} audit logs are not what was written",
+            "{broken} of {} audit logs are not as they were written",
             verdicts.len()
         ))),
     }
 }
 
-fn told(verdict: &Verdict) -> String {
+fn summary(verdict: &Verdict) -> String {
     let whose =
         verdict.tenant.as_ref().map_or_else(|| "no tenant".into(), |tenant| format!("tenant {tenant}"));
     let newest = verdict.newest.map_or_else(String::new, |newest| format!(", the newest is {newest}"));
-    let keyed = if verdict.keyed { "" } else { "; its key is erased, so that marks were not checked" };
+    let keyed = if verdict.keyed { "" } else { "; its key is erased, so that MACs were not checked" };
     let state = if verdict.holds() { "holds" } else { "IS BROKEN" };
     let mut text = format!("{whose}: the log {state}, {} entries{newest}{keyed}", verdict.entries);
     for fault in &verdict.faults {

@@ -1,4 +1,4 @@
-//! `heddle check-config`: says everything that is wrong, and starts nothing.
+//! `heddle check-config`: reports every fault of the configuration, and starts nothing.
 
 use std::path::PathBuf;
 
@@ -12,17 +12,17 @@ use super::{Failure, Global};
 use crate::configuration::{self, ConfigurationError};
 use crate::masters::MasterKeys;
 
-/// What to check.
+/// Arguments of `heddle check-config`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Tenants' files to check too, their secrets included.
+    /// Tenants' files to check as well, including their secrets.
     tenants: Vec<PathBuf>,
 }
 
 #[derive(Serialize)]
 struct Checked {
     file: String,
-    /// The region that the node's stores, or the tenant's data, are in; none where the file cannot be used.
+    /// Region of the node's stores, or of the tenant's data; none where the file is not usable.
     region: Option<String>,
     fault: Option<String>,
 }
@@ -36,10 +36,10 @@ impl Checked {
     }
 }
 
-/// Checks.
+/// Runs the command.
 ///
 /// # Errors
-/// When anything is wrong; every fault has been printed.
+/// When there is a fault; all of them have been printed.
 pub fn run(global: &Global, arguments: &Arguments, output: &mut Output) -> Result<(), Failure> {
     let main = match &global.config {
         Some(file) => file.display().to_string(),
@@ -74,8 +74,8 @@ pub fn run(global: &Global, arguments: &Arguments, output: &mut Output) -> Resul
     }
 }
 
-/// The configuration, and the master keys it names: those that are there are read, and none is made or asked for.
-/// Returns the region.
+/// Checks the configuration and the master keys that it names: existing key files are read, none is created, and Vault
+/// is not called. Returns the region.
 fn check(global: &Global) -> Result<String, ConfigurationError> {
     let config = configuration::load(global.config.as_deref())?;
     MasterKeys::read(&config, &vault::Calls::register(&Registry::new()))?;

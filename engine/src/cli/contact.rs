@@ -1,4 +1,4 @@
-//! `heddle contact`: who answers in a conversation, what may be sent to a contact, and what a person may ask for.
+//! `heddle contact`: hand-over of conversations, consents, and data-subject requests.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use super::admin::{Admin, Where};
 use super::export::Into;
 use super::output::{Output, table};
 
-/// What to do with a contact.
+/// Arguments of `heddle contact`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -38,64 +38,70 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Hand a conversation over to a human: the agent says nothing in it until it is given back.
+    /// Hand a conversation over to a human: the agent does not answer until it is given back.
     HandOver {
-        /// Which, as events name it: tenant/channel/account/contact.
+        /// The conversation's id as in events: tenant/channel/account/contact.
         conversation: ConversationId,
     },
-    /// Give a conversation back to the agent, which answers what comes from then on.
+    /// Give a conversation back to the agent, which answers all later messages.
     GiveBack {
-        /// Which, as events name it: tenant/channel/account/contact.
+        /// The conversation's id as in events: tenant/channel/account/contact.
         conversation: ConversationId,
     },
-    /// Show what a contact has consented to and opted out of; with --stop or --give, enter it.
+    /// Show a contact's consents and opt-outs; with --stop or --give, enter one.
     Consent(Consent),
-    /// Write all that is kept of a person, as JSON.
+    /// Export all data stored for a person as JSON.
     Export {
         #[command(flatten)]
         person: Person,
         #[command(flatten)]
         into: Into,
     },
-    /// Have the name that is kept of a person put right. A wrong number or id is not corrected: it is another person.
+    /// Correct the stored name of a person. A wrong number or id cannot be corrected: it is another person.
     Correct {
         #[command(flatten)]
         person: Person,
-        /// The right name.
-        #[arg(long, required_unless_present = "no_name", conflicts_with = "no_name")]
+        /// The correct name.
+        #[arg(
+            id = "corrected_name",
+            long = "name",
+            value_name = "NAME",
+            required_unless_present = "no_name",
+            conflicts_with = "no_name"
+        )]
         name: Option<String>,
-        /// Keep no name.
+        /// Remove the name.
         #[arg(long)]
         no_name: bool,
     },
-    /// Have what is kept of a person stored and not used: nobody answers them and nothing new is sent.
+    /// Restrict the processing of a person's data to storage: they get no answers and nothing new is sent.
     Restrict {
         #[command(flatten)]
         person: Person,
-        /// Use it again.
+        /// Lift the restriction.
         #[arg(long)]
         lift: bool,
     },
-    /// Enter that a person objects: nothing is sent to them but replies.
+    /// Enter a person's objection: they are sent nothing but replies.
     Object {
         #[command(flatten)]
         person: Person,
-        /// To what; without it to everything.
+        /// Purpose of the objection; every purpose by default.
         #[arg(long, value_enum)]
         purpose: Option<Purpose>,
-        /// In which words. They outlive an erasure of the contact, so they should name nobody.
+        /// Wording of the statement. It outlives an erasure of the contact, so it should hold no personal data.
         #[arg(long)]
         text: Option<String>,
     },
-    /// Have a person forgotten: the key of all that is kept is destroyed, then every row is removed.
+    /// Erase a person: destroy the key of all their data, then remove every row.
     Forget {
         #[command(flatten)]
         person: Person,
-        /// How long to wait until it is complete, such as `30s`; it goes on without anybody waiting.
+        /// Time to wait for completion, such as `30s`; the erasure goes on after that.
         #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
         wait: Duration,
     },
-    /// Show the erasures of a tenant's contacts, how far they have come, and until when they have to be complete.
+    /// Show the erasures of a tenant's contacts, with their progress and deadline.
     Erasures {
         /// The tenant.
         tenant: TenantId,
@@ -108,22 +114,22 @@ struct Consent {
     tenant: TenantId,
     /// The contact: a phone number as +4915112345678, a channel's id as whatsapp:ID or http:ACCOUNT/ID, or its own id.
     contact: ContactName,
-    /// What it is about; without it --stop is about everything.
+    /// Purpose of the entry; for --stop every purpose by default.
     #[arg(long, value_enum)]
     purpose: Option<Purpose>,
-    /// The contact wants no more of it.
+    /// Enter an opt-out.
     #[arg(long, conflicts_with = "give")]
     stop: bool,
-    /// The contact consents to it.
+    /// Enter a consent.
     #[arg(long, requires = "purpose")]
     give: bool,
-    /// Where that is from.
+    /// Origin of the entry.
     #[arg(long, value_enum, default_value_t = Source::Operator)]
     how: Source,
-    /// When it was said, as 2026-01-01T12:00:00Z; now if it is not given. What was said last holds.
+    /// Time of the statement, as 2026-01-01T12:00:00Z; now by default. The latest statement is in force.
     #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<Timestamp>,
-    /// In which words. They outlive an erasure of the contact, so they should name nobody.
+    /// Wording of the statement. It outlives an erasure of the contact, so it should hold no personal data.
     #[arg(long)]
     text: Option<String>,
 }
@@ -143,12 +149,12 @@ impl From<Purpose> for Category {
     }
 }
 
-/// Where an entry is from.
+/// Origin of an entry.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Source {
-    /// The contact told somebody, who enters it.
+    /// A person enters what the contact told them.
     Operator,
-    /// A list that is kept elsewhere.
+    /// Import from a list kept elsewhere.
     Import,
 }
 
@@ -167,19 +173,19 @@ fn time(text: &str) -> Result<Timestamp, String> {
     read.map(|Time(at)| at).map_err(|error| error.to_string())
 }
 
-/// Who it is about.
+/// Tenant and contact of a command.
 #[derive(Debug, Args)]
 struct Person {
     /// The tenant.
     tenant: TenantId,
-    /// A phone number as +4915112345678, a channel's id as whatsapp:ID or http:ACCOUNT/ID, or the contact's own id.
+    /// Phone number as +4915112345678, a channel's id as whatsapp:ID or http:ACCOUNT/ID, or the contact's own id.
     contact: ContactName,
 }
 
-/// How often an erasure is checked for whether it is complete.
+/// Interval between two checks of an erasure's progress.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
 /// [`Failure`].
@@ -193,10 +199,10 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
 async fn act(admin: &Admin, action: Action, output: &mut Output) -> Result<(), Failure> {
     match action {
         Action::HandOver { conversation } => {
-            handle(admin, conversation, Handler::Human, "is a human's", output).await
+            handle(admin, conversation, Handler::Human, "is handled by a human", output).await
         }
         Action::GiveBack { conversation } => {
-            handle(admin, conversation, Handler::Agent, "is the agent's again", output).await
+            handle(admin, conversation, Handler::Agent, "is handled by the agent", output).await
         }
         Action::Consent(asked) => consent(admin, asked, output).await,
         Action::Export { person: Person { tenant, contact }, into } => {
@@ -208,7 +214,7 @@ async fn act(admin: &Admin, action: Action, output: &mut Output) -> Result<(), F
             let path = OfTenant { tenant: tenant.clone() };
             admin.call(CorrectContact, path, OfContact { contact }, Correction { name }).await?;
             output.result(&json!({ "tenant": tenant, "accepted": true }), || {
-                "the name is put right once what the contact's conversations received before is worked off".into()
+                "the name is corrected once the earlier messages of the contact's conversations are processed".into()
             });
             Ok(())
         }
@@ -232,7 +238,7 @@ async fn act(admin: &Admin, action: Action, output: &mut Output) -> Result<(), F
             let now = SystemClock.now();
             let rows: Vec<_> = erasures.iter().map(|erasure| row(erasure, now)).collect();
             output.result(&json!({ "items": erasures }), || match rows.as_slice() {
-                [] => "nobody of this tenant has been forgotten".to_owned(),
+                [] => "no contact of this tenant has been erased".to_owned(),
                 rows => table(["erasure", "contact", "asked for", "to be done by", "done", "rows"], rows),
             });
             Ok(())
@@ -249,7 +255,7 @@ async fn handle(
 ) -> Result<(), Failure> {
     admin.call(HandleConversation, conversation.clone().into(), NoParameters {}, Handling { by }).await?;
     output.result(&json!({ "conversation": conversation, "by": by }), || {
-        format!("{conversation} {done} once what it received before is worked off")
+        format!("{conversation} {done} once its earlier messages are processed")
     });
     Ok(())
 }
@@ -264,10 +270,10 @@ async fn forget(
     let path = OfTenant { tenant: tenant.clone() };
     let mut erasure =
         admin.call(ForgetContact, path, OfContact { contact: contact.clone() }, Nothing).await?;
-    // On a folder that no node has open nobody works it off.
-    let somebody_does = matches!(admin, Admin::Remote(_));
+    // Only a running node processes the erasure.
+    let is_running = matches!(admin, Admin::Remote(_));
     let waiting = async {
-        while somebody_does && !erasure.is_complete() {
+        while is_running && !erasure.is_complete() {
             tokio::time::sleep(POLL_INTERVAL).await;
             let path = OfErasure { tenant: tenant.clone(), erasure: erasure.id };
             erasure = admin.call(ShowErasure, path, NoParameters {}, Nothing).await?;
@@ -277,16 +283,19 @@ async fn forget(
     if let Ok(failed) = tokio::time::timeout(wait, waiting).await {
         failed?;
     }
+    if let Some(why) = nothing_erased(&erasure, tenant) {
+        return Err(Failure::Failed(anyhow::anyhow!(why)));
+    }
     output.result(&erasure, || match erasure.is_complete() {
         true => format!(
-            "contact {} is forgotten: its key is destroyed, {} rows are removed; the receipt is erasure {}",
+            "contact {} is erased: its key is destroyed, {} rows are removed; the receipt is erasure {}",
             erasure.contact,
             erasure.rows(),
             erasure.id
         ),
         false => format!(
-            "contact {} is being forgotten, {} of {} conversations are done; `heddle contact erasures {tenant}` \
-             shows how far erasure {} has come",
+            "contact {} is being erased, {} of {} conversations are done; `heddle contact erasures {tenant}` \
+             shows the progress of erasure {}",
             erasure.contact,
             erasure.parts.iter().filter(|part| part.done.is_some()).count(),
             erasure.parts.len(),
@@ -294,6 +303,17 @@ async fn forget(
         ),
     });
     Ok(())
+}
+
+/// Returns the fault of a complete erasure that found no row: its contact is unknown, or was erased before.
+fn nothing_erased(erasure: &Erasure, tenant: &TenantId) -> Option<String> {
+    (erasure.is_complete() && erasure.rows() == 0).then(|| {
+        format!(
+            "nothing was erased: tenant {tenant} has no data of contact {} (erasure {}); check the contact, or give \
+             its number as +4915112345678 or its id as whatsapp:ID",
+            erasure.contact, erasure.id
+        )
+    })
 }
 
 fn row(erasure: &Erasure, now: Timestamp) -> [String; 6] {
@@ -324,7 +344,7 @@ async fn consent(admin: &Admin, asked: Consent, output: &mut Output) -> Result<(
         _ => None,
     };
     if says.is_none() && (at.is_some() || text.is_some()) {
-        let why = "--at and --text belong to what is entered: say --stop or --give";
+        let why = "--at and --text need an entry: add --stop or --give";
         return Err(Failure::Usage(anyhow::anyhow!(why)));
     }
     let entry = says.map(|says| ConsentEntry {
@@ -348,8 +368,8 @@ fn shown(consents: &Consents) -> String {
     let mut lines = vec![format!("contact {}", consents.contact)];
     for (category, Held { standing, given, stopped }) in &consents.purposes {
         let standing = match standing {
-            Standing::Unknown => "nothing was said",
-            Standing::Given => "consent was given",
+            Standing::Unknown => "no statement",
+            Standing::Given => "consented",
             Standing::Stopped => "opted out",
             Standing::Restricted => "stored and not used",
         };
@@ -363,4 +383,31 @@ fn shown(consents: &Consents) -> String {
 fn evidence(what: &str, Shown { at: Time(at), how, text }: &Shown) -> String {
     let text = text.as_ref().map(|text| format!(", {text:?}")).unwrap_or_default();
     format!("  {what} {at} ({}){text}", how.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_schemas::erasure::Done;
+    use heddle_schemas::id::{ChannelKind, ContactId, MessageKey};
+
+    use super::*;
+
+    #[test]
+    fn an_erasure_that_finds_nothing_is_a_fault_once_it_is_complete() {
+        let tenant: TenantId = "acme".parse().unwrap();
+        let account = || "1001".parse().unwrap();
+        let erasure = |rows: Option<u64>| {
+            let (id, contact) = (MessageKey::from_bytes([1; 16]), ContactId::from_bytes([2; 16]));
+            let now = Timestamp::from_secs(1_000);
+            let mut erasure = Erasure::new(id, contact, now, [(ChannelKind::Whatsapp, account())]);
+            if let Some(rows) = rows {
+                assert!(erasure.done(ChannelKind::Whatsapp, &account(), Done { at: now, rows }));
+            }
+            erasure
+        };
+        assert_eq!(nothing_erased(&erasure(None), &tenant), None, "it is not complete");
+        assert_eq!(nothing_erased(&erasure(Some(3)), &tenant), None, "three rows were removed");
+        let why = nothing_erased(&erasure(Some(0)), &tenant).unwrap();
+        assert!(why.contains("nothing was erased: tenant acme") && why.contains("02020202"), "{why}");
+    }
 }

@@ -1,5 +1,5 @@
-//! `heddle demo`: the main job, shown. An engine over a data folder of its own plays the scenario of the crate
-//! `heddle-demo`. It ends by itself, and well only if the summary's checks hold.
+//! `heddle demo`: runs an engine on a data folder of its own through the scenario of the crate `heddle-demo`. It ends
+//! by itself, with exit code 0 only if the summary's checks hold.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -17,35 +17,35 @@ use super::admin::{Admin, Where};
 use super::output::Output;
 use crate::service::Service;
 
-/// How the demo is played.
+/// Arguments of `heddle demo`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// How many customers write at once.
+    /// Number of concurrent customers.
     #[arg(long, default_value = "12")]
     customers: NonZeroUsize,
-    /// How many questions each asks.
+    /// Number of questions per customer.
     #[arg(long, default_value = "4")]
     questions: NonZeroUsize,
-    /// Decides who asks what, and what is sent twice.
+    /// Seed of the questions asked and of the webhooks sent twice.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Leave it running when the customers have gone, until it is interrupted.
+    /// Keep the engine running after the customers have finished, until it is interrupted.
     #[arg(long)]
     keep: bool,
-    /// Where the engine keeps its data; without it a folder that goes with the demo.
+    /// Data folder of the engine; a temporary folder by default.
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
-    /// Where the engine listens.
+    /// Listen address of the engine.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
 }
 
-/// Plays the demo.
+/// Runs the demo.
 ///
 /// # Errors
-/// When something cannot be started, or a check of the summary does not hold.
+/// When a part cannot be started, or a check of the summary fails.
 pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
-    // Dropped last: the folder goes when everything in it is closed.
+    // Dropped last: the folder is removed once everything in it is closed.
     let folder = match &arguments.data_dir {
         Some(folder) => Folder::Kept(folder.clone()),
         None => Folder::Passing(tempfile::Builder::new().prefix("heddle-demo-").tempdir()?),
@@ -68,14 +68,14 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
         output.say(&format!(
             "\nStill running: console at {target}/ , metrics at {target}/metrics . Ctrl-C ends it."
         ));
-        // Where no signal can be waited for, it ends now.
+        // Where signals are not supported, the demo ends now.
         drop(tokio::signal::ctrl_c().await);
     }
     service.stop().await;
     drop(folder);
     match played.summary.broken() {
         0 => Ok(()),
-        broken => Err(Failure::Failed(anyhow::anyhow!("{broken} of the demo's checks do not hold"))),
+        broken => Err(Failure::Failed(anyhow::anyhow!("{broken} of the demo's checks failed"))),
     }
 }
 
@@ -116,7 +116,7 @@ async fn dead_letters(service: &Service) -> u64 {
     let mut letters = 0u64;
     for partition in 0..log.partitions(Topic::Dlq) {
         let end = log.end(TopicPartition { topic: Topic::Dlq, partition }).await;
-        // A partition that cannot be read may hold any number.
+        // A partition that cannot be read can hold any number.
         letters = letters.saturating_add(end.unwrap_or(u64::MAX));
     }
     letters

@@ -21,7 +21,7 @@ use super::Failure;
 use super::admin::{Admin, Where};
 use super::output::{Output, table};
 
-/// What to do with dead letters.
+/// Arguments of `heddle dlq`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -32,40 +32,40 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// List what could not be processed, the newest last.
+    /// List the records that could not be processed, the newest last.
     List(Which),
-    /// Show a letter; of its original what may be shown, sealed parts left sealed.
+    /// Show a dead letter with its original record; encrypted parts stay encrypted.
     Show {
-        /// The letter's id, as `dlq list` shows it: its partition and offset.
+        /// Id of the dead letter, as `dlq list` shows it: its partition and offset.
         id: LetterId,
     },
-    /// Put originals back on their way, through the same checks as a first delivery.
+    /// Replay original records, through the same checks as a first delivery.
     ///
-    /// Replaying twice does no harm: what was seen or sent before is recognised. A letter stays where it is,
-    /// and an original that is given up again becomes another letter.
+    /// A replay is idempotent: records seen or sent before are recognised. The dead letter stays in the DLQ, and an
+    /// original that is dead-lettered again becomes another dead letter.
     ///
-    /// A message to send that was decided longer ago than --max-age is not sent any more, and told. A
-    /// customer's message is replayed whatever --max-age says: one older than engine.answer_within (24h by
-    /// default) is recorded in its conversation and not answered. What is older than ten days is not
-    /// replayed at all, since nobody could tell any more whether it was handled.
+    /// An outbound message older than --max-age is not sent, and reported as too old. A customer's message is
+    /// replayed whatever --max-age says: one older than engine.answer_within (24h by default) is recorded in its
+    /// conversation and not answered. A record older than ten days is not replayed at all, since duplicates can
+    /// not be detected any more.
     ///
-    /// The exit code is 1 when anything that was asked for was not replayed.
+    /// The exit code is 1 unless every selected dead letter was replayed.
     #[command(verbatim_doc_comment)]
     Replay(Asked),
 }
 
 #[derive(Debug, Args)]
 struct Which {
-    /// Only what was given up after this letter, or where the list before says that it ended.
+    /// Only those dead-lettered after this one, or after the cursor that the previous list printed.
     #[arg(long, value_name = "ID")]
     after: Option<Place>,
-    /// So many at most.
+    /// Maximum number.
     #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     limit: Option<usize>,
-    /// Only those of this reason, such as poison.
+    /// Only those with this reason, such as poison.
     #[arg(long, value_parser = parsed::<DeadReason>)]
     reason: Option<DeadReason>,
-    /// Only those of this tenant, where a letter tells whose it is.
+    /// Only those of this tenant, where the dead letter names its tenant.
     #[arg(long)]
     tenant: Option<TenantId>,
 }
@@ -73,18 +73,18 @@ struct Which {
 #[derive(Debug, Args)]
 #[group(id = "which", required = true, multiple = true, args = ["ids", "all"])]
 struct Asked {
-    /// The letters' ids, as `dlq list` shows them.
+    /// Ids of the dead letters, as `dlq list` shows them.
     #[arg(value_name = "ID", conflicts_with_all = ["all", "after", "limit", "reason", "tenant"])]
     ids: Vec<LetterId>,
-    /// Every letter, or every one that matches the filters.
+    /// All dead letters, or all that match the filters.
     #[arg(long)]
     all: bool,
     #[command(flatten)]
     which: Which,
-    /// Up to which age a message to send is sent, at most 10d.
+    /// Maximum age of an outbound message to send, at most 10d.
     #[arg(long, value_name = "AGE", default_value = "24h", value_parser = duration)]
     max_age: Duration,
-    /// Only tell what would happen.
+    /// Report what would happen, and replay nothing.
     #[arg(long)]
     dry_run: bool,
 }
@@ -98,7 +98,7 @@ fn duration(text: &str) -> Result<Duration, ValueError> {
 }
 
 impl Which {
-    /// The filters of a request, which are for so many at most.
+    /// Returns the filters of a request for at most `limit` dead letters.
     fn filters(&self, after: Option<Place>, limit: usize) -> Filters {
         let (reason, tenant) = (self.reason, self.tenant.clone());
         Filters {
@@ -110,7 +110,7 @@ impl Which {
     }
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
 /// [`Failure`].
@@ -119,8 +119,8 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     let done = match arguments.action {
         Action::List(which) => list(&admin, &which, output).await,
         Action::Show { id } => {
-            let letter = admin.call(ShowLetter, OfLetter { id }, NoParameters {}, Nothing).await;
-            letter.map(|letter| output.result(&letter, || shown(&letter)))
+            let dead_letter = admin.call(ShowLetter, OfLetter { id }, NoParameters {}, Nothing).await;
+            dead_letter.map(|dead_letter| output.result(&dead_letter, || shown(&dead_letter)))
         }
         Action::Replay(asked) => replay(&admin, asked, output).await,
     };
@@ -128,7 +128,7 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     done
 }
 
-/// One list of what may take several requests.
+/// Lists the dead letters, in as many requests as needed.
 async fn list(admin: &Admin, which: &Which, output: &mut Output) -> Result<(), Failure> {
     let limit = which.limit.unwrap_or(LISTED);
     let mut listed = Page { items: Vec::new(), next: None };
@@ -157,7 +157,7 @@ async fn replay(admin: &Admin, asked: Asked, output: &mut Output) -> Result<(), 
         true => replay_all(admin, &asked, &mut replayed).await,
         false => replay_these(admin, &asked, &mut replayed).await,
     };
-    // What was done before a fault is told all the same.
+    // The result so far is reported even after a fault.
     output.result(&replayed, || {
         let rows: Vec<_> = replayed.items.iter().map(fate).collect();
         table(["ID", "OUTCOME", "TO", "DETAIL"], &rows)
@@ -167,9 +167,11 @@ async fn replay(admin: &Admin, asked: Asked, output: &mut Output) -> Result<(), 
     match left {
         0 => Ok(()),
         _ if asked.dry_run => {
-            Err(Failure::Failed(anyhow!("{left} of {} letters would stay", replayed.items.len())))
+            Err(Failure::Failed(anyhow!("{left} of {} dead letters would stay", replayed.items.len())))
         }
-        _ => Err(Failure::Failed(anyhow!("{left} of {} letters were not replayed", replayed.items.len()))),
+        _ => {
+            Err(Failure::Failed(anyhow!("{left} of {} dead letters were not replayed", replayed.items.len())))
+        }
     }
 }
 
@@ -194,7 +196,7 @@ async fn replay_all(admin: &Admin, asked: &Asked, replayed: &mut Replayed) -> Re
         if replayed.next.is_none() || replayed.items.len() >= limit {
             return Ok(());
         }
-        // Those that are given up again while this runs are not for it.
+        // Records dead-lettered again during this run are not part of it.
         until = Some(page.until);
     }
 }
@@ -205,23 +207,23 @@ impl Asked {
     }
 }
 
-fn origin(letter: &Summary) -> String {
-    match (letter.from, letter.offset) {
+fn origin(dead_letter: &Summary) -> String {
+    match (dead_letter.from, dead_letter.offset) {
         (Some(from), Some(offset)) => format!("{from}@{offset}"),
         _ => String::new(),
     }
 }
 
-fn row(letter: &Summary) -> [String; 7] {
+fn row(dead_letter: &Summary) -> [String; 7] {
     [
-        letter.id.to_string(),
-        letter.at.to_string(),
-        origin(letter),
-        letter.reason.map_or("", DeadReason::as_str).to_owned(),
-        letter.bytes.to_string(),
-        letter.attempts.to_string(),
-        // It may quote a record of anybody's.
-        letter.detail.replace(char::is_control, " "),
+        dead_letter.id.to_string(),
+        dead_letter.at.to_string(),
+        origin(dead_letter),
+        dead_letter.reason.map_or("", DeadReason::as_str).to_owned(),
+        dead_letter.bytes.to_string(),
+        dead_letter.attempts.to_string(),
+        // The detail can quote any record.
+        dead_letter.detail.replace(char::is_control, " "),
     ]
 }
 
@@ -230,14 +232,14 @@ fn fate(fate: &Fate) -> [String; 4] {
     [fate.id.to_string(), fate.outcome.as_str().to_owned(), to, fate.detail.clone()]
 }
 
-fn shown(letter: &Letter) -> String {
-    let Letter { summary, state, original } = letter;
+fn shown(dead_letter: &Letter) -> String {
+    let Letter { summary, state, original } = dead_letter;
     let [id, at, from, reason, bytes, attempts, detail] = row(summary);
     let tenant = summary.tenant.as_ref().map(ToString::to_string).unwrap_or_default();
     let kept = match state {
-        OriginalState::Shown => "as it stands, sealed parts left sealed",
-        OriginalState::Sealed => "kept, sealed under its tenant's key",
-        OriginalState::NoJson => "kept; it is no JSON",
+        OriginalState::Shown => "shown; encrypted parts stay encrypted",
+        OriginalState::Sealed => "stored, encrypted with its tenant's key",
+        OriginalState::NoJson => "stored; not JSON",
         OriginalState::NotKept => "not kept",
     };
     let about = summary.about.clone().unwrap_or_default();

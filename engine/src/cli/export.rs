@@ -1,4 +1,4 @@
-//! Where a command writes an export to: standard output, or a file that is there only once it is complete.
+//! Destination of an export: standard output, or a file that appears only once it is complete.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -13,19 +13,19 @@ use serde_json::json;
 use super::Failure;
 use super::output::Output;
 
-/// Where to write it.
+/// Destination option.
 #[derive(Debug, Args)]
 pub(super) struct Into {
-    /// Write it into this file, which only its owner may read; it must not be there. Without it, to standard output.
+    /// Write to this new file, readable only by its owner; standard output by default.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
 impl Into {
-    /// Writes what comes, as it comes.
+    /// Writes the export as it arrives.
     ///
     /// # Errors
-    /// When it breaks off, or cannot be written.
+    /// When the export breaks off, or cannot be written.
     pub(super) async fn write(&self, mut export: Pieces, output: &mut Output) -> Result<(), Failure> {
         let Some(file) = &self.out else {
             while let Some(piece) = export.try_next().await.map_err(broken_off)? {
@@ -35,7 +35,7 @@ impl Into {
         };
         let failed = |what: &str| format!("{what} {}", file.display());
         if file.exists() {
-            let why = anyhow::anyhow!("{} is there already; name another file", file.display());
+            let why = anyhow::anyhow!("{} exists already; name another file", file.display());
             return Err(Failure::Usage(why));
         }
         let part = part_of(file);
@@ -43,7 +43,7 @@ impl Into {
         let bytes = match written {
             Ok(bytes) => bytes,
             Err(failure) => {
-                // What is not complete is not left about.
+                // An incomplete file is removed.
                 drop(fs::remove_file(&part));
                 return Err(failure);
             }
@@ -60,7 +60,7 @@ impl Into {
 
 fn broken_off(error: BoxError) -> Failure {
     Failure::Failed(
-        anyhow::Error::from_boxed(error).context("the export broke off; the node's log tells why"),
+        anyhow::Error::from_boxed(error).context("the export broke off; the node's log names the cause"),
     )
 }
 
@@ -106,7 +106,7 @@ mod tests {
         let away = StoreError::Unavailable { detail: "away".into() };
         let broken = write(&file, vec![piece("{\"a\":"), Err(away.into())]).await;
         assert!(matches!(broken, Err(Failure::Failed(_))));
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "a part of it is not left about");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "an incomplete file is removed");
 
         write(&file, vec![piece("{\"a\":"), piece("1}")]).await.unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "{\"a\":1}");

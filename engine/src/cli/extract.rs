@@ -1,6 +1,7 @@
-//! `heddle extract`: what a node starts to read one file; see [`heddle_connectors::knowledge::extract::process`].
+//! `heddle extract`: child process of a node that reads one file; see
+//! [`heddle_connectors::knowledge::extract::process`].
 //!
-//! It reads no configuration, starts no threads of its own but one, and ends with the file.
+//! It reads no configuration, starts only one thread, and ends with the file.
 
 use clap::Args;
 use heddle_connectors::knowledge::extract::Kind;
@@ -8,7 +9,7 @@ use heddle_connectors::knowledge::extract::process::{self, Task};
 
 use super::Failure;
 
-/// How to read the file that stands on the standard input.
+/// Format and limits of the file on standard input.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[arg(long)]
@@ -21,10 +22,10 @@ pub struct Arguments {
     processor_seconds: u64,
 }
 
-/// Reads it.
+/// Reads the file.
 ///
 /// # Errors
-/// [`Failure`]: the process cannot be limited, or nobody reads its answer.
+/// [`Failure`]: the process cannot be limited, or its output is closed.
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { kind, charset, memory_bytes, processor_seconds } = arguments;
     let task = Task { kind, charset, memory_bytes, processor_seconds };

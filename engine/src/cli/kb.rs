@@ -24,7 +24,7 @@ use super::Failure;
 use super::admin::{Admin, Where};
 use super::output::{Output, table};
 
-/// What to do with documents.
+/// Arguments of `heddle kb`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -35,19 +35,19 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Add files, the files in folders, or the pages of sites: .txt, .md, .html, .pdf and .docx. A document of
-    /// the same name or address is replaced.
+    /// Add files, folders of files, or the pages of sites: .txt, .md, .html, .pdf and .docx. Replaces documents
+    /// of the same name or address.
     Add {
         /// The tenant's id.
         tenant: TenantId,
-        /// Files, folders, or addresses that begin with http:// or https://. Of a site, pages are read one
-        /// after another, as its robots.txt allows, and from public addresses only.
+        /// Files, folders, or addresses that begin with http:// or https://. The pages of a site are read one
+        /// after another, as its robots.txt permits, and from public addresses only.
         #[arg(required = true)]
         sources: Vec<String>,
-        /// Pages of a site at most.
+        /// Maximum number of pages of a site.
         #[arg(long, default_value_t = crawl::Options::default().max_pages)]
         max_pages: NonZeroUsize,
-        /// Links from the first page of a site to another one at most.
+        /// Maximum number of links from the first page of a site to another one.
         #[arg(long, default_value_t = crawl::Options::default().max_depth)]
         max_depth: usize,
     },
@@ -69,13 +69,13 @@ enum Action {
         tenant: TenantId,
         /// Any text.
         query: String,
-        /// Passages at most.
+        /// Maximum number of passages.
         #[arg(long, default_value_t = 5)]
         limit: u64,
     },
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
 /// [`Failure`].
@@ -97,7 +97,7 @@ async fn act(admin: &Admin, action: Action, sources: Sources, output: &mut Outpu
             let mut adding = Adding { admin, tenant, added: Vec::new(), refused: Vec::new() };
             let done = adding.all(sources, &options, output).await;
             let Adding { added, refused, .. } = adding;
-            // What was added is told whatever came after.
+            // Added documents are reported even after a fault.
             if !added.is_empty() {
                 output.result(&added, || listed(&added));
             }
@@ -129,7 +129,7 @@ async fn act(admin: &Admin, action: Action, sources: Sources, output: &mut Outpu
     Ok(())
 }
 
-/// A passage with its score and where it stands: a title that is the first heading too is said once.
+/// Formats a passage with its score and headings; a title that equals the first heading is printed once.
 fn shown(passage: &Passage) -> String {
     let title = Some(&passage.title).filter(|title| passage.headings.first() != Some(title));
     let place: Vec<_> = title.into_iter().chain(&passage.headings).map(String::as_str).collect();
@@ -152,7 +152,7 @@ fn listed(documents: &[DocumentSummary]) -> String {
     table(["DOCUMENT", "TITLE", "BYTES", "PASSAGES"], &rows)
 }
 
-/// Documents being added.
+/// State of an `add` in progress.
 struct Adding<'a> {
     admin: &'a Admin,
     tenant: TenantId,
@@ -177,7 +177,7 @@ impl Adding<'_> {
         Ok(())
     }
 
-    /// Adds one file; a refusal is kept, and the next one may be taken.
+    /// Adds one file. A refusal is recorded, and does not stop the next file.
     async fn file(&mut self, file: File) -> Result<(), Failure> {
         let File { id, title, content_type, bytes } = file;
         let path = OfTenant { tenant: self.tenant.clone() };
@@ -212,23 +212,23 @@ impl Adding<'_> {
             }
         }
         if self.added.len() + self.refused.len() == before {
-            self.refused.push(format!("{url}: no page of it can be taken"));
+            self.refused.push(format!("{url}: none of its pages can be added"));
         }
         Ok(())
     }
 }
 
-/// What is to be added.
+/// Sources to add.
 #[derive(Default)]
 struct Sources {
-    /// Files by the name that their documents get.
+    /// Files with the names of their documents.
     files: Vec<(String, PathBuf)>,
     sites: Vec<String>,
 }
 
 impl Sources {
     /// Finds every file before any is added, so that a wrong name changes nothing. In a folder, files of other
-    /// kinds and hidden ones are passed over; a file that is named must be one that is taken.
+    /// formats and hidden ones are skipped; a file named explicitly must have a supported format.
     fn find(sources: &[String]) -> Result<Self, Failure> {
         let mut found = Self::default();
         let mut faults = Vec::new();
@@ -255,19 +255,17 @@ impl Sources {
         for (name, path) in &found.files {
             if !names.insert(name) {
                 let path = path.display();
-                faults
-                    .push(format!("{path}: another file is named {name:?} too; one would replace the other"));
+                faults.push(format!(
+                    "{path}: another file is also named {name:?}; one would replace the other"
+                ));
             }
             let bytes = std::fs::metadata(path).map_err(|error| usage(path, error))?.len();
             if bytes > most {
-                faults.push(format!(
-                    "{}: it has {bytes} bytes, files of at most {most} are taken",
-                    path.display()
-                ));
+                faults.push(format!("{}: it has {bytes} bytes; the maximum is {most}", path.display()));
             }
         }
         if found.files.is_empty() && found.sites.is_empty() {
-            faults.push(format!("there is no such file there; {TAKEN}"));
+            faults.push(format!("no such file; {TAKEN}"));
         }
         if faults.is_empty() { Ok(found) } else { Err(Failure::Usage(anyhow!("{}", faults.join("\n")))) }
     }
@@ -285,7 +283,7 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<(String, PathBuf)>) -> std::
         let kind = entry.file_type()?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let hidden = name.starts_with('.');
-        // Links are not followed: they may lead out of the folder, or around in it.
+        // Symbolic links are not followed: they can lead out of the folder, or form a cycle.
         if kind.is_dir() && !hidden {
             walk(root, &path, files)?;
         } else if kind.is_file() && !hidden && Kind::of_name(&name).is_some() {
@@ -311,7 +309,7 @@ mod tests {
     use super::*;
     use crate::http::problem::Refusal;
 
-    /// A site, and a node that takes every page but the one of staff.
+    /// Starts a site, and a node that accepts every page but the one of staff.
     async fn stand_in(taken: Arc<Mutex<Vec<String>>>) -> String {
         let html = |text: &'static str| get(async move || ([("content-type", "text/html")], text));
         let take = async move |Query(file): Query<OfFile>, body: String| {
@@ -351,7 +349,7 @@ mod tests {
         assert_eq!(*taken.lock().unwrap(), [format!("{url}/"), format!("{url}/hours")]);
         assert_eq!(adding.added.len(), 2);
         assert_eq!(adding.refused, [format!("\"{url}/staff\" was refused: of staff")]);
-        // What may not be reached is refused, and the command goes on.
+        // A source that must not be reached is refused, and the command continues.
         adding.site(&url, &crawl::Options::default(), &mut Output::new(true)).await.unwrap();
         assert!(adding.refused[1].contains("public internet"), "{:?}", adding.refused);
     }

@@ -1,4 +1,4 @@
-//! `heddle keys`: makes a master key, tells which one wraps what, and rotates to the present one.
+//! `heddle keys`: creates a master key, shows the status of all, and rotates to the current one.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use super::Failure;
 use super::admin::{Admin, Where};
 use super::output::{Output, table};
 
-/// What to do with keys.
+/// Arguments of `heddle keys`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -26,23 +26,23 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make a file with a new master key, mode 0600. Never over another file.
+    /// Create a file with a new master key, mode 0600. Never overwrites a file.
     New {
         /// The file.
         file: PathBuf,
     },
-    /// Tell which master key wraps the keys of how many tenants, and which is not needed any more.
+    /// Show the number of tenants whose keys each master key wraps, and the master keys not needed any more.
     Status,
-    /// Wrap every tenant's key by the present master key (keys.master). Can be broken off and done again.
+    /// Wrap every tenant's key with the current master key (keys.master). Safe to interrupt and repeat.
     Rotate {
-        /// Make a new version of the master key first, where it is kept in Vault.
+        /// Create a new version of the master key first; Vault only.
         #[arg(long)]
         new_version: bool,
     },
 }
 
 impl Arguments {
-    /// The file to make, which takes no node and no configuration.
+    /// Returns the file to create, which needs no node and no configuration.
     #[must_use]
     pub fn file(&self) -> Option<&PathBuf> {
         match &self.action {
@@ -52,17 +52,17 @@ impl Arguments {
     }
 }
 
-/// Makes a file with a new key.
+/// Creates a file with a new key.
 ///
 /// # Errors
-/// [`Failure`]; also when the file is there.
+/// [`Failure`]; also when the file exists.
 pub fn make(file: &PathBuf, output: &mut Output) -> Result<(), Failure> {
     let key = MasterKey::create_new(file).map_err(|error| Failure::Failed(error.into()))?;
     let id = format!("{:08x}", key.number());
     output.result(&json!({ "file": file, "id": id }), || {
         format!(
-            "{file} holds master key {id}. Keep a copy elsewhere: without it, what it wraps cannot be read.\nTo rotate \
-             to it: name what keys.master is now in keys.former, set keys.master = \"file:{file}\", start the node \
+            "{file} holds master key {id}. Keep a copy elsewhere: without it, no data that it wraps can be read.\nTo rotate \
+             to it: add the current value of keys.master to keys.former, set keys.master = \"file:{file}\", start the node \
              again, and run `heddle keys rotate`",
             file = file.display()
         )
@@ -70,10 +70,10 @@ pub fn make(file: &PathBuf, output: &mut Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// [`Failure`]; also when something is not wrapped by the present master key afterwards.
+/// [`Failure`]; also when a key is not wrapped with the current master key afterwards.
 pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
     let admin = Admin::find(config, &arguments.place).await?;
     let done = match arguments.action {
@@ -88,7 +88,7 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     done
 }
 
-/// One rotation of what may take several requests.
+/// Rotates the keys of all tenants, in as many requests as needed.
 async fn rotate(admin: &Admin, new_version: bool, output: &mut Output) -> Result<(), Failure> {
     let mut rotated = Rotated::default();
     let mut asked = Rotate { new_version, ..Rotate::default() };
@@ -108,22 +108,22 @@ async fn rotate(admin: &Admin, new_version: bool, output: &mut Output) -> Result
             Err(error) => break Err(error),
         }
     };
-    // What was done before a fault is told all the same.
-    output.result(&rotated, || told(&rotated));
+    // The result so far is reported even after a fault.
+    output.result(&rotated, || summary(&rotated));
     asking?;
     match (rotated.failed.len(), rotated.complete) {
         (0, true) => Ok(()),
         (0, false) => Err(Failure::Failed(anyhow!(
-            "some keys were wrapped by another master key meanwhile; check that every node has the same keys.master, \
+            "some keys were wrapped with another master key meanwhile; check that every node has the same keys.master, \
              and run `heddle keys rotate` again"
         ))),
         (failed, _) => Err(Failure::Failed(anyhow!(
-            "the keys of {failed} tenants are as they were; run `heddle keys rotate` again"
+            "the keys of {failed} tenants could not be rewrapped; run `heddle keys rotate` again"
         ))),
     }
 }
 
-fn told(rotated: &Rotated) -> String {
+fn summary(rotated: &Rotated) -> String {
     let Rotated { rewrapped, already, erased, missing, failed, complete, .. } = rotated;
     let mut text = format!(
         "rewrapped {rewrapped}, already {already}, erased {erased}, without a key {missing}, failed {}",
@@ -133,7 +133,7 @@ fn told(rotated: &Rotated) -> String {
         text += &format!("\n{}: {}", one.tenant, one.why);
     }
     if *complete {
-        text += "\neverything is wrapped by the present master key; former ones can leave keys.former";
+        text += "\nthe current master key wraps everything; previous ones can leave keys.former";
     }
     text
 }
@@ -142,7 +142,7 @@ fn shown(status: &KeysStatus) -> String {
     let row = |master: &MasterStatus| {
         let what = match (master.role, master.can_go()) {
             (_, true) => "not needed: can leave keys.former",
-            (Role::Unknown, _) => "name it in keys.former: nothing it wraps can be read",
+            (Role::Unknown, _) => "add it to keys.former: nothing that it wraps can be read",
             (Role::Former, _) => "needed until `heddle keys rotate` is complete",
             (Role::Present, _) => "",
         };

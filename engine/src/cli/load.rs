@@ -16,23 +16,23 @@ use super::admin::{Admin, Where};
 use super::output::Output;
 use crate::configuration;
 
-/// What `--json` prints, for `--help`; [`heddle_load::Report`] says it in full.
+/// Description of the output of `--json`, for `--help`; [`heddle_load::Report`] documents every field.
 const FIELDS: &str = "\
 With --json one object:
   rate_per_second, in_flight                what was asked for; the other is null
   way, tenants, conversations, skew, batch, settle_ms, per_number_per_second, seed
   send_seconds, bodies, messages_sent       the sending
-  messages_accepted, accepted_per_second    a 200, or Kafka's confirmation: each is owed a reply
+  messages_accepted, accepted_per_second    a 200, or Kafka's confirmation: each must get a reply
   messages_refused, messages_unsent         not accepted; due but not sent in time, and in no percentile
   replied, replied_per_second               messages whose reply came
   lost, doubled, out_of_order               broken promises: exit code 1
-  wrong, strangers, unowed                  replies to nothing asked, to nobody here, to what was not accepted
+  wrong, strangers, unowed                  replies to no question, to unknown recipients, to messages not accepted
   accept_latency_ms, reply_latency_ms       count, mean, p50, p99, p99_9, max; from when it was due
   answers                                   bodies by what became of them, such as a webhook's status
   graph_refused                             calls the simulated API refused, by error code
   cautions                                  what limits the meaning of the numbers";
 
-/// How a node is loaded.
+/// Arguments of `heddle load`.
 #[derive(Debug, Args)]
 #[command(after_long_help = FIELDS)]
 pub struct Arguments {
@@ -40,66 +40,66 @@ pub struct Arguments {
     place: Where,
     #[command(flatten)]
     pace: PaceArguments,
-    /// How long messages are sent, such as 30s or 5m. Default 30s.
+    /// Duration of sending, such as 30s or 5m. Default 30s.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "messages")]
     duration: Option<Duration>,
-    /// How many messages are sent.
+    /// Number of messages to send.
     #[arg(long, value_name = "N")]
     messages: Option<NonZeroU64>,
-    /// How many tenants, with one WhatsApp number each.
+    /// Number of tenants, with one WhatsApp number each.
     #[arg(long, value_name = "N", default_value = "20")]
     tenants: NonZeroU32,
-    /// How many conversations, spread over the tenants.
+    /// Number of conversations, spread over the tenants.
     #[arg(long, value_name = "M", default_value = "10000")]
     conversations: NonZeroU32,
-    /// The exponent of Zipf's law by which conversations are chosen; 0: all alike.
+    /// Exponent of Zipf's law for the choice of conversations; 0: all equally likely.
     #[arg(long, value_name = "S", default_value_t = 0.0)]
     skew: f64,
-    /// Messages in one webhook, or published at once.
+    /// Messages in one webhook, or published together.
     #[arg(long, value_name = "K", default_value = "1")]
     batch: NonZeroU32,
-    /// The tenants' settle delay; above 0 one turn may answer several messages.
+    /// Settle delay of the tenants; above 0 one turn may answer several messages.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "0ms")]
     settle: Duration,
-    /// The limit of each number: messages a second, in and out together.
+    /// Limit of each number: messages a second, in and out together.
     #[arg(long, value_name = "N", default_value = "1000")]
     per_number: NonZeroU32,
-    /// Let the simulated API refuse what is over the limits of a number and of a pair.
+    /// Make the simulated API refuse calls over the limits of a number and of a pair.
     #[arg(long)]
     enforce_limits: bool,
-    /// Where the simulated API listens; the engine must reach it there.
+    /// Listen address of the simulated API, which the engine must be able to reach.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     graph_listen: SocketAddr,
-    /// Where webhooks go, several of them in turn. Default: the node whose admin API is used.
+    /// Target address of webhooks; several are used in turn. Default: the node whose admin API is used.
     #[arg(long = "webhooks", value_name = "URL")]
     webhooks: Vec<String>,
-    /// Publish into topic ingress instead, as a connector does; brokers are those of log.brokers.
+    /// Publish to topic ingress instead, as a connector does, on the brokers of log.brokers.
     #[arg(long, conflicts_with = "webhooks")]
     kafka: bool,
-    /// Webhooks, or records published together, under way at once.
+    /// Maximum webhooks, or groups of records published together, in flight.
     #[arg(long, value_name = "N", default_value = "256")]
     connections: NonZeroU32,
-    /// How long the answer to a webhook, or Kafka's confirmation, may take.
+    /// Timeout for the answer to a webhook, or for Kafka's confirmation.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10s")]
     timeout: Duration,
-    /// How long a reply is waited for: at the end, and by each customer of --max.
+    /// Timeout for a reply, at the end and for each customer of --max.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30s")]
     wait: Duration,
-    /// Decides secrets and choices.
+    /// Seed of secrets and choices.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
-/// One of the two loops.
+/// Choice of the loop.
 #[derive(Debug, Args)]
 struct PaceArguments {
-    /// Messages a second, however the engine does.
+    /// Messages a second, whatever the engine does (open loop).
     #[arg(long, value_name = "N", required_unless_present = "max")]
     rate: Option<NonZeroU32>,
-    /// As fast as it goes: customers ask, wait for the reply and ask again.
+    /// Maximum speed: customers ask, wait for the reply and ask again (closed loop).
     #[arg(long, conflicts_with = "rate")]
     max: bool,
-    /// With --max: how many customers.
+    /// With --max: number of customers.
     #[arg(long, value_name = "N", default_value = "64", conflicts_with = "rate")]
     in_flight: NonZeroU32,
 }
@@ -115,7 +115,7 @@ impl Arguments {
             }
             (true, LogKind::Embedded) => {
                 return Err(Failure::Usage(anyhow::anyhow!(
-                    "--kafka needs the brokers: name a configuration with log.kind = \"kafka\" by --config"
+                    "--kafka needs brokers: pass a configuration with log.kind = \"kafka\" by --config"
                 )));
             }
         };
@@ -151,13 +151,13 @@ impl From<Error> for Failure {
     }
 }
 
-/// Loads a node.
+/// Runs the load.
 ///
 /// # Errors
-/// When nobody answers there, or something was lost, doubled or misordered.
+/// When no node answers, or a message was lost, doubled or misordered.
 pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
     let options = arguments.options(&config)?;
-    // A folder that no process has open cannot be loaded, so it is not looked for.
+    // Only a running node can be loaded, so the data folder is not tried.
     let base = arguments.place.url.unwrap_or_else(|| format!("http://{}", config.http.listen));
     let admin = Admin::find(config, &Where::at(&base)).await?;
     let load = Arc::new(Load::start(&base, options, Arc::new(SystemClock)).await?);

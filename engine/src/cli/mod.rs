@@ -1,14 +1,14 @@
-//! The command line.
+//! Command line of the binary.
 //!
-//! Exit codes: 0 done; 1 failed, or a promise is broken; 2 wrong usage or configuration. What a command
-//! prints goes to standard output, as text or with `--json` as JSON; faults and log lines go to standard
+//! Exit codes: 0 done; 1 failed, or a promise is broken; 2 wrong usage or configuration. The result of a
+//! command goes to standard output, as text or with `--json` as JSON; faults and log lines go to standard
 //! error.
 //!
 //! # Layout
-//! - [`output`]: the one place that prints.
-//! - [`admin`]: where commands find a node: its admin API, or the folder when no process has it open.
-//! - One file a command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`contact`], [`keys`], [`audit`], [`dlq`], [`extract`],
-//!   [`demo`], [`load`]; `operator` lends the last two the admin API.
+//! - [`output`]: the only module that prints.
+//! - [`admin`]: access to a node, through its admin API or to a folder that no process has open.
+//! - One file per command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`contact`],
+//!   [`keys`], [`audit`], [`dlq`], [`extract`], [`demo`], [`load`]; `operator` gives the last two the admin API.
 
 pub mod admin;
 pub mod audit;
@@ -54,54 +54,54 @@ struct Cli {
     command: Command,
 }
 
-/// What every command takes.
+/// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
-    /// The configuration; without it heddle.toml where there is one, else the embedded defaults.
+    /// Configuration file. Default: heddle.toml if it exists, else the embedded defaults.
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Print data as JSON.
+    /// Print results as JSON.
     #[arg(long, global = true)]
     pub json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a node: take webhooks in and answer them, until SIGTERM or SIGINT.
+    /// Run a node: accept webhooks and answer customers, until SIGTERM or SIGINT.
     Serve,
-    /// Check the configuration, and tenants' files beside it, without starting anything.
+    /// Check the configuration and tenants' files without starting anything.
     CheckConfig(check_config::Arguments),
-    /// Kafka's topics: compare them with the configuration, make them so.
+    /// Compare Kafka's topics with the configuration, or create and change them.
     Topics(topics::Arguments),
-    /// The tables of a CQL state store: apply what is missing, or list it.
+    /// Compare the tables of a CQL state store with this build, or create what is missing.
     Schema(schema::Arguments),
-    /// Tenants: apply a file, list, show, what they have used, export, delete.
+    /// Manage tenants: apply a file, list, show, disconnect a channel, usage, export, delete.
     Tenant(tenant::Arguments),
-    /// A tenant's documents: add, list, remove, search.
+    /// Manage a tenant's documents: add, list, remove, search.
     Kb(kb::Arguments),
-    /// Who answers a contact: hand a conversation over to a human, give it back to the agent.
+    /// Manage contacts: hand over conversations, consents, export, correct, restrict, erase.
     Contact(contact::Arguments),
-    /// Master keys: make one, tell which wraps what, rotate to the present one.
+    /// Manage master keys: create one, show the status, rotate to the current one.
     Keys(keys::Arguments),
-    /// Read one file in a process that is there for nothing else; nodes start it.
+    /// Read one file in a process of its own; started by nodes.
     #[command(hide = true)]
     Extract(extract::Arguments),
-    /// Dead letters, what could not be processed: list, show, replay.
+    /// Manage dead letters (records that could not be processed): list, show, replay.
     Dlq(dlq::Arguments),
-    /// The audit log: who did what, when and why; whether it is as it was written.
+    /// Verify the promises made to tenants; list and verify the audit log.
     Audit(audit::Arguments),
-    /// Load a running node with simulated customers; count and measure what comes back.
+    /// Load a running node with simulated customers, and measure the replies.
     Load(load::Arguments),
-    /// The main job, shown: an engine, a simulated WhatsApp Cloud API and its customers, counted at the end.
+    /// Run a demo: an engine, a simulated WhatsApp Cloud API and its customers, with checks at the end.
     Demo(demo::Arguments),
 }
 
-/// Why a command did not do what it was asked.
+/// Failure of a command.
 #[derive(Debug)]
 pub enum Failure {
-    /// The usage or the configuration is wrong: exit code 2.
+    /// Wrong usage or configuration: exit code 2.
     Usage(anyhow::Error),
-    /// It failed, or a promise is broken: exit code 1.
+    /// Failed, or a promise is broken: exit code 1.
     Failed(anyhow::Error),
 }
 
@@ -117,7 +117,7 @@ impl From<NodeError> for Failure {
             NodeError::Configuration(error) => error.into(),
             NodeError::Stores(error) => error.into(),
             NodeError::Region(ref why) if why.is_configured_wrongly() => Self::Usage(error.into()),
-            // The configuration names another master key than the store's.
+            // The configuration names a different master key than the store's.
             NodeError::Keys(KeysError::Master { .. })
             | NodeError::Tenants(TenantsError::Keys(KeysError::Master { .. })) => Self::Usage(error.into()),
             error => Self::Failed(error.into()),
@@ -128,7 +128,7 @@ impl From<NodeError> for Failure {
 impl From<StoresError> for Failure {
     fn from(error: StoresError) -> Self {
         match error {
-            // The configuration does not go with what is there.
+            // The configuration does not match the existing stores.
             StoresError::Embedded(embedded::OpenError::Partitions { .. })
             | StoresError::Kafka(kafka::OpenError::Topics(_) | kafka::OpenError::Client(_)) => {
                 Self::Usage(error.into())
@@ -153,7 +153,7 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-/// Runs the command that the process was started with.
+/// Runs the command given by the process arguments.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -170,7 +170,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit)
 }
 
-/// Prints help, or what is wrong with the usage: as text, or as JSON where that was asked for.
+/// Prints help or the usage error: as text, or as JSON with `--json`.
 fn refuse(error: &clap::Error) -> ExitCode {
     let wants_json = std::env::args_os().any(|argument| argument == "--json");
     if !error.use_stderr() || !wants_json {
@@ -215,11 +215,38 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
     })
 }
 
-/// A node tells everything it is configured to; other commands only what is wrong.
+/// Installs the log output: a node logs at its configured level, other commands only faults.
 fn install_telemetry(command: &Command, config: &Config) -> Result<(), Failure> {
     let mut options = config.telemetry.clone();
     if !matches!(command, Command::Serve) && options == heddle_schemas::config::Telemetry::default() {
         options.level = heddle_schemas::config::LogLevel::Warn;
     }
     telemetry::install(&options).map_err(|error| Failure::Failed(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_command_has_distinct_arguments() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_name_is_corrected_beside_the_callers_own_name() {
+        let contact = ["heddle", "contact", "--as", "Operator", "correct", "acme", "+4915112345678"];
+        let parsed = |name: &[&str]| Cli::try_parse_from(contact.iter().chain(name));
+        for name in [&["--name", "Ann"][..], &["--no-name"]] {
+            let Cli { command: Command::Contact(arguments), .. } = parsed(name).unwrap() else {
+                panic!("another command")
+            };
+            let shown = format!("{arguments:?}");
+            assert_eq!(shown.contains("name: Some(\"Ann\")"), name.len() == 2, "{shown}");
+            assert!(shown.contains("Operator"), "{shown}");
+        }
+        assert!(parsed(&[]).is_err() && parsed(&["--name", "Ann", "--no-name"]).is_err());
+    }
 }

@@ -1,4 +1,4 @@
-//! The admin API as the operator of a scenario.
+//! Operator of a scenario that uses the admin API.
 
 use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::knowledge::Document;

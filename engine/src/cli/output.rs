@@ -1,4 +1,4 @@
-//! The one place of the engine that prints.
+//! Output of commands: the only module of the engine that prints.
 
 use std::io::{IsTerminal, Write as _};
 
@@ -8,32 +8,32 @@ use serde::Serialize;
 use super::admin::Refused;
 use crate::operations::OperationError;
 
-/// Where a command's results go.
+/// Output of a command's results.
 #[derive(Debug)]
 pub struct Output {
     json: bool,
 }
 
 impl Output {
-    /// As JSON, or as text.
+    /// Creates an output as JSON or as text.
     #[must_use]
     pub fn new(json: bool) -> Self {
         Self { json }
     }
 
-    /// Whether JSON is asked for.
+    /// Returns whether the output is JSON.
     #[must_use]
     pub fn is_json(&self) -> bool {
         self.json
     }
 
-    /// Whether a person looks at it.
+    /// Returns whether standard output is a terminal.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         std::io::stdout().is_terminal()
     }
 
-    /// A result: its text, or the value as JSON.
+    /// Prints a result: its text, or the value as JSON.
     pub fn result(&mut self, value: &impl Serialize, text: impl FnOnce() -> String) {
         let text = match self.json {
             true => serde_json::to_string_pretty(value).expect("a result is always JSON"),
@@ -42,37 +42,37 @@ impl Output {
         self.line(&text);
     }
 
-    /// A line beside the result; none with JSON.
+    /// Prints a line besides the result; none with JSON.
     pub fn say(&mut self, text: &str) {
         if !self.json {
             self.line(text);
         }
     }
 
-    /// Bytes as they are, of a result that is written piece by piece.
+    /// Writes raw bytes of a streamed result.
     ///
     /// # Errors
-    /// When nobody reads them any more: there is no use in going on.
+    /// When standard output is closed: there is no use in going on.
     pub fn raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         std::io::stdout().write_all(bytes)
     }
 
-    /// Asks who sits there, on standard error; `None` where nobody does.
+    /// Asks the person at the terminal, on standard error; `None` without a terminal.
     pub fn ask(&self, question: &str) -> Option<String> {
         if !std::io::stdin().is_terminal() {
             return None;
         }
-        // Without the question nobody answers it.
+        // Without the question there is no answer.
         write!(std::io::stderr(), "{question}").and_then(|()| std::io::stderr().flush()).ok()?;
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer).ok()?;
         Some(answer.trim().to_owned())
     }
 
-    /// Prints a fault and its causes on standard error, with its code for programs where it has one.
+    /// Prints a fault and its causes on standard error, with its machine-readable code if it has one.
     pub fn fault(&mut self, error: &anyhow::Error, exit: u8) {
         let mut text = error.to_string();
-        // Messages of transparent errors repeat their source's: each is said once.
+        // Transparent errors repeat their source's message: each is printed once.
         for cause in error.chain().skip(1).map(ToString::to_string) {
             if !text.contains(&cause) {
                 text = format!("{text}: {cause}");
@@ -91,29 +91,29 @@ impl Output {
     }
 
     fn error_line(&mut self, text: &str) {
-        // Nobody may be there to read it, and the exit code says it too.
+        // Standard error may be closed; the exit code reports the fault as well.
         let _ = writeln!(std::io::stderr(), "{text}");
     }
 
     fn line(&mut self, text: &str) {
-        // A reader that has gone away, as `head` does, wants no more.
+        // A closed pipe, as after `head`, is not a fault.
         let _ = writeln!(std::io::stdout(), "{text}");
     }
 }
 
-/// A fault as JSON has it.
+/// Fault in its JSON form.
 #[derive(Debug, Serialize)]
 pub struct Fault<'a> {
-    /// What is wrong, and what to do.
+    /// The fault, and how to mend it.
     pub message: &'a str,
-    /// What is wrong, for programs: the code of the operation that refused, where one did.
+    /// Machine-readable code of the fault, if an operation refused the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<&'a str>,
     /// The exit code.
     pub exit: u8,
 }
 
-/// The code of what an operation refused.
+/// Returns the code of the operation's error.
 fn code(error: &anyhow::Error) -> Option<String> {
     let code = error.chain().find_map(|cause| {
         if let Some(error) = cause.downcast_ref::<OperationError>() {
@@ -127,7 +127,7 @@ fn code(error: &anyhow::Error) -> Option<String> {
     code.filter(|code| !code.is_empty())
 }
 
-/// Lines up the cells of rows under their titles.
+/// Aligns the cells of rows under their titles.
 #[must_use]
 pub fn table<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> String {
     let width = |column: usize| {

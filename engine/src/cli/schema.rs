@@ -1,4 +1,4 @@
-//! `heddle schema`: makes the cluster's tables what this build works on, or says what they lack.
+//! `heddle schema`: creates the cluster's tables that this build needs, or lists what is missing.
 
 use clap::{Args, Subcommand};
 use heddle_connectors::cql::OpenError;
@@ -10,7 +10,7 @@ use super::Failure;
 use super::output::Output;
 use crate::configuration;
 
-/// What to do with the schema.
+/// Arguments of `heddle schema`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -19,24 +19,24 @@ pub struct Arguments {
 
 #[derive(Debug, Clone, Copy, Subcommand)]
 enum Action {
-    /// Make the keyspace and its tables what this build works on. May run on several nodes at once.
+    /// Create the missing keyspace, tables and columns. Safe to run on several nodes at once.
     Apply,
-    /// Say what is missing and change nothing; exits with 1 when something is.
+    /// List what is missing and change nothing; exits with 1 if anything is.
     Diff,
 }
 
-/// What a command prints.
+/// Output of a command.
 #[derive(Serialize)]
-struct Told {
+struct Printed {
     keyspace: String,
-    /// What is to be done, or was.
-    changes: Vec<ToldChange>,
+    /// Changes to make, or made.
+    changes: Vec<PrintedChange>,
 }
 
 #[derive(Serialize)]
-struct ToldChange {
+struct PrintedChange {
     what: String,
-    /// The statement that makes it so.
+    /// CQL statement of the change.
     cql: Option<String>,
 }
 
@@ -49,10 +49,10 @@ impl From<OpenError> for Failure {
     }
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// [`Failure`]; with `diff` also when something is missing.
+/// [`Failure`]; with `diff` also when anything is missing.
 pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
     if config.state.kind != StateKind::Cql {
         return Err(Failure::Usage(anyhow::anyhow!(
@@ -63,14 +63,16 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     let schema = Schema::connect(&options, replication).await?;
     match arguments.action {
         Action::Apply => {
-            let told = Told::new(&options.keyspace, &schema.apply().await?);
-            output.result(&told, || told.shown("done", "has all that this build works on; nothing was done"));
+            let printed = Printed::new(&options.keyspace, &schema.apply().await?);
+            output.result(&printed, || {
+                printed.shown("done", "has all that this build works on; nothing was done")
+            });
             Ok(())
         }
         Action::Diff => {
-            let told = Told::new(&options.keyspace, &schema.diff().await?);
-            output.result(&told, || told.shown("to do", "has all that this build works on"));
-            match told.changes.len() {
+            let printed = Printed::new(&options.keyspace, &schema.diff().await?);
+            output.result(&printed, || printed.shown("to do", "has all that this build works on"));
+            match printed.changes.len() {
                 0 => Ok(()),
                 _ => Err(Failure::Failed(anyhow::anyhow!("run `heddle schema apply`"))),
             }
@@ -78,12 +80,13 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     }
 }
 
-impl Told {
+impl Printed {
     fn new(keyspace: &str, changes: &[Change]) -> Self {
-        let told = changes
-            .iter()
-            .map(|change| ToldChange { what: change.to_string(), cql: change.cql().map(ToOwned::to_owned) });
-        Self { keyspace: keyspace.to_owned(), changes: told.collect() }
+        let printed = changes.iter().map(|change| PrintedChange {
+            what: change.to_string(),
+            cql: change.cql().map(ToOwned::to_owned),
+        });
+        Self { keyspace: keyspace.to_owned(), changes: printed.collect() }
     }
 
     fn shown(&self, each: &str, none: &str) -> String {

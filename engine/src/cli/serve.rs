@@ -1,4 +1,4 @@
-//! `heddle serve`: runs a node until it is told to stop.
+//! `heddle serve`: runs a node until a signal stops it.
 
 use heddle_schemas::config::Config;
 use tokio::signal::unix::{SignalKind, signal};
@@ -6,22 +6,22 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Failure;
 use crate::service::Service;
 
-/// Runs a node. The first SIGTERM or SIGINT drains it, a second one ends it at once.
+/// Runs a node. The first SIGTERM or SIGINT drains it, a second one stops it at once.
 ///
 /// # Errors
-/// When the node cannot start, cannot go on, or left work for the next start.
+/// When the node cannot start, cannot go on, or leaves work for the next start.
 pub async fn run(config: Config) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let service = Service::start(config).await?;
-    let mut told = async || {
+    let mut signalled = async || {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
     };
     let over = tokio::select! {
-        () = told() => false,
+        () = signalled() => false,
         () = service.over() => true,
     };
     tokio::select! {
@@ -32,9 +32,9 @@ pub async fn run(config: Config) -> Result<(), Failure> {
             ))),
             true => Ok(()),
             false => Err(Failure::Failed(anyhow::anyhow!(
-                "what was in work did not finish within engine.drain; the next start takes it up"
+                "the work in flight did not finish within engine.drain; the next start resumes it"
             ))),
         },
-        () = told() => Err(Failure::Failed(anyhow::anyhow!("stopped at once; the next start takes up what was in work"))),
+        () = signalled() => Err(Failure::Failed(anyhow::anyhow!("stopped at once; the next start resumes the work in flight"))),
     }
 }

@@ -1,5 +1,5 @@
-//! `heddle tenant`: applies a tenant's file, disconnects its channels, lists tenants, shows one and what it has used,
-//! exports one, deletes one.
+//! `heddle tenant`: applies a tenant's file, disconnects its channels, lists tenants, shows one and its usage, exports
+//! one, deletes one.
 
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ use super::export::Into;
 use super::output::{Output, table};
 use crate::configuration;
 
-/// What to do with tenants.
+/// Arguments of `heddle tenant`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -38,7 +38,7 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make a file the tenant's configuration. Secrets in it are literals, env:NAME or file:PATH.
+    /// Apply a tenant's file. Secrets in it are literals, env:NAME or file:PATH.
     Apply {
         /// The tenant's file.
         file: PathBuf,
@@ -50,8 +50,8 @@ enum Action {
         /// The tenant's id.
         tenant: TenantId,
     },
-    /// Disconnect a channel account: its credentials are erased at once, its webhooks refused, and what waits to be
-    /// sent by it is withheld. Applying a file that has the account connects it again.
+    /// Disconnect a channel account: erase its credentials at once, refuse its webhooks and withhold its pending
+    /// sends. Applying a file with the account connects it again.
     Disconnect {
         /// The tenant's id.
         tenant: TenantId,
@@ -60,40 +60,40 @@ enum Action {
         /// The provider's id of the account; WhatsApp: the phone_number_id.
         account: AccountId,
     },
-    /// Show what a tenant has used in a month, and what is left of its quota.
+    /// Show a tenant's usage of a month and its quota.
     Usage {
         /// The tenant's id.
         tenant: TenantId,
-        /// Such as 2026-11; the one that it is in the tenant's time zone where none is said.
+        /// Month such as 2026-11; the current month in the tenant's time zone by default.
         #[arg(long)]
         month: Option<Month>,
     },
-    /// Write all that is kept of a tenant, without its secrets: a line of JSON for each thing, whose `kind` tells what it is.
+    /// Export all data stored for a tenant, without its secrets: a line of JSON for each item, with its `kind`.
     Export {
         /// The tenant's id.
         tenant: TenantId,
         #[command(flatten)]
         into: Into,
     },
-    /// Delete a tenant and all that is kept of it. It stops and its key is destroyed at once, so nothing of it can be read
-    /// any more, whatever else happens; its rows follow. Its id is not given out again.
+    /// Delete a tenant and all its data. The tenant stops and its key is destroyed at once, which makes all its data
+    /// unreadable; its rows are removed afterwards. Its id cannot be used again.
     Delete {
         /// The tenant's id.
         tenant: TenantId,
-        /// Do not ask whether that is meant.
+        /// Do not ask for confirmation.
         #[arg(long)]
         yes: bool,
     },
-    /// Show the tenants that were deleted, how far that has come, and what is kept of them.
+    /// Show the deleted tenants, with the progress and the remaining data of each deletion.
     Deletions,
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
 /// [`Failure`].
 pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
-    // A wrong file is told before a node is looked for.
+    // Faults of the file are reported before a node is contacted.
     let tenant = match &arguments.action {
         Action::Apply { file } => Some(configuration::load_tenant(file)?),
         _ => None,
@@ -102,7 +102,10 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
         confirm(tenant, *yes, output)?;
     }
     let listen = config.http.listen;
-    let admin = Admin::find(config, &arguments.place).await?;
+    let admin = match tenant {
+        Some(_) => Admin::find_or_create(config, &arguments.place).await?,
+        None => Admin::find(config, &arguments.place).await?,
+    };
     let done = match tenant {
         Some(tenant) => admin.apply(tenant).await.map(|tenant| {
             output.result(&tenant, || {
@@ -124,7 +127,7 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
 async fn act(admin: &Admin, action: Action, output: &mut Output) -> Result<(), Failure> {
     let none = NoParameters {};
     match action {
-        // It was applied before.
+        // `run` has applied it.
         Action::Apply { .. } => {}
         Action::List => {
             let List { items: tenants } = admin.call(ListTenants, none.clone(), none, Nothing).await?;
@@ -169,10 +172,10 @@ async fn act(admin: &Admin, action: Action, output: &mut Output) -> Result<(), F
     Ok(())
 }
 
-/// Has whoever asks say the tenant's id once more: it cannot be undone.
+/// Asks the user to type the tenant's id, since a deletion cannot be undone.
 fn confirm(tenant: &TenantId, yes: bool, output: &Output) -> Result<(), Failure> {
     let question = format!(
-        "All that is kept of tenant {tenant} will be destroyed, and nobody can bring it back. Type its id to go on: "
+        "All data of tenant {tenant} will be destroyed, and cannot be restored. Type its id to go on: "
     );
     let meant = yes || output.ask(&question).is_some_and(|answer| answer == tenant.as_str());
     let why = "nothing was done: deleting a tenant cannot be undone; say --yes, or type its id when asked";
@@ -183,14 +186,14 @@ fn deleted(removal: &Removal) -> String {
     let Removal { tenant, .. } = removal;
     match (removal.completed_at, removal.counted()) {
         (Some(at), rows) => {
-            format!("tenant {tenant} is deleted since {at}: {} rows are gone", rows.unwrap_or_default())
+            format!("tenant {tenant} is deleted since {at}: {} rows were removed", rows.unwrap_or_default())
         }
         (None, _) if removal.key_destroyed_at.is_some() => format!(
-            "tenant {tenant} has stopped and its key is destroyed: nothing that was sealed for it can be read any more. \
-             Running nodes remove its rows; `heddle tenant deletions` shows how far that has come"
+            "tenant {tenant} has stopped and its key is destroyed: its encrypted data cannot be read any more. \
+             Running nodes remove its rows; `heddle tenant deletions` shows the progress"
         ),
         (None, _) => {
-            format!("tenant {tenant} is being deleted; `heddle tenant deletions` shows how far that has come")
+            format!("tenant {tenant} is being deleted; `heddle tenant deletions` shows the progress")
         }
     }
 }
@@ -223,7 +226,7 @@ fn row(tenant: &Tenant) -> [String; 5] {
     ]
 }
 
-/// A line a date, and what the month has of its quota.
+/// Formats the usage: a line per date, and the quota of the month.
 fn used(usage: &Usage) -> String {
     let line = |name: String, day: &Day| {
         [
@@ -245,20 +248,20 @@ fn used(usage: &Usage) -> String {
     let rows = [
         of("quota", &usage.quota),
         of("spent", &usage.spent),
-        of("set aside for turns to come", &usage.set_aside),
+        of("reserved for upcoming turns", &usage.set_aside),
     ];
     let quota = table(["", "MESSAGES", "TOKENS", "MONEY"], &rows);
     let mut text = format!("{days}\n\n{quota}");
     if usage.lost_messages > 0 {
         text += &format!(
-            "\n\nOf the messages spent, {} are of nodes that died; nobody knows whether they were sent.",
+            "\n\nOf the messages spent, {} are of nodes that died; it is unknown whether they were sent.",
             usage.lost_messages
         );
     }
     text
 }
 
-/// As its file would be written, secrets left out.
+/// Formats a tenant as its file, without secrets.
 fn shown(tenant: &Tenant) -> String {
-    toml::to_string(tenant).unwrap_or_else(|error| format!("it cannot be written as TOML: {error}"))
+    toml::to_string(tenant).unwrap_or_else(|error| format!("the tenant cannot be written as TOML: {error}"))
 }

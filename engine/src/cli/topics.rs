@@ -1,4 +1,4 @@
-//! `heddle topics`: compares Kafka's topics with the configuration, and makes them so.
+//! `heddle topics`: compares Kafka's topics with the configuration, and creates or changes them.
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
@@ -11,7 +11,7 @@ use super::output::Output;
 use crate::configuration;
 use crate::stores::StoresError;
 
-/// What to do with topics.
+/// Arguments of `heddle topics`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -20,9 +20,9 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make what is missing, and set what differs. What cannot be changed is told.
+    /// Create missing topics and change differing settings. Differences that cannot be changed are reported.
     Apply,
-    /// Tell how the topics differ from the configuration; exit code 1 when they do.
+    /// List the differences between the topics and the configuration; exits with 1 if there are any.
     Diff,
 }
 
@@ -32,7 +32,7 @@ struct Result<'a> {
     differences: &'a [Difference],
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
 /// [`Failure`]; also when topics differ afterwards.
@@ -62,15 +62,15 @@ pub async fn run(
         let left = differences.iter().map(ToString::to_string);
         let mut lines: Vec<_> = done.chain(left).collect();
         if differences.is_empty() {
-            lines.push("the topics are as they have to be".to_owned());
+            lines.push("the topics match the configuration".to_owned());
         }
         lines.join("\n")
     });
     match differences.len() {
         0 => Ok(()),
         _ if differences.iter().any(Difference::is_mendable) => {
-            Err(Failure::Failed(anyhow!("the topics differ; `heddle topics apply` makes them so")))
+            Err(Failure::Failed(anyhow!("the topics differ; run `heddle topics apply`")))
         }
-        _ => Err(Failure::Failed(anyhow!("the topics differ in what cannot be changed by this command"))),
+        _ => Err(Failure::Failed(anyhow!("the topics differ in settings that this command cannot change"))),
     }
 }

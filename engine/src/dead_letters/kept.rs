@@ -1,7 +1,7 @@
-//! Which letters are still kept: a tenant's own time to live of them may end before the topic's.
+//! Retention of dead letters: a tenant's own retention may end before the topic's.
 //!
-//! The bytes go with the topic's segments, which is bounded by every tenant's time (`Tenants::limit_retention`); until
-//! then a letter that is over is as one that is gone: neither listed nor shown nor replayed.
+//! The bytes are deleted with the topic's segments, within the bound of every tenant's retention
+//! (`Tenants::limit_retention`). Until then an expired dead letter is neither listed nor shown nor replayed.
 
 use heddle_actors::tenant::configuration::Tenants;
 use heddle_schemas::retention::Kind;
@@ -9,7 +9,7 @@ use heddle_schemas::time::Timestamp;
 
 use super::letter::Found;
 
-/// What is kept at a moment.
+/// Retention at a point in time.
 #[derive(Clone, Copy)]
 pub(super) struct Kept<'a> {
     pub(super) tenants: &'a Tenants,
@@ -17,7 +17,7 @@ pub(super) struct Kept<'a> {
 }
 
 impl Kept<'_> {
-    /// Whether the letter's time is not over. One that is no known tenant's lives as long as its topic.
+    /// Returns whether the dead letter is not expired. One of no known tenant is kept as long as its topic's records.
     pub(super) fn holds(&self, found: &Found) -> bool {
         let tenant = found.tenant().and_then(|tenant| self.tenants.get(&tenant));
         tenant.is_none_or(|tenant| self.now < found.order().0.after(tenant.retention.of(Kind::Dlq)))

@@ -1,4 +1,4 @@
-//! A record of dlq as it is read: its letter, its line in a list, and what may be shown of its original.
+//! Decoded record of dlq: its dead letter, its line in a list, and the viewable part of its original.
 
 use bytes::Bytes;
 use heddle_api::dead_letters::{Letter, LetterId, OriginalState, Summary};
@@ -8,7 +8,7 @@ use heddle_schemas::record::decode;
 use heddle_schemas::record::dlq::{DeadLetter, DeadReason};
 use heddle_schemas::time::Timestamp;
 
-/// A record of dlq, read as far as it can be.
+/// Record of dlq, decoded as far as possible.
 pub(super) struct Found {
     pub(super) id: LetterId,
     pub(super) key: Bytes,
@@ -19,24 +19,25 @@ pub(super) struct Found {
 
 impl Found {
     pub(super) fn read(record: &Record) -> Self {
-        // What a fault quotes may be anything, so it is not repeated.
-        let letter = decode(&record.value)
-            .map_err(|_| "it is no letter that this build reads; a newer one may have written it".to_owned());
+        // The decoder's error can quote the record, so it is not repeated.
+        let letter = decode(&record.value).map_err(|_| {
+            "this build cannot read the dead letter; a newer one may have written it".to_owned()
+        });
         let bytes = record.value.len();
         Self { id: LetterId::of(record), key: record.key.clone(), letter, at: record.at, bytes }
     }
 
-    /// How many bytes it takes in memory, more or less.
+    /// Returns its approximate size in memory, in bytes.
     pub(super) fn weight(&self) -> usize {
         self.bytes
     }
 
-    /// By when it was given up.
+    /// Returns its sort key: the time of dead-lettering, then its id.
     pub(super) fn order(&self) -> (Timestamp, LetterId) {
         (self.letter.as_ref().map_or(self.at, |letter| letter.at), self.id)
     }
 
-    /// What it is about: keys of the engine's own records are these, any other may be a phone number.
+    /// Returns the entity concerned: only keys of the engine's own records, since any other may be a phone number.
     fn about(&self) -> Option<(TenantId, String)> {
         let key = std::str::from_utf8(&self.key).ok()?;
         let conversation = key.parse::<ConversationId>().map(|conversation| conversation.tenant);
@@ -45,7 +46,7 @@ impl Found {
         Some((tenant, key.to_owned()))
     }
 
-    /// Whose it is, where that can be told.
+    /// Returns its tenant, where it is known.
     pub(super) fn tenant(&self) -> Option<TenantId> {
         let named = self.letter.as_ref().ok().and_then(|letter| letter.tenant.clone());
         named.or_else(|| self.about().map(|(tenant, _)| tenant))

@@ -1,26 +1,27 @@
-//! Dead letters: lists what was given up, shows it, and puts it back on its way.
+//! Dead letters: lists, shows and replays records that could not be processed.
 //!
 //! # Contract
 //! A replay appends the original to its topic again and nothing else: it goes through the same checks as a
-//! first delivery, and may end in dlq once more, as another letter. Letters are never changed or removed;
-//! the log's retention ends them, and where it is shorter the tenant's `retention.dlq`. Nothing that is sealed is opened for showing.
+//! first delivery, and may be dead-lettered again, as another dead letter. Dead letters are never changed or
+//! removed; they expire with the log's retention, or with the tenant's `retention.dlq` where that ends earlier.
+//! Encrypted data is never decrypted for display.
 //!
-//! Replaying twice does no harm (I3), nor does replaying what has been handled by another way:
-//! - a customer's act is recognised by its marker: who gave it up wrote none, whoever applies it writes one.
+//! Replays are idempotent (I3), also for a record that was handled otherwise meanwhile:
+//! - a customer's act is recognised by its marker: dead-lettering writes none, applying the act writes one.
 //!   An original of ingress gets the same marker, from the channel's message id.
 //! - a message to send is appended with `again`, so its account asks the journal of sends first, and what is
 //!   under way or sent is not called again.
 //! - a report only raises a status.
 //!
-//! Markers and journals end (`marker_ttl`), so what is older by its own time is not replayed at all, and
+//! Markers and journals expire (`marker_ttl`), so a record older than that is not replayed at all, and
 //! `max_age` may not exceed it.
 //!
-//! A letter's age is that of its original. A message to send that is older than `max_age` stays. A customer's
-//! message that is older than `engine.answer_within` is recorded by its conversation and not answered.
+//! The age of a dead letter is that of its original. An outbound message older than `max_age` stays in dlq. A
+//! customer's message older than `engine.answer_within` is recorded by its conversation and not answered.
 //!
-//! Letters are read a fetch at a time, and a request reads and replays a bounded number of them (I9); the
-//! answer says where to go on. `until` holds the ends of dlq at the first request, so that what is given up
-//! again is not replayed for ever.
+//! Dead letters are read a fetch at a time, and a request reads and replays a bounded number of them (I9); the
+//! answer holds the cursor to resume from. `until` holds the ends of dlq at the first request, so that records
+//! dead-lettered again are not replayed for ever.
 //!
 //! # Layout
 //! - This file: the operations. `scan`: letters in order, from a place on.
@@ -64,7 +65,7 @@ const TOGETHER: (usize, usize) = (64, 4 << 20);
 /// Why an operation was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLettersError {
-    /// There is no such letter.
+    /// No such dead letter exists.
     #[error("there is no letter {0}; log.retention or its tenant's retention.dlq may have ended it")]
     Unknown(LetterId),
     /// The request makes no sense.
@@ -78,7 +79,7 @@ pub enum DeadLettersError {
     Keys(KeysError),
 }
 
-/// How many letters are asked for.
+/// Returns the requested number of dead letters.
 fn limit_of(filters: &Filters, default: usize) -> usize {
     filters.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(default).clamp(1, MOST)
 }
@@ -292,8 +293,8 @@ impl DeadLetters {
         Ok(desk.find(letter, &found.key, original))
     }
 
-    /// Whether it is a message to somebody who has been forgotten since it was decided. What people themselves said
-    /// is refused by their conversation.
+    /// Returns whether it is a message to a contact who has been erased since it was decided. Messages from erased
+    /// contacts are refused by their conversation.
     async fn is_to_forgotten(&self, letter: &DeadLetter, original: &[u8]) -> Result<bool, DeadLettersError> {
         if letter.from.topic != Topic::Outbound {
             return Ok(false);

@@ -1,8 +1,8 @@
-//! Letters that match, in the order they were given up, a fetch at a time.
+//! Scan of the matching dead letters in the order they were dead-lettered, a fetch at a time.
 //!
-//! Each partition of dlq is in that order by itself, as far as the clocks of nodes go together; they are
-//! merged by the time of the next letter of each. Where a scan is depends on the place alone, so that it goes
-//! on where another one ended.
+//! Each partition of dlq is in that order, as far as the nodes' clocks agree; partitions are merged by the
+//! time of the next dead letter of each. The state of a scan depends on the cursor alone, so that it can
+//! resume where another one ended.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use heddle_schemas::topic::{Offset, Topic};
 use super::kept::Kept;
 use super::letter::Found;
 
-/// What is fetched and waits to be merged, at most, all partitions together; and of each one at least.
+/// Maximum that is fetched and waits to be merged, over all partitions; and the minimum for each one.
 const FETCH: FetchLimit = FetchLimit { records: 512, bytes: 4 << 20 };
 const FETCH_LEAST: FetchLimit = FetchLimit { records: 16, bytes: 64 << 10 };
-/// How long a fetch waits for what is known to be there.
+/// Timeout of a fetch of existing records.
 const WAIT: Duration = Duration::from_secs(1);
-/// Letters, and bytes of them, that one request looks at, matching or not: it is answered within seconds.
+/// Maximum dead letters and their bytes that one request reads, matching or not, so that it is answered within seconds.
 const LOOKED_AT: (usize, usize) = (20_000, 128 << 20);
 
 pub(super) struct Scan<'a> {
@@ -32,33 +32,32 @@ pub(super) struct Scan<'a> {
     looked_at: (usize, usize),
 }
 
-/// A partition that is being read.
+/// Partition being read.
 struct Lane {
     partition: u32,
-    /// What is fetched next.
+    /// Offset of the next fetch.
     next: Offset,
     end: Offset,
     fetched: VecDeque<Found>,
-    /// What was taken last.
+    /// Offset last taken.
     taken: Option<Offset>,
-    /// What was given up until then has been listed; it is passed over where the place does not name the
-    /// partition.
+    /// Position up to which dead letters have been listed; skipped where the cursor does not name the partition.
     since: Option<(Timestamp, LetterId)>,
 }
 
-/// The letter of this id, if it is kept.
+/// Returns the dead letter of this id, if it is kept.
 pub(super) async fn find(log: &dyn Log, id: LetterId) -> Result<Option<Found>, StoreError> {
     let partition = id.topic_partition();
     if id.partition >= log.partitions(partition.topic) || id.offset >= log.end(partition).await? {
         return Ok(None);
     }
     let records = log.fetch(partition, id.offset, FetchLimit { records: 1, bytes: 1 }, WAIT).await?;
-    // Where it is gone, the first that is left comes instead.
+    // If the record has expired, the fetch returns the next existing one instead.
     Ok(records.iter().find(|record| record.offset == id.offset).map(Found::read))
 }
 
 impl<'a> Scan<'a> {
-    /// Up to where dlq ends now, and not past `until`.
+    /// Begins a scan up to the current end of dlq, and not past `until`.
     pub(super) async fn begin(
         log: &'a dyn Log,
         filters: &'a Filters,
@@ -71,7 +70,7 @@ impl<'a> Scan<'a> {
         for partition in 0..partitions {
             let most = until.map_or(Offset::MAX, |until| {
                 let end = until.iter().find(|end| end.partition == partition);
-                // One that was not there at the first request has nothing for it.
+                // A partition that did not exist at the first request contributes nothing.
                 end.map_or(0, |end| end.offset)
             });
             let end = log.end(LetterId { partition, offset: 0 }.topic_partition()).await?.min(most);
@@ -97,7 +96,7 @@ impl<'a> Scan<'a> {
         Ok(Self { log, filters, kept, lanes, fetch, looked_at: (0, 0) })
     }
 
-    /// The next letter that matches; none at the end, or when enough was looked at.
+    /// Returns the next matching dead letter; none at the end, or when the limit of the request is reached.
     pub(super) async fn next(&mut self) -> Result<Option<Found>, StoreError> {
         while self.looked_at.0 < LOOKED_AT.0 && self.looked_at.1 < LOOKED_AT.1 {
             for lane in &mut self.lanes {
@@ -110,7 +109,7 @@ impl<'a> Scan<'a> {
                 return Ok(None);
             };
             lane.taken = Some(found.id.offset);
-            // Not counted: a request that ended here would name the partition, and the next not pass over it.
+            // Not counted: a request that ended here would name the partition, and the next one would not skip it.
             if lane.since.is_some_and(|since| found.order() <= since) {
                 continue;
             }
@@ -124,7 +123,7 @@ impl<'a> Scan<'a> {
         Ok(None)
     }
 
-    /// The place to go on from, where something is left.
+    /// Returns the cursor to resume from, if anything is left.
     pub(super) fn rest(&self) -> Option<Place> {
         let is_over = self.lanes.iter().all(|lane| lane.fetched.is_empty() && lane.next >= lane.end);
         let taken = |lane: &Lane| lane.taken.map(|offset| LetterId { partition: lane.partition, offset });
@@ -132,21 +131,21 @@ impl<'a> Scan<'a> {
         place.filter(|_| !is_over)
     }
 
-    /// Where the partitions end.
+    /// Returns the ends of the partitions.
     pub(super) fn until(&self) -> Vec<LetterId> {
         self.lanes.iter().map(|lane| LetterId { partition: lane.partition, offset: lane.end }).collect()
     }
 }
 
 impl Lane {
-    /// Fetches more, where nothing is left and there is more.
+    /// Fetches more, if the buffer is empty and the partition is not at its end.
     async fn fetch(&mut self, log: &dyn Log, limit: FetchLimit) -> Result<(), StoreError> {
         if !self.fetched.is_empty() || self.next >= self.end {
             return Ok(());
         }
         let from = LetterId { partition: self.partition, offset: self.next };
         let records = log.fetch(from.topic_partition(), from.offset, limit, WAIT).await?;
-        // Where the rest is gone, nothing comes.
+        // If the rest has expired, the fetch returns nothing.
         self.next = records.last().map_or(self.end, |last| last.offset + 1);
         self.fetched.extend(records.iter().filter(|record| record.offset < self.end).map(Found::read));
         Ok(())

@@ -1,4 +1,4 @@
-//! Dead letters over the store in memory, with paused time and the actors running.
+//! Tests of dead letters on the in-memory store, with paused time and running actors.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -118,7 +118,7 @@ impl Site {
         self.disk.publish(vec![record], self.clock.now());
     }
 
-    /// A question to acme, taken in now.
+    /// Publishes a question to acme, accepted now.
     async fn ask(&self, number: u8) {
         let tenant = "acme".parse().unwrap();
         let conversation = conversation(number);
@@ -137,13 +137,13 @@ impl Site {
         self.publish(Topic::Inbound, partition, &conversation.to_string(), encode(&record));
     }
 
-    /// A letter of a reply that was decided now.
+    /// Publishes a dead letter of a reply that was decided now.
     async fn reply(&self, number: u8) {
         let conversation = conversation(number);
         let turn = TurnId(MessageKey::from_bytes([number; 16]));
         let id = OutboundId::of_turn(conversation.contact, turn, 0);
         let to = Address { phone: Some("16505550000".into()), ..Address::default() };
-        // Who is written to has spoken before.
+        // The recipient has written before.
         self.ports.keys.contact(&conversation.tenant, conversation.contact, Missing::Create).await.unwrap();
         let message = SealedMessage { to, content: Content::Text { body: "a reply".into() } };
         let now = self.clock.now();
@@ -161,15 +161,15 @@ impl Site {
         let command = OutboundCommand::Send(command);
         let record = OutboundRecord { v: V, conversation: conversation.clone(), at: now, command };
         let from = TopicPartition { topic: Topic::Outbound, partition: 0 };
-        self.letter(from, &conversation.account().to_string(), encode(&record));
+        self.dead_letter(from, &conversation.account().to_string(), encode(&record));
     }
 
-    fn letter(&self, from: TopicPartition, key: &str, original: Bytes) {
+    fn dead_letter(&self, from: TopicPartition, key: &str, original: Bytes) {
         self.letter_in(0, from, key, original);
     }
 
     fn letter_in(&self, partition: u32, from: TopicPartition, key: &str, original: Bytes) {
-        let letter = DeadLetter {
+        let dead_letter = DeadLetter {
             v: V,
             at: self.clock.now(),
             from,
@@ -181,10 +181,10 @@ impl Site {
             tenant: None,
             original: Some(Sealed::from_bytes(original)),
         };
-        self.publish(Topic::Dlq, partition, key, encode(&letter));
+        self.publish(Topic::Dlq, partition, key, encode(&dead_letter));
     }
 
-    /// Lets everything that was published be worked off.
+    /// Waits until everything published is processed.
     async fn settle(&self) {
         tokio::time::sleep(Duration::from_secs(10)).await;
         for topic in Topic::CONSUMED {
@@ -233,10 +233,10 @@ async fn a_message_for_a_tenant_that_comes_later_is_answered_once_however_often_
     let site = Site::new(StoreOptions::default()).await;
     site.ask(1).await;
     site.settle().await;
-    let [letter] = &site.list().await[..] else { panic!() };
-    assert_eq!((letter.id, letter.reason), (at(0), Some(DeadReason::UnknownTenant)));
-    assert_eq!((letter.from, letter.offset), (Some(inbound(&conversation(1))), Some(0)));
-    assert_eq!(letter.about, Some(conversation(1).to_string()));
+    let [dead_letter] = &site.list().await[..] else { panic!() };
+    assert_eq!((dead_letter.id, dead_letter.reason), (at(0), Some(DeadReason::UnknownTenant)));
+    assert_eq!((dead_letter.from, dead_letter.offset), (Some(inbound(&conversation(1))), Some(0)));
+    assert_eq!(dead_letter.about, Some(conversation(1).to_string()));
 
     site.apply("acme", &["1"]).await;
     let ids = Some(vec![at(0), at(0), at(7)]);
@@ -267,7 +267,7 @@ async fn poison_is_put_aside_again_and_a_replay_of_all_ends() {
     let reasons: Vec<_> = site.list().await.iter().map(|one| (one.reason, one.attempts)).collect();
     assert_eq!(reasons, vec![(Some(DeadReason::Poison), 3); 2]);
 
-    // What came meanwhile is not for the same replay.
+    // Dead letters published meanwhile are not part of the same replay.
     let until = Some(first.until.clone());
     let again = site.letters.replay(&Replay { until, ..all.clone() }).await.unwrap();
     assert_eq!(again.items.len(), 1);
@@ -289,12 +289,12 @@ async fn what_no_build_here_reads_goes_where_it_came_from_unless_it_may_be_sent(
     site.publish(Topic::Dlq, 0, "k", "no letter");
     site.settle().await;
     let mut letters = site.list().await;
-    letters.sort_by_key(|letter| letter.from);
+    letters.sort_by_key(|dead_letter| dead_letter.from);
     let reasons: Vec<_> = letters.iter().map(|one| one.reason).collect();
     assert_eq!(reasons, [None, Some(DeadReason::Version), Some(DeadReason::Version)]);
     // A foreign key may be a phone number.
     assert!(!serde_json::to_string(&letters).unwrap().contains("1650"));
-    let ids: Vec<_> = letters.iter().map(|letter| letter.id).collect();
+    let ids: Vec<_> = letters.iter().map(|dead_letter| dead_letter.id).collect();
     let replay = Replay { ids: Some(ids.clone()), ..Replay::default() };
     let fates = site.letters.replay(&replay).await.unwrap().items;
     let of = |id| fates.iter().find(|fate| fate.id == id).map(|fate| (fate.outcome, fate.to.as_deref()));
@@ -329,7 +329,7 @@ async fn a_letter_that_is_older_than_its_tenant_keeps_letters_is_as_one_that_is_
     site.system.tenants.apply(short).await.unwrap();
     site.reply(1).await;
     let elsewhere = TopicPartition { topic: Topic::Outbound, partition: 0 };
-    site.letter(elsewhere, "+16505551234", Bytes::from_static(b"{}"));
+    site.dead_letter(elsewhere, "+16505551234", Bytes::from_static(b"{}"));
     site.clock.jump_forward(24 * HOUR - Duration::from_secs(1));
     assert!(site.letters.show(at(0)).await.is_ok());
     assert_eq!(site.list().await.len(), 2);
@@ -337,8 +337,8 @@ async fn a_letter_that_is_older_than_its_tenant_keeps_letters_is_as_one_that_is_
     site.clock.jump_forward(Duration::from_secs(1));
     let refused = site.letters.show(at(0)).await.unwrap_err().to_string();
     assert!(refused.contains("retention.dlq"), "{refused}");
-    let left: Vec<_> = site.list().await.into_iter().map(|letter| letter.id).collect();
-    assert_eq!(left, [at(1)], "that of no tenant lives as long as its topic");
+    let left: Vec<_> = site.list().await.into_iter().map(|dead_letter| dead_letter.id).collect();
+    assert_eq!(left, [at(1)], "one of no tenant is kept as long as its topic's records");
     let named = Replay { ids: Some(vec![at(0)]), max_age: 240 * HOUR, ..Replay::default() };
     let all = Replay { ids: None, filters: Some(Filters::default()), ..named.clone() };
     assert_eq!(site.letters.replay(&named).await.unwrap().items[0].outcome, Outcome::Unknown);
@@ -358,7 +358,7 @@ async fn a_reply_is_sent_once_and_not_when_it_is_too_old() {
     for record in site.disk.records(partition) {
         let record: OutboundRecord = decode(&record.value).unwrap();
         let OutboundCommand::Send(send) = record.command else { continue };
-        assert!(send.again, "or its account would not look into the journal");
+        assert!(send.again, "or its account would not check the journal");
     }
 
     site.clock.jump_forward(25 * HOUR);
@@ -392,7 +392,7 @@ async fn an_original_of_ingress_is_taken_in_again_and_never_shown() {
     assert_eq!((shown.state, shown.summary.reason), (OriginalState::Sealed, Some(DeadReason::Account)));
     assert_eq!(shown.summary.tenant, Some("acme".parse().unwrap()));
     let all: Vec<Value> =
-        site.list().await.iter().map(|letter| serde_json::to_value(letter).unwrap()).collect();
+        site.list().await.iter().map(|dead_letter| serde_json::to_value(dead_letter).unwrap()).collect();
     let text = format!("{} {all:?}", serde_json::to_string(&shown).unwrap());
     assert!(!text.contains("secret words") && !text.contains("1650"), "{text}");
 
@@ -418,12 +418,12 @@ async fn an_original_of_ingress_is_taken_in_again_and_never_shown() {
 async fn an_engines_original_is_shown_with_its_sealed_parts_sealed() {
     let site = Site::new(StoreOptions::default()).await;
     site.ask(1).await;
-    site.letter(inbound(&conversation(1)), "k", "no JSON".into());
+    site.dead_letter(inbound(&conversation(1)), "k", "no JSON".into());
     site.settle().await;
     let letters = [site.letters.show(at(0)).await.unwrap(), site.letters.show(at(1)).await.unwrap()];
-    let states = letters.each_ref().map(|letter| letter.state);
+    let states = letters.each_ref().map(|dead_letter| dead_letter.state);
     assert!(states.contains(&OriginalState::NoJson), "{states:?}");
-    let shown = letters.iter().find(|letter| letter.state == OriginalState::Shown).unwrap();
+    let shown = letters.iter().find(|dead_letter| dead_letter.state == OriginalState::Shown).unwrap();
     let original = shown.original.as_ref().unwrap();
     assert_eq!(original["conversation"], json!(conversation(1).to_string()));
     assert!(original["event"]["customer"]["sealed"].is_string());
@@ -440,7 +440,7 @@ async fn letters_come_in_pages_and_filters_leave_none_out() {
     for number in 0..700 {
         let tenant = if number % 2 == 0 { "acme" } else { "globex" };
         let key = format!("{tenant}/whatsapp/1");
-        site.letter(from, &key, format!("{{\"n\":{number}}}").into());
+        site.dead_letter(from, &key, format!("{{\"n\":{number}}}").into());
     }
     let tenant = Some("globex".parse().unwrap());
     let mut filters = Filters { tenant, limit: Some(100), ..Filters::default() };
@@ -448,7 +448,7 @@ async fn letters_come_in_pages_and_filters_leave_none_out() {
     loop {
         let page = site.letters.list(&filters).await.unwrap();
         assert!(page.items.len() <= 100);
-        found.extend(page.items.iter().map(|letter| letter.id.offset));
+        found.extend(page.items.iter().map(|dead_letter| dead_letter.id.offset));
         let Some(next) = page.next else { break };
         filters.after = Some(next);
     }
@@ -518,10 +518,10 @@ async fn letters_of_several_partitions_come_as_they_were_given_up_from_wherever_
         site.letter_in(partition, from, "k", "{}".into());
         expected.push((site.clock.now(), LetterId { partition, offset }));
     }
-    // What was given up at the same time comes by its id.
+    // Records dead-lettered at the same time are ordered by id.
     expected.sort_unstable();
     let expected: Vec<_> = expected.into_iter().map(|(_, id)| id).collect();
-    let ids = |page: &Page| page.items.iter().map(|letter| letter.id).collect::<Vec<_>>();
+    let ids = |page: &Page| page.items.iter().map(|dead_letter| dead_letter.id).collect::<Vec<_>>();
     let mut filters = Filters { limit: Some(7), ..Filters::default() };
     let mut found = Vec::new();
     loop {
@@ -532,7 +532,7 @@ async fn letters_of_several_partitions_come_as_they_were_given_up_from_wherever_
         filters.after = Some(next);
     }
     assert_eq!(found, expected);
-    // After the one that was seen last, whose id is all that is known.
+    // A scan after the last one seen, of which only the id is known.
     for position in [0, 99, 250] {
         let after = Place::new(vec![expected[position]]);
         let page = letters.list(&Filters { after, limit: Some(300), ..Filters::default() }).await.unwrap();
@@ -547,16 +547,16 @@ async fn letters_of_several_partitions_come_as_they_were_given_up_from_wherever_
 async fn what_the_log_does_not_take_is_told_and_the_rest_goes_on() {
     let site = Site::new(StoreOptions { record_limit: 4096, ..StoreOptions::default() }).await;
     let from = TopicPartition { topic: Topic::Inbound, partition: 1 };
-    site.letter(from, "k", "x".into());
-    site.letter(from, "k", "x".repeat(5000).into());
-    site.letter(from, "k", "y".into());
+    site.dead_letter(from, "k", "x".into());
+    site.dead_letter(from, "k", "x".repeat(5000).into());
+    site.dead_letter(from, "k", "y".into());
     let outcomes: Vec<_> = site.replay(&[0, 1, 2]).await.into_iter().map(|(outcome, _)| outcome).collect();
     assert_eq!(outcomes, [Outcome::Replayed, Outcome::Impossible, Outcome::Replayed]);
 }
 
 #[test]
 fn a_log_without_ingress_takes_nothing_back_into_it() {
-    let letter = DeadLetter {
+    let dead_letter = DeadLetter {
         v: V,
         at: Timestamp::from_secs(NOW),
         from: TopicPartition { topic: Topic::Ingress, partition: 0 },
@@ -572,7 +572,7 @@ fn a_log_without_ingress_takes_nothing_back_into_it() {
     let original = Bytes::from(published("m1", "1", "acme"));
     let now = Timestamp::from_secs(NOW);
     let way = |partitions: u32| {
-        Desk { partitions: &|_| partitions, ages, now }.find(&letter, &Bytes::new(), original.clone())
+        Desk { partitions: &|_| partitions, ages, now }.find(&dead_letter, &Bytes::new(), original.clone())
     };
     assert!(matches!(way(0), Way::Stays { outcome: Outcome::Impossible, .. }));
     assert!(matches!(way(1), Way::Back { .. }));

@@ -1,4 +1,4 @@
-//! The way back: where a letter's original goes, if it still may. Pure.
+//! Decision on a replay: the destination of a dead letter's original, if it may still be replayed. Pure.
 
 use std::time::Duration;
 
@@ -13,23 +13,23 @@ use heddle_schemas::topic::{Topic, TopicPartition, inbound_partition, outbound_p
 
 use super::Outcome;
 
-/// Up to which age of a record what is still done.
+/// Maximum ages of a record.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ages {
-    /// A message of ours is sent.
+    /// Up to which an outbound message is sent.
     pub(super) sent: Duration,
-    /// A customer's message is answered.
+    /// Up to which a customer's message is answered.
     pub(super) answered: Duration,
-    /// Markers and journals tell whether a message was seen or sent.
+    /// Up to which markers and journals show whether a message was seen or sent.
     pub(super) remembered: Duration,
 }
 
-/// What becomes of a letter.
+/// Decision on a dead letter.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// Its original is appended again.
+    /// Publishes its original again.
     Back { record: NewRecord, note: String },
-    /// It stays where it is.
+    /// Leaves it in the DLQ.
     Stays { outcome: Outcome, why: String },
 }
 
@@ -37,29 +37,29 @@ fn stays(outcome: Outcome, why: impl Into<String>) -> Way {
     Way::Stays { outcome, why: why.into() }
 }
 
-/// What every decision goes by.
+/// Inputs common to all decisions.
 pub(super) struct Desk<'a> {
-    /// How many partitions a topic has.
+    /// Returns the number of partitions of a topic.
     pub(super) partitions: &'a dyn Fn(Topic) -> u32,
     pub(super) ages: Ages,
     pub(super) now: Timestamp,
 }
 
 impl Desk<'_> {
-    /// Decides about a letter with this key in dlq, whose original, opened, is this.
-    pub(super) fn find(&self, letter: &DeadLetter, key: &Bytes, original: Bytes) -> Way {
-        match letter.from.topic {
-            Topic::Inbound => self.inbound(letter, key, original),
+    /// Decides on a dead letter with its key in dlq and its decrypted original.
+    pub(super) fn find(&self, dead_letter: &DeadLetter, key: &Bytes, original: Bytes) -> Way {
+        match dead_letter.from.topic {
+            Topic::Inbound => self.inbound(dead_letter, key, original),
             Topic::Outbound => self.outbound(original),
-            Topic::Ingress => self.ingress(letter, key, original),
+            Topic::Ingress => self.ingress(dead_letter, key, original),
             topic => stays(Outcome::Impossible, format!("records of {topic} are not replayed")),
         }
     }
 
-    fn inbound(&self, letter: &DeadLetter, key: &Bytes, value: Bytes) -> Way {
+    fn inbound(&self, dead_letter: &DeadLetter, key: &Bytes, value: Bytes) -> Way {
         let Ok(read) = decode::<InboundRecord>(&value) else {
-            // A newer build may read it. It is at least as old as its letter.
-            return self.as_it_stood(letter, key, value);
+            // A newer build may read it. It is at least as old as its dead letter.
+            return self.as_it_stood(dead_letter, key, value);
         };
         let age = self.now.since(read.at);
         let note = match &read.event {
@@ -81,10 +81,10 @@ impl Desk<'_> {
 
     fn outbound(&self, value: Bytes) -> Way {
         let Ok(mut read) = decode::<OutboundRecord>(&value) else {
-            // Whoever can read it would send it, of any age, and each time anew.
+            // A build that can read it would send it at any age, and again for each replay.
             return stays(
                 Outcome::Unreadable,
-                "this build cannot read it, so it can neither tell its age nor mark it as published again",
+                "this build cannot read it, so it can neither check its age nor flag it as a replay",
             );
         };
         let age = self.now.since(read.at);
@@ -98,7 +98,7 @@ impl Desk<'_> {
                 return stays(Outcome::TooOld, why);
             }
             OutboundCommand::Send(send) => {
-                // Without it an account looks into its journal only after a take-over.
+                // Without the flag an account checks its journal only after a take-over.
                 send.again = true;
                 encode(&read)
             }
@@ -112,43 +112,43 @@ impl Desk<'_> {
         }
     }
 
-    fn ingress(&self, letter: &DeadLetter, key: &Bytes, value: Bytes) -> Way {
+    fn ingress(&self, dead_letter: &DeadLetter, key: &Bytes, value: Bytes) -> Way {
         if (self.partitions)(Topic::Ingress) == 0 {
             return stays(Outcome::Impossible, "this log has no topic ingress");
         }
         let Ok(read) = ingress::read(&value) else {
-            return self.as_it_stood(letter, key, value);
+            return self.as_it_stood(dead_letter, key, value);
         };
         let age = self.now.since(read.at);
         let note = match read.event {
-            // What was said last holds, so these change nothing the second time, however old they are.
+            // The latest statement is in force, so these are idempotent at any age.
             ingress::IngressEvent::Status { .. } | ingress::IngressEvent::Preference { .. } => String::new(),
             _ if age > self.ages.remembered => return forgotten(self.ages),
             ingress::IngressEvent::Message { .. } => unanswered(age, self.ages),
             _ => String::new(),
         };
-        match self.as_it_stood(letter, key, value) {
+        match self.as_it_stood(dead_letter, key, value) {
             Way::Back { record, .. } => Way::Back { record, note },
             stays @ Way::Stays { .. } => stays,
         }
     }
 
-    /// Into the partition that it came from, unchanged.
-    fn as_it_stood(&self, letter: &DeadLetter, key: &Bytes, value: Bytes) -> Way {
-        let TopicPartition { topic, partition } = letter.from;
+    /// Publishes the original unchanged to its source partition.
+    fn as_it_stood(&self, dead_letter: &DeadLetter, key: &Bytes, value: Bytes) -> Way {
+        let TopicPartition { topic, partition } = dead_letter.from;
         if partition >= (self.partitions)(topic) {
-            return stays(Outcome::Impossible, format!("there is no {} any more", letter.from));
+            return stays(Outcome::Impossible, format!("{} does not exist any more", dead_letter.from));
         }
-        if self.now.since(letter.at) > self.ages.remembered {
+        if self.now.since(dead_letter.at) > self.ages.remembered {
             return forgotten(self.ages);
         }
-        let record = NewRecord { partition: letter.from, key: key.clone(), value };
+        let record = NewRecord { partition: dead_letter.from, key: key.clone(), value };
         Way::Back { record, note: String::new() }
     }
 }
 
 fn forgotten(ages: Ages) -> Way {
-    let why = format!("after {} nobody can tell whether it was recorded", rough(ages.remembered));
+    let why = format!("after {} it is unknown whether it was recorded", rough(ages.remembered));
     stays(Outcome::TooOld, why)
 }
 
@@ -159,7 +159,7 @@ fn unanswered(age: Duration, ages: Ages) -> String {
     }
 }
 
-/// In the largest unit that it fills: `2d`, `90m` as `1h`.
+/// Formats a duration in its largest whole unit: `2d`, `90m` as `1h`.
 pub(super) fn rough(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let units = [(86_400, "d"), (3_600, "h"), (60, "m")];

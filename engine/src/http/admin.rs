@@ -1,7 +1,7 @@
-//! The admin API, `/v1`: each declared operation at its method and path. Refusals are problem details (RFC 9457).
+//! Admin API, `/v1`: each declared operation at its method and path. Refusals are problem details (RFC 9457).
 //!
-//! A request takes the same way whatever it asks: the guard knows who it is from, [`Caller`] is read from its headers,
-//! then path, query and body are read into the operation's input, and [`Operations::call`] does the rest.
+//! Every request takes the same steps: the guard authenticates its principal, [`Caller`] is read from its headers,
+//! path, query and body are decoded into the operation's input, and [`Operations::call`] does the rest.
 //!
 //! [`Operations::call`]: crate::operations::Operations::call
 
@@ -22,7 +22,7 @@ use super::problem::Refusal;
 use super::{Shared, guard, openapi};
 use crate::operations::{Caller, Handler};
 
-/// The routes, guarded.
+/// Returns the guarded routes.
 pub(super) fn routes(shared: Arc<Shared>) -> Router<Arc<Shared>> {
     let mut routes = Routes(Router::new().route("/openapi.json", get(openapi::document)));
     heddle_api::each(&mut routes);
@@ -32,13 +32,13 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router<Arc<Shared>> {
             Refusal::new(StatusCode::NOT_FOUND, "unknown_path", "no such path; see /v1/openapi.json")
         })
         .method_not_allowed_fallback(async |method: HttpMethod| {
-            let detail = format!("{method} is not possible here; see /v1/openapi.json");
+            let detail = format!("{method} is not supported here; see /v1/openapi.json");
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "unknown_method", detail)
         })
         .layer(axum::middleware::from_fn_with_state(shared, guard::guard))
 }
 
-/// A router that each operation is added to.
+/// Router that each operation is added to.
 struct Routes(Router<Arc<Shared>>);
 
 impl<O: Handler> Visit<O> for Routes {
@@ -70,7 +70,7 @@ async fn serve<O: Handler>(
     let output = shared.operations.call(&caller, Input::<O> { path, query, body }).await?;
     let status = StatusCode::from_u16(O::STATUS).unwrap_or_default();
     Ok(match output.write() {
-        // Where pieces break off, the connection does too.
+        // A failing stream closes the connection.
         Some((content_type, pieces)) => {
             (status, [(CONTENT_TYPE, content_type)], Body::from_stream(pieces)).into_response()
         }

@@ -1,9 +1,9 @@
-//! The caller of a request to the admin API: what the guard found, and what the request says of itself.
+//! Caller of a request to the admin API: the principal that the guard authenticated, and the request's own headers.
 //!
 //! | header | content |
 //! |---|---|
-//! | `Heddle-Actor` | the name of the person or program that calls; whoever has the token answers for it |
-//! | `Heddle-Reason` | the reason, in a line |
+//! | `Heddle-Actor` | the name of the calling person or program; the holder of the token is responsible for it |
+//! | `Heddle-Reason` | the reason, in one line |
 //!
 //! Both are optional, at most 256 characters, UTF-8 or Latin-1, and hold no phone number ([`Note`]).
 
@@ -32,26 +32,26 @@ impl FromRequestParts<Arc<Shared>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<Shared>) -> Result<Self, Refusal> {
         let Principal { means, address } = *parts.extensions.get::<Principal>().ok_or_else(|| {
-            // Only a route that is not guarded comes here, and there is none.
+            // Unreachable: every route is guarded.
             Refusal::new(StatusCode::FORBIDDEN, "unauthenticated", "unauthenticated request")
         })?;
         let name = note(&parts.headers, heddle_api::ACTOR)?;
         let who = Who { name, means, address: Some(address.to_canonical()) };
-        // The token is the operator's, and so is this machine.
+        // The token and this machine belong to the operator.
         Ok(Self { who, why: note(&parts.headers, heddle_api::REASON)?, rights: Rights::Operator })
     }
 }
 
 fn note(headers: &HeaderMap, header: &str) -> Result<Option<Note>, Refusal> {
     let Some(value) = headers.get(header) else { return Ok(None) };
-    // Programs that know no better write headers in Latin-1, where each byte is a character.
+    // Some programs write headers in Latin-1, where each byte is a character.
     let text = match std::str::from_utf8(value.as_bytes()) {
         Ok(text) => Cow::Borrowed(text),
         Err(_) => Cow::Owned(value.as_bytes().iter().copied().map(char::from).collect::<String>()),
     };
     match text.parse() {
         Ok(note) => Ok(Some(note)),
-        // A client that sets it always and has nothing to say means nothing.
+        // An empty header counts as absent.
         Err(InvalidNote::Empty) => Ok(None),
         Err(why) => {
             let detail = format!("the header {header}: {why}");

@@ -1,6 +1,6 @@
-//! The console, `/`: one page that shows a running node at a glance, from `/metrics` and `/v1`.
+//! Console, `/`: one page with an overview of a running node, from `/metrics` and `/v1`.
 //!
-//! The page holds no data: what it shows it asks for, and the admin API answers it or does not.
+//! The page holds no data: it requests everything from the admin API, with that API's access control.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use axum::routing::get;
 use super::Shared;
 
 const PAGE: &str = include_str!("console.html");
-/// Nothing from elsewhere, and nobody frames it.
+/// Content security policy: no external resources, no framing.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                       connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
-/// The route.
+/// Returns the route.
 pub(super) fn routes() -> Router<Arc<Shared>> {
     let page = async || {
         let headers = [

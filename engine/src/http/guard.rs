@@ -1,8 +1,8 @@
-//! Who may use the admin API: whoever has the token, or, where none is set, this machine alone.
+//! Access control of the admin API: holders of the token, or, where none is set, only this machine.
 //!
 //! Without a token a request must come from a loopback address, name a loopback host (so that no web page
-//! can reach it under a name of its own), and not have come through a proxy, behind which everybody is
-//! local.
+//! can reach it under a name of its own), and not have come through a proxy, behind which every client
+//! looks local.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::Shared;
 use super::caller::Principal;
 use super::problem::Refusal;
 
-/// Lets a request through or answers 401 or 403; counts what comes of it.
+/// Passes a request on, or answers 401 or 403; counts the result.
 pub(super) async fn guard(
     State(shared): State<Arc<Shared>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,

@@ -1,4 +1,5 @@
-//! `/healthz`: the process answers. `/readyz`: it takes webhooks in. `/metrics`: Prometheus' text format.
+//! Health endpoints: `/healthz`: the process answers. `/readyz`: it accepts webhooks. `/metrics`: Prometheus' text
+//! format.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use prometheus::{TEXT_FORMAT, TextEncoder};
 
 use super::Shared;
 
-/// The routes.
+/// Returns the routes.
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
         .route("/healthz", get(async || "ok\n"))

@@ -1,9 +1,8 @@
-//! The HTTP server: webhooks, the admin API, the console, metrics and health, on one address.
+//! HTTP server: webhooks, the admin API, the console, metrics and health, on one address.
 //!
 //! # Layout
-//! - [`webhooks`]: the way in of channels.
-//! - [`admin`]: `/v1`, guarded by [`guard`], described by [`openapi`]; [`caller`] is who calls, [`problem`] how
-//!   faults are answered.
+//! - [`webhooks`]: the ingress of channels.
+//! - [`admin`]: `/v1`, guarded by [`guard`], described by [`openapi`]; [`caller`]: the caller, [`problem`]: refusals.
 //! - [`health`]: `/healthz`, `/readyz`, `/metrics`.
 //! - [`console`]: the page at `/`.
 
@@ -35,18 +34,18 @@ use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::operations::Operations;
 
-/// Why the server does not listen.
+/// Error of a server that cannot listen.
 #[derive(Debug, thiserror::Error)]
-#[error("http.listen = \"{address}\": {source}; stop what has it, or set another address")]
+#[error("http.listen = \"{address}\": {source}; stop the process that uses it, or set another address")]
 pub struct ListenError {
-    /// The address asked for.
+    /// Requested address.
     pub address: SocketAddr,
-    /// What the system says.
+    /// Error of the operating system.
     #[source]
     pub source: std::io::Error,
 }
 
-/// What the handlers share.
+/// State shared by the handlers.
 pub struct Shared {
     node: Arc<Node>,
     tenants: Arc<Tenants>,
@@ -61,7 +60,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Over a started node.
+    /// Creates the state of a started node.
     #[must_use]
     pub fn new(node: Arc<Node>, system: &heddle_actors::system::System) -> Arc<Self> {
         let http: &config::Http = &node.config.http;
@@ -79,7 +78,7 @@ impl Shared {
         })
     }
 
-    /// Takes webhooks in from now on, or no more.
+    /// Opens or closes the intake of webhooks.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
         self.intake_gate.set_open(ready);
@@ -91,15 +90,15 @@ impl Shared {
     }
 }
 
-/// A running server.
+/// Running server.
 pub struct Server {
-    /// Where it listens.
+    /// Listen address.
     pub address: SocketAddr,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<std::io::Result<()>>,
 }
 
-/// Reserves the address, so that a fault shows before anything has been started.
+/// Binds the address, so that a conflict shows before anything has been started.
 ///
 /// # Errors
 /// [`ListenError`].
@@ -111,14 +110,14 @@ impl Server {
     /// Serves on a bound address.
     ///
     /// # Errors
-    /// The system's, where the listener has no address.
+    /// The operating system's, where the listener has no address.
     pub fn start(listener: TcpListener, shared: Arc<Shared>) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
         let app = router(shared).into_make_service_with_connect_info::<SocketAddr>();
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = tokio::spawn(async move {
             let stopped = async {
-                // Whoever started the server is gone: so is the server.
+                // Also ends when the handle of the server is dropped.
                 let _ = stopped.await;
             };
             axum::serve(listener, app).with_graceful_shutdown(stopped).await
@@ -126,11 +125,11 @@ impl Server {
         Ok(Self { address, stop, ended })
     }
 
-    /// Takes no more connections, answers what has been asked, and ends.
+    /// Accepts no more connections, answers the requests in flight, and stops.
     pub async fn stop(self) {
-        // It may have ended by itself.
+        // The server may have ended by itself.
         let _ = self.stop.send(());
-        // Connections that are kept open without a request are closed at once; a slow one has this long.
+        // Idle connections are closed at once; a slow request has this long.
         drop(tokio::time::timeout(std::time::Duration::from_secs(5), self.ended).await);
     }
 }

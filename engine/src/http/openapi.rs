@@ -1,4 +1,4 @@
-//! `/v1/openapi.json`: the admin API's description, derived from the declared operations.
+//! `/v1/openapi.json`: the description of the admin API, derived from the declared operations.
 
 use axum::Json;
 pub use heddle_api::openapi::describe;

@@ -9,12 +9,12 @@ use heddle_api::problem::{MEDIA_TYPE, Problem};
 
 use crate::operations::OperationError;
 
-/// A problem as an answer.
+/// Problem as an HTTP answer.
 #[derive(Debug)]
 pub struct Refusal(pub Problem);
 
 impl Refusal {
-    /// A refusal with this status, code and detail.
+    /// Creates a refusal with this status, code and detail.
     #[must_use]
     pub fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or_default().to_owned();

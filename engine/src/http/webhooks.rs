@@ -1,8 +1,8 @@
 //! Webhooks: `GET|POST /webhooks/<channel>/<account>`.
 //!
-//! The contract: 200 means that everything the body says is durable (I2). Anything else makes the channel
-//! send it again, or shows whoever configured it what is wrong. Handshake, signature, body and its limit are the
-//! channel's; here its account is found and each answer counted by its reason:
+//! Contract: 200 means that every event in the body is durable (I2). Any other status makes the channel
+//! retry, or shows a fault of its configuration. Handshake, signature, body and its limit are the channel's; here its
+//! account is found and each answer counted by its reason:
 //!
 //! | what comes | answer | counted as |
 //! |---|---|---|
@@ -37,9 +37,9 @@ use heddle_schemas::tenant::{ChannelAccount, Tenant};
 
 use super::Shared;
 
-/// How long a webhook waits for its turn.
+/// Maximum time that a webhook waits for capacity.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a body may take to arrive.
+/// Timeout for the arrival of a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 /// When the channel may try again, in seconds.
 const RETRY_SECONDS: &str = "5";
@@ -261,8 +261,8 @@ async fn take(
     Ok(())
 }
 
-/// The events of each tenant. A body may speak of several accounts: those of another tenant are accepted only if that
-/// tenant's own secret signed the body too. The rest is dropped.
+/// Groups the events by tenant. A body may hold several accounts: those of another tenant are accepted only if that
+/// tenant's own secret signed the body too. Events of unknown accounts are dropped.
 fn by_tenant(
     shared: &Shared,
     addressed: &Addressed,

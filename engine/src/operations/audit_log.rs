@@ -1,4 +1,4 @@
-//! Handlers of the operations on the audit log, and of the verification of what is promised.
+//! Handlers of the operations on the audit log, and of the verification of promises.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ impl Handler for Prove {
     }
 }
 
-/// An audit log that can be read: of no tenant, or of one that there is or was.
+/// Readable audit log: of the installation, or of an existing or deleted tenant.
 pub struct Readable;
 
 impl<O: Operation> Subject<O> for Readable {
@@ -77,7 +77,7 @@ impl Handler for VerifyAuditLog {
     }
 }
 
-/// An audit log that goes on: of no tenant, or of one that there is. That of a deleted tenant has ended with its key.
+/// Writable audit log: of the installation, or of an existing tenant. That of a deleted tenant has ended with its key.
 pub struct Living;
 
 impl<O: Operation> Subject<O> for Living {

@@ -1,4 +1,4 @@
-//! Whoever calls an operation: their identity for the audit log, and what they may do.
+//! Caller of an operation: identity for the audit log, and rights.
 
 use std::collections::BTreeMap;
 
@@ -8,31 +8,31 @@ use heddle_schemas::id::TenantId;
 
 use super::OperationError;
 
-/// Caller of an operation. There is no default: each way in says who comes through it.
+/// Caller of an operation. There is no default: each entry point sets it explicitly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// Their identity, as the audit log has it.
+    /// Identity for the audit log.
     pub who: Who,
-    /// Their reason, if they gave one.
+    /// Reason of the call, if given.
     pub why: Option<Note>,
-    /// What they may do.
+    /// Rights of the caller.
     pub rights: Rights,
 }
 
-/// What a caller may do.
+/// Rights of a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rights {
-    /// Everything: whoever has the token, works on this machine, or may read the data folder.
+    /// Everything: a holder of the token, a user of this machine, or a reader of the data folder.
     Operator,
-    /// What their role in each tenant permits, and nothing of the installation.
+    /// The permissions of a role in each tenant, and none for the installation.
     Tenants(BTreeMap<TenantId, Role>),
 }
 
 impl Caller {
-    /// Checks that the caller has a role where an operation asks for it.
+    /// Checks that the caller has the role that an operation requires.
     ///
     /// # Errors
-    /// `denied`, without saying whether there is such a tenant.
+    /// `denied`, which does not reveal whether the tenant exists.
     pub fn authorise(
         &self,
         scope: Scope,

@@ -1,4 +1,4 @@
-//! Handlers of the operations on contacts: what a person may ask for, and who answers them.
+//! Handlers of the operations on contacts: consents, data-subject requests and hand-over.
 
 use std::sync::Arc;
 
@@ -28,13 +28,13 @@ use super::subject::Person;
 use super::{Call, Handler, Named, OperationError, Operations, Subject, identity_error};
 use crate::consents;
 
-/// Every conversation that a contact could have, also with accounts that were disconnected.
+/// Returns every possible conversation of a contact, including those with disconnected accounts.
 pub(super) fn conversations(tenant: &Tenant, contact: ContactId) -> impl Iterator<Item = ConversationId> {
     tenant.accounts_ever().into_iter().map(move |account| account.conversation(contact))
 }
 
 impl Operations {
-    /// Returns what holds for a contact.
+    /// Returns the consents in force for a contact.
     pub(super) async fn consents_of(
         &self,
         id: &TenantId,
@@ -84,8 +84,8 @@ impl Handler for ListConversations {
     }
 }
 
-/// A statement about a contact's consent. A contact that was never met is made: an opt-out holds also for a person who
-/// is written to first.
+/// Statement about a contact's consent. An unknown contact is created: an opt-out also holds for a person who has not
+/// written yet.
 pub struct Entered {
     statement: consent::Statement,
     contact: ContactId,
@@ -133,7 +133,7 @@ impl Handler for EnterConsent {
     }
 }
 
-/// A correction that can be made, of a contact that was met.
+/// Valid correction of a known contact.
 pub struct Corrected {
     person: Person,
     correction: SealedCorrection,
@@ -159,7 +159,7 @@ fn checked(correction: &Correction) -> Result<SealedCorrection, OperationError> 
     let name = name.trim();
     if name.is_empty() || name.chars().count() > NAME_CHARACTERS || name.chars().any(char::is_control) {
         let why =
-            format!("the name takes 1 to {NAME_CHARACTERS} characters of one line; to keep none, give none");
+            format!("the name must have 1 to {NAME_CHARACTERS} characters on one line; null removes it");
         return Err(OperationError::invalid("invalid_entry", why));
     }
     Ok(SealedCorrection { name: Some(name.to_owned()) })
@@ -168,9 +168,9 @@ fn checked(correction: &Correction) -> Result<SealedCorrection, OperationError> 
 impl Handler for CorrectContact {
     type Subject = Corrected;
 
-    /// A conversation keeps the name that the channel shows, and that is all that is kept of a person as a fact beside
-    /// its numbers and ids. Those are how it is found: putting one right by hand would make two people one, so a wrong
-    /// number is no correction but an erasure, and a new one comes from the channel.
+    /// Besides numbers and ids, the name from the channel is the only stored fact about a person. Numbers and ids
+    /// identify the contact: correcting one by hand would merge two people, so a wrong number needs an erasure, and a
+    /// new one comes from the channel.
     async fn run(
         operations: &Operations,
         _: Call<'_>,
@@ -195,8 +195,8 @@ impl Handler for CorrectContact {
 impl Handler for RestrictContact {
     type Subject = Person;
 
-    /// It is in force once what the contact's conversations received before is worked off. Asking again sends it on its
-    /// way again.
+    /// The restriction is in force once the earlier records of the contact's conversations are processed. A repeated
+    /// call publishes it again.
     async fn run(
         operations: &Operations,
         _: Call<'_>,
@@ -271,7 +271,7 @@ impl Handler for ShowErasure {
     }
 }
 
-/// A conversation with an account that the tenant has, or has had.
+/// Conversation with a current or previous account of the tenant.
 pub struct Conversation(ConversationId);
 
 impl Subject<HandleConversation> for Conversation {
@@ -291,7 +291,7 @@ impl Subject<HandleConversation> for Conversation {
 impl Handler for HandleConversation {
     type Subject = Conversation;
 
-    /// It is in force once what the conversation received before is worked off.
+    /// The handling is in force once the earlier records of the conversation are processed.
     async fn run(
         operations: &Operations,
         _: Call<'_>,

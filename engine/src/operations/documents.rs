@@ -14,7 +14,7 @@ use heddle_schemas::tenant::Tenant;
 
 use super::{Call, Handler, OperationError, Operations, Subject};
 
-/// How long a file may take to come in: it holds one of few places meanwhile.
+/// Timeout for the upload of a file, which holds one of few slots meanwhile.
 const UPLOAD: Duration = Duration::from_secs(60);
 
 impl Handler for ListDocuments {
@@ -43,13 +43,13 @@ impl Handler for AddDocument {
     }
 }
 
-/// A document that was read from a file.
+/// Document read from a file.
 pub struct Read(Document);
 
 impl Subject<AddFile> for Read {
     async fn find(operations: &Operations, input: &mut Input<AddFile>) -> Result<Self, OperationError> {
         operations.tenant(&input.path.tenant)?;
-        // A file's bytes are taken once there is room for them.
+        // The body is read only once a slot is free.
         let place = operations.files.place().await;
         let most = operations.files.file_bytes();
         let pieces = std::mem::replace(&mut input.body.pieces, Box::pin(futures::stream::empty()));
@@ -57,9 +57,7 @@ impl Subject<AddFile> for Read {
         let bytes = tokio::time::timeout(UPLOAD, collect(pieces, most)).await.map_err(slow)?;
         let id = input.query.id.clone();
         let bytes = bytes.map_err(|error| match error.status {
-            413 => {
-                Malformed::new(413, format!("{id:?} was refused: files of at most {most} bytes are taken"))
-            }
+            413 => Malformed::new(413, format!("{id:?} was refused: files may have at most {most} bytes")),
             _ => error,
         })?;
         let (title, content_type) = (input.query.title.clone(), input.body.content_type.clone());

@@ -1,4 +1,4 @@
-//! The error of every operation: what kind of failure it is, a code for programs, and its cause.
+//! Error of every operation: kind of failure, machine-readable code, and cause.
 
 use std::error::Error;
 use std::fmt;
@@ -18,14 +18,14 @@ use heddle_schemas::ports::log::StoreError;
 
 use crate::dead_letters::DeadLettersError;
 
-/// Why an operation was not done.
+/// Error of an operation.
 #[derive(Debug)]
 pub struct OperationError {
-    /// What the caller has to do about it.
+    /// Kind, which decides the caller's reaction.
     pub kind: ErrorKind,
-    /// What is wrong, for programs.
+    /// Machine-readable code.
     pub code: &'static str,
-    /// What is wrong, in words.
+    /// Cause.
     pub source: BoxError,
 }
 
@@ -42,62 +42,59 @@ impl Error for OperationError {
 }
 
 impl OperationError {
-    /// An error with its cause.
+    /// Creates an error with its cause.
     pub fn new(kind: ErrorKind, code: &'static str, source: impl Into<BoxError>) -> Self {
         Self { kind, code, source: source.into() }
     }
 
-    /// A request that makes no sense.
+    /// Creates the error of an invalid request.
     pub fn invalid(code: &'static str, why: impl Into<BoxError>) -> Self {
         Self::new(ErrorKind::Invalid, code, why)
     }
 
-    /// There is no such tenant.
+    /// Creates the error of an unknown tenant.
     #[must_use]
     pub fn unknown_tenant(tenant: &TenantId) -> Self {
-        let why = format!("there is no tenant {tenant}; `heddle tenant list` shows those there are");
+        let why = format!("there is no tenant {tenant}; `heddle tenant list` shows all");
         Self::new(ErrorKind::NotFound, "unknown_tenant", why)
     }
 
-    /// The tenant has met no contact of this name.
+    /// Creates the error of a contact that the tenant does not know.
     #[must_use]
     pub fn unknown_contact(tenant: &TenantId) -> Self {
-        let why = format!(
-            "tenant {tenant} has met nobody of this name; give the number or id as the channel shows it"
-        );
+        let why =
+            format!("tenant {tenant} knows no such contact; give the number or id as the channel shows it");
         Self::new(ErrorKind::NotFound, "unknown_contact", why)
     }
 
-    /// There is no such erasure.
+    /// Creates the error of an unknown erasure.
     #[must_use]
     pub fn unknown_erasure(tenant: &TenantId, erasure: MessageKey) -> Self {
-        let why = format!(
-            "tenant {tenant} has no erasure {erasure}; `heddle contact erasures` shows those there are"
-        );
+        let why = format!("tenant {tenant} has no erasure {erasure}; `heddle contact erasures` shows all");
         Self::new(ErrorKind::NotFound, "unknown_erasure", why)
     }
 
-    /// The tenant was not deleted.
+    /// Creates the error of a tenant that was not deleted.
     #[must_use]
     pub fn not_deleted(tenant: &TenantId) -> Self {
-        let why = format!("no tenant {tenant} was deleted; `heddle tenant deletions` shows those that were");
+        let why = format!("tenant {tenant} was not deleted; `heddle tenant deletions` shows all deletions");
         Self::new(ErrorKind::NotFound, "not_deleted", why)
     }
 
-    /// The caller's rights do not include it.
+    /// Creates the error of missing rights.
     #[must_use]
     pub fn denied() -> Self {
         Self::new(ErrorKind::Denied, "denied", "your role does not permit this; ask an owner of the tenant")
     }
 
-    /// The audit log cannot be written; nothing was done.
+    /// Creates the error of an audit log that cannot be written; the operation was not run.
     #[must_use]
     pub fn unrecorded(error: AuditError) -> Self {
         let Self { kind, code, source } = error.into();
         Self::new(kind, code, format!("nothing was done: {source}"))
     }
 
-    /// What the audit log says of an operation that ended so.
+    /// Returns the outcome for the audit log.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self.kind {

@@ -1,12 +1,12 @@
-//! What is kept, written out as JSON piece by piece: of a contact for the person, of a tenant for the platform.
+//! Exports of stored data as streamed JSON: of a contact for the person, of a tenant for the platform.
 //!
-//! A piece is handed over before the next is read, and whoever reads slowly is waited for, so an export takes as much
-//! memory as a page of rows, however long it is. One that breaks off ends with an error and not with its last brace:
-//! what was cut off is no JSON. That it began is in the audit log before anything is read, and how many records it had
-//! when it ended.
+//! A piece is sent before the next is read, with backpressure from a slow reader, so an export uses the memory of one
+//! page of rows, whatever its length. An interrupted export ends with an error and without its last brace: a truncated
+//! document is not valid JSON. The audit log holds the begin of an export before anything is read, and its number of
+//! records at its end.
 //!
-//! What is exported of a contact is a document. Of a tenant it is a line for each thing (<https://jsonlines.org>), whose
-//! `kind` tells what it is.
+//! The export of a contact is one document. That of a tenant has a line for each item (<https://jsonlines.org>), with
+//! its `kind`.
 
 use std::sync::Arc;
 
@@ -30,21 +30,21 @@ use super::contacts::conversations;
 use super::{Call, Caller, OperationError, Operations};
 use crate::usage;
 
-/// Bytes of a piece, more or less.
+/// Approximate size of a piece, in bytes.
 const PIECE: usize = 64 << 10;
-/// Pieces that wait for whoever reads.
+/// Maximum number of pieces that wait for the reader.
 const PIECES: usize = 2;
-/// Entries of the audit log that are read at once.
+/// Entries of the audit log per page.
 const ENTRIES: usize = 500;
-/// Rows of a page of a walk.
+/// Rows per page of a scan.
 const ROWS: usize = 256;
-/// Documents that are read at once: each may have some MiB.
+/// Documents per page: each can have several MiB.
 const DOCUMENTS: usize = 4;
 
-/// Why an export does not go on.
+/// Reason for an interrupted export.
 #[derive(Debug)]
 enum Stopped {
-    /// Nobody reads it any more.
+    /// The reader has disconnected.
     Unread,
     Failed(OperationError),
 }
@@ -55,11 +55,11 @@ impl<E: Into<OperationError>> From<E> for Stopped {
     }
 }
 
-/// Where an export is written to.
+/// Writer of an export.
 struct Writer {
     pieces: mpsc::Sender<Result<Bytes, OperationError>>,
     buffer: Vec<u8>,
-    /// How many things it has written.
+    /// Number of items written.
     records: u64,
 }
 
@@ -70,17 +70,17 @@ impl Writer {
     }
 
     async fn value(&mut self, value: &(impl Serialize + Sync)) -> Result<(), Stopped> {
-        serde_json::to_writer(&mut self.buffer, value).expect("what is exported is always JSON");
+        serde_json::to_writer(&mut self.buffer, value).expect("an exported item always serializes to JSON");
         self.put("").await
     }
 
-    /// A field of a document that was begun.
+    /// Writes a field of the current document.
     async fn field(&mut self, name: &str, value: &(impl Serialize + Sync)) -> Result<(), Stopped> {
         self.put(&format!(",\n\"{name}\":")).await?;
         self.value(value).await
     }
 
-    /// Things of a list that was begun.
+    /// Writes items of the current list.
     async fn items(&mut self, first: &mut bool, items: &[impl Serialize + Sync]) -> Result<(), Stopped> {
         for item in items {
             self.put(if std::mem::take(first) { "\n" } else { ",\n" }).await?;
@@ -90,7 +90,7 @@ impl Writer {
         Ok(())
     }
 
-    /// A line of its own.
+    /// Writes one line.
     async fn line(&mut self, line: serde_json::Value) -> Result<(), Stopped> {
         self.value(&line).await?;
         self.records += 1;
@@ -103,7 +103,7 @@ impl Writer {
     }
 }
 
-/// Lists of an exported conversation, in order.
+/// Returns the lists of an exported conversation, in order.
 fn parts() -> Vec<ExportedPart> {
     let section = |table: Table| table.descriptor().export.of_contact();
     let mut parts: Vec<_> = Table::ALL.into_iter().filter_map(section).filter_map(part_of).collect();
@@ -118,7 +118,7 @@ fn part_of(section: Section) -> Option<ExportedPart> {
     }
 }
 
-/// Name of a list in a document, and of one of its items in a line.
+/// Returns the name of a list in a document, and the kind of its items in lines.
 fn names(part: ExportedPart) -> (&'static str, &'static str) {
     match part {
         ExportedPart::Thread => ("thread", "entry"),
@@ -128,7 +128,7 @@ fn names(part: ExportedPart) -> (&'static str, &'static str) {
     }
 }
 
-/// What is exported.
+/// Subject of an export.
 enum Of {
     Contact(TenantId, ContactId, Vec<ConversationId>),
     Tenant(Arc<Tenant>),
@@ -155,13 +155,13 @@ impl Of {
 }
 
 impl Operations {
-    /// Exports all that is kept of a contact, opened.
+    /// Exports all data stored for a contact, decrypted.
     pub(super) fn export_contact(&self, call: Call<'_>, tenant: &Tenant, contact: ContactId) -> Pieces {
         let conversations = conversations(tenant, contact).collect();
         self.begin(call, Of::Contact(tenant.id.clone(), contact, conversations))
     }
 
-    /// Exports all that is kept of a tenant, opened, without its secrets.
+    /// Exports all data stored for a tenant, decrypted, without its secrets.
     pub(super) fn export_tenant(&self, call: Call<'_>, tenant: Arc<Tenant>) -> Pieces {
         self.begin(call, Of::Tenant(tenant))
     }
@@ -191,12 +191,12 @@ impl Operations {
         let outcome = if written.is_ok() { Outcome::Done } else { Outcome::Failed };
         let act = Act { who, what: of.what(), why, outcome, began, records: Some(writer.records) };
         if let Err(error) = self.audit.append(Some(of.tenant()), act).await {
-            // That it began is there.
-            tracing::error!(%error, began, tenant = %of.tenant(), "the end of an export is not in the audit log");
+            // The audit log already holds the begin of the export.
+            tracing::error!(%error, began, tenant = %of.tenant(), "audit write failed: the end of an export is missing");
         }
         if let Err(Stopped::Failed(error)) = written {
-            tracing::warn!(%error, tenant = %of.tenant(), "an export broke off");
-            // Nobody may read it any more.
+            tracing::warn!(%error, tenant = %of.tenant(), "an export was interrupted");
+            // Fails only if the reader has disconnected.
             let _ = writer.pieces.send(Err(error)).await;
         }
     }
@@ -247,8 +247,8 @@ impl Operations {
     }
 
     async fn conversation_into(&self, writer: &mut Writer, reading: &Reading) -> Result<(), Stopped> {
-        let kept = serde_json::to_string(&reading.kept).expect("what is exported is always JSON");
-        // Its lists follow before the brace that ends it.
+        let kept = serde_json::to_string(&reading.kept).expect("an exported item always serializes to JSON");
+        // The lists follow before the closing brace.
         writer.put(kept.strip_suffix('}').expect("it is an object")).await?;
         for part in parts() {
             writer.put(&format!(",\n\"{}\":[", names(part).0)).await?;
@@ -363,8 +363,8 @@ impl Operations {
     }
 }
 
-/// Returns whether a section is written for each row that a walk over the tenant finds; the others are written before
-/// it, or as a part of one.
+/// Returns whether a section is written for each row of the scan over the tenant; the others are written before the
+/// scan, or as a part of another section.
 fn is_by_row(section: Option<Section>) -> bool {
     match section {
         Some(Section::Conversation | Section::Consents | Section::Usage) => true,
@@ -373,7 +373,7 @@ fn is_by_row(section: Option<Section>) -> bool {
 }
 
 fn as_json<T: Serialize>(page: Page<T>) -> Page<serde_json::Value> {
-    let json = |item| serde_json::to_value(item).expect("what is exported is always JSON");
+    let json = |item| serde_json::to_value(item).expect("an exported item always serializes to JSON");
     Page { items: page.items.into_iter().map(json).collect(), after: page.after }
 }
 
@@ -410,7 +410,7 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let ahead = written.load(Ordering::Relaxed);
         let most = (PIECES as u64 + 2) * PIECE as u64 / 100;
-        assert!(ahead > 0 && ahead <= most, "{ahead} items of {ITEMS} were written though nobody read");
+        assert!(ahead > 0 && ahead <= most, "{ahead} items of {ITEMS} were written without a reader");
         let mut all = Vec::new();
         while let Some(piece) = pieces.recv().await.transpose().unwrap() {
             all.extend_from_slice(&piece);

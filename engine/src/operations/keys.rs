@@ -9,12 +9,12 @@ use super::{Call, Handler, OperationError, Operations};
 use crate::rotation;
 
 impl Operations {
-    /// Everything that has a key: the engine, and every tenant there is by now, also one that was applied on another
-    /// node a moment ago.
+    /// Returns every owner of a key: the engine, and every current tenant, including one that was just applied on
+    /// another node.
     async fn keyed(&self) -> Result<Vec<TenantId>, OperationError> {
         self.tenants.catch_up().await?;
         let mut ids: Vec<_> = self.tenants.list().iter().map(|tenant| tenant.id.clone()).collect();
-        // It is in no list of tenants, and has a key as they have, once its own audit log has begun.
+        // The engine is not in the list of tenants, but has a key as they do once its own audit log has begun.
         let engine = TenantId::engine();
         if self.ports.state.get(&Key::tenant_key(&engine)).await?.is_some() {
             ids.push(engine);

@@ -1,19 +1,19 @@
-//! The operations of the admin API, done: behind HTTP and behind commands on a folder that no process has open.
+//! Implementation of the admin API's operations, for HTTP and for commands on a folder that no process has open.
 //!
-//! An operation is declared in `heddle-api`; here it gets its [`Handler`]. One function, [`Operations::call`], is the
-//! way to all of them. In this order it
-//! 1. checks that the caller may ([`Caller::authorise`]),
-//! 2. finds what the call is about ([`Subject`]); a wrong request ends here and leaves no entry,
-//! 3. writes the entry of the audit log that the declaration asks for, without which nothing is done,
+//! An operation is declared in `heddle-api`; here it gets its [`Handler`]. One function, [`Operations::call`], runs all
+//! of them. In this order it
+//! 1. authorises the caller ([`Caller::authorise`]),
+//! 2. finds the subject of the call ([`Subject`]); an invalid request ends here and leaves no entry,
+//! 3. writes the audit entry that the declaration requires, without which nothing is done,
 //! 4. runs the handler, and writes its outcome.
 //!
-//! So a handler can neither be called without a [`Caller`] nor change something that the audit log does not say.
-//! Where an outcome cannot be written, the entry before stands alone, as after a crash, and says that it was begun.
+//! So a handler can neither be called without a [`Caller`] nor make a change that is missing from the audit log.
+//! Where an outcome cannot be written, the entry before it remains alone, as after a crash, and records the begin.
 //!
 //! # Layout
-//! - [`caller`]: who calls and what they may. [`error`]: the one error. [`subject`]: what a call is about.
+//! - [`caller`]: identity and rights of the caller. [`error`]: the error type. [`subject`]: the subject of a call.
 //! - [`tenants`], [`contacts`], [`documents`], [`keys`], [`dead_letters`], [`audit_log`]: the handlers.
-//! - [`export`], [`verification`]: the larger of them.
+//! - [`export`], [`verification`]: larger parts of the handlers.
 
 pub mod audit_log;
 pub mod caller;
@@ -51,21 +51,21 @@ pub use self::subject::Subject;
 use self::verification::Proving;
 use crate::dead_letters::DeadLetters;
 
-/// A call that a handler runs.
+/// Call of a handler.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
-    /// Who calls.
+    /// The caller.
     pub caller: &'a Caller,
-    /// The number of the entry of the audit log that says that it is begun, where there is one.
+    /// Number of the audit entry that records the begin, if there is one.
     pub began: Option<u64>,
 }
 
-/// What does a declared operation.
+/// Handler of a declared operation.
 pub trait Handler: Operation {
-    /// What the call is about: found before anything is written down or done.
+    /// Subject of the call, found before the audit entry is written or anything is done.
     type Subject: Subject<Self>;
 
-    /// Does it.
+    /// Runs the operation.
     ///
     /// # Errors
     /// [`OperationError`].
@@ -77,7 +77,7 @@ pub trait Handler: Operation {
     ) -> impl Future<Output = Result<Self::Output, OperationError>> + Send;
 }
 
-/// What the operations work on. Cheap to clone.
+/// Dependencies of the operations. Cheap to clone.
 #[derive(Clone)]
 pub struct Operations {
     audit: AuditLog,
@@ -91,7 +91,7 @@ pub struct Operations {
 }
 
 impl Operations {
-    /// Operations on these tenants, their documents and these dead letters.
+    /// Creates the operations on these tenants, their documents and these dead letters.
     #[must_use]
     pub fn new(
         tenants: Arc<Tenants>,
@@ -106,10 +106,10 @@ impl Operations {
         Self { audit, tenants, ports, identity, keys, proving, files, dead_letters }
     }
 
-    /// Does an operation for a caller.
+    /// Runs an operation for a caller.
     ///
     /// # Errors
-    /// [`OperationError`]; nothing was done where the caller may not, or the audit log cannot be written.
+    /// [`OperationError`]; nothing was done where the caller lacks the rights, or the audit log cannot be written.
     pub async fn call<O: Handler>(
         &self,
         caller: &Caller,
@@ -135,8 +135,8 @@ impl Operations {
             _ => return result,
         };
         if let Err(error) = self.record(caller, chain.as_ref(), what, (outcome, Some(began))).await {
-            // It has happened, and the entry before says that it was begun.
-            tracing::error!(%error, number = began, ?chain, "the outcome of an operation is not in the audit log");
+            // The operation has run, and the entry before records its begin.
+            tracing::error!(%error, number = began, ?chain, "audit write failed: the outcome of an operation is missing");
         }
         result
     }
@@ -155,8 +155,8 @@ impl Operations {
         Ok(entry.body.number)
     }
 
-    /// Counts records of personal data that were exported: of a contact, or (`None`) of all contacts of a tenant. More
-    /// than usual is an incident.
+    /// Counts exported records of personal data, of a contact or (`None`) of all contacts of a tenant. An unusual
+    /// number raises an incident.
     pub fn exported(&self, tenant: &TenantId, contact: Option<ContactId>, records: u64) {
         self.ports.security.exported(tenant, contact, records);
     }
@@ -173,7 +173,7 @@ impl Operations {
         Err(OperationError::unknown_tenant(id))
     }
 
-    /// Checks that there is a tenant, or was one: its audit log is read for as long as it is kept.
+    /// Checks that the tenant exists or existed: its audit log can be read as long as it is kept.
     async fn tenant_ever(&self, id: &TenantId) -> Result<(), OperationError> {
         match self.tenant(id) {
             Ok(_) => Ok(()),
@@ -184,7 +184,7 @@ impl Operations {
         }
     }
 
-    /// Returns the contact of this name. Its own id is taken as it is, whether it was ever met or not.
+    /// Returns the contact of this name. A contact's own id is accepted as it is, even if it is unknown.
     ///
     /// # Errors
     /// `unknown_tenant`, `unknown_contact`, and when log or state cannot be read.
@@ -227,10 +227,10 @@ fn identity_error(error: IdentityError, tenant: &TenantId) -> OperationError {
     }
 }
 
-/// The audit log that an act belongs to: of the tenant that the call names, or (`None`) that of no tenant.
+/// Returns the audit log of an act: of the tenant that the call names, or (`None`) of the installation.
 fn chain(act: &What, tenant: Option<&TenantId>) -> Option<TenantId> {
     match act {
-        // The tenant's own key is gone with it.
+        // The tenant's own key is destroyed with it.
         What::TenantErase { .. } => None,
         _ => tenant.cloned(),
     }

@@ -1,4 +1,4 @@
-//! What a call is about: found before anything is written down or done.
+//! Subject of a call, found before the audit entry is written or anything is done.
 
 use std::sync::Arc;
 
@@ -10,23 +10,23 @@ use heddle_schemas::tenant::Tenant;
 
 use super::{OperationError, Operations};
 
-/// Something that a call of an operation is about.
+/// Subject of an operation's call.
 pub trait Subject<O: Operation>: Sized + Send {
-    /// Finds it. It changes nothing but what a first mention of a contact makes.
+    /// Finds the subject. Changes nothing, except that the first mention of a contact may create it.
     ///
     /// # Errors
-    /// [`OperationError`]: the call ends here, and leaves no entry in the audit log.
+    /// [`OperationError`]: the call ends here, without an entry in the audit log.
     fn find(
         operations: &Operations,
         input: &mut Input<O>,
     ) -> impl Future<Output = Result<Self, OperationError>> + Send;
 
-    /// The contact that it is.
+    /// Returns the contact, if the subject is one.
     fn contact(&self) -> Option<ContactId> {
         None
     }
 
-    /// Whether it is as it was asked to be, so that nothing is left to be done or written down.
+    /// Returns whether the requested state is already reached, so that nothing is left to do or to record.
     fn is_settled(&self) -> bool {
         false
     }
@@ -39,7 +39,7 @@ impl<O: Operation> Subject<O> for () {
     }
 }
 
-/// The tenant that the call names, which there is.
+/// The existing tenant that the call names.
 impl<O: Operation> Subject<O> for Arc<Tenant> {
     async fn find(operations: &Operations, input: &mut Input<O>) -> Result<Self, OperationError> {
         operations.tenant(named(input)?)
@@ -53,7 +53,7 @@ impl<O: Operation> Subject<O> for Option<Arc<Tenant>> {
     }
 }
 
-/// A contact that a tenant has met.
+/// Contact that a tenant knows.
 #[derive(Debug, Clone)]
 pub struct Person {
     /// The tenant.

@@ -48,21 +48,24 @@ impl Handler for ShowTenant {
     }
 }
 
-/// A configuration that may be applied.
+/// Configuration that may be applied.
 pub struct Applicable;
 
 impl<O: Operation<Body = Configuration>> Subject<O> for Applicable {
     async fn find(operations: &Operations, input: &mut Input<O>) -> Result<Self, OperationError> {
-        let named = &input.body.0.id;
-        if let Some(id) = input.tenant()
-            && id != named
+        let named = input.tenant().cloned();
+        let Configuration(tenant) = &mut input.body;
+        if let Some(id) = named
+            && id != tenant.id
         {
-            let why = format!("the path names tenant {id} and the body {named}");
+            let why = format!("the path names tenant {id} and the body {}", tenant.id);
             return Err(OperationError::invalid("two_tenants", why));
         }
-        // A configuration with faults begins no audit log.
-        let Configuration(tenant) = &mut input.body;
+        // An invalid configuration must not begin an audit log.
         operations.tenants.complete(tenant)?;
+        if let Some(faults) = redacted(tenant) {
+            return Err(OperationError::invalid("redacted_secret", faults));
+        }
         match tenant_deletion::find(&operations.ports, &tenant.id).await? {
             Some(_) => Err(deleted(&tenant.id)),
             None => Ok(Self),
@@ -70,10 +73,22 @@ impl<O: Operation<Body = Configuration>> Subject<O> for Applicable {
     }
 }
 
-/// The tenant was deleted, or is being deleted.
+/// Returns a fault for each secret that is the placeholder of a shown configuration. The stored secret is not kept
+/// instead: with another `api_base` it would be sent to another server.
+pub(crate) fn redacted(tenant: &mut Tenant) -> Option<String> {
+    let placeholders = tenant.secrets_mut().into_iter().filter(|(_, secret)| secret.expose() == "[redacted]");
+    let faults: Vec<_> = placeholders
+        .map(|(place, _)| {
+            format!("{place}: is \"[redacted]\", the placeholder of a shown configuration; write the secret itself")
+        })
+        .collect();
+    (!faults.is_empty()).then(|| faults.join("\n"))
+}
+
+/// Creates the error of a tenant that is deleted or being deleted.
 pub(super) fn deleted(tenant: &TenantId) -> OperationError {
     let why =
-        format!("tenant {tenant} was deleted, and its id is not given out again: apply it under another id");
+        format!("tenant {tenant} was deleted, and its id cannot be used again: apply it under another id");
     OperationError::new(ErrorKind::Conflict, "tenant_deleted", why)
 }
 
@@ -96,7 +111,7 @@ impl Handler for ApplyTenant {
     }
 }
 
-/// A deletion of a tenant: one that is under way or done, or (`None`) one to begin.
+/// Deletion of a tenant: one in progress or complete, or (`None`) one to begin.
 pub struct Deletion(Option<Removal>);
 
 impl Subject<DeleteTenant> for Deletion {
@@ -104,7 +119,7 @@ impl Subject<DeleteTenant> for Deletion {
         let id = &input.path.tenant;
         let found = tenant_deletion::find(&operations.ports, id).await?;
         if found.is_none() {
-            // It may have been applied on another node a moment ago.
+            // Another node may have applied it just now.
             operations.tenants.catch_up().await?;
             operations.tenant(id)?;
         }
@@ -119,8 +134,8 @@ impl Subject<DeleteTenant> for Deletion {
 impl Handler for DeleteTenant {
     type Subject = Deletion;
 
-    /// The tenant has stopped and its key is destroyed when this returns; its rows are under way, and whoever removes
-    /// the last of them writes into the audit log of no tenant that it is done.
+    /// The tenant is stopped and its key is destroyed when this returns. The removal of its rows goes on, and the node
+    /// that removes the last one records the completion in the audit log of the installation.
     async fn run(
         operations: &Operations,
         call: Call<'_>,
@@ -202,5 +217,36 @@ impl Handler for ShowUsage {
         let now = operations.ports.clock.now();
         let month = input.query.month.unwrap_or_else(|| tenant.hours.time_zone.month(now));
         Ok(usage::shown(&quota::usage(&operations.ports, &tenant, month).await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"
+        id = "acme"
+        name = "Acme"
+        [[channels]]
+        kind = "whatsapp"
+        account = "1001"
+        access_token = "t0ken"
+        app_secret = "s3cret"
+        verify_token = "verify"
+    "#;
+
+    #[test]
+    fn a_shown_configuration_is_refused_with_every_redacted_secret() {
+        let mut tenant = Tenant::from_toml(FILE).unwrap();
+        assert_eq!(redacted(&mut tenant), None);
+        let mut shown = Tenant::from_toml(&toml::to_string(&tenant).unwrap()).unwrap();
+        let faults = redacted(&mut shown).unwrap();
+        for field in ["access_token", "app_secret", "verify_token"] {
+            assert!(
+                faults.contains(&format!("channels.whatsapp.1001.{field}: is \"[redacted]\"")),
+                "{faults}"
+            );
+        }
+        assert_eq!(faults.lines().count(), 3, "an empty secret is not redacted: {faults}");
     }
 }

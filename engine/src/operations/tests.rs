@@ -1,4 +1,4 @@
-//! Walks over all declared operations: what each leaves in the audit log, and whom each refuses.
+//! Tests over all declared operations: the audit entries of each, and its refusals.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ const ACTOR: &str = "Zo\u{eb}";
 const REASON: &str = "ticket 17";
 const CONTACT: &str = "00000000000000000000000000000007";
 
-/// A call that an operation answers with its status: parameters, body, and the tenant of its audit log.
+/// Sample call that an operation answers with its status: parameters, body, and the tenant of its audit log.
 struct Sample {
     path: Value,
     query: Value,
@@ -60,18 +60,18 @@ fn sample(name: &str) -> Sample {
     }
 }
 
-/// A call without a body, its parameters as the description asks for them.
+/// Returns a call without a body, with the parameters that the description requires.
 fn described(name: &str) -> Sample {
     let entry = heddle_api::table().into_iter().find(|entry| entry.name == name).unwrap();
     let method = entry.method.as_str().to_lowercase();
     let operation = &heddle_api::openapi::describe()["paths"][entry.path][method];
-    assert_eq!(operation["requestBody"], Value::Null, "{name} has a body: say here how it is called");
+    assert_eq!(operation["requestBody"], Value::Null, "{name} has a body: add a sample here");
     let value = |name: &str| match name {
         "tenant" => "acme",
         "channel" => "whatsapp",
         "account" => "1001",
         "contact" | "erasure" => CONTACT,
-        name => panic!("{name} has no value: say here which it takes"),
+        name => panic!("{name} has no value: add one here"),
     };
     let parameters = |place: &str| -> Map<String, Value> {
         let all = operation["parameters"].as_array().into_iter().flatten();
@@ -83,7 +83,7 @@ fn described(name: &str) -> Sample {
     Sample { path: parameters("path").into(), query: parameters("query").into(), body: Value::Null, chain }
 }
 
-/// Operations that answer a sample with 404: it names what is not there.
+/// Operations that answer a sample with 404, since it names something that does not exist.
 const MISSING: [&str; 3] = ["ShowDeletion", "ShowErasure", "ShowLetter"];
 
 fn tenant(id: &str, account: &str) -> Value {
@@ -99,7 +99,7 @@ struct Site {
 }
 
 impl Site {
-    /// A serving node with two tenants.
+    /// Starts a serving node with two tenants.
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config { data_dir: folder.path().join("data"), ..Config::default() };
@@ -144,7 +144,7 @@ impl Site {
 async fn every_operation_leaves_the_entries_that_it_declares_in_its_callers_name() {
     let site = Site::start().await;
     let mut table = heddle_api::table();
-    // There is no Acme after it.
+    // Acme does not exist after it.
     table.sort_by_key(|entry| entry.name == "DeleteTenant");
     for entry in &table {
         let chain = sample(entry.name).chain;
@@ -171,14 +171,14 @@ async fn every_operation_leaves_the_entries_that_it_declares_in_its_callers_name
     assert!(site.service.stop().await);
 }
 
-/// Calls each operation with its sample as somebody who may do everything in Globex and nothing in Acme.
-struct Stranger {
+/// Caller of each operation's sample, who has all rights in Globex and none in Acme.
+struct Intruder {
     operations: Operations,
     caller: Caller,
     calls: Vec<BoxFuture<'static, (&'static str, Option<ErrorKind>)>>,
 }
 
-impl<O: Handler> Visit<O> for Stranger {
+impl<O: Handler> Visit<O> for Intruder {
     fn visit(&mut self) {
         let (operations, caller) = (self.operations.clone(), self.caller.clone());
         self.calls.push(Box::pin(async move {
@@ -200,11 +200,11 @@ async fn every_operation_refuses_the_owner_of_another_tenant() {
     let who = Who { name: None, means: Means::Token, address: None };
     let rights = Rights::Tenants(BTreeMap::from([(globex, Role::Owner)]));
     let caller = Caller { who, why: None, rights };
-    let mut stranger = Stranger { operations, caller, calls: Vec::new() };
-    heddle_api::each(&mut stranger);
+    let mut intruder = Intruder { operations, caller, calls: Vec::new() };
+    heddle_api::each(&mut intruder);
     let before = (site.entries(Some("acme")).await.len(), site.entries(None).await.len());
     let mut refused = Map::new();
-    for call in stranger.calls {
+    for call in intruder.calls {
         let (name, kind) = call.await;
         assert_eq!(kind, Some(ErrorKind::Denied), "{name}");
         refused.insert(name.to_owned(), Value::Null);
@@ -227,7 +227,7 @@ async fn the_audit_log_of_a_deleted_or_unknown_tenant_does_not_go_on() {
     let deleted = site.client.delete(format!("{}/v1/tenants/acme", site.url)).send().await.unwrap();
     assert_eq!(deleted.status(), 202);
     assert_eq!(resume("acme").await, 409);
-    assert!(!site.entries(Some("acme")).await.is_empty(), "what was written is still read");
+    assert!(!site.entries(Some("acme")).await.is_empty(), "existing entries are still read");
     assert!(site.service.stop().await);
 }
 

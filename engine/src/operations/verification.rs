@@ -1,4 +1,4 @@
-//! Whether promises hold: the proofs of the actors' part, and a search of the files of the embedded store.
+//! Verification of promises: the actors' checks, and a search of the embedded store's files for plaintext.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,24 +12,24 @@ use heddle_schemas::tenant::Tenant;
 
 use super::{OperationError, Operations};
 
-/// Records of each partition of the log that are read, the newest.
+/// Maximum number of the newest records read of each partition of the log.
 const RECORDS: u64 = 50_000;
-/// Bytes of files that are searched, the newest files first.
+/// Maximum bytes of files searched, the newest files first.
 const FILES: u64 = 8 << 30;
 
-/// What promises are held against, as it is configured.
+/// Configured limits that promises are verified against.
 #[derive(Debug, Clone)]
 pub struct Proving {
-    /// How old a record of the log that has been worked off becomes.
+    /// Maximum age of a processed record in the log.
     pub oldest_record: Duration,
-    /// How long what was seen is remembered.
+    /// Time to live of the markers of seen messages.
     pub marker_ttl: Duration,
-    /// Where the embedded store keeps its files; none where the data is elsewhere.
+    /// Folder of the embedded store; none for another store.
     pub files: Option<PathBuf>,
 }
 
 impl Operations {
-    /// Verifies that everything holds that a tenant is promised; without one, what is no tenant's.
+    /// Verifies the promises made to a tenant; without one, the data of no tenant.
     pub(super) async fn prove(&self, tenant: Option<Arc<Tenant>>) -> Result<Proofs, OperationError> {
         let prover = Prover {
             ports: self.ports.clone(),
@@ -40,19 +40,19 @@ impl Operations {
             records: RECORDS,
         };
         let Some(tenant) = tenant else { return Ok(prover.prove_rest().await?) };
-        let (mut proofs, needles) = prover.prove(&tenant).await?;
+        let (mut proofs, probe) = prover.prove(&tenant).await?;
         if let Some(dir) = self.proving.files.clone()
             && let Some(proof) = proofs.proofs.iter_mut().find(|proof| proof.promise == Promise::Encryption)
         {
-            search(dir, needles, proof).await?;
+            search(dir, probe, proof).await?;
         }
         Ok(proofs)
     }
 }
 
-/// Searches the files of a folder.
-async fn search(dir: PathBuf, needles: Needles, proof: &mut Proof) -> Result<(), OperationError> {
-    let searching = tokio::task::spawn_blocking(move || Search::run(&dir, &needles));
+/// Searches the files of a folder for plaintext.
+async fn search(dir: PathBuf, probe: Needles, proof: &mut Proof) -> Result<(), OperationError> {
+    let searching = tokio::task::spawn_blocking(move || Search::run(&dir, &probe));
     let searched = searching.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     let failed = |error| {
         let why = format!("a file of the data folder cannot be searched: {error}");
@@ -61,15 +61,15 @@ async fn search(dir: PathBuf, needles: Needles, proof: &mut Proof) -> Result<(),
     let Search { files, bytes, left, found } = searched.map_err(failed)?;
     proof.saw(format!("{files} files of {} MiB searched for the same", bytes >> 20));
     if left > 0 {
-        proof.saw(format!("{left} older files were not"));
+        proof.saw(format!("{left} older files were not searched"));
     }
     for (path, at) in found {
-        proof.fault(format!("{}: what a customer wrote stands at byte {at} in the clear", path.display()));
+        proof.fault(format!("{}: a customer's text is stored unencrypted at byte {at}", path.display()));
     }
     Ok(())
 }
 
-/// What a search of files has come to.
+/// Result of a search of files.
 #[derive(Debug, Default)]
 struct Search {
     files: u64,
@@ -79,11 +79,11 @@ struct Search {
 }
 
 impl Search {
-    fn run(dir: &Path, needles: &Needles) -> io::Result<Self> {
+    fn run(dir: &Path, probe: &Needles) -> io::Result<Self> {
         let mut files = Vec::new();
         list(dir, &mut files)?;
         files.sort_unstable_by_key(|(_, _, changed)| std::cmp::Reverse(*changed));
-        let searcher = needles.searcher();
+        let searcher = probe.searcher();
         let mut search = Self::default();
         for (path, len, _) in files {
             if search.bytes + len > FILES {
@@ -92,7 +92,7 @@ impl Search {
             }
             let file = match std::fs::File::open(&path) {
                 Ok(file) => file,
-                // The store deletes files while it runs.
+                // The running store deletes files.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };

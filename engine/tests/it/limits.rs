@@ -23,7 +23,7 @@ use heddle_simulator::llm::{Account, Faults, Limits, LlmApi, Options, Tokens};
 use tokio::task::JoinSet;
 
 const KEY: &str = "sk-shared";
-/// How long a turn waits for its answer. The engine has a minute; with less, the test is over earlier.
+/// Timeout of a turn's answer. The engine has a minute; with less, the test ends earlier.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// When what is measured begins, from the first question on.
 const BEGIN: Duration = Duration::from_secs(20);
@@ -35,7 +35,7 @@ fn minutes() -> u32 {
     std::env::var("HEDDLE_MINUTES").ok().and_then(|minutes| minutes.parse().ok()).unwrap_or(1)
 }
 
-/// How turns ended.
+/// Counts of the turns by outcome.
 #[derive(Debug, Default)]
 struct Ends {
     answered: AtomicU64,
@@ -49,7 +49,7 @@ struct World {
     tenant: Arc<Tenant>,
     ends: Ends,
     asked: AtomicU64,
-    /// Nobody asks any more.
+    /// Set when no more questions are asked.
     over: AtomicBool,
 }
 
@@ -77,9 +77,9 @@ impl World {
         Arc::new(Self { provider, store, tenant: Arc::new(tenant.unwrap()), ends, asked, over })
     }
 
-    /// A process of a node, asked so often until nobody asks any more. It dies when the set is dropped.
+    /// Starts a node that is asked `a_second` questions a second until `over`. It dies when the set is dropped.
     fn node(self: &Arc<Self>, name: &str, a_second: f64) -> JoinSet<()> {
-        // A call that hangs is given up early, so that the test meets it often.
+        // A hanging call times out early, so that the test meets it often.
         let options = llm::Options { timeout: Duration::from_secs(2), ..llm::Options::default() };
         let llm = Llm::new(&options, self.store.clone(), Arc::new(SystemClock), name.to_owned());
         let (llm, world) = (Arc::new(llm.unwrap()), self.clone());
@@ -102,7 +102,7 @@ impl World {
         work
     }
 
-    /// One turn: answered, or given up.
+    /// Runs one turn, until it is answered or falls back.
     async fn turn(&self, llm: &Llm) {
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
         let asked = format!("What about number {number}?");
@@ -144,7 +144,7 @@ impl World {
         self.provider.account(KEY)
     }
 
-    /// Nobody asks any more: each turn that was asked of these ends, and no later than it may.
+    /// Stops asking, and waits until each turn of these nodes ends, within its timeout.
     async fn settle(&self, nodes: Vec<JoinSet<()>>) {
         self.over.store(true, Ordering::Relaxed);
         // What is left of the waiting ones has its minute.
@@ -215,7 +215,7 @@ async fn requests_are_the_limit() {
     {
         assert!(met > 0, "a fault was not met: {account:?}");
     }
-    assert_eq!(world.ended(), world.asked.load(Ordering::Relaxed), "each turn is answered or given up");
+    assert_eq!(world.ended(), world.asked.load(Ordering::Relaxed), "each turn is answered or falls back");
     world.assert_paid_once();
 }
 
@@ -235,7 +235,7 @@ async fn tokens_are_the_limit() {
     println!("{used} of {allowed} tokens used in {requests} requests; {account:?}; {:?}", world.ends);
     assert_eq!(account.violations, 0, "{account:?}");
     assert!(used * 100 >= allowed * 96, "{used} of {allowed}");
-    assert_eq!(world.ended(), world.asked.load(Ordering::Relaxed), "each turn is answered or given up");
+    assert_eq!(world.ended(), world.asked.load(Ordering::Relaxed), "each turn is answered or falls back");
     world.assert_paid_once();
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long a node may take until it is ready.
+/// Timeout until a node is ready.
 const READY: Duration = Duration::from_secs(30);
 
 /// A configuration and an address that processes come and go on.
@@ -36,7 +36,7 @@ fn free_port() -> u16 {
 }
 
 impl Node {
-    /// A node of this name, told by `more` what the harness leaves open.
+    /// Creates a node of this name; `more` adds to the harness's configuration.
     pub(crate) fn new(folder: &Path, name: &str, more: &str) -> Self {
         let node = Self { folder: folder.into(), name: name.to_owned(), port: free_port() };
         node.configure(more);
@@ -76,13 +76,13 @@ impl Node {
 
     /// Runs a command that ends by itself: its exit code, what it printed, and what it said on standard error.
     #[allow(dead_code, reason = "not every test looks at faults")]
-    pub(crate) fn told(&self, arguments: &[&str]) -> (i32, String, String) {
+    pub(crate) fn output(&self, arguments: &[&str]) -> (i32, String, String) {
         let done = self.heddle().args(arguments).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (done.status.code().unwrap(), text(&done.stdout), text(&done.stderr))
     }
 
-    /// The turns and messages that a tenant is told to have used this month.
+    /// Returns the turns and messages in the tenant's reported usage of this month.
     #[allow(dead_code, reason = "not every test of a process has a tenant of its own")]
     pub(crate) fn usage(&self, tenant: &str) -> (u64, u64) {
         let asked = self.heddle().args(["tenant", "usage", tenant, "--json"]).output().unwrap();
@@ -175,7 +175,7 @@ impl Running {
         text.lines().filter(of_it).filter_map(value).sum()
     }
 
-    /// What the admin API has at a path.
+    /// Returns the admin API's answer at a path.
     #[allow(dead_code, reason = "not every test asks")]
     pub(crate) async fn admin(&self, path: &str) -> serde_json::Value {
         let answer = reqwest::get(format!("{}/v1/{path}", self.url)).await.unwrap();
@@ -183,8 +183,8 @@ impl Running {
         answer.json().await.unwrap()
     }
 
-    /// What is in work and what waits, for a test that fails.
-    #[allow(dead_code, reason = "not every test tells")]
+    /// Returns the work in flight and the backlog, for the output of a failing test.
+    #[allow(dead_code, reason = "not every test uses it")]
     pub(crate) async fn waiting(&self) -> String {
         let Ok(answer) = reqwest::get(format!("{}/metrics", self.url)).await else {
             return "no answer".to_owned();

@@ -1,4 +1,4 @@
-//! What tests of whole processes play on: a provider with troubles, a tenant, and things that have prices.
+//! Fixture of process tests: a faulty provider, a tenant, and things with prices.
 
 use std::time::Duration;
 

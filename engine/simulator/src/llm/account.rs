@@ -1,4 +1,4 @@
-//! Account of a provider of language models: the calls under each key, and which of them were paid.
+//! Account of a provider of language models: the calls under each key, and the paid ones among them.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use super::fault::{Fate, Faults};
 use super::limits::{Limits, Over, Tokens, Window};
 use crate::dice::Dice;
 
-/// What has come under a key.
+/// Counts of the calls under a key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Account {
     /// Calls within the limits.
@@ -32,24 +32,24 @@ pub struct Account {
     pub hung: u64,
     /// Of the calls, answered with a body that breaks off.
     pub truncated: u64,
-    /// Of the calls, whose caller was gone before the answer.
+    /// Of the calls, abandoned by the caller before the answer.
     pub abandoned: u64,
-    /// The most that were under way at once.
+    /// Maximum number of concurrent calls.
     pub most_at_once: u64,
 }
 
-/// A call that was paid. Times are those of the provider's clock.
+/// Paid call. Times are those of the provider's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Paid {
-    /// When it came.
+    /// Time of arrival.
     pub arrived: Duration,
-    /// When it was answered, broken off or given up by its caller; `None` while it is under way.
+    /// Time at which it was answered, broken off or abandoned by its caller; `None` while it is in flight.
     pub ended: Option<Duration>,
-    /// Whether its caller was gone before the answer.
+    /// True where the caller disconnected before the answer.
     pub abandoned: bool,
 }
 
-/// A key, and what came under it.
+/// Key with its calls.
 #[derive(Default)]
 pub(super) struct Key {
     pub(super) limits: Option<Limits>,
@@ -60,7 +60,7 @@ pub(super) struct Key {
     pub(super) calls: Vec<(Duration, u64)>,
 }
 
-/// What changes with each call.
+/// State that changes with each call.
 pub(super) struct Inner {
     pub(super) keys: HashMap<String, Key>,
     pub(super) faults: Faults,
@@ -68,7 +68,7 @@ pub(super) struct Inner {
     pub(super) paid: HashMap<String, Vec<Paid>>,
 }
 
-/// The account, shared by the calls under way.
+/// The account, shared by the calls in flight.
 pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) dice: Dice,
@@ -77,26 +77,26 @@ pub(super) struct Shared {
     pub(super) state: Mutex<Inner>,
 }
 
-/// Why a call is not taken.
+/// Reason of a refused call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// There is no such key.
+    /// The key does not exist.
     UnknownKey,
-    /// It is over a limit of its key.
+    /// The call exceeds a limit of its key.
     Over(Over),
 }
 
-/// A call under way: one that is dropped before its end was given up by its caller.
+/// Call in flight: one dropped before its end was abandoned by its caller.
 pub(super) struct UnderWay {
     pub(super) shared: Arc<Shared>,
     key: String,
-    /// Its place among what was paid for this question.
+    /// Its position among the paid calls for this question.
     paid: Option<(String, usize)>,
     ended: bool,
 }
 
 impl UnderWay {
-    /// Ends it, and counts how.
+    /// Ends the call, and counts its outcome.
     pub(super) fn end(mut self, count: impl FnOnce(&mut Account)) {
         self.ended = true;
         self.close(count, false);
@@ -129,7 +129,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a call, if its key and its limits let it through.
+    /// Counts a call, if its key exists and its limits admit it.
     pub(super) fn take(self: &Arc<Self>, name: &str, request: Request) -> Result<(Call, UnderWay), Refused> {
         let texts = request.messages.iter().map(|message| message.content.as_deref().unwrap_or_default());
         let prompt_tokens = texts.map(|text| self.tokens.of(text) + self.tokens.message).sum();
@@ -137,7 +137,7 @@ impl Shared {
         let answer_tokens = self.tokens.answer.unwrap_or_else(|| self.tokens.of(&answer(&asked)));
         let mut inner = self.inner();
         let inner = &mut *inner;
-        // Under the lock, so that times come in order.
+        // Read under the lock, so that the times are in order.
         let now = self.clock.elapsed();
         let fate = inner.faults.fate(self.dice.unit());
         let Some(key) = inner.keys.get_mut(name) else {

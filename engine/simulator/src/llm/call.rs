@@ -1,4 +1,4 @@
-//! Call of a language model: what is read of it, and what becomes of it.
+//! Call of a language model: its request and its fate.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::fault::Fate;
 
-/// What is read of a call.
+/// Body of a call, as far as it is read.
 #[derive(Deserialize)]
 pub(super) struct Request {
     pub(super) model: String,
@@ -21,14 +21,14 @@ pub(super) struct Message {
 }
 
 impl Request {
-    /// Text of the last message of a user.
+    /// Returns the text of the last message of a user.
     pub(super) fn asked(&self) -> &str {
         let last = self.messages.iter().rev().find(|message| message.role == "user");
         last.and_then(|message| message.content.as_deref()).unwrap_or_default()
     }
 }
 
-/// A call within the limits.
+/// Call within the limits.
 pub(super) struct Call {
     pub(super) model: String,
     pub(super) asked: String,
@@ -38,7 +38,7 @@ pub(super) struct Call {
     pub(super) latency: Duration,
 }
 
-/// Answer to who asked this.
+/// Returns the answer to this question.
 pub(super) fn answer(asked: &str) -> String {
     format!("You asked: {asked}")
 }

@@ -1,11 +1,11 @@
-//! Faults of a provider of language models, and which call meets which.
+//! Injected faults of a provider of language models, and their choice.
 
 use std::time::Duration;
 
-/// How often which fault strikes. Shares are of all calls within the limits; their sum is at most 1.
+/// Frequency of each fault. Shares are of all calls within the limits; their sum is at most 1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Faults {
-    /// Share answered with 429 and a `Retry-After` though the limits are kept.
+    /// Share answered with 429 and a `Retry-After` though it is within the limits.
     pub rate_limited: f64,
     /// The `Retry-After` of those, in whole seconds.
     pub retry_after: Duration,
@@ -13,14 +13,14 @@ pub struct Faults {
     pub server_error: f64,
     /// Share that hangs, and is then closed without an answer.
     pub hang: f64,
-    /// How long those hang.
+    /// Duration of a hang.
     pub hang_for: Duration,
     /// Share answered with a body that breaks off in the middle.
     pub truncated: f64,
 }
 
 impl Default for Faults {
-    /// None.
+    /// Returns no faults.
     fn default() -> Self {
         Self {
             rate_limited: 0.0,
@@ -33,7 +33,7 @@ impl Default for Faults {
     }
 }
 
-/// What becomes of a call within the limits.
+/// Fate of a call within the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     Answer,
@@ -44,7 +44,7 @@ pub(super) enum Fate {
 }
 
 impl Faults {
-    /// The fate of a call for which the dice show `roll`, a number of 0 to 1.
+    /// Returns the fate of a call for the draw `roll`, a number from 0 to 1.
     pub(super) fn fate(&self, roll: f64) -> Fate {
         let mut end = 0.0;
         for (share, fate) in [

@@ -1,4 +1,4 @@
-//! HTTP of a provider of language models: what is read of a call, and what it is answered.
+//! HTTP interface of a provider of language models.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::call::{Call, Request, answer};
 use super::fault::Fate;
 use super::limits::{MINUTE, Over};
 
-/// Answers a call, sooner or later.
+/// Answers a call, after its latency.
 pub(super) async fn complete(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     let key = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let key = key.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
@@ -102,7 +102,7 @@ fn limited(message: &str, wait: Duration) -> Response {
     response
 }
 
-/// An answer that ends in the middle: the server closes the connection behind these bytes.
+/// Returns a truncated answer: the server closes the connection after these bytes.
 fn broken(begun: String) -> Response {
     let promised = begun.len() + 200;
     let parts = [Ok(Bytes::from(begun)), Err(io::Error::from(io::ErrorKind::ConnectionReset))];

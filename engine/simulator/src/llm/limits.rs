@@ -1,13 +1,13 @@
-//! Limits of a key in any minute, and how tokens are counted.
+//! Limits of a key in any minute, and the counting of tokens.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-/// The time that limits are of.
+/// Period of the limits.
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
-/// What a key may use in any minute.
+/// Maximum use of a key in any minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Requests.
@@ -16,14 +16,14 @@ pub struct Limits {
     pub tokens: NonZeroU64,
 }
 
-/// How tokens are counted. With the defaults a prompt has never more than one for three bytes and eight a message.
+/// Counting of tokens. With the defaults a prompt never has more than one for three bytes and eight a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tokens {
-    /// Bytes of a text that are one token; what is left over is one more. Default 4.
+    /// Bytes of text per token; a remainder is one more. Default 4.
     pub bytes: NonZeroU64,
-    /// Tokens of a message beside its text. Default 4.
+    /// Tokens of a message in addition to its text. Default 4.
     pub message: u64,
-    /// Tokens of an answer, whatever it says; `None` (the default) counts its text.
+    /// Fixed tokens of an answer; `None` (the default) counts its text.
     pub answer: Option<u64>,
 }
 
@@ -34,20 +34,20 @@ impl Default for Tokens {
 }
 
 impl Tokens {
-    /// Tokens of a text, without the message around it.
+    /// Returns the tokens of a text, without those of its message.
     pub(super) fn of(&self, text: &str) -> u64 {
         (text.len() as u64).div_ceil(self.bytes.get())
     }
 }
 
-/// Which limit a call is over.
+/// Limit that a call exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Over {
     Requests,
     Tokens,
 }
 
-/// What was counted in the minute that ends now.
+/// Calls counted in the past minute.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     counted: VecDeque<(Duration, u64)>,
@@ -55,7 +55,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Counts a call of so many tokens, or says which limit it is over. Times do not go back.
+    /// Counts a call of `tokens`, or returns the limit that it exceeds. Times are monotonic.
     pub(super) fn admit(&mut self, limits: &Limits, tokens: u64, now: Duration) -> Result<(), Over> {
         while let Some((_, gone)) = self.counted.pop_front_if(|(at, _)| *at + MINUTE <= now) {
             self.tokens -= gone;

@@ -1,17 +1,17 @@
-//! A simulated provider of language models: `POST /v1/chat/completions`, as OpenAI and many others have it
+//! Simulated provider of language models: `POST /v1/chat/completions`, as OpenAI and many others offer it
 //! (<https://platform.openai.com/docs/api-reference/chat/create>).
 //!
-//! It answers with what it was asked last, so that answers can be told apart. Contract of its account:
-//! - Each key has its limits of requests and tokens in any minute, wherever that begins, by the arrival of calls.
-//!   A call over one of them is answered with 429 and counted as a violation; it takes nothing of the limits.
-//! - Any other call is counted as a request, also where it is then made to fail. Its tokens are counted on arrival
-//!   ([`Tokens`]), but where it is refused on purpose (429, 500): there no model has worked.
-//! - A call is paid where a model has worked: it was answered, answered with a body that breaks off, or hangs; also
-//!   where its caller was gone before. [`LlmApi::paid`] has each by what it asked.
+//! It answers with the last question it was asked, so that answers can be distinguished. Contract of its account:
+//! - Each key has limits of requests and tokens in any sliding minute, by the arrival of calls. A call over one of
+//!   them is answered with 429 and counted as a violation; it uses none of the limits.
+//! - Any other call is counted as a request, even where it is then made to fail. Its tokens are counted on arrival
+//!   ([`Tokens`]), unless it is refused on purpose (429, 500): then no model has run.
+//! - A call is paid where a model has run: it was answered, answered with a truncated body, or hangs; also where its
+//!   caller disconnected before. [`LlmApi::paid`] lists each by its question.
 //!
 //! # Layout
-//! - `limits`: limits and tokens; `fault`: what goes wrong; `call`: one call;
-//!   `account`: the calls of each key, and which were paid; `http`: the API.
+//! - `limits`: limits and tokens; `fault`: injected faults; `call`: one call;
+//!   `account`: the calls of each key, and the paid ones; `http`: the API.
 
 mod account;
 mod call;
@@ -40,21 +40,21 @@ pub use self::limits::{Limits, Tokens};
 use crate::dice::Dice;
 use crate::{Error, serve};
 
-/// How the provider behaves.
+/// Options of the provider.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where to listen; port 0 takes a free one. Default `127.0.0.1:0`.
+    /// Listen address; port 0 takes a free one. Default `127.0.0.1:0`.
     pub listen: SocketAddr,
-    /// The keys there are, and what each may use; no limit where there is none.
+    /// Existing keys with their limits; `None` sets no limit.
     pub keys: HashMap<String, Option<Limits>>,
-    /// How tokens are counted.
+    /// Counting of tokens.
     pub tokens: Tokens,
-    /// How long an answer takes. Default 500 ms.
+    /// Latency of an answer. Default 500 ms.
     pub latency: Range<Duration>,
-    /// What goes wrong. Default: nothing.
+    /// Injected faults. Default: none.
     pub faults: Faults,
-    /// Whether each call is kept (the default). A long run under load would only fill memory with them: then the
-    /// account tells sums alone.
+    /// Keeps each call (the default). A long run under load would fill the memory with them; without, the account
+    /// holds only totals.
     pub keeps_calls: bool,
     /// Seed of every random choice.
     pub seed: u64,
@@ -74,7 +74,7 @@ impl Default for Options {
     }
 }
 
-/// The running provider. Clones share it; when the last one is gone it takes no more connections.
+/// The running provider. Clones share it; dropping the last one stops it.
 #[derive(Clone)]
 pub struct LlmApi {
     address: SocketAddr,
@@ -110,35 +110,35 @@ impl LlmApi {
         Ok(Self { address, shared, _stop: serve(listener, app) })
     }
 
-    /// Where it listens.
+    /// Returns the listen address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What a model takes as `api_base`.
+    /// Returns the `api_base` for a tenant's model.
     #[must_use]
     pub fn api_base(&self) -> String {
         format!("http://{}/v1", self.address)
     }
 
-    /// Replaces what goes wrong from now on.
+    /// Replaces the injected faults from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.shared.inner().faults = faults;
     }
 
-    /// Replaces how long answers take from now on.
+    /// Replaces the latency of answers from now on.
     pub fn set_latency(&self, latency: Range<Duration>) {
         self.shared.inner().latency = latency;
     }
 
-    /// What has come under a key so far.
+    /// Returns the counts of a key so far.
     #[must_use]
     pub fn account(&self, key: &str) -> Account {
         self.shared.inner().keys.get(key).map(|key| key.account).unwrap_or_default()
     }
 
-    /// Requests and tokens that were counted from one time on and before another, by the provider's clock.
+    /// Returns the requests and tokens counted in a time range, by the provider's clock.
     #[must_use]
     pub fn counted(&self, key: &str, during: Range<Duration>) -> (u64, u64) {
         let inner = self.shared.inner();
@@ -147,7 +147,7 @@ impl LlmApi {
         counted.fold((0, 0), |(requests, tokens), (_, more)| (requests + 1, tokens + more))
     }
 
-    /// Each paid call, by what it asked: the text of its last message of a user.
+    /// Returns the paid calls by their question: the text of the last message of a user.
     #[must_use]
     pub fn paid(&self) -> HashMap<String, Vec<Paid>> {
         self.shared.inner().paid.clone()

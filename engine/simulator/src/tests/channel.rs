@@ -1,4 +1,4 @@
-//! The WhatsApp channel against the simulated API.
+//! Tests of the WhatsApp channel against the simulated API.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Webhooks and customers against a target that fails and comes back.
+//! Tests of webhooks and customers against a target that fails and recovers.
 
 use super::*;
 
@@ -8,7 +8,7 @@ async fn everything_is_delivered_and_answered_once_by_a_target_that_refuses_ever
     let report = run.customers.report();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.customers, report.questions), (12, 36));
-    // Each customer asks all three questions: 2 + 1 + 3 lines. Stickers and the like come on top.
+    // Each customer asks all three questions: 2 + 1 + 3 lines, in addition to stickers and pictures.
     let texts = run.graph.taken_count();
     assert_eq!(texts, 12 * 6, "one answer a line");
     assert!(report.messages > 12 * 6, "{} with stickers and reactions", report.messages);
@@ -52,7 +52,7 @@ async fn a_target_that_was_down_gets_everything_at_the_same_address() {
     let address = listener.local_addr().unwrap();
     let webhooks = Webhooks::start(webhook_options(address), &graph, clock()).unwrap();
     let customers = Customers::start(customer_options(4), &graph, &webhooks, clock(), None).unwrap();
-    // Down: each connection is closed without an answer.
+    // The target is down: each connection is closed without an answer.
     while webhooks.counts().retried < 20 {
         drop(listener.accept().await.unwrap());
     }
@@ -83,7 +83,7 @@ async fn a_sender_that_repeats_what_nobody_knows_is_found_out() {
     let report = run.customers.report();
     let unknown = run.target.unknown.load(Ordering::Relaxed) as u64;
     assert!(unknown > 0);
-    // Every one of them had been taken, so every repetition doubles.
+    // Every one of them had been accepted, so every retry is a double.
     assert_eq!((report.doubled, report.graph.dropped), (unknown, unknown));
     assert!(!report.is_clean());
     let doubles: u64 = run.graph.times_taken().values().map(|times| u64::from(*times) - 1).sum();

@@ -1,5 +1,5 @@
-//! The simulator against a small target that fails and comes back, and the WhatsApp channel against
-//! the simulated API.
+//! Tests of the simulator against a small target that fails and recovers, and of the WhatsApp channel
+//! against the simulated API.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -100,15 +100,14 @@ fn message(turn: u8, to: &str) -> OutboundMessage {
     }
 }
 
-/// What the target does when a send's fate is not known.
+/// Behaviour of the target when a send's outcome is unknown.
 #[derive(Clone, Copy)]
 enum OnUnknown {
     Again,
     Never,
 }
 
-/// A target that records each message once and answers it through the channel, and refuses some
-/// webhooks.
+/// Target that records each message once and answers it through the channel, and refuses some webhooks.
 struct Target {
     channel: WhatsApp,
     api_base: String,
@@ -246,7 +245,7 @@ async fn run(faults: Faults, fail_every: usize, on_unknown: OnUnknown) -> Run {
     let customers = Customers::start(customer_options(12), &graph, &webhooks, clock(), None).unwrap();
     customers.done().await;
     webhooks.idle().await;
-    // What was taken may still be answered, and an answer has statuses.
+    // Accepted messages may still be answered, and an answer has statuses.
     while target.answering.load(Ordering::Relaxed) + webhooks.open() > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

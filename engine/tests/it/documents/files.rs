@@ -1,4 +1,4 @@
-//! Files as people have them, and as nobody should.
+//! Sample files: well-formed ones, and hostile ones.
 
 use std::io::{Cursor, Write};
 use std::sync::LazyLock;

@@ -1,5 +1,5 @@
-//! Documents through the real process: every format added from files and over HTTP and found again, every file made
-//! to harm refused with its reason, and a node that serves on.
+//! Tests of documents in the real process: every format is added from files and over HTTP and found again, every
+//! hostile file is refused with its reason, and the node goes on serving.
 
 mod files;
 
@@ -14,7 +14,7 @@ use heddle_connectors::knowledge::extract::process::{Extractor, Options};
 use heddle_schemas::ports::knowledge::{DocumentFormat, KnowledgeError};
 use serde_json::Value;
 
-/// How long a node may take until it is ready.
+/// Timeout until a node is ready.
 const READY: Duration = Duration::from_secs(30);
 
 /// A node with a tenant, ended with the test.
@@ -44,8 +44,8 @@ impl Node {
             }
         };
         tokio::time::timeout(READY, ready).await.expect("ready in time");
-        let (status, _, told) = node.run(&["tenant", "apply", "acme.toml"]);
-        assert_eq!(status, 0, "{told}");
+        let (status, _, printed) = node.run(&["tenant", "apply", "acme.toml"]);
+        assert_eq!(status, 0, "{printed}");
         node
     }
 
@@ -54,7 +54,7 @@ impl Node {
         asked.is_ok_and(|answer| answer.status().is_success())
     }
 
-    /// A command against it: exit code, standard output, standard error.
+    /// Runs a command against the node; returns exit code, standard output and standard error.
     fn run(&self, arguments: &[&str]) -> (i32, String, String) {
         let done = heddle(self.folder.path()).args(arguments).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -67,9 +67,9 @@ impl Node {
 
     /// The documents whose passages match.
     fn found(&self, query: &str) -> Vec<String> {
-        let (status, told, fault) = self.run(&["--json", "kb", "search", "acme", query]);
+        let (status, printed, fault) = self.run(&["--json", "kb", "search", "acme", query]);
         assert_eq!(status, 0, "{fault}");
-        let passages: Vec<Value> = serde_json::from_str(&told).unwrap();
+        let passages: Vec<Value> = serde_json::from_str(&printed).unwrap();
         passages.iter().map(|passage| passage["document"].as_str().unwrap().to_owned()).collect()
     }
 
@@ -106,9 +106,9 @@ async fn files_of_every_format_are_added_and_found() {
     node.write("staff.docx", &files::docx("Doctor Abelard treats children."));
     node.write("list.pdf", &files::pdf("An X-ray takes a quarter of an hour."));
     let names = ["parking.txt", "hours.md", "prices.html", "staff.docx", "list.pdf"];
-    let (status, told, fault) = node.run(&[&["kb", "add", "acme"], &names[..]].concat());
+    let (status, printed, fault) = node.run(&[&["kb", "add", "acme"], &names[..]].concat());
     assert_eq!(status, 0, "{fault}");
-    assert!(names.iter().all(|name| told.contains(name)), "{told}");
+    assert!(names.iter().all(|name| printed.contains(name)), "{printed}");
     assert_eq!(node.found("parking"), ["parking.txt"]);
     assert_eq!(node.found("when do you open?"), ["hours.md"]);
     assert_eq!(node.found("price of cleaning"), ["prices.html"]);
@@ -121,18 +121,22 @@ async fn files_of_every_format_are_added_and_found() {
 async fn files_are_taken_over_http_by_their_media_type() {
     let node = Node::start().await;
     let html = b"<h1>Opening hours</h1><p>Nine to five.".to_vec();
-    let (status, told) = node.upload(&[("id", "page/7")], "text/html; charset=utf-8", html).await;
-    assert_eq!((status, told["title"].as_str()), (200, Some("Opening hours")), "{told}");
+    let (status, printed) = node.upload(&[("id", "page/7")], "text/html; charset=utf-8", html).await;
+    assert_eq!((status, printed["title"].as_str()), (200, Some("Opening hours")), "{printed}");
     let query = [("id", "list"), ("title", "Price list")];
-    let (status, told) = node.upload(&query, "application/pdf", files::pdf("A visit is 40 euros.")).await;
-    assert_eq!((status, told["title"].as_str()), (200, Some("Price list")), "{told}");
+    let (status, printed) = node.upload(&query, "application/pdf", files::pdf("A visit is 40 euros.")).await;
+    assert_eq!((status, printed["title"].as_str()), (200, Some("Price list")), "{printed}");
     assert_eq!(node.found("visit"), ["list"]);
-    let (status, told) = node.upload(&[("id", "logo")], "image/png", vec![1, 2, 3]).await;
+    let (status, printed) = node.upload(&[("id", "logo")], "image/png", vec![1, 2, 3]).await;
     assert_eq!(status, 422);
-    assert!(told["detail"].as_str().unwrap().contains("image/png is not accepted; .txt, .md"), "{told}");
-    let (status, told) = node.upload(&[("id", "huge.txt")], "text/plain", vec![b'a'; (32 << 20) + 1]).await;
+    assert!(
+        printed["detail"].as_str().unwrap().contains("image/png is not accepted; .txt, .md"),
+        "{printed}"
+    );
+    let (status, printed) =
+        node.upload(&[("id", "huge.txt")], "text/plain", vec![b'a'; (32 << 20) + 1]).await;
     assert_eq!(status, 413);
-    assert!(told["detail"].as_str().unwrap().contains("at most 33554432 bytes"), "{told}");
+    assert!(printed["detail"].as_str().unwrap().contains("at most 33554432 bytes"), "{printed}");
     let url = format!("{}/v1/tenants/nobody/documents/file?id=a.txt", node.url);
     assert_eq!(node.client.post(url).body("text").send().await.unwrap().status(), 404);
 }
@@ -155,9 +159,9 @@ async fn a_file_made_to_harm_is_refused_with_its_reason_and_the_node_serves_on()
     }
     node.write("good.txt", b"The good one is taken.");
     let names: Vec<&str> = harmful.iter().map(|(name, ..)| *name).chain(["good.txt"]).collect();
-    let (status, told, fault) = node.run(&[&["kb", "add", "acme"], &names[..]].concat());
-    assert_eq!(status, 2, "{told}");
-    assert!(told.contains("good.txt") && !told.contains("bomb"), "{told}");
+    let (status, printed, fault) = node.run(&[&["kb", "add", "acme"], &names[..]].concat());
+    assert_eq!(status, 2, "{printed}");
+    assert!(printed.contains("good.txt") && !printed.contains("bomb"), "{printed}");
     for (name, _, why) in harmful {
         let line = fault.lines().find(|line| line.contains(name));
         assert!(line.is_some_and(|line| line.contains(why)), "{name}: {line:?} in {fault}");
@@ -196,7 +200,7 @@ async fn no_proxy_of_the_environment_reaches_what_may_not_be_reached() {
     let done = command.args(["kb", "add", "acme", "http://localhost:9/"]).output().unwrap();
     let fault = String::from_utf8(done.stderr).unwrap();
     assert!(fault.contains("not one of the public internet"), "{fault}");
-    assert!(proxy.accept().is_err(), "nobody asked the proxy");
+    assert!(proxy.accept().is_err(), "the proxy got no request");
 }
 
 #[tokio::test]

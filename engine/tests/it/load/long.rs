@@ -30,7 +30,7 @@ use heddle_simulator::graph::{self, GraphApi};
 struct Site {
     node: Node,
     graph: GraphApi,
-    /// How many things said before the responder was told last.
+    /// Length of the history that the responder last received.
     read: Arc<AtomicUsize>,
     sent: AtomicUsize,
 }
@@ -74,7 +74,7 @@ impl Site {
         found
     }
 
-    /// Gives a conversation so many more rows of history. Nobody may work on it.
+    /// Adds `rows` rows of history to a conversation, which must be idle.
     async fn fill(&self, of: &ConversationId, rows: u64) {
         let ports = &self.node.ports;
         let stored = ports.state.get(&Key::head(of)).await.unwrap().unwrap();
@@ -121,10 +121,10 @@ async fn a_conversation_of_a_hundred_thousand_messages_answers_as_fast_as_one_of
     let folder = tempfile::tempdir().unwrap();
     let mut node = Node::open(crate::on_services::prepared("long", folder.path()).await).await.unwrap();
     let read = Arc::<AtomicUsize>::default();
-    let told = read.clone();
+    let length = read.clone();
     // As who asks an LLM.
     let responder: Arc<dyn Responder> = Arc::new(ScriptedResponder::new(true, move |question| {
-        told.store(question.history.len(), Ordering::Release);
+        length.store(question.history.len(), Ordering::Release);
         Response::text(question, question.messages.join("\n"))
     }));
     node.ports.responders = Arc::new(move |_| responder.clone());

@@ -112,7 +112,7 @@ async fn a_closed_loop_asks_only_what_is_waited_for_and_a_settle_delay_gathers()
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_is_counted_and_owed_nothing() {
     let site = Site::start().await;
-    // Nobody listens there.
+    // No process listens there.
     let way = Way::Webhooks { nodes: vec!["http://127.0.0.1:9".to_owned()] };
     let until = Until::Messages(NonZeroU64::new(20).unwrap());
     let report = site.load(Options { way, until, ..options() }).await;

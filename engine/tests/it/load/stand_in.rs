@@ -1,5 +1,5 @@
-//! A stand-in for a node that breaks its promises: it takes tenants and webhooks as a node does, and loses, doubles
-//! or swaps replies as it is told. What the load counts of that is known beforehand.
+//! Stand-in for a faulty node: it accepts tenants and webhooks as a node does, and loses, doubles or swaps replies as
+//! configured, so that the expected counts of the load are known.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use axum::{Json, Router};
 use reqwest::Client;
 use serde_json::{Value, json};
 
-/// What is done to the replies of a webhook, in order; the n-th message of all has number n, from 0.
+/// Fault applied to the replies of a webhook, in order; the n-th message of all has number n, from 0.
 pub(crate) type Wrong = fn(Vec<(usize, Value)>) -> Vec<Value>;
 
 struct StandIn {

@@ -1,4 +1,4 @@
-//! The admin API, as an operator and a stranger use it.
+//! Tests of the admin API, as an operator and an unauthorised client use it.
 
 use serde_json::{Value, json};
 
@@ -65,15 +65,15 @@ async fn a_log_that_outlives_what_a_tenant_was_promised_is_refused() {
     let put = site.client.put(format!("{}/v1/tenants/acme", site.url)).json(&tenant);
     let answer = put.send().await.unwrap();
     assert_eq!(answer.status(), 422);
-    let told = answer.text().await.unwrap();
+    let printed = answer.text().await.unwrap();
     // Two days and what a segment may wait; of two days, four fifths but for the broker's time to look is kept.
     let so_old = "retention.messages of tenant acme is 2days, and topic inbound holds records until they are 2days 12h 6m old";
-    assert!(told.contains(so_old) && told.contains("lower log.retention to 1day 14h 19m"), "{told}");
+    assert!(printed.contains(so_old) && printed.contains("lower log.retention to 1day 14h 19m"), "{printed}");
     let retention = json!({ "messages": "9d", "receipts": "9d", "events": "2d" });
     let tenant_of_events = json!({ "id": "acme", "name": "Acme", "retention": retention });
     let put = site.client.put(format!("{}/v1/tenants/acme", site.url)).json(&tenant_of_events);
-    let told = put.send().await.unwrap().text().await.unwrap();
-    assert!(told.contains("retention.events of tenant acme is 2days, and topic events"), "{told}");
+    let printed = put.send().await.unwrap().text().await.unwrap();
+    assert!(printed.contains("retention.events of tenant acme is 2days, and topic events"), "{printed}");
 
     // A node whose log was configured otherwise since does not start on it.
     let folder = tempfile::tempdir().unwrap();

@@ -110,8 +110,8 @@ async fn what_cannot_be_written_down_is_not_done() {
     state.compare_and_set(&head, stored, None, None).await.unwrap();
     let answer = site.apply("acme", "2002", "s3cret").await;
     assert_eq!(answer.status(), 500);
-    let told = answer.text().await.unwrap();
-    assert!(told.contains("nothing was done") && told.contains("--resume"), "{told}");
+    let printed = answer.text().await.unwrap();
+    assert!(printed.contains("nothing was done") && printed.contains("--resume"), "{printed}");
     let shown =
         site.client.get(format!("{}/v1/tenants/acme", site.url)).send().await.unwrap().text().await.unwrap();
     assert!(shown.contains("1001") && !shown.contains("2002"), "{shown}");
@@ -154,7 +154,7 @@ async fn an_auditor_verifies_a_running_node_and_the_folder_it_leaves() {
         assert_eq!(refused.status.code(), Some(2), "{wrong:?} {}", text(&refused));
     }
 
-    // A removed entry, found on the folder that nobody has open.
+    // A removed entry is found on a folder that no process has open.
     let acme = "acme".parse().unwrap();
     let (state, row) = (&site.service.node.ports.state, Key::access(Some(&acme), 2));
     let stored = state.get(&row).await.unwrap();
@@ -166,8 +166,8 @@ async fn an_auditor_verifies_a_running_node_and_the_folder_it_leaves() {
     std::fs::write(here.path().join("heddle.toml"), config).unwrap();
     let verified = heddle(here.path(), &["audit", "log", "acme", "--verify", "--noted", &noted]).await;
     assert_eq!(verified.status.code(), Some(1));
-    let told = text(&verified);
-    assert!(told.contains("IS BROKEN, 3 entries") && told.contains("entry 2 is missing"), "{told}");
+    let printed = text(&verified);
+    assert!(printed.contains("IS BROKEN, 3 entries") && printed.contains("entry 2 is missing"), "{printed}");
     // Who works on the folder is named by the system, where it knows a name.
     let added = here.path().join("faq.md");
     std::fs::write(&added, "# Hours\n\nNine.").unwrap();
@@ -183,7 +183,7 @@ async fn an_auditor_verifies_a_running_node_and_the_folder_it_leaves() {
     assert_eq!(entries[0]["who"]["name"], json!(String::from_utf8(user.stdout).unwrap().trim()));
 }
 
-/// The incidents that topic events tells of, once there are so many.
+/// Waits until topic events holds `count` incidents, and returns them.
 async fn incidents(site: &Site, count: usize) -> Vec<(String, Incident)> {
     let log = &site.service.node.ports.log;
     let mut found = Vec::new();
@@ -224,10 +224,10 @@ async fn a_burst_of_wrong_signatures_is_one_incident_and_a_few_are_none() {
     forge(19).await;
     assert_eq!(begun(&site, "webhook_signature").await, 0.0);
     forge(31).await;
-    let told = incidents(&site, 1).await;
+    let published = incidents(&site, 1).await;
     assert_eq!(begun(&site, "webhook_signature").await, 1.0);
     assert_eq!(site.sum("heddle_security_sightings_total").await, 50.0);
-    let [(tenant, incident)] = &told[..] else { panic!("{told:?}") };
+    let [(tenant, incident)] = &published[..] else { panic!("{published:?}") };
     assert_eq!((tenant.as_str(), incident.kind), ("acme", IncidentKind::WebhookSignature));
     assert!(incident.count >= 20 && incident.first < incident.last, "{incident:?}");
     assert_eq!((incident.data.len(), incident.measure), (0, Measure::Refused));
@@ -239,15 +239,15 @@ async fn whoever_names_what_is_another_tenants_raises_an_incident_of_whose_it_is
     site.apply("globex", "2002", "0ther").await;
     let body = webhook(&[message("1001", "wamid.a", "one"), message("2002", "wamid.b", "not globex's")]);
     assert_eq!(site.post("1001", "s3cret", body).send().await.unwrap().status(), 200);
-    let told = incidents(&site, 1).await;
-    let [(tenant, incident)] = &told[..] else { panic!("{told:?}") };
+    let published = incidents(&site, 1).await;
+    let [(tenant, incident)] = &published[..] else { panic!("{published:?}") };
     assert_eq!((tenant.as_str(), incident.kind, incident.count), ("globex", IncidentKind::CrossTenant, 1));
     // The event goes to globex, and does not tell it who else is here.
     assert!(!serde_json::to_string(incident).unwrap().contains("acme"));
     assert_eq!(site.apply("globex", "1001", "0ther").await.status(), 409);
-    let told = incidents(&site, 2).await;
-    assert_eq!(told.len(), 2);
-    assert!(told.iter().any(|(tenant, _)| tenant == "acme"), "{told:?}");
+    let published = incidents(&site, 2).await;
+    assert_eq!(published.len(), 2);
+    assert!(published.iter().any(|(tenant, _)| tenant == "acme"), "{published:?}");
 }
 
 #[tokio::test]
@@ -273,8 +273,8 @@ async fn a_record_that_does_not_open_is_an_incident_that_says_what_a_notice_need
         let key = conversation.to_string().into();
         ports.log.append(vec![NewRecord { partition, key, value: encode(&record) }]).await.unwrap();
     }
-    let told = incidents(&site, 1).await;
-    let [(tenant, incident)] = &told[..] else { panic!("{told:?}") };
+    let published = incidents(&site, 1).await;
+    let [(tenant, incident)] = &published[..] else { panic!("{published:?}") };
     assert_eq!((tenant.as_str(), incident.kind), ("acme", IncidentKind::FailedDecryption));
     assert_eq!(incident.data, [DataCategory::ContactDetails, DataCategory::Messages].into());
     assert_eq!(
@@ -295,8 +295,8 @@ async fn exports_beyond_the_usual_and_a_broken_audit_log_are_incidents() {
     administration.exported(&acme, None, 7);
     assert_eq!(begun(&site, "unusual_export").await, 0.0);
     administration.exported(&acme, None, 7);
-    let told = incidents(&site, 1).await;
-    assert_eq!((told[0].1.records.counted, told[0].1.measure), (14, Measure::Permitted));
+    let published = incidents(&site, 1).await;
+    assert_eq!((published[0].1.records.counted, published[0].1.measure), (14, Measure::Permitted));
 
     let state = &site.service.node.ports.state;
     let row = Key::access(Some(&acme), 1);

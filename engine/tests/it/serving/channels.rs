@@ -147,7 +147,7 @@ async fn what_waits_for_a_disconnected_account_is_withheld_and_told() {
     assert_eq!(export["conversations"].as_array().unwrap().len(), 1, "what was said there is still shown");
     assert!(export.to_string().contains("the account is disconnected"), "{export}");
 
-    // What it is told from now on goes by the new credentials, and nothing of before comes after.
+    // New messages use the new credentials, and no earlier message is sent afterwards.
     apply(&["1001"], "another").await;
     let body = said("1001", ANN, "wamid.4", text("and now"));
     assert_eq!(site.post("1001", "s3cret", body).send().await.unwrap().status(), 200);

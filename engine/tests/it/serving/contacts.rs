@@ -15,7 +15,7 @@ async fn a_contact_is_found_by_its_number_and_looking_for_one_makes_none() {
         let name: ContactName = name.parse().unwrap();
         administration.contact(&acme, &name).await
     };
-    assert!(find("+15551234").await.is_err(), "nobody of this number has written yet");
+    assert!(find("+15551234").await.is_err(), "the number is unknown");
     let said = webhook(&[message("1001", "wamid.1", "hello")]);
     assert_eq!(site.post("1001", "s3cret", said).send().await.unwrap().status(), 200);
     let contact = find("+15551234").await.unwrap();
@@ -83,7 +83,10 @@ async fn an_operator_enters_what_was_said_elsewhere_also_of_who_was_never_met() 
     };
     for (entry, fault) in [
         (json!({ "says": "stop", "purposes": [] }), "purposes"),
-        (json!({ "says": "give", "purposes": ["utility"], "at": "2999-01-01T00:00:00Z" }), "lies ahead"),
+        (
+            json!({ "says": "give", "purposes": ["utility"], "at": "2999-01-01T00:00:00Z" }),
+            "lies in the future",
+        ),
         (json!({ "says": "perhaps", "purposes": ["utility"] }), "perhaps"),
     ] {
         let (status, answer) = enter("+15551234", entry).await;

@@ -41,7 +41,7 @@ async fn apply(site: &Site, graph: &GraphApi, accounts: &[&str], token: &str) {
     assert_eq!(put.send().await.unwrap().status(), 200);
 }
 
-/// What a person who may have changed the number says.
+/// Returns the webhook of a person who may have changed the number.
 pub(crate) fn said(account: &str, from: &str, id: &str, message: Value) -> String {
     let mut message = message;
     message["from"] = json!(from);
@@ -64,7 +64,7 @@ async fn post(site: &Site, account: &str, body: String) {
     assert_eq!(answer.status(), 200);
 }
 
-/// What was taken for somebody, once it is so many.
+/// Waits until `count` messages are accepted for a recipient, and returns them.
 pub(crate) async fn taken(graph: &GraphApi, to: &str, count: usize) -> Vec<Arc<Taken>> {
     let all = async {
         while graph.taken_for(to).len() < count {
@@ -223,7 +223,10 @@ async fn idle_conversations_leave_memory_and_come_back() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    assert!(tokio::time::timeout(Duration::from_secs(20), gone).await.is_ok(), "nobody leaves memory");
+    assert!(
+        tokio::time::timeout(Duration::from_secs(20), gone).await.is_ok(),
+        "no conversation leaves memory"
+    );
     // Said before and again: memory is gone, and the markers are not.
     post(&site, "1001", said("1001", "17770", "wamid.0", text("hello"))).await;
     post(&site, "1001", said("1001", "17770", "wamid.new", text("once more"))).await;

@@ -164,7 +164,7 @@ async fn letters_of_a_folder_that_no_process_has_open_are_replayed_for_the_next_
     let partition = inbound_partition(&conversation, service.node.ports.log.partitions(Topic::Inbound));
     assert!(service.stop().await);
     let here = tempfile::tempdir().unwrap();
-    // Nobody listens on port 9.
+    // No process listens on port 9.
     let config = format!("data_dir = \"{}\"\nhttp.listen = \"127.0.0.1:9\"\n", data.display());
     std::fs::write(here.path().join("heddle.toml"), config).unwrap();
     let listed = json_of(&heddle(here.path(), &["list", "--json"]).await);

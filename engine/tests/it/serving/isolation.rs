@@ -27,8 +27,8 @@ use crate::serving::conversations::{said, taken, text};
 use crate::serving::site::Site;
 
 const ANN: &str = "15551234";
-/// What stands in everything that is Acme's, and in nothing else.
-const MARK: &str = "zinnia";
+/// Word that occurs in all of Acme's data, and in no other.
+const WORD: &str = "zinnia";
 
 /// Two tenants, of which each has said something to Ann.
 async fn two() -> (Site, GraphApi) {
@@ -41,7 +41,7 @@ async fn two_with(llm: &Value) -> (Site, GraphApi) {
     let graph = GraphApi::start(options, Arc::new(SystemClock)).await.unwrap();
     let site = Site::start(|_| ()).await;
     for (id, account, secret, word) in
-        [("acme", "1001", "s3cret", MARK), ("globex", "2002", "0ther", "gladiolus")]
+        [("acme", "1001", "s3cret", WORD), ("globex", "2002", "0ther", "gladiolus")]
     {
         let tenant = json!({ "id": id, "name": word, "llm": llm, "agent": { "settle": "0ms", "fallback": word },
             "channels": [{ "kind": "whatsapp", "account": account, "api_base": graph.api_base(),
@@ -53,7 +53,7 @@ async fn two_with(llm: &Value) -> (Site, GraphApi) {
         let body = said(account, ANN, "wamid.1", text(&format!("which colour is {word}")));
         assert_eq!(site.post(account, secret, body).send().await.unwrap().status(), 200);
     }
-    let own = json!({ "id": "acme-only", "title": MARK, "format": "text", "text": MARK });
+    let own = json!({ "id": "acme-only", "title": WORD, "format": "text", "text": WORD });
     assert_eq!(ask(&site, Method::POST, "/v1/tenants/acme/documents", Some(own)).await.status(), 200);
     taken(&graph, ANN, 2).await;
     settled(&site).await;
@@ -85,8 +85,8 @@ async fn what_a_provider_is_asked_for_one_tenant_holds_nothing_of_the_other() {
     }
     let asked = all.lock().unwrap().clone();
     let of = |word: &str| asked.iter().filter(|asked| asked.contains(word)).count();
-    assert_eq!((asked.len(), of(MARK), of("gladiolus")), (6, 3, 3), "{asked:?}");
-    assert!(!asked.iter().any(|asked| asked.contains(MARK) && asked.contains("gladiolus")));
+    assert_eq!((asked.len(), of(WORD), of("gladiolus")), (6, 3, 3), "{asked:?}");
+    assert!(!asked.iter().any(|asked| asked.contains(WORD) && asked.contains("gladiolus")));
 }
 
 async fn settled(site: &Site) {
@@ -148,7 +148,7 @@ async fn no_call_of_the_admin_api_reaches_another_tenants_data() {
     })
     .await;
     let before = picture(&site).await;
-    assert!(before[4].to_string().contains(MARK), "{}", before[4]);
+    assert!(before[4].to_string().contains(WORD), "{}", before[4]);
 
     let description = openapi::describe();
     let mut cases = 0;
@@ -193,7 +193,7 @@ async fn no_call_of_the_admin_api_reaches_another_tenants_data() {
                 ("/v1/tenants/{tenant}/documents", "post") => ("", Some(document), &[200]),
                 ("/v1/tenants/{tenant}/documents", "delete") => ("?id=acme-only", None, &[404]),
                 ("/v1/tenants/{tenant}/documents/file", "post") => ("?id=faq.txt", Some(json!("x")), &[200]),
-                ("/v1/tenants/{tenant}/search", "post") => ("", Some(json!({ "query": MARK })), &[200]),
+                ("/v1/tenants/{tenant}/search", "post") => ("", Some(json!({ "query": WORD })), &[200]),
                 ("/v1/tenants/{tenant}/erasures", "get") => ("", None, &[200]),
                 ("/v1/tenants/{tenant}/erasures/{erasure}", "get") => ("", None, &[404]),
                 (path, method) => {
@@ -209,9 +209,9 @@ async fn no_call_of_the_admin_api_reaches_another_tenants_data() {
             let verb = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
             let answer = ask(&site, verb, &format!("{named}{query}"), body).await;
             let status = answer.status().as_u16();
-            let told = answer.text().await.unwrap();
-            assert!(answers.contains(&status), "{method} {path}: {status} {told}");
-            assert!(!told.contains(MARK), "{method} {path} tells what is Acme's: {told}");
+            let answered = answer.text().await.unwrap();
+            assert!(answers.contains(&status), "{method} {path}: {status} {answered}");
+            assert!(!answered.contains(WORD), "{method} {path} leaks Acme's data: {answered}");
             cases += 1;
         }
     }
@@ -220,7 +220,7 @@ async fn no_call_of_the_admin_api_reaches_another_tenants_data() {
     settled(&site).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(picture(&site).await, before);
-    // The restriction began a conversation of Globex's, with nobody in it.
+    // The restriction began an empty conversation of Globex's.
     let own = shown(&site, &format!("/v1/tenants/globex/contacts/export?contact={hers}")).await;
     assert_eq!(own["conversations"].as_array().unwrap().len(), 1);
     assert_eq!(own["conversations"][0]["address"], json!({}));
@@ -241,7 +241,7 @@ async fn what_one_tenant_signs_or_spends_is_never_the_others() {
     assert_eq!(
         mac_of_globex.status(),
         200,
-        "what is nobody's here is dropped, or the provider would repeat it"
+        "events of unknown accounts are dropped, or the provider would retry them"
     );
     settled(&site).await;
     assert_eq!(picture(&site).await, before);
@@ -253,8 +253,8 @@ async fn what_one_tenant_signs_or_spends_is_never_the_others() {
     assert_eq!(picture(&site).await, before);
     let usage = shown(&site, "/v1/tenants/globex/usage").await;
     assert_eq!(usage["total"]["messages"], 2, "{usage}");
-    let told = format!("{:?}", replies.last().unwrap());
-    assert!(told.contains("gladiolus") && !told.contains(MARK), "{told}");
+    let answered = format!("{:?}", replies.last().unwrap());
+    assert!(answered.contains("gladiolus") && !answered.contains(WORD), "{answered}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -277,11 +277,11 @@ async fn no_port_gives_one_tenant_what_is_the_others() {
     };
     let (hers, theirs) = (all(&acme).await, all(&globex).await);
     for (one, sealing) in hers.iter().enumerate() {
-        let sealed = sealing.seal(b"place", MARK.as_bytes());
+        let sealed = sealing.seal(b"place", WORD.as_bytes());
         for (other, opening) in hers.iter().chain(&theirs).enumerate() {
             let opened = opening.open(b"place", &sealed);
             match one == other {
-                true => assert_eq!(opened.unwrap(), MARK.as_bytes()),
+                true => assert_eq!(opened.unwrap(), WORD.as_bytes()),
                 false => {
                     assert!(matches!(opened, Err(KeysError::Unreadable { .. })), "{sealing:?} {opening:?}")
                 }
@@ -307,7 +307,7 @@ async fn no_port_gives_one_tenant_what_is_the_others() {
     let (hers, theirs) = (rows(&acme).await, rows(&globex).await);
     assert!(hers.len() > 10 && theirs.len() > 10, "{} {}", hers.len(), theirs.len());
     assert!(theirs.iter().all(|row| row.key.tenant() == "globex"));
-    let open = |bytes: &[u8]| bytes.windows(MARK.len()).any(|part| part == MARK.as_bytes());
+    let open = |bytes: &[u8]| bytes.windows(WORD.len()).any(|part| part == WORD.as_bytes());
     assert!(!hers.iter().chain(&theirs).any(|row| open(&row.value)), "and none shows what is in it");
     let (one, other) = (Key::document(&acme, "faq"), Key::document(&globex, "faq"));
     let before = ports.state.get(&one).await.unwrap();
@@ -319,7 +319,7 @@ async fn no_port_gives_one_tenant_what_is_the_others() {
     // The log: no record of the one is keyed by the other, and none shows what is in it.
     for topic in [Topic::Inbound, Topic::Outbound, Topic::Events] {
         assert!(
-            !records(&site, topic).await.iter().any(|record| record.to_string().contains(MARK)),
+            !records(&site, topic).await.iter().any(|record| record.to_string().contains(WORD)),
             "{topic}"
         );
     }
@@ -329,8 +329,8 @@ async fn no_port_gives_one_tenant_what_is_the_others() {
         let passages = site.service.node.ports.knowledge.search(tenant, "colour zinnia gladiolus", 10).await;
         format!("{:?}", passages.unwrap())
     };
-    assert!(search(&site, &acme).await.contains(MARK));
-    assert!(!search(&site, &globex).await.contains(MARK));
+    assert!(search(&site, &acme).await.contains(WORD));
+    assert!(!search(&site, &globex).await.contains(WORD));
     let (service, folder) = site.into_parts();
     service.stop().await;
     let service = crate::serving::channels::start(&folder).await;
@@ -338,6 +338,6 @@ async fn no_port_gives_one_tenant_what_is_the_others() {
         let passages = service.node.ports.knowledge.search(tenant, "colour zinnia gladiolus", 10).await;
         format!("{:?}", passages.unwrap())
     };
-    assert!(search(&acme).await.contains(MARK) && !search(&globex).await.contains(MARK));
+    assert!(search(&acme).await.contains(WORD) && !search(&globex).await.contains(WORD));
     service.stop().await;
 }

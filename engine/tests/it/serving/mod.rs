@@ -1,4 +1,4 @@
-//! A serving node, asked as a provider, its customers, an operator and a stranger would.
+//! Tests of a serving node, called as a provider, its customers, an operator and an unauthorised client would.
 
 mod admin;
 mod audit;
@@ -6,10 +6,10 @@ mod channels;
 mod contacts;
 mod conversations;
 mod dead_letters;
-mod departure;
 mod isolation;
 mod llm;
 mod regions;
 mod rights;
 mod site;
+mod tenant_deletion;
 mod webhooks;

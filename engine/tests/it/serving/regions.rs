@@ -27,7 +27,7 @@ async fn a_folder_of_another_region_is_not_opened_and_it_is_said_what_to_do() {
         "{refused}"
     );
 
-    // A command says the same, and exits with 2. Nobody listens at this address.
+    // A command reports the same, and exits with 2. No process listens at this address.
     let file = folder.path().join("heddle.toml");
     let data = folder.path().join("data");
     let text = |region: &str| {
@@ -40,21 +40,24 @@ async fn a_folder_of_another_region_is_not_opened_and_it_is_said_what_to_do() {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         (output.status.code(), text(&output.stdout), text(&output.stderr))
     };
-    let (code, _, told) = run("us", &["tenant", "list"]);
-    assert_eq!(code, Some(2), "{told}");
-    assert!(told.contains("set node.region = \"eu\"") || told.contains("Set node.region = \"eu\""), "{told}");
-    let (code, listed, told) = run("eu", &["tenant", "show", "acme"]);
-    assert_eq!(code, Some(0), "{told}");
+    let (code, _, printed) = run("us", &["tenant", "list"]);
+    assert_eq!(code, Some(2), "{printed}");
+    assert!(
+        printed.contains("set node.region = \"eu\"") || printed.contains("Set node.region = \"eu\""),
+        "{printed}"
+    );
+    let (code, listed, printed) = run("eu", &["tenant", "show", "acme"]);
+    assert_eq!(code, Some(0), "{printed}");
     assert!(listed.contains("region = \"eu\""), "{listed}");
 
     let tenant = folder.path().join("globex.toml");
     std::fs::write(&tenant, "id = \"globex\"\nname = \"G\"\nregion = \"us\"\n").unwrap();
-    let (code, told, _) = run("eu", &["check-config", tenant.to_str().unwrap()]);
+    let (code, printed, _) = run("eu", &["check-config", tenant.to_str().unwrap()]);
     assert_eq!(code, Some(2));
-    assert!(told.contains("good, region eu") && told.contains("node.region is \"eu\""), "{told}");
-    let (code, _, told) = run("eu", &["tenant", "apply", tenant.to_str().unwrap()]);
-    assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains("region \"us\"") && told.contains("\"eu\""), "{told}");
+    assert!(printed.contains("good, region eu") && printed.contains("node.region is \"eu\""), "{printed}");
+    let (code, _, printed) = run("eu", &["tenant", "apply", tenant.to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains("region \"us\"") && printed.contains("\"eu\""), "{printed}");
 }
 
 #[tokio::test]
@@ -64,8 +67,8 @@ async fn a_tenant_of_another_region_is_not_taken_and_the_answer_names_both() {
     let put = site.client.put(format!("{}/v1/tenants/globex", site.url)).json(&tenant);
     let answer = put.send().await.unwrap();
     assert_eq!(answer.status(), 422);
-    let told = answer.text().await.unwrap();
-    assert!(told.contains("region \\\"us\\\"") && told.contains("\\\"eu\\\""), "{told}");
+    let printed = answer.text().await.unwrap();
+    assert!(printed.contains("region \\\"us\\\"") && printed.contains("\\\"eu\\\""), "{printed}");
     assert_eq!(records(&site, Topic::Tenants).await.len(), 1, "nothing of it is stored");
 }
 
@@ -103,7 +106,7 @@ async fn a_tenant_of_another_region_that_was_copied_here_is_not_worked_off_and_n
     let incidents = "heddle_security_incidents_total{kind=\"foreign_region\"}";
     assert_eq!(site.counted(incidents).await, 1.0);
 
-    // What is in the log of it is put aside: what waited for its account, and what comes from now on.
+    // Its records in the log are dead-lettered: the backlog of its account, and all later ones.
     again(&site, &received, received.value.clone()).await;
     again(&site, &sent, sent.value.clone()).await;
     let aside = async || {

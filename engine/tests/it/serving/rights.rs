@@ -1,4 +1,4 @@
-//! What a person may ask for, through a serving node: to see what is kept, and to be forgotten.
+//! Tests of data-subject requests on a serving node: export, correction, restriction and erasure.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::serving::site::Site;
 
 const ANN: &str = "15551234";
 
-/// So many seconds from now, as a channel stamps.
+/// Returns the time stamp of a channel, `from_now` seconds ahead.
 fn stamp(from_now: i64) -> String {
     (SystemClock.now().as_micros() / 1_000_000 + from_now).to_string()
 }
@@ -36,7 +36,7 @@ async fn export(site: &Site) -> (StatusCode, Value) {
 async fn a_contact_sees_what_is_kept_and_is_forgotten() {
     let early = stamp(-10);
     let (site, graph) = site(&["1001", "1002"], Duration::from_secs(60)).await;
-    assert_eq!(export(&site).await.0, 404, "nobody of this number has written yet");
+    assert_eq!(export(&site).await.0, 404, "the number is unknown");
     say(&site, "wamid.1", "my code is xyzzy", &early).await;
     taken(&graph, ANN, 1).await;
     let (status, before) = export(&site).await;
@@ -50,7 +50,7 @@ async fn a_contact_sees_what_is_kept_and_is_forgotten() {
     let audit = before["audit"].to_string();
     assert!(
         audit.contains("contact_export") && audit.contains("begun"),
-        "that it is read is told too: {audit}"
+        "the export is audited too: {audit}"
     );
 
     let url = format!("{}/v1/tenants/acme/contacts/forget", site.url);
@@ -90,7 +90,7 @@ async fn a_contact_sees_what_is_kept_and_is_forgotten() {
     let log = format!("{}/v1/audit/log", site.url);
     let log = site.client.get(log).query(&[("tenant", "acme")]).send().await.unwrap().text().await.unwrap();
     assert!(log.contains("contact_export") && log.contains("contact_erase"), "{log}");
-    assert!(!log.contains(ANN) && !log.contains("xyzzy"), "the log names nobody's number: {log}");
+    assert!(!log.contains(ANN) && !log.contains("xyzzy"), "the log holds no phone number: {log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -150,7 +150,7 @@ async fn a_corrected_name_holds_until_the_person_shows_another_one() {
             name().await
         );
     };
-    assert_eq!(correct(json!({ "name": "Anna" })).await, 404, "nobody of this number has written yet");
+    assert_eq!(correct(json!({ "name": "Anna" })).await, 404, "the number is unknown");
     named("wamid.1", "Ann", -5, 1).await;
     assert_eq!(name().await, "Ann");
     assert_eq!(correct(json!({ "name": " " })).await, 422);

@@ -1,4 +1,4 @@
-//! What each kind of webhook gets.
+//! Tests of the answer to each kind of webhook.
 
 use std::num::NonZeroU64;
 use std::time::Duration;

@@ -24,17 +24,17 @@ use heddle_connectors_testing::services;
 const NODES: usize = 3;
 /// Longer than the session timeout and the lease together.
 const ASLEEP: Duration = Duration::from_secs(12);
-/// How long the nodes may take until every partition has its owner again.
+/// Timeout until every partition has an owner again.
 const OWNED: Duration = Duration::from_secs(60);
-/// How long it may take until people are answered again.
+/// Timeout until customers are answered again.
 const RECOVERED: Duration = Duration::from_secs(90);
-/// How long a customer waits for an answer. A database that was killed answers slowly for a minute or two on a small
-/// machine, and what came meanwhile waits for it.
+/// Timeout of a customer's answer. A killed database answers slowly for a minute or two on a small machine, and the
+/// messages of that time wait for it.
 const PATIENCE: Duration = Duration::from_secs(400);
-/// How long a scene goes on when its fault is over.
+/// Duration of a scene after its fault is over.
 const AFTER: Duration = Duration::from_secs(2);
 
-/// What happens in a scene.
+/// Fault of a scene.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// A node joins.
@@ -110,7 +110,7 @@ fn stage() -> Stage {
 }
 
 impl Play {
-    /// Two nodes serve, and customers begin to ask, enough of them for so many scenes.
+    /// Starts two nodes and enough customers for `scenes` scenes.
     pub(crate) async fn begin(scenes: usize) -> Self {
         let folder = Folder(tempfile::tempdir().unwrap());
         let clock = Arc::new(SystemClock);
@@ -151,7 +151,7 @@ impl Play {
             customers: NonZeroUsize::new(60 * scenes).unwrap(),
             questions: NonZeroUsize::new(4).unwrap(),
             patience: Some(PATIENCE),
-            // About as long as the scenes last: a fault that nobody asks anything through shows nothing.
+            // About as long as the scenes last: a fault without concurrent questions proves nothing.
             start: Duration::from_secs(18) * u32::try_from(scenes).unwrap(),
             think: Duration::from_millis(100)..Duration::from_millis(1_000),
             extras: 0.0,
@@ -192,7 +192,7 @@ impl Play {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        assert!(tokio::time::timeout(RECOVERED, more).await.is_ok(), "nobody is answered any more");
+        assert!(tokio::time::timeout(RECOVERED, more).await.is_ok(), "customers get no answers any more");
     }
 
     fn is_over(&self) -> bool {
@@ -246,7 +246,7 @@ impl Play {
         self.running.iter().flatten().count()
     }
 
-    /// Waits until every partition has one owner, and each of so many nodes a share.
+    /// Waits until every partition has one owner, and each of `nodes` nodes a share.
     async fn owned(&self, nodes: usize) {
         let mut shares = Vec::new();
         let owned = async {
@@ -312,7 +312,7 @@ impl Play {
         );
         assert!(report.is_clean(), "{report:#?}");
         assert_eq!(twice, 0);
-        // I5: whoever decided it, and whatever died meanwhile.
+        // I5 holds whichever node decided a turn, and whichever part died meanwhile.
         assert_eq!(used, (report.replies, report.replies), "turns and messages used");
         // And so it is in the database: each message seen, each reply sent and reported, nothing left.
         let (messages, replies) = (report.messages.cast_signed(), report.replies.cast_signed());

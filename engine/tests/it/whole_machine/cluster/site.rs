@@ -20,7 +20,7 @@ pub(crate) struct Site {
     keyspace: String,
 }
 
-/// What is in the database when everything is done.
+/// Rows in the database at the end.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Stored {
     /// Messages that were seen.
@@ -29,12 +29,12 @@ pub(crate) struct Stored {
     pub(crate) sends: i64,
     /// Messages of which a status has come.
     pub(crate) deliveries: i64,
-    /// What still waits, for a time or for an account.
+    /// Pending rows, for a time or for an account.
     pub(crate) waiting: i64,
 }
 
 impl Site {
-    /// So many nodes, named from `a` on, over fresh topics and tables.
+    /// Creates `nodes` nodes, named from `a` on, over fresh topics and tables.
     pub(crate) fn new(folder: &Path, nodes: usize) -> Self {
         let services = Services::get();
         let id = std::process::id();

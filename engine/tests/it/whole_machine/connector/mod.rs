@@ -1,5 +1,5 @@
-//! The example connector, run as its README says, against a node on real Kafka and CQL: what it publishes is
-//! answered, once, and what cannot be taken in is in the dead-letter topic with its reason.
+//! Test of the example connector, run as its README says, against a node on real Kafka and CQL: its records are
+//! answered once, and unusable records are in the dead-letter topic with their reason.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// What the README tells to install, once for all runs of this checkout.
+/// Installs the README's requirements, once for all runs of this checkout.
 fn python() -> PathBuf {
     let venv = root().join("target/connector-venv");
     let python = venv.join("bin/python");

@@ -25,7 +25,7 @@ use rand::RngExt;
 
 /// Kills of an ordinary run.
 const KILLS: usize = 12;
-/// In every customer's text: nobody else writes it.
+/// Word that occurs in every customer's text, and nowhere else.
 const WORD: &str = "zanzibar";
 
 /// Segments and checkpoints so small that many are met, and short waits.

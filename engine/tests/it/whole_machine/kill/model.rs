@@ -24,7 +24,7 @@ use crate::whole_machine::kill::{SMALL, kills};
 
 const KEY: &str = "sk-sesame";
 const FALLBACK: &str = "A colleague will get back to you.";
-/// How long a node may take to write down what it was answered.
+/// Maximum time for a node to record an answer.
 const WRITTEN: Duration = Duration::from_millis(500);
 const QUESTIONS: usize = 10;
 

@@ -2,8 +2,8 @@
 //! and on real Kafka and CQL: the export before, nothing after it, not a byte of what the person wrote in any row, any
 //! topic but ingress and any file, and every promise kept by the audit.
 //!
-//! Ingress may hold plain text for its hours. A part of what the person writes comes through it, stamped so long ago that
-//! its hours end within the test, which sees it there, and sees it gone once Kafka has looked at its retention.
+//! Ingress may hold plain text for its hours. A part of what the person writes comes through it, stamped so long ago
+//! that its hours end within the test, which sees it there, and sees it removed once Kafka has applied its retention.
 
 mod search;
 
@@ -28,7 +28,7 @@ use sha2::Sha256;
 
 use self::search::Searched;
 
-/// Who writes, and how often: a burst of lines a round.
+/// Number of contacts, each of which writes a burst of lines a round.
 const CONTACTS: usize = 125;
 const ROUNDS: usize = 4;
 const LINES: usize = 20;
@@ -36,13 +36,13 @@ const LINES: usize = 20;
 const BEFORE: usize = 2;
 /// Webhooks under way at once.
 const AT_ONCE: usize = 16;
-/// How long everything may take to settle.
+/// Timeout until everything is settled.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Who is forgotten: nobody else's number, and nobody else writes this.
+/// Phone number and words of the person to be erased, which occur nowhere else.
 const PHONE: &str = "4917700000000";
 const WORDS: &str = "my heron eats nothing but marzipan";
-/// What the tenant wrote itself, in the clear: what shows that the search finds something.
+/// The tenant's own plaintext, which proves that the search finds text.
 const CLINIC: &str = "Zanzibar Heron Clinic";
 
 struct Stage {
@@ -117,7 +117,7 @@ impl Stage {
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        panic!("a webhook is not taken in");
+        panic!("a webhook is not accepted");
     }
 
     async fn talk(&self, contacts: std::ops::Range<usize>, rounds: std::ops::Range<usize>) {
@@ -135,7 +135,7 @@ impl Stage {
         answer.json().await.unwrap()
     }
 
-    /// What the person said, by an export.
+    /// Returns the person's messages, from an export.
     async fn said(&self) -> Vec<String> {
         let export = self
             .get("tenants/clinic/contacts/export", &[("contact", &format!("+{PHONE}"))])
@@ -259,7 +259,7 @@ async fn a_contact_is_forgotten_among_ten_thousand_messages_on_the_embedded_stor
     assert!(files.found(CLINIC) > 0 && files.bytes > 1_000_000, "{files}");
 }
 
-/// What is left to a record of ingress of its hours when it is published.
+/// Remaining retention of a record of ingress when it is published.
 const LEFT: Duration = Duration::from_secs(30);
 
 /// Publishes a message as a connector does that brings it late.
@@ -322,7 +322,7 @@ async fn a_contact_is_forgotten_among_ten_thousand_messages_on_kafka_and_cql() {
 }
 
 /// The servers' data, where the tests have started them.
-#[expect(clippy::disallowed_methods, reason = "tests are told by the environment where servers are")]
+#[expect(clippy::disallowed_methods, reason = "the environment names the test servers")]
 fn servers() -> Option<PathBuf> {
     if std::env::var("HEDDLE_TEST_KAFKA").is_ok() {
         return None;

@@ -1,4 +1,4 @@
-//! Looks for texts in everything that is stored.
+//! Search for texts in all stored data.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use heddle_schemas::topic::{Topic, TopicPartition};
 
 use super::words;
 
-/// What was found.
+/// Result of a search.
 pub(crate) struct Searched {
     searcher: AhoCorasick,
     /// Rows, records or files.

@@ -41,7 +41,7 @@ fn idle(folder: &Path, id: &str) -> String {
 }
 
 fn json(node: &Node, arguments: &[&str]) -> Value {
-    let (code, printed, said) = node.told(arguments);
+    let (code, printed, said) = node.output(arguments);
     assert_eq!(code, 0, "{arguments:?}: {printed}{said}");
     serde_json::from_str(&printed).unwrap()
 }
@@ -69,25 +69,25 @@ fn a_wrong_or_missing_master_key_is_refused_at_start_with_what_to_do() {
             assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
         }
     }
-    let (code, _, said) = node.told(&["keys", "new", &a]);
-    assert!(code == 1 && said.contains("is there already"), "{code}: {said}");
+    let (code, _, said) = node.output(&["keys", "new", &a]);
+    assert!(code == 1 && said.contains("exists already"), "{code}: {said}");
 
     node.configure(&format!("keys.master = \"file:{a}\"\n"));
     node.command(&["tenant", "apply", &idle(folder.path(), "one")]);
     node.configure(&format!("keys.master = \"file:{b}\"\n"));
     for command in [&["serve"][..], &["tenant", "apply", &idle(folder.path(), "two")], &["keys", "rotate"]] {
-        let (code, _, said) = node.told(command);
+        let (code, _, said) = node.output(command);
         assert!(code == 2 && said.contains("keys.former") && said.contains("b.key"), "{code}: {said}");
     }
     let gone = key("gone.key");
     node.configure(&format!("keys.master = \"file:{b}\"\nkeys.former = [\"file:{gone}\"]\n"));
-    let (code, checked, _) = node.told(&["check-config"]);
+    let (code, checked, _) = node.output(&["check-config"]);
     assert!(
         code == 2 && checked.contains("keys.former") && checked.contains("gone.key"),
         "{code}: {checked}"
     );
     node.configure(&format!("keys.master = \"file:{gone}\"\n"));
-    let (code, _, said) = node.told(&["serve"]);
+    let (code, _, said) = node.output(&["serve"]);
     assert!(code == 2 && said.contains("missing") && said.contains("gone.key"), "{code}: {said}");
     assert!(!Path::new(&gone).exists());
 
@@ -101,12 +101,12 @@ fn a_wrong_or_missing_master_key_is_refused_at_start_with_what_to_do() {
         (&rotated["rewrapped"], &rotated["already"], &rotated["complete"]),
         (&1.into(), &2.into(), &true.into())
     );
-    let (_, shown, _) = node.told(&["keys", "status"]);
+    let (_, shown, _) = node.output(&["keys", "status"]);
     assert!(shown.contains("can leave keys.former"), "{shown}");
     node.configure(&format!("keys.master = \"file:{b}\"\n"));
     assert_eq!(masters(&node), [("present".to_owned(), 3, true)]);
     node.configure(&format!("keys.master = \"file:{a}\"\n"));
-    assert_eq!(node.told(&["tenant", "list"]).0, 2, "the former key alone does not do any more");
+    assert_eq!(node.output(&["tenant", "list"]).0, 2, "the previous key alone is not enough any more");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -176,7 +176,7 @@ async fn the_master_key_is_rotated_while_messages_flow_and_none_is_lost() {
     assert!(report.is_clean(), "{report:#?}");
     assert!(rotations >= 3, "nothing was rotated while messages came");
 
-    // The former key is not needed: everything starts and reads without it.
+    // The previous key is not needed: everything starts and reads without it.
     node.configure(&format!("keys.master = \"file:{b}\"\n{quick}"));
     let running = node.start().await;
     assert_eq!(masters(&node), [("present".to_owned(), 2 + rotations, true)]);
@@ -203,7 +203,7 @@ async fn a_key_in_vault_wraps_is_rotated_there_and_is_asked_for_at_start() {
 
     let moving = format!("{vaulted}keys.former = [\"file:{file}\"]\n");
     node.configure(&moving);
-    let blocking = |arguments: &[&str]| tokio::task::block_in_place(|| node.told(arguments));
+    let blocking = |arguments: &[&str]| tokio::task::block_in_place(|| node.output(arguments));
     let (code, _, said) = blocking(&["serve"]);
     assert!(code == 2 && said.contains("vault write -f transit/keys/heddle"), "{code}: {said}");
     transit.make("heddle", true);

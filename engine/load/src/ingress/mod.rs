@@ -1,5 +1,5 @@
-//! Ways into the engine. A way takes a parcel of messages for one account and says whether it was accepted:
-//! durable, and so owed a reply.
+//! Ingresses of the engine. Each sends a parcel of messages for one account and reports whether it was accepted,
+//! that is durable, so that each message must get a reply.
 
 mod kafka;
 mod webhooks;
@@ -7,12 +7,12 @@ mod webhooks;
 use self::kafka::Kafka;
 use self::webhooks::Webhooks;
 use crate::Error;
-use crate::cast::Cast;
+use crate::fixture::Fixture;
 use crate::observed::Answer;
 use crate::options::{Options, Way};
 use crate::parcel::Parcel;
 
-/// A way into the engine.
+/// Ingress of the engine.
 pub(crate) enum Ingress {
     /// Signed webhooks, as WhatsApp sends them.
     Webhooks(Webhooks),
@@ -21,25 +21,25 @@ pub(crate) enum Ingress {
 }
 
 impl Ingress {
-    /// The way that the options name; webhooks go to `base` where they name no other node.
+    /// Creates the ingress that the options name; webhooks go to `base` unless the options name other nodes.
     ///
     /// # Errors
-    /// What is wrong with an address or a client.
-    pub(crate) fn new(options: &Options, cast: &Cast, base: &str) -> Result<Self, Error> {
+    /// When an address is not valid, or a client cannot be set up.
+    pub(crate) fn new(options: &Options, fixture: &Fixture, base: &str) -> Result<Self, Error> {
         Ok(match &options.way {
             Way::Webhooks { nodes } => {
                 let alone = [base.to_owned()];
                 let nodes = if nodes.is_empty() { &alone[..] } else { nodes };
-                Self::Webhooks(Webhooks::new(nodes, cast, options)?)
+                Self::Webhooks(Webhooks::new(nodes, fixture, options)?)
             }
             Way::Kafka { connection, prefix } => Self::Kafka(Kafka::new(connection, prefix, options)?),
         })
     }
 
-    /// Hands a parcel in.
+    /// Sends a parcel.
     ///
     /// # Errors
-    /// When it was not accepted, or is not known to be.
+    /// When the parcel was refused, or its acceptance is unknown.
     pub(crate) async fn send(&self, parcel: &Parcel) -> Result<Answer, Answer> {
         match self {
             Self::Webhooks(webhooks) => webhooks.send(parcel).await,

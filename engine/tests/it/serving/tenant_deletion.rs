@@ -33,8 +33,8 @@ async fn a_deleted_tenant_is_refused_at_once_and_its_id_is_not_given_out_again()
     let one: Value = site.client.get(format!("{of}/acme")).send().await.unwrap().json().await.unwrap();
     assert_eq!(one["requested_at"], deleted["requested_at"]);
     assert_eq!(site.client.get(format!("{of}/globex")).send().await.unwrap().status(), StatusCode::NOT_FOUND);
-    let nobody = format!("{}/v1/tenants/globex", site.url);
-    assert_eq!(site.client.delete(nobody).send().await.unwrap().status(), StatusCode::NOT_FOUND);
+    let unknown = format!("{}/v1/tenants/globex", site.url);
+    assert_eq!(site.client.delete(unknown).send().await.unwrap().status(), StatusCode::NOT_FOUND);
 
     let body = json!({ "id": "acme", "name": "Acme", "agent": { "fallback": "f" } });
     let applied = site.client.put(&tenant).json(&body).send().await.unwrap();
@@ -82,8 +82,8 @@ async fn a_tenant_is_exported_a_line_a_thing_without_its_secrets() {
     let log: Value =
         site.client.get(log).query(&[("tenant", "acme")]).send().await.unwrap().json().await.unwrap();
     let entries = log["items"].as_array().unwrap().iter();
-    let told = entries.filter(|entry| entry.to_string().contains("tenant_export")).collect::<Vec<_>>();
-    let told: Vec<_> = told.iter().map(|entry| entry.to_string()).collect();
-    assert!(told.len() == 2 && told[0].contains("begun") && told[1].contains("done"), "{told:?}");
-    assert!(told[1].contains(&format!("\"records\":{}", lines.len())), "{told:?}");
+    let entries = entries.filter(|entry| entry.to_string().contains("tenant_export")).collect::<Vec<_>>();
+    let entries: Vec<_> = entries.iter().map(|entry| entry.to_string()).collect();
+    assert!(entries.len() == 2 && entries[0].contains("begun") && entries[1].contains("done"), "{entries:?}");
+    assert!(entries[1].contains(&format!("\"records\":{}", lines.len())), "{entries:?}");
 }

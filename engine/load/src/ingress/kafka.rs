@@ -1,4 +1,4 @@
-//! Way in by records of topic ingress, as a connector publishes them.
+//! Ingress by records of topic ingress, as a connector publishes them.
 
 use futures::future::join_all;
 use heddle_connectors::kafka::{Connection, Publisher};
@@ -9,18 +9,18 @@ use heddle_schemas::record::ingress::{IngressEvent, IngressRecord, Label, Phone,
 use heddle_schemas::record::{V, encode};
 
 use crate::Error;
-use crate::cast::Cast;
+use crate::fixture::Fixture;
 use crate::observed::Answer;
 use crate::options::Options;
-use crate::parcel::{Letter, Parcel};
+use crate::parcel::{Outgoing, Parcel};
 
-/// A connector's producer.
+/// Producer of a connector.
 pub(crate) struct Kafka {
     publisher: Publisher,
 }
 
 impl Kafka {
-    /// To the brokers of this connection; topics' names begin with `prefix`.
+    /// Creates a producer for the brokers of this connection; topics' names begin with `prefix`.
     pub(super) fn new(connection: &Connection, prefix: &str, options: &Options) -> Result<Self, Error> {
         let publisher = Publisher::new(connection, prefix, options.timeout)
             .map_err(|error| Error::Producer(error.into()))?;
@@ -28,9 +28,9 @@ impl Kafka {
     }
 
     pub(super) async fn send(&self, parcel: &Parcel) -> Result<Answer, Answer> {
-        let published = parcel.letters.iter().map(|letter| async {
-            let phone = Cast::phone(letter.sent.conversation);
-            self.publisher.publish(&phone, &record(parcel.tenant, letter, &phone)).await
+        let published = parcel.messages.iter().map(|message| async {
+            let phone = Fixture::phone(message.sent.conversation);
+            self.publisher.publish(&phone, &record(parcel.tenant, message, &phone)).await
         });
         match join_all(published).await.into_iter().collect() {
             Ok(()) => Ok("confirmed".into()),
@@ -40,23 +40,23 @@ impl Kafka {
     }
 }
 
-/// The record that a connector would write of it.
-fn record(tenant: u32, letter: &Letter, phone: &str) -> Vec<u8> {
+/// Returns the record that a connector would publish for a message.
+fn record(tenant: u32, message: &Outgoing, phone: &str) -> Vec<u8> {
     let label = |text: String| Label::new(text).expect("it is short and not empty");
     encode(&IngressRecord {
         v: V,
-        tenant: Cast::tenant_id(tenant),
+        tenant: Fixture::tenant_id(tenant),
         channel: ChannelKind::Whatsapp,
-        account: Cast::account(tenant),
-        message_id: label(letter.id.clone()),
-        at: letter.written_at,
+        account: Fixture::account(tenant),
+        message_id: label(message.id.clone()),
+        at: message.written_at,
         from: Some(Sender {
             phone: Phone::new(format!("+{phone}")),
-            name: Some(label(letter.name())),
+            name: Some(label(message.name())),
             ..Sender::default()
         }),
         event: IngressEvent::Message {
-            content: Content::Text { body: Cast::question(letter.sent.thing()) },
+            content: Content::Text { body: Fixture::question(message.sent.thing()) },
             context: Context::default(),
         },
     })

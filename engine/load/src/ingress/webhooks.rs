@@ -1,4 +1,4 @@
-//! Way in by signed webhooks, as WhatsApp sends them.
+//! Ingress by signed webhooks, as WhatsApp sends them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,15 +9,15 @@ use reqwest::{Client, Url};
 use serde::Serialize;
 
 use crate::Error;
-use crate::cast::Cast;
+use crate::fixture::Fixture;
 use crate::observed::Answer;
 use crate::options::Options;
-use crate::parcel::{Letter, Parcel};
+use crate::parcel::{Outgoing, Parcel};
 
-/// Webhooks to the nodes, in turn.
+/// Sender of webhooks to the nodes, in turn.
 pub(crate) struct Webhooks {
     client: Client,
-    /// Of each node, where each tenant's go.
+    /// Webhook addresses by node and tenant.
     nodes: Vec<Vec<Url>>,
     turn: AtomicUsize,
     accounts: Vec<Account>,
@@ -29,8 +29,8 @@ struct Account {
 }
 
 impl Webhooks {
-    /// To the nodes at these addresses, at least one.
-    pub(super) fn new(nodes: &[String], cast: &Cast, options: &Options) -> Result<Self, Error> {
+    /// Creates a sender to the nodes at these addresses, at least one.
+    pub(super) fn new(nodes: &[String], fixture: &Fixture, options: &Options) -> Result<Self, Error> {
         let client = Client::builder()
             .timeout(options.timeout)
             .redirect(reqwest::redirect::Policy::none())
@@ -42,8 +42,8 @@ impl Webhooks {
             .map_err(Error::Client)?;
         let accounts: Vec<_> = (0..options.tenants.get())
             .map(|tenant| Account {
-                id: Cast::account(tenant).to_string(),
-                secret: cast.secret("secret", tenant).expose().to_owned(),
+                id: Fixture::account(tenant).to_string(),
+                secret: fixture.secret("secret", tenant).expose().to_owned(),
             })
             .collect();
         let urls = |node: &String| {
@@ -56,7 +56,7 @@ impl Webhooks {
 
     pub(super) async fn send(&self, parcel: &Parcel) -> Result<Answer, Answer> {
         let account = &self.accounts[parcel.tenant as usize];
-        let body = body(&account.id, &parcel.letters);
+        let body = body(&account.id, &parcel.messages);
         let signature = signature(&account.secret, &body);
         let node = self.turn.fetch_add(1, Ordering::Relaxed) % self.nodes.len();
         let request = self
@@ -67,7 +67,7 @@ impl Webhooks {
             .body(body);
         let response = request.send().await.map_err(|error| Answer::from(fault(&error)))?;
         let status = response.status().as_u16();
-        // Read, so that the connection can be used again.
+        // Read to the end, so that the connection can be reused.
         response.bytes().await.map_err(|error| Answer::from(fault(&error)))?;
         let answer = Answer::from(status.to_string());
         if status == 200 { Ok(answer) } else { Err(answer) }
@@ -141,26 +141,26 @@ struct Text {
 }
 
 impl Contact {
-    fn of(letter: &Letter) -> Self {
-        Self { profile: Profile { name: letter.name() }, wa_id: Cast::phone(letter.sent.conversation) }
+    fn of(message: &Outgoing) -> Self {
+        Self { profile: Profile { name: message.name() }, wa_id: Fixture::phone(message.sent.conversation) }
     }
 }
 
 impl<'a> Message<'a> {
-    fn of(letter: &'a Letter) -> Self {
+    fn of(message: &'a Outgoing) -> Self {
         Self {
-            from: Cast::phone(letter.sent.conversation),
-            id: &letter.id,
-            timestamp: (letter.written_at.as_micros() / 1_000_000).to_string(),
+            from: Fixture::phone(message.sent.conversation),
+            id: &message.id,
+            timestamp: (message.written_at.as_micros() / 1_000_000).to_string(),
             kind: "text",
-            text: Text { body: Cast::question(letter.sent.thing()) },
+            text: Text { body: Fixture::question(message.sent.thing()) },
         }
     }
 }
 
-/// The body, shaped as in
+/// Returns the body of a webhook, shaped as in
 /// <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/reference/messages/text>.
-fn body(account: &str, letters: &[Letter]) -> Bytes {
+fn body(account: &str, messages: &[Outgoing]) -> Bytes {
     let hook = Hook {
         object: "whatsapp_business_account",
         entry: [Entry {
@@ -170,8 +170,8 @@ fn body(account: &str, letters: &[Letter]) -> Bytes {
                 value: Value {
                     messaging_product: "whatsapp",
                     metadata: Metadata { display_phone_number: "15550783881", phone_number_id: account },
-                    contacts: letters.iter().map(Contact::of).collect(),
-                    messages: letters.iter().map(Message::of).collect(),
+                    contacts: messages.iter().map(Contact::of).collect(),
+                    messages: messages.iter().map(Message::of).collect(),
                 },
             }],
         }],
