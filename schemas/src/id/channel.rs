@@ -1,4 +1,4 @@
-//! The kinds of channels. A new one adds a line to [`kinds`].
+//! The kinds of channels. A new one adds a line to `kinds!`.
 
 use std::fmt;
 use std::str::FromStr;

@@ -119,7 +119,7 @@ pub struct CredentialSpec {
     pub required: bool,
     /// Its use, completing "is empty; it ...".
     pub purpose: &'static str,
-    /// The fault of a value that cannot be one, completing "channels[0].name: ..."; `None` for one that can.
+    /// The fault of a value that cannot be one, completing `channels[0].name: ...`; `None` for one that can.
     pub fault: fn(&str) -> Option<&'static str>,
 }
 
