@@ -371,7 +371,7 @@ mod tests {
         let Err(Failure::Usage(why)) = wrong else { panic!("taken") };
         let why = why.to_string();
         assert!(
-            why.contains("logo.png: .txt, .md") && why.contains("another file is named \"a.md\""),
+            why.contains("logo.png: .txt, .md") && why.contains("another file is also named \"a.md\""),
             "{why}"
         );
     }
