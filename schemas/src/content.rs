@@ -1,4 +1,4 @@
-//! What a customer or an agent says, whatever the channel.
+//! Content of a customer's or an agent's messages, whatever the channel.
 //!
 //! Content is always sealed outside the engine's memory; these types are what is inside.
 
@@ -48,7 +48,7 @@ impl Address {
         ids.into_iter().flatten().map(String::as_str)
     }
 
-    /// Whether [`Address::update`] with `newer` would change nothing.
+    /// Returns whether [`Address::update`] with `newer` would change nothing.
     #[must_use]
     pub fn holds(&self, newer: &Self) -> bool {
         let texts = [
@@ -97,7 +97,7 @@ pub enum MediaKind {
     Sticker,
 }
 
-/// What one message says.
+/// Content of one message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Content {
@@ -108,7 +108,7 @@ pub enum Content {
     },
     /// A media file, by reference.
     Media {
-        /// What kind.
+        /// Kind of the file.
         kind: MediaKind,
         /// The channel's id of the file.
         id: String,
@@ -177,13 +177,13 @@ pub enum Content {
     System {
         /// `user_changed_number`, `identity_change` and others.
         kind: String,
-        /// What the channel wrote about it.
+        /// Text of the channel about it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         body: Option<String>,
     },
     /// The channel could not hand it over.
     Unsupported {
-        /// What the channel says about it.
+        /// Errors that the channel reports about it.
         #[serde(default)]
         errors: Value,
     },
@@ -196,7 +196,7 @@ pub enum Content {
     },
 }
 
-/// What a message asks of the agent.
+/// Request that a message makes of the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asks<'a> {
     /// An answer to this text.
@@ -208,7 +208,7 @@ pub enum Asks<'a> {
 }
 
 impl Content {
-    /// What the message asks of the agent: only customers' own text is answered from documents.
+    /// Returns what the message asks of the agent: only customers' own text is answered from documents.
     #[must_use]
     pub fn asks(&self) -> Asks<'_> {
         let text = match self {
@@ -228,20 +228,20 @@ impl Content {
 }
 
 impl Content {
-    /// Whether it refers to a file of the channel, or is of a type that may.
+    /// Returns whether it refers to a file of the channel, or is of a type that may.
     #[must_use]
     pub fn may_refer_to_file(&self) -> bool {
         matches!(self, Self::Media { .. } | Self::Unknown { .. })
     }
 }
 
-/// What a message refers to, and where it came from.
+/// References of a message, and its origin.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Context {
     /// The channel's id of the message it replies to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replies_to: Option<String>,
-    /// Whether it was forwarded.
+    /// True when the message was forwarded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forwarded: bool,
     /// The advertisement it came from, as the channel wrote it.
@@ -250,7 +250,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// Whether it says nothing.
+    /// Returns whether it says nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

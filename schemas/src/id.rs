@@ -269,7 +269,7 @@ id128! {
 /// contact is met under.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConversationId {
-    /// Whose it is.
+    /// Tenant that it belongs to.
     pub tenant: TenantId,
     /// The kind of channel.
     pub channel: ChannelKind,
@@ -321,7 +321,7 @@ as_text!(
 /// A channel account of a tenant: the unit of pacing and of ordered sending.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountKey {
-    /// Whose it is.
+    /// Tenant that it belongs to.
     pub tenant: TenantId,
     /// The kind of channel.
     pub channel: ChannelKind,

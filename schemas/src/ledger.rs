@@ -1,4 +1,4 @@
-//! Which offsets of a partition are done.
+//! Ledger of the offsets of a partition that are done.
 //!
 //! Turns finish out of order, so what is done is a contiguous prefix and some offsets ahead of it.
 //! A [`Position`] says both; reading goes on at its `next` and leaves out those ahead. The ledger
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::topic::Offset;
 
-/// How far a partition has been worked off.
+/// Progress of processing a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Position {
     /// Every offset below it is done.
@@ -28,7 +28,7 @@ impl Position {
         Self { next, ahead: BTreeSet::new() }
     }
 
-    /// Whether this offset is done.
+    /// Returns whether this offset is done.
     #[must_use]
     pub fn is_done(&self, offset: Offset) -> bool {
         offset < self.next || self.ahead.contains(&offset)

@@ -1,4 +1,4 @@
-//! What flows through Heddle, what it stores and how it is configured, and the ports it is built on.
+//! Types of what flows through Heddle, what it stores and how it is configured, and the ports it is built on.
 //!
 //! This crate does no IO and needs no runtime: everything here is a type, a pure function or a trait.
 //!

@@ -93,7 +93,7 @@ impl JsonSchema for Money {
     }
 }
 
-/// What a provider takes for a million tokens.
+/// Price of a provider for a million tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Price {
@@ -104,7 +104,7 @@ pub struct Price {
 }
 
 impl Price {
-    /// What so many tokens cost, rounded up.
+    /// Cost of this many tokens, rounded up.
     #[must_use]
     pub fn of(self, input_tokens: u64, output_tokens: u64) -> Money {
         let part = |tokens: u64, price: Money| u128::from(tokens) * u128::from(price.0);

@@ -43,7 +43,7 @@ impl Sealed {
         self.0
     }
 
-    /// Which of its scope's keys sealed it; `None` when the bytes are too short or of another version.
+    /// Number of its scope's key that sealed it; `None` when the bytes are too short or of another version.
     #[must_use]
     pub fn key_number(&self) -> Option<u32> {
         if self.0.len() < Self::HEADER || self.0[0] != Self::VERSION {
@@ -118,7 +118,7 @@ impl Secret {
         &self.0
     }
 
-    /// Whether there is none.
+    /// Returns whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

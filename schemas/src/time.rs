@@ -40,7 +40,7 @@ impl Timestamp {
         self.0
     }
 
-    /// How long after `earlier` it is; zero when it is not after it.
+    /// Time elapsed since `earlier`; zero when it is not after it.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -86,7 +86,7 @@ impl Seldom {
         Self(Mutex::new(None))
     }
 
-    /// Whether this is the first for a second.
+    /// Returns whether this is the first for a second.
     #[expect(clippy::disallowed_methods, reason = "what people read comes in real time")]
     pub fn lets_through(&self) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -15,17 +15,17 @@ use crate::id::{AccountKey, ConversationId, TenantId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Topic {
-    /// What third-party connectors publish, with raw identity, by any partitioner.
+    /// Records that third-party connectors publish, with raw identity, by any partitioner.
     Ingress,
-    /// What conversations receive, one conversation in one partition.
+    /// Records that conversations receive, one conversation in one partition.
     Inbound,
-    /// What accounts send, one account in one partition.
+    /// Records that accounts send, one account in one partition.
     Outbound,
     /// Tenants' configuration, compacted by tenant.
     Tenants,
-    /// What happened, without content.
+    /// Events that happened, without content.
     Events,
-    /// What could not be processed.
+    /// Records that could not be processed.
     Dlq,
 }
 
@@ -50,7 +50,7 @@ impl Topic {
         }
     }
 
-    /// Whether only the newest record of each key is kept.
+    /// Returns whether only the newest record of each key is kept.
     #[must_use]
     pub fn is_compacted(self) -> bool {
         self == Self::Tenants
@@ -81,7 +81,7 @@ impl fmt::Display for TopicPartition {
     }
 }
 
-/// How often a partition has changed its owner; a write of an older epoch is refused.
+/// Number of times a partition has changed its owner; a write of an older epoch is refused.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]

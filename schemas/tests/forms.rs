@@ -1,5 +1,5 @@
-//! What a schema says of a form, and what is read: whatever a schema takes is read, and of what people write, whatever
-//! is read is taken.
+//! Agreement of a form's schema with its reader: whatever a schema accepts is read, and of what people write, whatever
+//! is read is accepted.
 
 use std::time::Duration;
 

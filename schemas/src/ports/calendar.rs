@@ -16,11 +16,11 @@ use crate::sealed::Secret;
 use crate::tenant::{ADDRESS, NOT_BLANK};
 use crate::time::{Timestamp, human};
 
-/// Whose calendar, and when appointments may lie in it: a tenant's `[calendar]`.
+/// Access to a calendar, and the times when appointments may lie in it: a tenant's `[calendar]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CalendarAccess {
-    /// Whose API.
+    /// Provider of the API.
     pub kind: CalendarKind,
     /// The provider's id of the calendar; Google: `primary`, or the calendar's address.
     #[serde(default = "default_calendar")]
@@ -40,7 +40,7 @@ pub struct CalendarAccess {
     /// The OAuth client's secret.
     #[schemars(extend("minLength" = 1))]
     pub client_secret: Secret,
-    /// What the calendar's owner granted the OAuth client. Google's scopes that suffice: `calendar.events` and
+    /// Grant of the calendar's owner to the OAuth client. Google's scopes that suffice: `calendar.events` and
     /// `calendar.freebusy`.
     #[schemars(extend("minLength" = 1))]
     pub refresh_token: Secret,
@@ -97,7 +97,7 @@ const SHORTEST_SLOT: Duration = Duration::from_secs(5 * 60);
 const LONGEST_SLOT: Duration = Duration::from_secs(86_400);
 
 impl CalendarAccess {
-    /// What is wrong with it, a line each.
+    /// Faults of the configuration, a line each.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -166,9 +166,9 @@ pub struct Booking {
     pub from: Timestamp,
     /// When it ends.
     pub to: Timestamp,
-    /// What the calendar's owner reads first.
+    /// Title, which the calendar's owner reads first.
     pub summary: String,
-    /// What else the owner should know.
+    /// Further information for the owner.
     pub description: String,
 }
 
@@ -220,14 +220,14 @@ pub enum CalendarError {
     /// It will not be done until somebody has acted.
     #[error("the calendar refuses: {detail}")]
     Refused {
-        /// What to do.
+        /// Action that somebody must take.
         detail: String,
     },
     /// Not now, and this call surely has done nothing: it may be made again. What an earlier call under the same
     /// id did is another matter.
     #[error("the calendar is not available: {detail}")]
     Unavailable {
-        /// What happened.
+        /// Description of the failure.
         detail: String,
         /// When to try again, where it is known.
         retry_after: Option<Duration>,
@@ -236,7 +236,7 @@ pub enum CalendarError {
     /// another.
     #[error("nobody knows whether the appointment was booked: {detail}")]
     Unknown {
-        /// What happened.
+        /// Description of the failure.
         detail: String,
     },
 }
@@ -244,8 +244,8 @@ pub enum CalendarError {
 /// Calendars of one kind of provider.
 #[async_trait]
 pub trait Calendar: Send + Sync + 'static {
-    /// What is taken between two moments, in order; times may reach over either end. At most 60 days are asked at
-    /// once.
+    /// Returns the busy times between two moments, in order; times may reach over either end. At most 60 days are
+    /// asked at once.
     ///
     /// # Errors
     /// [`CalendarError::Refused`] and [`CalendarError::Unavailable`].
@@ -303,7 +303,7 @@ pub fn free_slots(
         .collect()
 }
 
-/// What is busy in order and apart.
+/// Merges busy times into ones that are in order and apart.
 fn joined(busy: &[Busy]) -> Vec<Busy> {
     let mut sorted: Vec<_> = busy.iter().copied().filter(|busy| busy.from < busy.to).collect();
     sorted.sort_unstable();

@@ -19,7 +19,7 @@ pub enum KeysError {
     /// The key has been erased, or never was.
     #[error("no key: {detail}")]
     Gone {
-        /// Whose.
+        /// Owner of the missing key.
         detail: String,
     },
     /// The ciphertext was changed, moved, or sealed by another key.
@@ -32,7 +32,7 @@ pub enum KeysError {
     /// An operator mends it.
     #[error("the master key cannot be used: {detail}")]
     Master {
-        /// What to do.
+        /// Action to take.
         detail: String,
     },
     /// The store of wrapped keys, or where the master key is kept.
@@ -41,11 +41,12 @@ pub enum KeysError {
 }
 
 impl KeysError {
-    /// What of it may pass, for whoever waits with a record until it can be read: the store's faults, and a
-    /// master key that this node cannot use until somebody gives it to it. A record is not given up for that.
+    /// Returns the fault that may pass, for a caller that waits with a record until it can be read: the store's
+    /// faults, and a master key that this node cannot use until somebody gives it to it. A record is not
+    /// dead-lettered for that.
     ///
     /// # Errors
-    /// What stays so: the key has been erased, or the ciphertext is damaged.
+    /// The fault that does not pass: the key has been erased, or the ciphertext is damaged.
     pub fn passing(self) -> Result<StoreError, Self> {
         match self {
             Self::Store(error) => Ok(error),
@@ -67,7 +68,7 @@ pub trait Cipher: Send + Sync + std::fmt::Debug {
     fn open(&self, aad: &[u8], sealed: &Sealed) -> Result<Vec<u8>, KeysError>;
 }
 
-/// What is a tenant's own: seals its secrets, and hashes ids so that nobody else can guess them.
+/// Cipher of a tenant: seals its secrets, and hashes ids so that no one else can guess them.
 pub trait TenantCipher: Cipher {
     /// HMAC-SHA-256 under a key derived for `domain`, cut to 128 bits.
     fn hash(&self, domain: &str, input: &[u8]) -> MessageKey;
@@ -80,7 +81,7 @@ pub trait ContactCipher: Cipher {
     fn erased_at(&self) -> Option<Timestamp>;
 }
 
-/// What to do when a contact has no key yet.
+/// Action for a contact that has no key yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
     /// Make one, by conditional write.

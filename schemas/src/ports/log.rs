@@ -19,14 +19,14 @@ use crate::topic::{Epoch, Offset, Topic, TopicPartition};
 pub struct NewRecord {
     /// Where to.
     pub partition: TopicPartition,
-    /// What it is about: the compaction key where the topic is compacted.
+    /// Subject of the record: the compaction key where the topic is compacted.
     pub key: Bytes,
     /// JSON of [`crate::record`].
     pub value: Bytes,
 }
 
 impl NewRecord {
-    /// Whose it is, by its key; `None` in topics whose records are keyed otherwise.
+    /// Tenant of the record, by its key; `None` in topics whose records are keyed otherwise.
     #[must_use]
     pub fn tenant(&self) -> Option<&str> {
         let key = std::str::from_utf8(&self.key).ok()?;
@@ -45,7 +45,7 @@ pub struct Record {
     pub partition: TopicPartition,
     /// Its place there.
     pub offset: Offset,
-    /// What it is about.
+    /// Subject of the record.
     pub key: Bytes,
     /// JSON of [`crate::record`].
     pub value: Bytes,
@@ -53,7 +53,7 @@ pub struct Record {
     pub at: Timestamp,
 }
 
-/// How much one read may bring.
+/// Limit of what one read may return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchLimit {
     /// Records, at least one.
@@ -67,7 +67,7 @@ pub struct FetchLimit {
 pub struct Assignment {
     /// Rises with every change.
     pub generation: u64,
-    /// What is owned, each with the epoch of this ownership.
+    /// Owned partitions, each with the epoch of this ownership.
     pub partitions: Vec<(TopicPartition, Epoch)>,
 }
 
@@ -77,13 +77,13 @@ pub enum StoreError {
     /// No room. Retry after a while; nothing was written.
     #[error("the store is full: {detail}")]
     Full {
-        /// What is full, and what helps.
+        /// Resource that is full, and what helps.
         detail: String,
     },
     /// Not reachable or too slow now. Whether a write happened is not known; writing the same again is safe.
     #[error("the store is unavailable: {detail}")]
     Unavailable {
-        /// What was seen.
+        /// Observed failure.
         detail: String,
     },
     /// Another owner has taken the partition. Nothing was written; stop working on it.
@@ -97,7 +97,7 @@ pub enum StoreError {
     /// Stored bytes are not what was written.
     #[error("corrupt: {detail}")]
     Corrupt {
-        /// Which file or row, where, and what helps.
+        /// File or row that is corrupt, the place in it, and what helps.
         detail: String,
     },
     /// The record is larger than the store takes.
@@ -114,7 +114,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether trying again later can help.
+    /// Returns whether trying again later can help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::Unavailable { .. })
@@ -124,7 +124,7 @@ impl StoreError {
 /// The log.
 #[async_trait]
 pub trait Log: Send + Sync + 'static {
-    /// How many partitions a topic has; none where nobody can publish into it.
+    /// Number of partitions of a topic; none where publishing into it is impossible.
     fn partitions(&self, topic: Topic) -> u32;
 
     /// Appends records, all or none, and returns their offsets once they are durable.
@@ -159,7 +159,7 @@ pub trait Log: Send + Sync + 'static {
         self.fetch(partition, from, limit, Duration::ZERO).await
     }
 
-    /// How far the partition has been acknowledged.
+    /// Returns the position up to which the partition has been acknowledged.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -184,7 +184,7 @@ pub trait Log: Send + Sync + 'static {
     /// [`StoreError::Unavailable`].
     async fn assignment(&self, seen: u64) -> Result<Assignment, StoreError>;
 
-    /// Whether this ownership holds right now, asked right before what cannot be taken back. A store of
+    /// Returns whether this ownership holds right now, asked right before what cannot be taken back. A store of
     /// one process owns what it has opened.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What the engine needs of the outside, one trait a file.
+//! Ports: the engine's needs of the outside, one trait a file.
 //!
 //! Each has several implementations that one conformance suite holds to the same contract:
 //! [`log`], [`state`], [`keys`], [`knowledge`], [`responder`], [`channel`], [`calendar`], [`clock`].

@@ -13,7 +13,7 @@ use crate::money::Money;
 use crate::tenant::Tenant;
 use crate::time::Timestamp;
 
-/// Who said something.
+/// Speaker of an utterance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaker {
     /// The customer.
@@ -27,7 +27,7 @@ pub enum Speaker {
 pub struct Said {
     /// By whom.
     pub by: Speaker,
-    /// What.
+    /// Text of the utterance.
     pub text: String,
 }
 
@@ -36,7 +36,7 @@ pub struct Said {
 pub struct Tool {
     /// Its name: letters, digits and underscores.
     pub name: &'static str,
-    /// What it does and when to call it, for the responder to read.
+    /// Description for the responder to read: what the tool does and when to call it.
     pub description: String,
     /// JSON Schema of its arguments, an object.
     pub parameters: Value,
@@ -47,11 +47,11 @@ pub struct Tool {
 pub struct ToolCall {
     /// The responder's name of the call.
     pub id: String,
-    /// Which tool, as the responder names it; there may be none of this name.
+    /// Name of the tool, as the responder gives it; there may be no tool of this name.
     pub name: String,
     /// Its arguments, as JSON.
     pub arguments: Value,
-    /// What the responder wants to see again beside the call; nobody else reads it.
+    /// Mark that the responder wants returned beside the call; only the responder reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<String>,
 }
@@ -61,12 +61,12 @@ pub struct ToolCall {
 pub struct Step {
     /// When they were asked for.
     pub at: Timestamp,
-    /// What the responder said with it.
+    /// Text that the responder sent with the calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// The calls, in order.
     pub calls: Vec<ToolCall>,
-    /// What they gave, as JSON, in the order of the calls; fewer while some are still to be made.
+    /// Results of the calls, as JSON, in the order of the calls; fewer while some are still to be made.
     pub results: Vec<Value>,
 }
 
@@ -79,13 +79,13 @@ pub struct Sent {
     pub provider: String,
     /// To which of its models.
     pub model: String,
-    /// How many bytes.
+    /// Number of bytes.
     pub bytes: u64,
     /// Their SHA-256, in hexadecimal.
     pub sha256: String,
 }
 
-/// What has left in a turn, written down before it does. Clones are one.
+/// Record of everything that leaves in a turn, written before it leaves. Clones share one record.
 #[derive(Debug, Clone, Default)]
 pub struct Outgoing(Arc<Mutex<Vec<Sent>>>);
 
@@ -95,7 +95,7 @@ impl Outgoing {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(sent);
     }
 
-    /// What has left.
+    /// Takes the entries out of the record and returns them.
     #[must_use]
     pub fn take(&self) -> Vec<Sent> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
@@ -109,17 +109,17 @@ pub struct Question {
     pub at: Timestamp,
     /// For whom.
     pub tenant: Arc<Tenant>,
-    /// Which turn.
+    /// Id of the turn.
     pub turn: TurnId,
-    /// Which attempt at it, from 1.
+    /// Number of the attempt at the turn, from 1.
     pub attempt: u32,
-    /// What the customer says in this turn, in order.
+    /// Messages of the customer in this turn, in order.
     pub messages: Vec<String>,
-    /// What was said before, in order.
+    /// Utterances before this turn, in order.
     pub history: Vec<Said>,
-    /// What the tenant's documents say about it, the best first.
+    /// Passages of the tenant's documents about the messages, the best first.
     pub passages: Vec<Passage>,
-    /// What the customer is called, where that is known.
+    /// Name of the customer, where that is known.
     pub name: Option<String>,
     /// Other names that the customer was called by: they stand in what was said before.
     pub other_names: Vec<String>,
@@ -131,14 +131,14 @@ pub struct Question {
     pub outgoing: Outgoing,
 }
 
-/// What was used up by a call.
+/// Tokens and money used by a call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Tokens sent.
     pub input_tokens: u64,
     /// Tokens received.
     pub output_tokens: u64,
-    /// What they cost.
+    /// Cost of the tokens.
     pub money: Money,
 }
 
@@ -158,14 +158,14 @@ impl std::ops::AddAssign for Usage {
     }
 }
 
-/// What to answer.
+/// Answer of a responder, or the tools to call before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The text; `None` when nothing is known, and the tenant's fallback is said.
     pub text: Option<String>,
     /// Documents the answer rests on.
     pub sources: Vec<String>,
-    /// What it used.
+    /// Usage of the call.
     pub usage: Usage,
     /// Tools to call first: then it is no answer yet, and its text is not said.
     pub calls: Vec<ToolCall>,
@@ -191,19 +191,19 @@ pub enum ResponderError {
     /// Not now.
     #[error("the responder is busy: {detail}")]
     Busy {
-        /// What it said.
+        /// Detail that the responder gave.
         detail: String,
         /// When to try again, where it said so.
         retry_after: Option<Duration>,
-        /// What it may have used all the same.
+        /// Usage that the call may have caused all the same.
         usage: Usage,
     },
     /// Not at all; the fallback is said.
     #[error("the responder failed: {detail}")]
     Failed {
-        /// What it said.
+        /// Detail that the responder gave.
         detail: String,
-        /// What it may have used all the same.
+        /// Usage that the call may have caused all the same.
         usage: Usage,
     },
 }
@@ -211,16 +211,16 @@ pub enum ResponderError {
 /// A responder.
 #[async_trait]
 pub trait Responder: Send + Sync + 'static {
-    /// Whether answering calls the outside. Such a call is claimed before and never made twice for
+    /// Returns whether answering calls the outside. Such a call is claimed before and never made twice for
     /// one turn, but by the stated policy; answering without it may be repeated freely.
     fn calls_outside(&self) -> bool;
 
-    /// Whether it reads [`Question::passages`]; where it does not, none are looked up.
+    /// Returns whether it reads [`Question::passages`]; where it does not, none are looked up.
     fn reads_passages(&self) -> bool {
         true
     }
 
-    /// Whether it has tools called; where it does not, it is offered none.
+    /// Returns whether it has tools called; where it does not, it is offered none.
     fn calls_tools(&self) -> bool {
         false
     }

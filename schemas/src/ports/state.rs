@@ -21,7 +21,7 @@ use crate::topic::{Epoch, Offset, TopicPartition};
 /// One row to write or delete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
-    /// Which row.
+    /// Key of the row.
     pub key: Key,
     /// Its new value; `None` deletes it.
     pub value: Option<Bytes>,
@@ -58,7 +58,7 @@ pub struct Fence {
     pub epoch: Epoch,
 }
 
-/// What one decision changes, as one step.
+/// Changes of one decision, as one step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Under which ownership; `None` for writes that belong to no partition (a document, a tool's).
@@ -96,7 +96,7 @@ pub struct Scan {
     pub from: Bytes,
     /// The row to stop before; `None` for the end of the partition.
     pub to: Option<Bytes>,
-    /// At most so many rows.
+    /// Maximum number of rows.
     pub limit: usize,
     /// From the last row backwards.
     pub reverse: bool,
@@ -131,7 +131,7 @@ impl Scan {
     }
 }
 
-/// Which rows are walked over, and where the walk goes on.
+/// Rows to walk over, and the place where the walk goes on.
 ///
 /// A walk returns at least once every row that was written before it began and is not deleted meanwhile, in the
 /// store's own order. It may go through all that the tables hold, whoever's it is: it is for exports, audits and
@@ -142,9 +142,9 @@ pub struct Walk {
     pub tables: Vec<Table>,
     /// Of this tenant; `None` for all, which is for the engine's own housekeeping only.
     pub tenant: Option<TenantId>,
-    /// What the page before returned; `None` to begin.
+    /// Continuation that the page before returned; `None` to begin.
     pub after: Option<Bytes>,
-    /// At most so many rows. A page may have fewer, even none, and not be the last.
+    /// Maximum number of rows. A page may have fewer, even none, and not be the last.
     pub limit: usize,
 }
 
@@ -166,7 +166,7 @@ impl Walk {
 /// A row as it is stored, whether its time is over or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// Which.
+    /// Key of the row.
     pub key: Key,
     /// Its value.
     pub value: Bytes,
@@ -179,11 +179,11 @@ pub struct Row {
 pub struct Walked {
     /// Its rows.
     pub rows: Vec<Row>,
-    /// What to go on with, also in another process of the same store; `None` when that was all.
+    /// Continuation of the walk, also in another process of the same store; `None` when that was all.
     pub next: Option<Bytes>,
 }
 
-/// What a conditional write found.
+/// Outcome of a conditional write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Swap {
     /// The row was as expected; the new value holds and is durable.

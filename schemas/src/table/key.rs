@@ -96,7 +96,7 @@ impl Key {
         Self::of_conversation(Table::Head, conversation, &[])
     }
 
-    /// What a commit added to a thread.
+    /// Row of what a commit added to a thread.
     #[must_use]
     pub fn history(conversation: &ConversationId, sequence: u64) -> Self {
         Self::of_conversation(Table::History, conversation, &sequence.to_be_bytes())
@@ -108,19 +108,19 @@ impl Key {
         Self::of_conversation(Table::Marker, conversation, &message.to_bytes())
     }
 
-    /// Who calls outside for a turn.
+    /// Claim of the one that calls outside for a turn.
     #[must_use]
     pub fn claim(conversation: &ConversationId, turn: TurnId) -> Self {
         Self::of_conversation(Table::Claim, conversation, &turn.0.to_bytes())
     }
 
-    /// How far a sent message has come.
+    /// Delivery status of a sent message.
     #[must_use]
     pub fn delivery(conversation: &ConversationId, outbound: &OutboundId) -> Self {
         Self::of_conversation(Table::Delivery, conversation, &outbound_row(outbound))
     }
 
-    /// What waits until `due`.
+    /// Entry that waits until `due`.
     #[must_use]
     pub fn agenda(partition: TopicPartition, due: Timestamp, id: &[u8]) -> Self {
         let mut row = Vec::with_capacity(8 + id.len());
@@ -135,7 +135,7 @@ impl Key {
         Self::of_account(Table::Send, account, &outbound_row(outbound))
     }
 
-    /// What waits for an account that is stopped, or busier than its queue holds.
+    /// Entry that waits for an account that is stopped, or busier than its queue holds.
     #[must_use]
     pub fn backlog(account: &AccountKey, sequence: u64) -> Self {
         let mut row = [BACKLOG_QUEUED; 9];
@@ -143,7 +143,7 @@ impl Key {
         Self::of_account(Table::Backlog, account, &row)
     }
 
-    /// A send that nobody knows the outcome of.
+    /// A send of unknown outcome.
     #[must_use]
     pub fn unknown(account: &AccountKey, outbound: &OutboundId) -> Self {
         let mut row = [BACKLOG_UNKNOWN; 35];
@@ -157,7 +157,7 @@ impl Key {
         Self::new(Table::Alias, tenant.as_str(), &[&alias.to_bytes()], &[])
     }
 
-    /// What a contact has consented to and opted out of.
+    /// Consents and opt-outs of a contact.
     #[must_use]
     pub fn contact(tenant: &TenantId, contact: ContactId) -> Self {
         Self::new(Table::Contact, tenant.as_str(), &[&contact.to_bytes()], &[])
@@ -201,13 +201,13 @@ impl Key {
         Self::new(Table::Document, tenant.as_str(), &[], document.as_bytes())
     }
 
-    /// What a tenant has spent of a month's quota; `month` as its zone has it, such as `2026-11`.
+    /// Amount that a tenant has spent of a month's quota; `month` as its zone has it, such as `2026-11`.
     #[must_use]
     pub fn quota(tenant: &TenantId, month: &str) -> Self {
         Self::new(Table::Quota, tenant.as_str(), &[month.as_bytes()], &[])
     }
 
-    /// What a turn has spent of a chunk; attempts are those at calls to the outside, 0 where none was made.
+    /// Amount that a turn has spent of a chunk; attempts are those at calls to the outside, 0 where none was made.
     #[must_use]
     pub fn spend(tenant: &TenantId, chunk: ChunkId, turn: &SpentBy) -> Self {
         Self::new(Table::Spend, tenant.as_str(), &[&chunk.to_bytes()], &turn.to_row())
@@ -235,7 +235,7 @@ impl Key {
         Partition::open_erasures().row(&row)
     }
 
-    /// Whose erasure is under way, of a row of [`Partition::open_erasures`].
+    /// Tenant and contact whose erasure is under way, of a row of [`Partition::open_erasures`].
     #[must_use]
     pub fn of_open_erasure(&self) -> Option<(TenantId, ContactId)> {
         let (rest, contact) = self.row().split_last_chunk::<16>()?;
@@ -256,7 +256,7 @@ impl Key {
         Partition::removals().row(&[&[REMOVAL_OPEN], tenant.as_str().as_bytes()].concat())
     }
 
-    /// Whose deletion is not complete, of a row of [`Partition::removals`].
+    /// Tenant whose deletion is not complete, of a row of [`Partition::removals`].
     #[must_use]
     pub fn of_open_removal(&self) -> Option<TenantId> {
         let (&REMOVAL_OPEN, tenant) = self.row().split_first()? else { return None };
@@ -275,14 +275,14 @@ impl Key {
         Partition::access(tenant).row(&[])
     }
 
-    /// How far changed retention has been applied to the rows of a partition.
+    /// Progress of applying changed retention to the rows of a partition.
     #[must_use]
     pub fn sweep(partition: TopicPartition) -> Self {
         let topic = agenda_letter(partition.topic);
         Self::new(Table::Sweep, "", &[&[topic], &partition.partition.to_be_bytes()], &[])
     }
 
-    /// How the limits of a provider key are shared out.
+    /// Shares of the limits of a provider key.
     #[must_use]
     pub fn limit(key: &[u8; 32]) -> Self {
         Self::new(Table::Limit, "", &[key], &[])
@@ -343,7 +343,7 @@ impl Key {
         Parts::of(&self.bytes).tenant
     }
 
-    /// What its partition is of; see [`Partition::id`].
+    /// Id of what its partition is of; see [`Partition::id`].
     #[must_use]
     pub fn id(&self) -> &[u8] {
         Parts::of(&self.bytes).id

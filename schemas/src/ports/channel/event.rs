@@ -14,22 +14,22 @@ use crate::time::Timestamp;
 pub enum ChannelEvent {
     /// A customer's message.
     Message(ReceivedMessage),
-    /// How far a message of ours has come.
+    /// Delivery status of a message of ours.
     Status(ReceivedStatus),
     /// A person said what the business may send, in a setting of the channel.
     Preference(ReceivedPreference),
-    /// Anything else the channel tells the business, such as `account_update`.
+    /// Any other notice that the channel sends the business, such as `account_update`.
     Notice {
         /// The account that it concerns, where the channel says so.
         account: Option<AccountId>,
         /// The webhook's field.
         field: String,
-        /// What it says.
+        /// Content of the notice.
         value: Value,
     },
 }
 
-/// What a received message does to the thread.
+/// Effect of a received message on the thread.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Act {
     /// Adds to it.
@@ -38,7 +38,7 @@ pub enum Act {
     Edit {
         /// The channel's id of the earlier one.
         target: String,
-        /// What it says now.
+        /// New content of the message.
         content: Content,
     },
     /// Takes an earlier message back.
@@ -57,7 +57,7 @@ pub enum Act {
     Rename {
         /// The new one.
         to: Address,
-        /// What the channel wrote about it.
+        /// Text of the channel about it.
         body: Option<String>,
     },
 }
@@ -69,13 +69,13 @@ pub struct ReceivedMessage {
     pub account: AccountId,
     /// The channel's id of it.
     pub id: String,
-    /// Who sent it.
+    /// Sender of the message.
     pub from: Address,
     /// When, by the channel's clock.
     pub sent_at: Timestamp,
-    /// What it does.
+    /// Effect on the thread.
     pub act: Act,
-    /// What it refers to.
+    /// References of the message, and its origin.
     pub context: Context,
 }
 
@@ -88,7 +88,7 @@ pub struct ReceivedStatus {
     pub message_id: String,
     /// Our id of it; `None` when it was not sent by this engine.
     pub outbound: Option<OutboundId>,
-    /// How far it has come.
+    /// Delivery status that the message has reached.
     pub status: DeliveryStatus,
     /// When, by the channel's clock.
     pub at: Timestamp,
@@ -96,19 +96,19 @@ pub struct ReceivedStatus {
     pub failure: Option<DeliveryFailure>,
 }
 
-/// What a person set in the channel about what a business may send.
+/// Preference that a person set in the channel about what a business may send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceivedPreference {
-    /// The account that was told.
+    /// The account that was notified.
     pub account: AccountId,
-    /// Who.
+    /// Person who set it.
     pub from: Address,
     /// When, by the channel's clock.
     pub at: Timestamp,
     /// About what.
     pub category: Category,
-    /// What.
+    /// Choice of the person.
     pub says: Says,
-    /// What the channel wrote about it.
+    /// Text of the channel about it.
     pub detail: Option<String>,
 }

@@ -84,7 +84,7 @@ pub trait Channel: Send + Sync + 'static {
     /// [`WebhookError::Body`].
     fn parse(&self, account: &AccountId, body: &[u8]) -> Result<Vec<ChannelEvent>, WebhookError>;
 
-    /// Whether a failure with this code says that the person wants no more marketing.
+    /// Returns whether a failure with this code says that the person wants no more marketing.
     fn is_opt_out(&self, code: i64) -> bool;
 
     /// Sends a message, once: retrying is the account's decision.

@@ -25,7 +25,7 @@ pub struct ChannelProfile {
     pub pair_limit: Option<PairLimit>,
     /// Messages a second of an account that configures none.
     pub messages_per_second: NonZeroU32,
-    /// Whether a customer's messages use up the account's messages a second too.
+    /// Counts a customer's messages towards the account's messages a second too.
     pub counts_inbound: bool,
     /// The ids by which it knows a person, the deciding one first.
     pub ids: &'static [IdKind],
@@ -49,7 +49,7 @@ pub struct PairLimit {
 }
 
 impl PairLimit {
-    /// The pause of a pair after so many refusals of a message.
+    /// The pause of a pair after `refusals` refusals of a message.
     #[must_use]
     pub fn pause(&self, refusals: u32) -> Duration {
         let exponent = refusals.min(PAUSE_GROWTH).saturating_sub(1);
@@ -115,7 +115,7 @@ impl IdKind {
 pub struct CredentialSpec {
     /// Its name in the tenant's file.
     pub name: &'static str,
-    /// Whether an account cannot do without it.
+    /// Marks a field that an account cannot do without.
     pub required: bool,
     /// Its use, completing "is empty; it ...".
     pub purpose: &'static str,
@@ -141,13 +141,13 @@ pub enum Api {
 }
 
 impl ChannelProfile {
-    /// Whether it knows people by such ids.
+    /// Returns whether the channel knows people by such ids.
     #[must_use]
     pub fn has(&self, id: IdKind) -> bool {
         self.ids.contains(&id)
     }
 
-    /// Whether the address has an id that the channel knows people by.
+    /// Returns whether the address has an id that the channel knows people by.
     #[must_use]
     pub fn knows(&self, address: &Address) -> bool {
         self.write_id(address).is_some()
