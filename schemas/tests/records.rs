@@ -32,7 +32,7 @@ fn lines(topic: Topic) -> &'static str {
     }
 }
 
-/// Returns whether a value has all of another one; fields that were added since may stand beside it.
+/// Returns true when a value has all of another one; fields that were added since may stand beside it.
 fn has_all(after: &Value, before: &Value) -> bool {
     match (after, before) {
         (Value::Object(after), Value::Object(before)) => {
@@ -41,6 +41,11 @@ fn has_all(after: &Value, before: &Value) -> bool {
         (Value::Array(after), Value::Array(before)) => {
             after.len() == before.len()
                 && after.iter().zip(before).all(|(after, before)| has_all(after, before))
+        }
+        (Value::String(after), Value::String(before)) if after != before => {
+            // A duration may be written in other units since: `11months 30days ...` was 365 days.
+            let same = |text: &str| humantime::parse_duration(text).ok();
+            same(after).is_some() && same(after) == same(before)
         }
         _ => after == before,
     }
