@@ -47,7 +47,7 @@ impl Site {
              log.kind = \"kafka\"\nlog.brokers = [\"{kafka}\"]\nlog.topic_prefix = \"cluster.{id}.\"\n\
              log.partitions = {PARTITIONS}\nlog.session_timeout = \"6s\"\n\
              state.kind = \"cql\"\nstate.nodes = [\"{cql}\"]\nstate.keyspace = \"{keyspace}\"\n\
-             engine.send_timeout = \"2s\"\nengine.unknown_wait = \"10s\"\nengine.drain = \"30s\"\n",
+             engine.send_timeout = \"2s\"\nengine.unknown_wait = \"10s\"\nengine.unknown_repeats = 8\nengine.drain = \"30s\"\n",
             key = key.display(),
             kafka = services.kafka,
             cql = services.cql,

@@ -30,7 +30,7 @@ const WORD: &str = "zanzibar";
 
 /// Segments and checkpoints so small that many are met, and short waits.
 const SMALL: &str = "log.segment_bytes = 1048576\nstate.checkpoint_bytes = 1048576\n\
-                     engine.send_timeout = \"2s\"\nengine.unknown_wait = \"5s\"\n";
+                     engine.send_timeout = \"2s\"\nengine.unknown_wait = \"5s\"\nengine.unknown_repeats = 8\n";
 
 #[expect(clippy::disallowed_methods, reason = "a switch of this test alone")]
 fn kills() -> usize {

@@ -70,7 +70,7 @@ fn a_wrong_or_missing_master_key_is_refused_at_start_with_what_to_do() {
         }
     }
     let (code, _, said) = node.output(&["keys", "new", &a]);
-    assert!(code == 1 && said.contains("exists already"), "{code}: {said}");
+    assert!(code == 1 && said.contains("is there already"), "{code}: {said}");
 
     node.configure(&format!("keys.master = \"file:{a}\"\n"));
     node.command(&["tenant", "apply", &idle(folder.path(), "one")]);
@@ -120,7 +120,7 @@ async fn the_master_key_is_rotated_while_messages_flow_and_none_is_lost() {
     let graph = GraphApi::start(stage.provider(), clock.clone()).await.unwrap();
     let (document, things) = crate::stage::catalogue();
     std::fs::write(folder.path().join("catalogue.md"), document).unwrap();
-    let quick = "engine.send_timeout = \"2s\"\nengine.unknown_wait = \"5s\"\n";
+    let quick = "engine.send_timeout = \"2s\"\nengine.unknown_wait = \"5s\"\nengine.unknown_repeats = 8\n";
     let node = Node::new(folder.path(), "n", &format!("keys.master = \"file:{a}\"\n{quick}"));
     for file in [&a, &b] {
         node.command(&["keys", "new", file]);
