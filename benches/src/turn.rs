@@ -14,7 +14,7 @@
 
 pub mod waiting;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -35,12 +35,12 @@ use heddle_actors::system::System;
 use heddle_actors::tenant::configuration::Tenants;
 use heddle_connectors::clock::SystemClock;
 use heddle_connectors::keys::{Entropy as _, EnvelopeKeys, MasterKey, SystemEntropy};
-use heddle_memory::{MemoryCalendar, MemoryKnowledge};
+use heddle_memory::{MemoryCalendar, MemoryKnowledge, ScriptedChannel};
 use heddle_schemas::config;
 use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::id::ChannelKind;
 use heddle_schemas::ledger::Position;
-use heddle_schemas::ports::channel::{Act, ChannelEvent, ReceivedMessage};
+use heddle_schemas::ports::channel::{Act, Channel, ChannelEvent, ReceivedMessage};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::log::{Assignment, FetchLimit, Log, NewRecord, Record, StoreError};
 use heddle_schemas::ports::responder::{Answer, Question, Responder, ResponderError, Usage};
@@ -214,7 +214,10 @@ impl Turns {
             calendar: Arc::new(MemoryCalendar::default()),
             knowledge: Arc::new(MemoryKnowledge::default()),
             responders: Arc::new(move |_| responder.clone()),
-            channels: Arc::new(BTreeMap::new()),
+            // Its profile gives the limits of a reply; no account runs here, so nothing is sent.
+            channels: Arc::new(
+                [(ChannelKind::Whatsapp, Arc::new(ScriptedChannel::default()) as Arc<dyn Channel>)].into(),
+            ),
             clock,
             random,
             metrics,
