@@ -276,10 +276,21 @@ impl Turns {
         (0..self.load.partitions.get()).map(|partition| TopicPartition { topic: Topic::Inbound, partition })
     }
 
+    /// Reads the end of a partition. A topic that was just made may have no leader for a moment.
+    async fn end(&self, partition: TopicPartition) -> anyhow::Result<u64> {
+        for _ in 0..100 {
+            match self.log.end(partition).await {
+                Err(error) if error.is_transient() => tokio::time::sleep(Duration::from_millis(100)).await,
+                end => return Ok(end?),
+            }
+        }
+        Ok(self.log.end(partition).await?)
+    }
+
     async fn ends(&self, topic: Topic) -> anyhow::Result<u64> {
         let mut ends = 0;
         for partition in 0..self.log.partitions(topic) {
-            ends += self.log.end(TopicPartition { topic, partition }).await?;
+            ends += self.end(TopicPartition { topic, partition }).await?;
         }
         Ok(ends)
     }
@@ -288,7 +299,7 @@ impl Turns {
     async fn drain(&self) -> anyhow::Result<()> {
         for partition in self.inbound() {
             loop {
-                let end = self.log.end(partition).await?;
+                let end = self.end(partition).await?;
                 if self.log.position(partition).await?.next >= end {
                     break;
                 }
