@@ -14,22 +14,22 @@ use crate::time::Timestamp;
 pub enum ChannelEvent {
     /// A customer's message.
     Message(ReceivedMessage),
-    /// How far a message of ours has come.
+    /// Delivery status of a message of the business.
     Status(ReceivedStatus),
     /// A person said what the business may send, in a setting of the channel.
     Preference(ReceivedPreference),
-    /// Anything else the channel tells the business, such as `account_update`.
+    /// Any other notice of the channel to the business, such as `account_update`.
     Notice {
         /// The account that it concerns, where the channel says so.
         account: Option<AccountId>,
         /// The webhook's field.
         field: String,
-        /// What it says.
+        /// The value of the field.
         value: Value,
     },
 }
 
-/// What a received message does to the thread.
+/// Effect of a received message on the thread.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Act {
     /// Adds to it.
@@ -38,7 +38,7 @@ pub enum Act {
     Edit {
         /// The channel's id of the earlier one.
         target: String,
-        /// What it says now.
+        /// The new content.
         content: Content,
     },
     /// Takes an earlier message back.
@@ -50,14 +50,14 @@ pub enum Act {
     React {
         /// The channel's id of it.
         target: String,
-        /// With what; `None` takes the reaction back.
+        /// The emoji; `None` takes the reaction back.
         emoji: Option<String>,
     },
     /// The person has a new number or id; [`ReceivedMessage::from`] is the old one.
     Rename {
         /// The new one.
         to: Address,
-        /// What the channel wrote about it.
+        /// The channel's text about it.
         body: Option<String>,
     },
 }
@@ -69,13 +69,13 @@ pub struct ReceivedMessage {
     pub account: AccountId,
     /// The channel's id of it.
     pub id: String,
-    /// Who sent it.
+    /// The sender.
     pub from: Address,
-    /// When, by the channel's clock.
+    /// The time, by the channel's clock.
     pub sent_at: Timestamp,
-    /// What it does.
+    /// Its effect on the thread.
     pub act: Act,
-    /// What it refers to.
+    /// The messages it refers to.
     pub context: Context,
 }
 
@@ -88,27 +88,27 @@ pub struct ReceivedStatus {
     pub message_id: String,
     /// Our id of it; `None` when it was not sent by this engine.
     pub outbound: Option<OutboundId>,
-    /// How far it has come.
+    /// The delivery status.
     pub status: DeliveryStatus,
-    /// When, by the channel's clock.
+    /// The time, by the channel's clock.
     pub at: Timestamp,
-    /// Why it failed.
+    /// The reason of the failure.
     pub failure: Option<DeliveryFailure>,
 }
 
-/// What a person set in the channel about what a business may send.
+/// Preference of a person, set in the channel, about messages of a business.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceivedPreference {
-    /// The account that was told.
+    /// The account that was notified.
     pub account: AccountId,
-    /// Who.
+    /// The person.
     pub from: Address,
-    /// When, by the channel's clock.
+    /// The time, by the channel's clock.
     pub at: Timestamp,
-    /// About what.
+    /// The purpose.
     pub category: Category,
-    /// What.
+    /// The statement.
     pub says: Says,
-    /// What the channel wrote about it.
+    /// The channel's text about it.
     pub detail: Option<String>,
 }
