@@ -1,6 +1,6 @@
-//! What a customer or an agent says, whatever the channel.
+//! Content of customers' and agents' messages, whatever the channel.
 //!
-//! Content is always sealed outside the engine's memory; these types are what is inside.
+//! Outside the engine's memory content is always sealed; these types are the plaintext.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -41,14 +41,14 @@ pub struct ChatId {
 }
 
 impl Address {
-    /// Its ids as texts, in no order that decides anything.
+    /// Returns its ids as texts, in no order that decides anything.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         let chat = self.chat.as_ref().map(|chat| &chat.id);
         let ids = [self.phone.as_ref(), self.user_id.as_ref(), self.parent_user_id.as_ref(), chat];
         ids.into_iter().flatten().map(String::as_str)
     }
 
-    /// Whether [`Address::update`] with `newer` would change nothing.
+    /// Returns whether [`Address::update`] with `newer` would change nothing.
     #[must_use]
     pub fn holds(&self, newer: &Self) -> bool {
         let texts = [
@@ -97,7 +97,7 @@ pub enum MediaKind {
     Sticker,
 }
 
-/// What one message says.
+/// Content of one message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Content {
@@ -108,7 +108,7 @@ pub enum Content {
     },
     /// A media file, by reference.
     Media {
-        /// What kind.
+        /// The kind.
         kind: MediaKind,
         /// The channel's id of the file.
         id: String,
@@ -177,13 +177,13 @@ pub enum Content {
     System {
         /// `user_changed_number`, `identity_change` and others.
         kind: String,
-        /// What the channel wrote about it.
+        /// The channel's text about it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         body: Option<String>,
     },
     /// The channel could not hand it over.
     Unsupported {
-        /// What the channel says about it.
+        /// The channel's errors about it.
         #[serde(default)]
         errors: Value,
     },
@@ -196,7 +196,7 @@ pub enum Content {
     },
 }
 
-/// What a message asks of the agent.
+/// Request that a message makes to the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asks<'a> {
     /// An answer to this text.
@@ -208,7 +208,7 @@ pub enum Asks<'a> {
 }
 
 impl Content {
-    /// What the message asks of the agent: only customers' own text is answered from documents.
+    /// Returns the request that the message makes to the agent: only customers' own text is answered from documents.
     #[must_use]
     pub fn asks(&self) -> Asks<'_> {
         let text = match self {
@@ -228,20 +228,20 @@ impl Content {
 }
 
 impl Content {
-    /// Whether it refers to a file of the channel, or is of a type that may.
+    /// Returns whether it refers to a file of the channel, or is of a type that may.
     #[must_use]
     pub fn may_refer_to_file(&self) -> bool {
         matches!(self, Self::Media { .. } | Self::Unknown { .. })
     }
 }
 
-/// What a message refers to, and where it came from.
+/// References of a message: the message it replies to, and its origin.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Context {
     /// The channel's id of the message it replies to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replies_to: Option<String>,
-    /// Whether it was forwarded.
+    /// True where it was forwarded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forwarded: bool,
     /// The advertisement it came from, as the channel wrote it.
@@ -250,7 +250,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// Whether it says nothing.
+    /// Returns whether it holds nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -22,7 +22,7 @@ impl<T> Lenient<T> {
         }
     }
 
-    /// Whether a later build wrote it.
+    /// Returns whether a later build wrote it.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         matches!(self, Self::Unknown(_))

@@ -1,7 +1,7 @@
-//! Topics, partitions and offsets, and which partition a conversation or an account lives in.
+//! Topics, partitions and offsets, and the partition of a conversation or an account.
 //!
-//! The partition is computed here from the id, never by a client's default partitioner: Java's and
-//! librdkafka's differ, and one conversation must stay in one partition.
+//! The partition is computed here from the id, never by a client's default partitioner: Java's and librdkafka's differ,
+//! and one conversation must stay in one partition.
 
 use std::fmt;
 
@@ -15,17 +15,17 @@ use crate::id::{AccountKey, ConversationId, TenantId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Topic {
-    /// What third-party connectors publish, with raw identity, by any partitioner.
+    /// Records of third-party connectors, with raw identity, by any partitioner.
     Ingress,
-    /// What conversations receive, one conversation in one partition.
+    /// Records for conversations, one conversation in one partition.
     Inbound,
-    /// What accounts send, one account in one partition.
+    /// Commands to accounts, one account in one partition.
     Outbound,
     /// Tenants' configuration, compacted by tenant.
     Tenants,
-    /// What happened, without content.
+    /// Events, without content.
     Events,
-    /// What could not be processed.
+    /// Records that could not be processed.
     Dlq,
 }
 
@@ -34,7 +34,7 @@ impl Topic {
     pub const ALL: [Self; 6] =
         [Self::Ingress, Self::Inbound, Self::Outbound, Self::Tenants, Self::Events, Self::Dlq];
 
-    /// The topics whose partitions are owned and worked off, in the order of a message's way.
+    /// The topics whose partitions are owned and consumed, in the order in which a message passes them.
     pub const CONSUMED: [Self; 3] = [Self::Ingress, Self::Inbound, Self::Outbound];
 
     /// The name without prefix.
@@ -50,7 +50,7 @@ impl Topic {
         }
     }
 
-    /// Whether only the newest record of each key is kept.
+    /// Returns whether only the newest record of each key is kept.
     #[must_use]
     pub fn is_compacted(self) -> bool {
         self == Self::Tenants
@@ -81,7 +81,7 @@ impl fmt::Display for TopicPartition {
     }
 }
 
-/// How often a partition has changed its owner; a write of an older epoch is refused.
+/// Epoch of a partition's ownership: rises with every change of owner; a write of an older epoch is fenced.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]

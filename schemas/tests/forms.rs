@@ -1,5 +1,5 @@
-//! What a schema says of a form, and what is read: whatever a schema takes is read, and of what people write, whatever
-//! is read is taken.
+//! Agreement of schemas and readers: a schema takes only forms that are read, and of forms that people write, all that
+//! are read.
 
 use std::time::Duration;
 
