@@ -18,9 +18,9 @@ use crate::time::human;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where the embedded stores, indexes and the default master key are.
+    /// Folder of the embedded stores, indexes and the default master key.
     pub data_dir: PathBuf,
-    /// This node.
+    /// The node's name, region and lease.
     pub node: Node,
     /// The HTTP server.
     pub http: Http,
@@ -30,11 +30,11 @@ pub struct Config {
     pub state: State,
     /// The keys.
     pub keys: Keys,
-    /// What the engine may use of this machine, and its policies.
+    /// Resources of this machine that the engine may use, and its policies.
     pub engine: Engine,
-    /// From when on what looks like an attack is an incident.
+    /// Thresholds from which on signs of an attack are an incident.
     pub security: Security,
-    /// What it writes to standard error.
+    /// Log lines on standard error.
     pub telemetry: Telemetry,
 }
 
@@ -54,7 +54,7 @@ impl Default for Config {
     }
 }
 
-/// This node.
+/// Identity of the node: name, region and lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Node {
@@ -63,8 +63,8 @@ pub struct Node {
     /// The region that its stores are in, as tenants name it. The stores remember it from the first start on: a node
     /// of another region does not start on them, and a tenant of another one is refused.
     pub region: String,
-    /// How long the node owns a partition of a shared log without renewing that. So long after a crash
-    /// others wait before they take it over.
+    /// Duration of the lease of a partition of a shared log. After a crash other nodes wait for its end before they
+    /// take the partition over.
     #[serde(with = "human")]
     pub lease: Duration,
 }
@@ -79,12 +79,12 @@ impl Default for Node {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
-    /// Where webhooks, admin API, console, metrics and health are served.
+    /// Address of webhooks, admin API, console, metrics and health.
     pub listen: SocketAddr,
     /// The bearer token of the admin API and the console's data: a literal, `env:NAME` or `file:PATH`.
     /// Empty: they answer only to this machine, and not through a proxy.
     pub admin_token: Secret,
-    /// Webhooks that are read and taken in at once; more wait, and after a while are sent away with 503.
+    /// Webhooks that are read and accepted at once; more wait, and after a while are refused with 503.
     pub webhooks_at_once: NonZeroUsize,
 }
 
@@ -98,7 +98,7 @@ impl Default for Http {
     }
 }
 
-/// How the log lines of the process are written.
+/// Format of the process's log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -108,7 +108,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// How much the process tells of itself.
+/// Level of detail of the process's log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the names say it")]
@@ -126,9 +126,9 @@ pub enum LogLevel {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Telemetry {
-    /// How lines are written.
+    /// Format of the lines.
     pub format: LogFormat,
-    /// Up to which level Heddle's own lines are; those of libraries end at `warn`.
+    /// Highest level of Heddle's own lines; lines of libraries end at `warn`.
     pub level: LogLevel,
 }
 
@@ -138,7 +138,7 @@ impl Default for Telemetry {
     }
 }
 
-/// Which log.
+/// Kind of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogKind {
@@ -149,7 +149,7 @@ pub enum LogKind {
 }
 
 impl LogKind {
-    /// As it is written.
+    /// Returns the name used in files.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -163,24 +163,24 @@ impl LogKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// Which.
+    /// Kind of the log.
     pub kind: LogKind,
     /// Partitions of inbound, outbound and events. Fixed once the log exists.
     pub partitions: NonZeroU32,
     /// Bytes of a segment file of the embedded log.
     pub segment_bytes: NonZeroU64,
-    /// How long records are kept at least; the embedded log keeps what has not been worked off for longer. They go a
+    /// Shortest time that records are kept; the embedded log keeps unprocessed ones for longer. Records are deleted a
     /// segment at a time, so within a quarter more ([`Log::oldest_record`]), which is under every tenant's
     /// `[retention]`.
     #[serde(with = "human")]
     pub retention: Duration,
-    /// Where Kafka is.
+    /// Addresses of Kafka's brokers.
     pub brokers: Vec<String>,
-    /// What the names of Kafka's topics and of its consumer group begin with.
+    /// Prefix of the names of Kafka's topics and of its consumer group.
     pub topic_prefix: String,
     /// Copies of each partition in Kafka. Under three, the loss of one disk may lose records.
     pub replication: NonZeroU32,
-    /// After how long without a sign of life Kafka gives the node's partitions to others.
+    /// Time without a heartbeat after which Kafka gives the node's partitions to others.
     #[serde(with = "human")]
     pub session_timeout: Duration,
     /// Bytes of the largest record that Kafka is given.
@@ -188,13 +188,13 @@ pub struct Log {
     /// Settings of librdkafka, such as `"security.protocol" = "sasl_ssl"`: TLS, SASL, timeouts. A value may
     /// be `env:NAME` or `file:PATH`.
     pub client: BTreeMap<String, Secret>,
-    /// Bytes the embedded log may take; over it, what has been worked off goes first, and then
-    /// nothing is taken in: webhooks get 503.
+    /// Bytes the embedded log may take. Over it, processed records are deleted first; then nothing is accepted:
+    /// webhooks get 503.
     pub max_bytes: NonZeroU64,
 }
 
 impl Log {
-    /// How old a record that has been worked off can become.
+    /// Returns the greatest age of a processed record.
     #[must_use]
     pub fn oldest_record(&self) -> Duration {
         retention::oldest(self.retention)
@@ -219,7 +219,7 @@ impl Default for Log {
     }
 }
 
-/// Which state store.
+/// Kind of the state store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StateKind {
@@ -230,7 +230,7 @@ pub enum StateKind {
 }
 
 impl StateKind {
-    /// As it is written.
+    /// Returns the name used in files.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -244,18 +244,18 @@ impl StateKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct State {
-    /// Which.
+    /// Kind of the state store.
     pub kind: StateKind,
     /// Bytes that the embedded store's cache may take.
     pub cache_bytes: NonZeroU64,
     /// Bytes of changes held in memory before a checkpoint is written.
     pub checkpoint_bytes: NonZeroU64,
-    /// How often the files of the embedded store are rewritten, so that bytes of rows that were deleted, written over
-    /// or have ended are gone: 1 minute to 7 days, well below the 30 days in which an erasure is done. A stop
-    /// waits for it.
+    /// Interval at which the files of the embedded store are rewritten, so that the bytes of deleted, overwritten and
+    /// expired rows are gone: 1 minute to 7 days, well below the 30 days in which an erasure is done. A shutdown waits
+    /// for it.
     #[serde(with = "human")]
     pub compact_every: Duration,
-    /// Where some nodes of the cluster are reached, `host:port`; the others are found through them.
+    /// Addresses of some nodes of the cluster, `host:port`; the others are found through them.
     pub nodes: Vec<String>,
     /// The keyspace: lower-case letters, digits and `_`.
     pub keyspace: String,
@@ -272,7 +272,7 @@ pub struct State {
     /// The certificates, PEM, that those of the nodes are signed with; the nodes' own name their addresses.
     /// Empty: without TLS.
     pub ca: PathBuf,
-    /// How long a request may take, the wait for its turn included.
+    /// Longest duration of a request, the wait for its turn included.
     #[serde(with = "human")]
     pub timeout: Duration,
     /// Requests on their way to the cluster at once; more wait.
@@ -304,19 +304,20 @@ impl Default for State {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Keys {
-    /// The master key, which wraps tenants' keys from now on: 32 bytes in base64, as `file:PATH` or
-    /// `env:NAME`; or a key of Vault's transit engine, which stays there, as `vault:` and a [`VaultKey`].
-    /// Empty: `master.key` in the data folder, made at first start.
+    /// The key-encryption key, which wraps tenants' keys from now on: 32 bytes in base64, as `file:PATH` or `env:NAME`;
+    /// or a key of Vault's transit engine, which stays there, as `vault:` and a [`VaultKey`]. Empty: `master.key` in
+    /// the data folder, created at first start.
     pub master: String,
-    /// Master keys that still open what they wrapped before, written as `master` is; `heddle keys rotate` wraps
-    /// it anew, `heddle keys status` says when one is not needed any more.
+    /// Previous key-encryption keys, which still open what they wrapped, in the same form as `master`. `heddle keys
+    /// rotate` wraps that with the current one; `heddle keys status` reports when a previous one is not needed any
+    /// more.
     pub former: Vec<String>,
     /// The token for Vault, `env:NAME` or `file:PATH`; a file is read again for each call, so that an agent
     /// may renew it.
     pub token: Secret,
     /// The certificates, PEM, that Vault's is signed with, where the system does not know them.
     pub ca: PathBuf,
-    /// How long a call of Vault may take.
+    /// Longest duration of a call of Vault.
     #[serde(with = "human")]
     pub timeout: Duration,
 }
@@ -333,13 +334,13 @@ impl Default for Keys {
     }
 }
 
-/// Where a key of Vault's transit engine is: `https://HOST:PORT/MOUNT/keys/NAME`, such as
+/// Address of a key of Vault's transit engine: `https://HOST:PORT/MOUNT/keys/NAME`, such as
 /// `https://vault.example.com:8200/transit/keys/heddle`. The mount may have several parts, a namespace first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VaultKey {
     /// Scheme, host and port.
     pub base: String,
-    /// Where the engine is mounted, such as `transit`.
+    /// The mount of the engine, such as `transit`.
     pub mount: String,
     /// The key's name.
     pub name: String,
@@ -385,7 +386,7 @@ impl std::str::FromStr for VaultKey {
 impl Keys {
     fn validate(&self, faults: &mut Vec<String>) {
         let all = std::iter::once(("keys.master", &self.master))
-            .chain(self.former.iter().map(|former| ("keys.former", former)));
+            .chain(self.former.iter().map(|previous| ("keys.former", previous)));
         let mut is_external = false;
         for (place, written) in all {
             if let Some(key) = written.strip_prefix("vault:") {
@@ -404,8 +405,8 @@ impl Keys {
                 ));
             }
         }
-        for (i, former) in self.former.iter().enumerate() {
-            if *former == self.master || self.former[..i].contains(former) {
+        for (i, previous) in self.former.iter().enumerate() {
+            if *previous == self.master || self.former[..i].contains(previous) {
                 // A key that was pasted into the file is not repeated.
                 faults.push(format!("keys.former: the one at place {} is named twice", i + 1));
             }
@@ -427,7 +428,7 @@ impl Keys {
     }
 }
 
-/// What the engine may use of this machine, and its policies.
+/// Resources of this machine that the engine may use, and its policies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Engine {
@@ -435,40 +436,39 @@ pub struct Engine {
     pub permits_per_partition: NonZeroUsize,
     /// Conversations kept in memory; over it, idle ones go first.
     pub max_conversations: NonZeroUsize,
-    /// After how long without work a conversation or account leaves memory.
+    /// Time without work after which a conversation or account leaves memory.
     #[serde(with = "human")]
     pub passivate_after: Duration,
     /// The longest that a call to a channel may take.
     #[serde(with = "human")]
     pub send_timeout: Duration,
-    /// How long a status is waited for after a send was interrupted, while webhooks are being taken in.
+    /// Time that the engine waits for a status after an interrupted send, while webhooks are being accepted.
     #[serde(with = "human")]
     pub unknown_wait: Duration,
-    /// How often a reply is sent again when no status has come in that time; then it is given up, and a status that comes
-    /// later lifts that. A campaign's message is never sent again.
+    /// Number of times that a reply is sent again when no status has come in that time. Then it is abandoned; a later
+    /// status lifts that. A campaign's message is never sent again.
     pub unknown_repeats: u32,
     /// Turns of one tenant that may be in retrieval or with the responder at once.
     pub turns_per_tenant: NonZeroUsize,
-    /// How long a turn may wait for its tenant's share of this node before the agent's fallback is said. What waited
-    /// while the node was down does not count.
+    /// Longest wait of a turn for its tenant's share of this node before the agent's fallback is said. Time in which
+    /// the node was down does not count.
     #[serde(with = "human")]
     pub answer_deadline: Duration,
-    /// Turns and other waits of one tenant that may be taken up at once in a partition, when they are due. Where more
-    /// than so many times the partitions are to wait for a responder at once (`turns_per_tenant`), it has to be raised
-    /// as well.
+    /// Turns and other waits of one tenant that may be resumed at once in a partition, when they are due. Raise it too
+    /// where more turns than this number times the partitions shall wait for a responder at once (`turns_per_tenant`).
     pub woken_per_tenant: NonZeroUsize,
-    /// Rows that this node looks at in a second at most, to apply a tenant's changed retention to what is there.
+    /// Most rows that this node reads a second to apply a tenant's changed retention to stored data.
     pub sweep_rows_per_second: NonZeroU32,
-    /// How long a shutdown waits for what is in work.
+    /// Longest wait of a shutdown for work in progress.
     #[serde(with = "human")]
     pub drain: Duration,
-    /// Age up to which a customer's message is answered; an older one, out of the dead-letter topic or after
-    /// an outage, is only recorded. Channels with a reply window, such as WhatsApp with 24 hours, send nothing later.
+    /// Greatest age of a customer's message that is answered. An older one, from the dead-letter topic or after an
+    /// outage, is only recorded. Channels with a reply window, such as WhatsApp with 24 hours, send nothing later.
     #[serde(with = "human")]
     pub answer_within: Duration,
-    /// The version of records that this node writes. `previous`: the one that nodes of the build before this one read,
-    /// for as long as a cluster is upgraded, and until it is sure that it will not be rolled back. `newest`: this
-    /// build's own. By default `previous` with Kafka, where there may be other nodes, and `newest` embedded.
+    /// Version of records that this node writes. `previous`: the one that nodes of the build before this one read, for
+    /// as long as a cluster is upgraded, and until it is sure that it will not be rolled back. `newest`: this build's
+    /// own. By default `previous` with Kafka, where there may be other nodes, and `newest` embedded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_version: Option<WriteVersion>,
 }
@@ -503,24 +503,24 @@ impl Default for Engine {
     }
 }
 
-/// From when on what looks like an attack, or like a breach of personal data, is an incident: it raises
-/// `heddle_security_incidents_total` and a `security` event, one for each kind and tenant in a window. Each node
-/// counts what it meets itself.
+/// Thresholds from which on signs of an attack, or of a breach of personal data, are an incident. An incident raises
+/// `heddle_security_incidents_total` and a `security` event, one for each kind and tenant in a window. Each node counts
+/// its own signals.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Security {
-    /// Within how long so many count together; and how often an incident that goes on is told again.
+    /// Window in which signals count together; an incident that goes on is reported again once a window.
     #[serde(with = "human")]
     pub window: Duration,
     /// Ciphertexts of a tenant that do not open. There is no harmless one.
     pub failed_decryptions: NonZeroU64,
     /// Webhooks of a tenant's accounts with a wrong signature: some come whenever an app's secret is changed.
     pub signatures: NonZeroU64,
-    /// Webhooks, ingress records and commands that name what is another tenant's.
+    /// Webhooks, ingress records and commands that name data of another tenant.
     pub cross_tenant: NonZeroU64,
     /// Exports of a tenant's contacts.
     pub exports: NonZeroU64,
-    /// Records in exports of a tenant: so many are an incident, also in a single one.
+    /// Records in exports of a tenant; that number is an incident also in a single export.
     pub export_records: NonZeroU64,
 }
 
@@ -538,7 +538,7 @@ impl Default for Security {
 }
 
 impl Log {
-    /// What of librdkafka's settings the engine's promises rest on: they are not an operator's.
+    /// Settings of librdkafka that the engine's guarantees rest on; operators cannot set them.
     const OWN: [&str; 14] = [
         "acks",
         "auto.offset.reset",
@@ -577,7 +577,7 @@ impl Log {
 }
 
 impl Config {
-    /// The versions of records that a node reads and writes.
+    /// Returns the versions of records that a node reads and writes.
     #[must_use]
     pub fn versions(&self) -> Versions {
         let by_default = match self.log.kind {
@@ -670,7 +670,8 @@ impl State {
         let starts = self.keyspace.starts_with(|c: char| c.is_ascii_lowercase());
         if !starts || self.keyspace.len() > 48 || !self.keyspace.chars().all(letters) {
             faults.push(
-                "state.keyspace: takes up to 48 lower-case letters, digits and _, a letter first".to_owned(),
+                "state.keyspace: takes up to 48 lower-case letters, digits and _, beginning with a-z"
+                    .to_owned(),
             );
         }
         let quoted = |name: &String| name.is_empty() || name.contains(['\'', '"']);
@@ -700,7 +701,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_fault_of_a_cql_store_is_told() {
+    fn every_fault_of_a_cql_store_is_reported() {
         let state = State {
             kind: StateKind::Cql,
             nodes: vec!["db1".into(), "db2:9042".into()],
@@ -711,8 +712,8 @@ mod tests {
             ..State::default()
         };
         let faults = Config { state, ..Config::default() }.validate().unwrap_err().to_string();
-        for told in ["\"db1\" is no host:port", "state.keyspace", "\"dc2\" is none of", "state.password"] {
-            assert!(faults.contains(told), "{told}: {faults}");
+        for fault in ["\"db1\" is no host:port", "state.keyspace", "\"dc2\" is none of", "state.password"] {
+            assert!(faults.contains(fault), "{fault}: {faults}");
         }
         assert!(!faults.contains("db2"), "{faults}");
         let state = State { kind: StateKind::Cql, ..State::default() };
@@ -754,8 +755,8 @@ mod tests {
             ..Keys::default()
         };
         let faults = Config { keys, ..Config::default() }.validate().unwrap_err().to_string();
-        for told in ["keys.master", "keys.former: takes", "place 2", "keys.token"] {
-            assert!(faults.contains(told), "{told}: {faults}");
+        for fault in ["keys.master", "keys.former: takes", "place 2", "keys.token"] {
+            assert!(faults.contains(fault), "{fault}: {faults}");
         }
         assert!(!["AAAA", "BBBB", "CCCC"].iter().any(|key| faults.contains(key)), "a key is not repeated");
     }
@@ -788,8 +789,8 @@ mod tests {
             ("vault:ftp://vault/transit/keys/a", "MOUNT/keys/NAME"),
             ("vault:", "MOUNT/keys/NAME"),
         ] {
-            let told = faults(wrong, "env:VAULT_TOKEN").unwrap_or_default();
-            assert!(told.contains("keys.master") && told.contains(why), "{wrong}: {told}");
+            let reported = faults(wrong, "env:VAULT_TOKEN").unwrap_or_default();
+            assert!(reported.contains("keys.master") && reported.contains(why), "{wrong}: {reported}");
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::record::ingress::Phone;
 /// Characters of a name at most.
 const NAME_CHARS: usize = 512;
 
-/// Why a text names no contact. It does not repeat the text, which may be a number.
+/// Fault of a text that names no contact. It does not repeat the text, which may be a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this names no contact: write a phone number as +4915112345678, a channel's id as CHANNEL:ID (such as \

@@ -1,6 +1,6 @@
-//! Content of a customer's or an agent's messages, whatever the channel.
+//! Content of customers' and agents' messages, whatever the channel.
 //!
-//! Content is always sealed outside the engine's memory; these types are what is inside.
+//! Outside the engine's memory content is always sealed; these types are the plaintext.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ pub struct ChatId {
 }
 
 impl Address {
-    /// Its ids as texts, in no order that decides anything.
+    /// Returns its ids as texts, in no order that decides anything.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         let chat = self.chat.as_ref().map(|chat| &chat.id);
         let ids = [self.phone.as_ref(), self.user_id.as_ref(), self.parent_user_id.as_ref(), chat];
@@ -108,7 +108,7 @@ pub enum Content {
     },
     /// A media file, by reference.
     Media {
-        /// Kind of the file.
+        /// The kind.
         kind: MediaKind,
         /// The channel's id of the file.
         id: String,
@@ -177,13 +177,13 @@ pub enum Content {
     System {
         /// `user_changed_number`, `identity_change` and others.
         kind: String,
-        /// Text of the channel about it.
+        /// The channel's text about it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         body: Option<String>,
     },
     /// The channel could not hand it over.
     Unsupported {
-        /// Errors that the channel reports about it.
+        /// The channel's errors about it.
         #[serde(default)]
         errors: Value,
     },
@@ -196,7 +196,7 @@ pub enum Content {
     },
 }
 
-/// Request that a message makes of the agent.
+/// Request that a message makes to the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asks<'a> {
     /// An answer to this text.
@@ -208,7 +208,7 @@ pub enum Asks<'a> {
 }
 
 impl Content {
-    /// Returns what the message asks of the agent: only customers' own text is answered from documents.
+    /// Returns the request that the message makes to the agent: only customers' own text is answered from documents.
     #[must_use]
     pub fn asks(&self) -> Asks<'_> {
         let text = match self {
@@ -235,13 +235,13 @@ impl Content {
     }
 }
 
-/// References of a message, and its origin.
+/// References of a message: the message it replies to, and its origin.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Context {
     /// The channel's id of the message it replies to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replies_to: Option<String>,
-    /// True when the message was forwarded.
+    /// True where it was forwarded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forwarded: bool,
     /// The advertisement it came from, as the channel wrote it.
@@ -250,7 +250,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// Returns whether it says nothing.
+    /// Returns whether it holds nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -1,7 +1,7 @@
-//! How far the erasure of a contact has come, and what is left of it: a receipt.
+//! Erasure of a contact: its progress, and the receipt that is left of it.
 //!
 //! An erasure goes through every conversation that the contact could have, each in its order with messages. The first
-//! destroys the contact's key, and with it all that was sealed under it; each removes its own rows. It is complete when
+//! destroys the contact's key, and with it all that was sealed under it; each deletes its own rows. It is complete when
 //! all have done so.
 
 use std::time::Duration;
@@ -15,49 +15,49 @@ use crate::time::Timestamp;
 /// The longest that an erasure may take: what privacy policies promise.
 pub const DEADLINE: Duration = Duration::from_secs(30 * 86_400);
 
-/// An erasure of a contact, as it is stored and told.
+/// Erasure of a contact, as it is stored and shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Erasure {
     /// Its id.
     pub id: MessageKey,
-    /// Who is forgotten: the internal id, which tells nobody a number.
+    /// The contact, by the internal id, which reveals no phone number.
     pub contact: ContactId,
-    /// When it was asked for, microseconds since 1970.
+    /// Time of the request, microseconds since 1970.
     pub requested_at: Timestamp,
-    /// Until when messages are forgotten: what the channel stamped no later does not come back.
+    /// End of the erased time: messages that the channel stamped no later do not come back.
     pub at: Timestamp,
-    /// When it has to be complete.
+    /// Time by which it has to be complete.
     pub deadline: Timestamp,
     /// Its parts: a conversation for each account of the tenant.
     pub parts: Vec<Part>,
-    /// When the last part was done.
+    /// Time at which the last part was done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Timestamp>,
 }
 
-/// What an erasure does in one conversation.
+/// Part of an erasure in one conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Part {
-    /// On which channel.
+    /// The channel.
     pub channel: ChannelKind,
-    /// On which account.
+    /// The account.
     pub account: AccountId,
-    /// What was done, when it is.
+    /// The result, once it is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done: Option<Done>,
 }
 
-/// What was done in one conversation.
+/// Result of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Done {
-    /// When.
+    /// The time.
     pub at: Timestamp,
-    /// How many rows were removed.
+    /// The number of rows that were deleted.
     pub rows: u64,
 }
 
 impl Erasure {
-    /// One that is asked for now, over these accounts.
+    /// Creates an erasure that is requested now, over these accounts.
     #[must_use]
     pub fn new(
         id: MessageKey,
@@ -80,25 +80,25 @@ impl Erasure {
         }
     }
 
-    /// Whether all of it is done.
+    /// Returns whether all parts are done.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.completed_at.is_some()
     }
 
-    /// Whether it is not complete though it had to be by now.
+    /// Returns whether the deadline has passed before it is complete.
     #[must_use]
     pub fn is_overdue(&self, now: Timestamp) -> bool {
         !self.is_complete() && now > self.deadline
     }
 
-    /// The part of an account.
+    /// Returns the part of an account.
     #[must_use]
     pub fn part(&self, channel: ChannelKind, account: &AccountId) -> Option<&Part> {
         self.parts.iter().find(|part| part.channel == channel && part.account == *account)
     }
 
-    /// A part is done. Returns whether that changes anything: what is done stays as it was told first.
+    /// Records that a part is done. Returns whether that changes anything: the first report of a part stays.
     pub fn done(&mut self, channel: ChannelKind, account: &AccountId, done: Done) -> bool {
         let open =
             |part: &&mut Part| part.channel == channel && part.account == *account && part.done.is_none();
@@ -110,7 +110,7 @@ impl Erasure {
         true
     }
 
-    /// How many rows were removed so far.
+    /// Returns the number of rows deleted so far.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.parts.iter().filter_map(|part| part.done).map(|done| done.rows).sum()

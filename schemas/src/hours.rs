@@ -65,7 +65,7 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// Whether a moment lies in it.
+    /// Returns whether a moment lies in it.
     #[must_use]
     pub fn contains(&self, at: Timestamp) -> bool {
         self.from <= at && at < self.to
@@ -73,13 +73,13 @@ impl Opening {
 }
 
 impl Hours {
-    /// Whether any interval is configured.
+    /// Returns whether any interval is configured.
     #[must_use]
     pub fn are_set(&self) -> bool {
         Weekday::ALL.into_iter().any(|day| !self.on(day).is_empty())
     }
 
-    /// What is wrong with them, a line each.
+    /// Returns every fault, a line each.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -110,7 +110,7 @@ impl Hours {
         self.time_zone.month(at)
     }
 
-    /// Whether a moment is in an opening.
+    /// Returns whether a moment is in an opening.
     #[must_use]
     pub fn is_open(&self, at: Timestamp) -> bool {
         self.days_from(at).take(2).flat_map(|date| self.of(date)).any(|opening| opening.contains(at))
@@ -487,7 +487,8 @@ pub(crate) mod tests {
             .collect()
     }
 
-    /// Whether it is open by the clock on the wall alone; that is the definition wherever the clock is not set back.
+    /// Returns whether it is open by the clock on the wall alone; that is the definition wherever the clock is not set
+    /// back.
     fn by_the_wall(hours: &Hours, at: Timestamp) -> bool {
         let zone = jiff::tz::TimeZoneDatabase::bundled().get(hours.time_zone.name()).unwrap();
         let wall = zone.to_datetime(jiff::Timestamp::from_microsecond(at.as_micros()).unwrap());

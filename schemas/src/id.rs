@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use self::channel::ChannelKind;
 
-/// Why a text is no id.
+/// Fault of a text that is no id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no {what}: {why}")]
 pub struct InvalidId {
@@ -119,7 +119,7 @@ macro_rules! as_text {
     };
 }
 
-/// A tenant: 1 to 64 characters of `a-z`, `0-9`, `-` and `_`, beginning with a letter or digit.
+/// Id of a tenant: 1 to 64 characters of `a-z`, `0-9`, `-` and `_`, beginning with one of `a-z` and `0-9`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TenantId(Arc<str>);
 
@@ -155,11 +155,7 @@ impl FromStr for TenantId {
             return Err(invalid("tenant id", text, "it takes 1 to 64 characters"));
         }
         if !bytes.iter().all(|&c| allowed(c)) || matches!(bytes[0], b'-' | b'_') {
-            return Err(invalid(
-                "tenant id",
-                text,
-                "it takes a-z, 0-9, - and _, beginning with a letter or digit",
-            ));
+            return Err(invalid("tenant id", text, "it takes a-z, 0-9, - and _, beginning with a-z or 0-9"));
         }
         Ok(Self(text.into()))
     }
@@ -269,13 +265,13 @@ id128! {
 /// contact is met under.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConversationId {
-    /// Tenant that it belongs to.
+    /// The tenant.
     pub tenant: TenantId,
     /// The kind of channel.
     pub channel: ChannelKind,
     /// The account it runs on.
     pub account: AccountId,
-    /// With whom.
+    /// The contact.
     pub contact: ContactId,
 }
 
@@ -321,7 +317,7 @@ as_text!(
 /// A channel account of a tenant: the unit of pacing and of ordered sending.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountKey {
-    /// Tenant that it belongs to.
+    /// The tenant.
     pub tenant: TenantId,
     /// The kind of channel.
     pub channel: ChannelKind,
@@ -402,19 +398,19 @@ impl fmt::Display for Cause {
     }
 }
 
-/// A message to send, named after its cause: `contact.cause.index`.
+/// Id of a message to send, named after its cause: `contact.cause.index`.
 ///
-/// It travels to the provider as `biz_opaque_callback_data` and comes back in every status, so a
-/// status finds its conversation without a look-up.
+/// It travels to the provider as `biz_opaque_callback_data` and comes back in every status, so a status finds its
+/// conversation without a look-up.
 ///
-/// As text and as a row the number at the end says what the cause is: from 32,768 on it is a campaign. So a message of a
-/// turn is written as it always was, and a build that knows turns only reads the id of a campaign's message as one of
-/// a turn that it does not have.
+/// In text form and in row form the number at the end identifies the kind of cause: from 32,768 on it is a campaign. So
+/// a message of a turn is written as it always was, and a build that knows turns only reads the id of a campaign's
+/// message as one of a turn that it does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OutboundId {
-    /// To whom.
+    /// The recipient.
     pub contact: ContactId,
-    /// Why.
+    /// The cause.
     pub cause: Cause,
     /// Its place among the messages of that cause to that contact, below 32,768.
     pub index: u16,

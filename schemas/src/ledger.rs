@@ -1,8 +1,8 @@
-//! Ledger of the offsets of a partition that are done.
+//! Ledger of the processed offsets of a partition.
 //!
-//! Turns finish out of order, so what is done is a contiguous prefix and some offsets ahead of it.
-//! A [`Position`] says both; reading goes on at its `next` and leaves out those ahead. The ledger
-//! refuses nothing and forgets nothing: an offset done twice is done.
+//! Turns finish out of order, so the processed offsets are a contiguous prefix and some offsets ahead of it. A
+//! [`Position`] holds both; reading goes on at its `next` and leaves out those ahead. The ledger refuses nothing and
+//! forgets nothing: an offset done twice is done.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::topic::Offset;
 
-/// Progress of processing a partition.
+/// Position up to which a partition has been processed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Position {
     /// Every offset below it is done.
@@ -22,7 +22,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// Everything below `next` is done, nothing ahead.
+    /// Creates a position: everything below `next` is done, nothing ahead.
     #[must_use]
     pub fn at(next: Offset) -> Self {
         Self { next, ahead: BTreeSet::new() }
@@ -34,7 +34,7 @@ impl Position {
         offset < self.next || self.ahead.contains(&offset)
     }
 
-    /// Marks an offset as done. Returns whether it was not done before.
+    /// Records an offset as done. Returns whether it was not done before.
     pub fn complete(&mut self, offset: Offset) -> bool {
         if self.is_done(offset) {
             return false;

@@ -20,16 +20,16 @@ pub struct Money(u64);
 impl Money {
     /// Nothing.
     pub const ZERO: Self = Self(0);
-    /// More than anybody has.
+    /// The largest amount.
     pub const MAX: Self = Self(u64::MAX);
 
-    /// So many millionths.
+    /// Creates an amount from millionths.
     #[must_use]
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros)
     }
 
-    /// In millionths.
+    /// Returns the amount in millionths.
     #[must_use]
     pub const fn as_micros(self) -> u64 {
         self.0
@@ -93,7 +93,7 @@ impl JsonSchema for Money {
     }
 }
 
-/// Price of a provider for a million tokens.
+/// Price of a model, for a million tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Price {
@@ -104,7 +104,7 @@ pub struct Price {
 }
 
 impl Price {
-    /// Cost of this many tokens, rounded up.
+    /// Returns the cost of these tokens, rounded up.
     #[must_use]
     pub fn of(self, input_tokens: u64, output_tokens: u64) -> Money {
         let part = |tokens: u64, price: Money| u128::from(tokens) * u128::from(price.0);

@@ -1,4 +1,4 @@
-//! What is promised to tenants and to the people who write to them, and whether it holds.
+//! Promises to tenants and to the people who write to them, and the results of their verification.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::TenantId;
 use crate::time::Timestamp;
 
-/// Something that is promised.
+/// A promise of the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Promise {
@@ -16,15 +16,15 @@ pub enum Promise {
     Encryption,
     /// Credentials are stored only encrypted.
     Credentials,
-    /// No tenant reads another's: what is stored opens at its place only, and under its tenant's keys only.
+    /// No tenant reads another's data: stored data opens at its place only, and under its tenant's keys only.
     Isolation,
     /// Nothing outlives its time.
     Retention,
-    /// Who was erased cannot be read any more, and an erasure is complete by its deadline.
+    /// Erased data cannot be read any more, and an erasure is complete by its deadline.
     Erasure,
-    /// What is spent of the quota is what was used, and no more than the quota.
+    /// Spending of the quota equals usage, and stays within the quota.
     Quota,
-    /// Nothing but replies is sent to who has opted out.
+    /// Contacts who have opted out get nothing but replies.
     Consent,
     /// Outside the customer-service window only templates are sent.
     Window,
@@ -32,7 +32,7 @@ pub enum Promise {
     Region,
     /// No topic keeps records for longer than the engine promises.
     Topics,
-    /// Who did what is written down, and nobody changed it since.
+    /// The audit log names the caller of every operation, and is unchanged since.
     AuditLog,
 }
 
@@ -70,21 +70,21 @@ impl Promise {
         }
     }
 
-    /// What it says, in a line.
+    /// Returns the promise in one line.
     #[must_use]
     pub fn says(self) -> &'static str {
         match self {
             Self::Encryption => "messages and contacts are stored only encrypted",
             Self::Credentials => "credentials are stored only encrypted",
-            Self::Isolation => "what is stored opens at its place and under its tenant's keys only",
+            Self::Isolation => "stored data opens at its place and under its tenant's keys only",
             Self::Retention => "nothing outlives its time",
-            Self::Erasure => "who was erased cannot be read, by the deadline",
-            Self::Quota => "what is spent is what was used, and within the quota",
-            Self::Consent => "who has opted out is sent nothing but replies",
+            Self::Erasure => "erased data cannot be read, by the deadline",
+            Self::Quota => "spending equals usage, and stays within the quota",
+            Self::Consent => "contacts who have opted out get nothing but replies",
             Self::Window => "outside 24 hours only templates are sent",
             Self::Region => "data stays in its tenant's region",
             Self::Topics => "no topic keeps records for too long",
-            Self::AuditLog => "who did what is written down, and unchanged since",
+            Self::AuditLog => "the caller of every operation is recorded, and unchanged since",
         }
     }
 }
@@ -95,34 +95,34 @@ impl fmt::Display for Promise {
     }
 }
 
-/// Faults that a proof names at most.
+/// Bound of the faults that the result of a check names.
 const NAMED: usize = 20;
 
-/// What was found about a promise.
+/// Result of the check of one promise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Proof {
-    /// Which.
+    /// The promise.
     pub promise: Promise,
-    /// Whether nothing was found that breaks it.
+    /// True where no fault was found.
     pub kept: bool,
-    /// What was looked at, and what was not.
+    /// The parts that were checked, and those that were not.
     pub evidence: String,
-    /// What breaks it, the first twenty. They name rows and records, and tell nothing of what is in them.
+    /// The first twenty faults. They name rows and records, and nothing of their contents.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
-    /// How many more there are.
+    /// The number of further faults.
     #[serde(default)]
     pub more_faults: u64,
 }
 
 impl Proof {
-    /// Of a promise about which nothing has been found yet.
+    /// Creates the result of a check that has found nothing yet.
     #[must_use]
     pub fn new(promise: Promise) -> Self {
         Self { promise, kept: true, evidence: String::new(), faults: Vec::new(), more_faults: 0 }
     }
 
-    /// Something breaks it.
+    /// Adds a fault.
     pub fn fault(&mut self, fault: impl Into<String>) {
         self.kept = false;
         if self.faults.len() < NAMED {
@@ -132,7 +132,7 @@ impl Proof {
         }
     }
 
-    /// Something was looked at.
+    /// Adds a part that was checked.
     pub fn saw(&mut self, evidence: impl AsRef<str>) {
         if !self.evidence.is_empty() {
             self.evidence += "; ";
@@ -141,20 +141,20 @@ impl Proof {
     }
 }
 
-/// What was found about every promise to a tenant, or about what is no tenant's.
+/// Results of the checks of every promise to a tenant, or about data of no tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Proofs {
-    /// Which; none where it is about what is no tenant's.
+    /// The tenant; none for data of no tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<TenantId>,
-    /// When it was begun, microseconds since 1970.
+    /// Time of the beginning, microseconds since 1970.
     pub at: Timestamp,
-    /// Promise by promise.
+    /// The results, a promise each.
     pub proofs: Vec<Proof>,
 }
 
 impl Proofs {
-    /// Whether all are kept.
+    /// Returns whether all promises are kept.
     #[must_use]
     pub fn hold(&self) -> bool {
         self.proofs.iter().all(|proof| proof.kept)

@@ -1,9 +1,9 @@
-//! How far the deletion of a tenant has come, and what is left of it: a receipt.
+//! Deletion of a tenant: its progress, and the receipt that is left of it.
 //!
-//! The tenant stops first: no node knows it any more, nothing of it is taken in or sent. Then its key is destroyed, and
-//! with it all that was sealed under it or under a key below it, in rows, topics and backups alike. Then its rows are
-//! counted, and walked over again and again until none is found. What stays is this: the id, times, and sums of which
-//! no person can be told. An id is not given out twice.
+//! The tenant stops first: no node serves it any more, nothing of it is accepted or sent. Then its key is destroyed,
+//! and with it all that was sealed under it or under a key below it, in rows, topics and backups alike. Then its rows
+//! are counted, and walked over again and again until none is found. What stays is this receipt: the id, times, and
+//! sums that identify no person. An id is not given out twice.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,67 +17,66 @@ use crate::money::Money;
 use crate::time::Timestamp;
 use crate::zone::Month;
 
-/// How long after its key is destroyed something of a tenant may still be under way: a node may have kept the key for
-/// a minute, a turn may wait for an answer, a chunk of its quota may not be given back.
+/// Longest time after the destruction of its key in which work of a tenant may still be under way: a node may have kept
+/// the key for a minute, a turn may wait for an answer, a reservation of its quota may not be returned.
 pub const SETTLES: Duration = Duration::from_secs(300);
 
-/// The deletion of a tenant, as it is stored and told.
+/// Deletion of a tenant, as it is stored and shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Removal {
-    /// Which.
+    /// The tenant.
     pub tenant: TenantId,
-    /// When it was asked for, microseconds since 1970.
+    /// Time of the request, microseconds since 1970.
     pub requested_at: Timestamp,
-    /// When it has to be complete.
+    /// Time by which it has to be complete.
     pub deadline: Timestamp,
-    /// The entry of the audit log of no tenant that tells who asked, and why.
+    /// The entry that names the caller and the reason, in the audit log of no tenant.
     pub entry: u64,
-    /// When its key was destroyed: nothing that it sealed can be read from then on.
+    /// Time of the destruction of its key: nothing that it sealed can be read from then on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_destroyed_at: Option<Timestamp>,
-    /// How many rows there were in each table, once they are counted; what has a time to live and was over it is not
-    /// among them.
+    /// The number of rows of each table, once they are counted. Expired rows are not among them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<BTreeMap<String, u64>>,
-    /// What was used, by month. It is kept.
+    /// Usage by month. It is kept.
     #[serde(default)]
     pub usage: BTreeMap<Month, Used>,
     /// The walk over its rows that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub walk: Option<Stand>,
-    /// When a walk found none any more.
+    /// Time at which a walk found no row any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Timestamp>,
 }
 
-/// What turns of a month have used. It names nobody.
+/// Usage of a month's turns. It names no person.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Used {
     /// Turns that were decided.
     pub turns: u64,
-    /// Messages that they said.
+    /// Messages of the turns.
     pub messages: u64,
     /// Tokens sent to language models, and received.
     pub tokens: u64,
-    /// What they cost.
+    /// The cost of the tokens.
     pub money: Money,
 }
 
-/// Where a walk over the rows stands.
+/// Progress of a walk over the rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Stand {
-    /// When it began.
+    /// Time of its beginning.
     pub began_at: Timestamp,
-    /// How many rows it has found so far, by table.
+    /// The number of rows found so far, by table.
     #[serde(default)]
     pub found: BTreeMap<String, u64>,
-    /// Behind what it goes on, in hexadecimal digits; none at the beginning.
+    /// Place behind which it goes on, in hexadecimal digits; none at the beginning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
 }
 
 impl Removal {
-    /// One that is asked for now.
+    /// Creates a deletion that is requested now.
     #[must_use]
     pub fn new(tenant: TenantId, now: Timestamp, entry: u64) -> Self {
         Self {
@@ -93,31 +92,31 @@ impl Removal {
         }
     }
 
-    /// Whether all of it is done.
+    /// Returns whether it is complete.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.completed_at.is_some()
     }
 
-    /// Whether it is not complete though it had to be by now.
+    /// Returns whether the deadline has passed before it is complete.
     #[must_use]
     pub fn is_overdue(&self, now: Timestamp) -> bool {
         !self.is_complete() && now > self.deadline
     }
 
-    /// Whether nothing of the tenant can be under way any more.
+    /// Returns whether no work of the tenant can be under way any more.
     #[must_use]
     pub fn has_settled(&self, at: Timestamp) -> bool {
         self.key_destroyed_at.is_some_and(|destroyed| at.since(destroyed) >= SETTLES)
     }
 
-    /// The walk under way, or one that begins now.
+    /// Returns the walk under way, or one that begins now.
     pub fn walking(&mut self, now: Timestamp) -> &mut Stand {
         self.walk.get_or_insert(Stand { began_at: now, found: BTreeMap::new(), after: None })
     }
 
-    /// A walk has come to its end. The first one counts; one that began when nothing could be under way any more and
-    /// found nothing is the last.
+    /// Ends a walk. The first one counts the rows. The last is one that began when no work could be under way any more,
+    /// and found nothing.
     pub fn walked(&mut self, now: Timestamp) {
         let Some(Stand { began_at, found, .. }) = self.walk.take() else { return };
         if self.rows.is_none() {
@@ -127,7 +126,7 @@ impl Removal {
         }
     }
 
-    /// How many rows there were; `None` until they are counted.
+    /// Returns the number of rows; `None` until they are counted.
     #[must_use]
     pub fn counted(&self) -> Option<u64> {
         self.rows.as_ref().map(|rows| rows.values().sum())
@@ -140,53 +139,53 @@ mod tests {
 
     const START: Timestamp = Timestamp::from_secs(1_767_225_600);
 
-    fn removal() -> Removal {
+    fn deletion() -> Removal {
         let new = Removal::new("acme".parse().unwrap(), START, 7);
         Removal { key_destroyed_at: Some(START), ..new }
     }
 
-    fn walk(removal: &mut Removal, began: Timestamp, found: u64) {
-        removal.walking(began);
+    fn walk(deletion: &mut Removal, began: Timestamp, found: u64) {
+        deletion.walking(began);
         if found > 0 {
-            removal.walking(began).found.insert("head".into(), found);
+            deletion.walking(began).found.insert("head".into(), found);
         }
-        removal.walked(began.after(Duration::from_secs(1)));
+        deletion.walked(began.after(Duration::from_secs(1)));
     }
 
     #[test]
     fn the_first_walk_counts_and_only_one_that_finds_nothing_ends_it() {
-        let mut removal = removal();
+        let mut deletion = deletion();
         let late = START.after(SETTLES);
-        walk(&mut removal, late, 3);
-        assert_eq!((removal.counted(), removal.is_complete()), (Some(3), false));
-        walk(&mut removal, late, 1);
+        walk(&mut deletion, late, 3);
+        assert_eq!((deletion.counted(), deletion.is_complete()), (Some(3), false));
+        walk(&mut deletion, late, 1);
         assert_eq!(
-            (removal.counted(), removal.is_complete()),
+            (deletion.counted(), deletion.is_complete()),
             (Some(3), false),
             "what was left is not counted twice"
         );
-        walk(&mut removal, late, 0);
-        assert!(removal.is_complete());
+        walk(&mut deletion, late, 0);
+        assert!(deletion.is_complete());
     }
 
     #[test]
     fn a_tenant_without_rows_is_walked_over_twice_all_the_same() {
-        let mut removal = removal();
+        let mut deletion = deletion();
         let late = START.after(SETTLES);
-        walk(&mut removal, late, 0);
-        assert!(!removal.is_complete(), "what came while it was counted is not missed");
-        walk(&mut removal, late, 0);
-        assert!(removal.is_complete());
+        walk(&mut deletion, late, 0);
+        assert!(!deletion.is_complete(), "what came while it was counted is not missed");
+        walk(&mut deletion, late, 0);
+        assert!(deletion.is_complete());
     }
 
     #[test]
     fn a_walk_that_began_while_something_could_be_under_way_ends_nothing() {
-        let mut removal = removal();
+        let mut deletion = deletion();
         let early = Timestamp::from_micros(START.after(SETTLES).as_micros() - 1);
-        walk(&mut removal, early, 0);
-        walk(&mut removal, early, 0);
-        assert!(!removal.is_complete());
-        walk(&mut removal, START.after(SETTLES), 0);
-        assert!(removal.is_complete());
+        walk(&mut deletion, early, 0);
+        walk(&mut deletion, early, 0);
+        assert!(!deletion.is_complete());
+        walk(&mut deletion, START.after(SETTLES), 0);
+        assert!(deletion.is_complete());
     }
 }

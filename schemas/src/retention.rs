@@ -1,12 +1,12 @@
-//! How long a tenant's data is kept, by kind, and how long what lies in the log can live.
+//! Retention: times to live of a tenant's data by kind, and of records in the log.
 //!
-//! Contract: a time to live is the longest that anything of its kind is kept, wherever a copy of it is. So each is at
-//! least as long as the topics that hold it keep a record ([`Kind::topics`]), and what is a part of a message ends
-//! no later than the message.
+//! Contract: a time to live is the longest that any data of its kind is kept, wherever a copy of it is. So each is at
+//! least as long as the topics that hold it keep a record ([`Kind::topics`]), and a part of a message ends no later
+//! than the message.
 //!
-//! A row is promised the shortest time that was in force since it was written ([`end`]): a time that is shortened holds
-//! for what is there as well, and one that is lengthened for what comes. Whoever wrote under the shorter one was
-//! told that.
+//! A row is promised the shortest time that was in force since it was written ([`end`]): a reduced time holds for
+//! stored rows as well, an extended one only for new rows. The people whose data was written under the lesser one were
+//! promised it.
 
 use std::fmt;
 use std::time::Duration;
@@ -30,7 +30,7 @@ const LOOKED_FOR: Duration = Duration::from_secs(6 * 60);
 /// The shortest time after which a segment is ended.
 const SHORTEST_SEGMENT: Duration = Duration::from_secs(600);
 
-/// How long a tenant's data is kept.
+/// Times to live of a tenant's data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
@@ -38,25 +38,25 @@ pub struct Retention {
     #[serde(with = "human")]
     #[schemars(schema_with = "human::schema")]
     pub messages: Duration,
-    /// What concerns campaigns.
+    /// Data of campaigns.
     #[serde(with = "human")]
     #[schemars(schema_with = "human::schema")]
     pub campaigns: Duration,
-    /// Messages that refer to a file of the channel: what was said together with the file ends with it. At most what
-    /// `messages` is, and that where it is not set.
+    /// References to a file of the channel: what was said together with the file ends with it. At most as `messages`,
+    /// and that where it is not set.
     #[serde(with = "maybe", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "human::optional_schema")]
     pub media: Option<Duration>,
-    /// How far sent messages have come; what `messages` is where it is not set.
+    /// Delivery statuses of sent messages; as `messages` where it is not set.
     #[serde(with = "maybe", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "human::optional_schema")]
     pub receipts: Option<Duration>,
-    /// What happened, without content, in topic events. Whoever reads the topic keeps it by this.
+    /// Events, without content, in topic events. Readers of the topic keep them by this time.
     #[serde(with = "human")]
     #[schemars(schema_with = "human::schema")]
     pub events: Duration,
-    /// What could not be processed; older letters are neither shown nor replayed. A letter holds a message, so at
-    /// most what `messages` is, and that where it is not set.
+    /// Dead letters; older ones are neither shown nor replayed. A dead letter holds a message, so at most as
+    /// `messages`, and that where it is not set.
     #[serde(with = "maybe", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "human::optional_schema")]
     pub dlq: Option<Duration>,
@@ -125,7 +125,7 @@ impl fmt::Display for Kind {
 }
 
 impl Retention {
-    /// How long data of a kind is kept.
+    /// Returns the time to live of a kind.
     #[must_use]
     pub fn of(&self, kind: Kind) -> Duration {
         match kind {
@@ -145,7 +145,7 @@ impl Retention {
         there.map(|kind| (kind, self.of(kind))).min_by_key(|(_, promised)| *promised)
     }
 
-    /// What is wrong with it, a line each.
+    /// Returns every fault, a line each.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -176,17 +176,17 @@ impl Retention {
     }
 }
 
-/// What a tenant's retention was before.
+/// Previous retention of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Former {
-    /// When it was replaced, microseconds since 1970.
+    /// Time at which it was replaced, microseconds since 1970.
     pub until: Timestamp,
-    /// What it was.
+    /// The retention.
     pub retention: Retention,
 }
 
 impl Retention {
-    /// Whether nothing is kept longer than by the other.
+    /// Returns whether nothing is kept longer than by the other.
     fn is_at_most(&self, other: &Self) -> bool {
         Kind::ALL.into_iter().all(|kind| self.of(kind) <= other.of(kind))
     }
@@ -195,19 +195,19 @@ impl Retention {
         Kind::ALL.into_iter().map(|kind| self.of(kind)).max().unwrap_or_default()
     }
 
-    /// What was in force before, after it is replaced by `next` at `now`, without what says nothing any more: all
-    /// that was written under it is over, or what came later is shorter in everything.
+    /// Returns the previous retentions after this one is replaced by `next` at `now`. It leaves out those without
+    /// effect: all that was written under them has ended, or a later one is at most as long in everything.
     #[must_use]
-    pub fn replaced(&self, mut former: Vec<Former>, next: &Self, now: Timestamp) -> Vec<Former> {
+    pub fn replaced(&self, mut previous: Vec<Former>, next: &Self, now: Timestamp) -> Vec<Former> {
         // A clock that was set back does not end it before what it replaced.
-        let until = former.iter().map(|former| former.until).max().map_or(now, |last| last.max(now));
-        former.push(Former { until, retention: self.clone() });
+        let until = previous.iter().map(|one| one.until).max().map_or(now, |last| last.max(now));
+        previous.push(Former { until, retention: self.clone() });
         let mut kept: Vec<Former> = Vec::new();
-        for one in former.into_iter().rev() {
+        for one in previous.into_iter().rev() {
             let over = now >= one.until.after(one.retention.longest());
-            let shorter = next.is_at_most(&one.retention)
+            let superseded = next.is_at_most(&one.retention)
                 || kept.iter().any(|later| later.retention.is_at_most(&one.retention));
-            if !over && !shorter {
+            if !over && !superseded {
                 kept.push(one);
             }
         }
@@ -216,29 +216,29 @@ impl Retention {
     }
 }
 
-/// When a row ends that was written then: the shortest time in force since counts.
+/// Returns the end of a row that was written then: the shortest time in force since counts.
 #[must_use]
-pub fn end(current: &Retention, former: &[Former], kind: Kind, written: Timestamp) -> Timestamp {
-    let since = former.iter().filter(|former| former.until >= written).map(|former| &former.retention);
+pub fn end(current: &Retention, previous: &[Former], kind: Kind, written: Timestamp) -> Timestamp {
+    let since = previous.iter().filter(|one| one.until >= written).map(|one| &one.retention);
     let shortest = since.chain([current]).map(|retention| retention.of(kind)).min();
     written.after(shortest.unwrap_or_default())
 }
 
-/// After how long a segment of the log is ended that keeps records for `retention`: they go together.
+/// Returns the age at which a segment of a log that keeps records for `retention` is closed: its records are deleted
+/// together.
 #[must_use]
 pub fn segment_age(retention: Duration) -> Duration {
     (retention / 4).max(SHORTEST_SEGMENT)
 }
 
-/// How old a record that has been worked off can become in a log that keeps records for `retention`: the first of a
-/// segment goes with the last, and what is over has to be looked for.
+/// Returns the greatest age of a processed record in a log that keeps records for `retention`: the first of a segment
+/// is deleted with the last, and expired segments are searched for at intervals.
 #[must_use]
 pub fn oldest(retention: Duration) -> Duration {
     retention.saturating_add(segment_age(retention)).saturating_add(LOOKED_FOR)
 }
 
-/// The longest that a log may keep records of which something is promised to be gone after `promised`, in whole
-/// minutes.
+/// Returns the longest retention of a log whose records are promised to be gone after `promised`, in whole minutes.
 #[must_use]
 pub fn suits(promised: Duration) -> Duration {
     let rest = promised.saturating_sub(LOOKED_FOR);
@@ -282,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_set_is_kept_as_long_as_messages() {
+    fn kinds_without_a_setting_are_kept_as_long_as_messages() {
         let retention = Retention { messages: 3 * DAY, ..Retention::default() };
         for kind in [Kind::Messages, Kind::Media, Kind::Receipts, Kind::Dlq] {
             assert_eq!(retention.of(kind), 3 * DAY, "{kind}");
@@ -361,8 +361,8 @@ mod tests {
     }
 
     proptest! {
-        /// For any sequence of changes a row ends by the shortest time in force since it was written, though former
-        /// ones are forgotten that say nothing any more.
+        /// For any sequence of changes a row ends by the shortest time in force since it was written, though previous
+        /// ones without effect are forgotten.
         #[test]
         fn no_row_outlives_the_shortest_time_in_force_since_it_was_written(
             policies in prop::collection::vec((1_u64..20, 1_u64..20, 1_u64..20), 1..8),
@@ -373,11 +373,11 @@ mod tests {
             let written = Timestamp::from_secs(written);
             // Each is in force from its beginning to the next one's; the first has always been.
             let mut began = vec![Timestamp::EPOCH];
-            let mut former = Vec::new();
+            let mut previous = Vec::new();
             let mut now = Timestamp::EPOCH;
             for (index, pair) in policies.windows(2).enumerate() {
                 now = now.after(Duration::from_secs(u64::try_from(gaps[index]).unwrap()));
-                former = pair[0].replaced(former, &pair[1], now);
+                previous = pair[0].replaced(previous, &pair[1], now);
                 began.push(now);
             }
             now = now.max(written);
@@ -387,25 +387,25 @@ mod tests {
                     .filter(|&index| began.get(index + 1).is_none_or(|until| *until >= written))
                     .map(|index| policies[index].of(kind));
                 let wanted = written.after(since.min().unwrap());
-                let told = end(current, &former, kind, written);
+                let ends = end(current, &previous, kind, written);
                 // What is over anyway may be said to be over at another time.
-                prop_assert!(told == wanted || (told <= now && wanted <= now), "{told} {wanted}");
+                prop_assert!(ends == wanted || (ends <= now && wanted <= now), "{ends} {wanted}");
             }
         }
     }
 
     #[test]
-    fn what_is_shortened_holds_for_what_is_there_and_what_is_lengthened_for_what_comes() {
+    fn reduced_retention_holds_for_stored_rows_and_extended_one_for_new_rows() {
         let at = |day: i64| Timestamp::from_secs(day * 86_400);
         let (long, short) = (days(20, 20, 20), days(5, 5, 5));
-        let former = long.replaced(Vec::new(), &short, at(10));
-        assert_eq!(former, [], "the shorter one holds for everything");
-        assert_eq!(end(&short, &former, Kind::Messages, at(8)), at(13));
-        let former = short.replaced(former, &long, at(12));
-        assert_eq!(former.len(), 1);
-        assert_eq!(end(&long, &former, Kind::Messages, at(8)), at(13), "it was promised the shorter one");
-        assert_eq!(end(&long, &former, Kind::Messages, at(13)), at(33));
-        let former = long.replaced(former, &days(19, 20, 20), at(18));
-        assert_eq!(former, [], "all that was written under the short one is over");
+        let previous = long.replaced(Vec::new(), &short, at(10));
+        assert_eq!(previous, [], "the reduced one holds for everything");
+        assert_eq!(end(&short, &previous, Kind::Messages, at(8)), at(13));
+        let previous = short.replaced(previous, &long, at(12));
+        assert_eq!(previous.len(), 1);
+        assert_eq!(end(&long, &previous, Kind::Messages, at(8)), at(13), "it was promised the reduced one");
+        assert_eq!(end(&long, &previous, Kind::Messages, at(13)), at(33));
+        let previous = long.replaced(previous, &days(19, 20, 20), at(18));
+        assert_eq!(previous, [], "all that was written under the short one has ended");
     }
 }

@@ -1,6 +1,6 @@
-//! Pauses between attempts: one policy type for everything that is tried again.
+//! Pauses between attempts: one policy type for everything that is retried.
 //!
-//! Pure: it says how long to wait and when to give up. Whoever retries waits, counts and logs.
+//! Pure: it computes how long to wait and when to stop. The caller waits, counts and logs.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -17,13 +17,13 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// A policy that never gives up.
+    /// A policy that never stops.
     #[must_use]
     pub const fn endless(first: Duration, longest: Duration) -> Self {
         Self { first, longest, attempts: None }
     }
 
-    /// A policy that gives up after so many attempts.
+    /// A policy that stops after this number of attempts.
     #[must_use]
     pub const fn limited(first: Duration, longest: Duration, attempts: NonZeroU32) -> Self {
         Self { first, longest, attempts: Some(attempts) }
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limited_policy_gives_up_after_its_attempts() {
+    fn a_limited_policy_stops_after_its_attempts() {
         let policy = RetryPolicy::limited(millis(50), millis(400), NonZeroU32::new(4).unwrap());
         let mut backoff = policy.begin();
         let pauses: Vec<_> = (0..5).map(|_| backoff.failed()).collect();

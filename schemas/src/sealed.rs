@@ -13,9 +13,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Bytes that only a [`crate::ports::keys::Cipher`] opens.
 ///
-/// Layout: one byte version (1), four bytes key number (big-endian), twelve bytes nonce, then the
-/// ciphertext of AES-256-GCM with its sixteen bytes of tag. The key number says which of a scope's
-/// keys sealed it: the version of the master key, or the day of a log key.
+/// Layout: one byte version (1), four bytes key number (big-endian), twelve bytes nonce, then the ciphertext of
+/// AES-256-GCM with its sixteen bytes of tag. The key number identifies the key of a scope that sealed it: the version
+/// of the key-encryption key, or the day of a log key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed(Bytes);
 
@@ -43,7 +43,8 @@ impl Sealed {
         self.0
     }
 
-    /// Number of its scope's key that sealed it; `None` when the bytes are too short or of another version.
+    /// Returns the number of the key of its scope that sealed it; `None` when the bytes are too short or of another
+    /// version.
     #[must_use]
     pub fn key_number(&self) -> Option<u32> {
         if self.0.len() < Self::HEADER || self.0[0] != Self::VERSION {
@@ -118,7 +119,7 @@ impl Secret {
         &self.0
     }
 
-    /// Returns whether there is none.
+    /// Returns whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -1,8 +1,8 @@
-//! A tenant as an operator writes it: who it is, how its agent speaks, its channels, limits and retention.
+//! A tenant as an operator writes it: its id, agent, channels, limits and retention.
 //!
-//! A file is read with [`Tenant::from_toml`], which reports every fault at once. Secrets in it are a
-//! literal, `env:NAME` or `file:PATH`; whoever reads the file resolves them through
-//! [`Tenant::secrets_mut`], and they are stored only sealed.
+//! A file is read with [`Tenant::from_toml`], which reports every fault at once. Secrets in it are a literal,
+//! `env:NAME` or `file:PATH`; the reader of the file resolves them through [`Tenant::secrets_mut`], and they are stored
+//! only sealed.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -47,38 +47,38 @@ pub struct Tenant {
     #[serde(default = "default_region")]
     #[schemars(regex(pattern = NOT_BLANK))]
     pub region: String,
-    /// How the agent speaks.
+    /// The agent.
     #[serde(default)]
     pub agent: Agent,
-    /// Where it is reached.
+    /// The channel accounts.
     #[serde(default)]
     pub channels: Vec<ChannelAccount>,
-    /// Where it was reached before. The engine keeps this list: what was said there is kept as long as anything is,
-    /// and is exported and forgotten with the rest.
+    /// Disconnected channel accounts. The engine keeps this list: their messages are kept as long as other data, and
+    /// are exported and erased with the rest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disconnected: Vec<Disconnected>,
-    /// Who answers.
+    /// The responder.
     #[serde(default)]
     pub llm: Llm,
-    /// When it is open, and its time zone.
+    /// Opening hours and time zone.
     #[serde(default)]
     pub hours: Hours,
-    /// Where appointments are booked.
+    /// The calendar in which appointments are booked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calendar: Option<CalendarAccess>,
-    /// What the agent may do beside talking, where a language model answers.
+    /// Tools of the agent, where a language model answers.
     #[serde(default)]
     pub tools: Tools,
-    /// What it may use.
+    /// The monthly quota.
     #[serde(default)]
     pub quota: Quota,
-    /// How long its data is kept.
+    /// Times to live of its data.
     #[serde(default)]
     pub retention: Retention,
-    /// How its documents are searched.
+    /// The search of its documents.
     #[serde(default)]
     pub knowledge: KnowledgeBase,
-    /// What people may write to say no more.
+    /// Words that withdraw or give consent.
     #[serde(default)]
     pub consent: ConsentWords,
 }
@@ -88,37 +88,37 @@ pub(crate) fn default_region() -> String {
     "eu".into()
 }
 
-/// How a tenant's documents are searched.
+/// Search of a tenant's documents.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct KnowledgeBase {
-    /// The language of most of them, whose word forms find each other. Another one is searched by its words as
-    /// they are. A change rebuilds the index at the next search.
+    /// The language of most documents, whose word forms match each other. Documents in another one are searched by
+    /// their words as they are. A change rebuilds the index at the next search.
     pub language: Language,
 }
 
-/// How a tenant's agent speaks.
+/// A tenant's agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Agent {
-    /// Who the agent is.
+    /// Description of the agent.
     pub system_prompt: String,
-    /// In which tone it speaks.
+    /// The tone in which it speaks.
     pub tone: String,
-    /// What it must keep to.
+    /// Rules that it must keep.
     pub rules: Vec<String>,
-    /// What it says when it knows no answer. Not empty.
+    /// Reply when it knows no answer. Not empty.
     #[schemars(length(min = 1), regex(pattern = NOT_BLANK))]
     pub fallback: String,
-    /// How long to wait for more of a burst before answering; at most one minute.
+    /// Wait for more of a burst before answering; at most one minute.
     #[serde(with = "human")]
     #[schemars(schema_with = "human::schema")]
     pub settle: Duration,
-    /// When the agent falls silent in a conversation that goes round in circles.
+    /// Guard against a conversation that goes round in circles.
     pub loop_guard: LoopGuard,
 }
 
-/// When the agent falls silent in a conversation that goes round in circles, as with another bot.
+/// Guard that silences the agent in a conversation that goes round in circles, as with another bot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoopGuard {
@@ -129,7 +129,7 @@ pub struct LoopGuard {
     #[serde(with = "human")]
     #[schemars(with = "String")]
     pub within: Duration,
-    /// What happens then. Default: silence.
+    /// Reaction to a loop. Default: silence.
     pub then: LoopAction,
 }
 
@@ -139,7 +139,7 @@ impl Default for LoopGuard {
     }
 }
 
-/// What the loop guard does.
+/// Reaction of the loop guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LoopAction {
@@ -162,17 +162,17 @@ impl Default for Agent {
     }
 }
 
-/// What the agent may do beside talking, where a language model answers. Opening hours are told where `hours` are set,
-/// appointments looked up and booked where there is a `calendar`.
+/// Tools of the agent, where a language model answers. It answers questions on opening hours where `hours` are set, and
+/// searches and books appointments where there is a `calendar`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tools {
-    /// Whether it may hand a conversation over to a human. It says nothing in it then until that is given back.
+    /// True where it may hand a conversation over to a human. It says nothing in it then until that is given back.
     pub hand_over: bool,
-    /// What it says when it does so. Not empty.
+    /// Reply at a handover. Not empty.
     #[schemars(length(min = 1), regex(pattern = NOT_BLANK))]
     pub hand_over_text: String,
-    /// What it may ask to be paid for.
+    /// Payments that it may ask for.
     pub payments: Vec<PaymentLink>,
 }
 
@@ -190,12 +190,12 @@ impl Default for Tools {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PaymentLink {
-    /// What the agent calls it.
+    /// The name that the agent uses.
     #[schemars(regex(pattern = NOT_BLANK))]
     pub name: String,
-    /// What it is for, so that the agent knows when to offer it.
+    /// The purpose of the payment, so that the agent knows when to offer it.
     pub description: String,
-    /// Where it is paid.
+    /// The address at which it is paid.
     #[schemars(regex(pattern = "^https://"))]
     pub url: String,
 }
@@ -204,15 +204,15 @@ pub struct PaymentLink {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Disconnected {
-    /// Which channel.
+    /// The channel.
     pub kind: ChannelKind,
     /// The provider's id of it.
     pub account: AccountId,
-    /// Since when its credentials are erased, microseconds since 1970.
+    /// Time of the erasure of its credentials, microseconds since 1970.
     pub at: Timestamp,
 }
 
-/// Who answers.
+/// The responder of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Llm {
@@ -230,16 +230,16 @@ pub struct Llm {
     pub requests_per_minute: NonZeroU32,
     /// Tokens a minute, sent and received.
     pub tokens_per_minute: NonZeroU32,
-    /// What a million tokens cost.
+    /// The price of a million tokens.
     pub price: Price,
-    /// What of customers a provider is shown.
+    /// Treatment of customers' personal data in requests to a provider.
     pub personal_data: PersonalData,
     /// The longest answer, in the provider's tokens.
     pub answer_tokens: NonZeroU32,
-    /// The most tokens of what was said before that are sent along.
+    /// The most tokens of earlier messages that are sent along.
     pub history_tokens: u32,
-    /// Who is asked, in this order, when the one before does not answer. After the last the agent's fallback is
-    /// said.
+    /// Models that are called, in this order, when the one before does not answer. After the last the agent's fallback
+    /// is said.
     pub fallbacks: Vec<Model>,
 }
 
@@ -264,7 +264,7 @@ impl Default for Llm {
 }
 
 impl Llm {
-    /// Who is asked, in this order: what stands in `llm` itself, then the fallbacks.
+    /// Returns the models in the order in which they are called: that of `llm` itself, then the fallbacks.
     pub fn models(&self) -> impl Iterator<Item = Model> + '_ {
         let first = Model {
             provider: self.provider,
@@ -279,11 +279,11 @@ impl Llm {
     }
 }
 
-/// A model that may be asked.
+/// A model that may be called.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Model {
-    /// Whose it is.
+    /// The provider.
     pub provider: Provider,
     /// As `llm.model`.
     pub model: String,
@@ -315,7 +315,7 @@ impl Default for Model {
 }
 
 impl Model {
-    /// The address that it is called at.
+    /// Returns the address at which it is called.
     #[must_use]
     pub fn base(&self) -> &str {
         match (self.api_base.as_str(), self.provider) {
@@ -353,7 +353,7 @@ impl Model {
 pub enum Provider {
     /// The best passage of the tenant's documents.
     Extractive,
-    /// OpenAI, or with `api_base` whoever has the same API.
+    /// OpenAI, or with `api_base` any service with the same API.
     Openai,
     /// DeepSeek.
     Deepseek,
@@ -374,7 +374,7 @@ impl Provider {
     }
 }
 
-/// What of customers a provider is shown.
+/// Treatment of customers' personal data in requests to a provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PersonalData {
@@ -384,7 +384,7 @@ pub enum PersonalData {
     Sent,
 }
 
-/// What a tenant may use in a month.
+/// Monthly quota of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Quota {
@@ -392,18 +392,17 @@ pub struct Quota {
     pub messages_per_month: u64,
     /// Tokens, sent to language models and received.
     pub tokens_per_month: u64,
-    /// What language models cost, by the prices of `llm`, in whatever currency these are; no limit where none is
-    /// said.
+    /// The cost of language models, by the prices of `llm` and in their currency; no limit where it is not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub money_per_month: Option<Money>,
-    /// At how many of a hundred the tenant is warned: an event, once a month for each of the three.
+    /// Percentage of the quota at which the tenant is warned: an event, once a month for each of the three resources.
     #[schemars(range(min = 1, max = 100))]
     pub warn_percent: u8,
-    /// What happens where something is spent.
+    /// Treatment of turns when a resource is spent.
     pub when_spent: WhenSpent,
 }
 
-/// Something a tenant has so much of in a month.
+/// Resource with a monthly quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Resource {
@@ -411,7 +410,7 @@ pub enum Resource {
     Messages,
     /// Tokens of language models.
     Tokens,
-    /// What these cost.
+    /// The cost of the tokens.
     Money,
 }
 
@@ -436,7 +435,7 @@ impl fmt::Display for Resource {
     }
 }
 
-/// What becomes of turns when a tenant's quota is spent.
+/// Treatment of turns when a tenant's quota is spent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WhenSpent {
@@ -597,7 +596,7 @@ impl Tenant {
             });
         }
         check(self.llm.provider != Provider::Extractive || self.llm.fallbacks.is_empty(), &|| {
-            "llm.fallbacks: extractive asks nobody, and needs none".into()
+            "llm.fallbacks: extractive calls no provider, and needs none".into()
         });
         self.consent.faults().into_iter().for_each(|fault| check(false, &|| fault.clone()));
         self.hours.faults().into_iter().for_each(|fault| check(false, &|| fault.clone()));
@@ -618,7 +617,7 @@ impl Tenant {
         faults
     }
 
-    /// Whether a message says that the person wants no more, and nothing else.
+    /// Returns whether a message says that the person wants no more, and nothing else.
     #[must_use]
     pub fn is_stop_word(&self, message: &str) -> bool {
         self.consent.says(message, self.knowledge.language) == Some(Says::Stop)
@@ -680,8 +679,8 @@ impl Tenant {
     /// The keys of its accounts and of those it has had: a contact may have a conversation with each.
     #[must_use]
     pub fn accounts_ever(&self) -> BTreeSet<AccountKey> {
-        let former = self.disconnected.iter().map(|former| self.account(former.kind, &former.account));
-        self.accounts().chain(former).collect()
+        let disconnected = self.disconnected.iter().map(|one| self.account(one.kind, &one.account));
+        self.accounts().chain(disconnected).collect()
     }
 }
 

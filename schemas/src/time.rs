@@ -40,7 +40,7 @@ impl Timestamp {
         self.0
     }
 
-    /// Time elapsed since `earlier`; zero when it is not after it.
+    /// Returns the time since `earlier`; zero when it is not after it.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -73,7 +73,7 @@ impl fmt::Display for Timestamp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Day(pub u32);
 
-/// Lets one of many through each second: for log lines of what fails everywhere at once.
+/// Log throttle: lets one line of many through each second, for failures that occur everywhere at once.
 ///
 /// It goes by real time, also where the engine's clock is another.
 #[derive(Debug, Default)]
@@ -86,7 +86,7 @@ impl Seldom {
         Self(Mutex::new(None))
     }
 
-    /// Returns whether this is the first for a second.
+    /// Returns whether this is the first line for a second.
     #[expect(clippy::disallowed_methods, reason = "what people read comes in real time")]
     pub fn lets_through(&self) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -164,7 +164,8 @@ pub mod human {
         json_schema!({ "type": ["string", "null"], "pattern": PATTERN, "examples": ["30d"] })
     }
 
-    /// Writes `365days` for a year: days are the largest unit, since months and years of `humantime` are not whole days.
+    /// Writes `365days` for a year. Days are the largest unit, since months and years of `humantime` are not whole
+    /// days.
     ///
     /// # Errors
     /// Those of the serializer.

@@ -1,7 +1,7 @@
-//! Topics, partitions and offsets, and which partition a conversation or an account lives in.
+//! Topics, partitions and offsets, and the partition of a conversation or an account.
 //!
-//! The partition is computed here from the id, never by a client's default partitioner: Java's and
-//! librdkafka's differ, and one conversation must stay in one partition.
+//! The partition is computed here from the id, never by a client's default partitioner: Java's and librdkafka's differ,
+//! and one conversation must stay in one partition.
 
 use std::fmt;
 
@@ -15,15 +15,15 @@ use crate::id::{AccountKey, ConversationId, TenantId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Topic {
-    /// Records that third-party connectors publish, with raw identity, by any partitioner.
+    /// Records of third-party connectors, with raw identity, by any partitioner.
     Ingress,
-    /// Records that conversations receive, one conversation in one partition.
+    /// Records for conversations, one conversation in one partition.
     Inbound,
-    /// Records that accounts send, one account in one partition.
+    /// Commands to accounts, one account in one partition.
     Outbound,
     /// Tenants' configuration, compacted by tenant.
     Tenants,
-    /// Events that happened, without content.
+    /// Events, without content.
     Events,
     /// Records that could not be processed.
     Dlq,
@@ -34,7 +34,7 @@ impl Topic {
     pub const ALL: [Self; 6] =
         [Self::Ingress, Self::Inbound, Self::Outbound, Self::Tenants, Self::Events, Self::Dlq];
 
-    /// The topics whose partitions are owned and worked off, in the order of a message's way.
+    /// The topics whose partitions are owned and consumed, in the order in which a message passes them.
     pub const CONSUMED: [Self; 3] = [Self::Ingress, Self::Inbound, Self::Outbound];
 
     /// The name without prefix.
@@ -81,7 +81,7 @@ impl fmt::Display for TopicPartition {
     }
 }
 
-/// Number of times a partition has changed its owner; a write of an older epoch is refused.
+/// Epoch of a partition's ownership: rises with every change of owner; a write of an older epoch is fenced.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]

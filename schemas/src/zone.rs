@@ -57,14 +57,14 @@ impl Zone {
         if month.next().starts_at(self) <= at { month.next() } else { month }
     }
 
-    /// When a date begins.
+    /// Returns the moment at which a date begins.
     #[must_use]
     pub fn starts(&self, date: Date) -> Timestamp {
         self.moment(date, 0)
     }
 
-    /// When the clock first shows so many minutes after midnight of a date, or a later time; the next
-    /// midnight for 24 hours and more.
+    /// Returns the moment at which the clock first shows that number of minutes after midnight of a date, or a later
+    /// time; the next midnight for 24 hours and more.
     #[must_use]
     pub fn moment(&self, date: Date, minutes: u16) -> Timestamp {
         const DAY_MINUTES: u16 = 24 * 60;
@@ -113,7 +113,7 @@ impl Zone {
         Some(self.moment(date.parse().ok()?, minutes))
     }
 
-    /// What the clock shows; what is beyond the calendar shows its first or last moment.
+    /// Returns the time that the clock shows; a moment beyond the calendar shows its first or last moment.
     fn clock(&self, at: Timestamp) -> civil::DateTime {
         let bound = if at < Timestamp::EPOCH { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
         self.0.to_datetime(jiff::Timestamp::from_microsecond(at.as_micros()).unwrap_or(bound))
@@ -163,7 +163,7 @@ impl JsonSchema for Zone {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        // Whether a name is one, nobody can tell from its form.
+        // A name's form does not show that it is one, so all are listed.
         let names = TimeZoneDatabase::bundled();
         let names: Vec<_> = names.available().filter(|name| name.as_str().parse::<Self>().is_ok()).collect();
         let names: Vec<_> = names.iter().map(jiff::tz::TimeZoneName::as_str).collect();
@@ -198,7 +198,7 @@ impl Month {
         }
     }
 
-    /// When it begins in a time zone; [`Timestamp::MAX`] past the year 9999.
+    /// Returns the moment at which it begins in a time zone; [`Timestamp::MAX`] past the year 9999.
     #[must_use]
     pub fn starts_at(self, zone: &Zone) -> Timestamp {
         match civil::Date::new(self.year, self.month, 1) {

@@ -1,5 +1,5 @@
-//! Agreement of a form's schema with its reader: whatever a schema accepts is read, and of what people write, whatever
-//! is read is accepted.
+//! Agreement of schemas and readers: a schema takes only forms that are read, and of forms that people write, all that
+//! are read.
 
 use std::time::Duration;
 

@@ -75,7 +75,7 @@ fn holds<T: Versioned + PartialEq + std::fmt::Debug>(topic: Topic) {
 }
 
 #[test]
-fn every_stored_record_is_read_and_the_version_after_is_told_apart() {
+fn stored_records_are_read_and_the_next_version_is_recognised() {
     holds::<IngressRecord>(Topic::Ingress);
     holds::<InboundRecord>(Topic::Inbound);
     holds::<OutboundRecord>(Topic::Outbound);

@@ -1,10 +1,10 @@
-//! How entries are chained, written and verified. Pure.
+//! Chain of audit entries: layout, writing and verification. Pure.
 //!
-//! A row holds one byte version (1), the hash (32), the mark (16) and the body as JSON. The head's row holds
-//! one byte version, a mark of its own and a copy of the newest row. The head moves on first, and its entry is
-//! put in its place after that: whoever moves the head, with one conditional write, has decided which entry is the
-//! next, and a crash in between loses nothing, since the head has it. So every row up to the one before the head
-//! is there, and the head's own row is missing only in between.
+//! A row holds one byte version (1), the hash (32), the MAC (16) and the body as JSON. The head's row holds one byte
+//! version, a MAC of its own and a copy of the newest row. A writer first moves the head, with one conditional write,
+//! and then puts its entry in place. The write of the head decides which entry is the next, and a crash in between
+//! loses nothing, since the head has the entry. So every row before the head is there, and the head's own row is
+//! missing only in between.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,26 +23,26 @@ use crate::time::Timestamp;
 /// The version of a row.
 const VERSION: u8 = 1;
 const LABEL: &[u8] = b"heddle/audit/1";
-/// The domain of the marks of entries, see [`TenantCipher::hash`].
+/// The domain of the MACs of entries, see [`TenantCipher::hash`].
 const ENTRIES: &str = "audit";
-/// The domain of the marks of heads.
+/// The domain of the MACs of heads.
 const HEADS: &str = "audit-head";
 const HASH: usize = 32;
-const MARK: usize = 16;
-/// Faults that are told one by one; the others are counted.
-const TOLD: usize = 100;
+const MAC: usize = 16;
+/// Bound of the faults that a verdict lists; further ones are only counted.
+const LISTED: usize = 100;
 
 /// An entry, and the row that it is stored as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// What it says.
+    /// The entry.
     pub entry: Entry,
-    /// As it is stored.
+    /// The bytes of the row.
     pub bytes: Bytes,
 }
 
 impl Row {
-    /// The next entry of a chain; `before` is the newest one, of whose mark nothing is taken for granted.
+    /// Returns the next entry of a chain. `before` is the newest one; its MAC is not trusted.
     #[must_use]
     pub fn after(
         before: Option<&Entry>,
@@ -56,7 +56,7 @@ impl Row {
         Self::write((number, previous), tenant, cipher, (id, at), act)
     }
 
-    /// An entry behind a break: of this number and on from this hash, whatever stands before it.
+    /// Returns an entry behind a break, with this number and this previous hash, whatever stands before it.
     #[must_use]
     pub fn write(
         (number, previous): (u64, Digest),
@@ -68,66 +68,66 @@ impl Row {
         let body = Body { v: V, number, id, at, act, previous };
         let text = encode(&body);
         let hash = hash(tenant, &text);
-        let mark = cipher.hash(ENTRIES, hash.as_bytes());
-        let mut bytes = Vec::with_capacity(1 + HASH + MARK + text.len());
+        let mac = cipher.hash(ENTRIES, hash.as_bytes());
+        let mut bytes = Vec::with_capacity(1 + HASH + MAC + text.len());
         bytes.push(VERSION);
         bytes.extend_from_slice(hash.as_bytes());
-        bytes.extend_from_slice(&mark.to_bytes());
+        bytes.extend_from_slice(&mac.to_bytes());
         bytes.extend_from_slice(&text);
-        Self { entry: Entry { body, hash, mark }, bytes: bytes.into() }
+        Self { entry: Entry { body, hash, mark: mac }, bytes: bytes.into() }
     }
 
-    /// What is stored, whether or not it is what was written; `None` when it is no entry at all.
+    /// Reads a stored row without checking it; `None` where it is no entry at all.
     #[must_use]
     pub fn read(bytes: &Bytes) -> Option<Self> {
         let (&[version], rest) = bytes.split_first_chunk()?;
         let (hash, rest) = rest.split_first_chunk::<HASH>()?;
-        let (mark, text) = rest.split_first_chunk::<MARK>()?;
+        let (mac, text) = rest.split_first_chunk::<MAC>()?;
         if version != VERSION {
             return None;
         }
         let body = serde_json::from_slice(text).ok()?;
-        let (hash, mark) = (Digest::from_bytes(*hash), MessageKey::from_bytes(*mark));
-        Some(Self { entry: Entry { body, hash, mark }, bytes: bytes.clone() })
+        let (hash, mac) = (Digest::from_bytes(*hash), MessageKey::from_bytes(*mac));
+        Some(Self { entry: Entry { body, hash, mark: mac }, bytes: bytes.clone() })
     }
 
-    /// The row of the head that says that this is the newest.
+    /// Returns the row of the head that names this entry as the newest.
     #[must_use]
     pub fn head(&self, cipher: &dyn TenantCipher) -> Bytes {
-        let mark = cipher.hash(HEADS, self.entry.hash.as_bytes());
-        [&[VERSION][..], &mark.to_bytes(), &self.bytes].concat().into()
+        let mac = cipher.hash(HEADS, self.entry.hash.as_bytes());
+        [&[VERSION][..], &mac.to_bytes(), &self.bytes].concat().into()
     }
 
-    /// The newest entry, as the head's row has it, and the head's mark.
+    /// Returns the newest entry, as the head's row has it, and the head's MAC.
     #[must_use]
     pub fn of_head(head: &Bytes) -> Option<(Self, MessageKey)> {
         let (&[version], rest) = head.split_first_chunk()?;
-        let (mark, _) = rest.split_first_chunk::<MARK>()?;
+        let (mac, _) = rest.split_first_chunk::<MAC>()?;
         if version != VERSION {
             return None;
         }
-        Some((Self::read(&head.slice(1 + MARK..))?, MessageKey::from_bytes(*mark)))
+        Some((Self::read(&head.slice(1 + MAC..))?, MessageKey::from_bytes(*mac)))
     }
 
-    /// The newest entry, if the head and it were written with the key.
+    /// Returns the newest entry if the head and the entry were written with the key.
     #[must_use]
     pub fn of_trusted_head(
         head: &Bytes,
         tenant: Option<&TenantId>,
         cipher: &dyn TenantCipher,
     ) -> Option<Self> {
-        let (row, mark) = Self::of_head(head)?;
-        let ours = cipher.hash(HEADS, row.entry.hash.as_bytes()) == mark;
+        let (row, mac) = Self::of_head(head)?;
+        let ours = cipher.hash(HEADS, row.entry.hash.as_bytes()) == mac;
         (ours && row.check(tenant, Some(cipher)).is_none()).then_some(row)
     }
 
-    /// Whether hash and mark are those of the body; without a cipher, whether the hash is.
+    /// Checks hash and MAC against the body; without a cipher, the hash only.
     fn check(&self, tenant: Option<&TenantId>, cipher: Option<&dyn TenantCipher>) -> Option<Fault> {
-        let Entry { body: Body { number, .. }, hash: stored, mark } = &self.entry;
-        if hash(tenant, &self.bytes[1 + HASH + MARK..]) != *stored {
+        let Entry { body: Body { number, .. }, hash: stored, mark: mac } = &self.entry;
+        if hash(tenant, &self.bytes[1 + HASH + MAC..]) != *stored {
             return Some(Fault::Changed { number: *number });
         }
-        let forged = cipher.is_some_and(|cipher| cipher.hash(ENTRIES, stored.as_bytes()) != *mark);
+        let forged = cipher.is_some_and(|cipher| cipher.hash(ENTRIES, stored.as_bytes()) != *mac);
         forged.then_some(Fault::Forged { number: *number })
     }
 }
@@ -141,7 +141,7 @@ fn hash(tenant: Option<&TenantId>, body: &[u8]) -> Digest {
     Digest::from_bytes(hash.finalize().into())
 }
 
-/// Where a chain is not what was written.
+/// Place where a chain is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "fault", rename_all = "snake_case")]
 pub enum Fault {
@@ -152,7 +152,7 @@ pub enum Fault {
         /// The last.
         to: u64,
     },
-    /// The end was cut: the head, or somebody who noted it, knows of later entries.
+    /// The end was cut: the head, or a noted entry, knows of later entries.
     Cut {
         /// The first that is missing.
         from: u64,
@@ -169,7 +169,7 @@ pub enum Fault {
         /// Its number.
         number: u64,
     },
-    /// An entry's hash is right and its mark is not: whoever wrote it had no key.
+    /// The hash of an entry is right and its MAC is not: its writer had no key.
     Forged {
         /// Its number.
         number: u64,
@@ -186,14 +186,14 @@ pub enum Fault {
         /// Its number.
         number: u64,
     },
-    /// An entry is another one than somebody noted.
+    /// An entry is another one than was noted.
     Replaced {
         /// Its number.
         number: u64,
     },
     /// There are entries and no head.
     NoHead,
-    /// The head is no entry, or whoever wrote it had no key.
+    /// The head is no entry, or its writer had no key.
     ForgedHead,
     /// The head was set back: there are later entries, or others.
     OldHead {
@@ -226,7 +226,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// An entry that somebody noted, such as the newest one of an earlier verification.
+/// Entry that an operator noted, such as the newest one of an earlier verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Noted {
     /// Its number.
@@ -253,27 +253,27 @@ impl std::str::FromStr for Noted {
     }
 }
 
-/// What a verification found.
+/// Result of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
-    /// Whose chain; none for that of no tenant.
+    /// The tenant of the chain; none for the chain of no tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<TenantId>,
     /// Entries that were read.
     pub entries: u64,
-    /// The newest of them: note it, and a later verification can be told of it.
+    /// The newest of them. An operator notes it and passes it to a later verification.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest: Option<Noted>,
-    /// Whether marks were checked: not without the key, which is gone with an erased tenant.
+    /// True where MACs were checked. That needs the key, which an erased tenant no longer has.
     pub keyed: bool,
-    /// Where it breaks, from the beginning on; the first hundred.
+    /// The first hundred faults, from the beginning of the chain on.
     pub faults: Vec<Fault>,
     /// Further faults.
     pub more_faults: u64,
 }
 
 impl Verdict {
-    /// Whether the chain is as it was written, as far as it could be checked.
+    /// Returns whether the chain is as it was written, as far as it could be checked.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.faults.is_empty()
@@ -294,7 +294,7 @@ pub struct Verifier<'a> {
 }
 
 impl<'a> Verifier<'a> {
-    /// Of a tenant's chain; without a cipher, marks are not checked.
+    /// Creates a verifier of a tenant's chain; without a cipher, MACs are not checked.
     #[must_use]
     pub fn new(
         tenant: Option<&'a TenantId>,
@@ -314,13 +314,13 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    /// The number of the row to go on with.
+    /// Returns the number of the row to go on with.
     #[must_use]
     pub fn next(&self) -> u64 {
         self.next
     }
 
-    /// The next row there is, which may be a later one than the next.
+    /// Takes the next row that exists; its number may be above the expected one.
     pub fn take(&mut self, number: u64, bytes: &Bytes) {
         if number > self.next {
             self.fault(Fault::Missing { from: self.next, to: number - 1 });
@@ -330,15 +330,15 @@ impl<'a> Verifier<'a> {
         self.entries += 1;
         let found = Row::read(bytes);
         let hash = found.as_ref().map(|row| row.entry.hash);
-        let fault = self.look(number, found);
+        let fault = self.examine(number, found);
         let sound = fault.is_none();
         fault.into_iter().for_each(|fault| self.fault(fault));
-        // What follows a fault is looked at by itself: one change is told once.
+        // A row behind a fault is checked by itself, so that one change is reported once.
         self.before = hash.filter(|_| sound);
         self.newest = hash.map(|hash| Noted { number, hash });
     }
 
-    fn look(&self, number: u64, row: Option<Row>) -> Option<Fault> {
+    fn examine(&self, number: u64, row: Option<Row>) -> Option<Fault> {
         let Some(row) = row else { return Some(Fault::Unreadable { number }) };
         let Entry { body: Body { number: holds, previous, .. }, hash, .. } = row.entry;
         if let Some(fault) = row.check(self.tenant, self.cipher) {
@@ -358,20 +358,20 @@ impl<'a> Verifier<'a> {
     }
 
     fn fault(&mut self, fault: Fault) {
-        match self.faults.len() < TOLD {
+        match self.faults.len() < LISTED {
             true => self.faults.push(fault),
             false => self.more += 1,
         }
     }
 
-    /// After the last row: whether that is the end, as the head has it and as was noted.
+    /// Ends the verification after the last row: compares the end with the head and with the noted entries.
     #[must_use]
     pub fn end(mut self, head: Option<&Bytes>) -> Verdict {
         match head.map(Row::of_head) {
             None if self.entries == 0 => {}
             None => self.fault(Fault::NoHead),
             Some(None) => self.fault(Fault::ForgedHead),
-            Some(Some((row, mark))) => self.end_at(&row, mark),
+            Some(Some((row, mac))) => self.end_at(&row, mac),
         }
         if let Some((&to, _)) = self.noted.last_key_value().filter(|(number, _)| **number >= self.next) {
             let from = self.next;
@@ -390,10 +390,10 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    fn end_at(&mut self, row: &Row, mark: MessageKey) {
+    fn end_at(&mut self, row: &Row, mac: MessageKey) {
         let Entry { body: Body { number, .. }, hash, .. } = &row.entry;
         let (number, hash) = (*number, *hash);
-        let forged = self.cipher.is_some_and(|cipher| cipher.hash(HEADS, hash.as_bytes()) != mark);
+        let forged = self.cipher.is_some_and(|cipher| cipher.hash(HEADS, hash.as_bytes()) != mac);
         if forged || row.check(self.tenant, self.cipher).is_some() {
             return self.fault(Fault::ForgedHead);
         }
@@ -403,15 +403,15 @@ impl<'a> Verifier<'a> {
         } else if number > self.next {
             self.fault(Fault::Cut { from: self.next, to: number });
         } else if number + 1 < self.next || self.newest.is_some_and(|newest| newest.hash != hash) {
-            // Where the newest row itself is wrong, that has been told.
-            let told = self.faults.iter().any(|fault| match fault {
+            // A fault of the newest row itself has been reported already.
+            let reported = self.faults.iter().any(|fault| match fault {
                 Fault::Changed { number: at }
                 | Fault::Forged { number: at }
                 | Fault::Misplaced { number: at, .. }
                 | Fault::Unreadable { number: at } => *at == number,
                 _ => false,
             });
-            if number + 1 < self.next || !told {
+            if number + 1 < self.next || !reported {
                 self.fault(Fault::OldHead { names: number });
             }
         }

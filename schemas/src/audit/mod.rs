@@ -1,24 +1,23 @@
 //! The audit log: who did what, when and why, as a chain that shows where it was changed or cut.
 //!
-//! There is one chain a tenant, and one for what is no tenant's. Entries are numbered from 1. Each holds the
-//! hash of the one before, so that its own hash stands for all that came before it:
+//! There is one chain a tenant, and one for actions that belong to no tenant. Entries are numbered from 1. Each holds
+//! the hash of the one before, so its own hash stands for all earlier entries:
 //!
 //! ```text
 //! hash(n) = SHA-256("heddle/audit/1" 00 tenant 00 body(n))      body(n) names hash(n - 1), as previous
-//! mark(n) = HMAC-SHA-256 of hash(n), 128 bits, under the tenant's key for the domain "audit"
+//! MAC(n) = HMAC-SHA-256 of hash(n), 128 bits, under the tenant's key for the domain "audit"
 //! ```
 //!
-//! The hash needs no key: whoever has noted one can check the chain up to it for ever, also after the tenant's
-//! key was erased. The mark does: whoever can write into the database but has no key can compute every hash
-//! anew and not a single mark. The newest entry stands once more in the chain's head, with a mark of another
-//! domain: rows alone do not tell what a former head looked like, so the end cannot be cut by going back to
-//! one. Who has kept a whole former head can do that; the heads in topic events show it
-//! ([`crate::record::event::Event::Audited`]).
+//! The hash needs no key: with a noted hash the chain up to it can be checked for ever, also after the tenant's key was
+//! erased. The MAC (field `mark`) needs the key: an attacker who can write into the database but has no key can compute
+//! every hash anew and not a single MAC. The chain's head holds the newest entry once more, with a MAC of another
+//! domain. An earlier head cannot be rebuilt from rows, so the end cannot be cut by going back to one. An attacker who
+//! kept a whole earlier head can do that; the heads in topic events show it ([`crate::record::event::Event::Audited`]).
 //!
-//! An entry names ids and never what was said, a phone number or a secret.
+//! An entry names ids, and never a message's text, a phone number or a secret.
 //!
 //! # Layout
-//! - here: what an entry says; [`chain`]: how entries are chained, written and verified.
+//! - this file: the contents of an entry; [`chain`]: chaining, writing and verification.
 
 pub mod chain;
 
@@ -43,7 +42,7 @@ const PHONE_DIGITS: usize = 9;
 /// Digits behind a plus, with what people write between them, that are taken for a phone number.
 const INTERNATIONAL_DIGITS: usize = 7;
 
-/// Why a text is no [`Note`].
+/// Fault of a text that is no [`Note`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidNote {
     /// There is nothing in it.
@@ -153,7 +152,7 @@ impl JsonSchema for Note {
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// What stands before the first entry.
+    /// The predecessor of the first entry.
     pub const NONE: Self = Self([0; 32]);
 
     /// These bytes.
@@ -213,7 +212,7 @@ impl JsonSchema for Digest {
     }
 }
 
-/// What the engine knows of who asked, beside the name that was claimed.
+/// Authentication of the caller: what the engine knows of it, beside the name that was claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Means {
@@ -221,22 +220,22 @@ pub enum Means {
     Token,
     /// The admin API without a token, from this machine.
     Machine,
-    /// A command on the data folder, which no process had open: whoever may read its files.
+    /// A command on the data folder, which no process had open: the caller may read its files.
     Folder,
     /// The engine itself, by a rule that was configured.
     Engine,
 }
 
-/// Who.
+/// Caller of an operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Who {
     /// The name that was claimed: by the header `Heddle-Actor`, or by a command's `--as`, which without it is the
     /// user of the operating system. It is worth as much as the means below.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Note>,
-    /// How it was proved that somebody may do this.
+    /// Authentication of the caller.
     pub means: Means,
-    /// Where the request came from; none without one.
+    /// The address that the request came from; none without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
 }
@@ -246,7 +245,7 @@ impl Who {
     pub const ENGINE: Self = Self { name: None, means: Means::Engine, address: None };
 }
 
-/// What was done, and with what. Never what was said or by which number.
+/// Operation, and what it was done on. Never a message's text or a phone number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "operation", rename_all = "snake_case")]
 pub enum What {
@@ -254,85 +253,85 @@ pub enum What {
     TenantApply,
     /// All that is kept of the tenant was read.
     TenantExport,
-    /// A tenant was erased. It stands in the chain of no tenant: the tenant's own key is gone with it.
+    /// A tenant was erased. The entry stands in the chain of no tenant: the tenant's own key is erased too.
     TenantErase {
-        /// Which.
+        /// The tenant.
         tenant: TenantId,
     },
     /// A channel account was disconnected, its credentials erased.
     ChannelDisconnect {
-        /// Which channel.
+        /// The channel.
         channel: ChannelKind,
-        /// Which account.
+        /// The account.
         account: AccountId,
     },
     /// A conversation was handed over to a human.
     ContactHandOver {
-        /// Which.
+        /// The conversation.
         conversation: ConversationId,
     },
     /// A conversation was given back to the agent.
     ContactGiveBack {
-        /// Which.
+        /// The conversation.
         conversation: ConversationId,
     },
-    /// What is kept of a contact was read.
+    /// The data that is kept of a contact was read.
     ContactExport {
-        /// Whose.
+        /// The contact.
         contact: ContactId,
     },
-    /// What is kept of a contact was corrected.
+    /// The data that is kept of a contact was corrected.
     ContactCorrect {
-        /// Whose.
+        /// The contact.
         contact: ContactId,
     },
-    /// The use of a contact's data was restricted, or no more.
+    /// The use of a contact's data was restricted, or the restriction was lifted.
     ContactRestrict {
-        /// Whose.
+        /// The contact.
         contact: ContactId,
-        /// Whether it is from now on.
+        /// True where the restriction holds from now on.
         restricted: bool,
     },
-    /// An objection of a contact was taken down.
+    /// An objection of a contact was recorded.
     ContactObject {
-        /// Whose.
+        /// The contact.
         contact: ContactId,
     },
     /// A contact was erased.
     ContactErase {
-        /// Whose.
+        /// The contact.
         contact: ContactId,
     },
-    /// A consent was taken down, or its withdrawal.
+    /// A consent was recorded, or its withdrawal.
     ContactConsent {
-        /// Whose.
+        /// The contact.
         contact: ContactId,
-        /// Whether it holds from now on.
+        /// True where consent holds from now on.
         given: bool,
     },
-    /// A document was kept.
+    /// A document was stored.
     DocumentPut {
-        /// Which.
+        /// The document.
         document: String,
     },
     /// A document was removed.
     DocumentRemove {
-        /// Which.
+        /// The document.
         document: String,
     },
-    /// A dead letter was looked at.
+    /// A dead letter was shown.
     LetterShow {
-        /// Which.
+        /// The dead letter.
         letter: String,
     },
-    /// Dead letters were put back on their way.
+    /// Dead letters were replayed.
     LettersReplay {
-        /// Which, the first hundred of them; empty where all that match were asked for.
+        /// The first hundred of the dead letters; empty where all that match were asked for.
         letters: Vec<String>,
-        /// How many were named.
+        /// The number of dead letters that were named.
         named: u64,
     },
-    /// What is stored was held against what is promised.
+    /// Stored data was verified against the engine's promises.
     Prove,
     /// Keys were wrapped anew.
     KeysRotate,
@@ -367,7 +366,7 @@ impl What {
         }
     }
 
-    /// The contact that it was done with, where it was one.
+    /// Returns the contact that it was done on, where it was one.
     #[must_use]
     pub fn contact(&self) -> Option<ContactId> {
         match self {
@@ -394,7 +393,7 @@ impl What {
         }
     }
 
-    /// What it was done with, as a list shows it.
+    /// Returns what it was done on, as lists show it.
     #[must_use]
     pub fn about(&self) -> String {
         match self {
@@ -423,11 +422,11 @@ impl What {
     }
 }
 
-/// How far an operation has come.
+/// Progress of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It is about to be done. Where no later entry tells of it, a crash hid what became of it.
+    /// It is about to be done. Where no later entry reports its end, a crash hid the outcome.
     Begun,
     /// It was done.
     Done,
@@ -450,38 +449,38 @@ impl Outcome {
     }
 }
 
-/// What is to be written down.
+/// Contents of an entry: who did what, why, and the outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Act {
-    /// Who.
+    /// The caller.
     pub who: Who,
-    /// What.
+    /// The operation.
     pub what: What,
-    /// Why, in the words of who asked.
+    /// The reason, in the caller's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<Note>,
-    /// How far it has come.
+    /// The progress of the operation.
     pub outcome: Outcome,
     /// The number of the entry with which it began, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub began: Option<u64>,
-    /// How many records it read or changed, where that is known and counts.
+    /// The number of records that it read or changed, where that is known and counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub records: Option<u64>,
 }
 
-/// What is hashed of an entry, as JSON, byte by byte as it is stored.
+/// Part of an entry that is hashed: JSON, byte by byte as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Body {
     /// Version.
     pub v: V,
     /// From 1, without a gap.
     pub number: u64,
-    /// Random: tells apart what two nodes write down alike at the same time.
+    /// Random id: distinguishes entries that two nodes write alike at the same time.
     pub id: MessageKey,
-    /// When, microseconds since 1970, by the clock of the node that wrote it.
+    /// The time, microseconds since 1970, by the clock of the node that wrote it.
     pub at: Timestamp,
-    /// What it tells.
+    /// The act.
     #[serde(flatten)]
     pub act: Act,
     /// The hash of the entry before; zeros for the first.
@@ -491,12 +490,12 @@ pub struct Body {
 /// An entry of a chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Entry {
-    /// What is hashed.
+    /// The part that is hashed.
     #[serde(flatten)]
     pub body: Body,
     /// The hash of tenant and body.
     pub hash: Digest,
-    /// The keyed hash of the hash.
+    /// The entry's MAC: the keyed hash of the hash.
     pub mark: MessageKey,
 }
 

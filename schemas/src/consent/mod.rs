@@ -1,17 +1,16 @@
-//! What a contact has consented to and opted out of, for each purpose, with the evidence. Pure.
+//! Consents and opt-outs of a contact, for each purpose, with the evidence. Pure.
 //!
-//! A contact's record keeps, for each purpose, the latest evidence of a consent and the latest of a stop. Merging
-//! is the maximum of each ([`Consent::merge`]): the same evidence twice changes nothing, and in whatever order
-//! webhooks bring it, every node ends with the same. Who was the last to speak is read from the two: the later
-//! one holds, and of two at the same time the stop.
+//! For each purpose, a contact's record keeps the latest evidence of a consent and the latest of a stop. Merging is the
+//! maximum of each ([`Consent::merge`]): the same evidence twice changes nothing, and in whatever order webhooks bring
+//! it, every node ends with the same. The later of the two holds; at the same time the stop holds.
 //!
-//! Evidence outlives an erasure, since an opt-out has to hold after it. So it is sealed under the tenant's key and
-//! not under the contact's, and holds as little of the person as it can: the time, the way, and a text. The text
-//! of a stop word is that word, of a preference and of a channel's error what the channel writes for everybody;
-//! only what an operator writes may be personal, and operators are told so.
+//! Evidence outlives an erasure, since an opt-out has to hold after it. So it is sealed under the tenant's key and not
+//! under the contact's, and holds as little of the person as it can: the time, the way, and a text. The text of a stop
+//! word is that word; of a preference and of a channel's error it is a text that the channel writes for everybody. Only
+//! the text of an operator may be personal, and operators are warned of that.
 //!
 //! # Layout
-//! - This file: purposes, evidence, and what holds. [`words`]: stop and start words by language.
+//! - this file: purposes, evidence, and the standing of a purpose. [`words`]: stop and start words by language.
 
 pub mod words;
 
@@ -25,17 +24,17 @@ use crate::id::MessageKey;
 use crate::sealed::Sealed;
 use crate::time::Timestamp;
 
-/// Why a business writes first: what a contact may consent to and opt out of.
+/// Purpose for which a business writes first; a contact consents to it or opts out of it.
 ///
 /// These are WhatsApp's categories of templates
 /// (<https://developers.facebook.com/documentation/business-messaging/whatsapp/templates/template-categorization/>)
-/// but for authentication: a person asks for each code, and asking is the consent.
+/// without authentication: a person asks for each code, and asking is the consent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Category {
     /// Offers, news, anything that promotes.
     Marketing,
-    /// What belongs to something that the person has ordered, booked or asked for: confirmations, reminders.
+    /// Messages about something that the person has ordered, booked or asked for: confirmations, reminders.
     Utility,
 }
 
@@ -59,7 +58,7 @@ impl std::fmt::Display for Category {
     }
 }
 
-/// What is said about a purpose.
+/// Statement about a purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Says {
@@ -80,7 +79,7 @@ impl Says {
     }
 }
 
-/// By which way it was said.
+/// Way by which a statement came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum How {
@@ -90,7 +89,7 @@ pub enum How {
     Preference,
     /// The channel refused a message, since the person wants no more of its kind.
     ChannelError,
-    /// Somebody of the tenant entered it.
+    /// An operator of the tenant entered it.
     Operator,
     /// It came with a list from elsewhere.
     Import,
@@ -110,20 +109,20 @@ impl How {
     }
 }
 
-/// What shows that something was said.
+/// Evidence of a statement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// When, by the channel's clock; of an operator's entry, by the engine's.
+    /// The time, by the channel's clock; of an operator's entry, by the engine's.
     pub at: Timestamp,
-    /// How.
+    /// The way.
     pub how: How,
     /// Keyed hash of what said so, such as the message: evidence with the same time, way and key is the same.
     pub key: MessageKey,
     /// The words, sealed under the tenant's key, bound to the contact's row and to `key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<Sealed>,
-    /// When the engine took it in: it holds from the next send on. Of the same evidence, what was taken in first
-    /// stays.
+    /// Time at which the engine accepted it: it holds from the next send on. Of the same evidence, the time of the
+    /// first acceptance stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known_at: Option<Timestamp>,
 }
@@ -135,13 +134,13 @@ impl Evidence {
         format!("consent/{key}")
     }
 
-    /// What decides between two; the text does not, since it is sealed anew for each delivery.
+    /// Returns the order of evidence. The text does not count, since it is sealed anew for each delivery.
     fn rank(&self) -> (Timestamp, How, MessageKey) {
         (self.at, self.how, self.key)
     }
 }
 
-/// What holds for a purpose.
+/// Standing of a purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
@@ -151,7 +150,7 @@ pub enum Standing {
     Given,
     /// Nothing of it may be sent.
     Stopped,
-    /// What is kept of the contact is stored and not used.
+    /// The contact's data is stored and not used.
     Restricted,
 }
 
@@ -167,7 +166,7 @@ pub struct Consent {
 }
 
 impl Consent {
-    /// One piece of evidence.
+    /// Returns a consent with one piece of evidence.
     #[must_use]
     pub fn of(says: Says, evidence: Evidence) -> Self {
         match says {
@@ -176,13 +175,13 @@ impl Consent {
         }
     }
 
-    /// What holds of two together: the later evidence of each kind.
+    /// Merges two: the later evidence of each kind.
     #[must_use]
     pub fn merge(self, other: Self) -> Self {
         Self { given: later(self.given, other.given), stopped: later(self.stopped, other.stopped) }
     }
 
-    /// What holds: the last who spoke is right, and at the same time the stop is.
+    /// Returns the standing: the later statement holds, and at the same time the stop.
     #[must_use]
     pub fn standing(&self) -> Standing {
         match (&self.given, &self.stopped) {
@@ -207,13 +206,13 @@ fn later(mine: Option<Evidence>, other: Option<Evidence>) -> Option<Evidence> {
 pub struct ContactRecord {
     /// Version of this form.
     pub v: u16,
-    /// What was said about each purpose.
+    /// The evidence of each purpose.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub consents: BTreeMap<Category, Consent>,
-    /// Since when what is kept of the contact is stored and not used.
+    /// Time since which the contact's data is stored and not used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restricted_at: Option<Timestamp>,
-    /// What this build does not know: a node of a later one, beside it, wrote it, and finds it again.
+    /// Fields that this build does not know. A node of a later build, beside this one, wrote them and finds them again.
     #[serde(flatten)]
     pub others: Map<String, Value>,
 }
@@ -222,21 +221,21 @@ impl ContactRecord {
     /// The version that this build writes.
     pub const VERSION: u16 = 1;
 
-    /// Of a contact about whom nothing was ever said.
+    /// Creates the record of a contact without any statement.
     #[must_use]
     pub fn new() -> Self {
         Self { v: Self::VERSION, ..Self::default() }
     }
 
-    /// Takes evidence in.
+    /// Merges evidence into a purpose.
     pub fn merge(&mut self, category: Category, consent: Consent) {
         let mine = self.consents.entry(category).or_default();
         *mine = std::mem::take(mine).merge(consent);
     }
 
-    /// Whether what the engine knew then forbade a message: a stop that it had taken in, and no consent that was
-    /// said after that stop. `None` where nobody can tell any more: the evidence does not say when it was taken in,
-    /// or the consent that is kept came later and may have taken the place of an earlier one.
+    /// Returns whether the evidence known at `then` forbade a message: a stop that was accepted by then, and no consent
+    /// that was said after that stop. `None` where that cannot be determined: the evidence has no time of acceptance,
+    /// or the consent that is kept came later and may have replaced an earlier one.
     #[must_use]
     pub fn forbade(&self, category: Category, then: Timestamp) -> Option<bool> {
         if self.restricted_at.is_some_and(|since| since <= then) {
@@ -252,7 +251,7 @@ impl ContactRecord {
         }
     }
 
-    /// What holds for a purpose.
+    /// Returns the standing of a purpose.
     #[must_use]
     pub fn standing(&self, category: Category) -> Standing {
         if self.restricted_at.is_some() {
@@ -348,7 +347,11 @@ mod tests {
         assert_eq!(forbade(&record, 24), Some(true), "an older consent lifts nothing");
         assert_eq!(record.forbade(Category::Utility, Timestamp::from_secs(24)), Some(false));
         record.merge(Category::Utility, said(Says::Stop, 1));
-        assert_eq!(record.forbade(Category::Utility, Timestamp::from_secs(24)), None, "nobody knows");
+        assert_eq!(
+            record.forbade(Category::Utility, Timestamp::from_secs(24)),
+            None,
+            "it cannot be determined"
+        );
         let record = ContactRecord { restricted_at: Some(Timestamp::from_secs(40)), ..ContactRecord::new() };
         assert_eq!([39, 40].map(|at| forbade(&record, at)), [Some(false), Some(true)]);
     }

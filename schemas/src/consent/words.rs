@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{Category, Says};
 use crate::language::Language;
 
-/// What people may write to say no more, or more again, and what is said to it.
+/// Words that withdraw consent or give it again, and the reply to them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ConsentWords {
@@ -29,10 +29,10 @@ pub struct ConsentWords {
     /// The words that give consent again, instead of those of the languages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_words: Option<Vec<String>>,
-    /// What a word speaks of.
+    /// Purposes that a word is about.
     #[schemars(length(min = 1))]
     pub purposes: Vec<Category>,
-    /// What a stop word is answered with. Nothing is said where it is empty.
+    /// Reply to a stop word. Empty: no reply.
     pub stopped_text: String,
 }
 
@@ -49,8 +49,8 @@ impl Default for ConsentWords {
 }
 
 impl ConsentWords {
-    /// What a message says about consent, if it is a stop or a start word; `documents` is the language of the
-    /// tenant's documents.
+    /// Returns the statement about consent that a message makes, if it is a stop or a start word; `documents` is the
+    /// language of the tenant's documents.
     #[must_use]
     pub fn says(&self, message: &str, documents: Language) -> Option<Says> {
         // Longer than any word that could be meant; most messages are.
@@ -79,7 +79,7 @@ impl ConsentWords {
         own(&self.start_words).unwrap_or_else(|| of_languages(start_words)).then_some(Says::Give)
     }
 
-    /// What is wrong with it.
+    /// Returns every fault of the configuration.
     pub(crate) fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let words = [("stop_words", &self.stop_words), ("start_words", &self.start_words)];
@@ -142,7 +142,7 @@ fn stop_words(language: Language) -> &'static [&'static str] {
         Language::Russian => &["стоп", "отписаться", "отписка"],
         Language::Spanish => &["parar", "alto", "baja", "cancelar", "darse de baja"],
         Language::Swedish => &["stopp", "avsluta", "avregistrera"],
-        // The dot that ends the second word is no letter, and folding takes it off.
+        // The dot that ends the second word is not alphabetic, so folding takes it off.
         Language::Tamil => &["நிறுத்து", "நிறுத்தவும"],
         Language::Turkish => &["dur", "durdur", "iptal", "abonelikten çık"],
         Language::None => &[],

@@ -1,8 +1,8 @@
-//! A calendar: when somebody is busy, and appointments booked into it.
+//! A calendar: busy times, and appointments booked into it.
 //!
-//! A booking carries an id that its caller derives from what caused it, so booking is idempotent: again under the
-//! same id it gives what the first time gave and never a second appointment. Whoever heard no answer asks again
-//! with the same id. What is free is decided here, purely: [`free_slots`].
+//! A booking carries an id that its caller derives from what caused it, so booking is idempotent: a second call under
+//! the same id returns the first booking and never makes another. A caller that got no answer calls again with the same
+//! id. Free times are computed here, purely: [`free_slots`].
 
 use std::fmt;
 use std::time::Duration;
@@ -16,11 +16,11 @@ use crate::sealed::Secret;
 use crate::tenant::{ADDRESS, NOT_BLANK};
 use crate::time::{Timestamp, human};
 
-/// Access to a calendar, and the times when appointments may lie in it: a tenant's `[calendar]`.
+/// Access to a calendar, and limits of the appointments in it: a tenant's `[calendar]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CalendarAccess {
-    /// Provider of the API.
+    /// The provider of the API.
     pub kind: CalendarKind,
     /// The provider's id of the calendar; Google: `primary`, or the calendar's address.
     #[serde(default = "default_calendar")]
@@ -40,8 +40,8 @@ pub struct CalendarAccess {
     /// The OAuth client's secret.
     #[schemars(extend("minLength" = 1))]
     pub client_secret: Secret,
-    /// Grant of the calendar's owner to the OAuth client. Google's scopes that suffice: `calendar.events` and
-    /// `calendar.freebusy`.
+    /// Refresh token that the calendar's owner granted the OAuth client. Google's scopes that suffice:
+    /// `calendar.events` and `calendar.freebusy`.
     #[schemars(extend("minLength" = 1))]
     pub refresh_token: Secret,
     /// The length of an appointment; 5 minutes to 24 hours.
@@ -90,14 +90,14 @@ fn default_horizon() -> Duration {
     Duration::from_secs(30 * 86_400)
 }
 
-/// The longest time ahead that is looked at. Google refuses free/busy queries over a range that is too long
-/// (`timeRangeTooLong`, met from about three months on; its reference states no number).
+/// The longest horizon. Google refuses free/busy queries over a range that is too long (`timeRangeTooLong`, met from
+/// about three months on; its reference states no number).
 const LONGEST_HORIZON: Duration = Duration::from_secs(60 * 86_400);
 const SHORTEST_SLOT: Duration = Duration::from_secs(5 * 60);
 const LONGEST_SLOT: Duration = Duration::from_secs(86_400);
 
 impl CalendarAccess {
-    /// Faults of the configuration, a line each.
+    /// Returns every fault, a line each.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -162,13 +162,13 @@ impl fmt::Display for BookingId {
 pub struct Booking {
     /// Its id.
     pub id: BookingId,
-    /// When it begins.
+    /// Its beginning.
     pub from: Timestamp,
-    /// When it ends.
+    /// Its end.
     pub to: Timestamp,
-    /// Title, which the calendar's owner reads first.
+    /// Title that the calendar's owner reads first.
     pub summary: String,
-    /// Further information for the owner.
+    /// Further text for the owner.
     pub description: String,
 }
 
@@ -177,9 +177,9 @@ pub struct Booking {
 pub struct Booked {
     /// Its id there.
     pub event: String,
-    /// When it begins.
+    /// Its beginning.
     pub from: Timestamp,
-    /// When it ends.
+    /// Its end.
     pub to: Timestamp,
 }
 
@@ -195,46 +195,45 @@ pub struct Busy {
 /// A time that is free for an appointment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Slot {
-    /// When it begins.
+    /// Its beginning.
     pub from: Timestamp,
-    /// When it ends.
+    /// Its end.
     pub to: Timestamp,
 }
 
-/// Why a calendar was not read or an appointment not booked. No text of it holds a token, or what an appointment
-/// is about.
+/// Failure to read a calendar or to book an appointment. No text of it holds a token, or the subject of an appointment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CalendarError {
-    /// Somebody else has that time.
+    /// Another appointment has that time.
     #[error("the time is taken")]
     Taken,
-    /// It was booked under this id, and somebody has cancelled it since. The id is used up.
+    /// It was booked under this id, and has been cancelled since. The id is used up.
     #[error("the appointment was cancelled")]
     Cancelled,
-    /// It was booked under this id, and somebody has moved it since.
+    /// It was booked under this id, and has been moved since.
     #[error("the appointment was moved{}", to.map(|to| format!(" to {} until {}", to.from, to.to)).unwrap_or_default())]
     Moved {
-        /// Where it is now; `None` when it has no times of day any more.
+        /// The time it has now; `None` when it has no times of day any more.
         to: Option<Busy>,
     },
-    /// It will not be done until somebody has acted.
+    /// The booking or the reading is refused until a person has acted.
     #[error("the calendar refuses: {detail}")]
     Refused {
-        /// Action that somebody must take.
+        /// The action that is needed.
         detail: String,
     },
-    /// Not now, and this call surely has done nothing: it may be made again. What an earlier call under the same
-    /// id did is another matter.
+    /// Not now, and this call surely has done nothing, so it may be repeated. An earlier call under the same id may
+    /// have booked.
     #[error("the calendar is not available: {detail}")]
     Unavailable {
         /// Description of the failure.
         detail: String,
-        /// When to try again, where it is known.
+        /// Time to wait before a retry, where it is known.
         retry_after: Option<Duration>,
     },
     /// The appointment may have been booked. It may be booked again under the same id, and must not be under
     /// another.
-    #[error("nobody knows whether the appointment was booked: {detail}")]
+    #[error("the outcome of the booking is unknown: {detail}")]
     Unknown {
         /// Description of the failure.
         detail: String,
@@ -244,8 +243,8 @@ pub enum CalendarError {
 /// Calendars of one kind of provider.
 #[async_trait]
 pub trait Calendar: Send + Sync + 'static {
-    /// Returns the busy times between two moments, in order; times may reach over either end. At most 60 days are
-    /// asked at once.
+    /// Returns the busy times between two moments, in order; times may reach over either end. At most 60 days are asked
+    /// at once.
     ///
     /// # Errors
     /// [`CalendarError::Refused`] and [`CalendarError::Unavailable`].
@@ -256,9 +255,9 @@ pub trait Calendar: Send + Sync + 'static {
         to: Timestamp,
     ) -> Result<Vec<Busy>, CalendarError>;
 
-    /// Books an appointment, or gives what was booked under its id before. Whether the time is within hours and
-    /// free of notice is the caller's to decide; that it is not taken is looked at once more here. Of a call that is
-    /// dropped no more is known than of one that ends with [`CalendarError::Unknown`].
+    /// Books an appointment, or returns the one that was booked under its id before. The caller checks opening hours
+    /// and notice; the calendar checks once more that the time is not taken. After a call that is dropped, as after
+    /// [`CalendarError::Unknown`], the outcome is unknown.
     ///
     /// # Errors
     /// [`CalendarError`].
@@ -303,7 +302,7 @@ pub fn free_slots(
         .collect()
 }
 
-/// Merges busy times into ones that are in order and apart.
+/// Returns the busy times in order, with overlapping ones joined.
 fn joined(busy: &[Busy]) -> Vec<Busy> {
     let mut sorted: Vec<_> = busy.iter().copied().filter(|busy| busy.from < busy.to).collect();
     sorted.sort_unstable();

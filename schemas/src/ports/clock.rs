@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// Source of the current time. Sleeping is tokio's, which tests pause and advance together with their clock.
+/// The current time. Sleeping is tokio's, which tests pause and advance together with their clock.
 pub trait Clock: Send + Sync + 'static {
     /// The wall clock: stamps records. It may jump.
     fn now(&self) -> Timestamp;

@@ -1,7 +1,8 @@
-//! Keys: a master key wraps a tenant's key, which wraps the data keys of contacts and of channel accounts.
+//! Keys: a key-encryption key (KEK) wraps a tenant's key, which wraps the data keys of contacts and of channel
+//! accounts.
 //!
-//! Every ciphertext is bound to where it stands by its associated data ([`crate::ports::keys::aad`]):
-//! moved elsewhere it does not open. Erasing a key makes what it sealed unreadable at once.
+//! Every ciphertext is bound to its place by its associated data ([`crate::ports::keys::aad`]): moved elsewhere it does
+//! not open. Erasing a key makes what it sealed unreadable at once.
 
 use std::sync::Arc;
 
@@ -13,40 +14,40 @@ use crate::sealed::Sealed;
 use crate::table::Key;
 use crate::time::{Day, Timestamp};
 
-/// Why a key could not be had or a ciphertext not be opened.
+/// Failure to get a key or to open a ciphertext.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum KeysError {
     /// The key has been erased, or never was.
     #[error("no key: {detail}")]
     Gone {
-        /// Owner of the missing key.
+        /// The owner of the key.
         detail: String,
     },
     /// The ciphertext was changed, moved, or sealed by another key.
     #[error("a ciphertext does not open: {detail}")]
     Unreadable {
-        /// Where it stood.
+        /// The place of the ciphertext.
         detail: String,
     },
-    /// The master key is missing, is refused where it is kept, or is not the one that wrapped the stored keys.
-    /// An operator mends it.
+    /// The key-encryption key is missing, is refused where it is kept, or is not the one that wrapped the stored keys.
+    /// An operator has to act.
     #[error("the master key cannot be used: {detail}")]
     Master {
-        /// Action to take.
+        /// Advice to the operator.
         detail: String,
     },
-    /// The store of wrapped keys, or where the master key is kept.
+    /// The store of wrapped keys, or the place of the key-encryption key, failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl KeysError {
-    /// Returns the fault that may pass, for a caller that waits with a record until it can be read: the store's
-    /// faults, and a master key that this node cannot use until somebody gives it to it. A record is not
-    /// dead-lettered for that.
+    /// Returns the transient part, for a caller that holds a record until it can be read: the store's failures, and a
+    /// key-encryption key that this node cannot use until an operator provides it. A record is not dead-lettered for
+    /// those.
     ///
     /// # Errors
-    /// The fault that does not pass: the key has been erased, or the ciphertext is damaged.
+    /// Failures that stay: the key has been erased, or the ciphertext is damaged.
     pub fn passing(self) -> Result<StoreError, Self> {
         match self {
             Self::Store(error) => Ok(error),
@@ -68,7 +69,7 @@ pub trait Cipher: Send + Sync + std::fmt::Debug {
     fn open(&self, aad: &[u8], sealed: &Sealed) -> Result<Vec<u8>, KeysError>;
 }
 
-/// Cipher of a tenant: seals its secrets, and hashes ids so that no one else can guess them.
+/// A tenant's own key: seals its secrets, and hashes ids so that others cannot guess them.
 pub trait TenantCipher: Cipher {
     /// HMAC-SHA-256 under a key derived for `domain`, cut to 128 bits.
     fn hash(&self, domain: &str, input: &[u8]) -> MessageKey;
@@ -76,12 +77,12 @@ pub trait TenantCipher: Cipher {
 
 /// A contact's data key.
 pub trait ContactCipher: Cipher {
-    /// When the contact was erased last, where it has been: what it was sent before then is not to come back
-    /// under the key that it has got since.
+    /// Returns the time of the contact's last erasure, where there was one: messages sent to the contact before it must
+    /// not come back under the newer key.
     fn erased_at(&self) -> Option<Timestamp>;
 }
 
-/// Action for a contact that has no key yet.
+/// Behaviour where a contact has no key yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
     /// Make one, by conditional write.
@@ -93,7 +94,7 @@ pub enum Missing {
 /// The keys.
 #[async_trait]
 pub trait Keys: Send + Sync + 'static {
-    /// The tenant's own key, made at first use.
+    /// Returns the tenant's own key, made at first use.
     ///
     /// # Errors
     /// [`KeysError::Gone`] after the tenant was erased, [`KeysError::Master`], [`KeysError::Store`].

@@ -30,10 +30,10 @@ pub struct Document {
     /// that it can be cited. 1 to 512 bytes.
     #[schemars(length(min = 1, max = 512), regex(pattern = LINE))]
     pub id: String,
-    /// Title that people know it by.
+    /// The title that people know it by.
     #[schemars(regex(pattern = LINE))]
     pub title: String,
-    /// Format of the text; a file of another format was read into one of these.
+    /// Format of the text; a file of another format was converted to one of these.
     pub format: DocumentFormat,
     /// The text: not blank, and of control characters only those of lines and pages.
     #[schemars(regex(pattern = TEXT))]
@@ -53,7 +53,7 @@ const TEXT: &str = "^[^\\u0000-\\u0008\\u000b\\u000e-\\u001f\\u007f-\\u0084\\u00
 pub struct DocumentSummary {
     /// Its name.
     pub id: String,
-    /// Title that people know it by.
+    /// The title that people know it by.
     pub title: String,
     /// Format of the text.
     pub format: DocumentFormat,
@@ -74,33 +74,33 @@ pub struct Passage {
     pub headings: Vec<String>,
     /// The text of the passage.
     pub text: String,
-    /// Score of the match (BM25, unbounded); comparable within one search only.
+    /// Relevance (BM25, unbounded); comparable within one search only.
     pub score: f32,
 }
 
-/// Why a document was refused or a search failed.
+/// Refusal of a document or failure of a search.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum KnowledgeError {
-    /// The document cannot be taken.
+    /// The document cannot be accepted.
     #[error("{document:?} was refused: {why}")]
     Refused {
-        /// The document in question.
+        /// The document.
         document: String,
-        /// Reason for the refusal, and what would be accepted.
+        /// The reason, and what would be accepted.
         why: String,
     },
     /// There is no such document.
     #[error("there is no document {document:?}")]
     Unknown {
-        /// The document in question.
+        /// The document.
         document: String,
     },
     /// The index could not be read or written.
     #[error("the index of {tenant} failed: {detail}")]
     Index {
-        /// Tenant of the index.
+        /// The tenant.
         tenant: TenantId,
-        /// Observed failure.
+        /// Description of the failure.
         detail: String,
     },
     /// The store of documents.

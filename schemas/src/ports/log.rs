@@ -17,16 +17,16 @@ use crate::topic::{Epoch, Offset, Topic, TopicPartition};
 /// A record to append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewRecord {
-    /// Where to.
+    /// The partition to append to.
     pub partition: TopicPartition,
-    /// Subject of the record: the compaction key where the topic is compacted.
+    /// Key: the record's subject, and the compaction key where the topic is compacted.
     pub key: Bytes,
     /// JSON of [`crate::record`].
     pub value: Bytes,
 }
 
 impl NewRecord {
-    /// Tenant of the record, by its key; `None` in topics whose records are keyed otherwise.
+    /// Returns the tenant, by the key; `None` in topics whose records are keyed otherwise.
     #[must_use]
     pub fn tenant(&self) -> Option<&str> {
         let key = std::str::from_utf8(&self.key).ok()?;
@@ -41,19 +41,19 @@ impl NewRecord {
 /// A record as it is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Where from.
+    /// The partition it was read from.
     pub partition: TopicPartition,
     /// Its place there.
     pub offset: Offset,
-    /// Subject of the record.
+    /// Key: the record's subject.
     pub key: Bytes,
     /// JSON of [`crate::record`].
     pub value: Bytes,
-    /// When it was appended.
+    /// Time at which it was appended.
     pub at: Timestamp,
 }
 
-/// Limit of what one read may return.
+/// Bounds of one read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchLimit {
     /// Records, at least one.
@@ -67,23 +67,23 @@ pub struct FetchLimit {
 pub struct Assignment {
     /// Rises with every change.
     pub generation: u64,
-    /// Owned partitions, each with the epoch of this ownership.
+    /// The owned partitions, each with the epoch of this ownership.
     pub partitions: Vec<(TopicPartition, Epoch)>,
 }
 
-/// Why the log or the state store could not do something.
+/// Failure of the log or the state store.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// No room. Retry after a while; nothing was written.
     #[error("the store is full: {detail}")]
     Full {
-        /// Resource that is full, and what helps.
+        /// The resource that is full, and the remedy.
         detail: String,
     },
     /// Not reachable or too slow now. Whether a write happened is not known; writing the same again is safe.
     #[error("the store is unavailable: {detail}")]
     Unavailable {
-        /// Observed failure.
+        /// Description of the failure.
         detail: String,
     },
     /// Another owner has taken the partition. Nothing was written; stop working on it.
@@ -97,7 +97,7 @@ pub enum StoreError {
     /// Stored bytes are not what was written.
     #[error("corrupt: {detail}")]
     Corrupt {
-        /// File or row that is corrupt, the place in it, and what helps.
+        /// The file or row, the place in it, and the remedy.
         detail: String,
     },
     /// The record is larger than the store takes.
@@ -114,7 +114,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Returns whether trying again later can help.
+    /// Returns whether a later retry can succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::Unavailable { .. })
@@ -124,7 +124,7 @@ impl StoreError {
 /// The log.
 #[async_trait]
 pub trait Log: Send + Sync + 'static {
-    /// Number of partitions of a topic; none where publishing into it is impossible.
+    /// Returns the number of partitions of a topic; zero where publishing into it is not possible.
     fn partitions(&self, topic: Topic) -> u32;
 
     /// Appends records, all or none, and returns their offsets once they are durable.
@@ -145,8 +145,8 @@ pub trait Log: Send + Sync + 'static {
         wait: Duration,
     ) -> Result<Vec<Record>, StoreError>;
 
-    /// Reads what is there from `from` on, without waiting and beside whoever follows the partition: for audits and
-    /// searches. None where nothing is.
+    /// Reads existing records from `from` on, without waiting and beside the consumer of the partition: for audits and
+    /// searches. Returns none where there is nothing.
     ///
     /// # Errors
     /// As [`Log::fetch`].
@@ -184,18 +184,18 @@ pub trait Log: Send + Sync + 'static {
     /// [`StoreError::Unavailable`].
     async fn assignment(&self, seen: u64) -> Result<Assignment, StoreError>;
 
-    /// Returns whether this ownership holds right now, asked right before what cannot be taken back. A store of
-    /// one process owns what it has opened.
+    /// Checks that this ownership holds right now; called right before an effect that cannot be undone. A store of one
+    /// process owns what it has opened.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] when it is over for good, [`StoreError::Unavailable`] while it cannot be
-    /// renewed: wait, and ask again.
+    /// [`StoreError::Fenced`] when it is over for good, [`StoreError::Unavailable`] while it cannot be renewed: wait,
+    /// and check again.
     async fn holds(&self, _partition: TopicPartition, _epoch: Epoch) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// The newest epoch of the partition, whoever owns it. A store of one process is never overtaken: none of
-    /// its epochs is older than the first.
+    /// Returns the newest epoch of the partition, of any owner. In a store of one process no epoch is ever superseded:
+    /// none is older than the first.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].

@@ -1,8 +1,8 @@
-//! Ports: the engine's needs of the outside, one trait a file.
+//! Ports: what the engine needs of the outside, one trait a file.
 //!
-//! Each has several implementations that one conformance suite holds to the same contract:
-//! [`log`], [`state`], [`keys`], [`knowledge`], [`responder`], [`channel`], [`calendar`], [`clock`].
-//! [`update`] is the conditional update over any [`state`].
+//! Each has several implementations that one conformance suite holds to the same contract: [`log`], [`state`],
+//! [`keys`], [`knowledge`], [`responder`], [`channel`], [`calendar`], [`clock`]. [`update`] is the conditional update
+//! over any [`state`].
 
 pub mod calendar;
 pub mod channel;

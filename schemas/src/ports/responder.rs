@@ -13,7 +13,7 @@ use crate::money::Money;
 use crate::tenant::Tenant;
 use crate::time::Timestamp;
 
-/// Speaker of an utterance.
+/// Speaker in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaker {
     /// The customer.
@@ -25,9 +25,9 @@ pub enum Speaker {
 /// Something said earlier in the conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
-    /// By whom.
+    /// The speaker.
     pub by: Speaker,
-    /// Text of the utterance.
+    /// The text.
     pub text: String,
 }
 
@@ -36,7 +36,7 @@ pub struct Said {
 pub struct Tool {
     /// Its name: letters, digits and underscores.
     pub name: &'static str,
-    /// Description for the responder to read: what the tool does and when to call it.
+    /// Its effect and when to call it, for the responder to read.
     pub description: String,
     /// JSON Schema of its arguments, an object.
     pub parameters: Value,
@@ -47,11 +47,11 @@ pub struct Tool {
 pub struct ToolCall {
     /// The responder's name of the call.
     pub id: String,
-    /// Name of the tool, as the responder gives it; there may be no tool of this name.
+    /// The name of the tool, as the responder gives it; there may be none of this name.
     pub name: String,
     /// Its arguments, as JSON.
     pub arguments: Value,
-    /// Mark that the responder wants returned beside the call; only the responder reads it.
+    /// Opaque value that the responder wants back beside the call; the engine does not read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<String>,
 }
@@ -59,9 +59,9 @@ pub struct ToolCall {
 /// Tools that were called on the way to an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// When they were asked for.
+    /// Time at which they were asked for.
     pub at: Timestamp,
-    /// Text that the responder sent with the calls.
+    /// The responder's text beside the calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// The calls, in order.
@@ -70,32 +70,32 @@ pub struct Step {
     pub results: Vec<Value>,
 }
 
-/// One thing that left for a provider: what can be compared with what the provider has, and no text.
+/// Record of one request to a provider, to be compared with the provider's own records; it holds no text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
-    /// When.
+    /// The time.
     pub at: Timestamp,
-    /// To which provider, as it is configured.
+    /// The provider, as it is configured.
     pub provider: String,
-    /// To which of its models.
+    /// The provider's model.
     pub model: String,
-    /// Number of bytes.
+    /// The number of bytes.
     pub bytes: u64,
     /// Their SHA-256, in hexadecimal.
     pub sha256: String,
 }
 
-/// Record of everything that leaves in a turn, written before it leaves. Clones share one record.
+/// Requests of a turn to providers, recorded before they are sent. Clones share one list.
 #[derive(Debug, Clone, Default)]
 pub struct Outgoing(Arc<Mutex<Vec<Sent>>>);
 
 impl Outgoing {
-    /// This is about to leave.
+    /// Records a request that is about to be sent.
     pub fn add(&self, sent: Sent) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(sent);
     }
 
-    /// Takes the entries out of the record and returns them.
+    /// Takes the recorded requests.
     #[must_use]
     pub fn take(&self) -> Vec<Sent> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
@@ -105,40 +105,40 @@ impl Outgoing {
 /// A turn to answer.
 #[derive(Debug, Clone)]
 pub struct Question {
-    /// When it is answered.
+    /// The time of the answer.
     pub at: Timestamp,
-    /// For whom.
+    /// The tenant.
     pub tenant: Arc<Tenant>,
-    /// Id of the turn.
+    /// The turn.
     pub turn: TurnId,
-    /// Number of the attempt at the turn, from 1.
+    /// The number of the attempt at it, from 1.
     pub attempt: u32,
-    /// Messages of the customer in this turn, in order.
+    /// The customer's messages in this turn, in order.
     pub messages: Vec<String>,
-    /// Utterances before this turn, in order.
+    /// Earlier messages, in order.
     pub history: Vec<Said>,
-    /// Passages of the tenant's documents about the messages, the best first.
+    /// Passages of the tenant's documents about it, the best first.
     pub passages: Vec<Passage>,
-    /// Name of the customer, where that is known.
+    /// The customer's name, where it is known.
     pub name: Option<String>,
-    /// Other names that the customer was called by: they stand in what was said before.
+    /// Other names that the customer was called by; they occur in earlier messages.
     pub other_names: Vec<String>,
     /// Tools that may be called.
     pub tools: Vec<Tool>,
-    /// Those that have been, in this turn.
+    /// Tools called so far in this turn.
     pub steps: Vec<Step>,
-    /// Where is written down what leaves.
+    /// Record of the requests to providers.
     pub outgoing: Outgoing,
 }
 
-/// Tokens and money used by a call.
+/// Usage of a call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Tokens sent.
     pub input_tokens: u64,
     /// Tokens received.
     pub output_tokens: u64,
-    /// Cost of the tokens.
+    /// The cost of the tokens.
     pub money: Money,
 }
 
@@ -158,14 +158,14 @@ impl std::ops::AddAssign for Usage {
     }
 }
 
-/// Answer of a responder, or the tools to call before it.
+/// Answer of a responder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The text; `None` when nothing is known, and the tenant's fallback is said.
     pub text: Option<String>,
     /// Documents the answer rests on.
     pub sources: Vec<String>,
-    /// Usage of the call.
+    /// The usage.
     pub usage: Usage,
     /// Tools to call first: then it is no answer yet, and its text is not said.
     pub calls: Vec<ToolCall>,
@@ -185,25 +185,25 @@ impl Answer {
     }
 }
 
-/// Why there is no answer.
+/// Failure to answer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ResponderError {
     /// Not now.
     #[error("the responder is busy: {detail}")]
     Busy {
-        /// Detail that the responder gave.
+        /// The responder's error.
         detail: String,
-        /// When to try again, where it said so.
+        /// Time to wait before a retry, where the responder gave one.
         retry_after: Option<Duration>,
-        /// Usage that the call may have caused all the same.
+        /// The usage that it may have had all the same.
         usage: Usage,
     },
     /// Not at all; the fallback is said.
     #[error("the responder failed: {detail}")]
     Failed {
-        /// Detail that the responder gave.
+        /// The responder's error.
         detail: String,
-        /// Usage that the call may have caused all the same.
+        /// The usage that it may have had all the same.
         usage: Usage,
     },
 }
@@ -211,16 +211,16 @@ pub enum ResponderError {
 /// A responder.
 #[async_trait]
 pub trait Responder: Send + Sync + 'static {
-    /// Returns whether answering calls the outside. Such a call is claimed before and never made twice for
-    /// one turn, but by the stated policy; answering without it may be repeated freely.
+    /// Returns whether answering calls an external service. Such a call is claimed before and never made twice for one
+    /// turn, except by the stated policy; answering without it may be repeated freely.
     fn calls_outside(&self) -> bool;
 
-    /// Returns whether it reads [`Question::passages`]; where it does not, none are looked up.
+    /// Returns whether it reads [`Question::passages`]; where it does not, none are searched for.
     fn reads_passages(&self) -> bool {
         true
     }
 
-    /// Returns whether it has tools called; where it does not, it is offered none.
+    /// Returns whether it calls tools; where it does not, none are offered.
     fn calls_tools(&self) -> bool {
         false
     }

@@ -1,10 +1,10 @@
 //! The state store: rows by [`Key`], written in batches that are atomic and fenced.
 //!
-//! Contract of [`State::commit`]: the writes are durable and seen by later reads when it returns;
-//! the outputs are in the log, the writes after them are done and the consumed offsets acknowledged, in
-//! this order. A store whose log and state are one does it in one step. Others do one by one: after a
-//! crash in between, the record is delivered again, its marker is found, and whoever handles it
-//! publishes the journaled outputs again under their ids. A batch whose fence is over changes nothing.
+//! Contract of [`State::commit`]: the writes are durable and seen by later reads when it returns; the outputs are in
+//! the log, the writes after them are done and the consumed offsets acknowledged, in this order. A store whose log and
+//! state are one does it in one step. Others do it one by one: after a crash in between, the record is delivered again,
+//! its marker is found, and its handler publishes the journaled outputs again under their ids. A batch whose fence is
+//! over changes nothing.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,11 +21,11 @@ use crate::topic::{Epoch, Offset, TopicPartition};
 /// One row to write or delete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
-    /// Key of the row.
+    /// The key of the row.
     pub key: Key,
     /// Its new value; `None` deletes it.
     pub value: Option<Bytes>,
-    /// When it ends by itself; `None` for never.
+    /// Time at which it expires; `None` for never.
     pub expires: Option<Timestamp>,
 }
 
@@ -58,10 +58,10 @@ pub struct Fence {
     pub epoch: Epoch,
 }
 
-/// Changes of one decision, as one step.
+/// Changes of one decision, applied as one step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Under which ownership; `None` for writes that belong to no partition (a document, a tool's).
+    /// The ownership under which it is written; `None` for writes that belong to no partition (a document, a tool's).
     pub fence: Option<Fence>,
     /// The rows. Where a key appears twice, the later write holds.
     pub writes: Vec<Write>,
@@ -75,15 +75,15 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Two tenants whose rows, or records, are in it: it is one tenant's decision, so that is a fault of who built it.
-    /// The agenda and what is no tenant's go with everybody's.
+    /// Returns two tenants whose rows or records are both in it. A batch is one tenant's decision, so that is a fault
+    /// of its builder. The agenda and rows of no tenant may stand beside any tenant's.
     #[must_use]
     pub fn mixes(&self) -> Option<(&str, &str)> {
         let rows = self.writes.iter().chain(&self.after).map(|write| write.key.tenant());
         let mut rows = rows.filter(|tenant| !tenant.is_empty());
         let first = rows.next()?;
-        let told = self.outputs.iter().filter_map(NewRecord::tenant);
-        rows.chain(told).find(|tenant| *tenant != first).map(|other| (first, other))
+        let published = self.outputs.iter().filter_map(NewRecord::tenant);
+        rows.chain(published).find(|tenant| *tenant != first).map(|other| (first, other))
     }
 }
 
@@ -96,7 +96,7 @@ pub struct Scan {
     pub from: Bytes,
     /// The row to stop before; `None` for the end of the partition.
     pub to: Option<Bytes>,
-    /// Maximum number of rows.
+    /// The most rows returned.
     pub limit: usize,
     /// From the last row backwards.
     pub reverse: bool,
@@ -131,31 +131,31 @@ impl Scan {
     }
 }
 
-/// Rows to walk over, and the place where the walk goes on.
+/// Walk over rows: its selection, and the place where it goes on.
 ///
-/// A walk returns at least once every row that was written before it began and is not deleted meanwhile, in the
-/// store's own order. It may go through all that the tables hold, whoever's it is: it is for exports, audits and
-/// sweeps, not for the way of a message.
+/// A walk returns at least once every row that was written before it began and is not deleted meanwhile, in the store's
+/// own order. It may go through all rows of the tables, also those of other tenants: it is for exports, audits and
+/// sweeps, not for the processing of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Walk {
-    /// Of these tables; the agenda, which belongs to the log's partitions, is not walked over.
+    /// The tables that are walked over; the agenda, which belongs to the log's partitions, is not walked over.
     pub tables: Vec<Table>,
-    /// Of this tenant; `None` for all, which is for the engine's own housekeeping only.
+    /// The tenant whose rows are walked over; `None` for all, which is for the engine's own leader tasks only.
     pub tenant: Option<TenantId>,
-    /// Continuation that the page before returned; `None` to begin.
+    /// The `next` of the previous page; `None` to begin.
     pub after: Option<Bytes>,
-    /// Maximum number of rows. A page may have fewer, even none, and not be the last.
+    /// The most rows of a page. A page may have fewer, even none, and not be the last.
     pub limit: usize,
 }
 
 impl Walk {
-    /// Over these tables of a tenant, from the beginning.
+    /// Creates a walk over these tables of a tenant, from the beginning.
     #[must_use]
     pub fn of(tenant: &TenantId, tables: impl Into<Vec<Table>>, limit: usize) -> Self {
         Self { tables: tables.into(), tenant: Some(tenant.clone()), after: None, limit }
     }
 
-    /// Has it go on behind the page it has brought; false when that was the last one.
+    /// Moves on behind the page that was returned; false when that was the last one.
     #[must_use]
     pub fn go_on(&mut self, page: &Walked) -> bool {
         self.after.clone_from(&page.next);
@@ -166,11 +166,11 @@ impl Walk {
 /// A row as it is stored, whether its time is over or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// Key of the row.
+    /// The key of the row.
     pub key: Key,
     /// Its value.
     pub value: Bytes,
-    /// When it ends or has ended by itself; `None` for never.
+    /// Time at which it expires or has expired; `None` for never.
     pub expires: Option<Timestamp>,
 }
 
@@ -179,7 +179,7 @@ pub struct Row {
 pub struct Walked {
     /// Its rows.
     pub rows: Vec<Row>,
-    /// Continuation of the walk, also in another process of the same store; `None` when that was all.
+    /// The place to go on from, also in another process of the same store; `None` after the last page.
     pub next: Option<Bytes>,
 }
 

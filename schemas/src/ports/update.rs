@@ -10,7 +10,7 @@ use super::state::{State, StoreError, Swap};
 use crate::table::Key;
 use crate::time::Timestamp;
 
-/// Decision of a change about the row that it found.
+/// Change of the row that was found.
 #[derive(Debug)]
 pub enum Change<T> {
     /// Leaves the row as it is.
@@ -21,7 +21,7 @@ pub enum Change<T> {
         value: Option<Bytes>,
         /// End of the row; `None` for never.
         expires: Option<Timestamp>,
-        /// Result that the update returns once the value is stored.
+        /// Result of the update once the value is stored.
         result: T,
     },
 }
@@ -33,7 +33,7 @@ impl<T> Change<T> {
     }
 }
 
-/// Policy by which an update goes on when the store did not do what it asked for.
+/// Policy of an update when the store did not do what it asked for.
 pub trait Patience: Send {
     /// Waits after a failure of the store, or returns it to end the update.
     fn failed(&mut self, error: StoreError) -> impl Future<Output = Result<(), StoreError>> + Send;
@@ -57,7 +57,7 @@ impl Patience for Impatient {
 /// Changes a row until the change holds or leaves the row as it is. Returns the change's result.
 ///
 /// # Errors
-/// The error that `change` returns, and failures that `patience` does not wait for.
+/// Errors of `change`, and failures that `patience` does not wait for.
 pub async fn update<T: Send, E: From<StoreError>>(
     state: &dyn State,
     key: &Key,

@@ -47,28 +47,29 @@ pub fn document() -> Value {
     })
 }
 
-/// What the engine does with a topic: why it receives from it, and why it sends to it.
+/// Returns the actions of the engine on a topic: its reason to receive from it, and its reason to send to it.
 fn actions(topic: Topic) -> (Option<&'static str>, Option<&'static str>) {
     match topic {
         Topic::Ingress => (
             Some(
-                "Takes in what third-party connectors publish: resolves who it is from and writes it to inbound.",
+                "Accepts records of third-party connectors: resolves the contact and writes them to inbound.",
             ),
             None,
         ),
         Topic::Inbound => (
             Some("Hands each record to its conversation."),
-            Some("Writes what webhooks and ingress brought, once it is known who it is from."),
+            Some("Writes records of webhooks and ingress, once the contact is resolved."),
         ),
-        Topic::Outbound => {
-            (Some("Sends each message over its account."), Some("Writes what conversations decided to send."))
-        }
+        Topic::Outbound => (
+            Some("Sends each message over its account."),
+            Some("Writes the messages that conversations decided to send."),
+        ),
         Topic::Tenants => (
             Some("Follows every tenant's configuration, on every node."),
             Some("Writes a tenant's configuration when it is applied."),
         ),
-        Topic::Events => (None, Some("Tells what happened, without content.")),
-        Topic::Dlq => (None, Some("Puts aside what could not be processed, with the reason.")),
+        Topic::Events => (None, Some("Publishes events, without content.")),
+        Topic::Dlq => (None, Some("Dead-letters records that could not be processed, with the reason.")),
     }
 }
 
@@ -85,23 +86,25 @@ fn operation(topic: Topic, action: &str, summary: &str) -> Value {
 fn channel(topic: Topic) -> Value {
     let description = match topic {
         Topic::Ingress => format!(
-            "What third-party connectors publish, with raw identity, by any partitioner. Order holds within a \
+            "Records of third-party connectors, with raw identity, by any partitioner. Order holds within a \
              partition, so all records of one sender need the same Kafka key. Publish with acks=all, and again \
-             whenever nobody acknowledged it: what comes twice is recognised. At most {MAX_BYTES} bytes a record."
+             whenever no acknowledgement came: duplicates are recognised. At most {MAX_BYTES} bytes a record."
         ),
         Topic::Inbound => {
-            "What conversations receive, one conversation in one partition. The partition is the \
+            "Records for conversations, one conversation in one partition. The partition is the \
                            first eight bytes of SHA-256 over the key, big-endian, modulo the partitions."
                 .into()
         }
-        Topic::Outbound => "What accounts send, one account in one partition, found as inbound's.".into(),
+        Topic::Outbound => {
+            "Commands to accounts, one account in one partition, computed as inbound's.".into()
+        }
         Topic::Tenants => "The configuration of each tenant, secrets sealed. Compacted.".into(),
-        Topic::Events => "What happened, for analytics and billing. A crash may have an event told twice, \
+        Topic::Events => "Events, for analytics and billing. After a crash an event may be published twice, \
                           never differently."
             .into(),
         Topic::Dlq => {
-            "What could not be processed: why, and where it came from. A crash may have a record put \
-                       aside twice, under the same coordinates."
+            "Records that could not be processed: the reason and the origin. After a crash a record may be \
+                       dead-lettered twice, under the same coordinates."
                 .into()
         }
     };

@@ -10,33 +10,33 @@ use crate::sealed::Sealed;
 use crate::time::Timestamp;
 use crate::topic::{Offset, Topic, TopicPartition};
 
-/// How each version of these records became the next.
+/// Steps from each version of these records to the next.
 const STEPS: &[Step] = &[];
 /// The version that this build writes.
 pub const VERSION: u16 = after(STEPS);
 
 /// A record of topic dlq.
 ///
-/// An original that the engine wrote is kept as it stood, base64: its sealed parts stay sealed. One of
-/// topic ingress is plaintext: it is sealed here for its tenant, and where none is known it is not kept,
-/// since nobody's key could end it. Its coordinates lead to it for as long as ingress keeps it.
+/// An original that the engine wrote is kept as it was, base64: its sealed parts stay sealed. One of topic ingress is
+/// plaintext: it is sealed here for its tenant. Where the tenant is unknown it is not kept, since no key could be
+/// erased to make it unreadable. Its coordinates lead to it for as long as ingress keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeadLetter {
     /// Version.
     pub v: V<{ VERSION }>,
-    /// When it was given up, microseconds since 1970.
+    /// Time of the dead-lettering, microseconds since 1970.
     pub at: Timestamp,
-    /// Which partition it came from.
+    /// The partition it came from.
     pub from: TopicPartition,
     /// Its offset there.
     pub offset: Offset,
-    /// Why.
+    /// The reason.
     pub reason: DeadReason,
-    /// More about why; no content.
+    /// Details of the reason; no content.
     pub detail: String,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts: u32,
-    /// How many bytes the original has.
+    /// The original's number of bytes.
     #[serde(default)]
     pub bytes: u64,
     /// The tenant under whose log key `original` is sealed, bound to its coordinates; none where the
@@ -60,7 +60,7 @@ impl DeadLetter {
     }
 }
 
-/// Why a record was given up. A label in metrics, so the list is short.
+/// Reason why a record was dead-lettered. A label in metrics, so the list is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeadReason {
@@ -76,7 +76,7 @@ pub enum DeadReason {
     Region,
     /// Its account is not one of its tenant's.
     Account,
-    /// It does not say who it is from.
+    /// It names no sender.
     Nameless,
     /// It is larger than a record of its topic may be.
     TooLarge,

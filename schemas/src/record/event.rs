@@ -19,7 +19,7 @@ use crate::tenant::Resource;
 use crate::time::Timestamp;
 use crate::zone::Month;
 
-/// How each version of these records became the next.
+/// Steps from each version of these records to the next.
 const STEPS: &[Step] = &[];
 /// The version that this build writes.
 pub const VERSION: u16 = after(STEPS);
@@ -29,11 +29,11 @@ pub const VERSION: u16 = after(STEPS);
 pub struct EventRecord {
     /// Version.
     pub v: V<{ VERSION }>,
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
-    /// When, microseconds since 1970.
+    /// The time, microseconds since 1970.
     pub at: Timestamp,
-    /// What.
+    /// The event.
     pub event: Event,
 }
 
@@ -41,7 +41,7 @@ impl Versioned for EventRecord {
     const STEPS: &'static [Step] = STEPS;
 }
 
-/// How a turn ended.
+/// Outcome of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -49,23 +49,23 @@ pub enum Outcome {
     Answered,
     /// The fallback was said: nothing known, no text, or the responder failed.
     Fallback,
-    /// Nothing was said: the tenant's quota is spent, or somebody of the tenant took over meanwhile.
+    /// Nothing was said: the tenant's quota is spent, or a human of the tenant took over meanwhile.
     Silent,
 }
 
-/// What happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
     /// A turn has been decided.
     Turn {
-        /// In which conversation.
+        /// The conversation.
         conversation: ConversationId,
-        /// Which turn.
+        /// The turn.
         turn: TurnId,
-        /// How many customer messages it answers.
+        /// The number of customer messages it answers.
         messages: u32,
-        /// How it ended.
+        /// The outcome.
         outcome: Outcome,
         /// Calls to the outside that were made for it.
         attempts: u32,
@@ -73,121 +73,121 @@ pub enum Event {
         input_tokens: u64,
         /// Tokens received.
         output_tokens: u64,
-        /// What they cost.
+        /// The cost of the tokens.
         #[serde(default)]
         money: Money,
     },
-    /// A send was interrupted, and nobody knows whether the channel took it.
+    /// A send was interrupted, and its outcome is unknown.
     SendUnknown {
-        /// In which conversation.
+        /// The conversation.
         conversation: ConversationId,
-        /// Which message.
+        /// The message.
         outbound: OutboundId,
     },
     /// The unknown send was settled.
     SendResolved {
-        /// In which conversation.
+        /// The conversation.
         conversation: ConversationId,
-        /// Which message.
+        /// The message.
         outbound: OutboundId,
-        /// How.
+        /// The way it was settled.
         by: Resolution,
     },
     /// A message was not sent: the engine itself withheld it.
     SendWithheld {
-        /// In which conversation.
+        /// The conversation.
         conversation: ConversationId,
-        /// Which message.
+        /// The message.
         outbound: OutboundId,
-        /// Why.
+        /// The reason.
         because: Withheld,
     },
     /// A contact wants no more of something. Nothing of it is sent from then on.
     OptedOut {
-        /// Who.
+        /// The contact.
         contact: ContactId,
-        /// What of.
+        /// The purpose.
         category: Category,
-        /// How it was said.
+        /// The way by which it was said.
         how: How,
-        /// When, by the channel's clock, microseconds since 1970. What was said later holds.
+        /// The time, by the channel's clock, microseconds since 1970. The later statement holds.
         said_at: Timestamp,
     },
     /// A contact consents to something.
     Consented {
-        /// Who.
+        /// The contact.
         contact: ContactId,
-        /// To what.
+        /// The purpose.
         category: Category,
-        /// How it was said.
+        /// The way by which it was said.
         how: How,
-        /// When, by the channel's clock, microseconds since 1970. What was said later holds.
+        /// The time, by the channel's clock, microseconds since 1970. The later statement holds.
         said_at: Timestamp,
     },
-    /// A tenant comes near what it may use in a month.
+    /// A tenant's usage comes near its monthly quota.
     QuotaWarning {
-        /// Of which month, as its time zone has it.
+        /// The month, as the tenant's time zone has it.
         month: Month,
-        /// What.
+        /// The resource.
         resource: Resource,
-        /// How much of it is spent, without what is reserved for turns under way; of money, millionths.
+        /// The spent amount, without reservations of turns under way; of money, millionths.
         taken: u64,
-        /// How much it may use.
+        /// The quota.
         limit: u64,
     },
-    /// A tenant has used what it may use in a month; turns are dealt with as its `quota.when_spent` says.
+    /// A tenant's monthly quota is spent; turns are dealt with as its `quota.when_spent` says.
     QuotaSpent {
-        /// Of which month.
+        /// The month.
         month: Month,
-        /// What.
+        /// The resource.
         resource: Resource,
-        /// How much it may use; of money, millionths.
+        /// The quota; of money, millionths.
         limit: u64,
     },
     /// A conversation is a human's: the agent says nothing in it until it is given back.
     HandedOver {
-        /// Which conversation.
+        /// The conversation.
         conversation: ConversationId,
-        /// Why.
+        /// The reason.
         because: HandOver,
     },
     /// The agent answers in a conversation again.
     GivenBack {
-        /// Which conversation.
+        /// The conversation.
         conversation: ConversationId,
     },
-    /// The agent does not answer in a conversation that goes round in circles, until the customer says something else or
-    /// a while has passed. One event for each such loop.
+    /// The agent does not answer in a conversation that goes round in circles, until the customer says something else
+    /// or a while has passed. One event for each such loop.
     LoopStopped {
-        /// Which conversation.
+        /// The conversation.
         conversation: ConversationId,
-        /// How many identical rounds were answered.
+        /// The number of identical rounds that were answered.
         rounds: u32,
     },
-    /// A contact has been forgotten: its key is destroyed, its rows are removed.
+    /// A contact has been erased: its key is destroyed, its rows are deleted.
     Forgotten {
-        /// Which erasure, whose receipt the tenant can ask for.
+        /// The erasure, whose receipt the tenant can ask for.
         erasure: MessageKey,
-        /// Who: the internal id.
+        /// The contact, by its internal id.
         contact: ContactId,
-        /// When it was asked for, microseconds since 1970.
+        /// Time of the request, microseconds since 1970.
         requested_at: Timestamp,
-        /// How many rows were removed.
+        /// The number of rows that were deleted.
         rows: u64,
     },
-    /// All that was the tenant's is gone but its audit log, and the receipt that an operator can ask for. Nothing else of
-    /// this tenant follows.
+    /// All data of the tenant is deleted but its audit log, and the receipt that an operator can ask for. No other
+    /// event of this tenant follows.
     TenantDeleted {
-        /// When it was asked for, microseconds since 1970.
+        /// Time of the request, microseconds since 1970.
         requested_at: Timestamp,
-        /// How many rows there were.
+        /// The number of rows there were.
         rows: u64,
     },
-    /// An account does not send until an operator has acted.
+    /// An account is suspended: it does not send until an operator has acted.
     AccountStopped {
-        /// Which channel.
+        /// The channel.
         channel: ChannelKind,
-        /// Which account.
+        /// The account.
         account: AccountId,
         /// The channel's code.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -195,83 +195,84 @@ pub enum Event {
     },
     /// An account sends again.
     AccountResumed {
-        /// Which channel.
+        /// The channel.
         channel: ChannelKind,
-        /// Which account.
+        /// The account.
         account: AccountId,
     },
-    /// What looks like an attack, or like a breach of personal data. One event for each kind and tenant in a window
-    /// of each node, and a further one while it goes on.
+    /// Signs of an attack, or of a breach of personal data. One event for each kind and tenant in a window of each
+    /// node, and a further one while it goes on.
     Security(Incident),
-    /// The audit log has a new entry. Whoever keeps these outside the state store can tell whether the log's end
-    /// was cut, or all of it written anew, whatever was done to the store: `heddle audit log --verify --noted`.
+    /// The audit log has a new entry. A reader who keeps these events outside the state store can detect whether the
+    /// log's end was cut, or all of it written anew, whatever was done to the store: `heddle audit log --verify
+    /// --noted`.
     Audited {
         /// Its number.
         number: u64,
         /// Its hash, which stands for all entries up to it.
         hash: Digest,
     },
-    /// The channel told the business something else than a message or status.
+    /// The channel notified the business of something else than a message or status.
     ChannelNotice {
-        /// Which channel.
+        /// The channel.
         channel: ChannelKind,
-        /// Which account, where the notice names one.
+        /// The account, where the notice names one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         account: Option<AccountId>,
         /// The webhook's field.
         field: String,
-        /// What it says, sealed, since some notices name people.
+        /// The notice, sealed, since some notices name people.
         sealed: Sealed,
     },
 }
 
-/// What the engine knows of an incident, of what a notice to a supervisory authority has to say within 72 hours
-/// (GDPR, Article 33(3), <https://eur-lex.europa.eu/eli/reg/2016/679/oj>): its nature, the categories and
-/// approximate numbers of people and records (a), and the measures taken (d). Contact point (b) and likely
-/// consequences (c) are for the tenant and the platform to say; what is not known at once is told in phases (4).
+/// An incident, with the part of a notice to a supervisory authority that the engine knows. Such a notice is due within
+/// 72 hours (GDPR, Article 33(3), <https://eur-lex.europa.eu/eli/reg/2016/679/oj>): its nature, the categories and
+/// approximate numbers of people and records (a), and the measures taken (d). Contact point (b) and likely consequences
+/// (c) are for the tenant and the platform to say; what is not known at once is reported in phases (4).
 ///
-/// Numbers are those that this node met until now: the most that may be concerned by what it met, and no
-/// proof that anybody was. It names nobody.
+/// Numbers are those that this node met until now: the most that may be concerned by what it met, and no evidence that
+/// anybody was. It names no person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Incident {
     /// The same in every event about it.
     pub id: MessageKey,
-    /// What happened.
+    /// The kind.
     pub kind: IncidentKind,
-    /// When it was seen first, microseconds since 1970.
+    /// Time of the first signal, microseconds since 1970.
     pub first: Timestamp,
-    /// When it was seen last. A later event about the same incident has a later one.
+    /// Time of the last signal. A later event about the same incident has a later one.
     pub last: Timestamp,
-    /// How often it was seen.
+    /// The number of signals.
     pub count: u64,
-    /// Which categories of data may be concerned; none where what was tried was refused before any was reached.
+    /// The categories of data that may be concerned; none where the attempt was refused before any was reached.
     pub data: BTreeSet<DataCategory>,
-    /// About how many people may be concerned.
+    /// The approximate number of people who may be concerned.
     pub people: Approximately,
-    /// About how many records may be concerned.
+    /// The approximate number of records that may be concerned.
     pub records: Approximately,
-    /// What the engine did about it.
+    /// The measure that the engine took.
     pub measure: Measure,
 }
 
 /// A number that may be larger.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Approximately {
-    /// So many were counted.
+    /// The number that was counted.
     pub counted: u64,
-    /// Whether it may be more: some could not be told apart, or were not counted.
+    /// True where it may be more: some could not be distinguished, or were not counted.
     pub or_more: bool,
 }
 
-/// What kind of incident.
+/// Kind of an incident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IncidentKind {
-    /// What was stored or came from the log does not open: it was changed, moved, or sealed by another key.
+    /// A ciphertext in the store or from the log does not open: it was changed, moved, or sealed by another key.
     FailedDecryption,
     /// Webhooks came with a wrong signature, more than a change of the secret explains.
     WebhookSignature,
-    /// Somebody who may speak for one tenant named what is this tenant's.
+    /// A caller who may act for one tenant named data of this tenant.
     CrossTenant,
     /// More was exported than usual.
     UnusualExport,
@@ -312,7 +313,7 @@ impl IncidentKind {
 pub enum DataCategory {
     /// Names, phone numbers and other ids of customers.
     ContactDetails,
-    /// What customers and agents said.
+    /// Messages of customers and agents.
     Messages,
     /// Consents and their withdrawals.
     Consents,
@@ -320,11 +321,11 @@ pub enum DataCategory {
     Documents,
     /// Tokens and secrets of the tenant, or keys.
     Secrets,
-    /// Who did what.
+    /// Callers and their operations.
     AuditLog,
 }
 
-/// What the engine did about an incident.
+/// Measure of the engine against an incident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Measure {
@@ -332,13 +333,14 @@ pub enum Measure {
     Refused,
     /// It used nothing of what does not open; the record went to dlq, or the operation failed.
     NotUsed,
-    /// It did what was asked, which was permitted, and wrote into the audit log who asked.
+    /// It did what was asked, which was permitted, and recorded the caller in the audit log.
     Permitted,
-    /// It told of it, and refuses what would have to be written into an audit log that has no end any more.
+    /// It reported the incident, and refuses operations that would have to be written into an audit log that has no end
+    /// any more.
     Told,
 }
 
-/// Why a conversation was handed over to a human.
+/// Reason for which a conversation was handed over to a human.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HandOver {
@@ -348,18 +350,18 @@ pub enum HandOver {
     Quota,
     /// It goes round in circles, and the tenant's `agent.loop_guard` says so.
     Loop,
-    /// Somebody of the tenant took it over.
+    /// A human of the tenant took it over.
     Human,
 }
 
-/// How an unknown send was settled.
+/// Way by which an unknown send was settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Resolution {
-    /// A status of the channel carried its id: it had been taken.
+    /// A status of the channel carried its id: the channel had accepted it.
     Status,
     /// None came: it was sent again, by policy.
     SentAgain,
-    /// None came: it was given up, by policy.
+    /// None came: it was abandoned, by policy.
     GivenUp,
 }

@@ -10,7 +10,7 @@ use crate::id::{ConversationId, MessageKey, OutboundId};
 use crate::sealed::Sealed;
 use crate::time::Timestamp;
 
-/// How each version of these records became the next.
+/// Steps from each version of these records to the next.
 const STEPS: &[Step] = &[];
 /// The version that this build writes.
 pub const VERSION: u16 = after(STEPS);
@@ -20,12 +20,12 @@ pub const VERSION: u16 = after(STEPS);
 pub struct InboundRecord {
     /// Version.
     pub v: V<{ VERSION }>,
-    /// Who receives it.
+    /// The conversation that receives it.
     pub conversation: ConversationId,
-    /// When the engine took it in, microseconds since 1970; of what a connector published too late to be
-    /// answered, when it was sent.
+    /// Time at which the engine accepted it, microseconds since 1970; for a connector's record that came too late to be
+    /// answered, the time at which it was sent.
     pub at: Timestamp,
-    /// What.
+    /// The event.
     pub event: InboundEvent,
 }
 
@@ -33,36 +33,36 @@ impl Versioned for InboundRecord {
     const STEPS: &'static [Step] = STEPS;
 }
 
-/// What a conversation receives.
+/// Event that a conversation receives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum InboundEvent {
     /// The customer acts in the thread.
     Customer(CustomerAct),
-    /// The channel or the account reports about a message of ours.
+    /// The channel or the account reports on a message of the business.
     Delivery(DeliveryReport),
-    /// Somebody of the tenant takes the conversation over, or gives it back to the agent.
+    /// A human of the tenant takes the conversation over, or gives it back to the agent.
     Handling(Handling),
-    /// The contact is to be forgotten.
+    /// The contact is to be erased.
     Forget(Forget),
-    /// What is kept of the contact is stored and not used from now on, or no more.
+    /// The contact's data is stored and not used from now on, or the restriction is lifted.
     Restrict(Restrict),
-    /// What is kept of the contact as a fact is wrong, and is corrected.
+    /// A fact that is kept of the contact is wrong, and is corrected.
     Correct(Correct),
-    /// Its tenant is being deleted: all of the conversation goes. It counts only where that is so.
+    /// The tenant is being deleted: all data of the conversation is deleted. Valid only where that is so.
     Leave,
 }
 
-/// Whether what is kept of a contact may be used.
+/// Restriction of the use of a contact's data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Restrict {
     /// Two records with the same one are one.
     pub key: MessageKey,
-    /// Whether it is stored only from now on.
+    /// True where the data is only stored from now on.
     pub restricted: bool,
 }
 
-/// What is kept of a contact as a fact is corrected.
+/// Correction of a fact that is kept of a contact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Correct {
     /// Two records with the same one are one.
@@ -71,7 +71,7 @@ pub struct Correct {
     pub sealed: Sealed,
 }
 
-/// What is inside the ciphertext of a [`Correct`].
+/// Plaintext of the ciphertext of a [`Correct`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedCorrection {
     /// The right name; none where none is to be kept.
@@ -79,31 +79,31 @@ pub struct SealedCorrection {
     pub name: Option<String>,
 }
 
-/// All that came before is to be forgotten, in every conversation of the contact.
+/// Erasure of all that came before, in every conversation of the contact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Forget {
-    /// Which erasure.
+    /// The erasure.
     pub erasure: MessageKey,
-    /// Until when: what the channel stamped no later is forgotten, and does not come back.
+    /// End of the erased time: what the channel stamped no later is erased, and does not come back.
     pub at: Timestamp,
 }
 
-/// Who answers in a conversation from now on.
+/// Change of the party that answers in a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Handling {
     /// Two records with the same one are one.
     pub key: MessageKey,
-    /// Who.
+    /// The party that answers from now on.
     pub by: Handler,
 }
 
-/// Who answers in a conversation.
+/// Party that answers in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Handler {
     /// The agent.
     Agent,
-    /// Somebody of the tenant; the agent says nothing.
+    /// A human of the tenant; the agent says nothing.
     Human,
 }
 
@@ -112,9 +112,9 @@ pub enum Handler {
 pub struct CustomerAct {
     /// Keyed hash of the channel's message id: two records with the same one are one act.
     pub key: MessageKey,
-    /// When, by the channel's clock, microseconds since 1970.
+    /// The time, by the channel's clock, microseconds since 1970.
     pub sent_at: Timestamp,
-    /// What it does.
+    /// The kind of act.
     pub kind: ActKind,
     /// The message it does it to; none when it adds one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -123,7 +123,7 @@ pub struct CustomerAct {
     pub sealed: Sealed,
 }
 
-/// What an act does.
+/// Kind of an act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ActKind {
@@ -139,34 +139,34 @@ pub enum ActKind {
     Rename,
 }
 
-/// What is inside the ciphertext of a [`CustomerAct`].
+/// Plaintext of the ciphertext of a [`CustomerAct`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SealedAct {
     /// The channel's message id.
     pub id: String,
-    /// Who it is from; after a rename, the new address.
+    /// The sender; after a rename, the new address.
     pub from: Address,
-    /// What is said.
+    /// The content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<Content>,
     /// The reaction; none takes it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emoji: Option<String>,
-    /// What it refers to.
+    /// The messages it refers to.
     #[serde(default, skip_serializing_if = "Context::is_empty")]
     pub context: Context,
 }
 
-/// How far a message of ours has come.
+/// Report on the delivery of a message of the business.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeliveryReport {
-    /// Which message.
+    /// The message.
     pub outbound: OutboundId,
-    /// How far.
+    /// The delivery status.
     pub status: DeliveryStatus,
-    /// When, microseconds since 1970.
+    /// The time, microseconds since 1970.
     pub at: Timestamp,
-    /// Why it failed.
+    /// The reason of the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<DeliveryFailure>,
     /// Keyed hash of the channel's id of the message, where it is known.
@@ -174,15 +174,16 @@ pub struct DeliveryReport {
     pub message: Option<MessageKey>,
 }
 
-/// How far a message of ours has come. Reports arrive late, twice and out of order: see [`DeliveryStatus::merge`].
+/// Delivery status of a message of the business. Reports arrive late, twice and out of order: see
+/// [`DeliveryStatus::merge`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryStatus {
-    /// Decided, not yet taken by the channel.
+    /// Decided, not yet accepted by the channel.
     Queued,
-    /// Taken by the channel, which holds it back until it has judged its quality.
+    /// Accepted by the channel, which holds it back until it has judged its quality.
     Held,
-    /// Taken by the channel.
+    /// Accepted by the channel.
     Sent,
     /// On the person's device.
     Delivered,
@@ -190,13 +191,13 @@ pub enum DeliveryStatus {
     Read,
     /// A voice message, heard.
     Played,
-    /// Not taken or not delivered. Final.
+    /// Not accepted or not delivered. Final.
     Failed,
 }
 
 impl DeliveryStatus {
-    /// What holds after a report of `new`: a status only rises, and failed is final. What was
-    /// delivered has not failed, whatever a late report says.
+    /// Returns the status after a report of `new`: a status only rises, and failed is final. A delivered message has
+    /// not failed, whatever a late report says.
     #[must_use]
     pub fn merge(self, new: Self) -> Self {
         match (self, new) {
@@ -208,8 +209,9 @@ impl DeliveryStatus {
 }
 
 impl DeliveryReport {
-    /// What holds after this report of a message that was `status` before, with that failure. A message that the engine
-    /// gave up, which is a failure that nobody named, has not failed where the channel says later how far it came.
+    /// Returns the status of a message after this report; before it, the message was `status`, with that failure. A
+    /// message that the engine abandoned has failed without a named failure; it has not failed where the channel
+    /// reports a later status.
     #[must_use]
     pub fn merge_into(&self, status: DeliveryStatus, failure: Option<&DeliveryFailure>) -> DeliveryStatus {
         match (status, failure) {
@@ -219,7 +221,7 @@ impl DeliveryReport {
     }
 }
 
-/// Why a message failed.
+/// Reason for which a message failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeliveryFailure {
     /// The channel's code, 0 where it gave none. Below zero it is the engine's own: it did not call the channel.
@@ -229,7 +231,7 @@ pub struct DeliveryFailure {
     pub title: String,
 }
 
-/// Why the engine itself does not send a message.
+/// Reason for which the engine itself does not send a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Withheld {
@@ -237,7 +239,7 @@ pub enum Withheld {
     OptedOut,
     /// The customer's last message is more than 24 hours old.
     WindowOver,
-    /// What is kept of the contact is stored and not used.
+    /// The contact's data is stored and not used.
     Restricted,
     /// The account it was to leave by is disconnected.
     Disconnected,

@@ -30,7 +30,7 @@ pub const MAX_BYTES: usize = 256 << 10;
 /// The longest id or name, in characters.
 const LABEL_CHARS: usize = 256;
 
-/// How each version of these records became the next.
+/// Steps from each version of these records to the next.
 const STEPS: &[Step] = &[];
 /// The version that this build writes.
 pub const VERSION: u16 = after(STEPS);
@@ -57,15 +57,15 @@ pub struct IngressRecord {
     /// one from what does not change when it is published again. A status has the id of the message that
     /// was sent.
     pub message_id: Label,
-    /// When it happened, by the channel's clock: RFC 3339 with offset, such as `2026-01-01T12:00:00Z`. Not
+    /// Time of the event, by the channel's clock: RFC 3339 with offset, such as `2026-01-01T12:00:00Z`. Not
     /// more than ten minutes ahead.
     #[serde(with = "rfc3339")]
     #[schemars(schema_with = "rfc3339::schema")]
     pub at: Timestamp,
-    /// Who it is from. A status needs none.
+    /// The sender. A status needs none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Sender>,
-    /// What happened.
+    /// The event.
     pub event: IngressEvent,
 }
 
@@ -102,7 +102,7 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Whether it has an id at all.
+    /// Returns whether it has an id at all.
     #[must_use]
     pub fn is_somebody(&self) -> bool {
         self.phone.is_some()
@@ -125,15 +125,15 @@ impl Sender {
     }
 }
 
-/// What happened.
+/// Event that a connector reports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum IngressEvent {
     /// The customer sent a message.
     Message {
-        /// What it says.
+        /// The content.
         content: Content,
-        /// What it refers to.
+        /// The messages it refers to.
         #[serde(default, skip_serializing_if = "Context::is_empty")]
         context: Context,
     },
@@ -141,7 +141,7 @@ pub enum IngressEvent {
     Edit {
         /// The channel's id of the earlier message.
         target_message_id: Label,
-        /// What it says now.
+        /// The new content.
         content: Content,
     },
     /// The customer took an earlier message back.
@@ -167,19 +167,19 @@ pub enum IngressEvent {
     Preference {
         /// About what.
         category: Category,
-        /// What.
+        /// The statement.
         says: Says,
-        /// What the channel wrote about it, kept as evidence; nothing personal.
+        /// The channel's text about it, kept as evidence; nothing personal.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         detail: Option<Label>,
     },
-    /// The channel told how far a message of Heddle's has come.
+    /// The channel reported the delivery status of a message of Heddle's.
     Status {
         /// Heddle's id of that message, which went out with it. WhatsApp: `biz_opaque_callback_data`.
         outbound_id: OutboundId,
-        /// How far. Reports may come late, twice and out of order.
+        /// The delivery status. Reports may come late, twice and out of order.
         status: DeliveryStatus,
-        /// Why it failed.
+        /// The reason of the failure.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         failure: Option<DeliveryFailure>,
     },

@@ -31,7 +31,7 @@ pub enum RecordError {
     /// This build does not read its version.
     #[error("version {found} is not one that this build reads")]
     Version {
-        /// The version that it says.
+        /// The version of the record.
         found: u64,
     },
     /// Its version is known, and it has a variant or a setting that is not: a later build wrote it.
@@ -43,7 +43,7 @@ pub enum RecordError {
 }
 
 impl RecordError {
-    /// Whether a later build wrote the record than one that reads up to version `newest`.
+    /// Returns whether a later build wrote the record than one that reads up to version `newest`.
     #[must_use]
     pub fn is_newer(&self, newest: u16) -> bool {
         match self {
@@ -58,7 +58,7 @@ impl RecordError {
 const SCRATCH_BYTES: usize = 64 << 10;
 
 thread_local! {
-    /// What is being written: warm in the cache, and grown already.
+    /// Buffer for writing: warm in the cache, and grown already.
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -145,7 +145,7 @@ fn decode_other<T: Versioned>(
     serde_json::from_value(Value::Object(fields)).map_err(|error| fault(value, &error))
 }
 
-/// Tells what a later build added to a version from what is wrong.
+/// Distinguishes an addition of a later build from a malformed record.
 fn fault(value: &[u8], error: &serde_json::Error) -> RecordError {
     let text = error.to_string();
     // As serde's derived readers say it. An enum's new variant and a configuration's new setting are read so.
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_builds_addition_is_told_from_what_is_wrong() {
+    fn addition_of_a_later_build_differs_from_a_malformed_record() {
         let turn = |event: &str| format!(r#"{{"v":1,"tenant":"acme","at":1,"event":{event}}}"#);
         let read = |event: &str| decode::<EventRecord>(turn(event).as_bytes()).unwrap_err();
         assert!(matches!(read(r#"{"wished_for":{"by":"a later build"}}"#), RecordError::Unknown(_)));

@@ -1,4 +1,4 @@
-//! Topic outbound: what accounts are asked to send, and the reports that settle sends.
+//! Topic outbound: commands to accounts to send, and the reports that settle sends.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use crate::ports::state::Fence;
 use crate::sealed::Sealed;
 use crate::time::Timestamp;
 
-/// How each version of these records became the next.
+/// Steps from each version of these records to the next.
 const STEPS: &[Step] = &[];
 /// The version that this build writes.
 pub const VERSION: u16 = after(STEPS);
@@ -23,11 +23,11 @@ pub const VERSION: u16 = after(STEPS);
 pub struct OutboundRecord {
     /// Version.
     pub v: V<{ VERSION }>,
-    /// Which conversation it belongs to; its account does the work.
+    /// The conversation it belongs to; its account does the work.
     pub conversation: ConversationId,
-    /// When it was decided, microseconds since 1970.
+    /// Time of the decision, microseconds since 1970.
     pub at: Timestamp,
-    /// What.
+    /// The command.
     pub command: OutboundCommand,
 }
 
@@ -35,7 +35,7 @@ impl Versioned for OutboundRecord {
     const STEPS: &'static [Step] = STEPS;
 }
 
-/// What an account is asked to do.
+/// Command to an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OutboundCommand {
@@ -43,14 +43,14 @@ pub enum OutboundCommand {
     Send(SendCommand),
     /// Settle a send by what the channel reported.
     Settle(DeliveryReport),
-    /// Send nothing more of what was asked for in this conversation before: its contact is being forgotten.
+    /// Send nothing more of what was requested for this conversation before: its contact is being erased.
     Forget,
-    /// The account's tenant is being deleted: nothing waits any more, and these entries of the journal go. It counts
-    /// only where that is so; the contact of the record's conversation says nothing.
+    /// The account's tenant is being deleted: nothing waits any more, and these entries of the journal are deleted.
+    /// Valid only where that is so; the contact of the record's conversation has no meaning.
     Leave(Leave),
 }
 
-/// What of an account goes.
+/// Data of an account that is deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Leave {
     /// Entries of the journal of sends, which can be found only by a walk over all rows.
@@ -62,27 +62,27 @@ pub struct Leave {
 pub struct SendCommand {
     /// Its id: sending it twice is sending the same.
     pub id: OutboundId,
-    /// Why it is sent.
+    /// The purpose for which it is sent.
     pub purpose: Purpose,
-    /// Whether it may have been published before, so that the journal must be asked.
+    /// True where it may have been published before, so that the journal must be checked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub again: bool,
-    /// Under which ownership it was published. A log has no fence: what an owner had handed to its client
+    /// The ownership under which it was published. A log has no fence: a record that an owner handed to its client
     /// before it lost the partition may come after the next owner has published the same again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<Fence>,
-    /// Until when the channel takes it, where that ends: anything but a template may be sent only within 24 hours of
-    /// the customer's last message. The account looks when it sends.
+    /// End of the time in which the channel accepts it, where there is one: anything but a template may be sent only
+    /// within 24 hours of the customer's last message. The account checks it at the send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_until: Option<Timestamp>,
-    /// Of a campaign, what it needs the contact's consent for; marketing where it does not say.
+    /// Purpose for which a campaign needs the contact's consent; marketing where it is not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<Category>,
     /// A [`SealedMessage`], bound to topic outbound and `id`.
     pub sealed: Sealed,
 }
 
-/// Why a message is sent.
+/// Purpose for which a message is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
@@ -92,11 +92,11 @@ pub enum Purpose {
     Campaign,
 }
 
-/// What is inside the ciphertext of a [`SendCommand`].
+/// Plaintext of the ciphertext of a [`SendCommand`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SealedMessage {
-    /// To whom.
+    /// The recipient.
     pub to: Address,
-    /// What it says.
+    /// The content.
     pub content: Content,
 }

@@ -1,5 +1,5 @@
-//! To which region stores belong, as it stands in them: in a row of the state store, and with Kafka in topic tenants as
-//! well, under the key of no tenant ([`crate::id::TenantId::engine`]).
+//! Region of the stores, as they record it: in a row of the state store, and with Kafka in topic tenants as well, under
+//! the key of no tenant ([`crate::id::TenantId::engine`]).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,17 +8,17 @@ use super::version::{Step, after};
 use super::{V, Versioned};
 use crate::time::Timestamp;
 
-/// How each version of these records became the next.
+/// Steps from each version of these records to the next.
 const STEPS: &[Step] = &[];
 /// The version that this build writes.
 pub const VERSION: u16 = after(STEPS);
 
-/// What stores are bound to.
+/// Binding of a store to its region.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RegionRecord {
     /// Version.
     pub v: V<{ VERSION }>,
-    /// When it was written, microseconds since 1970.
+    /// Time at which it was written, microseconds since 1970.
     pub at: Timestamp,
     /// The region.
     pub region: String,

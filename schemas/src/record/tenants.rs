@@ -13,24 +13,24 @@ use crate::sealed::Sealed;
 use crate::tenant::Tenant;
 use crate::time::Timestamp;
 
-/// How each version of these records became the next.
+/// Steps from each version of these records to the next.
 const STEPS: &[Step] = &[];
 /// The version that this build writes.
 pub const VERSION: u16 = after(STEPS);
 
-/// A record of topic tenants. An empty value removes the tenant.
+/// A record of topic tenants. An empty value deletes the tenant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TenantRecord {
     /// Version.
     pub v: V<{ VERSION }>,
-    /// When it was applied, microseconds since 1970.
+    /// Time at which it was applied, microseconds since 1970.
     pub at: Timestamp,
     /// The configuration; its secrets read `[redacted]`.
     pub config: Tenant,
-    /// How often `retention` has been changed.
+    /// Number of changes of `retention`.
     #[serde(default)]
     pub retentions: u64,
-    /// What it was before, where rows may be left that were promised it.
+    /// Previous retentions, where rows may be left that were promised them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<Former>,
     /// [`TenantSecrets`], bound to topic tenants and the tenant's id. In records from before channels had keys of
@@ -46,5 +46,5 @@ impl Versioned for TenantRecord {
     const STEPS: &'static [Step] = STEPS;
 }
 
-/// What is inside a ciphertext of a [`TenantRecord`]: each secret by its place in the configuration.
+/// Plaintext of a ciphertext of a [`TenantRecord`]: each secret by its place in the configuration.
 pub type TenantSecrets = BTreeMap<String, String>;

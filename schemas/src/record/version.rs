@@ -1,14 +1,14 @@
 //! Versions of the topics' records: each topic has its own, counted from 1.
 //!
 //! A build writes version N of a topic and reads N and N-1. A record of N-1 becomes one of N by the last [`Step`] of
-//! its topic, before it is read as a type. What is newer is known by its number alone: inbound and outbound park it
-//! (`deploy/decisions/0019-record-versions.md`), tenants keep the last configuration that can be read, events and dlq
-//! show or skip it.
+//! its topic, before it is read as a type. Newer records are recognised by their number alone: inbound and outbound
+//! park them (`deploy/decisions/0019-record-versions.md`), tenants keep the last configuration that can be read, events
+//! and dlq show or skip them.
 //!
-//! What raises a version: whatever changes the meaning of a record for a reader that does not know it, a new variant
-//! of an enum too. A new field that a reader may leave out does not. The key of a record names its conversation or
-//! account in every version, `v` is a number at the top, and ids of contacts stand in it as text: a build finds the order
-//! of what it cannot read by these, and what an erasure takes of it.
+//! Every change of the meaning of a record for a reader that does not know it raises the version, a new variant of an
+//! enum too. A new field that a reader may leave out does not. In every version the key of a record names its
+//! conversation or account, `v` is a number at the top, and ids of contacts stand in it as text. By these a build
+//! orders records that it cannot read, and finds those that an erasure takes.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -32,7 +32,7 @@ pub struct Step {
     pub down: fn(&mut Map<String, Value>) -> bool,
 }
 
-/// The version after these steps.
+/// Returns the version after these steps.
 #[must_use]
 pub const fn after(steps: &[Step]) -> u16 {
     steps.len() as u16 + 1
@@ -40,14 +40,14 @@ pub const fn after(steps: &[Step]) -> u16 {
 
 /// A record with a version.
 pub trait Versioned: Serialize + DeserializeOwned {
-    /// How each version became the next.
+    /// Steps from each version to the next.
     const STEPS: &'static [Step];
 
     /// The version that this build writes; it reads the one before as well.
     const VERSION: u16 = after(Self::STEPS);
 }
 
-/// The version of a topic's records that this build writes; it reads the one before as well.
+/// Returns the version of a topic's records that this build writes; it reads the one before as well.
 #[must_use]
 pub const fn newest(topic: Topic) -> u16 {
     match topic {
@@ -72,7 +72,7 @@ pub struct Versions {
 }
 
 impl Default for Versions {
-    /// What this build is made for.
+    /// Reads and writes this build's own versions.
     fn default() -> Self {
         let newest = Topic::ALL.map(newest);
         Self { reads: newest, writes: newest }
@@ -108,7 +108,7 @@ impl Versions {
     }
 }
 
-/// The version that a record says it has; `None` where it says none.
+/// Returns the version that a record states; `None` where it states none.
 #[must_use]
 pub fn of(value: &[u8]) -> Option<u64> {
     #[derive(serde::Deserialize)]

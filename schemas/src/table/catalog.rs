@@ -170,8 +170,8 @@ tables! {
         form: Form::Json(Json::Contact),
         export: Export::Both(Section::Consents),
     };
-    /// Wrapped keys of a tenant (`t`), a contact (`c`) or a channel account (`a`); without a tenant the check of the
-    /// master key and the region of the store.
+    /// Wrapped keys of a tenant (`t`), a contact (`c`) or a channel account (`a`); without a tenant the check value of
+    /// the key-encryption key and the region of the store.
     Key = 11 => Descriptor {
         name: "key",
         owner: Owner::Tenant,

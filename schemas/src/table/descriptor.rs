@@ -1,6 +1,6 @@
-//! Descriptor of a table: who owns its rows, how long they live, how they are written, and what erases them.
+//! Descriptor of a table: the owner of its rows, their lifetime, how they are written, and what erases them.
 //!
-//! A descriptor is data. Whoever goes through tables asks it and keeps no list of tables of its own.
+//! A descriptor is data. Code that goes through tables reads it and keeps no list of tables of its own.
 
 use crate::retention::Kind;
 
@@ -34,8 +34,8 @@ pub enum Owner {
     Conversation,
     /// A channel account; its actor alone writes the rows.
     Account,
-    /// A conversation or a channel account under its key in the log; the actor of its topic partition alone writes the
-    /// rows. What is kept of the whole topic partition has an empty tenant.
+    /// A conversation or a channel account under its key in the log; only the actor of its topic partition writes the
+    /// rows. Rows about the whole topic partition have an empty tenant.
     Entity,
     /// A contact of a tenant.
     Contact,
@@ -56,7 +56,7 @@ pub enum ContactIn {
     Conversation,
     /// The partition's id.
     Id,
-    /// The partition's id behind the letter `c`; other letters are about no contact.
+    /// The partition's id behind the prefix `c`; ids with another prefix are about no contact.
     KeyId,
     /// The outbound id that names the row.
     OutboundRow,

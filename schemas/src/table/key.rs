@@ -53,7 +53,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// With these bytes, of which those before `row_at` are the partition's.
+    /// Creates a key from these bytes, of which those before `row_at` are the partition's.
     pub(super) fn encoded(bytes: Bytes, row_at: usize) -> Self {
         Self { bytes, row_at }
     }
@@ -96,19 +96,19 @@ impl Key {
         Self::of_conversation(Table::Head, conversation, &[])
     }
 
-    /// Row of what a commit added to a thread.
+    /// Messages that a commit added to a thread.
     #[must_use]
     pub fn history(conversation: &ConversationId, sequence: u64) -> Self {
         Self::of_conversation(Table::History, conversation, &sequence.to_be_bytes())
     }
 
-    /// That a message has been seen.
+    /// Marker of a message that has been processed.
     #[must_use]
     pub fn marker(conversation: &ConversationId, message: MessageKey) -> Self {
         Self::of_conversation(Table::Marker, conversation, &message.to_bytes())
     }
 
-    /// Claim of the one that calls outside for a turn.
+    /// Claim of the call to the outside for a turn.
     #[must_use]
     pub fn claim(conversation: &ConversationId, turn: TurnId) -> Self {
         Self::of_conversation(Table::Claim, conversation, &turn.0.to_bytes())
@@ -120,7 +120,7 @@ impl Key {
         Self::of_conversation(Table::Delivery, conversation, &outbound_row(outbound))
     }
 
-    /// Entry that waits until `due`.
+    /// Agenda entry that waits until `due`.
     #[must_use]
     pub fn agenda(partition: TopicPartition, due: Timestamp, id: &[u8]) -> Self {
         let mut row = Vec::with_capacity(8 + id.len());
@@ -135,7 +135,7 @@ impl Key {
         Self::of_account(Table::Send, account, &outbound_row(outbound))
     }
 
-    /// Entry that waits for an account that is stopped, or busier than its queue holds.
+    /// Queued command of an account that is suspended, or busier than its queue holds.
     #[must_use]
     pub fn backlog(account: &AccountKey, sequence: u64) -> Self {
         let mut row = [BACKLOG_QUEUED; 9];
@@ -143,7 +143,7 @@ impl Key {
         Self::of_account(Table::Backlog, account, &row)
     }
 
-    /// A send of unknown outcome.
+    /// A send whose outcome is unknown.
     #[must_use]
     pub fn unknown(account: &AccountKey, outbound: &OutboundId) -> Self {
         let mut row = [BACKLOG_UNKNOWN; 35];
@@ -183,13 +183,13 @@ impl Key {
         Self::new(Table::Key, tenant.as_str(), &parts, &[])
     }
 
-    /// The row of no tenant by which a store knows its master key.
+    /// The row of no tenant by which a store verifies its key-encryption key.
     #[must_use]
     pub fn master_check() -> Self {
         Self::new(Table::Key, "", &[b"m"], &[])
     }
 
-    /// The row of no tenant that says to which region a store belongs.
+    /// The row of no tenant that names the region of a store.
     #[must_use]
     pub fn region() -> Self {
         Self::new(Table::Key, "", &[b"r"], &[])
@@ -201,13 +201,13 @@ impl Key {
         Self::new(Table::Document, tenant.as_str(), &[], document.as_bytes())
     }
 
-    /// Amount that a tenant has spent of a month's quota; `month` as its zone has it, such as `2026-11`.
+    /// Spending of a tenant's monthly quota; `month` as its zone has it, such as `2026-11`.
     #[must_use]
     pub fn quota(tenant: &TenantId, month: &str) -> Self {
         Self::new(Table::Quota, tenant.as_str(), &[month.as_bytes()], &[])
     }
 
-    /// Amount that a turn has spent of a chunk; attempts are those at calls to the outside, 0 where none was made.
+    /// Spending of a turn on a reservation; attempts are those at calls to the outside, 0 where none was made.
     #[must_use]
     pub fn spend(tenant: &TenantId, chunk: ChunkId, turn: &SpentBy) -> Self {
         Self::new(Table::Spend, tenant.as_str(), &[&chunk.to_bytes()], &turn.to_row())
@@ -228,14 +228,14 @@ impl Key {
         Partition::erasures(tenant).row(&erasure.to_bytes())
     }
 
-    /// That the erasure of a contact is under way.
+    /// Index row of an erasure of a contact that is under way.
     #[must_use]
     pub fn open_erasure(tenant: &TenantId, contact: ContactId) -> Self {
         let row = [tenant.as_str().as_bytes(), b"/", &contact.to_bytes()].concat();
         Partition::open_erasures().row(&row)
     }
 
-    /// Tenant and contact whose erasure is under way, of a row of [`Partition::open_erasures`].
+    /// Returns the contact whose erasure is under way, of a row of [`Partition::open_erasures`].
     #[must_use]
     pub fn of_open_erasure(&self) -> Option<(TenantId, ContactId)> {
         let (rest, contact) = self.row().split_last_chunk::<16>()?;
@@ -250,13 +250,13 @@ impl Key {
         Partition::removals().row(&[&[REMOVAL_TOLD], tenant.as_str().as_bytes()].concat())
     }
 
-    /// That the deletion of a tenant is not complete.
+    /// Index row of a tenant deletion that is not complete.
     #[must_use]
     pub fn open_removal(tenant: &TenantId) -> Self {
         Partition::removals().row(&[&[REMOVAL_OPEN], tenant.as_str().as_bytes()].concat())
     }
 
-    /// Tenant whose deletion is not complete, of a row of [`Partition::removals`].
+    /// Returns the tenant whose deletion is not complete, of a row of [`Partition::removals`].
     #[must_use]
     pub fn of_open_removal(&self) -> Option<TenantId> {
         let (&REMOVAL_OPEN, tenant) = self.row().split_first()? else { return None };
@@ -282,7 +282,7 @@ impl Key {
         Self::new(Table::Sweep, "", &[&[topic], &partition.partition.to_be_bytes()], &[])
     }
 
-    /// Shares of the limits of a provider key.
+    /// Distribution of the limits of a provider key.
     #[must_use]
     pub fn limit(key: &[u8; 32]) -> Self {
         Self::new(Table::Limit, "", &[key], &[])
@@ -343,7 +343,7 @@ impl Key {
         Parts::of(&self.bytes).tenant
     }
 
-    /// Id of what its partition is of; see [`Partition::id`].
+    /// Returns the id of its partition; see [`Partition::id`].
     #[must_use]
     pub fn id(&self) -> &[u8] {
         Parts::of(&self.bytes).id

@@ -11,17 +11,17 @@
 //! - `row`: the encodings of row names that other code reads.
 //!
 //! # Adding a table
-//! 1. `catalog`: a number, and a [`Descriptor`]. No field has a default, so a table whose owner, lifetime or erasure is
-//!    not stated does not compile. Everything that goes through all tables derives from it: erasure of a contact, tenant
-//!    deletion, retention sweep, export, verification.
+//! 1. `catalog`: a number, and a [`Descriptor`]. No field has a default, so a table whose owner, lifetime or erasure
+//!    is not stated does not compile. Everything that goes through all tables derives from it: erasure of a contact,
+//!    tenant deletion, retention sweep, export, verification.
 //! 2. `key`: the constructor of its keys.
 //! 3. `connectors/src/cql/place.rs`: the CQL table that holds it.
 //!
 //! The compiler asks for more where the descriptor says something new: a value of a new [`Json`] form is read in the
 //! verification's `form`, a new [`Section`] is written in the engine's export, a new [`Dated`] is read in sweep and
 //! verification. Rows of an account are removed by the account's own state machine, since it holds them in memory too.
-//! `engine/tests/tables.rs` plants a row of every table, erases, deletes and verifies, and fails where a descriptor does
-//! not hold.
+//! `engine/tests/tables.rs` plants a row of every table, erases, deletes and verifies, and fails where a descriptor
+//! does not hold.
 
 mod catalog;
 mod descriptor;

@@ -45,13 +45,13 @@ impl Partition {
         Self::conversation(Table::History, conversation)
     }
 
-    /// Markers of what a conversation has seen, rows by message.
+    /// Markers of the messages that a conversation has processed, rows by message.
     #[must_use]
     pub fn markers(conversation: &ConversationId) -> Self {
         Self::conversation(Table::Marker, conversation)
     }
 
-    /// Claims of those that call outside for the turns of a conversation, rows by turn.
+    /// Claims of the calls to the outside for the turns of a conversation, rows by turn.
     #[must_use]
     pub fn claims(conversation: &ConversationId) -> Self {
         Self::conversation(Table::Claim, conversation)
@@ -63,14 +63,14 @@ impl Partition {
         Self::conversation(Table::Delivery, conversation)
     }
 
-    /// Entries that wait in a partition of the log, rows by due time.
+    /// Agenda of a partition of the log, rows by due time.
     #[must_use]
     pub fn agenda(partition: TopicPartition) -> Self {
         let topic = agenda_letter(partition.topic);
         Self::new(Table::Agenda, "", &[&[topic], &partition.partition.to_be_bytes()])
     }
 
-    /// Entries that wait for an account: first sends of unknown outcome, then the queue by sequence.
+    /// Backlog of an account: first sends of unknown outcome, then the queue by sequence.
     #[must_use]
     pub fn backlog(account: &AccountKey) -> Self {
         Self::account(Table::Backlog, account)
@@ -82,7 +82,7 @@ impl Partition {
         Self::new(Table::Document, tenant.as_str(), &[])
     }
 
-    /// Amounts spent of a chunk of a tenant's quota, rows by turn and attempt.
+    /// Spending on a reservation of a tenant's quota, rows by turn and attempt.
     #[must_use]
     pub fn spends(tenant: &TenantId, chunk: ChunkId) -> Self {
         Self::new(Table::Spend, tenant.as_str(), &[&chunk.to_bytes()])
@@ -160,7 +160,7 @@ impl Partition {
         Parts::of(&self.0).tenant
     }
 
-    /// Id of what it is of, below the tenant: a conversation, an account, an alias; empty for documents.
+    /// Returns its id below the tenant: a conversation, an account, an alias; empty for documents.
     #[must_use]
     pub fn id(&self) -> &[u8] {
         Parts::of(&self.0).id

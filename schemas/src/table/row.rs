@@ -26,7 +26,7 @@ pub struct SpentBy {
 const SPENT_BY_CAMPAIGN: u8 = b'c';
 
 impl SpentBy {
-    /// Of this attempt at a turn.
+    /// Creates the row of this attempt at a turn.
     #[must_use]
     pub fn new(contact: ContactId, turn: TurnId, attempt: u32) -> Self {
         Self { contact, cause: Cause::Turn(turn), attempt: u8::try_from(attempt).unwrap_or(u8::MAX) }
@@ -76,7 +76,7 @@ pub(super) fn outbound_row(outbound: &OutboundId) -> [u8; 34] {
     row
 }
 
-/// The letter of a topic in the agenda's partitions. Stored; never changes.
+/// Returns the one-byte prefix of a topic in the agenda's partitions. Stored; never changes.
 pub(super) fn agenda_letter(topic: Topic) -> u8 {
     match topic {
         Topic::Inbound => b'i',
@@ -89,6 +89,6 @@ pub(super) fn agenda_letter(topic: Topic) -> u8 {
     }
 }
 
-pub(super) fn agenda_topic(letter: u8) -> Option<Topic> {
-    Topic::ALL.into_iter().find(|&topic| agenda_letter(topic) == letter)
+pub(super) fn agenda_topic(prefix: u8) -> Option<Topic> {
+    Topic::ALL.into_iter().find(|&topic| agenda_letter(topic) == prefix)
 }

@@ -264,7 +264,7 @@ fn rows_that_an_erasure_removes_are_found_by_their_contact() {
             ContactErasure::Removed => {
                 assert!(
                     matches!(owner, Owner::Account | Owner::Partition),
-                    "{table:?}: nobody removes its rows"
+                    "{table:?}: nothing deletes its rows"
                 );
             }
             ContactErasure::Tombstone => assert_eq!(*contact, ContactIn::KeyId, "{table:?}"),

@@ -35,8 +35,8 @@ fn acme() -> TenantId {
     "acme".parse().unwrap()
 }
 
-fn act(letter: &str) -> Act {
-    let what = What::LetterShow { letter: letter.into() };
+fn act(name: &str) -> Act {
+    let what = What::LetterShow { letter: name.into() };
     Act { who: Who::ENGINE, what, why: None, outcome: Outcome::Begun, began: None, records: None }
 }
 
@@ -57,11 +57,11 @@ impl Stored {
         Some(Row::of_head(self.head.as_ref()?).unwrap().0)
     }
 
-    fn append(&mut self, letter: &str, key: &Keyed) {
+    fn append(&mut self, name: &str, key: &Keyed) {
         let newest = self.newest();
         let number = newest.as_ref().map_or(1, |row| row.entry.body.number + 1);
         let at = (MessageKey::from_bytes([number as u8; 16]), Timestamp::from_secs(number as i64));
-        let row = Row::after(newest.as_ref().map(|row| &row.entry), Some(&acme()), key, at, act(letter));
+        let row = Row::after(newest.as_ref().map(|row| &row.entry), Some(&acme()), key, at, act(name));
         self.head = Some(row.head(key));
         self.rows.insert(number, row.bytes);
     }
@@ -140,8 +140,8 @@ fn a_chain_written_anew_from_a_forged_entry_on_is_found() {
     let mut stored = Stored::with(3);
     let mut forged = Stored { rows: BTreeMap::from([(1, stored.rows[&1].clone())]), head: None };
     forged.head = Some(Row::read(&stored.rows[&1]).unwrap().head(&KEY));
-    for letter in ["0-7", "0-8"] {
-        forged.append(letter, &Keyed("a guess"));
+    for name in ["0-7", "0-8"] {
+        forged.append(name, &Keyed("a guess"));
     }
     stored.rows = forged.rows;
     stored.head = forged.head;
@@ -191,7 +191,7 @@ fn a_cut_end_is_found() {
     assert_eq!(stored.faults(), [Fault::Cut { from: 4, to: 5 }]);
     stored.head = None;
     assert_eq!(stored.faults(), [Fault::NoHead]);
-    // A head made of the row that is the last now: its mark is of the other domain.
+    // A head made of the row that is the last now: its MAC is of the other domain.
     let row = stored.row(3);
     stored.head = Some([&[VERSION][..], &row.entry.mark.to_bytes(), &row.bytes].concat().into());
     assert_eq!(stored.faults(), [Fault::ForgedHead]);
@@ -200,9 +200,9 @@ fn a_cut_end_is_found() {
 
 #[test]
 fn going_back_to_a_former_state_is_found_by_who_noted_a_later_entry() {
-    let (former, now) = (Stored::with(3), Stored::with(5));
-    assert_eq!(former.faults(), [], "nothing in it tells");
-    let verdict = former.verdict_with(Some(&KEY), &[now.noted(2), now.noted(5)]);
+    let (earlier, now) = (Stored::with(3), Stored::with(5));
+    assert_eq!(earlier.faults(), [], "nothing in the chain itself shows it");
+    let verdict = earlier.verdict_with(Some(&KEY), &[now.noted(2), now.noted(5)]);
     assert_eq!(verdict.faults, [Fault::Cut { from: 4, to: 5 }]);
     let mut other = Stored::with(4);
     other.append("0-99", &KEY);

@@ -14,17 +14,17 @@ use crate::time::Timestamp;
 pub enum ChannelEvent {
     /// A customer's message.
     Message(ReceivedMessage),
-    /// Delivery status of a message of ours.
+    /// Delivery status of a message of the business.
     Status(ReceivedStatus),
     /// A person said what the business may send, in a setting of the channel.
     Preference(ReceivedPreference),
-    /// Any other notice that the channel sends the business, such as `account_update`.
+    /// Any other notice of the channel to the business, such as `account_update`.
     Notice {
         /// The account that it concerns, where the channel says so.
         account: Option<AccountId>,
         /// The webhook's field.
         field: String,
-        /// Content of the notice.
+        /// The value of the field.
         value: Value,
     },
 }
@@ -38,7 +38,7 @@ pub enum Act {
     Edit {
         /// The channel's id of the earlier one.
         target: String,
-        /// New content of the message.
+        /// The new content.
         content: Content,
     },
     /// Takes an earlier message back.
@@ -50,14 +50,14 @@ pub enum Act {
     React {
         /// The channel's id of it.
         target: String,
-        /// With what; `None` takes the reaction back.
+        /// The emoji; `None` takes the reaction back.
         emoji: Option<String>,
     },
     /// The person has a new number or id; [`ReceivedMessage::from`] is the old one.
     Rename {
         /// The new one.
         to: Address,
-        /// Text of the channel about it.
+        /// The channel's text about it.
         body: Option<String>,
     },
 }
@@ -69,13 +69,13 @@ pub struct ReceivedMessage {
     pub account: AccountId,
     /// The channel's id of it.
     pub id: String,
-    /// Sender of the message.
+    /// The sender.
     pub from: Address,
-    /// When, by the channel's clock.
+    /// The time, by the channel's clock.
     pub sent_at: Timestamp,
-    /// Effect on the thread.
+    /// Its effect on the thread.
     pub act: Act,
-    /// References of the message, and its origin.
+    /// The messages it refers to.
     pub context: Context,
 }
 
@@ -88,27 +88,27 @@ pub struct ReceivedStatus {
     pub message_id: String,
     /// Our id of it; `None` when it was not sent by this engine.
     pub outbound: Option<OutboundId>,
-    /// Delivery status that the message has reached.
+    /// The delivery status.
     pub status: DeliveryStatus,
-    /// When, by the channel's clock.
+    /// The time, by the channel's clock.
     pub at: Timestamp,
-    /// Why it failed.
+    /// The reason of the failure.
     pub failure: Option<DeliveryFailure>,
 }
 
-/// Preference that a person set in the channel about what a business may send.
+/// Preference of a person, set in the channel, about messages of a business.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceivedPreference {
     /// The account that was notified.
     pub account: AccountId,
-    /// Person who set it.
+    /// The person.
     pub from: Address,
-    /// When, by the channel's clock.
+    /// The time, by the channel's clock.
     pub at: Timestamp,
-    /// About what.
+    /// The purpose.
     pub category: Category,
-    /// Choice of the person.
+    /// The statement.
     pub says: Says,
-    /// Text of the channel about it.
+    /// The channel's text about it.
     pub detail: Option<String>,
 }

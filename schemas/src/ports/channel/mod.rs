@@ -23,7 +23,7 @@ pub use self::profile::ChannelProfile;
 pub use self::send::{Accepted, FailureClass, OutboundMessage, Scope, SendError};
 use crate::id::{AccountId, ChannelKind};
 
-/// Why a webhook's body is refused.
+/// Reason for which a webhook's body is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookError {
     /// The signature is missing or wrong.
@@ -34,7 +34,7 @@ pub enum WebhookError {
     Body(String),
 }
 
-/// Why a webhook's subscription is not confirmed.
+/// Reason for which a webhook's subscription is not confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeError {
     /// The request does not show the account's secret.
@@ -84,7 +84,7 @@ pub trait Channel: Send + Sync + 'static {
     /// [`WebhookError::Body`].
     fn parse(&self, account: &AccountId, body: &[u8]) -> Result<Vec<ChannelEvent>, WebhookError>;
 
-    /// Returns whether a failure with this code says that the person wants no more marketing.
+    /// Returns whether a failure with this code means that the person wants no more marketing.
     fn is_opt_out(&self, code: i64) -> bool;
 
     /// Sends a message, once: retrying is the account's decision.

@@ -25,7 +25,7 @@ pub struct ChannelProfile {
     pub pair_limit: Option<PairLimit>,
     /// Messages a second of an account that configures none.
     pub messages_per_second: NonZeroU32,
-    /// Counts a customer's messages towards the account's messages a second too.
+    /// True where a customer's messages use up the account's messages a second too.
     pub counts_inbound: bool,
     /// The ids by which it knows a person, the deciding one first.
     pub ids: &'static [IdKind],
@@ -49,7 +49,7 @@ pub struct PairLimit {
 }
 
 impl PairLimit {
-    /// The pause of a pair after `refusals` refusals of a message.
+    /// Returns the pause of a pair after this number of refusals of a message.
     #[must_use]
     pub fn pause(&self, refusals: u32) -> Duration {
         let exponent = refusals.min(PAUSE_GROWTH).saturating_sub(1);
@@ -57,7 +57,7 @@ impl PairLimit {
     }
 }
 
-/// Where an id of a person is valid.
+/// Scope in which an id of a person is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// On every channel: a phone number.
@@ -82,7 +82,7 @@ pub enum IdKind {
 }
 
 impl IdKind {
-    /// Where such an id is valid.
+    /// Returns the scope in which such an id is valid.
     #[must_use]
     pub fn scope(self) -> Scope {
         match self {
@@ -115,7 +115,7 @@ impl IdKind {
 pub struct CredentialSpec {
     /// Its name in the tenant's file.
     pub name: &'static str,
-    /// Marks a field that an account cannot do without.
+    /// True where an account needs it.
     pub required: bool,
     /// Its use, completing "is empty; it ...".
     pub purpose: &'static str,
@@ -141,13 +141,13 @@ pub enum Api {
 }
 
 impl ChannelProfile {
-    /// Returns whether the channel knows people by such ids.
+    /// Returns whether the channel has ids of this kind.
     #[must_use]
     pub fn has(&self, id: IdKind) -> bool {
         self.ids.contains(&id)
     }
 
-    /// Returns whether the address has an id that the channel knows people by.
+    /// Returns whether the address has an id by which the channel identifies people.
     #[must_use]
     pub fn knows(&self, address: &Address) -> bool {
         self.write_id(address).is_some()
@@ -177,7 +177,7 @@ impl ChannelProfile {
             return Some(address);
         }
         let id = Some(Label::new(text)?.into());
-        match self.parent_mark.is_some_and(|mark| text.contains(mark)) {
+        match self.parent_mark.is_some_and(|infix| text.contains(infix)) {
             true if self.has(IdKind::Parent) => address.parent_user_id = id,
             _ if self.has(IdKind::User) => address.user_id = id,
             _ => return None,

@@ -28,9 +28,9 @@ pub enum FailureClass {
     /// This pair of account and user is too fast: this pair alone pauses, as the profile's
     /// [`PairLimit`](super::profile::PairLimit) says.
     PairLimited,
-    /// Passing trouble of the channel: again with backoff. The message was not accepted.
+    /// Transient failure of the channel: retry with backoff. The message was not accepted.
     Temporary,
-    /// Accepted or not, and nothing tells which: connection lost after the request was sent, no answer in time.
+    /// Accepted or not: the connection was lost after the request was sent, or no answer came in time.
     Unknown,
     /// This message will never be accepted.
     Final,
@@ -75,7 +75,7 @@ impl From<FailureClass> for Scope {
     }
 }
 
-/// Why a message was not sent.
+/// Failure of a send.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{class:?}{}: {detail}", code.map(|code| format!(" (code {code})")).unwrap_or_default())]
 pub struct SendError {
