@@ -16,6 +16,8 @@ pub(crate) struct Node {
     folder: PathBuf,
     name: String,
     port: u16,
+    /// Build of `heddle` that it runs.
+    binary: PathBuf,
 }
 
 /// A running process.
@@ -38,14 +40,15 @@ fn free_port() -> u16 {
 impl Node {
     /// Creates a node of this name; `more` adds to the harness's configuration.
     pub(crate) fn new(folder: &Path, name: &str, more: &str) -> Self {
-        let node = Self { folder: folder.into(), name: name.to_owned(), port: free_port() };
+        let binary = env!("CARGO_BIN_EXE_heddle").into();
+        let node = Self { folder: folder.into(), name: name.to_owned(), port: free_port(), binary };
         node.configure(more);
         node
     }
 
     /// Writes its configuration anew.
     pub(crate) fn configure(&self, more: &str) {
-        let Self { folder, name, port } = self;
+        let Self { folder, name, port, .. } = self;
         let config = format!(
             "data_dir = \"{data}\"\nhttp.listen = \"127.0.0.1:{port}\"\nnode.name = \"{name}\"\n\
              telemetry.level = \"trace\"\ntelemetry.format = \"json\"\n{more}",
@@ -54,12 +57,17 @@ impl Node {
         std::fs::write(folder.join(format!("{name}.toml")), config).unwrap();
     }
 
+    /// Makes the node's next process and commands one of another build.
+    pub(crate) fn install(&mut self, binary: &Path) {
+        self.binary = binary.into();
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
     fn heddle(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_heddle"));
+        let mut command = Command::new(&self.binary);
         command.arg("--config").arg(self.folder.join(format!("{}.toml", self.name))).stdin(Stdio::null());
         command
     }

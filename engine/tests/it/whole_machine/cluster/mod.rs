@@ -10,18 +10,29 @@
 
 mod play;
 mod site;
+mod upgrade;
 
-use self::play::{Fault, Play};
+use self::play::{Fault, Options, Play};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_and_servers_come_and_go_and_nothing_is_lost_or_sent_twice() {
     let _alone = crate::whole_machine::alone().await;
-    let mut play = Play::begin(faults()).await;
+    let options = Options {
+        name: "cluster",
+        scenes: faults(),
+        binary: env!("CARGO_BIN_EXE_heddle").into(),
+        config: REPEATS.to_owned(),
+        provider: None,
+    };
+    let mut play = Play::begin(options).await;
     for number in 0..faults() {
-        play.act(Fault::ALL[number % Fault::ALL.len()]).await;
+        play.act(Fault::ALL[number % Fault::ALL.len()].clone()).await;
     }
     play.end().await;
 }
+
+/// As many repetitions of a reply of unknown outcome as a provider that drops 1 % of the calls can make necessary.
+const REPEATS: &str = "engine.unknown_repeats = 8\n";
 
 /// Scenes of an ordinary run.
 const FAULTS: usize = Fault::ALL.len();

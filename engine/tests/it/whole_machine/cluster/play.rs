@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use heddle_schemas::id::AccountId;
 use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::topic::Topic;
 use heddle_simulator::customers::{self, Customers, Question};
+use heddle_simulator::fault::Faults;
 use heddle_simulator::graph::GraphApi;
 use heddle_simulator::webhooks::{self, Webhooks};
 use rustix::process::Signal;
@@ -35,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(400);
 const AFTER: Duration = Duration::from_secs(2);
 
 /// Fault of a scene.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// A node joins.
     Joins,
@@ -49,6 +51,29 @@ pub(crate) enum Fault {
     Broker,
     /// The database is killed and comes back.
     Database,
+    /// A node is stopped in order and comes back as another build, which writes these versions of records.
+    Installed {
+        /// Position of the node.
+        node: usize,
+        /// Build of `heddle`.
+        binary: PathBuf,
+        /// Value of `engine.write_version`; `None` leaves it out, for a build that does not know it.
+        writes: Option<&'static str>,
+    },
+}
+
+/// Settings of a play.
+pub(crate) struct Options {
+    /// Name of its topics and its keyspace.
+    pub(crate) name: &'static str,
+    /// Number of scenes.
+    pub(crate) scenes: usize,
+    /// Build of `heddle` that prepares topics and tables, and that nodes run at first.
+    pub(crate) binary: PathBuf,
+    /// Lines that the nodes' configuration has at first.
+    pub(crate) config: String,
+    /// Faults of the provider; `None` stands for a little of each.
+    pub(crate) provider: Option<Faults>,
 }
 
 impl Fault {
@@ -59,6 +84,10 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Installed { node, binary, writes } => {
+                let build = binary.file_stem().unwrap_or_default().display();
+                return write!(f, "node {node} becomes {build}, writes {}", writes.unwrap_or("as it does"));
+            }
             Self::Joins => "a node joins",
             Self::Leaves => "a node leaves and comes back",
             Self::Killed => "a node is killed (-9) and restarted",
@@ -85,6 +114,7 @@ pub(crate) struct Play {
     customers: Customers,
     lines: Vec<Line>,
     turn: usize,
+    config: String,
     // Goes last: everything in it is in use.
     _folder: Folder,
 }
@@ -110,13 +140,16 @@ fn stage() -> Stage {
 }
 
 impl Play {
-    /// Starts two nodes and enough customers for `scenes` scenes.
-    pub(crate) async fn begin(scenes: usize) -> Self {
+    /// Starts two nodes and enough customers for the scenes.
+    pub(crate) async fn begin(options: Options) -> Self {
+        let Options { name, scenes, binary, config, provider } = options;
         let folder = Folder(tempfile::tempdir().unwrap());
         let clock = Arc::new(SystemClock);
         let stage = stage();
-        let graph = GraphApi::start(stage.provider(), clock.clone()).await.unwrap();
-        let site = Site::new(folder.0.path(), NODES);
+        let mut of_provider = stage.provider();
+        of_provider.faults = provider.unwrap_or(of_provider.faults);
+        let graph = GraphApi::start(of_provider, clock.clone()).await.unwrap();
+        let site = Site::new(folder.0.path(), NODES, name, &binary, &config);
         let (document, things) = crate::stage::catalogue();
         // One line each: while webhooks are refused and come again, a burst falls apart into turns, and its
         // second half asks for nothing that could be counted.
@@ -159,14 +192,16 @@ impl Play {
         };
         let customers = Customers::start(cast, &graph, &webhooks, clock, None).unwrap();
         let lines = Vec::new();
-        let mut play = Self { site, running, graph, webhooks, customers, lines, turn: 0, _folder: folder };
+        let mut play =
+            Self { site, running, graph, webhooks, customers, lines, turn: 0, config, _folder: folder };
         play.scene("two nodes serve".to_owned(), None).await;
         play
     }
 
     /// One fault, in the middle of the load.
     pub(crate) async fn act(&mut self, fault: Fault) {
-        self.scene(fault.to_string(), Some(fault)).await;
+        let what = fault.to_string();
+        self.scene(what, Some(fault)).await;
     }
 
     async fn scene(&mut self, what: String, fault: Option<Fault>) {
@@ -236,10 +271,28 @@ impl Play {
                 tokio::time::sleep(ASLEEP).await;
                 self.running[node].as_ref().unwrap().signal(Signal::CONT);
             }
+            Fault::Installed { node, binary, writes } => self.install(node, &binary, writes).await,
             Fault::Broker => tokio::task::block_in_place(|| services::restart("kafka")),
             Fault::Database => tokio::task::block_in_place(|| services::restart("cassandra")),
         }
         self.owned(self.alive()).await;
+    }
+
+    /// Stops a node and starts it as another build.
+    async fn install(&mut self, node: usize, binary: &Path, writes: Option<&str>) {
+        if let Some(running) = self.running[node].take() {
+            running.terminate();
+            self.owned(self.alive()).await;
+        }
+        let writes =
+            writes.map(|writes| format!("engine.write_version = \"{writes}\"\n")).unwrap_or_default();
+        self.site.configure(node, &format!("{}{writes}", self.config));
+        let of_node = &mut self.site.nodes[node];
+        of_node.install(binary);
+        // As an operator does before a node of another build: tables that it adds are there when it starts.
+        of_node.command(&["topics", "apply"]);
+        of_node.command(&["schema", "apply"]);
+        self.running[node] = Some(of_node.start().await);
     }
 
     fn alive(&self) -> usize {

@@ -17,6 +17,8 @@ pub(crate) const PARTITIONS: usize = 6;
 /// Nodes that share topics and a keyspace.
 pub(crate) struct Site {
     pub(crate) nodes: Vec<Node>,
+    /// What the configuration of each node says of topics and tables.
+    config: String,
     keyspace: String,
 }
 
@@ -34,29 +36,38 @@ pub(crate) struct Stored {
 }
 
 impl Site {
-    /// Creates `nodes` nodes, named from `a` on, over fresh topics and tables.
-    pub(crate) fn new(folder: &Path, nodes: usize) -> Self {
+    /// Creates `nodes` nodes, named from `a` on, over fresh topics and tables that this build of `heddle` prepares;
+    /// `more` adds to their configuration.
+    pub(crate) fn new(folder: &Path, nodes: usize, name: &str, binary: &Path, more: &str) -> Self {
         let services = Services::get();
         let id = std::process::id();
-        let keyspace = format!("cluster_{id}");
+        let keyspace = format!("{name}_{id}");
         let key = folder.join("master.key");
         // 32 bytes: the nodes of a cluster share one key.
         std::fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
         let config = format!(
             "keys.master = \"file:{key}\"\nnode.lease = \"5s\"\n\
-             log.kind = \"kafka\"\nlog.brokers = [\"{kafka}\"]\nlog.topic_prefix = \"cluster.{id}.\"\n\
+             log.kind = \"kafka\"\nlog.brokers = [\"{kafka}\"]\nlog.topic_prefix = \"{name}.{id}.\"\n\
              log.partitions = {PARTITIONS}\nlog.session_timeout = \"6s\"\n\
              state.kind = \"cql\"\nstate.nodes = [\"{cql}\"]\nstate.keyspace = \"{keyspace}\"\n\
-             engine.send_timeout = \"2s\"\nengine.unknown_wait = \"10s\"\nengine.unknown_repeats = 8\nengine.drain = \"30s\"\n",
+             engine.send_timeout = \"2s\"\nengine.unknown_wait = \"10s\"\nengine.drain = \"30s\"\n",
             key = key.display(),
             kafka = services.kafka,
             cql = services.cql,
         );
-        let nodes: Vec<_> =
-            ('a'..='z').take(nodes).map(|name| Node::new(folder, &name.to_string(), &config)).collect();
+        let mut nodes: Vec<_> = ('a'..='z')
+            .take(nodes)
+            .map(|name| Node::new(folder, &name.to_string(), &format!("{config}{more}")))
+            .collect();
+        nodes.iter_mut().for_each(|node| node.install(binary));
         nodes[0].command(&["topics", "apply"]);
         nodes[0].command(&["schema", "apply"]);
-        Self { nodes, keyspace }
+        Self { nodes, config, keyspace }
+    }
+
+    /// Writes a node's configuration anew.
+    pub(crate) fn configure(&self, node: usize, more: &str) {
+        self.nodes[node].configure(&format!("{}{more}", self.config));
     }
 
     /// Reads back, beside the engine, what it has left.
