@@ -44,14 +44,27 @@ impl Loaded {
 }
 
 impl Conversation {
-    /// Reads the head and the contact's key, unless they are in memory.
+    /// Reads the head and the contact's key, unless they are in memory. A contact that has none gets a key.
     pub(super) async fn load(&self, state: &mut ConversationState) -> Result<(), Fault> {
+        self.load_with(state, Missing::Create).await
+    }
+
+    /// Reads the head and the contact's key, unless they are in memory, and loads nothing where no head is stored: a
+    /// timer that outlived an erasure must not give the erased contact a key again.
+    pub(super) async fn load_stored(&self, state: &mut ConversationState) -> Result<(), Fault> {
+        self.load_with(state, Missing::Fail).await
+    }
+
+    async fn load_with(&self, state: &mut ConversationState, missing: Missing) -> Result<(), Fault> {
         if state.loaded.is_some() {
             return Ok(());
         }
         let ports = &self.context.ports;
         let key = Key::head(&self.id);
         let stored = ports.state.get(&key).await?;
+        if stored.is_none() && missing == Missing::Fail {
+            return Ok(());
+        }
         let seen = async {
             match stored {
                 Some(_) => Ok(Seen::load(&*ports.state, &self.id).await?),
@@ -59,7 +72,7 @@ impl Conversation {
             }
         };
         let cipher = async {
-            ports.keys.contact(&self.id.tenant, self.id.contact, Missing::Create).await.map_err(Fault::from)
+            ports.keys.contact(&self.id.tenant, self.id.contact, missing).await.map_err(Fault::from)
         };
         let (seen, cipher) = tokio::try_join!(seen, cipher)?;
         let head: Head = match &stored {

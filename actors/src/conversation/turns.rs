@@ -27,7 +27,6 @@ use super::head::{Head, Wake};
 use super::loop_guard::Fingerprint;
 use super::machine::{self, Running};
 use super::outbox::Outbox;
-use super::put_off::PAUSE;
 use super::turn::{Asked, Ended, Turn, claim};
 use crate::partition::PartitionMessage;
 use crate::partition::agenda::Entry;
@@ -117,8 +116,13 @@ impl Conversation {
                 false => Woken::Again(now.after(UNKNOWN_TENANT_PAUSE)),
             });
         };
-        self.load(state).await?;
-        let Some(loaded) = &state.loaded else { return Ok(Woken::Again(now.after(PAUSE))) };
+        self.load_stored(state).await?;
+        let Some(loaded) = &state.loaded else {
+            // The contact was erased after the row was written.
+            let writes = vec![Write::delete(self.agenda(entry.due))];
+            self.commit(Batch { writes, ..Batch::default() }).await?;
+            return Ok(Woken::Done);
+        };
         match machine::wake(&loaded.head, state.running.as_ref(), entry.due, now) {
             Wake::Running => Ok(Woken::Runs),
             Wake::NotBefore(at) => Ok(Woken::Again(at)),
@@ -324,7 +328,7 @@ impl Conversation {
     /// Commits the decision of the turn under way, once. Returns the row that began it.
     async fn decide(&self, state: &mut ConversationState) -> Result<Entry<ConversationId>, Fault> {
         let ports = &self.context.ports;
-        self.load(state).await?;
+        self.load_stored(state).await?;
         let Some(UnderWay { entry, tenant, is_stopped, .. }) = &state.under_way else {
             return Err(StoreError::Closed.into());
         };

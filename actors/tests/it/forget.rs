@@ -5,17 +5,21 @@ use std::ops::Deref;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use heddle_actors::intake::identity::Identity;
 use heddle_actors::privacy::erasure;
 use heddle_schemas::content::Address;
 use heddle_schemas::erasure::Erasure;
-use heddle_schemas::id::{AccountId, ChannelKind, ContactId, OutboundId};
+use heddle_schemas::id::{AccountId, ChannelKind, ContactId, ConversationId, OutboundId};
 use heddle_schemas::ports::channel::{ChannelEvent, ReceivedStatus};
 use heddle_schemas::ports::clock::Clock;
+use heddle_schemas::ports::keys::{KeysError, Missing};
+use heddle_schemas::ports::state::{Batch, Write};
 use heddle_schemas::record::event::Event;
 use heddle_schemas::record::inbound::DeliveryStatus;
-use heddle_schemas::table::Table;
+use heddle_schemas::table::{Key, Table};
 use heddle_schemas::tenant::Tenant;
+use heddle_schemas::topic::{Topic, inbound_partition};
 use heddle_testing::{Site, SiteBuilder, TenantBuilder};
 
 const PHONE: &str = "4915700000001";
@@ -274,4 +278,32 @@ async fn asking_again_finds_what_is_under_way_and_once_it_is_complete_begins_ano
     world.completed(second.id).await;
     assert_eq!(world.rows_of(contact), [""; 0]);
     assert_eq!(world.erasures().await.len(), 2, "each has its receipt");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timer_that_outlives_an_erasure_gives_the_contact_no_key_again() {
+    let world = World::begin().await;
+    world.say(PHONE, "1", "a1").await;
+    let contact = world.contact(PHONE).await;
+    let erasure = world.forget(contact).await;
+    world.completed(erasure.id).await;
+    // As a crash leaves it between the decision of a turn and its publication.
+    let (channel, account) = accounts().swap_remove(0);
+    let conversation = ConversationId { tenant: acme().id, channel, account, contact };
+    let ports = world.with(|node| node.ports.clone());
+    let partition = inbound_partition(&conversation, ports.log.partitions(Topic::Inbound));
+    let late = Key::agenda(
+        partition,
+        world.clock.now().after(Duration::from_secs(30)),
+        conversation.to_string().as_bytes(),
+    );
+    let batch = Batch { writes: vec![Write::put(late, Bytes::from_static(b"{}"))], ..Batch::default() };
+    ports.state.commit(batch).await.unwrap();
+    assert_eq!(world.rows_of(contact).len(), 1);
+    world.restart().await;
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    assert_eq!(world.rows_of(contact), [""; 0]);
+    let ports = world.with(|node| node.ports.clone());
+    let key = ports.keys.contact(&acme().id, contact, Missing::Fail).await;
+    assert!(matches!(key, Err(KeysError::Gone { .. })));
 }
