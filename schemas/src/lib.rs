@@ -3,6 +3,7 @@
 //! This crate does no IO and needs no runtime: everything here is a type, a pure function or a trait.
 //!
 //! # Layout
+//! - [`campaign`]: campaigns: their files, schedules, states and totals.
 //! - [`hours`]: opening hours.
 //! - [`id`]: tenants, contacts, conversations, turns, outbound messages.
 //! - [`time`]: timestamps and durations as they are written in records and files.
@@ -26,6 +27,7 @@
 //! - [`ports`]: what the engine needs of the outside, as traits.
 
 pub mod audit;
+pub mod campaign;
 pub mod config;
 pub mod consent;
 pub mod contact;

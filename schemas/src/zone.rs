@@ -46,6 +46,13 @@ impl Zone {
         Date(self.clock(at).date())
     }
 
+    /// Returns the minutes after midnight that the clock shows at a moment.
+    #[must_use]
+    pub fn minute(&self, at: Timestamp) -> u16 {
+        let clock = self.clock(at);
+        u16::try_from(i16::from(clock.hour()) * 60 + i16::from(clock.minute())).unwrap_or(0)
+    }
+
     /// The month of a moment: that whose [`Month::starts_at`] is the last not after it.
     ///
     /// That is the month on the clock, but for the minutes that a clock goes back over the end of a month:
