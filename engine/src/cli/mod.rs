@@ -7,11 +7,12 @@
 //! # Layout
 //! - [`output`]: the only module that prints.
 //! - [`admin`]: access to a node, through its admin API or to a folder that no process has open.
-//! - One file per command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`contact`],
-//!   [`keys`], [`audit`], [`dlq`], [`extract`], [`demo`], [`load`]; `operator` gives the last two the admin API.
+//! - One file per command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`campaign`],
+//!   [`contact`], [`keys`], [`audit`], [`dlq`], [`extract`], [`demo`], [`load`]; `operator` gives the last two the admin API.
 
 pub mod admin;
 pub mod audit;
+pub mod campaign;
 pub mod check_config;
 pub mod contact;
 pub mod demo;
@@ -79,6 +80,8 @@ enum Command {
     Tenant(tenant::Arguments),
     /// Manage a tenant's documents: add, list, remove, search.
     Kb(kb::Arguments),
+    /// Check campaigns' files.
+    Campaign(campaign::Arguments),
     /// Manage contacts: hand over conversations, consents, export, correct, restrict, erase.
     Contact(contact::Arguments),
     /// Manage master keys: create one, show the status, rotate to the current one.
@@ -186,6 +189,9 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
     if let Command::CheckConfig(arguments) = &cli.command {
         return check_config::run(&cli.global, arguments, output);
     }
+    if let Command::Campaign(arguments) = &cli.command {
+        return campaign::run(arguments, output);
+    }
     if let Command::Extract(arguments) = cli.command {
         return extract::run(arguments);
     }
@@ -200,7 +206,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
     runtime.block_on(async {
         match cli.command {
             Command::Serve => serve::run(config).await,
-            Command::CheckConfig(_) | Command::Extract(_) => Ok(()),
+            Command::CheckConfig(_) | Command::Campaign(_) | Command::Extract(_) => Ok(()),
             Command::Topics(arguments) => topics::run(config, arguments, output).await,
             Command::Schema(arguments) => schema::run(config, arguments, output).await,
             Command::Tenant(arguments) => tenant::run(config, arguments, output).await,
