@@ -4,6 +4,8 @@
 //! `env:NAME` or `file:PATH`; the reader of the file resolves them through [`Tenant::secrets_mut`], and they are stored
 //! only sealed.
 
+pub mod changes;
+
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fmt;

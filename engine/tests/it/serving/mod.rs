@@ -11,5 +11,6 @@ mod llm;
 mod regions;
 mod rights;
 mod site;
+mod tenant_changes;
 mod tenant_deletion;
 mod webhooks;
