@@ -1,6 +1,7 @@
 //! Tests of a serving node, called as a provider, its customers, an operator and an unauthorised client would.
 
 mod admin;
+mod alerts;
 mod audit;
 mod channels;
 mod contacts;
