@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use heddle_schemas::audit::Outcome as Written;
 use heddle_schemas::consent::{How, Says};
+use heddle_schemas::lenient::Lenient;
 use heddle_schemas::ports::channel::FailureClass;
 use heddle_schemas::ports::state::StoreError;
 use heddle_schemas::record::dlq::DeadReason;
@@ -18,6 +19,37 @@ use prometheus::{
 };
 
 use crate::invariants::Invariant;
+
+/// Label of an entry of the audit log that could not be written.
+const FAILED_TO_WRITE: &str = "failed_to_write";
+
+/// Results of calls to channels.
+const SEND_RESULTS: [Result<(), FailureClass>; 9] = [
+    Ok(()),
+    Err(FailureClass::RateLimited),
+    Err(FailureClass::PairLimited),
+    Err(FailureClass::Temporary),
+    Err(FailureClass::Unknown),
+    Err(FailureClass::Final),
+    Err(FailureClass::OptedOut),
+    Err(FailureClass::Unauthorized),
+    Err(FailureClass::Blocked),
+];
+
+/// Returns the label of a call's result.
+fn send_result(result: Result<(), FailureClass>) -> &'static str {
+    match result {
+        Ok(()) => "accepted",
+        Err(FailureClass::RateLimited) => "rate_limited",
+        Err(FailureClass::PairLimited) => "pair_limited",
+        Err(FailureClass::Temporary) => "temporary",
+        Err(FailureClass::Unknown) => "unknown",
+        Err(FailureClass::Final) => "final",
+        Err(FailureClass::OptedOut) => "opted_out",
+        Err(FailureClass::Unauthorized) => "unauthorized",
+        Err(FailureClass::Blocked) => "blocked",
+    }
+}
 
 /// Gauge of the consumed topics, whose labels are not looked up for every record.
 #[derive(Debug)]
@@ -146,9 +178,17 @@ impl Metrics {
     /// When they are registered twice with one registry.
     #[must_use]
     pub fn register(registry: &Registry) -> Self {
-        let vec = |name: &str, help: &str, label: &str| {
-            let counter = IntCounterVec::new(Opts::new(name, help), &[label]).expect("the name is valid");
+        let labelled = |name: &str, help: &str, labels: &[&str]| {
+            let counter = IntCounterVec::new(Opts::new(name, help), labels).expect("the name is valid");
             registry.register(Box::new(counter.clone())).expect("each name is registered once");
+            counter
+        };
+        // Each series exists from the start, so that its first rise shows.
+        let vec = |name: &str, help: &str, label: &str, values: &[&str]| {
+            let counter = labelled(name, help, &[label]);
+            for value in values {
+                counter.with_label_values(&[value]);
+            }
             counter
         };
         let gauges = |name: &str, help: &str| {
@@ -177,10 +217,25 @@ impl Metrics {
             registry.register(Box::new(histogram.clone())).expect("each name is registered once");
             histogram
         };
-        let turns = vec("heddle_conversation_turns_total", "Turns decided, by outcome.", "outcome");
+        let turns = vec(
+            "heddle_conversation_turns_total",
+            "Turns decided, by outcome.",
+            "outcome",
+            &["answered", "fallback", "silent"],
+        );
         Self {
-            records: vec("heddle_partition_records_total", "Records fetched from the log.", "topic"),
-            dead: vec("heddle_dlq_records_total", "Dead-lettered records, by reason.", "reason"),
+            records: vec(
+                "heddle_partition_records_total",
+                "Records fetched from the log.",
+                "topic",
+                &Topic::CONSUMED.map(Topic::as_str),
+            ),
+            dead: vec(
+                "heddle_dlq_records_total",
+                "Dead-lettered records, by reason.",
+                "reason",
+                &DeadReason::ALL.map(DeadReason::as_str),
+            ),
             in_work: ByTopic::new(gauges(
                 "heddle_partition_in_work_records",
                 "Records fetched and not yet settled.",
@@ -228,6 +283,7 @@ impl Metrics {
                 "heddle_sweep_rows_total",
                 "Rows to which changed retention was applied: read, and of these made to end earlier.",
                 "what",
+                &["looked_at", "shortened"],
             ),
             sweeps: counter("heddle_sweep_done_total", "Sweeps that applied changed retention to every row."),
             sweeps_behind: gauge(
@@ -238,18 +294,12 @@ impl Metrics {
                 "heddle_conversation_loops_total",
                 "Conversations in which agent.loop_guard stopped the agent.",
             ),
-            set_aside: {
-                let counter = vec(
-                    "heddle_agenda_set_aside_total",
-                    "Turns set aside after a fault that a retry does not fix, by reason; counted each time.",
-                    "reason",
-                );
-                // Each is there from the start, so that the first one is seen to rise.
-                for reason in [DeadReason::Unreadable, DeadReason::TooLarge, DeadReason::Shape] {
-                    counter.with_label_values(&[reason.as_str()]);
-                }
-                counter
-            },
+            set_aside: vec(
+                "heddle_agenda_set_aside_total",
+                "Turns set aside after a fault that a retry does not fix, by reason; counted each time.",
+                "reason",
+                &[DeadReason::Unreadable, DeadReason::TooLarge, DeadReason::Shape].map(DeadReason::as_str),
+            ),
             late: counter(
                 "heddle_conversation_late_total",
                 "Messages recorded and not answered because they are older than engine.answer_within.",
@@ -262,28 +312,26 @@ impl Metrics {
             fallback: turns.with_label_values(&["fallback"]),
             silent: turns.with_label_values(&["silent"]),
             consents: {
-                let options = Opts::new(
-                    "heddle_consent_changes_total",
-                    "Consents (give) and opt-outs (stop) accepted, by how they were stated.",
-                );
-                let counter = IntCounterVec::new(options, &["says", "how"]).expect("the name is valid");
-                registry.register(Box::new(counter.clone())).expect("each name is registered once");
-                counter
+                let help = "Consents (give) and opt-outs (stop) accepted, by how they were stated.";
+                let consents = labelled("heddle_consent_changes_total", help, &["says", "how"]);
+                for says in [Says::Give, Says::Stop] {
+                    for how in How::ALL {
+                        consents.with_label_values(&[says.as_str(), how.as_str()]);
+                    }
+                }
+                consents
             },
             withheld: vec(
                 "heddle_account_withheld_total",
                 "Messages not sent: the contact has opted out, or the 24 h window is over.",
                 "reason",
+                &Withheld::ALL.map(Withheld::as_str),
             ),
-            tools: {
-                let options = Opts::new(
-                    "heddle_tool_calls_total",
-                    "Calls of the agent's tools, by result: done, refused.",
-                );
-                let counter = IntCounterVec::new(options, &["tool", "result"]).expect("the name is valid");
-                registry.register(Box::new(counter.clone())).expect("each name is registered once");
-                counter
-            },
+            tools: labelled(
+                "heddle_tool_calls_total",
+                "Calls of the agent's tools, by result: done, refused.",
+                &["tool", "result"],
+            ),
             overdue: counter(
                 "heddle_conversation_overdue_total",
                 "Turns that got the fallback because they waited for their tenant's share longer than engine.answer_deadline.",
@@ -292,11 +340,13 @@ impl Metrics {
                 "heddle_quota_refused_turns_total",
                 "Turns not answered because a tenant's quota is spent, by resource.",
                 "resource",
+                &Resource::ALL.map(Resource::as_str),
             ),
             quota_warned: vec(
                 "heddle_quota_warnings_total",
                 "Warnings of quotas nearly spent, one for each tenant, month and resource.",
                 "resource",
+                &Resource::ALL.map(Resource::as_str),
             ),
             quota_lost: counter(
                 "heddle_quota_lost_messages_total",
@@ -314,18 +364,20 @@ impl Metrics {
                 "heddle_conversation_repeated_calls_total",
                 "Outside calls repeated by policy, because a crash hid the outcome of the first.",
             ),
-            sends: vec("heddle_account_sends_total", "Calls to channels, by result.", "result"),
+            sends: vec(
+                "heddle_account_sends_total",
+                "Calls to channels, by result.",
+                "result",
+                &SEND_RESULTS.map(send_result),
+            ),
             send_seconds: histogram("heddle_account_send_seconds", "Duration of calls to channels."),
             unknown: counter("heddle_account_unknown_total", "Sends of unknown outcome."),
-            resolved: {
-                let resolved =
-                    vec("heddle_account_unknown_resolved_total", "Unknown sends settled, by how.", "by");
-                // Each is there from the start, so that the first one is seen to rise.
-                for by in ["status", "sent_again", "given_up"] {
-                    resolved.with_label_values(&[by]);
-                }
-                resolved
-            },
+            resolved: vec(
+                "heddle_account_unknown_resolved_total",
+                "Unknown sends settled, by how.",
+                "by",
+                &["status", "sent_again", "given_up"],
+            ),
             send_panics: counter(
                 "heddle_account_send_panics_total",
                 "Sends that panicked; each was settled as of unknown outcome.",
@@ -335,45 +387,43 @@ impl Metrics {
                 "Suspended accounts, which wait for an operator.",
             ),
             backlog: gauge("heddle_account_backlog_records", "Messages that wait in the state store."),
-            retries: vec("heddle_store_retries_total", "Retried store operations, by fault.", "fault"),
-            foreign: vec(
+            retries: vec(
+                "heddle_store_retries_total",
+                "Retried store operations, by fault.",
+                "fault",
+                &["full", "unavailable"],
+            ),
+            foreign: labelled(
                 "heddle_reception_dropped_total",
                 "Channel events not accepted, by reason.",
-                "reason",
+                &["reason"],
             ),
-            audited: vec(
-                "heddle_audit_entries_total",
-                "Entries for the audit log, by outcome of the act; failed_to_write: they could not be written.",
-                "outcome",
-            ),
+            audited: {
+                let help = "Entries for the audit log, by outcome of the act; failed_to_write: they could not be written.";
+                let audited = vec("heddle_audit_entries_total", help, "outcome", &[FAILED_TO_WRITE]);
+                for outcome in Written::ALL {
+                    audited.with_label_values(&[outcome.as_str()]);
+                }
+                audited
+            },
             signals: vec(
                 "heddle_security_sightings_total",
                 "Security signals, by kind; below the threshold of a kind they are no incident.",
                 "kind",
+                &IncidentKind::ALL.map(IncidentKind::as_str),
             ),
-            incidents: {
-                let incidents = vec(
-                    "heddle_security_incidents_total",
-                    "Security incidents that began, by kind; one for each tenant until it has ended.",
-                    "kind",
-                );
-                // Each is there from the start, so that the first one is seen to rise.
-                for kind in IncidentKind::ALL {
-                    incidents.with_label_values(&[kind.as_str()]);
-                }
-                incidents
-            },
-            violations: {
-                let violations = vec(
-                    "heddle_invariant_violations_total",
-                    "Violations of an invariant of the engine, each a defect of it.",
-                    "invariant",
-                );
-                for invariant in Invariant::ALL {
-                    violations.with_label_values(&[invariant.as_str()]);
-                }
-                violations
-            },
+            incidents: vec(
+                "heddle_security_incidents_total",
+                "Security incidents that began, by kind; one for each tenant until it has ended.",
+                "kind",
+                &IncidentKind::ALL.map(IncidentKind::as_str),
+            ),
+            violations: vec(
+                "heddle_invariant_violations_total",
+                "Violations of an invariant of the engine, each a defect of it.",
+                "invariant",
+                &Invariant::ALL.map(Invariant::as_str),
+            ),
         }
     }
 
@@ -538,11 +588,13 @@ impl Metrics {
     }
 
     /// Counts a decided turn.
-    pub fn turn(&self, outcome: Outcome, seconds: f64) {
+    pub fn turn(&self, outcome: &Lenient<Outcome>, seconds: f64) {
         match outcome {
-            Outcome::Answered => self.answered.inc(),
-            Outcome::Silent => self.silent.inc(),
-            Outcome::Fallback => self.fallback.inc(),
+            Lenient::Known(Outcome::Answered) => self.answered.inc(),
+            Lenient::Known(Outcome::Silent) => self.silent.inc(),
+            Lenient::Known(Outcome::Fallback) => self.fallback.inc(),
+            // A node of the later build counts its own turns; this one only publishes it again.
+            Lenient::Unknown(_) => {}
         }
         self.turn_seconds.observe(seconds);
     }
@@ -586,18 +638,7 @@ impl Metrics {
 
     /// Counts a call to a channel, with its duration.
     pub fn sent(&self, result: Result<(), FailureClass>, seconds: f64) {
-        let label = match result {
-            Ok(()) => "accepted",
-            Err(FailureClass::RateLimited) => "rate_limited",
-            Err(FailureClass::PairLimited) => "pair_limited",
-            Err(FailureClass::Temporary) => "temporary",
-            Err(FailureClass::Unknown) => "unknown",
-            Err(FailureClass::Final) => "final",
-            Err(FailureClass::OptedOut) => "opted_out",
-            Err(FailureClass::Unauthorized) => "unauthorized",
-            Err(FailureClass::Blocked) => "blocked",
-        };
-        self.sends.with_label_values(&[label]).inc();
+        self.sends.with_label_values(&[send_result(result)]).inc();
         self.send_seconds.observe(seconds);
     }
 
@@ -658,7 +699,7 @@ impl Metrics {
 
     /// Counts an entry of the audit log that was written, or (`None`) could not be.
     pub fn audited(&self, outcome: Option<Written>) {
-        let label = outcome.map_or("failed_to_write", Written::as_str);
+        let label = outcome.map_or(FAILED_TO_WRITE, Written::as_str);
         self.audited.with_label_values(&[label]).inc();
     }
 

@@ -7,8 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use figment::Figment;
-use figment::providers::{Env, Format, Serialized, Toml};
+use figment::Provider as _;
+use figment::providers::Env;
 use heddle_connectors::channels;
 use heddle_connectors::cql;
 use heddle_connectors::cql::schema::Wanted;
@@ -17,6 +17,7 @@ use heddle_connectors::keys::{MasterKeyError, vault};
 use heddle_schemas::config::{Config, State};
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::tenant::{Faults, Tenant};
+use heddle_schemas::toml_file::TomlFile;
 
 /// Default configuration file.
 pub const DEFAULT_FILE: &str = "heddle.toml";
@@ -32,10 +33,7 @@ pub enum ConfigurationError {
         /// Error of the operating system.
         source: std::io::Error,
     },
-    /// A value has the wrong type, or its key is unknown.
-    #[error("the configuration cannot be read:\n{}", .0.join("\n"))]
-    Values(Vec<String>),
-    /// Invalid values.
+    /// Text that is not TOML, values of a wrong type, unknown keys, invalid values.
     #[error("the configuration is wrong:\n{0}")]
     Faults(#[from] Faults),
     /// A secret is not at its configured source.
@@ -79,35 +77,56 @@ pub fn load(file: Option<&Path>) -> Result<Config, ConfigurationError> {
         Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(source) => return Err(ConfigurationError::File { path: path.into(), source }),
     };
+    let mut file = TomlFile::parse(&text, Some(&path.display().to_string()));
+    for (variable, path, value) in environment() {
+        file.set(&variable, &path.iter().map(String::as_str).collect::<Vec<_>>(), value);
+    }
+    let mut reading = file.read::<Config>();
+    let Some(config) = &mut reading.value else { return Ok(reading.finish([])?) };
+    let mut faults = config.validate().err().map(|Faults(faults)| faults).unwrap_or_default();
+    let mut secrets = vec![
+        ("http.admin_token".to_owned(), &mut config.http.admin_token),
+        ("state.password".to_owned(), &mut config.state.password),
+    ];
+    secrets.extend(config.log.client.iter_mut().map(|(key, value)| (format!("log.client.{key}"), value)));
+    for (place, secret) in secrets {
+        match resolve(&place, secret) {
+            Ok(resolved) => *secret = resolved,
+            Err(error) => faults.push(error.to_string()),
+        }
+    }
+    Ok(reading.finish(faults)?)
+}
+
+/// Returns the variables of the environment that set a value: name, path and value.
+fn environment() -> Vec<(String, Vec<String>, toml::Value)> {
     // A variable without a section, such as HEDDLE_SEEDS of a test, is ignored, except for the one key outside all
     // sections.
-    let environment = Env::prefixed("HEDDLE_")
+    let variables = Env::prefixed("HEDDLE_")
         .filter(|key| key == "data_dir" || key.as_str().contains("__"))
         .split("__")
         .lowercase(true);
-    let figment =
-        Figment::from(Serialized::defaults(Config::default())).merge(Toml::string(&text)).merge(environment);
-    let mut config: Config = figment.extract().map_err(|error| {
-        ConfigurationError::Values(error.into_iter().map(|error| describe(&error, path)).collect())
-    })?;
-    config.validate()?;
-    config.http.admin_token = resolve("http.admin_token", &config.http.admin_token)?;
-    config.state.password = resolve("state.password", &config.state.password)?;
-    for (key, value) in &mut config.log.client {
-        *value = resolve(&format!("log.client.{key}"), value)?;
+    let mut found = Vec::new();
+    for (_, values) in variables.data().into_iter().flatten() {
+        for (key, value) in values {
+            // A value that TOML has no form for is a text that its field refuses.
+            let value = toml::Value::try_from(&value).unwrap_or_else(|error| error.to_string().into());
+            leaves(vec![key], value, &mut found);
+        }
     }
-    Ok(config)
+    found
 }
 
-/// Formats one fault of a value, with its key and its source.
-fn describe(error: &figment::Error, file: &Path) -> String {
-    let key = error.path.join(".");
-    let from = match &error.metadata {
-        Some(metadata) if metadata.name.contains("environment") => "the environment".to_owned(),
-        _ => file.display().to_string(),
-    };
-    // Only the kind, whose text never repeats a whole file.
-    if key.is_empty() { format!("{from}: {}", error.kind) } else { format!("{from}: {key}: {}", error.kind) }
+/// Collects the values in nested tables, each with the name of its variable.
+fn leaves(path: Vec<String>, value: toml::Value, found: &mut Vec<(String, Vec<String>, toml::Value)>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                leaves(path.iter().cloned().chain([key]).collect(), value, found);
+            }
+        }
+        value => found.push((format!("HEDDLE_{}", path.join("__").to_uppercase()), path, value)),
+    }
 }
 
 /// Resolves a secret from its configured source.
@@ -137,9 +156,14 @@ pub fn resolve(place: &str, secret: &Secret) -> Result<Secret, ConfigurationErro
 pub fn load_tenant(path: &Path) -> Result<Tenant, ConfigurationError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigurationError::File { path: path.into(), source })?;
-    let mut tenant = Tenant::parse(&text)?;
-    let mut faults = Vec::new();
+    let mut reading = TomlFile::parse(&text, None).read::<Tenant>();
+    let Some(tenant) = &mut reading.value else { return Ok(reading.finish([])?) };
+    let mut faults =
+        tenant.complete(&channels::profile).err().map(|Faults(faults)| faults).unwrap_or_default();
+    let accounts: Vec<_> =
+        tenant.channels.iter().map(|one| format!("channels.{}.{}.", one.kind, one.account)).collect();
     for (place, secret) in tenant.secrets_mut() {
+        let place = in_file(&accounts, &place);
         match resolve(&place, secret) {
             Ok(resolved) if resolved.expose() == "[redacted]" => faults.push(format!(
                 "{place}: is \"[redacted]\", the placeholder of `heddle tenant show`; write the secret, env:NAME or file:PATH"
@@ -148,10 +172,20 @@ pub fn load_tenant(path: &Path) -> Result<Tenant, ConfigurationError> {
             Err(error) => faults.push(error.to_string()),
         }
     }
-    if let Err(Faults(more)) = tenant.complete(&channels::profile) {
-        faults.splice(0..0, more);
-    }
-    if faults.is_empty() { Ok(tenant) } else { Err(Faults(faults).into()) }
+    Ok(reading.finish(faults)?)
+}
+
+/// Returns the place of a secret in the file: its channel is an item of a list there.
+fn in_file(accounts: &[String], place: &str) -> String {
+    let channel = accounts.iter().enumerate().find_map(|(index, account)| {
+        place.strip_prefix(account.as_str()).map(|field| format!("channels[{index}].{field}"))
+    });
+    channel.unwrap_or_else(|| {
+        match place.strip_prefix("llm.fallbacks.").and_then(|rest| rest.split_once('.')) {
+            Some((index, field)) => format!("llm.fallbacks[{index}].{field}"),
+            None => place.to_owned(),
+        }
+    })
 }
 
 /// Returns the maximum time of a rebalance for the node to release a partition: slightly longer than its actors' limit.
@@ -223,6 +257,50 @@ mod tests {
         let file = written("[http]\nlisen = \"127.0.0.1:9000\"\n");
         let error = load(Some(file.path())).unwrap_err().to_string();
         assert!(error.contains("lisen") && error.contains(&file.path().display().to_string()), "{error}");
+    }
+
+    #[test]
+    fn every_fault_of_the_configuration_is_reported_at_once() {
+        let file = written(
+            "[http]\nlisten = 5\nadmin_token = \"env:HEDDLE_NO_SUCH\"\n[node]\nlease = \"1s\"\ncolour = \"red\"\n\
+             [log]\nkind = \"files\"\npartitions = 2000\n",
+        );
+        let error = load(Some(file.path())).unwrap_err().to_string();
+        for (place, line) in [
+            ("http.listen", 2),
+            ("http.admin_token", 3),
+            ("node.lease", 5),
+            ("node.colour", 6),
+            ("log.kind", 8),
+            ("log.partitions", 9),
+        ] {
+            let found = error.lines().any(|fault| {
+                fault.starts_with(&format!("{place}: ")) && fault.ends_with(&format!(", line {line})"))
+            });
+            assert!(found, "{place} in line {line}: {error}");
+        }
+        assert_eq!(error.lines().count(), 7, "{error}");
+    }
+
+    #[test]
+    fn every_fault_of_a_tenants_file_is_reported_with_those_of_its_secrets() {
+        let file = written(
+            "id = \"acme\"\nname = 7\n[[channels]]\nkind = \"whatsapp\"\naccount = \"1\"\n\
+             access_token = \"env:HEDDLE_NO_SUCH\"\napp_secret = \"[redacted]\"\nverify_tokn = \"v\"\n",
+        );
+        let error = load_tenant(file.path()).unwrap_err().to_string();
+        for fault in [
+            "name: ",
+            "channels[0].access_token: the environment has no HEDDLE_NO_SUCH",
+            "channels[0].app_secret: is \"[redacted]\"",
+            "channels[0].verify_tokn: ",
+            "channels[0].verify_token: ",
+        ] {
+            assert!(
+                error.lines().any(|line| line.starts_with(fault) && line.contains("(line ")),
+                "{fault}: {error}"
+            );
+        }
     }
 
     #[test]

@@ -44,10 +44,10 @@ pub(crate) fn shown(
 ) -> Result<Consents, KeysError> {
     let shown = |evidence: &Evidence| -> Result<Shown, KeysError> {
         let text = consent::words(tenant, cipher, contact, evidence)?;
-        Ok(Shown { at: Time(evidence.at), how: evidence.how, text })
+        Ok(Shown { at: Time(evidence.at), how: evidence.how.clone(), text })
     };
-    let held = |category| -> Result<(Category, Held), KeysError> {
-        let consent = record.consents.get(&category).cloned().unwrap_or_default();
+    let held = |category: Category| -> Result<(Category, Held), KeysError> {
+        let consent = record.consents.get(&category.into()).cloned().unwrap_or_default();
         let given = consent.given.as_ref().map(shown).transpose()?;
         let stopped = consent.stopped.as_ref().map(shown).transpose()?;
         Ok((category, Held { standing: record.standing(category), given, stopped }))

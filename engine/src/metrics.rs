@@ -2,8 +2,21 @@
 
 use std::time::Duration;
 
+use heddle_api::dead_letters::Outcome;
 use heddle_schemas::id::ChannelKind;
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry};
+
+/// Kinds of events in webhooks.
+pub(crate) const EVENT_KINDS: [&str; 4] = ["message", "status", "preference", "notice"];
+
+/// Creates the series of each channel.
+fn by_channel(counter: &IntCounterVec, values: &[&str]) {
+    for kind in ChannelKind::ALL {
+        for value in values {
+            counter.with_label_values(&[kind.as_str(), value]);
+        }
+    }
+}
 
 /// Metrics of the engine.
 #[derive(Debug)]
@@ -18,12 +31,14 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Creates and registers the metrics.
+    /// Creates and registers the metrics. Each series exists from the start, so that its first rise shows; that of the
+    /// admin API's statuses begins with the first answer.
     ///
     /// # Panics
     /// When they are registered twice with one registry.
     #[must_use]
     pub fn register(registry: &Registry) -> Self {
+        let webhook_results = &crate::http::webhooks::WEBHOOK_RESULTS;
         let counters = |name: &str, help: &str, labels: &[&str]| {
             let counter = IntCounterVec::new(Opts::new(name, help), labels).expect("the name is valid");
             registry.register(Box::new(counter.clone())).expect("each name is registered once");
@@ -45,16 +60,21 @@ impl Metrics {
         .expect("the name is valid");
         registry.register(Box::new(seconds.clone())).expect("each name is registered once");
         Self {
-            webhooks: counters(
-                "heddle_webhook_requests_total",
-                "Webhooks, by result.",
-                &["channel", "result"],
-            ),
-            events: counters(
-                "heddle_webhook_events_total",
-                "Events in accepted webhooks, by kind.",
-                &["channel", "kind"],
-            ),
+            webhooks: {
+                let webhooks =
+                    counters("heddle_webhook_requests_total", "Webhooks, by result.", &["channel", "result"]);
+                by_channel(&webhooks, webhook_results);
+                webhooks
+            },
+            events: {
+                let events = counters(
+                    "heddle_webhook_events_total",
+                    "Events in accepted webhooks, by kind.",
+                    &["channel", "kind"],
+                );
+                by_channel(&events, &EVENT_KINDS);
+                events
+            },
             seconds,
             in_work: gauge("heddle_webhook_in_work_requests", "Webhooks being read or processed."),
             admin: counters(
@@ -62,11 +82,14 @@ impl Metrics {
                 "Requests to the admin API, by status.",
                 &["status"],
             ),
-            replayed: counters(
-                "heddle_dlq_replayed_total",
-                "Dead letters selected for a replay, by outcome.",
-                &["outcome"],
-            ),
+            replayed: {
+                let help = "Dead letters selected for a replay, by outcome.";
+                let replayed = counters("heddle_dlq_replayed_total", help, &["outcome"]);
+                for outcome in Outcome::ALL {
+                    replayed.with_label_values(&[outcome.as_str()]);
+                }
+                replayed
+            },
             ready: gauge("heddle_node_ready", "1 while this node accepts webhooks, else 0."),
         }
     }

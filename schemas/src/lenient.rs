@@ -1,9 +1,10 @@
 //! Stored names of which a later build may know more: what this one does not know is kept as it came.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A value of `T`, or the name that a later build wrote in its place. Both are written back as they were read.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Lenient<T> {
     /// One that this build knows.
@@ -19,6 +20,23 @@ impl<T> Lenient<T> {
         match self {
             Self::Known(value) => Some(value),
             Self::Unknown(_) => None,
+        }
+    }
+
+    /// The value, where this build knows it.
+    #[must_use]
+    pub fn as_known(&self) -> Option<&T> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::Unknown(_) => None,
+        }
+    }
+
+    /// Its name, by the function that names the known ones.
+    pub fn name(&self, of_known: impl FnOnce(&T) -> &'static str) -> &str {
+        match self {
+            Self::Known(value) => of_known(value),
+            Self::Unknown(name) => name,
         }
     }
 

@@ -18,7 +18,7 @@
 //! - [`table`]: the tables of the state store, their descriptors, and the keys of their rows.
 //! - [`retry`]: pauses between attempts.
 //! - [`sealed`]: ciphertext as it is stored, and secrets that never print.
-//! - [`tenant`], [`config`]: an operator's files. [`retention`]: times to live of a tenant's data.
+//! - [`tenant`], [`config`]: an operator's files; [`toml_file`] reads them with every fault at once. [`retention`]: times to live of a tenant's data.
 //! - [`audit`]: the audit log's entries, and how they are chained and verified.
 //! - [`zone`]: a tenant's time zone, its dates and months.
 //! - [`erasure`]: the erasure of a contact; [`removal`]: the deletion of a tenant.
@@ -49,5 +49,6 @@ pub mod sealed;
 pub mod table;
 pub mod tenant;
 pub mod time;
+pub mod toml_file;
 pub mod topic;
 pub mod zone;

@@ -4,6 +4,8 @@
 //! `env:NAME` or `file:PATH`; the reader of the file resolves them through [`Tenant::secrets_mut`], and they are stored
 //! only sealed.
 
+pub mod changes;
+
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -25,6 +27,7 @@ use crate::ports::channel::ChannelProfile;
 use crate::retention::Retention;
 use crate::sealed::Secret;
 use crate::time::{Timestamp, human};
+use crate::toml_file::TomlFile;
 
 /// A text that is not blank, in a JSON Schema: with a character that is not among Unicode's white space.
 pub(crate) const NOT_BLANK: &str =
@@ -471,19 +474,11 @@ impl Tenant {
     /// Reads a tenant's file. Its channels are not checked against their profiles: that is for [`Tenant::complete`].
     ///
     /// # Errors
-    /// The syntax error, or every fault of the values.
+    /// Every fault, of the syntax and of the values, each with its line.
     pub fn from_toml(text: &str) -> Result<Self, Faults> {
-        let tenant = Self::parse(text)?;
-        tenant.validate()?;
-        Ok(tenant)
-    }
-
-    /// Reads a tenant's file without checking its values.
-    ///
-    /// # Errors
-    /// The syntax error.
-    pub fn parse(text: &str) -> Result<Self, Faults> {
-        toml::from_str(text).map_err(|error| Faults(vec![error.to_string()]))
+        let reading = TomlFile::parse(text, None).read::<Self>();
+        let more = reading.value.as_ref().map(Self::faults).unwrap_or_default();
+        reading.finish(more)
     }
 
     /// Checks everything, and writes down what a channel's profile gives where the file says nothing.

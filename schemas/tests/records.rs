@@ -84,6 +84,34 @@ fn stored_records_are_read_and_the_next_version_is_recognised() {
     holds::<DeadLetter>(Topic::Dlq);
 }
 
+/// Reads a record of this topic with an unknown name at a pointer of one of its lines, and writes it back.
+fn keeps_unknown<T: Versioned + PartialEq + std::fmt::Debug>(topic: Topic, pointer: &str) {
+    let mut record: Value = lines(topic)
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .find(|record| record.pointer(pointer).is_some())
+        .unwrap_or_else(|| panic!("{topic} has {pointer}"));
+    *record.pointer_mut(pointer).unwrap() = "of_a_later_build".into();
+    let read: T = decode(record.to_string().as_bytes()).unwrap_or_else(|error| panic!("{pointer}: {error}"));
+    let written: Value = serde_json::from_slice(&encode(&read)).unwrap();
+    assert_eq!(written.pointer(pointer), record.pointer(pointer), "{topic} {pointer}");
+}
+
+#[test]
+fn names_of_a_later_build_are_kept_as_they_came() {
+    keeps_unknown::<DeadLetter>(Topic::Dlq, "/reason");
+    for pointer in [
+        "/event/turn/outcome",
+        "/event/handed_over/because",
+        "/event/opted_out/how",
+        "/event/opted_out/category",
+        "/event/consented/how",
+        "/event/consented/category",
+    ] {
+        keeps_unknown::<EventRecord>(Topic::Events, pointer);
+    }
+}
+
 /// The variants under a pointer, by name: a text, or the only field of an object.
 fn variants(topic: Topic, pointer: &str) -> BTreeSet<String> {
     let name = |line: &str| {

@@ -172,7 +172,7 @@ impl Account {
                         self.repeat(&item.conversation, id, repeated + 1).await?;
                         state.unknowns.push(Item { repeated: repeated + 1, ..item });
                     }
-                    _ => self.give_up(&item.conversation, id).await?,
+                    _ => self.give_up(&item.conversation, id, purpose, repeated).await?,
                 }
             }
         }
@@ -192,8 +192,19 @@ impl Account {
     }
 
     /// Settles a send as unknown for good.
-    async fn give_up(&self, conversation: &ConversationId, id: OutboundId) -> Result<(), StoreError> {
+    async fn give_up(
+        &self,
+        conversation: &ConversationId,
+        id: OutboundId,
+        purpose: Purpose,
+        repeated: u32,
+    ) -> Result<(), StoreError> {
         let ports = &self.context.ports;
+        let reason = match purpose {
+            Purpose::Reply => "as many repetitions as engine.unknown_repeats allows brought no status",
+            _ => "no status came, and only replies are repeated",
+        };
+        tracing::warn!(%conversation, outbound = %id, repeated, reason, "a send of unknown outcome is abandoned");
         let at = ports.clock.now();
         let report =
             DeliveryReport { outbound: id, status: DeliveryStatus::Failed, at, failure: None, message: None };

@@ -308,8 +308,8 @@ impl Conversation {
     pub(super) fn committed(&self, state: &mut ConversationState, mut draft: Draft, began: Timestamp) {
         draft.settle();
         let ports = &self.context.ports;
-        if let Some((_, tally)) = draft.decided {
-            ports.metrics.turn(tally.outcome, ports.clock.now().since(began).as_secs_f64());
+        if let Some((_, tally)) = &draft.decided {
+            ports.metrics.turn(&tally.outcome, ports.clock.now().since(began).as_secs_f64());
         }
         if draft.changes.iter().any(|change| matches!(change, Change::LoopStopped { .. })) {
             ports.metrics.loop_stopped();

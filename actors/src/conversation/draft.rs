@@ -90,7 +90,7 @@ impl Draft {
         let spent = ended.hold.as_ref().map(|hold| Spent { chunk: hold.chunk(), number: ended.number });
         let tally = Tally {
             messages: u32::try_from(ended.covered.len()).unwrap_or(u32::MAX),
-            outcome: ended.outcome,
+            outcome: ended.outcome.into(),
             attempts: ended.attempts,
             input_tokens: ended.usage.input_tokens,
             output_tokens: ended.usage.output_tokens,
@@ -98,7 +98,14 @@ impl Draft {
             spent,
         };
         let Ended { texts, sources, sent, hold, .. } = ended;
-        self.row.entries.push(EntrySaid::Agent { turn, at: self.now, texts, sources, sent, tally });
+        self.row.entries.push(EntrySaid::Agent {
+            turn,
+            at: self.now,
+            texts,
+            sources,
+            sent,
+            tally: tally.clone(),
+        });
         self.decided = Some((turn, tally));
         self.hold = hold;
     }
@@ -134,7 +141,7 @@ impl Draft {
 
     /// Settles the reservation once the draft is durable: the unspent part is free again.
     pub(super) fn settle(&mut self) {
-        if let (Some(hold), Some((_, tally))) = (self.hold.take(), self.decided) {
+        if let (Some(hold), Some((_, tally))) = (self.hold.take(), &self.decided) {
             hold.settle(tally.totals(self.texts()).amounts());
         }
         if let Some(hold) = self.outbox.hold.take() {
@@ -143,6 +150,9 @@ impl Draft {
     }
 
     fn texts(&self) -> usize {
-        self.decided.and_then(|(turn, _)| self.row.replies_of(turn)).map_or(0, |decided| decided.texts.len())
+        self.decided
+            .as_ref()
+            .and_then(|(turn, _)| self.row.replies_of(*turn))
+            .map_or(0, |decided| decided.texts.len())
     }
 }

@@ -67,11 +67,11 @@ impl Publication<'_> {
         writes.push(Write::put(Key::head(self.id), encode(head)));
         let mut outputs = draft.outbox.outputs.clone();
         let mut after: Vec<_> = draft.outbox.spent.iter().cloned().collect();
-        if let (Some((turn, tally)), Some(log)) = (draft.decided, log) {
+        if let (Some((turn, tally)), Some(log)) = (draft.decided.clone(), log) {
             let texts = draft.row.replies_of(turn).map_or(&[][..], |decided| decided.texts);
             let to = draft.address.as_ref().unwrap_or(&self.loaded.address);
             outputs.extend(self.replies(head, Replies { turn, texts, to, at: draft.now, again }, log));
-            outputs.push(self.turn(turn, tally, draft.now));
+            outputs.push(self.turn(turn, tally.clone(), draft.now));
             after.extend(tally.spent.map(|spent| {
                 let by = self.spent_by(turn, spent.number);
                 let quotas = &self.context.quotas;
@@ -136,7 +136,7 @@ impl Publication<'_> {
     fn change(&self, change: Change, at: Timestamp) -> NewRecord {
         let conversation = self.id.clone();
         let event = match change {
-            Change::HandedOver(because) => Event::HandedOver { conversation, because },
+            Change::HandedOver(because) => Event::HandedOver { conversation, because: because.into() },
             Change::GivenBack => Event::GivenBack { conversation },
             Change::LoopStopped { rounds } => Event::LoopStopped { conversation, rounds },
         };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use heddle_schemas::content::{Asks, Content};
 use heddle_schemas::id::{ConversationId, MessageKey, TurnId};
+use heddle_schemas::lenient::Lenient;
 use heddle_schemas::money::Money;
 use heddle_schemas::ports::keys::{Cipher, KeysError, aad};
 use heddle_schemas::ports::responder::{Said, Sent, Speaker};
@@ -98,12 +99,12 @@ pub enum EntrySaid {
 }
 
 /// Figures of a turn, kept with its replies so that they can be published again after a crash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Number of customer messages that it answers.
     pub messages: u32,
-    /// Outcome of the turn.
-    pub outcome: Outcome,
+    /// Outcome of the turn; that of a later build is kept by its name.
+    pub outcome: Lenient<Outcome>,
     /// Calls to the outside that were made for it.
     #[serde(default)]
     pub attempts: u32,
@@ -146,7 +147,7 @@ impl Tally {
 }
 
 /// Decision of a turn, as its row holds it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Decision<'a> {
     /// When.
     pub at: Timestamp,
@@ -208,7 +209,7 @@ impl Row {
     pub fn replies_of(&self, decided: TurnId) -> Option<Decision<'_>> {
         self.entries.iter().find_map(|entry| match entry {
             EntrySaid::Agent { turn, at, texts, tally, .. } if *turn == decided => {
-                Some(Decision { at: *at, texts, tally: *tally })
+                Some(Decision { at: *at, texts, tally: tally.clone() })
             }
             _ => None,
         })
@@ -409,6 +410,18 @@ mod tests {
         let (key, target) = (message(key), target.map(message));
         let entry = EntrySaid::Customer { key, at: Timestamp::EPOCH, kind, target, act: Box::new(act) };
         Row { at: None, entries: vec![entry] }
+    }
+
+    #[test]
+    fn a_turn_with_an_outcome_of_a_later_build_is_read_with_its_replies_and_written_back() {
+        let stored = serde_json::json!({ "agent": {
+            "turn": "02020202020202020202020202020202", "at": 7, "texts": ["hello"],
+            "tally": { "messages": 1, "outcome": "deferred", "attempts": 1 },
+        } });
+        let entry: EntrySaid = serde_json::from_value(stored).unwrap();
+        let EntrySaid::Agent { tally, texts, .. } = &entry else { panic!("{entry:?}") };
+        assert_eq!((texts.len(), tally.outcome.name(|_| "known")), (1, "deferred"));
+        assert_eq!(serde_json::to_value(&entry).unwrap()["agent"]["tally"]["outcome"], "deferred");
     }
 
     #[test]

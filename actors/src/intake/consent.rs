@@ -54,7 +54,7 @@ pub async fn record(
     let place = aad(&row, &Evidence::column(*key));
     let text = text.as_ref().map(|text| cipher.seal(&place, text.as_bytes()));
     let known_at = Some(ports.clock.now());
-    let evidence = Evidence { at: *at, how: *how, key: *key, text, known_at };
+    let evidence = Evidence { at: *at, how: (*how).into(), key: *key, text, known_at };
     let (merged, is_new) = update(&*ports.state, &row, Impatient, |found| {
         let before = record_of(found)?;
         let mut merged = before.clone();
@@ -71,15 +71,15 @@ pub async fn record(
         ports.metrics.consent(*says, *how);
     }
     let latest = |category: &&Category| {
-        let consent = merged.consents.get(category);
+        let consent = merged.consents.get(&(**category).into());
         let kept = consent.and_then(|consent| match says {
             Says::Give => consent.given.as_ref(),
             Says::Stop => consent.stopped.as_ref(),
         });
-        kept.is_some_and(|kept| (kept.at, kept.how, kept.key) == (*at, *how, *key))
+        kept.is_some_and(|kept| (kept.at, &kept.how, kept.key) == (*at, &(*how).into(), *key))
     };
     let told = categories.iter().filter(latest).map(|&category| {
-        let (how, said_at) = (*how, *at);
+        let (how, category, said_at) = ((*how).into(), category.into(), *at);
         let event = match says {
             Says::Give => Event::Consented { contact, category, how, said_at },
             Says::Stop => Event::OptedOut { contact, category, how, said_at },

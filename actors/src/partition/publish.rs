@@ -139,14 +139,14 @@ fn letter(
     ports.metrics.dead(reason);
     tracing::warn!(
         from = %record.partition, offset = record.offset, reason = reason.as_str(), detail,
-        "a record was given up"
+        "a record is dead-lettered"
     );
     let letter = DeadLetter {
         v: V,
         at: ports.clock.now(),
         from: record.partition,
         offset: record.offset,
-        reason,
+        reason: reason.into(),
         detail,
         attempts,
         bytes: record.value.len() as u64,

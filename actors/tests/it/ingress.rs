@@ -253,7 +253,7 @@ async fn records_the_log_refuses_are_dead_lettered_and_the_rest_goes_on() {
     assert_eq!(site.received().into_values().collect::<Vec<_>>(), [[0, 2]]);
     let [dead_letter] = &site.dead()[..] else { panic!("{:?}", site.dead()) };
     assert_eq!(
-        (dead_letter.reason, dead_letter.offset, dead_letter.original.is_some()),
+        (*dead_letter.reason.as_known().unwrap(), dead_letter.offset, dead_letter.original.is_some()),
         (DeadReason::TooLarge, 1, false)
     );
     assert!(dead_letter.bytes > 8000);
@@ -271,8 +271,11 @@ async fn an_erased_tenants_records_are_dead_lettered_without_their_content() {
     site.publish(FIRST, [record("m0", 0, json!({ "user_id": "U" })), nameless]);
     site.settled().await;
     assert_eq!(site.received(), BTreeMap::new());
-    let dead: Vec<_> =
-        site.dead().iter().map(|dead_letter| (dead_letter.reason, dead_letter.original.is_some())).collect();
+    let dead: Vec<_> = site
+        .dead()
+        .iter()
+        .map(|dead_letter| (*dead_letter.reason.as_known().unwrap(), dead_letter.original.is_some()))
+        .collect();
     assert_eq!(dead, [(DeadReason::UnknownTenant, false), (DeadReason::Nameless, false)]);
 }
 
@@ -296,8 +299,11 @@ async fn a_record_that_overtakes_its_tenants_configuration_waits_for_it() {
     site.publish(FIRST, [of_globex("m0", 0), of_nobody, of_globex("m2", 2)]);
     site.settled().await;
     assert_eq!(site.received().into_values().collect::<Vec<_>>(), [[0, 2]]);
-    let dead: Vec<_> =
-        site.dead().iter().map(|dead_letter| (dead_letter.reason, dead_letter.offset)).collect();
+    let dead: Vec<_> = site
+        .dead()
+        .iter()
+        .map(|dead_letter| (*dead_letter.reason.as_known().unwrap(), dead_letter.offset))
+        .collect();
     assert_eq!(dead, [(DeadReason::UnknownTenant, 1)]);
 }
 
@@ -326,7 +332,10 @@ async fn records_for_a_tenant_of_another_region_are_dead_lettered_without_their_
     record["account"] = json!("2");
     site.publish(TopicPartition { topic: Topic::Ingress, partition: 0 }, [record]);
     site.settled().await;
-    let dead: Vec<_> =
-        site.dead().iter().map(|dead_letter| (dead_letter.reason, dead_letter.original.is_some())).collect();
+    let dead: Vec<_> = site
+        .dead()
+        .iter()
+        .map(|dead_letter| (*dead_letter.reason.as_known().unwrap(), dead_letter.original.is_some()))
+        .collect();
     assert_eq!(dead, [(DeadReason::Region, false)]);
 }

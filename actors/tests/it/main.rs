@@ -9,6 +9,7 @@ mod consent;
 mod fairness;
 mod forget;
 mod ingress;
+mod log_lines;
 mod partition;
 mod promises;
 mod quota;

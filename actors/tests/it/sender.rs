@@ -31,6 +31,8 @@ use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Topic, TopicPartition};
 use heddle_testing::PortsBuilder;
 
+use crate::log_lines::LogLines;
+
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -212,6 +214,7 @@ async fn an_api_that_takes_messages_and_says_nothing_gets_each_reply_twice_at_mo
         "lost" => Sending::from(Reply::AcceptsUnheard),
         _ => Sending::default(),
     });
+    let log = LogLines::start();
     let world = World::new(Options::default(), script).await;
     world.say("491700000000", "lost").await;
     world.say("491700000000", "next").await;
@@ -219,6 +222,11 @@ async fn an_api_that_takes_messages_and_says_nothing_gets_each_reply_twice_at_mo
     let times: BTreeMap<_, _> = world.channel.times_accepted();
     assert_eq!(times.values().max(), Some(&2), "sent once, and once more by policy");
     assert_eq!(world.resolved(), [Resolution::SentAgain, Resolution::GivenUp]);
+    let abandoned = log.with("a send of unknown outcome is abandoned");
+    assert_eq!(abandoned.len(), 1, "{abandoned:?}");
+    for field in [" conversation=", " outbound=", " repeated=1", "engine.unknown_repeats"] {
+        assert!(abandoned[0].contains(field), "{field}: {abandoned:?}");
+    }
     assert_eq!(world.calls_of("next"), 1, "its lane is free again");
     // A status that comes hours late lifts it.
     let lost = *times.iter().find(|(_, times)| **times == 2).unwrap().0;

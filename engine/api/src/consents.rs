@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use heddle_schemas::consent::{Category, How, Says, Standing};
 use heddle_schemas::id::ContactId;
+use heddle_schemas::lenient::Lenient;
 use heddle_schemas::time::{Timestamp, rfc3339};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -39,7 +40,7 @@ pub struct Shown {
     /// Time of the statement.
     pub at: Time,
     /// Origin of the statement.
-    pub how: How,
+    pub how: Lenient<How>,
     /// Wording of the statement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use heddle_schemas::audit::What;
 use heddle_schemas::id::TenantId;
+use heddle_schemas::lenient::Lenient;
 use heddle_schemas::ports::log::Record;
 use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::time::{Timestamp, human, rfc3339};
@@ -177,6 +178,18 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Replayed,
+        Self::WouldReplay,
+        Self::TooOld,
+        Self::NotKept,
+        Self::Unreadable,
+        Self::Impossible,
+        Self::Forgotten,
+        Self::Unknown,
+    ];
+
     /// Returns the label.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -358,7 +371,7 @@ pub struct Summary {
     pub offset: Option<Offset>,
     /// Reason for dead-lettering.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<DeadReason>,
+    pub reason: Option<Lenient<DeadReason>>,
     /// Details of the reason.
     pub detail: String,
     /// Number of attempts made.

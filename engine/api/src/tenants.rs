@@ -4,6 +4,7 @@ use heddle_schemas::audit::What;
 use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, TenantId};
 use heddle_schemas::removal::Removal;
 use heddle_schemas::tenant::Tenant;
+use heddle_schemas::tenant::changes::TenantChanges;
 use heddle_schemas::zone::Month;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize, Serializer};
@@ -20,6 +21,11 @@ operations! {
     /// Shows one tenant; secrets read `[redacted]`.
     ShowTenant: GET "/v1/tenants/{tenant}" (OfTenant, NoParameters, Nothing) -> 200 Tenant;
         Tenant, Member, Never;
+
+    /// Compares a configuration with the tenant's present one: the changes that applying it would make. Changes nothing
+    /// and shows no secret.
+    CompareTenant: POST "/v1/tenants/{tenant}/changes" (OfTenant, NoParameters, Configuration) -> 200 TenantChanges;
+        Installation, Admin, Never;
 
     /// Applies a tenant's configuration. Secrets are literals here.
     ApplyTenant: PUT "/v1/tenants/{tenant}" (OfTenant, NoParameters, Configuration) -> 200 Tenant;

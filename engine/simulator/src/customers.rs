@@ -121,6 +121,21 @@ pub enum Scene {
     },
 }
 
+/// Question that has no answer yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Index of the customer, from 0.
+    pub customer: usize,
+    /// Business number that was written to.
+    pub account: AccountId,
+    /// The customer's number as `+15550000001`, or its business-scoped id as `whatsapp:US.1`.
+    pub contact: String,
+    /// Index of the question among the customer's own, from 0.
+    pub question: usize,
+    /// Time since its last line.
+    pub since: Duration,
+}
+
 /// The running customers. Dropping it stops them.
 pub struct Customers {
     shared: Arc<Shared>,
@@ -211,6 +226,29 @@ impl Customers {
         let options = &self.shared.options;
         let all = options.customers.get() * options.questions.get();
         (self.shared.crowd.answered.load(Ordering::Relaxed), all)
+    }
+
+    /// Returns the questions that were asked and have no answer yet, the oldest first.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<Waiting> {
+        let now = self.shared.clock.elapsed();
+        let mut waiting = Vec::new();
+        for person in &self.shared.crowd.people {
+            let record = lock(&person.record);
+            let open = record.asked().iter().enumerate().filter(|(_, asked)| asked.answered.is_none());
+            waiting.extend(open.map(|(question, asked)| Waiting {
+                customer: person.number,
+                account: person.account.clone(),
+                contact: match &person.phone {
+                    Some(phone) => format!("+{phone}"),
+                    None => format!("whatsapp:{}", person.user_id),
+                },
+                question,
+                since: now.saturating_sub(asked.at),
+            }));
+        }
+        waiting.sort_by_key(|one| std::cmp::Reverse(one.since));
+        waiting
     }
 
     /// Returns the ids of all sent messages.

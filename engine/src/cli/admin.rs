@@ -8,13 +8,14 @@ use heddle_api::client::{CallError, Client};
 use heddle_api::documents::AddDocument;
 use heddle_api::operation::NoParameters;
 use heddle_api::problem::ErrorKind;
-use heddle_api::tenants::{ApplyTenant, Configuration, OfTenant};
+use heddle_api::tenants::{ApplyTenant, CompareTenant, Configuration, OfTenant};
 use heddle_api::{Input, Operation};
 use heddle_schemas::audit::{Means, Note, Who};
 use heddle_schemas::config::{Config, StateKind};
 use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary};
 use heddle_schemas::tenant::Tenant;
+use heddle_schemas::tenant::changes::TenantChanges;
 
 use super::Failure;
 use crate::node::Node;
@@ -172,6 +173,15 @@ impl Admin {
             Self::Remote(client) => Ok(client.call(input).await?),
             Self::Local(_, operations, caller) => Ok(operations.call(caller, input).await?),
         }
+    }
+
+    /// Compares a tenant's configuration with its present one.
+    ///
+    /// # Errors
+    /// As [`Admin::call`].
+    pub async fn compare(&self, tenant: Tenant) -> Result<TenantChanges, Failure> {
+        let path = OfTenant { tenant: tenant.id.clone() };
+        self.call(CompareTenant, path, NoParameters {}, Configuration(tenant)).await
     }
 
     /// Applies a tenant's configuration.

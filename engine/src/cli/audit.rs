@@ -1,9 +1,9 @@
-//! `heddle audit`: verifies the promises made to tenants, and lists and verifies the audit log.
+//! `heddle audit`: lists and verifies the audit log. Without `log` it is the former name of `heddle verify`.
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use heddle_api::audit_log::{
-    Chain, Entries, ListAuditLog, NotedEntries, OfChain, Prove, ResumeAuditLog, VerifyAuditLog,
+    Chain, Entries, ListAuditLog, NotedEntries, OfChain, ResumeAuditLog, VerifyAuditLog,
 };
 use heddle_api::operation::NoParameters;
 use heddle_api::tenants::ListTenants;
@@ -12,22 +12,30 @@ use heddle_schemas::audit::chain::{Noted, Verdict};
 use heddle_schemas::audit::{Entry, Means, Who};
 use heddle_schemas::config::Config;
 use heddle_schemas::id::TenantId;
-use heddle_schemas::promise::{Proof, Proofs};
 
 use super::Failure;
 use super::admin::{Admin, Where};
 use super::output::{Output, table};
+use super::verify;
 
 /// Arguments of `heddle audit`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
     place: Where,
-    /// Tenant whose promises to verify; without one, every tenant and the data of no tenant. Reads everything that
-    /// is stored; the exit code is 1 where a promise is broken.
+    /// Tenant whose promises to verify, as `heddle verify` does.
+    #[arg(hide = true)]
     tenant: Option<TenantId>,
     #[command(subcommand)]
     action: Option<Action>,
+}
+
+impl Arguments {
+    /// Returns whether this is `heddle verify` by its former name.
+    #[cfg(test)]
+    pub(super) fn is_verification(&self) -> bool {
+        self.action.is_none()
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -68,15 +76,15 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
             return Err(Failure::Usage(named));
         }
         (None, tenant) => {
-            let admin = Admin::find(config, &arguments.place).await?;
-            let done = prove(&admin, tenant, output).await;
-            admin.close().await;
-            return done;
+            output.warn(
+                "`heddle audit` without `log` is now `heddle verify`; the next release drops the old name",
+            );
+            return verify::run(config, verify::Arguments { place: arguments.place, tenant }, output).await;
         }
     };
     let admin = Admin::find(config, &arguments.place).await?;
     let done = match (asked.verify, asked.resume) {
-        (true, _) => verify(&admin, &asked, output).await,
+        (true, _) => verify_log(&admin, &asked, output).await,
         (_, true) => {
             let chain = OfChain { tenant: asked.tenant.clone() };
             admin.call(ResumeAuditLog, NoParameters {}, chain, Nothing).await.map(|entry| {
@@ -90,49 +98,9 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
 }
 
 /// Returns the ids of all tenants.
-async fn tenants(admin: &Admin) -> Result<impl Iterator<Item = TenantId> + use<>, Failure> {
+pub(super) async fn tenants(admin: &Admin) -> Result<impl Iterator<Item = TenantId> + use<>, Failure> {
     let List { items } = admin.call(ListTenants, NoParameters {}, NoParameters {}, Nothing).await?;
     Ok(items.into_iter().map(|tenant| tenant.id))
-}
-
-async fn prove(admin: &Admin, tenant: Option<TenantId>, output: &mut Output) -> Result<(), Failure> {
-    let whose = match tenant {
-        Some(tenant) => vec![Some(tenant)],
-        None => tenants(admin).await?.map(Some).chain([None]).collect(),
-    };
-    let mut all = Vec::with_capacity(whose.len());
-    for tenant in whose {
-        all.push(admin.call(Prove, NoParameters {}, OfChain { tenant }, Nothing).await?);
-    }
-    output.result(&all, || all.iter().map(proofs).collect::<Vec<_>>().join("\n\n"));
-    let broken: usize =
-        all.iter().map(|proofs| proofs.proofs.iter().filter(|proof| !proof.kept).count()).sum();
-    match broken {
-        0 => Ok(()),
-        1 => Err(Failure::Failed(anyhow!("a promise is broken"))),
-        _ => Err(Failure::Failed(anyhow!("{broken} promises are broken"))),
-    }
-}
-
-fn proofs(of: &Proofs) -> String {
-    let whose = of.tenant.as_ref().map_or_else(|| "no tenant".into(), |tenant| format!("tenant {tenant}"));
-    let rows: Vec<_> = of.proofs.iter().map(proof).collect();
-    let mut text = format!("{whose}, {}\n{}", of.at, table(["PROMISE", "VERDICT", "EVIDENCE"], &rows));
-    for proof in of.proofs.iter().filter(|proof| !proof.kept) {
-        text += &format!("\n\n{} is broken: {}", proof.promise, proof.promise.says());
-        for fault in &proof.faults {
-            text += &format!("\n  {fault}");
-        }
-        if proof.more_faults > 0 {
-            text += &format!("\n  and {} further faults", proof.more_faults);
-        }
-    }
-    text
-}
-
-fn proof(Proof { promise, kept, evidence, .. }: &Proof) -> [String; 3] {
-    let verdict = if *kept { "kept" } else { "BROKEN" };
-    [promise.as_str().to_owned(), verdict.to_owned(), evidence.clone()]
 }
 
 async fn list(admin: &Admin, asked: &Asked, output: &mut Output) -> Result<(), Failure> {
@@ -176,6 +144,7 @@ fn who(Who { name, means, address }: &Who) -> String {
         Means::Machine => "this machine",
         Means::Folder => "data folder",
         Means::Engine => "engine",
+        Means::Other => "a means of a later build",
     };
     let name = name.as_ref().map_or("-", |name| name.as_str());
     match address {
@@ -184,7 +153,7 @@ fn who(Who { name, means, address }: &Who) -> String {
     }
 }
 
-async fn verify(admin: &Admin, asked: &Asked, output: &mut Output) -> Result<(), Failure> {
+async fn verify_log(admin: &Admin, asked: &Asked, output: &mut Output) -> Result<(), Failure> {
     let mut chains = vec![asked.tenant.clone()];
     // Noted entries belong to one log.
     if asked.tenant.is_none() && asked.noted.is_empty() {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use heddle_connectors::keys::vault;
+use heddle_schemas::tenant::Faults;
 use prometheus::Registry;
 use serde::Serialize;
 
@@ -24,14 +25,23 @@ struct Checked {
     file: String,
     /// Region of the node's stores, or of the tenant's data; none where the file is not usable.
     region: Option<String>,
+    /// Every fault in one text.
     fault: Option<String>,
+    faults: Vec<String>,
 }
 
 impl Checked {
     fn of(file: String, region: Result<String, ConfigurationError>) -> Self {
         match region {
-            Ok(region) => Self { file, region: Some(region), fault: None },
-            Err(fault) => Self { file, region: None, fault: Some(fault.to_string()) },
+            Ok(region) => Self { file, region: Some(region), fault: None, faults: Vec::new() },
+            Err(error) => {
+                let fault = Some(error.to_string());
+                let faults = match error {
+                    ConfigurationError::Faults(Faults(faults)) => faults,
+                    error => vec![error.to_string()],
+                };
+                Self { file, region: None, fault, faults }
+            }
         }
     }
 }
@@ -54,9 +64,11 @@ pub fn run(global: &Global, arguments: &Arguments, output: &mut Output) -> Resul
     if let Some(here) = checked[0].region.clone() {
         for tenant in &mut checked[1..] {
             if let Some(theirs) = tenant.region.as_ref().filter(|theirs| **theirs != here) {
-                tenant.fault = Some(format!(
+                let fault = format!(
                     "region: is {theirs:?}, and node.region is {here:?}: apply it on a node of its region"
-                ));
+                );
+                tenant.faults.push(fault.clone());
+                tenant.fault = Some(fault);
             }
         }
     }

@@ -382,7 +382,7 @@ fn shown(consents: &Consents) -> String {
 
 fn evidence(what: &str, Shown { at: Time(at), how, text }: &Shown) -> String {
     let text = text.as_ref().map(|text| format!(", {text:?}")).unwrap_or_default();
-    format!("  {what} {at} ({}){text}", how.as_str())
+    format!("  {what} {at} ({}){text}", how.name(|known| known.as_str()))
 }
 
 #[cfg(test)]

@@ -219,7 +219,7 @@ fn row(dead_letter: &Summary) -> [String; 7] {
         dead_letter.id.to_string(),
         dead_letter.at.to_string(),
         origin(dead_letter),
-        dead_letter.reason.map_or("", DeadReason::as_str).to_owned(),
+        dead_letter.reason.as_ref().map_or("", |reason| reason.name(|known| known.as_str())).to_owned(),
         dead_letter.bytes.to_string(),
         dead_letter.attempts.to_string(),
         // The detail can quote any record.

@@ -182,7 +182,7 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     let report = report?;
     output.result(&report, || report.to_string());
     output.say(&format!(
-        "The tenants load-0001 to load-{:04} stay in the node, since none can be deleted yet; another run uses them again.",
+        "The tenants load-0001 to load-{:04} stay in the node, and another run uses them again; `heddle tenant delete` removes one for good, with its id.",
         load.options().tenants
     ));
     match report.is_clean() {

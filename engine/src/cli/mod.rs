@@ -8,7 +8,8 @@
 //! - [`output`]: the only module that prints.
 //! - [`admin`]: access to a node, through its admin API or to a folder that no process has open.
 //! - One file per command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`campaign`],
-//!   [`contact`], [`keys`], [`audit`], [`dlq`], [`extract`], [`demo`], [`load`]; `operator` gives the last two the admin API.
+//!   [`contact`], [`keys`], [`verify`], [`audit`], [`dlq`], [`extract`], [`demo`], [`load`]; `operator` gives the last
+//!   two the admin API.
 
 pub mod admin;
 pub mod audit;
@@ -28,6 +29,7 @@ pub mod schema;
 pub mod serve;
 pub mod tenant;
 pub mod topics;
+pub mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -82,7 +84,7 @@ enum Command {
     Kb(kb::Arguments),
     /// Check campaigns' files.
     Campaign(campaign::Arguments),
-    /// Manage contacts: hand over conversations, consents, export, correct, restrict, erase.
+    /// Manage contacts: hand over conversations, show and enter consents, export, correct, restrict and erase data.
     Contact(contact::Arguments),
     /// Manage master keys: create one, show the status, rotate to the current one.
     Keys(keys::Arguments),
@@ -91,7 +93,9 @@ enum Command {
     Extract(extract::Arguments),
     /// Manage dead letters (records that could not be processed): list, show, replay.
     Dlq(dlq::Arguments),
-    /// Verify the promises made to tenants; list and verify the audit log.
+    /// Verify the promises made to tenants, such as retention and erasure, by the stored data.
+    Verify(verify::Arguments),
+    /// List and verify the audit log: who did what, when and why.
     Audit(audit::Arguments),
     /// Load a running node with simulated customers, and measure the replies.
     Load(load::Arguments),
@@ -213,6 +217,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
             Command::Kb(arguments) => kb::run(config, arguments, output).await,
             Command::Contact(arguments) => contact::run(config, arguments, output).await,
             Command::Keys(arguments) => keys::run(config, arguments, output).await,
+            Command::Verify(arguments) => verify::run(config, arguments, output).await,
             Command::Audit(arguments) => audit::run(config, arguments, output).await,
             Command::Dlq(arguments) => dlq::run(config, arguments, output).await,
             Command::Load(arguments) => load::run(config, arguments, output).await,
@@ -239,6 +244,39 @@ mod tests {
     #[test]
     fn every_command_has_distinct_arguments() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_names_each_command_once_and_shows_erasure_and_export() {
+        let mut cli = Cli::command();
+        let help = cli.render_long_help().to_string();
+        let line = |name: &str| {
+            let found = help.lines().find(|line| line.trim_start().starts_with(&format!("{name} ")));
+            found.unwrap_or_else(|| panic!("{name}: {help}")).to_lowercase()
+        };
+        assert!(line("verify").contains("promises") && !line("verify").contains("audit log"));
+        assert!(line("audit").contains("audit log") && !line("audit").contains("promises"));
+        assert!(line("contact").contains("export") && line("contact").contains("erase"));
+        let contact = cli.find_subcommand_mut("contact").unwrap().render_long_help().to_string();
+        assert!(contact.contains("Erase a person") && contact.contains("Export all data"), "{contact}");
+    }
+
+    #[test]
+    fn audit_without_log_still_verifies() {
+        for (arguments, verifies) in [
+            (&["audit"][..], true),
+            (&["audit", "acme"], true),
+            (&["verify", "acme"], true),
+            (&["audit", "log", "acme"], false),
+        ] {
+            let Cli { command, .. } = Cli::try_parse_from([&["heddle"], arguments].concat()).unwrap();
+            let found = match command {
+                Command::Verify(_) => true,
+                Command::Audit(arguments) => arguments.is_verification(),
+                _ => panic!("another command"),
+            };
+            assert_eq!(found, verifies, "{arguments:?}");
+        }
     }
 
     #[test]

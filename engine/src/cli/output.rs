@@ -49,6 +49,13 @@ impl Output {
         }
     }
 
+    /// Prints a warning on standard error; none with JSON, whose standard error has only the fault.
+    pub fn warn(&mut self, text: &str) {
+        if !self.json {
+            self.error_line(&format!("heddle: {text}"));
+        }
+    }
+
     /// Writes raw bytes of a streamed result.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! `heddle tenant`: applies a tenant's file, disconnects its channels, lists tenants, shows one and its usage, exports
 //! one, deletes one.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -17,8 +18,10 @@ use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, TenantId};
 use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::removal::Removal;
 use heddle_schemas::tenant::Tenant;
+use heddle_schemas::tenant::changes::{ChangeKind, TenantChanges};
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::zone::Month;
+use serde::Serialize;
 use serde_json::json;
 
 use super::Failure;
@@ -38,10 +41,14 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Apply a tenant's file. Secrets in it are literals, env:NAME or file:PATH.
+    /// Apply a tenant's file, which becomes the tenant's whole configuration, and show the differences. Secrets in it
+    /// are literals, env:NAME or file:PATH. Removing something, such as a channel, needs a confirmation.
     Apply {
         /// The tenant's file.
         file: PathBuf,
+        /// Do not ask for confirmation.
+        #[arg(long)]
+        yes: bool,
     },
     /// List the tenants.
     List,
@@ -95,7 +102,7 @@ enum Action {
 pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
     // Faults of the file are reported before a node is contacted.
     let tenant = match &arguments.action {
-        Action::Apply { file } => Some(configuration::load_tenant(file)?),
+        Action::Apply { file, yes } => Some((configuration::load_tenant(file)?, *yes)),
         _ => None,
     };
     if let Action::Delete { tenant, yes } = &arguments.action {
@@ -107,21 +114,74 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
         None => Admin::find(config, &arguments.place).await?,
     };
     let done = match tenant {
-        Some(tenant) => admin.apply(tenant).await.map(|tenant| {
-            output.result(&tenant, || {
-                let hooks = tenant.channels.iter().map(|channel| {
-                    format!(
-                        "\n  webhook of {}: http://{listen}/webhooks/{}/{}",
-                        channel.account, channel.kind, channel.account
-                    )
-                });
-                format!("tenant {} is applied{}", tenant.id, hooks.collect::<String>())
-            });
-        }),
+        Some((tenant, yes)) => apply(&admin, tenant, yes, listen, output).await,
         None => act(&admin, arguments.action, output).await,
     };
     admin.close().await;
     done
+}
+
+/// Applied tenant, with the changes.
+#[derive(Serialize)]
+struct Applied {
+    #[serde(flatten)]
+    tenant: Tenant,
+    #[serde(flatten)]
+    changes: TenantChanges,
+}
+
+/// Shows the differences, asks where something is removed, and applies the file.
+async fn apply(
+    admin: &Admin,
+    tenant: Tenant,
+    yes: bool,
+    listen: SocketAddr,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let changes = admin.compare(tenant.clone()).await?;
+    for change in &changes.changes {
+        output.say(&change.to_string());
+    }
+    consent(&tenant.id, &changes, yes, output)?;
+    let applied = Applied { tenant: admin.apply(tenant).await?, changes };
+    output.result(&applied, || {
+        let Applied { tenant, changes } = &applied;
+        let hooks = tenant.channels.iter().map(|channel| {
+            format!(
+                "\n  webhook of {}: http://{listen}/webhooks/{}/{}",
+                channel.account, channel.kind, channel.account
+            )
+        });
+        let unchanged = if changes.is_new || !changes.changes.is_empty() { "" } else { ", without a change" };
+        format!("tenant {} is applied{unchanged}{}", tenant.id, hooks.collect::<String>())
+    });
+    Ok(())
+}
+
+/// Asks on a terminal before something of a tenant is changed or removed. Without a terminal a removal needs `--yes`.
+fn consent(tenant: &TenantId, changes: &TenantChanges, yes: bool, output: &Output) -> Result<(), Failure> {
+    let removed: Vec<_> = changes.removals().map(|change| change.place.as_str()).collect();
+    if yes || changes.changes.iter().all(|change| change.kind == ChangeKind::Added) {
+        return Ok(());
+    }
+    // With JSON the changes have not been printed.
+    let shown = if output.is_json() { listed(changes) } else { String::new() };
+    let loss = if removed.is_empty() { "" } else { " What is removed cannot be restored." };
+    match output.ask(&format!("{shown}Tenant {tenant} will be changed.{loss} Go on? [y/N] ")) {
+        Some(answer) if matches!(answer.to_lowercase().as_str(), "y" | "yes") => Ok(()),
+        None if removed.is_empty() => Ok(()),
+        _ => Err(Failure::Usage(anyhow::anyhow!(
+            "nothing was done: applying the file changes tenant {tenant}{}; say --yes, or y when asked",
+            match removed.as_slice() {
+                [] => String::new(),
+                removed => format!(" and removes {}", removed.join(", ")),
+            }
+        ))),
+    }
+}
+
+fn listed(changes: &TenantChanges) -> String {
+    changes.changes.iter().map(|change| format!("{change}\n")).collect()
 }
 
 async fn act(admin: &Admin, action: Action, output: &mut Output) -> Result<(), Failure> {

@@ -60,7 +60,7 @@ impl Found {
                 at: letter.at,
                 from: Some(letter.from),
                 offset: Some(letter.offset),
-                reason: Some(letter.reason),
+                reason: Some(letter.reason.clone()),
                 detail: letter.detail.clone(),
                 attempts: letter.attempts,
                 bytes: letter.bytes,
@@ -85,7 +85,7 @@ impl Found {
     }
 
     pub(super) fn matches(&self, reason: Option<DeadReason>, tenant: Option<&TenantId>) -> bool {
-        reason.is_none_or(|reason| self.letter.as_ref().is_ok_and(|letter| letter.reason == reason))
+        reason.is_none_or(|reason| self.letter.as_ref().is_ok_and(|letter| letter.reason == reason.into()))
             && tenant.is_none_or(|tenant| self.tenant().as_ref() == Some(tenant))
     }
 

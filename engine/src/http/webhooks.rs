@@ -65,8 +65,34 @@ enum Refusal {
     Busy,
 }
 
+/// Results of webhooks, as labels.
+pub(crate) const WEBHOOK_RESULTS: [&str; 13] = {
+    let mut results = ["subscribed"; 13];
+    results[1] = "taken";
+    let mut index = 0;
+    while index < Refusal::ALL.len() {
+        results[index + 2] = Refusal::ALL[index].label();
+        index += 1;
+    }
+    results
+};
+
 impl Refusal {
-    fn label(self) -> &'static str {
+    const ALL: [Self; 11] = [
+        Self::Account,
+        Self::Signature,
+        Self::Body,
+        Self::TooLarge,
+        Self::Slow,
+        Self::VerifyToken,
+        Self::NoHandshake,
+        Self::Full,
+        Self::Unavailable,
+        Self::NotReady,
+        Self::Busy,
+    ];
+
+    const fn label(self) -> &'static str {
         match self {
             Self::Account => "account",
             Self::Signature => "signature",

@@ -9,14 +9,15 @@ use heddle_actors::tenant::quota;
 use heddle_api::content::{Lines, List};
 use heddle_api::problem::ErrorKind;
 use heddle_api::tenants::{
-    ApplyTenant, Configuration, DeleteTenant, DisconnectChannel, ExportTenant, ListDeletions, ListTenants,
-    ShowDeletion, ShowTenant, ShowUsage,
+    ApplyTenant, CompareTenant, Configuration, DeleteTenant, DisconnectChannel, ExportTenant, ListDeletions,
+    ListTenants, ShowDeletion, ShowTenant, ShowUsage,
 };
 use heddle_api::usage::Usage;
 use heddle_api::{Input, Operation};
 use heddle_schemas::id::TenantId;
 use heddle_schemas::removal::Removal;
 use heddle_schemas::tenant::Tenant;
+use heddle_schemas::tenant::changes::TenantChanges;
 
 use super::{Call, Handler, OperationError, Operations, Subject};
 use crate::usage;
@@ -90,6 +91,25 @@ pub(super) fn deleted(tenant: &TenantId) -> OperationError {
     let why =
         format!("tenant {tenant} was deleted, and its id cannot be used again: apply it under another id");
     OperationError::new(ErrorKind::Conflict, "tenant_deleted", why)
+}
+
+impl Handler for CompareTenant {
+    type Subject = Applicable;
+
+    async fn run(
+        operations: &Operations,
+        _: Call<'_>,
+        input: Input<Self>,
+        _: Applicable,
+    ) -> Result<TenantChanges, OperationError> {
+        let Configuration(tenant) = input.body;
+        // Another node may have applied it just now.
+        operations.tenants.catch_up().await?;
+        Ok(match operations.tenants.get(&tenant.id) {
+            Some(present) => TenantChanges { is_new: false, changes: present.changes(&tenant) },
+            None => TenantChanges { is_new: true, changes: Vec::new() },
+        })
+    }
 }
 
 impl Handler for ApplyTenant {

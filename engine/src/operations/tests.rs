@@ -37,7 +37,7 @@ fn sample(name: &str) -> Sample {
     let of_acme = |path: Value, query: Value, body: Value| Sample { path, query, body, chain: Some("acme") };
     let of_none = |path: Value, query: Value, body: Value| Sample { path, query, body, chain: None };
     match name {
-        "ApplyTenant" => of_acme(acme(), none(), tenant("acme", "1001")),
+        "ApplyTenant" | "CompareTenant" => of_acme(acme(), none(), tenant("acme", "1001")),
         "DeleteTenant" => of_none(acme(), none(), Value::Null),
         "EnterConsent" => of_acme(acme(), contact(), json!({ "says": "stop", "purposes": ["marketing"] })),
         "CorrectContact" => of_acme(acme(), contact(), json!({ "name": "Ann" })),

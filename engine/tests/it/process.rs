@@ -124,6 +124,15 @@ impl Node {
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
+    /// Returns the last warnings and errors with this word.
+    #[allow(dead_code, reason = "not every test looks there")]
+    pub(crate) fn warnings_about(&self, word: &str) -> Vec<String> {
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let is_warning = |line: &&str| line.contains("\"WARN\"") || line.contains("\"ERROR\"");
+        let lines: Vec<_> = log.lines().filter(is_warning).filter(|line| line.contains(word)).collect();
+        lines[lines.len().saturating_sub(5)..].iter().map(|line| (*line).to_owned()).collect()
+    }
+
     #[allow(dead_code, reason = "not every test looks there")]
     pub(crate) fn assert_log_shows_none_of(&self, words: &[&str]) {
         let log = std::fs::read_to_string(self.log()).unwrap();
@@ -189,6 +198,17 @@ impl Running {
         let answer = reqwest::get(format!("{}/v1/{path}", self.url)).await.unwrap();
         assert!(answer.status().is_success(), "{path}: {}", answer.status());
         answer.json().await.unwrap()
+    }
+
+    /// Returns all that is stored of a contact, for the output of a failing test.
+    #[allow(dead_code, reason = "not every test uses it")]
+    pub(crate) async fn export(&self, tenant: &str, contact: &str) -> Result<serde_json::Value, String> {
+        let url = format!("{}/v1/tenants/{tenant}/contacts/export", self.url);
+        let request = reqwest::Client::new().get(url).query(&[("contact", contact)]);
+        let answer =
+            request.timeout(Duration::from_secs(10)).send().await.map_err(|error| error.to_string())?;
+        let (status, body) = (answer.status(), answer.text().await.map_err(|error| error.to_string())?);
+        serde_json::from_str(&body).map_err(|_| format!("the export was answered with {status}: {body}"))
     }
 
     /// Returns the work in flight and the backlog, for the output of a failing test.

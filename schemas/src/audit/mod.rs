@@ -28,6 +28,7 @@ use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
 
 use crate::id::{AccountId, ChannelKind, ContactId, ConversationId, MessageKey, TenantId};
 use crate::record::V;
@@ -224,6 +225,9 @@ pub enum Means {
     Folder,
     /// The engine itself, by a rule that was configured.
     Engine,
+    /// One of a later build; the stored entry, which is never rewritten, keeps its name.
+    #[serde(other)]
+    Other,
 }
 
 /// Caller of an operation.
@@ -337,13 +341,17 @@ pub enum What {
     KeysRotate,
     /// The audit log was begun anew behind a break. One number is left out, so that the break shows for ever.
     Resume,
+    /// An operation of a later build, as it came.
+    #[serde(untagged)]
+    Unknown(Map<String, Value>),
 }
 
 impl What {
     /// The name of the operation, as a label and in lists.
     #[must_use]
-    pub fn as_str(&self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
+            Self::Unknown(fields) => fields.get("operation").and_then(Value::as_str).unwrap_or("unknown"),
             Self::TenantApply => "tenant_apply",
             Self::TenantExport => "tenant_export",
             Self::TenantErase { .. } => "tenant_erase",
@@ -379,6 +387,13 @@ impl What {
             | Self::ContactObject { contact }
             | Self::ContactErase { contact }
             | Self::ContactConsent { contact, .. } => Some(*contact),
+            // By the names of the fields of the operations that are known.
+            Self::Unknown(fields) => {
+                let text = |field: &str| fields.get(field).and_then(Value::as_str);
+                let contact = text("contact").and_then(|contact| contact.parse().ok());
+                let conversation = || text("conversation")?.parse::<ConversationId>().ok();
+                contact.or_else(|| Some(conversation()?.contact))
+            }
             Self::TenantApply
             | Self::TenantExport
             | Self::TenantErase { .. }
@@ -399,6 +414,10 @@ impl What {
         match self {
             Self::TenantApply | Self::TenantExport | Self::Prove | Self::KeysRotate | Self::Resume => {
                 String::new()
+            }
+            Self::Unknown(fields) => {
+                let others = fields.iter().filter(|(field, _)| *field != "operation");
+                others.map(|(field, value)| format!("{field} {value}")).collect::<Vec<_>>().join(", ")
             }
             Self::TenantErase { tenant } => tenant.to_string(),
             Self::ChannelDisconnect { channel, account } => format!("{channel}/{account}"),
@@ -434,9 +453,15 @@ pub enum Outcome {
     Refused,
     /// It failed; a part of it may have been done.
     Failed,
+    /// One of a later build; the stored entry, which is never rewritten, keeps its name.
+    #[serde(other)]
+    Other,
 }
 
 impl Outcome {
+    /// All that this build writes.
+    pub const ALL: [Self; 4] = [Self::Begun, Self::Done, Self::Refused, Self::Failed];
+
     /// The name, as a label and in lists.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -445,6 +470,7 @@ impl Outcome {
             Self::Done => "done",
             Self::Refused => "refused",
             Self::Failed => "failed",
+            Self::Other => "other",
         }
     }
 }

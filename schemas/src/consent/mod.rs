@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::id::MessageKey;
+use crate::lenient::Lenient;
 use crate::sealed::Sealed;
 use crate::time::Timestamp;
 
@@ -96,6 +97,10 @@ pub enum How {
 }
 
 impl How {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Word, Self::Preference, Self::ChannelError, Self::Operator, Self::Import];
+
     /// Its name, as it stands in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -114,8 +119,8 @@ impl How {
 pub struct Evidence {
     /// The time, by the channel's clock; of an operator's entry, by the engine's.
     pub at: Timestamp,
-    /// The way.
-    pub how: How,
+    /// The way; that of a later build is kept by its name.
+    pub how: Lenient<How>,
     /// Keyed hash of what said so, such as the message: evidence with the same time, way and key is the same.
     pub key: MessageKey,
     /// The words, sealed under the tenant's key, bound to the contact's row and to `key`.
@@ -135,8 +140,8 @@ impl Evidence {
     }
 
     /// Returns the order of evidence. The text does not count, since it is sealed anew for each delivery.
-    fn rank(&self) -> (Timestamp, How, MessageKey) {
-        (self.at, self.how, self.key)
+    fn rank(&self) -> (Timestamp, &Lenient<How>, MessageKey) {
+        (self.at, &self.how, self.key)
     }
 }
 
@@ -206,9 +211,9 @@ fn later(mine: Option<Evidence>, other: Option<Evidence>) -> Option<Evidence> {
 pub struct ContactRecord {
     /// Version of this form.
     pub v: u16,
-    /// The evidence of each purpose.
+    /// The evidence of each purpose. A purpose of a later build is kept, and says nothing about the others.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub consents: BTreeMap<Category, Consent>,
+    pub consents: BTreeMap<Lenient<Category>, Consent>,
     /// Time since which the contact's data is stored and not used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restricted_at: Option<Timestamp>,
@@ -229,7 +234,7 @@ impl ContactRecord {
 
     /// Merges evidence into a purpose.
     pub fn merge(&mut self, category: Category, consent: Consent) {
-        let mine = self.consents.entry(category).or_default();
+        let mine = self.consents.entry(category.into()).or_default();
         *mine = std::mem::take(mine).merge(consent);
     }
 
@@ -241,7 +246,7 @@ impl ContactRecord {
         if self.restricted_at.is_some_and(|since| since <= then) {
             return Some(true);
         }
-        let Some(Consent { given, stopped: Some(stopped) }) = self.consents.get(&category) else {
+        let Some(Consent { given, stopped: Some(stopped) }) = self.consents.get(&category.into()) else {
             return Some(false);
         };
         let known = |evidence: &Evidence| evidence.known_at.map(|known_at| known_at <= then);
@@ -257,7 +262,7 @@ impl ContactRecord {
         if self.restricted_at.is_some() {
             return Standing::Restricted;
         }
-        self.consents.get(&category).map_or(Standing::Unknown, Consent::standing)
+        self.consents.get(&category.into()).map_or(Standing::Unknown, Consent::standing)
     }
 }
 
@@ -269,7 +274,7 @@ mod tests {
     fn evidence(at: i64, key: u8) -> Evidence {
         let how = if key.is_multiple_of(2) { How::Word } else { How::Preference };
         let (at, key) = (Timestamp::from_secs(at), MessageKey::from_bytes([key; 16]));
-        Evidence { at, how, key, text: None, known_at: None }
+        Evidence { at, how: how.into(), key, text: None, known_at: None }
     }
 
     fn said(says: Says, at: i64) -> Consent {
@@ -314,6 +319,24 @@ mod tests {
                 false => Standing::Given,
             };
             prop_assert_eq!(all(&said).standing(), expected);
+        }
+    }
+
+    #[test]
+    fn a_way_and_a_purpose_of_a_later_build_are_kept_and_a_stop_by_that_way_holds() {
+        let key = MessageKey::from_bytes([1; 16]);
+        let stopped = serde_json::json!({ "at": 10, "how": "voice", "key": key });
+        let stored = serde_json::json!({ "v": 1, "consents": {
+            "marketing": { "stopped": stopped }, "newsletter": { "given": stopped },
+        } });
+        let mut record: ContactRecord = serde_json::from_value(stored.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&record).unwrap(), stored);
+        assert_eq!(record.standing(Category::Marketing), Standing::Stopped);
+        assert_eq!(record.standing(Category::Utility), Standing::Unknown);
+        record.merge(Category::Utility, said(Says::Give, 3));
+        let written = serde_json::to_value(&record).unwrap();
+        for purpose in ["marketing", "newsletter"] {
+            assert_eq!(written["consents"][purpose], stored["consents"][purpose]);
         }
     }
 

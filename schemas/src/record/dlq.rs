@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::version::{Step, after};
 use super::{V, Versioned, log_aad};
 use crate::id::TenantId;
+use crate::lenient::Lenient;
 use crate::sealed::Sealed;
 use crate::time::Timestamp;
 use crate::topic::{Offset, Topic, TopicPartition};
@@ -30,8 +31,8 @@ pub struct DeadLetter {
     pub from: TopicPartition,
     /// Its offset there.
     pub offset: Offset,
-    /// The reason.
-    pub reason: DeadReason,
+    /// The reason; that of a later build is kept by its name.
+    pub reason: Lenient<DeadReason>,
     /// Details of the reason; no content.
     pub detail: String,
     /// The number of attempts.
@@ -87,6 +88,20 @@ pub enum DeadReason {
 }
 
 impl DeadReason {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Shape,
+        Self::Version,
+        Self::Unreadable,
+        Self::UnknownTenant,
+        Self::Region,
+        Self::Account,
+        Self::Nameless,
+        Self::TooLarge,
+        Self::Future,
+        Self::Poison,
+    ];
+
     /// The label.
     #[must_use]
     pub fn as_str(self) -> &'static str {

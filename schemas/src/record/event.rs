@@ -13,6 +13,7 @@ use crate::consent::{Category, How};
 use crate::id::{
     AccountId, ChannelKind, ContactId, ConversationId, MessageKey, OutboundId, TenantId, TurnId,
 };
+use crate::lenient::Lenient;
 use crate::money::Money;
 use crate::sealed::Sealed;
 use crate::tenant::Resource;
@@ -66,7 +67,7 @@ pub enum Event {
         /// The number of customer messages it answers.
         messages: u32,
         /// The outcome.
-        outcome: Outcome,
+        outcome: Lenient<Outcome>,
         /// Calls to the outside that were made for it.
         attempts: u32,
         /// Tokens sent to a provider.
@@ -107,9 +108,9 @@ pub enum Event {
         /// The contact.
         contact: ContactId,
         /// The purpose.
-        category: Category,
+        category: Lenient<Category>,
         /// The way by which it was said.
-        how: How,
+        how: Lenient<How>,
         /// The time, by the channel's clock, microseconds since 1970. The later statement holds.
         said_at: Timestamp,
     },
@@ -118,9 +119,9 @@ pub enum Event {
         /// The contact.
         contact: ContactId,
         /// The purpose.
-        category: Category,
+        category: Lenient<Category>,
         /// The way by which it was said.
-        how: How,
+        how: Lenient<How>,
         /// The time, by the channel's clock, microseconds since 1970. The later statement holds.
         said_at: Timestamp,
     },
@@ -149,7 +150,7 @@ pub enum Event {
         /// The conversation.
         conversation: ConversationId,
         /// The reason.
-        because: HandOver,
+        because: Lenient<HandOver>,
     },
     /// The agent answers in a conversation again.
     GivenBack {

@@ -246,6 +246,9 @@ pub enum Withheld {
 }
 
 impl Withheld {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::OptedOut, Self::WindowOver, Self::Restricted, Self::Disconnected];
+
     /// The code that stands for it in a [`DeliveryFailure`].
     #[must_use]
     pub fn code(self) -> i64 {

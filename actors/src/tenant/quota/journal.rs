@@ -14,6 +14,7 @@ use heddle_schemas::table::{Key, Partition, SpentBy};
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::zone::{Date, Month};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::amounts::Totals;
 use crate::partition::pages::Pages;
@@ -51,12 +52,24 @@ pub(crate) enum Spend {
         /// Month of the quota lease.
         month: Month,
     },
+    /// What a later build wrote, as it came. It counts by its `day` and `totals` where it has both, else with nothing.
+    #[serde(untagged)]
+    Unknown(Map<String, Value>),
 }
 
 impl Spend {
     /// Returns the use that it adds, with its day.
     pub(crate) fn counts(&self) -> Option<(Date, Totals)> {
+        #[derive(Deserialize)]
+        struct Use {
+            day: Date,
+            totals: Totals,
+        }
         match *self {
+            Self::Unknown(ref fields) => {
+                let found = fields.values().find_map(|inside| Use::deserialize(inside).ok())?;
+                Some((found.day, found.totals))
+            }
             Self::Reserved { day, tokens, money } => {
                 let (interrupted_tokens, interrupted_money) = (tokens, money);
                 let totals =
@@ -109,4 +122,23 @@ pub(super) async fn sum(
         }
     }
     Ok(days)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_a_later_build_is_kept_and_counts_by_its_totals() {
+        let totals = Totals { turns: 1, messages: 2, ..Totals::default() };
+        let day: Date = "2026-11-29".parse().unwrap();
+        let stored = serde_json::json!({ "refunded": { "day": day, "totals": totals, "by": "ann" } });
+        let spend: Spend = serde_json::from_value(stored.clone()).unwrap();
+        assert_eq!(spend.counts(), Some((day, totals)));
+        assert_eq!(serde_json::to_value(&spend).unwrap(), stored);
+        let bare: Spend = serde_json::from_value(serde_json::json!({ "audited": {} })).unwrap();
+        assert_eq!(bare.counts(), None);
+        let settled = serde_json::to_value(Spend::Settled { day, totals }).unwrap();
+        assert_eq!(serde_json::from_value::<Spend>(settled).unwrap(), Spend::Settled { day, totals });
+    }
 }

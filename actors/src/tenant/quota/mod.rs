@@ -501,7 +501,8 @@ impl Quotas {
             }
             let found = read(&self.ports.metrics, || Spend::get(&*self.ports.state, &tenant.id, of.id, by));
             match found.await? {
-                Some(Spend::Settled { .. }) => return Ok(None),
+                // A later build has recorded the turn by its own rules.
+                Some(Spend::Settled { .. } | Spend::Unknown(_)) => return Ok(None),
                 Some(Spend::Moved { chunk, month }) => {
                     of = ChunkOf { id: chunk, month };
                     continue;

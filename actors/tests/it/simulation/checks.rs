@@ -108,7 +108,11 @@ impl World {
                     panic!("seed {seed}: {letter:?} was given up");
                 };
                 repeated += u32::from(!seen.insert(place));
-                assert_eq!((letter.reason, letter.bytes), (expected.reason, expected.bytes), "seed {seed}");
+                assert_eq!(
+                    (&letter.reason, letter.bytes),
+                    (&expected.reason.into(), expected.bytes),
+                    "seed {seed}"
+                );
                 assert_eq!(letter.tenant, expected.tenant, "seed {seed}: {letter:?}");
                 let (Some(tenant), Some(sealed)) = (&letter.tenant, &letter.original) else {
                     assert_eq!(letter.original, None, "seed {seed}: nobody's key could end it");

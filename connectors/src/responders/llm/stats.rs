@@ -27,13 +27,20 @@ impl Stats {
             let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
             HistogramVec::new(options, &["provider"]).expect("the name is valid")
         };
+        let calls = counter(
+            "heddle_llm_calls_total",
+            "Calls to providers by what became of them: answered, busy, passing (tried once more), failed, \
+             lost (sent, and no answer came that can be read), left_alone (not made, after several failures).",
+            &["provider", "result"],
+        );
+        // Each series exists from the start, so that its first rise shows.
+        for provider in [Provider::Openai, Provider::Deepseek, Provider::Gemini] {
+            for result in ["answered", "busy", "passing", "failed", "lost", "left_alone"] {
+                calls.with_label_values(&[provider.as_str(), result]);
+            }
+        }
         Self {
-            calls: counter(
-                "heddle_llm_calls_total",
-                "Calls to providers by what became of them: answered, busy, passing (tried once more), failed, \
-                 lost (sent, and no answer came that can be read), left_alone (not made, after several failures).",
-                &["provider", "result"],
-            ),
+            calls,
             seconds: histogram("heddle_llm_call_seconds", "How long a provider took to answer."),
             waited: histogram(
                 "heddle_llm_wait_seconds",

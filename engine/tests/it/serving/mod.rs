@@ -1,6 +1,7 @@
 //! Tests of a serving node, called as a provider, its customers, an operator and an unauthorised client would.
 
 mod admin;
+mod alerts;
 mod audit;
 mod channels;
 mod contacts;
@@ -11,5 +12,6 @@ mod llm;
 mod regions;
 mod rights;
 mod site;
+mod tenant_changes;
 mod tenant_deletion;
 mod webhooks;

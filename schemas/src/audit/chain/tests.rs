@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::audit::{Outcome, What, Who};
@@ -70,6 +71,25 @@ impl Stored {
         Row::read(&self.rows[&number]).unwrap()
     }
 
+    /// Appends an entry that a later build wrote, with acts, outcomes and means that this one does not know.
+    fn append_of_later_build(&mut self, key: &Keyed) -> Value {
+        self.append("0-9", key);
+        let (number, bytes) = self.rows.pop_last().unwrap();
+        let row = Row::read(&bytes).unwrap();
+        let mut body = serde_json::to_value(&row.entry.body).unwrap();
+        let conversation = "acme/whatsapp/1/0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a";
+        body["what"] = json!({ "operation": "conversation_pin", "conversation": conversation, "why_not": 7 });
+        body["outcome"] = json!("postponed");
+        body["who"]["means"] = json!("passkey");
+        let text = serde_json::to_vec(&body).unwrap();
+        let hash = hash(Some(&acme()), &text);
+        let mac = key.hash(ENTRIES, hash.as_bytes());
+        let bytes = Bytes::from([&[VERSION][..], hash.as_bytes(), &mac.to_bytes(), &text].concat());
+        self.head = Some(Row::read(&bytes).unwrap().head(key));
+        self.rows.insert(number, bytes);
+        body
+    }
+
     fn verdict_with(&self, cipher: Option<&dyn TenantCipher>, noted: &[Noted]) -> Verdict {
         let tenant = acme();
         let mut verifier = Verifier::new(Some(&tenant), cipher, noted.iter().copied());
@@ -96,6 +116,21 @@ impl Stored {
             [&[VERSION][..], hash.as_bytes(), &row.entry.mark.to_bytes(), &text].concat().into(),
         );
     }
+}
+
+#[test]
+fn an_entry_of_a_later_build_is_listed_and_breaks_no_chain() {
+    let mut stored = Stored::with(2);
+    let body = stored.append_of_later_build(&KEY);
+    stored.append("0-10", &KEY);
+    let verdict = stored.verdict_with(Some(&KEY), &[]);
+    assert!(verdict.holds() && verdict.entries == 4, "{verdict:?}");
+    let act = stored.row(3).entry.body.act;
+    assert_eq!(serde_json::to_value(&act.what).unwrap(), body["what"], "it is shown as it came");
+    assert_eq!(act.what.as_str(), "conversation_pin");
+    assert_eq!(act.what.contact().map(|contact| contact.to_string()), Some("0a".repeat(16)));
+    assert!(act.what.about().contains("why_not 7"), "{}", act.what.about());
+    assert_eq!((act.outcome, act.who.means), (Outcome::Other, crate::audit::Means::Other));
 }
 
 #[test]

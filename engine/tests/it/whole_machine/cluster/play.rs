@@ -11,11 +11,12 @@ use heddle_connectors::clock::SystemClock;
 use heddle_schemas::id::AccountId;
 use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::topic::Topic;
-use heddle_simulator::customers::{self, Customers, Question};
+use heddle_simulator::customers::{self, Customers, Question, Waiting};
 use heddle_simulator::fault::Faults;
 use heddle_simulator::graph::GraphApi;
 use heddle_simulator::webhooks::{self, Webhooks};
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::process::Running;
 use crate::stage::Stage;
@@ -33,6 +34,8 @@ const RECOVERED: Duration = Duration::from_secs(90);
 /// Timeout of a customer's answer. A killed database answers slowly for a minute or two on a small machine, and the
 /// messages of that time wait for it.
 const PATIENCE: Duration = Duration::from_secs(400);
+/// Waiting questions that a failure explains.
+const SHOWN: usize = 10;
 /// Duration of a scene after its fault is over.
 const AFTER: Duration = Duration::from_secs(2);
 
@@ -227,7 +230,10 @@ impl Play {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        assert!(tokio::time::timeout(RECOVERED, more).await.is_ok(), "customers get no answers any more");
+        if tokio::time::timeout(RECOVERED, more).await.is_err() {
+            self.explain().await;
+            panic!("customers get no answers any more");
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -318,14 +324,44 @@ impl Play {
         assert!(tokio::time::timeout(OWNED, owned).await.is_ok(), "partitions are owned as {shares:?}");
     }
 
+    /// Prints the work of each node, and the customers that wait, each with what a node stores of its conversation and
+    /// has warned of it.
+    async fn explain(&self) {
+        for (name, running) in ('a'..).zip(&self.running) {
+            let Some(running) = running else { continue };
+            println!("node {name}:\n{}\n", running.waiting().await);
+        }
+        let waiting = self.customers.waiting();
+        println!("{} questions wait for an answer; the oldest:", waiting.len());
+        for Waiting { customer, account, contact, question, since } in waiting.iter().take(SHOWN) {
+            println!("customer {customer} ({contact} to {account}), question {question}, for {since:.1?}");
+            let Some(running) = self.running.iter().flatten().next() else { continue };
+            match running.export(stage().tenant, contact).await {
+                Ok(export) => self.explain_conversations(&export, account),
+                Err(error) => println!("  {error}"),
+            }
+        }
+    }
+
+    fn explain_conversations(&self, export: &Value, account: &AccountId) {
+        let of_account =
+            |one: &&Value| one["conversation"].as_str().is_some_and(|id| id.contains(account.as_str()));
+        for of in export["conversations"].as_array().into_iter().flatten().filter(of_account) {
+            let id = of["conversation"].as_str().unwrap_or_default();
+            let last = of["thread"].as_array().and_then(|thread| thread.last());
+            println!("  {id}: the last entry of its thread is {}", last.unwrap_or(&Value::Null));
+            println!("  its messages that wait to be sent are {}", of["waiting"]);
+            for node in &self.site.nodes {
+                node.warnings_about(id).iter().for_each(|line| println!("  {line}"));
+            }
+        }
+    }
+
     /// Everybody is answered, everything is counted.
     pub(crate) async fn end(mut self) {
         let done = tokio::time::timeout(PATIENCE + AFTER, self.customers.done()).await;
-        if done.is_err() {
-            for (name, running) in ('a'..).zip(&self.running) {
-                let Some(running) = running else { continue };
-                println!("node {name} after the last customer's patience:\n{}\n", running.waiting().await);
-            }
+        if done.is_err() || !self.customers.waiting().is_empty() {
+            self.explain().await;
         }
         let progress = self.customers.progress();
         assert!(done.is_ok(), "{progress:?}");
