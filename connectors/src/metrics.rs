@@ -24,7 +24,7 @@ pub fn register_embedded(registry: &Registry, store: &Arc<Embedded>) {
 /// # Panics
 /// If they are registered twice with one registry.
 pub fn register_cluster(registry: &Registry, store: &Cluster) {
-    store.stats().register(registry);
+    store.register(registry);
 }
 
 /// Registers the metrics of calls to language models.

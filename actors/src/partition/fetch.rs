@@ -18,6 +18,9 @@ const BYTES: usize = 4 << 20;
 /// Time for which a fetch waits for the first record.
 const WAIT: Duration = Duration::from_secs(5);
 
+/// Pause before a log that is not what it was is read again.
+const GIVEN_UP: Duration = Duration::from_secs(30);
+
 /// The fetching of one partition.
 pub(super) struct Fetch<K: Send + Sync + 'static> {
     pub(super) log: Arc<dyn Log>,
@@ -41,6 +44,14 @@ impl<K: Send + Sync + 'static> Fetch<K> {
                 Err(error @ (StoreError::Closed | StoreError::Fenced { .. })) => {
                     drop(self.to.send_message(PartitionMessage::Over(error.to_string())));
                     return;
+                }
+                // The log cannot become readable by itself: it is tried again in case an operator has corrected it.
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    self.work.permits.add_permits(permits);
+                    self.metrics.store_retried(&error);
+                    tracing::error!(%error, partition = %self.partition, next, "records cannot be fetched");
+                    tokio::time::sleep(GIVEN_UP).await;
+                    continue;
                 }
                 Err(error) => {
                     self.work.permits.add_permits(permits);

@@ -28,7 +28,6 @@ use heddle_schemas::topic::{Epoch, Offset, Topic, TopicPartition};
 use tokio::task::JoinHandle;
 
 use self::ownership::Ownerships;
-use self::stats::Stats;
 use crate::cql::Cql;
 use crate::kafka::Kafka;
 
@@ -73,8 +72,10 @@ impl Cluster {
         }
     }
 
-    pub(crate) fn stats(&self) -> &Stats {
-        self.ownerships.stats()
+    /// Registers the metrics of the ownership and of the log.
+    pub(crate) fn register(&self, registry: &prometheus::Registry) {
+        self.ownerships.stats().register(registry);
+        self.kafka.register(registry);
     }
 
     fn join(&self) -> Result<(), StoreError> {

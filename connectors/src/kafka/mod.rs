@@ -3,12 +3,13 @@
 //! # Layout
 //! - [`membership`]: the consumer group: the node's partitions, and its commits.
 //! - [`offsets`], [`metadata`]: the acknowledged offsets, and their form in a commit.
-//! - [`reader`]: reads partitions from any offset on.
+//! - [`reader`]: reads partitions from any offset on. [`losses`]: records that the log lost before.
 //! - [`producer`]: appends records; [`publisher`]: publishes as a connector does.
 //! - [`topics`]: the required settings of the topics, and their creation.
 //! - `names`, `client`: the names of topics, and the configuration of clients.
 
 mod client;
+mod losses;
 mod membership;
 mod metadata;
 mod names;
@@ -32,6 +33,7 @@ use tokio::sync::mpsc;
 
 pub use self::client::Connection;
 pub use self::membership::Change;
+use self::losses::{LossCollector, Losses};
 use self::membership::Membership;
 use self::names::Names;
 use self::producer::Producer;
@@ -71,6 +73,14 @@ pub enum OpenError {
         /// Cause.
         why: String,
     },
+    /// A broker refuses the connection, or it is not made as the broker wants it.
+    #[error("the Kafka brokers at {brokers} refuse the connection: {why}; see log.client (security.protocol, sasl.*, ssl.*)")]
+    Refused {
+        /// Brokers that were contacted.
+        brokers: String,
+        /// Cause.
+        why: String,
+    },
     /// The topics are not as they have to be.
     #[error("the topics are not as they have to be:\n{}\nrun `heddle topics diff`, then `heddle topics apply`", .0.join("\n"))]
     Topics(Vec<String>),
@@ -84,6 +94,7 @@ pub struct Kafka {
     /// Reader for callers that do not follow a partition: a reader has one cursor and one waiter for each.
     beside: Reader,
     membership: Membership,
+    losses: Arc<Losses>,
     changes: Mutex<Option<mpsc::Receiver<Change>>>,
 }
 
@@ -107,8 +118,9 @@ impl Kafka {
             session_timeout: options.session_timeout,
             handover: options.handover,
         };
+        let losses = Arc::new(Losses::new(clock.clone(), options.policy.retention));
         let (membership, changes) = Membership::new(connection, names.clone(), &member, clock)?;
-        Ok(Self { names, producer, reader, beside, membership, changes: Mutex::new(Some(changes)) })
+        Ok(Self { names, producer, reader, beside, membership, losses, changes: Mutex::new(Some(changes)) })
     }
 
     /// Joins the consumer group. Only the first call gets the group's changes.
@@ -131,32 +143,45 @@ impl Kafka {
         let (low, _) = self.reader.watermarks(partition).await?;
         let position = match committed {
             Some(committed) if committed.next >= low => committed,
-            Some(committed) => {
-                tracing::error!(
-                    %partition, from = committed.next, to = low,
-                    "records were deleted before they were handled: raise log.retention, or find out why \
-                     they were not consumed"
-                );
-                let mut position = Position::at(low);
-                for offset in committed.ahead.range(low..) {
-                    position.complete(*offset);
-                }
-                position
+            Some(mut committed) => {
+                let (from, lost) = (committed.next, offsets::skip(&mut committed, 0..low));
+                self.overtaken(partition, from, low, lost);
+                committed
             }
             None => Position::at(low),
         };
+        self.losses.opened(partition, position.next);
         self.membership.offsets().open(partition, position);
         Ok(())
+    }
+
+    fn overtaken(&self, partition: TopicPartition, from: Offset, to: Offset, lost: u64) {
+        self.losses.lost(partition, lost);
+        tracing::error!(
+            %partition, from, to, lost,
+            "records were deleted before they were handled: raise log.retention, or find out why they were not consumed"
+        );
+    }
+
+    /// Registers the metrics of lost records.
+    ///
+    /// # Panics
+    /// If they are registered twice with one registry.
+    pub fn register(&self, registry: &prometheus::Registry) {
+        let collector = LossCollector(self.losses.clone());
+        registry.register(Box::new(collector)).expect("each name is registered once");
     }
 
     /// Stops reading a partition, and acknowledges none of its records any more.
     pub fn give_up(&self, partition: TopicPartition) {
         self.membership.offsets().close(partition);
+        self.losses.closed(partition);
         self.reader.forget(partition);
     }
 
     /// Stops reading a partition; its acknowledgements are committed when the group takes it away.
     pub fn pause(&self, partition: TopicPartition) {
+        self.losses.closed(partition);
         self.reader.forget(partition);
     }
 
@@ -193,15 +218,33 @@ impl Kafka {
         limit: FetchLimit,
         wait: Duration,
     ) -> Result<Vec<Record>, StoreError> {
-        let records = self.reader.fetch(partition, from, limit, wait).await?;
+        let fetched = match self.reader.fetch(partition, from, limit, wait).await {
+            Err(error @ StoreError::Corrupt { .. }) => {
+                if self.losses.give_up(partition) {
+                    tracing::error!(%error, %partition, "a partition is given up");
+                    // A commit would only move the group's offset of a log that is not there any more.
+                    self.membership.offsets().close(partition);
+                }
+                return Err(error);
+            }
+            fetched => fetched?,
+        };
         let mut next = from;
-        for record in &records {
+        if let Some(begins) = fetched.begins {
+            let lost = self.membership.offsets().skip(partition, from..begins);
+            if lost > 0 {
+                self.overtaken(partition, from, begins, lost);
+            }
+            next = begins;
+        }
+        for record in &fetched.records {
             if record.offset > next {
                 self.membership.offsets().skip(partition, next..record.offset);
             }
             next = record.offset + 1;
         }
-        Ok(records)
+        self.losses.fetched(partition, &fetched.records);
+        Ok(fetched.records)
     }
 
     /// See [`heddle_schemas::ports::log::Log::look`].
@@ -214,7 +257,7 @@ impl Kafka {
         from: Offset,
         limit: FetchLimit,
     ) -> Result<Vec<Record>, StoreError> {
-        let records = self.beside.fetch(partition, from, limit, Duration::ZERO).await?;
+        let records = self.beside.fetch(partition, from, limit, Duration::ZERO).await?.records;
         let next = records.last().map_or(from, |record| record.offset + 1);
         // No reader continues from here: records fetched ahead would be held in vain.
         if next >= self.beside.watermarks(partition).await?.1 {
@@ -244,7 +287,9 @@ impl Kafka {
     /// # Errors
     /// As there.
     pub async fn end(&self, partition: TopicPartition) -> Result<Offset, StoreError> {
-        Ok(self.reader.watermarks(partition).await?.1)
+        let end = self.reader.end(partition).await?;
+        self.losses.ends(partition, end);
+        Ok(end)
     }
 
     /// See [`heddle_schemas::ports::log::Log::snapshot`].
@@ -256,7 +301,7 @@ impl Kafka {
         let limit = FetchLimit { records: 1_024, bytes: 4 << 20 };
         let mut newest = std::collections::BTreeMap::new();
         while next < end {
-            let records = self.beside.fetch(partition, next, limit, Duration::ZERO).await?;
+            let records = self.beside.fetch(partition, next, limit, Duration::ZERO).await?.records;
             let Some(last) = records.last() else { break };
             next = last.offset + 1;
             for record in records {

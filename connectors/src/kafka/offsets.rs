@@ -42,9 +42,13 @@ impl Offsets {
         }
     }
 
-    /// Offsets without a record, such as a transaction's marker, are done as soon as they are met.
-    pub(super) fn skip(&self, partition: TopicPartition, gap: std::ops::Range<Offset>) {
-        self.complete(partition, gap);
+    /// Offsets without a record, such as a transaction's marker, are done as soon as they are met. Returns the number
+    /// of those that were not done before.
+    pub(super) fn skip(&self, partition: TopicPartition, gap: std::ops::Range<Offset>) -> u64 {
+        match self.lock().get_mut(&partition) {
+            Some(ledger) => skip(&mut ledger.position, gap),
+            None => 0,
+        }
     }
 
     /// Returns positions that have changed since they were committed, of these partitions or of all.
@@ -68,5 +72,48 @@ impl Offsets {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TopicPartition, Ledger>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Marks a range of offsets as done. Returns the number of those that were not done before.
+///
+/// At the position's end, where a gap usually is, it takes one step however long the range is.
+pub(super) fn skip(position: &mut Position, gap: std::ops::Range<Offset>) -> u64 {
+    let from = gap.start.max(position.next);
+    if from >= gap.end {
+        return 0;
+    }
+    if from > position.next {
+        return (from..gap.end).map(|offset| u64::from(position.complete(offset))).sum();
+    }
+    let known = position.ahead.range(from..gap.end).count() as u64;
+    position.ahead = position.ahead.split_off(&gap.end);
+    position.next = gap.end;
+    while position.ahead.first() == Some(&position.next) {
+        position.ahead.pop_first();
+        position.next += 1;
+    }
+    gap.end - from - known
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_range_is_done_as_its_offsets_are(
+            done in proptest::collection::vec(0_u64..60, 0..40), start in 0_u64..60, len in 0_u64..60,
+        ) {
+            let mut one = Position::default();
+            for offset in done {
+                one.complete(offset);
+            }
+            let mut each = one.clone();
+            let counted: u64 = (start..start + len).map(|offset| u64::from(each.complete(offset))).sum();
+            prop_assert_eq!(skip(&mut one, start..start + len), counted);
+            prop_assert_eq!(one, each);
+        }
     }
 }

@@ -20,7 +20,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 
-use super::client::{Connection, Quiet};
+use super::client::{Causes, Connection};
 use super::names::Names;
 use super::{OpenError, Options};
 
@@ -298,13 +298,34 @@ fn is_there(metadata: &Metadata, name: &str) -> bool {
 }
 
 async fn metadata(connection: &Connection) -> Result<Metadata, OpenError> {
-    let consumer: BaseConsumer<Quiet> = connection.config().create_with_context(Quiet)?;
-    let metadata = tokio::task::spawn_blocking(move || consumer.fetch_metadata(None, REQUEST)).await;
-    let unreachable = |why: String| OpenError::Unreachable { brokers: connection.brokers.join(", "), why };
-    match metadata {
-        Ok(Ok(metadata)) => Ok(metadata),
-        Ok(Err(error)) => Err(unreachable(error.to_string())),
-        Err(error) => Err(unreachable(error.to_string())),
+    let consumer: BaseConsumer<Causes> = connection.config().create_with_context(Causes::default())?;
+    let asked = tokio::task::spawn_blocking(move || {
+        let metadata = consumer.fetch_metadata(None, REQUEST);
+        if metadata.is_err() {
+            // What the client's threads log waits in its queue.
+            for _ in 0..100 {
+                drop(consumer.poll(Duration::ZERO));
+            }
+        }
+        (metadata, consumer.context().take())
+    });
+    let brokers = connection.brokers.join(", ");
+    match asked.await {
+        Ok((Ok(metadata), _)) => Ok(metadata),
+        Ok((Err(error), causes)) if causes.is_empty() => {
+            Err(OpenError::Unreachable { brokers, why: error.to_string() })
+        }
+        Ok((Err(_), causes)) => {
+            let why = causes.join("; ");
+            // Both words are in librdkafka's lines of the phases that follow the connection.
+            let refused = ["SSL", "SASL", "security.protocol", "uthentication", "Disconnected"];
+            if refused.iter().any(|word| why.contains(word)) {
+                Err(OpenError::Refused { brokers, why })
+            } else {
+                Err(OpenError::Unreachable { brokers, why })
+            }
+        }
+        Err(error) => Err(OpenError::Unreachable { brokers, why: error.to_string() }),
     }
 }
 

@@ -12,7 +12,7 @@ use super::{INBOUND, Prefix, open, options};
 
 const SOON: Duration = Duration::from_secs(20);
 
-async fn assigned(changes: &mut Receiver<Change>) -> Vec<TopicPartition> {
+pub(super) async fn assigned(changes: &mut Receiver<Change>) -> Vec<TopicPartition> {
     match tokio::time::timeout(SOON, changes.recv()).await.unwrap() {
         Some(Change::Assigned(partitions)) => partitions,
         other => panic!("{other:?}"),

@@ -1,6 +1,8 @@
 //! The Kafka log on a real broker, without the ownership that the cluster adds.
 
 mod group;
+mod losses;
+mod refused;
 mod shape;
 
 use std::collections::BTreeMap;
