@@ -257,6 +257,74 @@ async fn a_provider_that_fails_repeatedly_is_suspended() {
     assert_eq!(provider.calls().len(), 4);
 }
 
+/// A question of another tenant with the same key.
+fn of_tenant(tenant: &str, base: &str, more: &str) -> Question {
+    let mut question = question(&[("openai", base)], more);
+    let mut changed = (*question.tenant).clone();
+    changed.id = tenant.parse().unwrap();
+    question.tenant = Arc::new(changed);
+    question
+}
+
+#[tokio::test]
+async fn refused_requests_of_one_tenant_leave_its_key_to_the_others() {
+    let filtered = json!({ "error": { "code": "content_filter", "type": "invalid_request_error" } });
+    let refusals = [
+        (404, json!({ "error": { "code": "model_not_found" } })),
+        (400, filtered),
+        (413, json!({})),
+        (422, json!({})),
+        (200, json!({ "choices": [] })),
+    ];
+    for (status, body) in refusals {
+        let refused = (0..6).map(|_| Does::Answers(status, body.clone()));
+        let (provider, base) = StandIn::start(refused).await;
+        let llm = llm();
+        for _ in 0..6 {
+            llm.answer(of_tenant("typo", &base, "")).await.unwrap_err();
+        }
+        assert_eq!(text(llm.answer(of_tenant("good", &base, "")).await), "yes", "{status}");
+        assert_eq!(provider.calls().len(), 7);
+    }
+}
+
+#[tokio::test]
+async fn a_key_or_a_provider_that_fails_is_left_alone_for_all() {
+    let unwell = [Does::Answers(403, json!({})), Does::Hangs, Does::BreaksOff, Does::Answers(401, json!({}))];
+    let (provider, base) = StandIn::start(unwell).await;
+    let llm = llm();
+    for _ in 0..4 {
+        llm.answer(of_tenant("one", &base, "")).await.unwrap_err();
+    }
+    llm.answer(of_tenant("other", &base, "")).await.unwrap_err();
+    assert_eq!(provider.calls().len(), 4);
+}
+
+#[tokio::test]
+async fn a_tenant_with_a_low_limit_waits_by_itself() {
+    let (provider, base) = StandIn::start([]).await;
+    let llm = Arc::new(llm());
+    for _ in 0..6 {
+        text(llm.answer(of_tenant("pro", &base, "requests_per_minute = 600\n")).await);
+    }
+    let mut low = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (llm, question) = (llm.clone(), of_tenant("basic", &base, "requests_per_minute = 5\n"));
+        low.spawn(async move { llm.answer(question).await });
+    }
+    for _ in 0..5 {
+        let answered = tokio::time::timeout(Duration::from_secs(5), low.join_next()).await;
+        text(answered.expect("the use of others is not its own").unwrap().unwrap());
+    }
+    for _ in 0..6 {
+        let answer = llm.answer(of_tenant("pro", &base, "requests_per_minute = 600\n"));
+        text(tokio::time::timeout(Duration::from_secs(5), answer).await.expect("it does not stand still"));
+    }
+    let more = tokio::time::timeout(Duration::from_millis(500), low.join_next()).await;
+    assert!(more.is_err() && provider.calls().len() == 17, "{} calls", provider.calls().len());
+    low.shutdown().await;
+}
+
 #[tokio::test]
 async fn requests_wait_for_their_minute_in_order() {
     let (provider, base) = StandIn::start([]).await;

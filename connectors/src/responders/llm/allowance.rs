@@ -62,6 +62,16 @@ impl Allowance {
         tokens: u64,
         now: Duration,
     ) -> Result<Reservation, Denied> {
+        self.check(limits, tokens, now)?;
+        let number = self.next;
+        self.next += 1;
+        self.tokens += tokens;
+        self.used.push_back(Used { number, at: now, tokens });
+        Ok(Reservation(number))
+    }
+
+    /// Checks whether there is room for a request of `tokens` tokens.
+    pub(super) fn check(&mut self, limits: Limits, tokens: u64, now: Duration) -> Result<(), Denied> {
         let most = limits.tokens;
         if tokens > most || limits.requests == 0 {
             return Err(Denied::Never);
@@ -85,11 +95,7 @@ impl Allowance {
         if let Some(until) = until {
             return Err(Denied::For(until.saturating_sub(now).max(Duration::from_millis(1))));
         }
-        let number = self.next;
-        self.next += 1;
-        self.tokens += tokens;
-        self.used.push_back(Used { number, at: now, tokens });
-        Ok(Reservation(number))
+        Ok(())
     }
 
     /// Records the number of tokens that the call has used in fact.

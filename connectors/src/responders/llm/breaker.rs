@@ -1,5 +1,6 @@
-//! Circuit breaker of a provider: it opens after several failures in a row. After the pause one call goes
-//! through; its success closes the breaker.
+//! Circuit breaker of a provider key: it opens after several failures in a row of the provider or the key. After the
+//! pause one call goes through; its success closes the breaker. A refusal of one request, such as an unknown model or
+//! filtered content, is an answer: it concerns the tenant or customer that asked.
 
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ const PAUSES: RetryPolicy = RetryPolicy::endless(Duration::from_secs(2), Duratio
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     failures: u32,
+    /// When it last opened: calls from before say nothing new.
+    opened_at: Option<Duration>,
     open_until: Duration,
     probing: bool,
 }
@@ -36,11 +39,20 @@ impl Breaker {
         *self = Self::default();
     }
 
-    /// A call was not.
-    pub(super) fn failed(&mut self, now: Duration) {
+    /// A call that says nothing about the provider has ended: it was given up here.
+    pub(super) fn dropped(&mut self) {
+        self.probing = false;
+    }
+
+    /// A call that began at `began` failed.
+    pub(super) fn failed(&mut self, began: Duration, now: Duration) {
+        if self.opened_at.is_some_and(|opened_at| began < opened_at) {
+            return;
+        }
         self.probing = false;
         self.failures = self.failures.saturating_add(1);
         if self.failures > TOLERATED {
+            self.opened_at = Some(now);
             self.open_until = now + PAUSES.pause(self.failures - TOLERATED);
         }
     }
@@ -51,18 +63,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn calls_that_fail_together_open_it_once() {
+        let (mut breaker, now) = (Breaker::default(), Duration::from_secs(100));
+        for _ in 0..40 {
+            breaker.failed(now - Duration::from_secs(1), now);
+        }
+        assert!(!breaker.would_admit(now + Duration::from_millis(1_999)));
+        assert!(breaker.admits(now + Duration::from_secs(2)));
+        breaker.dropped();
+        assert!(breaker.admits(now + Duration::from_secs(2)), "a call that was given up leaves the test to another");
+    }
+
+    #[test]
     fn repeated_failures_open_the_breaker_and_one_call_tests_it_after_a_pause() {
         let mut breaker = Breaker::default();
         let mut now = Duration::from_secs(100);
         for _ in 0..4 {
             assert!(breaker.admits(now));
-            breaker.failed(now);
+            breaker.failed(now, now);
         }
         for pause in [2, 4, 8, 16, 32, 60, 60] {
             assert!(!breaker.admits(now + Duration::from_secs(pause) - Duration::from_millis(1)));
             now += Duration::from_secs(pause);
             assert!(breaker.admits(now) && !breaker.admits(now), "one call finds out");
-            breaker.failed(now);
+            breaker.failed(now, now);
         }
         now += PAUSES.longest;
         assert!(breaker.admits(now));

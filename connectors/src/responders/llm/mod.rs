@@ -39,8 +39,8 @@ use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use self::allowance::{Limits, Reservation};
-use self::line::{Line, Sharing};
+use self::allowance::Limits;
+use self::line::{Line, Reservation, Sharing};
 use self::privacy::Redactor;
 use self::prompt::{NO_ANSWER, Prompt};
 use self::stats::Stats;
@@ -105,7 +105,11 @@ enum Refusal {
     Suspended,
     /// The call was sent, and no readable answer came: it may have been made, and paid for.
     Lost(String),
-    /// The call cannot be repeated, or need not be.
+    /// An answer came that cannot be read: it may have been paid for.
+    Unreadable(String),
+    /// The provider does not accept the key.
+    Denied(String),
+    /// The call cannot be repeated, or need not be: it concerns this request alone.
     Final(String),
 }
 
@@ -188,8 +192,8 @@ impl Llm {
             Err(Refusal::Busy(_)) => self.stats.call(model.provider, "busy"),
             Err(Refusal::Passing(_)) => self.stats.call(model.provider, "passing"),
             Err(Refusal::Suspended) => self.stats.call(model.provider, "left_alone"),
-            Err(Refusal::Lost(_)) => self.stats.call(model.provider, "lost"),
-            Err(Refusal::Final(_)) => self.stats.call(model.provider, "failed"),
+            Err(Refusal::Lost(_) | Refusal::Unreadable(_)) => self.stats.call(model.provider, "lost"),
+            Err(Refusal::Final(_) | Refusal::Denied(_)) => self.stats.call(model.provider, "failed"),
         }
         outcome
     }
@@ -227,8 +231,7 @@ impl Llm {
             reserved.used = Some(0);
             return Err(Refusal::Suspended);
         }
-        // A call that is dropped has reported no outcome: it then counts as failed.
-        let mut outcome = Outcome { line, clock: &*self.clock, reported: false };
+        let mut outcome = Outcome { line, clock: &*self.clock, began: called, reported: false };
         let answered = self.exchange(api, model, key, prompt, &question.outgoing).await;
         match &answered {
             Ok((reply, headers)) => {
@@ -248,9 +251,14 @@ impl Llm {
                     line.hold(self.clock.elapsed() + *wait);
                 }
             }
-            Err(Refusal::Passing(_)) => reserved.used = Some(0),
+            Err(Refusal::Passing(_)) => {
+                outcome.failed();
+                reserved.used = Some(0);
+            }
+            Err(Refusal::Lost(_) | Refusal::Denied(_)) => outcome.failed(),
             // A call that may have been answered may have been counted.
-            Err(Refusal::Lost(_) | Refusal::Final(_) | Refusal::Suspended) => {}
+            Err(Refusal::Unreadable(_) | Refusal::Final(_)) => outcome.answered(),
+            Err(Refusal::Suspended) => {}
         }
         answered.map(|(reply, _)| reply)
     }
@@ -282,7 +290,7 @@ impl Llm {
         let body = http::read(response, MAX_ANSWER).await;
         if status.is_success() {
             let body = body.map_err(|detail| Refusal::Lost(detail.into()))?;
-            let reply = api.read(&body).ok_or_else(|| Refusal::Lost("the answer cannot be read".into()))?;
+            let reply = api.read(&body).ok_or_else(|| Refusal::Unreadable("the answer cannot be read".into()))?;
             return Ok((reply, headers));
         }
         // The status has come, so the answer is known even where its body broke off.
@@ -292,10 +300,11 @@ impl Llm {
     }
 }
 
-/// Outcome of a call, reported to the breaker.
+/// Outcome of a call, reported to the breaker. A call that is dropped has none.
 struct Outcome<'a> {
     line: &'a Line,
     clock: &'a dyn Clock,
+    began: Duration,
     reported: bool,
 }
 
@@ -304,12 +313,17 @@ impl Outcome<'_> {
         self.reported = true;
         lock(&self.line.breaker).answered();
     }
+
+    fn failed(&mut self) {
+        self.reported = true;
+        lock(&self.line.breaker).failed(self.began, self.clock.elapsed());
+    }
 }
 
 impl Drop for Outcome<'_> {
     fn drop(&mut self) {
         if !self.reported {
-            lock(&self.line.breaker).failed(self.clock.elapsed());
+            lock(&self.line.breaker).dropped();
         }
     }
 }
@@ -324,7 +338,7 @@ struct Reserved<'a> {
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         if let Some(used) = self.used {
-            self.line.settle(self.reservation, used);
+            self.line.settle(&self.reservation, used);
         }
     }
 }
@@ -346,6 +360,7 @@ fn refused(status: StatusCode, body: &[u8], wait: Option<Duration>) -> Refusal {
         // The balance is used up, which waiting does not change.
         429 if code == Some("insufficient_quota") => Refusal::Final(detail),
         429 => Refusal::Busy(wait),
+        401 | 403 => Refusal::Denied(detail),
         408 | 500..=599 => match wait {
             Some(wait) => Refusal::Busy(Some(wait)),
             None => Refusal::Passing(detail),
@@ -432,11 +447,11 @@ impl Responder for Llm {
                 Err(Refusal::Suspended) => {
                     failed.push(format!("{}: suspended after several failures", model.provider.as_str()));
                 }
-                Err(Refusal::Lost(detail)) => {
+                Err(Refusal::Lost(detail) | Refusal::Unreadable(detail)) => {
                     used += prompt.most(&model);
                     failed.push(format!("{}: {detail}", model.provider.as_str()));
                 }
-                Err(Refusal::Passing(detail) | Refusal::Final(detail)) => {
+                Err(Refusal::Passing(detail) | Refusal::Denied(detail) | Refusal::Final(detail)) => {
                     failed.push(format!("{}: {detail}", model.provider.as_str()));
                 }
             }
@@ -502,7 +517,7 @@ mod tests {
             br#"{"error":{"message":"secret","type":"insufficient_quota","code":"insufficient_quota"}}"#;
         assert_eq!(refused(status(429), quota, None), Refusal::Final("429, insufficient_quota".into()));
         let key = br#"{"error":{"message":"Incorrect API key: sk-1","code":"invalid_api_key"}}"#;
-        assert_eq!(refused(status(401), key, None), Refusal::Final("401, invalid_api_key".into()));
+        assert_eq!(refused(status(401), key, None), Refusal::Denied("401, invalid_api_key".into()));
         let odd = br#"{"error":{"code":"What the customer said"}}"#;
         assert_eq!(refused(status(400), odd, None), Refusal::Final("400".into()));
     }

@@ -69,6 +69,11 @@ impl Shares {
         Self { v: Self::VERSION, nodes: BTreeMap::new() }
     }
 
+    /// Nodes that have a share now.
+    pub(super) fn nodes(&self, now: Timestamp) -> u64 {
+        self.nodes.values().filter(|share| share.until > now).count() as u64
+    }
+
     /// Renews a node's share. Returns what the node may use in a minute from now on, once this is stored: less than
     /// its share where it has used more already.
     pub(super) fn renew(&mut self, node: &str, limits: Limits, used: Use, now: Timestamp) -> Limits {

@@ -1,31 +1,29 @@
 //! Redaction of personal data before a text goes to a provider: phone numbers, e-mail addresses and the customer's
 //! name are replaced by placeholders, and restored in the answer.
 //!
-//! It rather replaces too much: anything that looks like a number of seven digits or more is one, since it is restored
-//! unchanged. Dates are kept, since a provider that handles appointments has to read them. Names are
-//! those that the channel reports; a name in a text that the channel did not report is not found.
+//! It rather replaces too much: anything that looks like a number of seven digits or more is one, in the digits of any
+//! script, since it is restored unchanged. Dates are kept, since a provider that handles appointments has to read them, and
+//! so are the hours, sizes and prices of a business. Names are those that the channel reports; a name in a text that the
+//! channel did not report is not found.
+//!
+//! # Layout
+//! - [`numbers`]: phone numbers, apart from other figures. [`names`]: names, in scripts with and without word boundaries.
+
+mod names;
+mod numbers;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 
-/// Name parts shorter than this are words of a language as often as names.
-const NAME_CHARS: usize = 3;
+use self::names::Names;
 
+/// An address, with signs of no width in it or without.
 static EMAIL: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"[\p{L}\p{N}._%+\-]+@[\p{L}\p{N}\-]+(?:\.[\p{L}\p{N}\-]+)+").expect("it is a valid pattern")
-});
-/// Seven digits or more, with the separators that people write.
-static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"[+(]{0,2}[0-9](?:[ ()/.\-\u{a0}]{0,3}[0-9]){6,}").expect("it is a valid pattern")
-});
-/// A date at the beginning, such as 2026-01-31, 31.1.2026 or 1/31/26, and a time behind it.
-static DATE: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(
-        r"^(?:[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|[0-9]{1,2}([./\-])[0-9]{1,2}[./\-][0-9]{2,4})(?:$|[^0-9])",
-    )
-    .expect("it is a valid pattern")
+    let part = r"[\p{L}\p{M}\p{N}%+\-_\u{ad}\u{200b}-\u{200f}\u{2060}\u{feff}]";
+    Regex::new(&format!(r"(?:{part}|\.)+[@\u{{ff20}}\u{{fe6b}}]{part}+(?:[.\u{{ff0e}}\u{{3002}}]{part}+)+"))
+        .expect("it is a valid pattern")
 });
 static PLACEHOLDER: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\[(?:EMAIL|PHONE|NAME)_[0-9]+\]").expect("it is a valid pattern"));
@@ -33,7 +31,7 @@ static PLACEHOLDER: LazyLock<Regex> =
 /// Redactor of one turn's texts, with their placeholders and originals.
 #[derive(Debug, Default)]
 pub(super) struct Redactor {
-    name: Option<Regex>,
+    names: Option<Names>,
     originals: BTreeMap<String, String>,
     placeholders: BTreeMap<String, String>,
 }
@@ -47,39 +45,16 @@ impl Redactor {
 
     /// Creates the redactor of a turn with a customer who is known by these names.
     pub(super) fn of<'a>(names: impl Iterator<Item = &'a str>) -> Self {
-        let (mut wholes, mut parts) = (Vec::new(), Vec::new());
-        for name in names {
-            let words: Vec<_> = name.split_whitespace().collect();
-            if words.len() > 1 {
-                let whole: Vec<_> = words.iter().map(|word| regex::escape(word)).collect();
-                wholes.push(whole.join(r"\s+"));
-            }
-            let long = words.iter().filter(|word| word.chars().count() >= NAME_CHARS);
-            parts.extend(long.map(|word| regex::escape(word)));
-        }
-        // Whole names before their parts, and longer names before their prefixes.
-        for names in [&mut wholes, &mut parts] {
-            names.sort_by_key(|name| std::cmp::Reverse(name.len()));
-            names.dedup();
-        }
-        wholes.extend(parts);
-        let pattern = (!wholes.is_empty()).then(|| format!(r"(?i)\b(?:{})\b", wholes.join("|")));
-        // Every part is escaped; one too long for a pattern is left alone.
-        Self { name: pattern.and_then(|pattern| Regex::new(&pattern).ok()), ..Self::default() }
+        Self { names: Names::of(names), ..Self::default() }
     }
 
     /// Returns the text without personal data.
     pub(super) fn redact(&mut self, text: &str) -> String {
         let text = EMAIL.replace_all(text, |found: &Captures<'_>| self.placeholder("EMAIL", &found[0]));
-        let text = NUMBER.replace_all(&text, |found: &Captures<'_>| match DATE.is_match(&found[0]) {
-            true => found[0].to_owned(),
-            false => self.placeholder("PHONE", &found[0]),
-        });
-        match self.name.clone() {
-            Some(name) => name
-                .replace_all(&text, |found: &Captures<'_>| self.placeholder("NAME", &found[0]))
-                .into_owned(),
-            None => text.into_owned(),
+        let text = numbers::replace(&text, |found| self.placeholder("PHONE", found));
+        match self.names.clone() {
+            Some(names) => names.replace(&text, |found| self.placeholder("NAME", found)),
+            None => text,
         }
     }
 
@@ -145,6 +120,32 @@ mod tests {
         let shown = redactor.redact(said);
         assert_eq!(shown, "[NAME_1] was [NAME_2]; dear [NAME_3], dear [NAME_4]");
         assert_eq!(redactor.restore(&shown), said);
+    }
+
+    #[test]
+    fn names_of_scripts_without_word_boundaries_are_replaced() {
+        for (name, said, expected) in [
+            ("王小明", "我叫王小明，请叫我小明", "我叫[NAME_1]，请叫我[NAME_2]"),
+            ("王 小明", "我是王小明。", "我是[NAME_1]。"),
+            ("山田太郎", "山田太郎です。山田と呼んで", "[NAME_1]です。[NAME_2]と呼んで"),
+            ("ยามาดะ", "ฉันชื่อยามาดะค่ะ", "ฉันชื่อ[NAME_1]ค่ะ"),
+            ("김민수", "저는 김민수입니다", "저는 [NAME_1]입니다"),
+            ("李", "李先生", "[NAME_1]先生"),
+            ("Ann", "我叫Ann，你好", "我叫[NAME_1]，你好"),
+            ("Ann ✨", "Ann here, annex", "[NAME_1] here, annex"),
+        ] {
+            let mut redactor = Redactor::new(Some(name));
+            let shown = redactor.redact(said);
+            assert_eq!(shown, expected, "{name}");
+            assert_eq!(redactor.restore(&shown), said);
+        }
+    }
+
+    #[test]
+    fn an_address_with_signs_of_no_width_is_replaced_whole() {
+        let mut redactor = Redactor::new(None);
+        assert_eq!(redactor.redact("to a\u{200b}nn.ex@mail.example now"), "to [EMAIL_1] now");
+        assert_eq!(redactor.redact("ann＠mail．example"), "[EMAIL_2]");
     }
 
     #[test]
