@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::ports::Ports;
 use crate::privacy::erasure::OpenErasures;
-use crate::privacy::tenant_deletion::OpenRemovals;
+use crate::privacy::tenant_deletion::OpenDeletions;
 use crate::tenant::configuration::Tenants;
 
 /// Interval of the leader's checks.
@@ -29,7 +29,7 @@ pub(crate) async fn run(ports: Ports, tenants: Arc<Tenants>, mut ours: watch::Re
     loop {
         // It ends with the system.
         let Ok(_) = ours.wait_for(|ours| *ours).await else { return };
-        let (mut erasures, mut removals) = (OpenErasures::default(), OpenRemovals::default());
+        let (mut erasures, mut removals) = (OpenErasures::default(), OpenDeletions::default());
         let mut erasures_at = ports.clock.elapsed();
         while *ours.borrow_and_update() {
             if ports.clock.elapsed() >= erasures_at {

@@ -123,7 +123,7 @@ pub struct Metrics {
     dead: IntCounterVec,
     in_work: ByTopic,
     owned: IntGaugeVec,
-    residents: IntGaugeVec,
+    entities: IntGaugeVec,
     agenda: IntGaugeVec,
     lag: IntGaugeVec,
     parked: ByTopic,
@@ -131,7 +131,7 @@ pub struct Metrics {
     late: IntCounter,
     loops: IntCounter,
     set_aside: IntCounterVec,
-    stray: IntCounter,
+    fenced_records: IntCounter,
     forgotten: IntCounter,
     erasures_open: IntGauge,
     erasures_oldest: IntGauge,
@@ -241,7 +241,7 @@ impl Metrics {
                 "Records fetched and not yet settled.",
             )),
             owned: gauges("heddle_partition_owned", "Partitions that this node owns and works on."),
-            residents: gauges("heddle_partition_residents", "Conversations and accounts in memory."),
+            entities: gauges("heddle_partition_residents", "Conversations and accounts in memory."),
             agenda: gauges("heddle_agenda_window_entries", "Agenda entries held in memory."),
             lag: gauges("heddle_partition_lag_records", "Lag: records of the log not yet fetched."),
             parked: ByTopic::new(gauges(
@@ -250,7 +250,7 @@ impl Metrics {
                  conversation or account.",
             )),
             duplicates: counter("heddle_conversation_duplicates_total", "Messages seen before, dropped."),
-            stray: counter(
+            fenced_records: counter(
                 "heddle_partition_stray_records_total",
                 "Records from a fenced producer, which had lost its partition before; each was looked up.",
             ),
@@ -458,13 +458,13 @@ impl Metrics {
     }
 
     /// Returns a partition's share of the entities in memory.
-    pub(crate) fn residents(&self, topic: Topic) -> GaugeShare {
-        GaugeShare::of(self.residents.with_label_values(&[topic.as_str()]))
+    pub(crate) fn entities(&self, topic: Topic) -> GaugeShare {
+        GaugeShare::of(self.entities.with_label_values(&[topic.as_str()]))
     }
 
     /// Counts a record from a fenced producer.
-    pub fn stray(&self) {
-        self.stray.inc();
+    pub fn fenced_record(&self) {
+        self.fenced_records.inc();
     }
 
     /// Counts a complete erasure of a contact.
@@ -704,7 +704,7 @@ impl Metrics {
     }
 
     /// Something was seen with which an incident began, or not.
-    pub fn sighted(&self, kind: IncidentKind, began: bool) {
+    pub fn security_signal(&self, kind: IncidentKind, began: bool) {
         self.signals.with_label_values(&[kind.as_str()]).inc();
         if began {
             self.incidents.with_label_values(&[kind.as_str()]).inc();

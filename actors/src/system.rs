@@ -23,9 +23,9 @@ use crate::intake::gate::IntakeGate;
 use crate::intake::webhook::Reception;
 use crate::leader;
 use crate::options::Options;
-use crate::partition::{Partition, PartitionMessage, Resident};
+use crate::partition::{EntityKind, Partition, PartitionMessage};
 use crate::ports::Ports;
-use crate::privacy::sweep::{self, Inhabited, Sweeper};
+use crate::privacy::sweep::{self, RunningPartition, Sweeper};
 use crate::tenant::configuration::{Changed, Tenants, TenantsError};
 use crate::tenant::quota::Quotas;
 use crate::tenant::turns::TenantTurns;
@@ -72,7 +72,7 @@ struct Supervisor {
     owned: BTreeMap<TopicPartition, Epoch>,
     is_leader: watch::Sender<bool>,
     /// The partitions of inbound among those that run.
-    inhabited: sweep::Running,
+    running_partitions: sweep::Running,
 }
 
 impl System {
@@ -104,8 +104,8 @@ impl System {
             intake_gate: intake_gate.clone(),
             ports,
         };
-        let inhabited = sweep::Running::default();
-        following.spawn(Sweeper::new(context.clone(), &inhabited).run());
+        let running_partitions = sweep::Running::default();
+        following.spawn(Sweeper::new(context.clone(), &running_partitions).run());
         let (orders, receiver) = mpsc::channel(4);
         let supervisor = Supervisor {
             context,
@@ -113,7 +113,7 @@ impl System {
             running: BTreeMap::new(),
             owned: BTreeMap::new(),
             is_leader,
-            inhabited,
+            running_partitions,
         };
         let (running_on, over) = watch::channel(());
         let running = tokio::spawn(async move {
@@ -213,7 +213,7 @@ impl Supervisor {
                 continue;
             }
             let running = self.running.remove(&partition);
-            self.inhabited.send_if_modified(|inhabited| inhabited.remove(&partition).is_some());
+            self.running_partitions.send_if_modified(|running| running.remove(&partition).is_some());
             let (log, limit) = (self.context.ports.log.clone(), self.context.options.drain);
             leaving.spawn(async move {
                 if let Some(running) = running {
@@ -244,10 +244,11 @@ impl Supervisor {
                 Topic::Ingress => Ok(take_in(Ingress::new(context, self.reception.clone(), fence))),
                 Topic::Inbound => {
                     let known = context.tenants.read_to();
-                    let resident = Conversations { context: Arc::new(context.clone()) };
-                    start(resident, context, fence).map(|(running, actor)| {
-                        let inhabited = Inhabited { fence, actor, known };
-                        self.inhabited.send_modify(|all| drop(all.insert(partition, inhabited)));
+                    let kind = Conversations { context: Arc::new(context.clone()) };
+                    start(kind, context, fence).map(|(running, actor)| {
+                        let running_partition = RunningPartition { fence, actor, known };
+                        self.running_partitions
+                            .send_modify(|all| drop(all.insert(partition, running_partition)));
                         running
                     })
                 }
@@ -316,8 +317,8 @@ async fn stop(running: Running) {
 /// Partition that has begun to run, and its actor.
 type Started<K> = (Running, ActorRef<PartitionMessage<K>>);
 
-fn start<R: Resident>(resident: R, context: Context, fence: Fence) -> Result<Started<R::Key>, SpawnErr> {
-    let actor = Partition { resident, context, fence };
+fn start<R: EntityKind>(kind: R, context: Context, fence: Fence) -> Result<Started<R::Key>, SpawnErr> {
+    let actor = Partition { kind, context, fence };
     let (actor, started) = ActorRuntime::spawn_instant(None, actor, ())?;
     let ended = tokio::spawn(async move {
         if let Ok(Ok(running)) = started.await {

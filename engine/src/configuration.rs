@@ -158,10 +158,10 @@ pub fn load_tenant(path: &Path) -> Result<Tenant, ConfigurationError> {
         .map_err(|source| ConfigurationError::File { path: path.into(), source })?;
     let mut reading = TomlFile::parse(&text, None).read::<Tenant>();
     let Some(tenant) = &mut reading.value else { return Ok(reading.finish([])?) };
-    let mut faults =
-        tenant.complete(&channels::profile).err().map(|Faults(faults)| faults).unwrap_or_default();
+    let mut faults = Vec::new();
     let accounts: Vec<_> =
         tenant.channels.iter().map(|one| format!("channels.{}.{}.", one.kind, one.account)).collect();
+    // Channels check the form of their secrets, so these are resolved first.
     for (place, secret) in tenant.secrets_mut() {
         let place = in_file(&accounts, &place);
         match resolve(&place, secret) {
@@ -171,6 +171,13 @@ pub fn load_tenant(path: &Path) -> Result<Tenant, ConfigurationError> {
             Ok(resolved) => *secret = resolved,
             Err(error) => faults.push(error.to_string()),
         }
+    }
+    if let Err(Faults(more)) = tenant.complete(&channels::profile) {
+        // The form of a secret that is not at its source says nothing.
+        let place = |fault: &str| fault.split_once(": ").map(|(place, _)| place.to_owned());
+        let unresolved: Vec<_> = faults.iter().filter_map(|fault: &String| place(fault)).collect();
+        let known = |fault: &String| place(fault).is_none_or(|place| !unresolved.contains(&place));
+        faults.splice(0..0, more.into_iter().filter(known));
     }
     Ok(reading.finish(faults)?)
 }
@@ -301,6 +308,21 @@ mod tests {
                 "{fault}: {error}"
             );
         }
+    }
+
+    #[test]
+    fn the_form_of_a_secret_is_checked_where_it_is_kept_and_not_in_the_file() {
+        let secret = written("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n");
+        let tenant = |source: &str| {
+            let text = "id = \"shop\"\nname = \"Shop\"\n[[channels]]\nkind = \"http\"\naccount = \"website\"\n\
+                        api_base = \"http://127.0.0.1:9900/replies\"\nwebhook_secret = ";
+            load_tenant(written(&format!("{text}\"{source}\"\n")).path())
+        };
+        tenant(&format!("file:{}", secret.path().display())).unwrap();
+        let error = tenant("env:HEDDLE_NO_SUCH").unwrap_err().to_string();
+        assert!(error.contains("HEDDLE_NO_SUCH") && !error.contains("Standard Webhooks"), "{error}");
+        let error = tenant("secret").unwrap_err().to_string();
+        assert!(error.contains("Standard Webhooks") && error.contains("(line 7)"), "{error}");
     }
 
     #[test]

@@ -21,7 +21,7 @@
 //! - [`tenant`], [`config`]: an operator's files; [`toml_file`] reads them with every fault at once. [`retention`]: times to live of a tenant's data.
 //! - [`audit`]: the audit log's entries, and how they are chained and verified.
 //! - [`zone`]: a tenant's time zone, its dates and months.
-//! - [`erasure`]: the erasure of a contact; [`removal`]: the deletion of a tenant.
+//! - [`erasure`]: the erasure of a contact; [`tenant_deletion`]: the deletion of a tenant.
 //! - [`language`]: languages whose word forms are known.
 //! - [`promise`]: the engine's promises, and the results of their verification.
 //! - [`ports`]: what the engine needs of the outside, as traits.
@@ -42,12 +42,12 @@ pub mod money;
 pub mod ports;
 pub mod promise;
 pub mod record;
-pub mod removal;
 pub mod retention;
 pub mod retry;
 pub mod sealed;
 pub mod table;
 pub mod tenant;
+pub mod tenant_deletion;
 pub mod time;
 pub mod toml_file;
 pub mod topic;

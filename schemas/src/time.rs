@@ -77,9 +77,9 @@ pub struct Day(pub u32);
 ///
 /// It goes by real time, also where the engine's clock is another.
 #[derive(Debug, Default)]
-pub struct Seldom(Mutex<Option<Instant>>);
+pub struct LogThrottle(Mutex<Option<Instant>>);
 
-impl Seldom {
+impl LogThrottle {
     /// Nothing has been let through.
     #[must_use]
     pub const fn new() -> Self {

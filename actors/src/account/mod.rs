@@ -65,7 +65,7 @@ use crate::partition::agenda::Entry;
 use crate::partition::commit::commit;
 use crate::partition::publish;
 use crate::partition::ttl_update::TtlUpdate;
-use crate::partition::{Changed, Discards, Home, Receipt, Resident};
+use crate::partition::{Changed, Discards, EntityHandle, EntityKind, Receipt};
 
 /// Interval at which an account checks whether the wait for a send of unknown outcome is over.
 const UNKNOWN_CHECK: Duration = Duration::from_secs(1);
@@ -99,7 +99,7 @@ pub enum AccountMessage {
     Room,
 }
 
-impl Resident for Accounts {
+impl EntityKind for Accounts {
     type Key = AccountKey;
     type Item = Box<OutboundRecord>;
     type Message = AccountMessage;
@@ -158,7 +158,7 @@ impl Resident for Accounts {
     fn spawn(
         &self,
         key: AccountKey,
-        home: Home<AccountKey>,
+        home: EntityHandle<AccountKey>,
         supervisor: ActorCell,
     ) -> Result<ActorRef<AccountMessage>, SpawnErr> {
         let actor = Account { key, home, context: self.context.clone() };
@@ -169,7 +169,7 @@ impl Resident for Accounts {
 /// The actor of one account.
 struct Account {
     key: AccountKey,
-    home: Home<AccountKey>,
+    home: EntityHandle<AccountKey>,
     context: Context,
 }
 

@@ -18,7 +18,7 @@ use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::record::inbound::{InboundEvent, InboundRecord};
 use heddle_schemas::record::{RecordError, decode_to};
 use heddle_schemas::table::Key;
-use heddle_schemas::time::{Seldom, Timestamp};
+use heddle_schemas::time::{LogThrottle, Timestamp};
 use heddle_schemas::topic::{Offset, Topic};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime, SpawnErr};
 use tokio::sync::oneshot;
@@ -35,7 +35,7 @@ use crate::partition::agenda::Entry;
 use crate::partition::commit::{commit, read};
 use crate::partition::dead_letter::dead_letter;
 use crate::partition::ttl_update::TtlUpdate;
-use crate::partition::{Discards, Home, PartitionMessage, Receipt, Resident};
+use crate::partition::{Discards, EntityHandle, EntityKind, PartitionMessage, Receipt};
 
 /// How often a record that makes the conversation panic is tried.
 const TRIES: u32 = 3;
@@ -61,7 +61,7 @@ pub enum ConversationMessage {
     Shorten(Vec<TtlUpdate>, oneshot::Sender<usize>),
 }
 
-impl Resident for Conversations {
+impl EntityKind for Conversations {
     type Key = ConversationId;
     type Item = Box<InboundRecord>;
     type Message = ConversationMessage;
@@ -116,7 +116,7 @@ impl Resident for Conversations {
     fn spawn(
         &self,
         key: ConversationId,
-        home: Home<ConversationId>,
+        home: EntityHandle<ConversationId>,
         supervisor: ActorCell,
     ) -> Result<ActorRef<ConversationMessage>, SpawnErr> {
         let actor = Conversation { id: key, home, context: self.context.clone() };
@@ -127,7 +127,7 @@ impl Resident for Conversations {
 /// The actor of one conversation.
 pub(super) struct Conversation {
     pub(super) id: ConversationId,
-    pub(super) home: Home<ConversationId>,
+    pub(super) home: EntityHandle<ConversationId>,
     pub(super) context: Arc<Context>,
 }
 
@@ -247,7 +247,7 @@ impl Conversation {
     /// Notes that something is tried again.
     pub(super) fn retried(&self, error: &StoreError) {
         self.context.ports.metrics.store_retried(error);
-        static LOGGED: Seldom = Seldom::new();
+        static LOGGED: LogThrottle = LogThrottle::new();
         if LOGGED.lets_through() {
             tracing::warn!(%error, "the store does not answer, retrying");
         }

@@ -414,14 +414,14 @@ mod tests {
 
     #[test]
     fn a_turn_with_an_outcome_of_a_later_build_is_read_with_its_replies_and_written_back() {
-        let stored = serde_json::json!({ "agent": {
-            "turn": "02020202020202020202020202020202", "at": 7, "texts": ["hello"],
+        let stored = serde_json::json!({
+            "by": "agent", "turn": "02020202020202020202020202020202", "at": 7, "texts": ["hello"],
             "tally": { "messages": 1, "outcome": "deferred", "attempts": 1 },
-        } });
+        });
         let entry: EntrySaid = serde_json::from_value(stored).unwrap();
         let EntrySaid::Agent { tally, texts, .. } = &entry else { panic!("{entry:?}") };
         assert_eq!((texts.len(), tally.outcome.name(|_| "known")), (1, "deferred"));
-        assert_eq!(serde_json::to_value(&entry).unwrap()["agent"]["tally"]["outcome"], "deferred");
+        assert_eq!(serde_json::to_value(&entry).unwrap()["tally"]["outcome"], "deferred");
     }
 
     #[test]

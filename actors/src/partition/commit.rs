@@ -10,7 +10,7 @@ use heddle_schemas::ports::state::{Batch, State, StoreError};
 use heddle_schemas::ports::update::Patience as _;
 use heddle_schemas::record::event::IncidentKind;
 use heddle_schemas::table::{Key, Written};
-use heddle_schemas::time::Seldom;
+use heddle_schemas::time::LogThrottle;
 
 pub use super::retry::read;
 use super::retry::{self, Retrying};
@@ -36,7 +36,7 @@ pub async fn commit(
         "a row that is written on a condition is in a batch"
     );
     if let Some((one, other)) = batch.mixes() {
-        metrics.sighted(IncidentKind::CrossTenant, true);
+        metrics.security_signal(IncidentKind::CrossTenant, true);
         let detail =
             format!("a batch of tenant {one} has something of tenant {other}; nothing of it was written");
         tracing::error!(detail, "tenants are kept apart");
@@ -64,7 +64,7 @@ async fn commit_again(
     build: impl Fn(bool) -> Batch,
     mut error: StoreError,
 ) -> Result<(), StoreError> {
-    static LOG: Seldom = Seldom::new();
+    static LOG: LogThrottle = LogThrottle::new();
     let mut retrying = Retrying::new(metrics, "commit", &LOG);
     loop {
         retrying.failed(error).await?;

@@ -1,9 +1,9 @@
 //! One owned partition of inbound or outbound: fetches its records, delivers them in order, wakes what is due.
 //!
-//! Contract: records of one resident (a conversation or an account) reach it in the order of their
-//! offsets, and only one actor of a resident exists at a time. At most `permits_per_partition` records
+//! Contract: records of one entity (a conversation or an account) reach it in the order of their
+//! offsets, and only one actor of an entity exists at a time. At most `permits_per_partition` records
 //! are in work; the rest waits in the log (I9). A record that is none is dead-lettered with its coordinates; one of a
-//! later build is parked, with all that follows it for the same resident ([`parking`]). Residents without work leave memory
+//! later build is parked, with all that follows it for the same entity ([`parking`]). Entities without work leave memory
 //! after a while; their state comes back from the store.
 //!
 //! An entity counts its finished messages in [`Idle`]; when that equals the number delivered to it, its mailbox is
@@ -56,7 +56,7 @@ use crate::ports::Ports;
 use crate::privacy::{erasure, tenant_deletion};
 pub(crate) use crate::tenant::configuration::Changed;
 
-/// How often a partition looks after what nobody asked for: passivation, a wall clock that jumped.
+/// Interval of a partition's periodic check: passivation, a wall clock that jumped.
 const LOOK: Duration = Duration::from_secs(1);
 /// Maximum number of agenda reads in one check; the next check follows at once.
 const READS_AT_ONCE: usize = 8;
@@ -64,17 +64,17 @@ const READS_AT_ONCE: usize = 8;
 const AGENDA_READ: usize = 4096;
 /// Maximum number of entities that one check retires.
 const RETIRED_AT_ONCE: usize = 4096;
-/// How many are looked at to make room for one.
+/// Entities that are checked to make room for one.
 const LET_GO_AT_ONCE: usize = 4;
-/// Parked records that one look may hand over; the next look follows soon.
+/// Parked records that one check may hand over; the next check follows soon.
 const RETURNED_AT_ONCE: usize = 64;
-/// The pause between looks while parked records are handed over.
+/// The pause between checks while parked records are handed over.
 const RETURN_PAUSE: Duration = Duration::from_millis(10);
-/// How long an entity that is held is left before its agenda entry is looked at again.
+/// Pause before the agenda entry of a held entity is checked again.
 const HELD_PAUSE: Duration = Duration::from_secs(30);
 
-/// A kind of resident: conversations of inbound, accounts of outbound.
-pub trait Resident: Clone + Send + Sync + 'static {
+/// Kind of entity: conversations of inbound, accounts of outbound.
+pub trait EntityKind: Clone + Send + Sync + 'static {
     /// Its name, also in the agenda's rows.
     type Key: Laned<Lane: fmt::Debug + Send + Sync> + FromStr + fmt::Debug + Hash + Send + Sync + 'static;
     /// A record, read.
@@ -85,7 +85,7 @@ pub trait Resident: Clone + Send + Sync + 'static {
     /// The topic it lives on.
     const TOPIC: Topic;
 
-    /// Whether its agenda entries rest while it is held: where what is parked may settle what they are about.
+    /// True where its agenda entries rest while it is held, since what is parked may settle what they are about.
     const RESTS_WHILE_HELD: bool;
 
     /// Reads a record of a version up to `newest`.
@@ -101,7 +101,7 @@ pub trait Resident: Clone + Send + Sync + 'static {
     #[must_use]
     fn committing_to(self, state: Arc<dyn State>) -> Self;
 
-    /// Under which ownership of another partition a record was published, where that decides whether it may
+    /// Returns the ownership of another partition under which a record was published, where that decides if it may
     /// have come before.
     fn published_under(_item: &Self::Item) -> Option<Fence> {
         None
@@ -130,7 +130,7 @@ pub trait Resident: Clone + Send + Sync + 'static {
     fn spawn(
         &self,
         key: Self::Key,
-        home: Home<Self::Key>,
+        home: EntityHandle<Self::Key>,
         supervisor: ActorCell,
     ) -> Result<ActorRef<Self::Message>, SpawnErr>;
 }
@@ -146,7 +146,7 @@ pub enum Discards {
     OfContact(ContactId),
 }
 
-/// What a partition is told.
+/// Message to a partition.
 #[derive(Debug)]
 pub enum PartitionMessage<K> {
     /// Records, in order, and the offset that reading goes on at.
@@ -178,7 +178,7 @@ pub enum PartitionMessage<K> {
         key: K,
         /// Rows and their ends.
         rows: Vec<TtlUpdate>,
-        /// Told how many it did that for; dropped where the partition is being given up.
+        /// Receives the number of updated rows; dropped where the partition is being released.
         done: oneshot::Sender<usize>,
     },
     /// An entity found that a later build wrote what a record is about. It and all that follows are parked.
@@ -203,12 +203,12 @@ pub enum PartitionMessage<K> {
 pub struct Receipt {
     /// The record as it came, for the dead-letter topic.
     pub record: Record,
-    /// Whether what it asks for may have been done before: it was in the log when the partition was taken
+    /// True where what it asks for may have been done before: it was in the log when the partition was taken
     /// over, or who published it had lost its own partition by then.
     pub maybe_again: bool,
     /// When it was delivered, by the clock's elapsed time.
     pub delivered: Duration,
-    /// Whether it was parked.
+    /// True for a record that was parked.
     parked: bool,
     work: Arc<Work>,
 }
@@ -256,29 +256,29 @@ pub(crate) type Timer<M> = JoinHandle<Result<(), ractor::MessagingErr<M>>>;
 
 /// Handle of an entity on its partition.
 #[derive(Clone)]
-pub struct Home<K: Send + Sync + 'static> {
-    /// Under which ownership it writes.
+pub struct EntityHandle<K: Send + Sync + 'static> {
+    /// Ownership under which it writes.
     pub fence: Fence,
     /// Counter of its finished messages.
     pub idle: Arc<Idle>,
     partition: ActorRef<PartitionMessage<K>>,
 }
 
-impl<K: Send + Sync + 'static> Home<K> {
+impl<K: Send + Sync + 'static> EntityHandle<K> {
     /// Sends a message to the partition. One that is gone ignores it.
     pub fn tell(&self, message: PartitionMessage<K>) {
         drop(self.partition.send_message(message));
     }
 }
 
-struct Inhabitant<M> {
+struct LiveEntity<M> {
     actor: ActorRef<M>,
     idle: Arc<Idle>,
     given: u64,
     last: Timestamp,
 }
 
-impl<M: ractor::Message> Inhabitant<M> {
+impl<M: ractor::Message> LiveEntity<M> {
     fn is_idle(&self) -> bool {
         self.idle.0.load(Ordering::Acquire) == self.given
     }
@@ -287,7 +287,7 @@ impl<M: ractor::Message> Inhabitant<M> {
 /// The actor of a partition.
 pub struct Partition<R> {
     /// Kind of the entities.
-    pub resident: R,
+    pub kind: R,
     /// Dependencies of its entities.
     pub context: Context,
     /// The ownership.
@@ -304,15 +304,15 @@ impl Drop for Fetching {
 }
 
 /// The state of a partition's actor.
-pub struct PartitionState<R: Resident> {
-    resident: R,
+pub struct PartitionState<R: EntityKind> {
+    kind: R,
     /// Where entities commit.
     store: Arc<dyn State>,
     parking: Parking,
-    residents: LruCache<R::Key, Inhabitant<R::Message>>,
+    entities: LruCache<R::Key, LiveEntity<R::Message>>,
     agenda: Agenda<R::Key>,
     work: Arc<Work>,
-    /// Every record below it has been given to its resident.
+    /// Every record below it has been given to its entity.
     delivered: Offset,
     /// The record of the log delivered last.
     last: Option<Offset>,
@@ -324,13 +324,13 @@ pub struct PartitionState<R: Resident> {
     fetch: Fetching,
     tick: Option<(Timestamp, Timer<PartitionMessage<R::Key>>)>,
     draining: Option<oneshot::Sender<()>>,
-    /// Reported sizes of `residents` and of `agenda`.
-    residents_reported: GaugeShare,
+    /// Reported sizes of `entities` and of `agenda`.
+    entities_reported: GaugeShare,
     agenda_reported: GaugeShare,
     lag: Lag,
 }
 
-impl<R: Resident> Actor for Partition<R> {
+impl<R: EntityKind> Actor for Partition<R> {
     type Msg = PartitionMessage<R::Key>;
     type State = PartitionState<R>;
     type Arguments = ();
@@ -351,9 +351,9 @@ impl<R: Resident> Actor for Partition<R> {
             metrics: ports.metrics.clone(),
         });
         let parking = Parking::open(partition, ports.state.clone(), ports.metrics.clone()).await?;
-        let (resident, store) = match parking.settling() {
-            Some(store) => (self.resident.clone().committing_to(store.clone()), store),
-            None => (self.resident.clone(), ports.state.clone()),
+        let (kind, store) = match parking.settling() {
+            Some(store) => (self.kind.clone().committing_to(store.clone()), store),
+            None => (self.kind.clone(), ports.state.clone()),
         };
         let next = position.next;
         let fetch = fetch::Fetch {
@@ -366,10 +366,10 @@ impl<R: Resident> Actor for Partition<R> {
         };
         drop(myself.send_message(PartitionMessage::Tick));
         Ok(PartitionState {
-            resident,
+            kind,
             store,
             parking,
-            residents: LruCache::unbounded(),
+            entities: LruCache::unbounded(),
             agenda: Agenda::new(options.agenda_window.get(), options.woken_per_tenant.get()),
             work,
             delivered: next,
@@ -380,7 +380,7 @@ impl<R: Resident> Actor for Partition<R> {
             fetch: Fetching(tokio::spawn(fetch.run())),
             tick: None,
             draining: None,
-            residents_reported: ports.metrics.residents(R::TOPIC),
+            entities_reported: ports.metrics.entities(R::TOPIC),
             agenda_reported: ports.metrics.agenda(R::TOPIC),
             lag: Lag::new(ports, partition),
         })
@@ -431,7 +431,7 @@ impl<R: Resident> Actor for Partition<R> {
                 state.draining = Some(done);
             }
             PartitionMessage::Over(why) => {
-                tracing::warn!(partition = %self.fence.partition, why, "a partition is given up");
+                tracing::warn!(partition = %self.fence.partition, why, "a partition stops at once: fenced, lease lost or its store failed");
                 return Err(why.into());
             }
         }
@@ -459,14 +459,14 @@ impl<R: Resident> Actor for Partition<R> {
         // partition starts anew from the settled offset.
         match event {
             SupervisionEvent::ActorFailed(who, error) => {
-                Err(format!("resident {} failed: {error}", who.get_id()).into())
+                Err(format!("entity {} failed: {error}", who.get_id()).into())
             }
             _ => Ok(()),
         }
     }
 }
 
-impl<R: Resident> Partition<R> {
+impl<R: EntityKind> Partition<R> {
     async fn take(
         &self,
         myself: &ActorRef<PartitionMessage<R::Key>>,
@@ -532,7 +532,7 @@ impl<R: Resident> Partition<R> {
         mut receipt: Receipt,
     ) -> Result<(), ActorProcessingErr> {
         if let Some(fence) = R::published_under(&item) {
-            receipt.maybe_again |= self.is_stray(state, fence).await?;
+            receipt.maybe_again |= self.is_from_fenced_producer(state, fence).await?;
         }
         self.give(myself, state, key, R::deliver(item, receipt))
     }
@@ -699,7 +699,11 @@ impl<R: Resident> Partition<R> {
     ///
     /// Where the next owner has published the same before, this partition has seen that owner's epoch: in a record, or,
     /// before it was taken over, its previous owner has, and then the epoch is at least the one that can be read since.
-    async fn is_stray(&self, state: &mut PartitionState<R>, by: Fence) -> Result<bool, ActorProcessingErr> {
+    async fn is_from_fenced_producer(
+        &self,
+        state: &mut PartitionState<R>,
+        by: Fence,
+    ) -> Result<bool, ActorProcessingErr> {
         let newest = match state.publishers.get_mut(&by.partition) {
             Some(newest) => newest,
             None => {
@@ -711,7 +715,7 @@ impl<R: Resident> Partition<R> {
         *newest = by.epoch.max(*newest);
         let stray = by.epoch < *newest;
         if stray {
-            self.context.ports.metrics.stray();
+            self.context.ports.metrics.fenced_record();
         }
         Ok(stray)
     }
@@ -725,23 +729,23 @@ impl<R: Resident> Partition<R> {
         message: R::Message,
     ) -> Result<(), ActorProcessingErr> {
         let now = self.context.ports.clock.now();
-        let resident = match state.residents.get_mut(&key) {
-            Some(resident) => resident,
+        let entity = match state.entities.get_mut(&key) {
+            Some(entity) => entity,
             None => {
                 let idle = Arc::<Idle>::default();
-                let home = Home { fence: self.fence, idle: idle.clone(), partition: myself.clone() };
-                let actor = state.resident.spawn(key.clone(), home, myself.get_cell())?;
+                let home = EntityHandle { fence: self.fence, idle: idle.clone(), partition: myself.clone() };
+                let actor = state.kind.spawn(key.clone(), home, myself.get_cell())?;
                 self.make_room(state, 1);
-                let entities = state.residents.len() + 1;
-                state.residents_reported.set(entities);
+                let entities = state.entities.len() + 1;
+                state.entities_reported.set(entities);
                 self.check_bounds(state, entities);
-                state.residents.get_or_insert_mut(key, || Inhabitant { actor, idle, given: 0, last: now })
+                state.entities.get_or_insert_mut(key, || LiveEntity { actor, idle, given: 0, last: now })
             }
         };
-        resident.given += 1;
-        resident.last = now;
-        if resident.actor.send_message(message).is_err() {
-            return Err("a resident ended without being retired".into());
+        entity.given += 1;
+        entity.last = now;
+        if entity.actor.send_message(message).is_err() {
+            return Err("an entity ended without being retired".into());
         }
         Ok(())
     }
@@ -781,7 +785,7 @@ impl<R: Resident> Partition<R> {
     /// while: then more than one has to go.
     fn make_room(&self, state: &mut PartitionState<R>, coming: usize) {
         let most = self.context.options.residents_per_partition.get();
-        let over = (state.residents.len() + coming).saturating_sub(most);
+        let over = (state.entities.len() + coming).saturating_sub(most);
         for _ in 0..over.min(LET_GO_AT_ONCE) {
             self.retire_one(state);
         }
@@ -792,7 +796,7 @@ impl<R: Resident> Partition<R> {
         self.make_room(state, 0);
         let now = self.context.ports.clock.now();
         for _ in 0..RETIRED_AT_ONCE {
-            let Some((_, oldest)) = state.residents.peek_lru() else { return };
+            let Some((_, oldest)) = state.entities.peek_lru() else { return };
             if now.since(oldest.last) < self.context.options.passivate_after {
                 return;
             }
@@ -802,21 +806,21 @@ impl<R: Resident> Partition<R> {
 
     /// Retires the entity that has been without messages longest; one at work is asked again later.
     fn retire_one(&self, state: &mut PartitionState<R>) {
-        let Some((key, resident)) = state.residents.pop_lru() else { return };
-        if resident.is_idle() {
-            resident.actor.stop(None);
-            state.residents_reported.set(state.residents.len());
+        let Some((key, entity)) = state.entities.pop_lru() else { return };
+        if entity.is_idle() {
+            entity.actor.stop(None);
+            state.entities_reported.set(state.entities.len());
         } else {
             let now = self.context.ports.clock.now();
-            state.residents.put(key, Inhabitant { last: now, ..resident });
+            state.entities.put(key, LiveEntity { last: now, ..entity });
         }
     }
 
     fn reconfigured(&self, state: &mut PartitionState<R>, changed: &Changed) {
-        for (key, resident) in state.residents.iter_mut() {
+        for (key, entity) in state.entities.iter_mut() {
             let Some(message) = R::reconfigured(key, changed) else { continue };
-            resident.given += 1;
-            drop(resident.actor.send_message(message));
+            entity.given += 1;
+            drop(entity.actor.send_message(message));
         }
     }
 
@@ -842,7 +846,7 @@ impl<R: Resident> Partition<R> {
         self.pass_barriers(myself, state)?;
         let latest = now.after(if returns { RETURN_PAUSE } else { LOOK });
         if !caught_up {
-            // What was found in the log comes first: residents rely on it for their order.
+            // What was found in the log comes first: entities rely on it for their order.
             self.tick_at(myself, state, now, latest);
             return Ok(());
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use heddle_schemas::ports::state::StoreError;
 use heddle_schemas::ports::update::Patience;
 use heddle_schemas::retry::{Backoff, RetryPolicy};
-use heddle_schemas::time::Seldom;
+use heddle_schemas::time::LogThrottle;
 
 use crate::metrics::Metrics;
 
@@ -18,13 +18,13 @@ pub(crate) const STORE: RetryPolicy = RetryPolicy::endless(Duration::from_millis
 pub(crate) struct Retrying<'m> {
     metrics: &'m Metrics,
     backoff: Backoff,
-    log: &'static Seldom,
+    log: &'static LogThrottle,
     operation: &'static str,
 }
 
 impl<'m> Retrying<'m> {
     /// Attempts at an operation, named in the log line that `log` lets through.
-    pub(crate) fn new(metrics: &'m Metrics, operation: &'static str, log: &'static Seldom) -> Self {
+    pub(crate) fn new(metrics: &'m Metrics, operation: &'static str, log: &'static LogThrottle) -> Self {
         Self { metrics, backoff: STORE.begin(), log, operation }
     }
 
@@ -80,7 +80,7 @@ async fn read_again<T, F: Future<Output = Result<T, StoreError>>>(
     mut read: impl FnMut() -> F,
     mut error: StoreError,
 ) -> Result<T, StoreError> {
-    static LOG: Seldom = Seldom::new();
+    static LOG: LogThrottle = LogThrottle::new();
     let mut retrying = Retrying::new(metrics, "read", &LOG);
     loop {
         retrying.failed(error).await?;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use heddle_schemas::ports::state::StoreError;
 use heddle_schemas::ports::update::{self, Change};
 use heddle_schemas::table::Key;
-use heddle_schemas::time::Seldom;
+use heddle_schemas::time::LogThrottle;
 
 use super::retry::Retrying;
 use crate::ports::Ports;
@@ -18,7 +18,7 @@ pub(crate) async fn update<T: Send, E: From<StoreError>>(
     key: &Key,
     change: impl FnMut(Option<&Bytes>) -> Result<Change<T>, E> + Send,
 ) -> Result<T, E> {
-    static LOG: Seldom = Seldom::new();
+    static LOG: LogThrottle = LogThrottle::new();
     let retrying = Retrying::new(&ports.metrics, "conditional update", &LOG);
     update::update(&*ports.state, key, retrying, change).await
 }
@@ -127,7 +127,7 @@ mod tests {
     }
 
     async fn patient(row: &Row) -> Result<bool, StoreError> {
-        static LOG: Seldom = Seldom::new();
+        static LOG: LogThrottle = LogThrottle::new();
         let metrics = Metrics::register(&Registry::new());
         update::update(row, &key(), Retrying::new(&metrics, "test", &LOG), adds).await
     }

@@ -2,12 +2,12 @@
 //!
 //! Contract: when [`ask`] returns, no node accepts anything for the tenant any more once it has read topic tenants, and
 //! the tenant's key is destroyed, so that nothing sealed under it can be read. Rows follow. A row keeps the deletion
-//! open until it is complete and published, and [`OpenRemovals`] resumes it from any state, after any crash.
+//! open until it is complete and published, and [`OpenDeletions`] resumes it from any state, after any crash.
 //!
 //! Rows are removed as the descriptors of their tables say. Those of conversations and accounts are fenced: their
 //! owners remove them, on a record of their own topic ([`InboundEvent::Leave`], [`OutboundCommand::Leave`]).
 //! Conditionally written rows are removed conditionally, unfenced ones without a fence. Nothing rests on a list of the
-//! tenant's data: each walk goes over all its rows, and only one that finds none is the last ([`Removal::walked`]).
+//! tenant's data: each walk goes over all its rows, and only one that finds none is the last ([`DeletionRecord::walked`]).
 //!
 //! A record of a deleted tenant that comes late is settled and counted, and neither applied nor kept ([`find`]).
 
@@ -27,10 +27,10 @@ use heddle_schemas::record::event::{Event, EventRecord};
 use heddle_schemas::record::inbound::{InboundEvent, InboundRecord};
 use heddle_schemas::record::outbound::{Leave, OutboundCommand, OutboundRecord};
 use heddle_schemas::record::{V, encode};
-use heddle_schemas::removal::{Removal, Used};
 use heddle_schemas::table::{
     Descriptor, Key, Owner, Partition, REMOVAL_OPEN, REMOVAL_TOLD, Table, TenantDeletion, Written,
 };
+use heddle_schemas::tenant_deletion::{DeletionRecord, Used};
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::zone::Month;
 
@@ -58,7 +58,7 @@ const PAUSE: Duration = Duration::from_secs(30);
 
 /// Why a deletion does not go on now.
 #[derive(Debug, thiserror::Error)]
-pub enum RemovalError {
+pub enum DeletionError {
     /// The state store or the log.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -79,43 +79,43 @@ pub enum RemovalError {
 /// Requests the deletion of a tenant; `entry` is its entry in the audit log. A second request changes nothing.
 ///
 /// # Errors
-/// [`RemovalError`]; then it may be under way or not, and is to be asked for again.
+/// [`DeletionError`]; then it may be under way or not, and is to be asked for again.
 pub async fn ask(
     ports: &Ports,
     tenants: &Tenants,
     tenant: &TenantId,
     entry: u64,
-) -> Result<Removal, RemovalError> {
-    if let Some(removal) = find(ports, tenant).await? {
-        return Ok(removal);
+) -> Result<DeletionRecord, DeletionError> {
+    if let Some(deletion) = find(ports, tenant).await? {
+        return Ok(deletion);
     }
-    let new = Removal::new(tenant.clone(), ports.clock.now(), entry);
+    let new = DeletionRecord::new(tenant.clone(), ports.clock.now(), entry);
     let open = Key::open_removal(tenant);
     let asked = match ports.state.compare_and_set(&open, None, Some(encode(&new)), None).await? {
         Swap::Done | Swap::Found(None) => new,
         Swap::Found(Some(found)) => readable(&open, &found)?,
     };
-    Ok(stop(ports, tenants, begun(ports, asked).await?).await?.removal)
+    Ok(stop(ports, tenants, begun(ports, asked).await?).await?.deletion)
 }
 
 /// The deletion of a tenant, where one was asked for: the tenant is not to be anything any more.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn find(ports: &Ports, tenant: &TenantId) -> Result<Option<Removal>, StoreError> {
-    Ok(load(ports, tenant).await?.map(|stored| stored.removal))
+pub async fn find(ports: &Ports, tenant: &TenantId) -> Result<Option<DeletionRecord>, StoreError> {
+    Ok(load(ports, tenant).await?.map(|stored| stored.deletion))
 }
 
 /// A deletion, and the row that it was read from: only that row is changed.
 #[derive(Debug)]
 struct Stored {
-    removal: Removal,
+    deletion: DeletionRecord,
     bytes: Bytes,
 }
 
 impl Stored {
     fn of(key: &Key, bytes: Bytes) -> Result<Self, StoreError> {
-        Ok(Self { removal: readable(key, &bytes)?, bytes })
+        Ok(Self { deletion: readable(key, &bytes)?, bytes })
     }
 }
 
@@ -129,7 +129,7 @@ async fn load(ports: &Ports, tenant: &TenantId) -> Result<Option<Stored>, StoreE
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn list(ports: &Ports) -> Result<Vec<Removal>, StoreError> {
+pub async fn list(ports: &Ports) -> Result<Vec<DeletionRecord>, StoreError> {
     let rows = all(ports, REMOVAL_TOLD).await?;
     rows.iter().map(|(key, stored)| readable(key, stored)).collect()
 }
@@ -149,31 +149,31 @@ async fn all(ports: &Ports, kind: u8) -> Result<Vec<(Key, Bytes)>, StoreError> {
 }
 
 /// The row of a deletion that is durable by the row that says it is open.
-async fn begun(ports: &Ports, asked: Removal) -> Result<Stored, StoreError> {
+async fn begun(ports: &Ports, asked: DeletionRecord) -> Result<Stored, StoreError> {
     let key = Key::removal(&asked.tenant);
     let bytes = encode(&asked);
     match ports.state.compare_and_set(&key, None, Some(bytes.clone()), None).await? {
-        Swap::Done | Swap::Found(None) => Ok(Stored { removal: asked, bytes }),
+        Swap::Done | Swap::Found(None) => Ok(Stored { deletion: asked, bytes }),
         Swap::Found(Some(found)) => Stored::of(&key, found),
     }
 }
 
 /// Stops the tenant everywhere, and destroys its key.
-async fn stop(ports: &Ports, tenants: &Tenants, stored: Stored) -> Result<Stored, RemovalError> {
-    let Stored { removal, bytes } = stored;
-    if removal.key_destroyed_at.is_some() {
-        return Ok(Stored { removal, bytes });
+async fn stop(ports: &Ports, tenants: &Tenants, stored: Stored) -> Result<Stored, DeletionError> {
+    let Stored { deletion, bytes } = stored;
+    if deletion.key_destroyed_at.is_some() {
+        return Ok(Stored { deletion, bytes });
     }
-    tenants.remove(&removal.tenant).await?;
-    ports.keys.erase_tenant(&removal.tenant).await?;
-    let destroyed = Removal { key_destroyed_at: Some(ports.clock.now()), ..removal };
+    tenants.remove(&deletion.tenant).await?;
+    ports.keys.erase_tenant(&deletion.tenant).await?;
+    let destroyed = DeletionRecord { key_destroyed_at: Some(ports.clock.now()), ..deletion };
     // Where another writer was faster, the next check reads the current state.
     save(ports, &bytes, &destroyed).await?;
-    Ok(Stored { bytes: encode(&destroyed), removal: destroyed })
+    Ok(Stored { bytes: encode(&destroyed), deletion: destroyed })
 }
 
 /// Returns true if it has not been changed since it was read.
-async fn save(ports: &Ports, before: &Bytes, after: &Removal) -> Result<bool, StoreError> {
+async fn save(ports: &Ports, before: &Bytes, after: &DeletionRecord) -> Result<bool, StoreError> {
     let key = Key::removal(&after.tenant);
     let saved = ports.state.compare_and_set(&key, Some(before.clone()), Some(encode(after)), None).await?;
     Ok(saved == Swap::Done)
@@ -181,14 +181,14 @@ async fn save(ports: &Ports, before: &Bytes, after: &Removal) -> Result<bool, St
 
 /// Tenant deletions that are not complete, continued by the leader.
 #[derive(Debug, Default)]
-pub(crate) struct OpenRemovals {
+pub(crate) struct OpenDeletions {
     /// When the next walk begins, by the clock's elapsed time.
     next: HashMap<TenantId, Duration>,
     /// Recipients of the deletion in the walk under way.
     told: HashSet<ConversationId>,
 }
 
-impl OpenRemovals {
+impl OpenDeletions {
     /// Checks once. Returns true if there is more to do at once.
     pub(crate) async fn look(&mut self, ports: &Ports, tenants: &Tenants) -> Result<bool, StoreError> {
         let now = ports.clock.now();
@@ -213,23 +213,23 @@ impl OpenRemovals {
         &mut self,
         ports: &Ports,
         tenants: &Tenants,
-        asked: Removal,
-    ) -> Result<bool, RemovalError> {
+        asked: DeletionRecord,
+    ) -> Result<bool, DeletionError> {
         let stored = match load(ports, &asked.tenant).await? {
             Some(stored) => stored,
             None => begun(ports, asked).await?,
         };
-        let removal = &stored.removal;
-        if removal.is_complete() {
-            close(ports, tenants, removal).await?;
-            self.next.remove(&removal.tenant);
+        let deletion = &stored.deletion;
+        if deletion.is_complete() {
+            close(ports, tenants, deletion).await?;
+            self.next.remove(&deletion.tenant);
             return Ok(false);
         }
-        if removal.key_destroyed_at.is_none() {
+        if deletion.key_destroyed_at.is_none() {
             stop(ports, tenants, stored).await?;
             return Ok(true);
         }
-        if self.next.get(&removal.tenant).is_some_and(|at| *at > ports.clock.elapsed()) {
+        if self.next.get(&deletion.tenant).is_some_and(|at| *at > ports.clock.elapsed()) {
             return Ok(false);
         }
         self.walk(ports, tenants, stored).await
@@ -241,29 +241,29 @@ impl OpenRemovals {
         &mut self,
         ports: &Ports,
         tenants: &Tenants,
-        Stored { mut removal, bytes: before }: Stored,
-    ) -> Result<bool, RemovalError> {
-        let tenant = removal.tenant.clone();
+        Stored { mut deletion, bytes: before }: Stored,
+    ) -> Result<bool, DeletionError> {
+        let tenant = deletion.tenant.clone();
         let now = ports.clock.now();
-        if removal.walk.is_none() {
+        if deletion.walk.is_none() {
             self.told.retain(|conversation| conversation.tenant != tenant);
             // A node that applied it, not knowing, has written behind the record that removed it.
             tenants.remove(&tenant).await?;
             ports.knowledge.erase(&tenant).await?;
         }
-        let counts = removal.rows.is_none();
-        let settled = removal.has_settled(now);
+        let counts = deletion.rows.is_none();
+        let settled = deletion.has_settled(now);
         let mut found = Found::default();
         let mut ended = false;
         for _ in 0..PAGES {
-            let stand = removal.walking(now);
+            let stand = deletion.walking(now);
             let after = stand.after.as_ref().and_then(|after| hex::decode(after).ok()).map(Bytes::from);
             let tables = Table::with(|table| table.tenant_deletion.removes());
             let walk = Walk { after, ..Walk::of(&tenant, tables, PAGE) };
             let page = match ports.state.walk(&walk).await {
                 // It was begun on another store, or by another build.
                 Err(StoreError::Corrupt { .. }) if walk.after.is_some() => {
-                    removal.walk = None;
+                    deletion.walk = None;
                     break;
                 }
                 page => page?,
@@ -286,22 +286,22 @@ impl OpenRemovals {
         }
         for month in &found.months {
             let used = used(quota::used(ports, &tenant, *month).await?);
-            removal.usage.entry(*month).or_insert(used);
+            deletion.usage.entry(*month).or_insert(used);
         }
         if ended {
             if !counts {
-                self.open_erasures(ports, &mut removal, &mut found).await?;
+                self.open_erasures(ports, &mut deletion, &mut found).await?;
             }
-            removal.walked(now);
+            deletion.walked(now);
             self.next.insert(tenant, ports.clock.elapsed() + PAUSE);
         }
-        if !save(ports, &before, &removal).await? {
+        if !save(ports, &before, &deletion).await? {
             // Another node is the leader by now.
             return Ok(false);
         }
         self.remove(ports, found).await?;
-        if removal.is_complete() {
-            close(ports, tenants, &removal).await?;
+        if deletion.is_complete() {
+            close(ports, tenants, &deletion).await?;
         }
         Ok(!ended)
     }
@@ -310,24 +310,24 @@ impl OpenRemovals {
     async fn open_erasures(
         &self,
         ports: &Ports,
-        removal: &mut Removal,
+        deletion: &mut DeletionRecord,
         found: &mut Found,
     ) -> Result<(), StoreError> {
-        let prefix = |end: u8| Bytes::from([removal.tenant.as_str().as_bytes(), &[end]].concat());
+        let prefix = |end: u8| Bytes::from([deletion.tenant.as_str().as_bytes(), &[end]].concat());
         let scan = Scan {
             from: prefix(b'/'),
             to: Some(prefix(b'/' + 1)),
             ..Scan::first(Partition::open_erasures(), PAGE)
         };
         let rows = ports.state.scan(&scan).await?;
-        if let (Some(stand), false) = (&mut removal.walk, rows.is_empty()) {
+        if let (Some(stand), false) = (&mut deletion.walk, rows.is_empty()) {
             *stand.found.entry(Table::Erasure.as_str().to_owned()).or_default() += rows.len() as u64;
         }
         found.conditional.extend(rows);
         Ok(())
     }
 
-    async fn remove(&mut self, ports: &Ports, found: Found) -> Result<(), RemovalError> {
+    async fn remove(&mut self, ports: &Ports, found: Found) -> Result<(), DeletionError> {
         if self.told.len() > TOLD {
             self.told.clear();
         }
@@ -367,7 +367,7 @@ struct Found {
 }
 
 impl Found {
-    /// Sorts a row by the way of its removal; `settled`: nothing of the tenant can be under way any more.
+    /// Sorts a row by the way of its deletion; `settled`: nothing of the tenant can be under way any more.
     fn take(&mut self, row: Row, settled: bool) {
         let Row { key, value, .. } = row;
         let Descriptor { owner, written, tenant_deletion, .. } = *key.table().descriptor();
@@ -436,8 +436,8 @@ fn leave_account(ports: &Ports, of: AccountKey, sends: Vec<OutboundId>, at: Time
 }
 
 /// Publishes that a deletion is complete, at least once, and then closes it.
-async fn close(ports: &Ports, tenants: &Tenants, complete: &Removal) -> Result<(), RemovalError> {
-    let Removal { tenant, requested_at, entry, .. } = complete;
+async fn close(ports: &Ports, tenants: &Tenants, complete: &DeletionRecord) -> Result<(), DeletionError> {
+    let DeletionRecord { tenant, requested_at, entry, .. } = complete;
     // Topic tenants is compacted, and the record that removed it may be gone: the last one is of now.
     tenants.remove(tenant).await?;
     let rows = complete.counted().unwrap_or_default();
@@ -461,7 +461,7 @@ async fn close(ports: &Ports, tenants: &Tenants, complete: &Removal) -> Result<(
     Ok(())
 }
 
-fn readable(key: &Key, stored: &[u8]) -> Result<Removal, StoreError> {
+fn readable(key: &Key, stored: &[u8]) -> Result<DeletionRecord, StoreError> {
     serde_json::from_slice(stored)
         .map_err(|error| StoreError::Corrupt { detail: format!("{key:?}: no deletion: {error}") })
 }

@@ -30,7 +30,7 @@ use heddle_schemas::topic::{Offset, Topic, TopicPartition, tenant_partition};
 use tokio::sync::{broadcast, watch};
 
 use crate::ports::Ports;
-use crate::privacy::security::{Security, Sighting};
+use crate::privacy::security::{Security, SecuritySignal};
 
 /// Maximum time of reading all tenants applied so far.
 const CATCH_UP: Duration = Duration::from_secs(10);
@@ -354,7 +354,7 @@ impl Tenants {
         if stored.config.region != self.region {
             let theirs = stored.config.region;
             tracing::error!(tenant = %id, region = theirs, "a tenant of another region is in these stores; it is refused");
-            self.security.saw(Some(&id), Sighting::ForeignRegion);
+            self.security.saw(Some(&id), SecuritySignal::ForeignRegion);
             self.change(&id.clone(), |directory| {
                 directory.remove(&id);
                 directory.foreign.insert(id, theirs);

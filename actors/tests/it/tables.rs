@@ -32,11 +32,11 @@ use heddle_schemas::record::event::Event;
 use heddle_schemas::record::inbound::{InboundEvent, InboundRecord};
 use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
 use heddle_schemas::record::{V, decode, encode};
-use heddle_schemas::removal::Removal;
 use heddle_schemas::table::{
     ContactErasure, Form, Json, Key, Owner, SealedUnder, Table, TenantDeletion, Written,
 };
 use heddle_schemas::tenant::Tenant;
+use heddle_schemas::tenant_deletion::DeletionRecord;
 use heddle_testing::{Site, SiteBuilder, TenantBuilder};
 
 const ANN: &str = "4915700000001";
@@ -207,7 +207,7 @@ impl Scenario {
             Form::Ids(lengths) => vec![7; *lengths.last().unwrap()].into(),
             Form::Json(Json::Engine) => Bytes::from_static(b"{}"),
             Form::Json(Json::TenantDeletion) => {
-                encode(&Removal::new("gone".parse().unwrap(), self.clock.now(), 1))
+                encode(&DeletionRecord::new("gone".parse().unwrap(), self.clock.now(), 1))
             }
             form => panic!("{table:?}: the scenario writes no row of form {form:?}"),
         };

@@ -21,9 +21,9 @@ use heddle_schemas::ports::knowledge::{Document, DocumentFormat};
 use heddle_schemas::ports::log::NewRecord;
 use heddle_schemas::ports::state::{Row, Walk};
 use heddle_schemas::record::event::Event;
-use heddle_schemas::removal::Removal;
 use heddle_schemas::table::{Key, Table};
 use heddle_schemas::tenant::Tenant;
+use heddle_schemas::tenant_deletion::DeletionRecord;
 use heddle_schemas::topic::{Topic, TopicPartition};
 use heddle_testing::{Site, SiteBuilder, TenantBuilder};
 
@@ -98,15 +98,15 @@ impl World {
         }
     }
 
-    async fn deletion(&self) -> Option<Removal> {
+    async fn deletion(&self) -> Option<DeletionRecord> {
         let ports = self.with(|node| node.ports.clone());
         tenant_deletion::find(&ports, &acme().id).await.unwrap()
     }
 
-    async fn completed(&self) -> Removal {
+    async fn completed(&self) -> DeletionRecord {
         for _ in 0..1_200 {
             self.second().await;
-            if let Some(deletion) = self.deletion().await.filter(Removal::is_complete) {
+            if let Some(deletion) = self.deletion().await.filter(DeletionRecord::is_complete) {
                 // Its event comes after.
                 for _ in 0..40 {
                     self.second().await;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::sealed::Secret;
-use heddle_schemas::time::Seldom;
+use heddle_schemas::time::LogThrottle;
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
@@ -67,7 +67,7 @@ impl ClientContext for Quiet {
 /// Logs a fault of the connection to the brokers: one that passes when they are back at most once a second,
 /// whatever the number of clients and brokers.
 pub(super) fn log_fault(who: &str, error: &KafkaError, reason: &str) {
-    static OUTAGE: Seldom = Seldom::new();
+    static OUTAGE: LogThrottle = LogThrottle::new();
     if !is_of_network(error) {
         tracing::warn!(%error, reason, "{who}");
     } else if OUTAGE.lets_through() {

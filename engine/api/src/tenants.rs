@@ -2,9 +2,9 @@
 
 use heddle_schemas::audit::What;
 use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, TenantId};
-use heddle_schemas::removal::Removal;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::tenant::changes::TenantChanges;
+use heddle_schemas::tenant_deletion::DeletionRecord;
 use heddle_schemas::zone::Month;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize, Serializer};
@@ -33,7 +33,7 @@ operations! {
 
     /// Deletes the tenant: stops it and destroys its key at once, then removes its rows. Idempotent; the id cannot be
     /// used again.
-    DeleteTenant: DELETE "/v1/tenants/{tenant}" (OfTenant, NoParameters, Nothing) -> 202 Removal;
+    DeleteTenant: DELETE "/v1/tenants/{tenant}" (OfTenant, NoParameters, Nothing) -> 202 DeletionRecord;
         Installation, Owner, Opened |input, contact| Some(What::TenantErase { tenant: input.path.tenant.clone() });
 
     /// Exports all data stored for the tenant, decrypted and without secrets, as a stream with a line of JSON for each
@@ -42,11 +42,11 @@ operations! {
         Tenant, Owner, Opened |input, contact| Some(What::TenantExport), within std::time::Duration::from_secs(24 * 3_600);
 
     /// Lists every tenant deletion by id.
-    ListDeletions: GET "/v1/deletions" (NoParameters, NoParameters, Nothing) -> 200 List<Removal>;
+    ListDeletions: GET "/v1/deletions" (NoParameters, NoParameters, Nothing) -> 200 List<DeletionRecord>;
         Installation, Member, Never;
 
     /// Shows the progress of a tenant deletion; once complete, it is the receipt.
-    ShowDeletion: GET "/v1/deletions/{tenant}" (Deleted, NoParameters, Nothing) -> 200 Removal;
+    ShowDeletion: GET "/v1/deletions/{tenant}" (Deleted, NoParameters, Nothing) -> 200 DeletionRecord;
         Installation, Member, Never;
 
     /// Disconnects a channel account: erases its credentials, refuses its webhooks and withholds its pending sends.

@@ -16,9 +16,9 @@ use heddle_connectors::clock::SystemClock;
 use heddle_schemas::config::Config;
 use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, TenantId};
 use heddle_schemas::ports::clock::Clock as _;
-use heddle_schemas::removal::Removal;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::tenant::changes::{ChangeKind, TenantChanges};
+use heddle_schemas::tenant_deletion::DeletionRecord;
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::zone::Month;
 use serde::Serialize;
@@ -214,14 +214,14 @@ async fn act(admin: &Admin, action: Action, output: &mut Output) -> Result<(), F
             into.write(export.0, output).await?;
         }
         Action::Delete { tenant, .. } => {
-            let removal = admin.call(DeleteTenant, OfTenant { tenant }, none, Nothing).await?;
-            output.result(&removal, || deleted(&removal));
+            let deletion = admin.call(DeleteTenant, OfTenant { tenant }, none, Nothing).await?;
+            output.result(&deletion, || deleted(&deletion));
         }
         Action::Deletions => {
-            let List { items: removals } = admin.call(ListDeletions, none.clone(), none, Nothing).await?;
+            let List { items: deletions } = admin.call(ListDeletions, none.clone(), none, Nothing).await?;
             let now = SystemClock.now();
-            let rows: Vec<_> = removals.iter().map(|removal| departed(removal, now)).collect();
-            output.result(&json!({ "items": removals }), || match rows.as_slice() {
+            let rows: Vec<_> = deletions.iter().map(|deletion| departed(deletion, now)).collect();
+            output.result(&json!({ "items": deletions }), || match rows.as_slice() {
                 [] => "no tenant has been deleted".to_owned(),
                 rows => {
                     table(["TENANT", "ASKED FOR", "TO BE DONE BY", "KEY DESTROYED", "DONE", "ROWS"], rows)
@@ -242,13 +242,13 @@ fn confirm(tenant: &TenantId, yes: bool, output: &Output) -> Result<(), Failure>
     if meant { Ok(()) } else { Err(Failure::Usage(anyhow::anyhow!(why))) }
 }
 
-fn deleted(removal: &Removal) -> String {
-    let Removal { tenant, .. } = removal;
-    match (removal.completed_at, removal.counted()) {
+fn deleted(deletion: &DeletionRecord) -> String {
+    let DeletionRecord { tenant, .. } = deletion;
+    match (deletion.completed_at, deletion.counted()) {
         (Some(at), rows) => {
             format!("tenant {tenant} is deleted since {at}: {} rows were removed", rows.unwrap_or_default())
         }
-        (None, _) if removal.key_destroyed_at.is_some() => format!(
+        (None, _) if deletion.key_destroyed_at.is_some() => format!(
             "tenant {tenant} has stopped and its key is destroyed: its encrypted data cannot be read any more. \
              Running nodes remove its rows; `heddle tenant deletions` shows the progress"
         ),
@@ -258,19 +258,19 @@ fn deleted(removal: &Removal) -> String {
     }
 }
 
-fn departed(removal: &Removal, now: Timestamp) -> [String; 6] {
-    let done = match removal.completed_at {
+fn departed(deletion: &DeletionRecord, now: Timestamp) -> [String; 6] {
+    let done = match deletion.completed_at {
         Some(at) => at.to_string(),
-        None if removal.is_overdue(now) => "no, OVERDUE".to_owned(),
+        None if deletion.is_overdue(now) => "no, OVERDUE".to_owned(),
         None => "no".to_owned(),
     };
     [
-        removal.tenant.to_string(),
-        removal.requested_at.to_string(),
-        removal.deadline.to_string(),
-        removal.key_destroyed_at.map_or_else(|| "no".to_owned(), |at| at.to_string()),
+        deletion.tenant.to_string(),
+        deletion.requested_at.to_string(),
+        deletion.deadline.to_string(),
+        deletion.key_destroyed_at.map_or_else(|| "no".to_owned(), |at| at.to_string()),
         done,
-        removal.counted().map_or_else(String::new, |rows| rows.to_string()),
+        deletion.counted().map_or_else(String::new, |rows| rows.to_string()),
     ]
 }
 

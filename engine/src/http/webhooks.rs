@@ -28,7 +28,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use heddle_actors::intake::webhook::ReceptionError;
-use heddle_actors::privacy::security::Sighting;
+use heddle_actors::privacy::security::SecuritySignal;
 use heddle_schemas::id::{AccountId, AccountKey, ChannelKind};
 use heddle_schemas::ports::channel::{Channel, ChannelEvent, HandshakeError, WebhookError};
 use heddle_schemas::ports::keys::KeysError;
@@ -273,7 +273,7 @@ async fn take(
         .map_err(|_| counted(Refusal::TooLarge))?;
     let account = addressed.account().ok_or(Refusal::Account)?;
     addressed.channel.verify(account, headers, &body).map_err(|_| {
-        shared.node.ports.security.saw(Some(&addressed.tenant.id), Sighting::WebhookSignature);
+        shared.node.ports.security.saw(Some(&addressed.tenant.id), SecuritySignal::WebhookSignature);
         Refusal::Signature
     })?;
     let events = addressed.channel.parse(&addressed.account, &body).map_err(|error| match error {
@@ -314,7 +314,7 @@ fn by_tenant(
                         || addressed.channel.verify(theirs, headers, body).is_ok();
                     if !signed {
                         // The body is one tenant's, and speaks of what is another's.
-                        shared.node.ports.security.saw(Some(&tenant.id), Sighting::CrossTenant);
+                        shared.node.ports.security.saw(Some(&tenant.id), SecuritySignal::CrossTenant);
                     }
                     signed.then_some(tenant)
                 })
@@ -344,7 +344,7 @@ fn count(shared: &Shared, kind: ChannelKind, events: &[ChannelEvent]) {
 }
 
 fn refused(tenant: &Tenant, error: &ReceptionError) -> Refusal {
-    tracing::warn!(tenant = %tenant.id, %error, "a webhook could not be taken in");
+    tracing::warn!(tenant = %tenant.id, %error, "a webhook could not be accepted");
     match error {
         ReceptionError::Store(StoreError::Full { .. })
         | ReceptionError::Keys(KeysError::Store(StoreError::Full { .. })) => Refusal::Full,

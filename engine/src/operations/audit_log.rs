@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use heddle_actors::privacy::security::Sighting;
+use heddle_actors::privacy::security::SecuritySignal;
 use heddle_actors::privacy::tenant_deletion;
 use heddle_api::audit_log::{ENTRIES, ListAuditLog, Prove, ResumeAuditLog, VerifyAuditLog};
 use heddle_api::content::List;
@@ -71,7 +71,7 @@ impl Handler for VerifyAuditLog {
         let verdict = operations.audit.verify(tenant, &noted).await?;
         if !verdict.holds() {
             let faults = verdict.faults.len() as u64 + verdict.more_faults;
-            operations.ports.security.saw(tenant, Sighting::AuditLog { faults });
+            operations.ports.security.saw(tenant, SecuritySignal::AuditLog { faults });
         }
         Ok(verdict)
     }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use heddle_actors::conversation::thread::ThreadError;
 use heddle_actors::privacy::audit_log::AuditError;
-use heddle_actors::privacy::tenant_deletion::RemovalError;
+use heddle_actors::privacy::tenant_deletion::DeletionError;
 use heddle_actors::privacy::verification::ProveError;
 use heddle_actors::tenant::configuration::TenantsError;
 use heddle_api::content::{BoxError, Malformed};
@@ -194,14 +194,14 @@ impl From<AuditError> for OperationError {
     }
 }
 
-impl From<RemovalError> for OperationError {
-    fn from(error: RemovalError) -> Self {
+impl From<DeletionError> for OperationError {
+    fn from(error: DeletionError) -> Self {
         match error {
-            RemovalError::Store(error) => error.into(),
-            RemovalError::Keys(error) => error.into(),
-            RemovalError::Tenants(error) => error.into(),
-            RemovalError::Knowledge(error) => error.into(),
-            RemovalError::Audit(error) => error.into(),
+            DeletionError::Store(error) => error.into(),
+            DeletionError::Keys(error) => error.into(),
+            DeletionError::Tenants(error) => error.into(),
+            DeletionError::Knowledge(error) => error.into(),
+            DeletionError::Audit(error) => error.into(),
         }
     }
 }

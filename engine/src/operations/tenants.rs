@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use heddle_actors::privacy::security::Sighting;
+use heddle_actors::privacy::security::SecuritySignal;
 use heddle_actors::privacy::tenant_deletion;
 use heddle_actors::tenant::configuration::TenantsError;
 use heddle_actors::tenant::quota;
@@ -15,9 +15,9 @@ use heddle_api::tenants::{
 use heddle_api::usage::Usage;
 use heddle_api::{Input, Operation};
 use heddle_schemas::id::TenantId;
-use heddle_schemas::removal::Removal;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::tenant::changes::TenantChanges;
+use heddle_schemas::tenant_deletion::DeletionRecord;
 
 use super::{Call, Handler, OperationError, Operations, Subject};
 use crate::usage;
@@ -125,14 +125,14 @@ impl Handler for ApplyTenant {
         if let Err(TenantsError::Taken { kind, account }) = &applied
             && let Some(owner) = operations.tenants.by_account(*kind, account)
         {
-            operations.ports.security.saw(Some(&owner.id), Sighting::CrossTenant);
+            operations.ports.security.saw(Some(&owner.id), SecuritySignal::CrossTenant);
         }
         Ok((*applied?).clone())
     }
 }
 
 /// Deletion of a tenant: one in progress or complete, or (`None`) one to begin.
-pub struct Deletion(Option<Removal>);
+pub struct Deletion(Option<DeletionRecord>);
 
 impl Subject<DeleteTenant> for Deletion {
     async fn find(operations: &Operations, input: &mut Input<DeleteTenant>) -> Result<Self, OperationError> {
@@ -154,16 +154,16 @@ impl Subject<DeleteTenant> for Deletion {
 impl Handler for DeleteTenant {
     type Subject = Deletion;
 
-    /// The tenant is stopped and its key is destroyed when this returns. The removal of its rows goes on, and the node
+    /// The tenant is stopped and its key is destroyed when this returns. The deletion of its rows goes on, and the node
     /// that removes the last one records the completion in the audit log of the installation.
     async fn run(
         operations: &Operations,
         call: Call<'_>,
         input: Input<Self>,
         Deletion(found): Deletion,
-    ) -> Result<Removal, OperationError> {
-        if let Some(removal) = found {
-            return Ok(removal);
+    ) -> Result<DeletionRecord, OperationError> {
+        if let Some(deletion) = found {
+            return Ok(deletion);
         }
         let began = call.began.unwrap_or_default();
         let Operations { ports, tenants, .. } = operations;
@@ -192,7 +192,7 @@ impl Handler for ListDeletions {
         _: Call<'_>,
         _: Input<Self>,
         (): (),
-    ) -> Result<List<Removal>, OperationError> {
+    ) -> Result<List<DeletionRecord>, OperationError> {
         Ok(List { items: tenant_deletion::list(&operations.ports).await? })
     }
 }
@@ -205,7 +205,7 @@ impl Handler for ShowDeletion {
         _: Call<'_>,
         input: Input<Self>,
         (): (),
-    ) -> Result<Removal, OperationError> {
+    ) -> Result<DeletionRecord, OperationError> {
         let id = &input.path.tenant;
         let found = tenant_deletion::find(&operations.ports, id).await?;
         found.ok_or_else(|| OperationError::not_deleted(id))

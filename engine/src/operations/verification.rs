@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_actors::privacy::verification::{Needles, Prover};
+use heddle_actors::privacy::verification::{PlaintextProbes, Prover};
 use heddle_api::problem::ErrorKind;
 use heddle_schemas::promise::{Promise, Proof, Proofs};
 use heddle_schemas::tenant::Tenant;
@@ -51,7 +51,7 @@ impl Operations {
 }
 
 /// Searches the files of a folder for plaintext.
-async fn search(dir: PathBuf, probe: Needles, proof: &mut Proof) -> Result<(), OperationError> {
+async fn search(dir: PathBuf, probe: PlaintextProbes, proof: &mut Proof) -> Result<(), OperationError> {
     let searching = tokio::task::spawn_blocking(move || Search::run(&dir, &probe));
     let searched = searching.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     let failed = |error| {
@@ -79,7 +79,7 @@ struct Search {
 }
 
 impl Search {
-    fn run(dir: &Path, probe: &Needles) -> io::Result<Self> {
+    fn run(dir: &Path, probe: &PlaintextProbes) -> io::Result<Self> {
         let mut files = Vec::new();
         list(dir, &mut files)?;
         files.sort_unstable_by_key(|(_, _, changed)| std::cmp::Reverse(*changed));

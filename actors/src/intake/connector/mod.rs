@@ -22,7 +22,7 @@ use heddle_schemas::ports::log::{FetchLimit, NewRecord, Record, StoreError};
 use heddle_schemas::ports::state::{Batch, Fence};
 use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::record::ingress::tenant_of;
-use heddle_schemas::time::Seldom;
+use heddle_schemas::time::LogThrottle;
 use tokio::sync::{mpsc, oneshot};
 
 use self::admission::{Admitted, Refused, admit};
@@ -32,7 +32,7 @@ use crate::partition::commit::{commit, read};
 use crate::partition::lag::Lag;
 use crate::partition::publish;
 use crate::partition::retry::Retrying;
-use crate::privacy::security::Sighting;
+use crate::privacy::security::SecuritySignal;
 use crate::privacy::tenant_deletion;
 
 /// Records of one fetch at most.
@@ -137,7 +137,7 @@ impl Ingress {
                 Ok(record) => admitted.push((index, record)),
                 Err(why) => {
                     if let Some(owner) = &why.owner {
-                        ports.security.saw(Some(owner), Sighting::CrossTenant);
+                        ports.security.saw(Some(owner), SecuritySignal::CrossTenant);
                     }
                     refused.push((index, why));
                 }
@@ -274,7 +274,7 @@ impl Ingress {
         &self,
         mut attempt: impl FnMut() -> F,
     ) -> Result<Insisted<T>, StoreError> {
-        static LOG: Seldom = Seldom::new();
+        static LOG: LogThrottle = LogThrottle::new();
         let mut retrying = Retrying::new(&self.context.ports.metrics, "intake of records", &LOG);
         loop {
             let error = match attempt().await {

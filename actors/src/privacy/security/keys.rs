@@ -9,7 +9,7 @@ use heddle_schemas::record::event::DataCategory;
 use heddle_schemas::sealed::Sealed;
 use heddle_schemas::time::{Day, Timestamp};
 
-use super::{Security, Sighting};
+use super::{Security, SecuritySignal};
 
 /// Data that a contact's key and a day's log key seal.
 const SAID: &[DataCategory] = &[DataCategory::ContactDetails, DataCategory::Messages];
@@ -36,7 +36,7 @@ struct Seals {
 impl Seals {
     fn watch<T>(&self, result: Result<T, KeysError>) -> Result<T, KeysError> {
         if let Err(KeysError::Unreadable { .. }) = &result {
-            let signal = Sighting::FailedDecryption { contact: self.contact, data: self.data };
+            let signal = SecuritySignal::FailedDecryption { contact: self.contact, data: self.data };
             self.security.saw(Some(&self.tenant), signal);
         }
         result

@@ -35,9 +35,9 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// The pause while the log does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Something that was seen.
+/// Single observation that may be part of an attack or a breach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sighting<'a> {
+pub enum SecuritySignal<'a> {
     /// Ciphertext that did not open.
     FailedDecryption {
         /// The contact whose key it was to be, where it was one's.
@@ -65,7 +65,7 @@ pub enum Sighting<'a> {
     ForeignRegion,
 }
 
-impl Sighting<'_> {
+impl SecuritySignal<'_> {
     /// Returns its kind.
     #[must_use]
     pub fn kind(&self) -> IncidentKind {
@@ -143,12 +143,12 @@ impl Security {
     }
 
     /// Something was seen that concerns a tenant, or (`None`) none.
-    pub fn saw(&self, tenant: Option<&TenantId>, signal: Sighting<'_>) {
+    pub fn saw(&self, tenant: Option<&TenantId>, signal: SecuritySignal<'_>) {
         let kind = signal.kind();
         let tenant = tenant.cloned().unwrap_or_else(TenantId::engine);
         let id = || MessageKey::from_bytes((self.random)());
         let began = self.lock().saw(self.now(), &tenant, signal, id);
-        self.metrics.sighted(kind, began.is_some());
+        self.metrics.security_signal(kind, began.is_some());
         if let Some(incident) = began {
             tracing::error!(%tenant, kind = kind.as_str(), %incident, "a security incident has begun");
             self.news.notify_one();
@@ -157,7 +157,7 @@ impl Security {
 
     /// Personal data of a tenant was exported: of one contact, or (`None`) of all.
     pub fn exported(&self, tenant: &TenantId, contact: Option<ContactId>, records: u64) {
-        self.saw(Some(tenant), Sighting::Export { contact, records });
+        self.saw(Some(tenant), SecuritySignal::Export { contact, records });
     }
 
     /// Publishes due incidents, for as long as it is polled.

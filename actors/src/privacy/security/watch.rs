@@ -13,7 +13,7 @@ use heddle_schemas::id::{ContactId, MessageKey, TenantId};
 use heddle_schemas::record::event::{Approximately, DataCategory, Incident, IncidentKind};
 use heddle_schemas::time::Timestamp;
 
-use super::{Sighting, measure};
+use super::{SecuritySignal, measure};
 
 /// Kinds and tenants that are watched at once; signals beyond are counted by the metric alone.
 const WATCHED: usize = 10_000;
@@ -62,7 +62,7 @@ impl Watch {
         &mut self,
         now: Now,
         tenant: &TenantId,
-        signal: Sighting<'_>,
+        signal: SecuritySignal<'_>,
         id: impl FnOnce() -> MessageKey,
     ) -> Option<MessageKey> {
         let kind = signal.kind();
@@ -159,7 +159,7 @@ impl Seen {
         }
     }
 
-    fn add(&mut self, now: Now, signal: Sighting<'_>) {
+    fn add(&mut self, now: Now, signal: SecuritySignal<'_>) {
         self.until = now.elapsed;
         // The wall clock may go back; when it was seen last is not before when it was seen first.
         self.last = self.last.max(now.at);
@@ -220,7 +220,7 @@ mod tests {
             Self { watch: Watch::new(options), ids: 0 }
         }
 
-        fn saw(&mut self, at: u64, tenant: &str, signal: Sighting<'_>) -> bool {
+        fn saw(&mut self, at: u64, tenant: &str, signal: SecuritySignal<'_>) -> bool {
             self.ids += 1;
             let id = MessageKey::from_bytes(self.ids.to_be_bytes());
             self.watch.saw(now(at), &tenant.parse().unwrap(), signal, || id).is_some()
@@ -239,11 +239,14 @@ mod tests {
     fn below_the_threshold_within_a_window_nothing_is_published() {
         let mut harness = Harness::new();
         for at in [0, 500, 600, 1_100, 1_200, 1_300] {
-            assert!(!harness.saw(at, "acme", Sighting::WebhookSignature), "{at}");
+            assert!(!harness.saw(at, "acme", SecuritySignal::WebhookSignature), "{at}");
         }
-        assert!(!harness.saw(1_400, "globex", Sighting::WebhookSignature), "another tenant's do not count");
+        assert!(
+            !harness.saw(1_400, "globex", SecuritySignal::WebhookSignature),
+            "another tenant's do not count"
+        );
         assert_eq!(harness.published(1_400), []);
-        assert!(harness.saw(1_500, "acme", Sighting::WebhookSignature), "the third since 1200");
+        assert!(harness.saw(1_500, "acme", SecuritySignal::WebhookSignature), "the third since 1200");
         let published = harness.published(1_500);
         assert_eq!(
             (published.len(), published[0].count, published[0].measure),
@@ -255,10 +258,10 @@ mod tests {
     #[test]
     fn an_incident_that_goes_on_is_published_once_a_window_and_ends_in_a_quiet_one() {
         let mut harness = Harness::new();
-        assert!(harness.saw(0, "acme", Sighting::CrossTenant));
+        assert!(harness.saw(0, "acme", SecuritySignal::CrossTenant));
         let first = harness.published(0);
         for at in 1..=900 {
-            assert!(!harness.saw(at, "acme", Sighting::CrossTenant));
+            assert!(!harness.saw(at, "acme", SecuritySignal::CrossTenant));
             let published = harness.published(at);
             assert_eq!(published.len(), usize::from(at == WINDOW), "{at}");
             if let [again] = &published[..] {
@@ -268,7 +271,7 @@ mod tests {
         assert_eq!(harness.published(1_199), []);
         assert_eq!(harness.published(1_200)[0].count, 901, "the rest is published though nothing more came");
         assert_eq!(harness.published(5_000), []);
-        assert!(harness.saw(5_000, "acme", Sighting::CrossTenant), "another incident");
+        assert!(harness.saw(5_000, "acme", SecuritySignal::CrossTenant), "another incident");
         assert_eq!(harness.published(5_000)[0].count, 1);
     }
 
@@ -276,13 +279,17 @@ mod tests {
     fn people_records_and_data_are_those_of_all_that_was_seen() {
         let mut harness = Harness::new();
         let data = &[DataCategory::Messages];
-        harness.saw(0, "acme", Sighting::FailedDecryption { contact: Some(contact(1)), data });
-        harness.saw(1, "acme", Sighting::FailedDecryption { contact: Some(contact(1)), data });
-        harness.saw(2, "acme", Sighting::FailedDecryption { contact: Some(contact(2)), data });
+        harness.saw(0, "acme", SecuritySignal::FailedDecryption { contact: Some(contact(1)), data });
+        harness.saw(1, "acme", SecuritySignal::FailedDecryption { contact: Some(contact(1)), data });
+        harness.saw(2, "acme", SecuritySignal::FailedDecryption { contact: Some(contact(2)), data });
         let published = harness.published(2);
         assert_eq!(published[0].people, Approximately { counted: 2, or_more: false });
         assert_eq!(published[0].records.counted, 3);
-        harness.saw(3, "acme", Sighting::FailedDecryption { contact: None, data: &[DataCategory::Secrets] });
+        harness.saw(
+            3,
+            "acme",
+            SecuritySignal::FailedDecryption { contact: None, data: &[DataCategory::Secrets] },
+        );
         let published = harness.published(WINDOW + 2);
         assert_eq!(published[0].people, Approximately { counted: 2, or_more: true });
         assert_eq!(published[0].data, [DataCategory::Messages, DataCategory::Secrets].into());
@@ -291,23 +298,31 @@ mod tests {
     #[test]
     fn one_large_export_is_unusual_and_so_are_many_small_ones() {
         let mut harness = Harness::new();
-        assert!(!harness.saw(0, "acme", Sighting::Export { contact: Some(contact(1)), records: 49_999 }));
-        assert!(harness.saw(1, "acme", Sighting::Export { contact: Some(contact(1)), records: 1 }));
+        assert!(!harness.saw(
+            0,
+            "acme",
+            SecuritySignal::Export { contact: Some(contact(1)), records: 49_999 }
+        ));
+        assert!(harness.saw(1, "acme", SecuritySignal::Export { contact: Some(contact(1)), records: 1 }));
         for n in 1..20 {
-            assert!(!harness.saw(2, "globex", Sighting::Export { contact: Some(contact(n)), records: 3 }));
+            assert!(!harness.saw(
+                2,
+                "globex",
+                SecuritySignal::Export { contact: Some(contact(n)), records: 3 }
+            ));
         }
-        assert!(harness.saw(2, "globex", Sighting::Export { contact: Some(contact(20)), records: 3 }));
+        assert!(harness.saw(2, "globex", SecuritySignal::Export { contact: Some(contact(20)), records: 3 }));
     }
 
     #[test]
     fn watched_kinds_are_bounded_and_ended_ones_make_room() {
         let mut harness = Harness::new();
         for n in 0..WATCHED {
-            harness.saw(0, &format!("t{n}"), Sighting::WebhookSignature);
+            harness.saw(0, &format!("t{n}"), SecuritySignal::WebhookSignature);
         }
-        assert!(!harness.saw(1, "acme", Sighting::CrossTenant));
+        assert!(!harness.saw(1, "acme", SecuritySignal::CrossTenant));
         assert_eq!(harness.watch.seen.len(), WATCHED);
-        assert!(harness.saw(WINDOW, "acme", Sighting::CrossTenant));
+        assert!(harness.saw(WINDOW, "acme", SecuritySignal::CrossTenant));
         assert_eq!(harness.watch.seen.len(), 1);
     }
 
@@ -323,7 +338,7 @@ mod tests {
                     published.extend(harness.published(step).into_iter().map(|incident| (step, incident)));
                 }
                 at += gap;
-                harness.saw(at, "acme", Sighting::CrossTenant);
+                harness.saw(at, "acme", SecuritySignal::CrossTenant);
                 seen += 1;
             }
             for step in at..=at + 2 * WINDOW {

@@ -49,7 +49,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 
 /// Partition of inbound that runs on this node.
 #[derive(Debug, Clone)]
-pub struct Inhabited {
+pub struct RunningPartition {
     /// Ownership of the partition.
     pub fence: Fence,
     /// Actor of the partition.
@@ -59,12 +59,12 @@ pub struct Inhabited {
 }
 
 /// The partitions of inbound that run on this node.
-pub type Running = watch::Sender<BTreeMap<TopicPartition, Inhabited>>;
+pub type Running = watch::Sender<BTreeMap<TopicPartition, RunningPartition>>;
 
 /// Sweeps the partitions of this node.
 pub struct Sweeper {
     context: Context,
-    running: watch::Receiver<BTreeMap<TopicPartition, Inhabited>>,
+    running: watch::Receiver<BTreeMap<TopicPartition, RunningPartition>>,
     /// Progress of each partition, and the ownership under which it was read.
     swept: HashMap<TopicPartition, (Epoch, Swept)>,
 }
@@ -125,7 +125,7 @@ impl Sweeper {
         if changed.is_empty() {
             return Ok(behind);
         }
-        for (partition, Inhabited { fence, known, .. }) in running {
+        for (partition, RunningPartition { fence, known, .. }) in running {
             let read_before = self.swept.get(&partition).filter(|(epoch, _)| *epoch == fence.epoch);
             let swept = match read_before {
                 Some((_, swept)) => swept.clone(),
@@ -204,9 +204,9 @@ impl Sweeper {
         for (key, rows) in by_conversation {
             let partition = inbound_partition(&key, partitions);
             let (done, waits) = oneshot::channel();
-            if let Some(inhabited) = running.get(&partition) {
+            if let Some(running_partition) = running.get(&partition) {
                 // One that has ended drops it, which is seen below.
-                drop(inhabited.actor.send_message(PartitionMessage::Shorten { key, rows, done }));
+                drop(running_partition.actor.send_message(PartitionMessage::Shorten { key, rows, done }));
             }
             waiting.push((partition, waits));
         }
@@ -282,7 +282,7 @@ impl Sweeper {
         let ports = &self.context.ports;
         let running = self.running.borrow().clone();
         for partition in std::mem::take(of) {
-            let (Some(Inhabited { fence, .. }), Some((epoch, swept))) =
+            let (Some(RunningPartition { fence, .. }), Some((epoch, swept))) =
                 (running.get(&partition), self.swept.get_mut(&partition))
             else {
                 continue;

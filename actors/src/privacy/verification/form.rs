@@ -13,9 +13,9 @@ use heddle_schemas::ports::keys::{Cipher, ContactCipher, Keys, KeysError, Missin
 use heddle_schemas::ports::state::Row;
 use heddle_schemas::record::log_aad;
 use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
-use heddle_schemas::removal::Removal;
 use heddle_schemas::sealed::Sealed;
 use heddle_schemas::table::{Descriptor, Form, Json, Key, SealedUnder, Written};
+use heddle_schemas::tenant_deletion::DeletionRecord;
 use heddle_schemas::time::{Day, Timestamp};
 use heddle_schemas::topic::Topic;
 use heddle_schemas::zone::Date;
@@ -164,7 +164,7 @@ impl Reader {
             Json::Claim => drop(strict::<Claim>(value)?),
             Json::Ledger => drop(strict::<quota::Ledger>(value)?),
             Json::Erasure => drop(strict::<Erasure>(value)?),
-            Json::TenantDeletion => drop(strict::<Removal>(value)?),
+            Json::TenantDeletion => drop(strict::<DeletionRecord>(value)?),
             // The audit log verifies itself; the engine's rows belong to no tenant.
             Json::AuditEntry | Json::Engine => {}
         }

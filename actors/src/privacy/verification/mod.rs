@@ -12,7 +12,7 @@
 //! - `times`: rows end in time. `erased`: erasures hold. `spent`: the quota, added up again. `sends`: sends against
 //!   consents and windows. `cross_tenant`: other tenants' keys do not open the tenant's data. `region`: the region of
 //!   the stores.
-//! - `topics`: records in the log. [`Needles`]: plaintext probes, texts of customers that must not be found anywhere.
+//! - `topics`: records in the log. [`PlaintextProbes`]: plaintext probes, texts of customers that must not be found anywhere.
 
 mod cross_tenant;
 mod erased;
@@ -38,7 +38,7 @@ use heddle_schemas::tenant::Tenant;
 use self::cross_tenant::CrossTenant;
 use self::erased::Erased;
 use self::form::{Holds, Reader, Wrong};
-pub use self::probes::Needles;
+pub use self::probes::PlaintextProbes;
 use self::sends::Sends;
 use self::spent::Spent;
 use self::times::Times;
@@ -91,12 +91,12 @@ impl Prover {
     ///
     /// # Errors
     /// [`ProveError`].
-    pub async fn prove(&self, tenant: &Arc<Tenant>) -> Result<(Proofs, Needles), ProveError> {
+    pub async fn prove(&self, tenant: &Arc<Tenant>) -> Result<(Proofs, PlaintextProbes), ProveError> {
         let at = self.ports.clock.now();
         let mut encryption = Proof::new(Promise::Encryption);
         let mut isolation = Proof::new(Promise::Isolation);
         let mut reader = Reader::new(self.keys.clone(), &tenant.id).await?;
-        let mut probes = Needles::new(tenant);
+        let mut probes = PlaintextProbes::new(tenant);
         let Some(kept) = self.tenants.kept(&tenant.id) else {
             return Err(ProveError::Unknown(tenant.id.clone()));
         };

@@ -19,13 +19,13 @@ const DIGITS: usize = 8;
 const LONGEST: usize = 64;
 
 /// Sample of customers' texts, numbers and ids.
-pub struct Needles {
+pub struct PlaintextProbes {
     /// Texts that the tenant wrote itself, which may be anywhere.
     known: String,
     found: BTreeSet<String>,
 }
 
-impl Needles {
+impl PlaintextProbes {
     pub(super) fn new(tenant: &Tenant) -> Self {
         let known = serde_json::to_string(tenant).expect("a tenant is always JSON");
         Self { known, found: BTreeSet::new() }
@@ -103,8 +103,11 @@ impl Needles {
 mod tests {
     use super::*;
 
-    fn probes() -> Needles {
-        Needles { known: "{\"fallback\":\"A colleague will call you back.\"}".into(), found: BTreeSet::new() }
+    fn probes() -> PlaintextProbes {
+        PlaintextProbes {
+            known: "{\"fallback\":\"A colleague will call you back.\"}".into(),
+            found: BTreeSet::new(),
+        }
     }
 
     #[test]

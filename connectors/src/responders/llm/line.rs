@@ -14,7 +14,7 @@ use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::state::{State, StoreError, Swap};
 use heddle_schemas::record::encode;
 use heddle_schemas::table::Key;
-use heddle_schemas::time::Seldom;
+use heddle_schemas::time::LogThrottle;
 use tokio::sync::{Notify, watch};
 
 use super::allowance::{self, Allowance, Denied, Limits};
@@ -337,7 +337,7 @@ async fn keep(line: Arc<Line>, sharing: Weak<Sharing>) {
                 }
             }
             Err(error) => {
-                static THROTTLE: Seldom = Seldom::new();
+                static THROTTLE: LogThrottle = LogThrottle::new();
                 if THROTTLE.lets_through() {
                     tracing::warn!(
                         %error,

@@ -169,6 +169,7 @@ async fn no_call_of_the_admin_api_reaches_another_tenants_data() {
             let (query, body, answers): (&str, Option<Value>, &[u16]) = match (path.as_str(), method) {
                 ("/v1/tenants/{tenant}", "get") => ("", None, &[200]),
                 ("/v1/tenants/{tenant}", "put") => ("", Some(taken), &[409]),
+                ("/v1/tenants/{tenant}/changes", "post") => ("", Some(taken), &[200]),
                 // Last of all: there is no Globex after it.
                 ("/v1/tenants/{tenant}", "delete") => continue,
                 ("/v1/tenants/{tenant}/export", "get") => ("", None, &[200]),

@@ -23,7 +23,7 @@ pub const SETTLES: Duration = Duration::from_secs(300);
 
 /// Deletion of a tenant, as it is stored and shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Removal {
+pub struct DeletionRecord {
     /// The tenant.
     pub tenant: TenantId,
     /// Time of the request, microseconds since 1970.
@@ -75,7 +75,7 @@ pub struct Stand {
     pub after: Option<String>,
 }
 
-impl Removal {
+impl DeletionRecord {
     /// Creates a deletion that is requested now.
     #[must_use]
     pub fn new(tenant: TenantId, now: Timestamp, entry: u64) -> Self {
@@ -139,12 +139,12 @@ mod tests {
 
     const START: Timestamp = Timestamp::from_secs(1_767_225_600);
 
-    fn deletion() -> Removal {
-        let new = Removal::new("acme".parse().unwrap(), START, 7);
-        Removal { key_destroyed_at: Some(START), ..new }
+    fn deletion() -> DeletionRecord {
+        let new = DeletionRecord::new("acme".parse().unwrap(), START, 7);
+        DeletionRecord { key_destroyed_at: Some(START), ..new }
     }
 
-    fn walk(deletion: &mut Removal, began: Timestamp, found: u64) {
+    fn walk(deletion: &mut DeletionRecord, began: Timestamp, found: u64) {
         deletion.walking(began);
         if found > 0 {
             deletion.walking(began).found.insert("head".into(), found);
