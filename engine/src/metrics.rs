@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use heddle_schemas::id::ChannelKind;
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// Metrics of the engine.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub struct Metrics {
     in_work: IntGauge,
     admin: IntCounterVec,
     replayed: IntCounterVec,
+    connections: IntGauge,
+    connections_refused: IntCounter,
     ready: IntGauge,
 }
 
@@ -26,6 +28,11 @@ impl Metrics {
     pub fn register(registry: &Registry) -> Self {
         let counters = |name: &str, help: &str, labels: &[&str]| {
             let counter = IntCounterVec::new(Opts::new(name, help), labels).expect("the name is valid");
+            registry.register(Box::new(counter.clone())).expect("each name is registered once");
+            counter
+        };
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help).expect("the name is valid");
             registry.register(Box::new(counter.clone())).expect("each name is registered once");
             counter
         };
@@ -67,6 +74,11 @@ impl Metrics {
                 "Dead letters selected for a replay, by outcome.",
                 &["outcome"],
             ),
+            connections: gauge("heddle_http_connections", "Open connections of both listeners."),
+            connections_refused: counter(
+                "heddle_http_connections_refused_total",
+                "Connections closed at once, since their address had its share.",
+            ),
             ready: gauge("heddle_node_ready", "1 while this node accepts webhooks, else 0."),
         }
     }
@@ -95,6 +107,16 @@ impl Metrics {
     /// Counts a dead letter selected for a replay.
     pub fn dead_letter_replayed(&self, outcome: &'static str) {
         self.replayed.with_label_values(&[outcome]).inc();
+    }
+
+    /// Changes the number of open connections.
+    pub fn connections(&self, change: i64) {
+        self.connections.add(change);
+    }
+
+    /// Counts a connection over its address's share.
+    pub fn connection_refused(&self) {
+        self.connections_refused.inc();
     }
 
     /// Sets whether webhooks are accepted.
