@@ -163,6 +163,9 @@ pub struct Metrics {
     backlog: IntGauge,
     retries: IntCounterVec,
     foreign: IntCounterVec,
+    future: IntCounter,
+    limited: IntCounterVec,
+    tenants_refused: IntCounter,
     audited: IntCounterVec,
     signals: IntCounterVec,
     incidents: IntCounterVec,
@@ -397,6 +400,19 @@ impl Metrics {
                 "heddle_reception_dropped_total",
                 "Channel events not accepted, by reason.",
                 &["reason"],
+            ),
+            future: counter(
+                "heddle_reception_future_times_total",
+                "Channel events stamped over 10 minutes ahead of this node's clock, and taken as that.",
+            ),
+            tenants_refused: counter(
+                "heddle_tenant_records_refused_total",
+                "Tenants' records that are not as a node wrote them, and were refused.",
+            ),
+            limited: labelled(
+                "heddle_contact_limited_total",
+                "Turns and tool calls of contacts over a limit of their own, by limit.",
+                &["limit"],
             ),
             audited: {
                 let help = "Entries for the audit log, by outcome of the act; failed_to_write: they could not be written.";
@@ -709,6 +725,27 @@ impl Metrics {
         if began {
             self.incidents.with_label_values(&[kind.as_str()]).inc();
         }
+    }
+
+    /// Returns the number of tenants' records that were refused.
+    #[must_use]
+    pub fn tenants_refused(&self) -> u64 {
+        self.tenants_refused.get()
+    }
+
+    /// Counts a tenant's record that was refused.
+    pub fn tenant_refused(&self) {
+        self.tenants_refused.inc();
+    }
+
+    /// Counts a turn or a tool call over a contact's limit.
+    pub fn contact_limited(&self, limit: &'static str) {
+        self.limited.with_label_values(&[limit]).inc();
+    }
+
+    /// Counts a channel's event whose time was too far ahead.
+    pub fn future(&self) {
+        self.future.inc();
     }
 
     /// Counts a channel's event that was not accepted.

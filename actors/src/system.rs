@@ -83,6 +83,9 @@ impl System {
     pub async fn start(ports: Ports, options: Options) -> Result<Self, TenantsError> {
         let (tenants, followed) = Tenants::load(&ports, &options.region).await?;
         tenants.limit_retention(options.oldest_record)?;
+        if let Err(error) = tenants.authenticate().await {
+            tracing::warn!(%error, "configurations of a build before could not be rewritten; the next start tries again");
+        }
         let mut following = JoinSet::new();
         for (partition, next) in followed {
             following.spawn(tenants.clone().follow(partition, next));

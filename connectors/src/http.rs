@@ -30,15 +30,20 @@ pub(crate) async fn read(mut response: Response, most: usize) -> Result<Vec<u8>,
     Ok(body)
 }
 
-/// Returns the wait of `Retry-After`: seconds or a date (RFC 9110, 10.2.3); a past date means no wait.
+/// Longest wait that a provider is given by `Retry-After`: what it asks for beyond would hold an account for good.
+const WAIT_MAX: Duration = Duration::from_secs(3_600);
+
+/// Returns the wait of `Retry-After`: seconds or a date (RFC 9110, 10.2.3), at most [`WAIT_MAX`]; a past date means no
+/// wait.
 pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(secs) = value.parse::<u64>() {
-        return Some(Duration::from_secs(secs));
+    if !value.is_empty() && value.bytes().all(|digit| digit.is_ascii_digit()) {
+        // More digits than a u64 has are a long wait too.
+        return Some(value.parse().map_or(WAIT_MAX, Duration::from_secs).min(WAIT_MAX));
     }
     let date = httpdate::parse_http_date(value).ok()?;
     let at = date.duration_since(UNIX_EPOCH).ok()?;
-    Some(Timestamp::EPOCH.after(at).since(now))
+    Some(Timestamp::EPOCH.after(at).since(now).min(WAIT_MAX))
 }
 
 #[cfg(test)]
@@ -62,5 +67,15 @@ mod tests {
         assert_eq!(retry_after(&header("Fri, 31 Dec 1999 23:59:59 GMT"), later), Some(Duration::ZERO));
         assert_eq!(retry_after(&header("soon"), now), None);
         assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    #[test]
+    fn an_endless_wait_is_an_hour() {
+        let now = Timestamp::from_secs(946_684_769);
+        for endless in
+            ["3601", "18446744073709551615", "99999999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"]
+        {
+            assert_eq!(retry_after(&header(endless), now), Some(WAIT_MAX), "{endless}");
+        }
     }
 }

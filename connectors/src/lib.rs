@@ -6,6 +6,7 @@
 //! - [`clock`]: the machine's clock.
 //! - [`cluster`]: log and state of many nodes: Kafka, CQL and the ownership that binds them.
 //! - [`cql`]: rows in ScyllaDB or Apache Cassandra.
+//! - [`egress`]: addresses that tenants may make a node call.
 //! - [`embedded`]: log and state of one process, in files.
 //! - `http`: the shared parts of calls to external HTTP APIs.
 //! - [`kafka`]: the log on Apache Kafka.
@@ -22,6 +23,7 @@ pub mod channels;
 pub mod clock;
 pub mod cluster;
 pub mod cql;
+pub mod egress;
 pub mod embedded;
 #[cfg(test)]
 mod fixtures;

@@ -86,6 +86,7 @@ pub fn load(file: Option<&Path>) -> Result<Config, ConfigurationError> {
     let mut faults = config.validate().err().map(|Faults(faults)| faults).unwrap_or_default();
     let mut secrets = vec![
         ("http.admin_token".to_owned(), &mut config.http.admin_token),
+        ("http.metrics_token".to_owned(), &mut config.http.metrics_token),
         ("state.password".to_owned(), &mut config.state.password),
     ];
     secrets.extend(config.log.client.iter_mut().map(|(key, value)| (format!("log.client.{key}"), value)));
@@ -94,6 +95,10 @@ pub fn load(file: Option<&Path>) -> Result<Config, ConfigurationError> {
             Ok(resolved) => *secret = resolved,
             Err(error) => faults.push(error.to_string()),
         }
+    }
+    if faults.is_empty() {
+        // A secret that was read may be a fault by itself.
+        faults = config.validate().err().map(|Faults(faults)| faults).unwrap_or_default();
     }
     Ok(reading.finish(faults)?)
 }
@@ -129,22 +134,24 @@ fn leaves(path: Vec<String>, value: toml::Value, found: &mut Vec<(String, Vec<St
     }
 }
 
-/// Resolves a secret from its configured source.
+/// Resolves a secret from its configured source. An empty one there is a fault: whoever names a source has a secret.
 ///
 /// # Errors
 /// [`ConfigurationError::Secret`].
 #[expect(clippy::disallowed_methods, reason = "the environment is read here and nowhere else")]
 pub fn resolve(place: &str, secret: &Secret) -> Result<Secret, ConfigurationError> {
     let wrong = |why: String| ConfigurationError::Secret { place: place.to_owned(), why };
+    let some = |value: String| (!value.trim().is_empty()).then(|| Secret::new(value));
     let written = secret.expose();
     if let Some(name) = written.strip_prefix("env:") {
         let value = std::env::var(name)
             .map_err(|_| wrong(format!("the environment has no {name}; set it, or write file:PATH")))?;
-        return Ok(Secret::new(value));
+        return some(value).ok_or_else(|| wrong(format!("the environment's {name} is empty")));
     }
     if let Some(path) = written.strip_prefix("file:") {
         let value = std::fs::read_to_string(path).map_err(|error| wrong(format!("{path}: {error}")))?;
-        return Ok(Secret::new(value.trim_end_matches(['\r', '\n'])));
+        let value = value.trim_end_matches(['\r', '\n']).to_owned();
+        return some(value).ok_or_else(|| wrong(format!("{path} is empty")));
     }
     Ok(secret.clone())
 }
@@ -165,9 +172,6 @@ pub fn load_tenant(path: &Path) -> Result<Tenant, ConfigurationError> {
     for (place, secret) in tenant.secrets_mut() {
         let place = in_file(&accounts, &place);
         match resolve(&place, secret) {
-            Ok(resolved) if resolved.expose() == "[redacted]" => faults.push(format!(
-                "{place}: is \"[redacted]\", the placeholder of `heddle tenant show`; write the secret, env:NAME or file:PATH"
-            )),
             Ok(resolved) => *secret = resolved,
             Err(error) => faults.push(error.to_string()),
         }
@@ -339,6 +343,28 @@ mod tests {
         assert_eq!(resolve("x", &Secret::new("literal")).unwrap().expose(), "literal");
         let error = resolve("llm.api_key", &Secret::new("env:HEDDLE_NO_SUCH")).unwrap_err().to_string();
         assert!(error.contains("llm.api_key") && error.contains("HEDDLE_NO_SUCH"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_or_short_token_where_it_is_said_to_be_is_a_fault_with_its_place() {
+        for (content, why) in
+            [("", "is empty"), ("\n", "is empty"), (" \n", "is empty"), ("short\n", "16 bytes")]
+        {
+            let token = written(content);
+            for key in ["admin_token", "metrics_token"] {
+                let text = format!(
+                    "[http]\nlisten = \"0.0.0.0:8080\"\n{key} = \"file:{}\"\n",
+                    token.path().display()
+                );
+                let error = load(Some(written(&text).path())).unwrap_err().to_string();
+                assert!(
+                    error.contains(&format!("http.{key}")) && error.contains(why),
+                    "{content:?}: {error}"
+                );
+            }
+        }
+        let error = resolve("app_secret", &Secret::new("file:/dev/null")).unwrap_err().to_string();
+        assert!(error.contains("app_secret: /dev/null is empty"), "{error}");
     }
 
     #[test]

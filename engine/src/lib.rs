@@ -9,12 +9,14 @@
 //! - [`masters`]: the configured master keys; [`rotation`]: rotation from one to another on a running node.
 //! - [`usage`]: a tenant's usage of a month for the admin API.
 //! - [`dead_letters`]: list, show and replay of records that could not be processed.
-//! - [`http`]: webhooks, admin API, console, metrics, health.
+//! - [`http`]: webhooks on one address; admin API, console, metrics on another; [`admin_token`]: its credential.
+//! - [`process`]: limits and protection of the process.
 //! - [`metrics`], [`telemetry`]: the process's own metrics and log lines.
 //!
 //! Separate crates: `heddle-simulator` (a provider, its customers, a provider of language models), and `heddle-load`
 //! and `heddle-demo`, which implement the commands of these names. None of them depends on the engine.
 
+pub mod admin_token;
 pub mod cli;
 pub mod configuration;
 pub mod consents;
@@ -24,6 +26,7 @@ pub mod masters;
 pub mod metrics;
 pub mod node;
 pub mod operations;
+pub mod process;
 pub mod region;
 pub mod rotation;
 pub mod service;

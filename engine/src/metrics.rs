@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use heddle_api::dead_letters::Outcome;
 use heddle_schemas::id::ChannelKind;
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// Kinds of events in webhooks.
 pub(crate) const EVENT_KINDS: [&str; 4] = ["message", "status", "preference", "notice"];
@@ -27,6 +27,8 @@ pub struct Metrics {
     in_work: IntGauge,
     admin: IntCounterVec,
     replayed: IntCounterVec,
+    connections: IntGauge,
+    connections_refused: IntCounter,
     ready: IntGauge,
 }
 
@@ -41,6 +43,11 @@ impl Metrics {
         let webhook_results = &crate::http::webhooks::WEBHOOK_RESULTS;
         let counters = |name: &str, help: &str, labels: &[&str]| {
             let counter = IntCounterVec::new(Opts::new(name, help), labels).expect("the name is valid");
+            registry.register(Box::new(counter.clone())).expect("each name is registered once");
+            counter
+        };
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help).expect("the name is valid");
             registry.register(Box::new(counter.clone())).expect("each name is registered once");
             counter
         };
@@ -90,6 +97,11 @@ impl Metrics {
                 }
                 replayed
             },
+            connections: gauge("heddle_http_connections", "Open connections of both listeners."),
+            connections_refused: counter(
+                "heddle_http_connections_refused_total",
+                "Connections closed at once, since their address had its share.",
+            ),
             ready: gauge("heddle_node_ready", "1 while this node accepts webhooks, else 0."),
         }
     }
@@ -118,6 +130,16 @@ impl Metrics {
     /// Counts a dead letter selected for a replay.
     pub fn dead_letter_replayed(&self, outcome: &'static str) {
         self.replayed.with_label_values(&[outcome]).inc();
+    }
+
+    /// Changes the number of open connections.
+    pub fn connections(&self, change: i64) {
+        self.connections.add(change);
+    }
+
+    /// Counts a connection over its address's share.
+    pub fn connection_refused(&self) {
+        self.connections_refused.inc();
     }
 
     /// Sets whether webhooks are accepted.

@@ -18,6 +18,7 @@ use heddle_actors::tenant::configuration::{Tenants, TenantsError};
 use heddle_connectors::calendar::{GoogleCalendar, google};
 use heddle_connectors::channels;
 use heddle_connectors::clock::SystemClock;
+use heddle_connectors::egress::Egress;
 use heddle_connectors::keys::{self, Entropy, EnvelopeKeys, SystemEntropy, vault};
 use heddle_connectors::knowledge::extract::process::{self as extraction, Extractor};
 use heddle_connectors::knowledge::{self, Languages, TantivyKnowledge};
@@ -131,17 +132,24 @@ impl Node {
         });
         let knowledge = knowledge::Options { languages, ..knowledge::Options::default() };
         let documents = TantivyKnowledge::new(state.clone(), watched.clone(), &knowledge);
-        let calls = channels::Options { timeout: config.engine.send_timeout, ..channels::Options::default() };
+        let egress = Egress::new(config.security.private_addresses.clone());
+        let calls = channels::Options {
+            timeout: config.engine.send_timeout,
+            egress: egress.clone(),
+            ..channels::Options::default()
+        };
         let channels = Arc::new(channels::registry(&calls, &clock)?);
         let extractive: Arc<dyn Responder> = Arc::new(Extractive);
-        let llm = Llm::new(&llm::Options::default(), state.clone(), clock.clone(), owner.clone())?;
+        let models = llm::Options { egress: egress.clone(), ..llm::Options::default() };
+        let llm = Llm::new(&models, state.clone(), clock.clone(), owner.clone())?;
         heddle_connectors::metrics::register_llm(&registry, &llm);
         let llm: Arc<dyn Responder> = Arc::new(llm);
+        let calendars = google::Options { egress: egress.clone(), ..google::Options::default() };
         let ports = Ports {
             log: stores.log(),
             state,
             keys: watched,
-            calendar: Arc::new(GoogleCalendar::new(&google::Options::default(), clock.clone())?),
+            calendar: Arc::new(GoogleCalendar::new(&calendars, clock.clone())?),
             knowledge: Arc::new(documents),
             responders: Arc::new(move |tenant: &Tenant| match tenant.llm.provider {
                 Provider::Extractive => extractive.clone(),
@@ -181,7 +189,8 @@ impl Node {
             files: (self.config.state.kind == StateKind::Embedded).then(|| self.config.data_dir.clone()),
         };
         let (ports, keys, files) = (self.ports.clone(), self.keys.clone(), self.files.clone());
-        Operations::new(tenants, ports, keys, files, letters, proving)
+        let egress = Egress::new(self.config.security.private_addresses.clone());
+        Operations::new(tenants, ports, (keys, egress), files, letters, proving)
     }
 
     /// Starts the actors. Webhooks are not taken in before [`heddle_actors::intake::gate::IntakeGate::set_open`].

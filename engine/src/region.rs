@@ -261,6 +261,7 @@ mod tests {
             config: config_of.unwrap(),
             secrets: heddle_schemas::sealed::Sealed::from_bytes(Bytes::new()),
             channels: std::collections::BTreeMap::new(),
+            mac: None,
         };
         let partition = TopicPartition { topic: Topic::Tenants, partition: 0 };
         store

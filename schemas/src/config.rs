@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::network::Networks;
 use crate::record::Versions;
 use crate::retention;
 use crate::sealed::Secret;
@@ -75,25 +76,95 @@ impl Default for Node {
     }
 }
 
-/// The HTTP server.
+/// The HTTP server: webhooks on one address, administration on another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
-    /// Address of webhooks, admin API, console, metrics and health.
+    /// Address of webhooks, `/healthz` and `/readyz`.
     pub listen: SocketAddr,
-    /// The bearer token of the admin API and the console's data: a literal, `env:NAME` or `file:PATH`.
-    /// Empty: they answer only to this machine, and not through a proxy.
+    /// Address of the admin API, the console, `/metrics`, `/healthz` and `/readyz`. No proxy should publish it.
+    /// Default: the loopback address, at the port after that of `listen`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_listen: Option<SocketAddr>,
+    /// The bearer token of the admin API, at least 16 bytes: a literal, `env:NAME` or `file:PATH`.
+    /// Empty: `admin.token` in the data folder, created at first start.
     pub admin_token: Secret,
-    /// Webhooks that are read and accepted at once; more wait, and after a while are refused with 503.
+    /// The bearer token of `/metrics` alone, at least 16 bytes, in the same forms. The admin token opens it too.
+    pub metrics_token: Secret,
+    /// Serves `/metrics` without a token, to whoever reaches `admin_listen`.
+    pub open_metrics: bool,
+    /// Webhooks that are accepted at once; more wait, and after a while are refused with 503.
     pub webhooks_at_once: NonZeroUsize,
+    /// Bytes of webhooks' bodies held in memory at once; over it webhooks are refused with 503.
+    pub body_bytes: NonZeroUsize,
+    /// Connections of `listen` at once; more wait. Default: half of the file descriptors that the store leaves, at
+    /// most 4,096.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<NonZeroUsize>,
+    /// Connections of `listen` at once from one address; more are closed. Default: half of `connections`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections_per_address: Option<NonZeroUsize>,
+}
+
+impl Http {
+    /// Least bytes of a bearer token.
+    pub const TOKEN_BYTES_MIN: usize = 16;
+    /// Least of [`Http::body_bytes`]: the largest body of one webhook, four times.
+    const BODY_BYTES_MIN: usize = 16 << 20;
+
+    /// Returns the address of the admin API.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        let port = match self.listen.port() {
+            // Any free port.
+            0 => 0,
+            port => port.wrapping_add(1),
+        };
+        self.admin_listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    fn validate(&self, faults: &mut Vec<String>) {
+        if self.admin_listen.is_none() && self.listen.port() == u16::MAX {
+            faults
+                .push("http.admin_listen: is not set, and there is no port after that of http.listen".into());
+        }
+        if self.listen.port() != 0 && self.admin_listen == Some(self.listen) {
+            faults
+                .push("http.admin_listen: is http.listen; the admin API needs an address of its own".into());
+        }
+        if self.body_bytes.get() < Self::BODY_BYTES_MIN {
+            faults.push("http.body_bytes: is under 16 MiB (16777216)".into());
+        }
+        self.validate_tokens(faults);
+    }
+
+    fn validate_tokens(&self, faults: &mut Vec<String>) {
+        for (place, token) in
+            [("http.admin_token", &self.admin_token), ("http.metrics_token", &self.metrics_token)]
+        {
+            let is_named = token.expose().starts_with("env:") || token.expose().starts_with("file:");
+            if !token.is_empty() && !is_named && token.expose().len() < Self::TOKEN_BYTES_MIN {
+                faults.push(format!(
+                    "{place}: has under {} bytes; take one such as `openssl rand -hex 32` prints",
+                    Self::TOKEN_BYTES_MIN
+                ));
+            }
+        }
+    }
 }
 
 impl Default for Http {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            admin_listen: None,
             admin_token: Secret::default(),
+            metrics_token: Secret::default(),
+            open_metrics: false,
             webhooks_at_once: const { NonZeroUsize::new(256).unwrap() },
+            body_bytes: const { NonZeroUsize::new(64 << 20).unwrap() },
+            connections: None,
+            connections_per_address: None,
         }
     }
 }
@@ -503,7 +574,8 @@ impl Default for Engine {
     }
 }
 
-/// Thresholds from which on signs of an attack, or of a breach of personal data, are an incident. An incident raises
+/// Addresses that may be called, and thresholds from which on signs of an attack, or of a breach of personal data, are
+/// an incident. An incident raises
 /// `heddle_security_incidents_total` and a `security` event, one for each kind and tenant in a window. Each node counts
 /// its own signals.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -522,6 +594,9 @@ pub struct Security {
     pub exports: NonZeroU64,
     /// Records in exports of a tenant; that number is an incident also in a single export.
     pub export_records: NonZeroU64,
+    /// Networks that tenants' configurations may make the node call beside the public internet, also over http: those of
+    /// models and programs of one's own, such as `["10.20.0.0/16", "127.0.0.1"]`.
+    pub private_addresses: Networks,
 }
 
 impl Default for Security {
@@ -533,6 +608,7 @@ impl Default for Security {
             cross_tenant: NonZeroU64::MIN,
             exports: const { NonZeroU64::new(20).unwrap() },
             export_records: const { NonZeroU64::new(50_000).unwrap() },
+            private_addresses: Networks::default(),
         }
     }
 }
@@ -590,7 +666,7 @@ impl Config {
         }
     }
 
-    /// Checks what the types leave open.
+    /// Checks what the types leave open. Called before secrets are read from where they are, and again after.
     ///
     /// # Errors
     /// Every fault, each with its key and what would do.
@@ -637,13 +713,7 @@ impl Config {
             faults.push("node.lease: takes 2s to 60s".to_owned());
         }
         self.keys.validate(&mut faults);
-        if !self.http.listen.ip().is_loopback() && self.http.admin_token.is_empty() {
-            faults.push(format!(
-                "http.admin_token: is empty, and http.listen = \"{}\" is reached from other machines; set a \
-                 token (env:NAME or file:PATH), or listen on 127.0.0.1",
-                self.http.listen
-            ));
-        }
+        self.http.validate(&mut faults);
         if self.security.window.is_zero() || self.security.window > Duration::from_secs(86_400) {
             faults.push("security.window: takes up to 1d, and not nothing".to_owned());
         }
@@ -737,13 +807,30 @@ mod tests {
     }
 
     #[test]
-    fn an_admin_api_open_to_other_machines_needs_a_token() {
-        let listen = SocketAddr::from(([0, 0, 0, 0], 8080));
-        let open = Http { listen, ..Http::default() };
-        let faults = Config { http: open.clone(), ..Config::default() }.validate().unwrap_err();
-        assert!(faults.to_string().contains("http.admin_token"), "{faults}");
-        let guarded = Http { admin_token: Secret::new("env:TOKEN"), ..open };
-        Config { http: guarded, ..Config::default() }.validate().unwrap();
+    fn the_admin_api_has_an_address_of_its_own_that_other_machines_do_not_reach() {
+        assert_eq!(Http::default().admin_address(), SocketAddr::from(([127, 0, 0, 1], 8081)));
+        let open = Http { listen: SocketAddr::from(([0, 0, 0, 0], 9000)), ..Http::default() };
+        assert_eq!(open.admin_address(), SocketAddr::from(([127, 0, 0, 1], 9001)));
+        let faults =
+            |http: Http| Config { http, ..Config::default() }.validate().err().map(|e| e.to_string());
+        assert_eq!(faults(open.clone()), None);
+        let same = Http { admin_listen: Some(open.listen), ..open.clone() };
+        assert!(faults(same).unwrap().contains("an address of its own"));
+        let last = Http { listen: SocketAddr::from(([0, 0, 0, 0], 65_535)), ..open };
+        assert!(faults(last).unwrap().contains("http.admin_listen: is not set"));
+    }
+
+    #[test]
+    fn a_token_that_can_be_guessed_is_refused() {
+        let faults = |admin: &str, metrics: &str| {
+            let (admin_token, metrics_token) = (Secret::new(admin), Secret::new(metrics));
+            let http = Http { admin_token, metrics_token, ..Http::default() };
+            Config { http, ..Config::default() }.validate().err().map(|faults| faults.to_string())
+        };
+        assert_eq!(faults("env:TOKEN", "file:/t"), None);
+        assert_eq!(faults("0123456789abcdef", ""), None);
+        assert!(faults("0123456789abcde", "").unwrap().contains("http.admin_token: has under 16 bytes"));
+        assert!(faults("", "short").unwrap().contains("http.metrics_token: has under 16 bytes"));
     }
 
     #[test]

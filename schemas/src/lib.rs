@@ -13,7 +13,7 @@
 //! - [`record`]: records of each topic, as JSON with a version; JSON Schema in [`record::schema`].
 //! - [`lenient`]: stored names of which a later build may know more.
 //! - [`topic`]: topics, partitions, offsets, and the partition of a conversation or an account.
-//! - [`money`]: amounts and prices.
+//! - [`money`]: amounts and prices. [`network`]: networks of IP addresses.
 //! - [`ledger`]: processed offsets of a partition.
 //! - [`table`]: the tables of the state store, their descriptors, and the keys of their rows.
 //! - [`retry`]: pauses between attempts.
@@ -39,6 +39,7 @@ pub mod language;
 pub mod ledger;
 pub mod lenient;
 pub mod money;
+pub mod network;
 pub mod ports;
 pub mod promise;
 pub mod record;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroize as _;
 
 /// Bytes that only a [`crate::ports::keys::Cipher`] opens.
 ///
@@ -101,7 +102,10 @@ impl JsonSchema for Sealed {
     }
 }
 
-/// A token, a key or a password. Prints and serializes as `[redacted]`.
+/// Text that stands for a secret where it is shown.
+const REDACTED: &str = "[redacted]";
+
+/// A token, a key or a password. Prints and serializes as `[redacted]`; its memory is overwritten when it is dropped.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -119,6 +123,12 @@ impl Secret {
         &self.0
     }
 
+    /// Returns whether it is the text that stands for a secret in a shown configuration.
+    #[must_use]
+    pub fn is_redacted(&self) -> bool {
+        self.0 == REDACTED
+    }
+
     /// Returns whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -126,15 +136,21 @@ impl Secret {
     }
 }
 
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "[none]" } else { "[redacted]" })
+        f.write_str(if self.0.is_empty() { "[none]" } else { REDACTED })
     }
 }
 
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(if self.0.is_empty() { "" } else { "[redacted]" })
+        serializer.serialize_str(if self.0.is_empty() { "" } else { REDACTED })
     }
 }
 
@@ -143,7 +159,8 @@ impl JsonSchema for Secret {
         "Secret".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "description": "a literal, env:NAME or file:PATH" })
+        json_schema!({ "type": "string", "description":
+            "the secret itself; [redacted] keeps the stored one; in a file also env:NAME or file:PATH" })
     }
 }
 

@@ -119,6 +119,29 @@ pub struct Agent {
     pub settle: Duration,
     /// Guard against a conversation that goes round in circles.
     pub loop_guard: LoopGuard,
+    /// Limits of one contact.
+    pub per_contact: PerContact,
+}
+
+/// What one contact may use where a model answers, an hour and at once; 0 is no limit. Each channel account counts its
+/// contacts by itself. Over a limit the fallback is said once an hour, and then nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PerContact {
+    /// Turns that called a model. Default: 60.
+    pub turns_per_hour: u32,
+    /// Tokens, sent and received. Default: 300,000.
+    pub tokens_per_hour: u64,
+    /// Calls of tools. Default: 60.
+    pub tool_calls_per_hour: u32,
+    /// Appointments that are still to come. Default: 2.
+    pub open_bookings: u32,
+}
+
+impl Default for PerContact {
+    fn default() -> Self {
+        Self { turns_per_hour: 60, tokens_per_hour: 300_000, tool_calls_per_hour: 60, open_bookings: 2 }
+    }
 }
 
 /// Guard that silences the agent in a conversation that goes round in circles, as with another bot.
@@ -161,6 +184,7 @@ impl Default for Agent {
             fallback: "A colleague will get back to you.".into(),
             settle: Duration::from_millis(300),
             loop_guard: LoopGuard::default(),
+            per_contact: PerContact::default(),
         }
     }
 }
@@ -628,6 +652,69 @@ impl Tenant {
     /// The secrets that are no channel's.
     pub fn own_secrets_mut(&mut self) -> BTreeMap<String, &mut Secret> {
         own_secrets_mut(&mut self.llm, &mut self.calendar)
+    }
+
+    /// Gives each secret that reads `[redacted]`, as in a shown configuration, the value that is stored. Returns a fault
+    /// for each that has none, or that would go to another address than before: whoever may change an address, and does
+    /// not know the secret, does not get it sent there.
+    pub fn keep_secrets(&mut self, stored: Option<&Self>) -> Vec<String> {
+        let mut stored = stored.cloned();
+        let before = stored.as_ref().map(Self::destinations).unwrap_or_default();
+        let known = stored.as_mut().map(Self::secrets_mut).unwrap_or_default();
+        let now = self.destinations();
+        let mut faults = Vec::new();
+        for (place, secret) in self.secrets_mut().into_iter().filter(|(_, secret)| secret.is_redacted()) {
+            match known.get(&place).filter(|known| !known.is_empty()) {
+                Some(known) if now.get(&place) == before.get(&place) => *secret = (**known).clone(),
+                Some(_) => faults.push(format!(
+                    "{place}: is \"[redacted]\", and goes to another address than the stored one; write the secret itself"
+                )),
+                None => faults.push(format!(
+                    "{place}: is \"[redacted]\", and there is no stored one to keep; write the secret itself"
+                )),
+            }
+        }
+        faults
+    }
+
+    /// Every address that it makes the node call, with its place and, for one of a channel, the channel.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(String, &str, Option<ChannelKind>)> {
+        let mut addresses = vec![("llm.api_base".to_owned(), self.llm.api_base.as_str(), None)];
+        for (index, fallback) in self.llm.fallbacks.iter().enumerate() {
+            addresses.push((format!("llm.fallbacks[{index}].api_base"), &fallback.api_base, None));
+        }
+        if let Some(calendar) = &self.calendar {
+            addresses.push(("calendar.api_base".into(), &calendar.api_base, None));
+            addresses.push(("calendar.token_base".into(), &calendar.token_base, None));
+        }
+        for (index, channel) in self.channels.iter().enumerate() {
+            addresses.push((format!("channels[{index}].api_base"), &channel.api_base, Some(channel.kind)));
+        }
+        addresses.retain(|(_, address, _)| !address.is_empty());
+        addresses
+    }
+
+    /// Where each secret goes, by its place.
+    fn destinations(&self) -> BTreeMap<String, String> {
+        let models = self.llm.models().enumerate().map(|(index, model)| {
+            let place = match index {
+                0 => "llm.api_key".to_owned(),
+                index => format!("llm.fallbacks.{}.api_key", index - 1),
+            };
+            (place, format!("{:?} {}", model.provider, model.base()))
+        });
+        let calendar = self.calendar.iter().flat_map(|access| {
+            let to = format!("{} {} {}", access.api_base, access.token_base, access.client_id);
+            ["client_secret", "refresh_token"].map(|name| (format!("calendar.{name}"), to.clone()))
+        });
+        let channels = self.channels.iter().flat_map(|account| {
+            let places = account.credentials.iter();
+            places.map(|(name, _)| {
+                (format!("channels.{}.{}.{name}", account.kind, account.account), account.api_base.clone())
+            })
+        });
+        models.chain(calendar).chain(channels).collect()
     }
 
     /// The configuration as JSON with its secrets in the clear, as the admin API takes it. Never for a log.

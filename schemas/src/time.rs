@@ -53,6 +53,13 @@ impl Timestamp {
         Self(self.0.saturating_add(micros))
     }
 
+    /// The same, earlier by `duration`.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(micros))
+    }
+
     /// Whole days since the epoch: the name of a day's log key.
     #[must_use]
     pub fn day(self) -> Day {

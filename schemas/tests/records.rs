@@ -201,3 +201,102 @@ proptest! {
         prop_assert!(error.is_newer(InboundRecord::VERSION));
     }
 }
+
+/// A change that somebody makes to bytes.
+#[derive(Debug, Clone)]
+enum Damage {
+    Cut(usize),
+    Replace(usize, u8),
+    Remove(usize, usize),
+    Repeat(usize, usize, usize),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    prop_oneof![
+        any::<usize>().prop_map(Damage::Cut),
+        (any::<usize>(), any::<u8>()).prop_map(|(at, byte)| Damage::Replace(at, byte)),
+        (any::<usize>(), 0_usize..64).prop_map(|(at, count)| Damage::Remove(at, count)),
+        (any::<usize>(), 0_usize..64, 1_usize..200)
+            .prop_map(|(at, count, times)| Damage::Repeat(at, count, times)),
+    ]
+}
+
+fn damaged(bytes: &[u8], damages: &[Damage]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for damage in damages {
+        let length = bytes.len().max(1);
+        match damage {
+            Damage::Cut(at) => bytes.truncate(at % length),
+            Damage::Replace(at, byte) => {
+                bytes.iter_mut().skip(at % length).take(1).for_each(|old| *old = *byte)
+            }
+            Damage::Remove(at, count) => {
+                let from = (at % length).min(bytes.len());
+                bytes.drain(from..(from + count).min(bytes.len()));
+            }
+            Damage::Repeat(at, count, times) => {
+                let from = (at % length).min(bytes.len());
+                let piece = bytes[from..(from + count).min(bytes.len())].repeat(*times);
+                bytes.splice(from..from, piece);
+            }
+        }
+    }
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn no_damage_to_a_record_makes_its_reader_panic(
+        topic in proptest::sample::select(Topic::ALL.to_vec()),
+        line in any::<proptest::sample::Index>(),
+        damages in proptest::collection::vec(damage(), 1..6),
+    ) {
+        let lines: Vec<_> = lines(topic).lines().collect();
+        let bytes = damaged(line.get(&lines).as_bytes(), &damages);
+        match topic {
+            Topic::Ingress => drop(decode::<IngressRecord>(&bytes)),
+            Topic::Inbound => drop(decode::<InboundRecord>(&bytes)),
+            Topic::Outbound => drop(decode::<OutboundRecord>(&bytes)),
+            Topic::Tenants => drop(decode::<TenantRecord>(&bytes)),
+            Topic::Events => drop(decode::<EventRecord>(&bytes)),
+            Topic::Dlq => drop(decode::<DeadLetter>(&bytes)),
+        }
+        drop(version::of(&bytes));
+    }
+
+    #[test]
+    fn a_damaged_record_does_not_keep_its_mac(
+        damages in proptest::collection::vec(damage(), 1..6),
+    ) {
+        // Any function of the bytes: what is authentic is exactly what it was made of.
+        let hash = |bytes: &[u8]| {
+            let sum = bytes.iter().fold(7_u128, |sum, byte| sum.wrapping_mul(1_000_003).wrapping_add(u128::from(*byte)));
+            heddle_schemas::id::MessageKey::from_bytes(sum.to_be_bytes())
+        };
+        let record = lines(Topic::Tenants).lines().next().unwrap().as_bytes();
+        let whole = heddle_schemas::record::tenants::authenticate(record, hash);
+        let mac = decode::<TenantRecord>(&whole).unwrap().mac.unwrap();
+        prop_assert!(heddle_schemas::record::tenants::is_authentic(&whole, &mac, hash));
+        let bytes = damaged(&whole, &damages);
+        if let Ok(TenantRecord { mac: Some(mac), .. }) = decode(&bytes)
+            && bytes != whole
+        {
+            prop_assert!(!heddle_schemas::record::tenants::is_authentic(&bytes, &mac, hash));
+        }
+    }
+
+    #[test]
+    fn no_damage_to_a_tenants_file_makes_its_reader_panic(
+        damages in proptest::collection::vec(damage(), 1..6),
+    ) {
+        let file = include_str!("../../deploy/examples/acme/tenant.toml");
+        let bytes = damaged(file.as_bytes(), &damages);
+        if let Ok(tenant) = heddle_schemas::tenant::Tenant::from_toml(&String::from_utf8_lossy(&bytes)) {
+            let mut shown = heddle_schemas::tenant::Tenant::from_toml(&toml::to_string(&tenant).unwrap()).unwrap();
+            shown.keep_secrets(Some(&tenant));
+            drop(shown.addresses());
+        }
+    }
+}

@@ -10,6 +10,7 @@ use heddle_schemas::record::inbound::Handler;
 use heddle_schemas::tenant::{LoopAction, LoopGuard};
 use heddle_schemas::time::Timestamp;
 
+use super::contact_limits::TurnUsage;
 use super::head::{Corrected, Head};
 use super::loop_guard::Fingerprint;
 use super::machine::{Change, Decision, Machine, Running};
@@ -85,6 +86,10 @@ impl Draft {
             hand_over: ended.hand_over,
         };
         let change = self.machine.decide(&decision, self.now, guard);
+        let of_contact = ended.of_contact();
+        if of_contact != TurnUsage::default() {
+            self.machine.head.usage.get_or_insert_default().decided(of_contact, self.now);
+        }
         self.changes.extend(change);
         let turn = TurnId(ended.covered[0]);
         let spent = ended.hold.as_ref().map(|hold| Spent { chunk: hold.chunk(), number: ended.number });

@@ -16,6 +16,7 @@ use heddle_schemas::sealed::Sealed;
 use heddle_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::contact_limits::ContactUsage;
 use super::loop_guard::Rounds;
 
 /// Number of settle times by which a burst may delay its answer.
@@ -83,6 +84,9 @@ pub struct Head {
     /// Identical rounds, for the loop guard. The first of them is held in memory alone.
     #[serde(default, skip_serializing_if = "Rounds::is_unrepeated")]
     pub rounds: Rounds,
+    /// Use of models and tools by the contact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Box<ContactUsage>>,
 }
 
 /// Correction of the name that a channel shows.
@@ -127,6 +131,12 @@ impl Head {
     #[must_use]
     pub fn new() -> Self {
         Self { v: Self::VERSION, ..Self::default() }
+    }
+
+    /// Returns the use of models and tools by the contact.
+    #[must_use]
+    pub fn usage(&self) -> &ContactUsage {
+        self.usage.as_deref().unwrap_or(ContactUsage::none())
     }
 
     /// Takes the number of the next history row.

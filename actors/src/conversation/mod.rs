@@ -20,6 +20,7 @@
 //! - `forget`, `leave`, `correct`, [`export`]: requests of people and tenants about their data.
 
 mod apply;
+pub mod contact_limits;
 pub(crate) mod correct;
 mod draft;
 mod entity;

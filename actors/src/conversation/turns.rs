@@ -20,6 +20,7 @@ use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::Timestamp;
 use ractor::{ActorProcessingErr, ActorRef};
 
+use super::contact_limits::Limited;
 use super::draft::Draft;
 use super::entity::{Conversation, ConversationMessage, ConversationState};
 use super::fault::Fault;
@@ -183,9 +184,15 @@ impl Conversation {
         // Only a copy is changed: the decision is made, and counted, with its commit.
         let mut rounds = loaded.head.rounds;
         let is_stopped = rounds.stops(said, ports.clock.now(), guard).is_some();
+        // What an earlier owner has claimed is paid for already.
+        let limited = match responder.calls_outside() && claim.is_none() && !is_stopped {
+            true => loaded.head.usage().limited(ports.clock.now(), &tenant.agent.per_contact),
+            false => None,
+        };
         let mut turn = self.turn(state, &tenant, responder.clone(), asked);
         let mut spare = None;
-        if !is_stopped && responder.calls_outside() {
+        turn.is_limited = limited.is_some();
+        if !is_stopped && limited.is_none() && responder.calls_outside() {
             let since = open.iter().map(|open| open.row).min().unwrap_or_default();
             let rows = HISTORY_ROWS + (loaded.head.next_row.saturating_sub(since)).min(REVISION_ROWS);
             let rows = usize::try_from(rows).unwrap_or(usize::MAX);
@@ -194,12 +201,20 @@ impl Conversation {
             turn.other_names.extend(recent.names.iter().cloned());
             turn.history = recent.said();
         }
-        if !is_stopped {
+        if !is_stopped && limited != Some(Limited::Silence) {
             spare = Some(self.turn(state, &tenant, responder, turn.asked.clone()));
         }
         state.turns += 1;
         let number = state.turns;
-        let ended = is_stopped.then(|| Box::new(Ended::silent(turn.covered())));
+        if let Some(limited) = limited {
+            ports.metrics.contact_limited("turns_or_tokens");
+            if limited == Limited::Fallback {
+                tracing::warn!(conversation = %self.id, "a contact is over its limit; the fallback is said, then nothing");
+            }
+        }
+        let is_silent = is_stopped || limited == Some(Limited::Silence);
+        let ended = is_silent
+            .then(|| Box::new(Ended { is_limited: limited.is_some(), ..Ended::silent(turn.covered()) }));
         state.running = Some(Running::new(number, entry.due, covers, said));
         state.under_way = Some(UnderWay { entry, is_awaited: true, tenant, ended, is_stopped });
         let Some(spare) = spare else { return Ok(Woken::Decided) };
@@ -259,6 +274,8 @@ impl Conversation {
             name: loaded.address.name.clone(),
             other_names,
             claim: None,
+            left: loaded.head.usage().left(self.context.ports.clock.now(), &tenant.agent.per_contact),
+            is_limited: false,
         }
     }
 

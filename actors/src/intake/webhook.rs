@@ -36,6 +36,10 @@ use crate::intake::identity::{Identity, IdentityError};
 use crate::partition::publish;
 use crate::ports::Ports;
 
+/// How far the channel's clock may be ahead. A later time is taken as that, so that nothing said in the future
+/// outweighs what is said now: an opt-out, an erasure, the end of a reply window.
+pub(crate) const AHEAD: Duration = Duration::from_secs(600);
+
 /// Error for a channel's events that could not be accepted. The channel must send them again.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceptionError {
@@ -118,7 +122,14 @@ impl Reception {
             log: &*log,
         };
         let mut records = Vec::with_capacity(events.len());
-        for event in events {
+        let latest = now.after(AHEAD);
+        for mut event in events {
+            if let Some(at) = event.time_mut()
+                && *at > latest
+            {
+                *at = latest;
+                self.ports.metrics.future();
+            }
             records.push(self.write_one(&builder, event).await?);
         }
         Ok(records)
@@ -240,6 +251,16 @@ impl RecordBuilder<'_> {
         self.own.hash("message", format!("{account}/{id}").as_bytes())
     }
 
+    /// Returns the time of a consent statement. One that gives consent is never ahead of this node's clock, so that a
+    /// stop of now outweighs it; with a time that cannot be it is as old as it may be.
+    fn stated_at(&self, says: Says, at: Timestamp) -> Timestamp {
+        match says {
+            Says::Give if at >= self.now.after(AHEAD) => self.now.before(AHEAD),
+            Says::Give => at.min(self.now),
+            Says::Stop => at,
+        }
+    }
+
     /// Returns the consent statement of a message: a stop or a start word.
     fn word(&self, message: &ReceivedMessage) -> Option<Statement> {
         let Act::Say(content) = &message.act else { return None };
@@ -249,7 +270,7 @@ impl RecordBuilder<'_> {
         Some(Statement {
             says,
             categories: words.purposes.clone(),
-            at: message.sent_at,
+            at: self.stated_at(says, message.sent_at),
             how: How::Word,
             key: self.message_key(&self.account(&message.account), &message.id),
             text: Some(text.to_owned()),
@@ -275,6 +296,7 @@ impl RecordBuilder<'_> {
         // The channel gives it no id; the same person makes the same statement at one time only once.
         let id = format!("preference/{category}/{}/{}", says.as_str(), at.as_micros());
         let key = self.message_key(&self.account(&account), &id);
+        let at = self.stated_at(says, at);
         Statement { says, categories: vec![category], at, how: How::Preference, key, text: detail }
     }
 

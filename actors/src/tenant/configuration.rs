@@ -9,6 +9,10 @@
 //! The credentials of a channel account are sealed under a key of the account's own. Every operation that takes an
 //! account out of a tenant destroys that key before anything else: from then on no record of the topic opens to its
 //! credentials, however old, and a node that starts leaves the account out.
+//!
+//! A record has a MAC under a key of the tenant's, so that who can write into the topic and has no key cannot have a
+//! tenant's secrets sent elsewhere, or its agent say anything. A record that was changed is refused, counted and an
+//! incident. Whoever may write can still bring back a record that a node wrote earlier.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -20,7 +24,10 @@ use heddle_schemas::ports::channel::Channel;
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::keys::{Keys, KeysError, Missing};
 use heddle_schemas::ports::log::{FetchLimit, Log, NewRecord, Record, StoreError};
-use heddle_schemas::record::tenants::{TenantRecord, TenantSecrets};
+use heddle_schemas::record::event::DataCategory;
+use heddle_schemas::record::tenants::{
+    AUTHENTICATED, MAC_DOMAIN, TenantRecord, TenantSecrets, authenticate, is_authentic,
+};
 use heddle_schemas::record::{RecordError, V, Versions, decode_to, encode, encode_as, log_aad, version};
 use heddle_schemas::retention::{self, Former, Kind, suits};
 use heddle_schemas::sealed::{Sealed, Secret};
@@ -29,6 +36,7 @@ use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Offset, Topic, TopicPartition, tenant_partition};
 use tokio::sync::{broadcast, watch};
 
+use crate::metrics::Metrics;
 use crate::ports::Ports;
 use crate::privacy::security::{Security, SecuritySignal};
 
@@ -99,6 +107,9 @@ pub enum TenantsError {
     /// The tenant's key.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// A stored record is not as a node wrote it.
+    #[error("the configuration of tenant {0} was changed by somebody without its key, and is not used")]
+    Altered(TenantId),
     /// A stored record cannot be read.
     #[error("the configuration of tenant {tenant:?} cannot be read: {source}")]
     Record {
@@ -143,10 +154,12 @@ struct Directory {
     /// Tenants whose newest configuration a later build wrote. Those that this node could read before stay as they
     /// were; the others have none here.
     newer: HashSet<TenantId>,
+    /// Tenants whose configuration has a MAC; from then on one without is refused.
+    authentic: HashSet<TenantId>,
 }
 
 impl Directory {
-    fn put(&mut self, mut kept: Kept, severed: Vec<AccountKey>) {
+    fn put(&mut self, mut kept: Kept, severed: Vec<AccountKey>, is_authentic: bool) {
         let tenant = kept.tenant.clone();
         let known = self.tenants.get(&tenant.id).filter(|known| {
             known.retentions == kept.retentions && known.tenant.retention == kept.tenant.retention
@@ -156,6 +169,9 @@ impl Directory {
         }
         self.remove(&tenant.id);
         self.severed.extend(severed);
+        if is_authentic {
+            self.authentic.insert(tenant.id.clone());
+        }
         for channel in &tenant.channels {
             self.accounts.insert((channel.kind, channel.account.clone()), tenant.clone());
         }
@@ -171,13 +187,15 @@ impl Directory {
         kept.tenant = Arc::new(tenant);
         let of_it = self.severed.iter().filter(|one| one.tenant == account.tenant).cloned();
         let severed = of_it.chain([account.clone()]).collect();
-        self.put(kept, severed);
+        let is_authentic = self.authentic.contains(&account.tenant);
+        self.put(kept, severed, is_authentic);
     }
 
     fn remove(&mut self, id: &TenantId) {
         self.severed.retain(|account| account.tenant != *id);
         self.foreign.remove(id);
         self.newer.remove(id);
+        self.authentic.remove(id);
         if let Some(Kept { tenant: old, .. }) = self.tenants.remove(id) {
             for channel in &old.channels {
                 let key = (channel.kind, channel.account.clone());
@@ -222,6 +240,7 @@ pub struct Tenants {
     clock: Arc<dyn Clock>,
     channels: Arc<BTreeMap<ChannelKind, Arc<dyn Channel>>>,
     security: Arc<Security>,
+    metrics: Arc<Metrics>,
     versions: Versions,
     /// That of the stores.
     region: String,
@@ -253,6 +272,7 @@ impl Tenants {
             clock: ports.clock.clone(),
             channels: ports.channels.clone(),
             security: ports.security.clone(),
+            metrics: ports.metrics.clone(),
             versions: ports.versions,
             region: region.to_owned(),
             directory: RwLock::default(),
@@ -274,6 +294,28 @@ impl Tenants {
         }
         this.read_to.send_replace(followed.iter().copied().collect());
         Ok((this, followed))
+    }
+
+    /// Writes anew, with a MAC, the configurations that a build before wrote without one. A node does so when it starts:
+    /// each is accepted as it is, once.
+    ///
+    /// # Errors
+    /// As [`Tenants::apply`]; the next start tries again.
+    pub async fn authenticate(&self) -> Result<(), TenantsError> {
+        let _one_at_a_time = self.applying.lock().await;
+        let is_legacy = |directory: &Directory| {
+            let ids = directory.tenants.keys();
+            ids.filter(|id| !directory.authentic.contains(*id) && !directory.newer.contains(*id))
+                .cloned()
+                .collect()
+        };
+        let legacy: Vec<TenantId> = self.read(is_legacy);
+        for id in legacy {
+            let Some(tenant) = self.get(&id) else { continue };
+            self.store((*tenant).clone()).await?;
+            tracing::warn!(tenant = %id, "a configuration without a MAC, of a build before, was accepted and rewritten");
+        }
+        Ok(())
     }
 
     /// Records become so old in the log, which must suit every tenant, and every one that is applied later.
@@ -363,10 +405,21 @@ impl Tenants {
         }
         let (former, retentions) = (stored.former.clone().into(), stored.retentions);
         let since = (record.partition.partition, record.offset);
-        match self.open(stored).await {
+        let has_mac = stored.mac.is_some();
+        match self.open(stored, &record.value).await {
             Ok((tenant, severed)) => {
                 let kept = Kept { tenant: Arc::new(tenant), former, retentions, since };
-                self.change(&id, |directory| directory.put(kept, severed));
+                self.change(&id, |directory| directory.put(kept, severed, has_mac));
+            }
+            Err(error @ TenantsError::Altered(_)) => {
+                tracing::error!(
+                    topic = %Topic::Tenants, partition = record.partition.partition, offset = record.offset,
+                    tenant = %id, %error, "a tenant's record is refused; the tenant stays as it was before, or waits \
+                    where there is nothing before; apply its configuration, and find who may write into the log"
+                );
+                let data = &[DataCategory::Secrets];
+                self.security.saw(Some(&id), SecuritySignal::FailedDecryption { contact: None, data });
+                self.metrics.tenant_refused();
             }
             // It is deleted, and was applied by a node that did not know.
             Err(TenantsError::Keys(KeysError::Gone { .. })) => self.depart(&id),
@@ -391,7 +444,15 @@ impl Tenants {
     }
 
     /// A configuration with its secrets, without the accounts whose credentials are erased, and these.
-    async fn open(&self, stored: TenantRecord) -> Result<(Tenant, Vec<AccountKey>), TenantsError> {
+    ///
+    /// # Errors
+    /// [`TenantsError::Altered`] where the record is not as its MAC says; or where it has none, and had one: as its
+    /// secrets say, or the one before.
+    async fn open(
+        &self,
+        stored: TenantRecord,
+        bytes: &[u8],
+    ) -> Result<(Tenant, Vec<AccountKey>), TenantsError> {
         let mut tenant = stored.config;
         let id = tenant.id.clone();
         let read = |plain: Vec<u8>| {
@@ -401,6 +462,13 @@ impl Tenants {
             })
         };
         let cipher = self.keys.tenant(&id).await?;
+        let altered = match &stored.mac {
+            Some(mac) => !is_authentic(bytes, mac, |body| cipher.hash(MAC_DOMAIN, body)),
+            None => self.read(|directory| directory.authentic.contains(&id)),
+        };
+        if altered {
+            return Err(TenantsError::Altered(id));
+        }
         let mut secrets = read(cipher.open(&log_aad(Topic::Tenants, &id), &stored.secrets)?)?;
         let mut severed = Vec::new();
         for (account, sealed) in &stored.channels {
@@ -412,6 +480,9 @@ impl Tenants {
                     severed.push(account.clone());
                 }
             }
+        }
+        if secrets.remove(AUTHENTICATED).is_some() && stored.mac.is_none() {
+            return Err(TenantsError::Altered(id));
         }
         for (place, secret) in tenant.secrets_mut() {
             *secret = Secret::new(secrets.get(&place).cloned().unwrap_or_default());
@@ -448,6 +519,12 @@ impl Tenants {
         }
         self.check_retention(&tenant)?;
         let _one_at_a_time = self.applying.lock().await;
+        let faults = tenant.keep_secrets(self.get(&tenant.id).as_deref());
+        if !faults.is_empty() {
+            return Err(Faults(faults).into());
+        }
+        // The secrets that were kept are checked now.
+        self.complete(&mut tenant)?;
         for channel in &tenant.channels {
             let owner = self.by_account(channel.kind, &channel.account);
             if owner.is_some_and(|owner| owner.id != tenant.id) {
@@ -536,15 +613,18 @@ impl Tenants {
         former.dedup_by(|one, other| (one.kind, &one.account) == (other.kind, &other.account));
         tenant.disconnected = former;
 
+        let authenticated = || (AUTHENTICATED.to_owned(), "1".to_owned());
         let mut channels = BTreeMap::new();
         for channel in tenant.clone().channels.iter_mut() {
             let account = tenant.account(channel.kind, &channel.account);
-            let secrets = sealed_part(channel.credentials_mut());
+            let mut secrets = sealed_part(channel.credentials_mut());
+            secrets.extend([authenticated()]);
             let cipher = self.keys.channel(&account, Missing::Create).await?;
             let sealed = cipher.seal(&log_aad(Topic::Tenants, &account), &encode(&secrets));
             channels.insert(account, sealed);
         }
-        let secrets = sealed_part(tenant.own_secrets_mut());
+        let mut secrets = sealed_part(tenant.own_secrets_mut());
+        secrets.extend([authenticated()]);
         let cipher = self.keys.tenant(&tenant.id).await?;
         let (former, retentions) = match self.kept(&tenant.id) {
             Some(known) if known.tenant.retention == tenant.retention => {
@@ -564,20 +644,23 @@ impl Tenants {
             config: tenant.clone(),
             secrets: cipher.seal(&log_aad(Topic::Tenants, &tenant.id), &encode(&secrets)),
             channels,
+            mac: None,
         };
+        let value = encode_as(&record, self.versions.writes(Topic::Tenants));
+        let value = authenticate(&value, |body| cipher.hash(MAC_DOMAIN, body));
         let partition = tenant_partition(Topic::Tenants, &tenant.id, self.log.partitions(Topic::Tenants));
         let offsets = self
             .log
             .append(vec![NewRecord {
                 partition,
                 key: Bytes::copy_from_slice(tenant.id.as_str().as_bytes()),
-                value: encode_as(&record, self.versions.writes(Topic::Tenants)),
+                value,
             }])
             .await?;
         let tenant = Arc::new(tenant);
         let since = (partition.partition, offsets.first().copied().unwrap_or_default());
         let kept = Kept { tenant: tenant.clone(), former: former.into(), retentions, since };
-        self.change(&tenant.id, |directory| directory.put(kept, Vec::new()));
+        self.change(&tenant.id, |directory| directory.put(kept, Vec::new(), true));
         Ok(tenant)
     }
 

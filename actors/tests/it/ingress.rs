@@ -322,6 +322,7 @@ async fn records_for_a_tenant_of_another_region_are_dead_lettered_without_their_
         config: foreign,
         secrets: sealed,
         channels: std::collections::BTreeMap::new(),
+        mac: None,
     };
     let tenants = TopicPartition { topic: Topic::Tenants, partition: 0 };
     let copied = NewRecord { partition: tenants, key: "globex".into(), value: encode(&copied) };

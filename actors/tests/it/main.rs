@@ -18,6 +18,7 @@ mod sender;
 mod simulation;
 mod tables;
 mod tenant_deletion;
+mod tenant_records;
 mod tools;
 mod turns;
 mod versions;

@@ -279,3 +279,53 @@ async fn a_spent_quota_does_what_is_configured() {
         node.system.kill().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_customer_does_not_book_out_the_calendar() {
+    let scenario = Scenario::new(obedient, MemoryCalendar::default());
+    let node = scenario.boot().await;
+    node.system.tenants.apply(tenant("[agent.per_contact]\nopen_bookings = 2\n")).await.unwrap();
+    for (number, time) in ["09:00", "09:30", "10:00", "10:30"].into_iter().enumerate() {
+        scenario.say(&node, &format!("book_appointment {{\"at\":\"2026-01-02 {time}\"}}")).await;
+        scenario.wait(|scenario| scenario.sent().len() == number + 1).await;
+        let said: Value = serde_json::from_str(&scenario.sent()[number]).unwrap();
+        assert_eq!(said.get("booked").is_some(), number < 2, "{said}");
+        assert_eq!(
+            said["error"].as_str().is_some_and(|why| why.contains("as many appointments")),
+            number >= 2
+        );
+    }
+    assert_eq!(scenario.calendar.entries("primary").len(), 2);
+    // They hold through a crash, and are over when they are over.
+    node.system.kill().await;
+    let node = scenario.boot().await;
+    scenario.say(&node, "book_appointment {\"at\":\"2026-01-02 11:00\"}").await;
+    scenario.wait(|scenario| scenario.sent().len() == 5).await;
+    assert!(scenario.sent()[4].contains("as many appointments"));
+    tokio::time::sleep(Duration::from_secs(2 * 86_400)).await;
+    scenario.say(&node, "book_appointment {\"at\":\"2026-01-09 09:00\"}").await;
+    scenario.wait(|scenario| scenario.sent().len() == 6).await;
+    assert!(scenario.sent()[5].contains("booked"), "{}", scenario.sent()[5]);
+    node.system.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_customer_does_not_spend_the_tenants_month() {
+    let scenario = Scenario::new(obedient, MemoryCalendar::default());
+    let node = scenario.boot().await;
+    node.system.tenants.apply(tenant("[agent.per_contact]\nturns_per_hour = 3\n")).await.unwrap();
+    for number in 0..8 {
+        scenario.say(&node, &format!("question {number}")).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    let sent = scenario.sent();
+    assert_eq!(sent[..3], [0, 1, 2].map(|number| format!("You said: question {number}")));
+    assert_eq!(sent[3..], ["Later."], "the fallback, once");
+    let calls: u32 = scenario.responder.calls().into_iter().map(|(_, times)| times).sum();
+    assert_eq!(calls, 3);
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    scenario.say(&node, "question 9").await;
+    scenario.wait(|scenario| scenario.sent().len() == 5).await;
+    assert_eq!(scenario.sent()[4], "You said: question 9");
+    node.system.kill().await;
+}

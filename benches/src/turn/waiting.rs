@@ -179,7 +179,15 @@ impl WaitingTurns {
             Model::Called(base) => {
                 let clock = Arc::new(SystemClock);
                 (
-                    Arc::new(Llm::new(&llm::Options::default(), state.clone(), clock, "bench/1".into())?),
+                    Arc::new(Llm::new(
+                        &llm::Options {
+                            egress: heddle_connectors::egress::Egress::with_loopback(),
+                            ..llm::Options::default()
+                        },
+                        state.clone(),
+                        clock,
+                        "bench/1".into(),
+                    )?),
                     &**base,
                 )
             }

@@ -30,6 +30,7 @@
 //! - `contact`: the row of a contact's key, before and after an erasure; a channel account's row is like the first.
 //! - `cipher`: AES-256-GCM under one key.
 //! - `derive`: HKDF-SHA-256 and HMAC-SHA-256, and every label in use.
+//! - [`private_file`]: files of keys and tokens, for their owner only.
 //! - `cache`: opened keys, for a short time; `opened`: tenants' keys that Vault opened, kept as long as their rows
 //!   are unchanged.
 
@@ -43,6 +44,7 @@ pub mod local;
 pub mod master;
 pub mod masters;
 mod opened;
+pub mod private_file;
 pub mod rotation;
 mod seeded;
 pub mod wrapper;

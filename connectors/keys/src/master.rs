@@ -1,11 +1,10 @@
 //! The master key: 32 bytes in base64, from a file or passed as text.
 //!
-//! A file is created at mode 0600, as a whole or not at all: it is written and synced under another name and
-//! then linked to its own, so a crash leaves no half key, and of two concurrent creators one wins for both.
+//! A file is created by [`private_file`]: for its owner only, as a whole or not at all, and never over another.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +15,7 @@ use zeroize::Zeroizing;
 use super::cipher::{AesCipher, Erased, Owner};
 use super::derive::{Clear, KEY_BYTES, Purpose, Root};
 use super::entropy::{Entropy, SystemEntropy};
+use super::private_file;
 
 /// Error of loading or creating a master key.
 #[derive(Debug, thiserror::Error)]
@@ -151,29 +151,7 @@ fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Master
 }
 
 fn create(path: &Path, key: &MasterKey) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut suffix = [0_u8; 8];
-    getrandom::fill(&mut suffix)?;
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}", hex::encode(suffix)));
-    let beside = PathBuf::from(beside);
-    let linked = write_private(&beside, &key.to_base64()).and_then(|()| fs::hard_link(&beside, path));
-    // If writing failed there may be nothing to remove; the error of the write is the one that matters.
-    let _ = fs::remove_file(&beside);
-    linked?;
-    File::open(folder)?.sync_all()
-}
-
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()
+    private_file::create(path, Zeroizing::new(format!("{}\n", *key.to_base64())).as_bytes())
 }
 
 /// Others may read the file. Refusing it would keep out secrets that an orchestrator mounts, which

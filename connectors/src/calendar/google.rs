@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use super::failure::{Call, refused, unavailable};
 use super::lines::Lines;
 use super::token::Tokens;
+use crate::egress::Egress;
 use crate::http;
 
 /// Maximum length of an answer, in bytes. Two months of a hundred times a day, at 70 bytes each, are 420,000.
@@ -46,11 +47,17 @@ pub struct Options {
     /// Timeout of each call, and of a booking's wait for earlier ones. A booking is three calls at
     /// most, besides those for access tokens. Default 10 s.
     pub timeout: Duration,
+    /// Addresses that may be called. Default: the public internet.
+    pub egress: Egress,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(5), timeout: Duration::from_secs(10) }
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            timeout: Duration::from_secs(10),
+            egress: Egress::default(),
+        }
     }
 }
 
@@ -62,6 +69,7 @@ pub struct SetupError(#[from] reqwest::Error);
 /// Google Calendar. Cheap to share; holds connections and access tokens.
 pub struct GoogleCalendar {
     client: Client,
+    egress: Egress,
     clock: Arc<dyn Clock>,
     tokens: Tokens,
     /// Queues of bookings, one a calendar.
@@ -158,10 +166,12 @@ impl GoogleCalendar {
     /// # Errors
     /// If the HTTP client cannot be built, such as without TLS root certificates.
     pub fn new(options: &Options, clock: Arc<dyn Clock>) -> Result<Self, SetupError> {
+        let egress = options.egress.clone();
         let client =
-            http::client().connect_timeout(options.connect_timeout).timeout(options.timeout).build()?;
+            egress.client().connect_timeout(options.connect_timeout).timeout(options.timeout).build()?;
         Ok(Self {
             client,
+            egress,
             clock,
             tokens: Tokens::new(options.timeout),
             bookings: Lines::new(options.timeout),
@@ -176,6 +186,9 @@ impl GoogleCalendar {
         call: Call,
         request: impl Fn(&Client) -> RequestBuilder + Send + Sync,
     ) -> Result<Answer, CalendarError> {
+        for (at, address) in [("api_base", &access.api_base), ("token_base", &access.token_base)] {
+            self.egress.check(address).map_err(|why| refused(format!("calendar.{at}: {why}")))?;
+        }
         let mut spent = None;
         loop {
             let bearer = self.tokens.bearer(&self.client, &*self.clock, access, spent.as_ref()).await?;

@@ -3,6 +3,13 @@
 use heddle_schemas::content::Address;
 use heddle_schemas::ports::channel::{FailureClass, SendError};
 
+use crate::egress::Forbidden;
+
+/// The failure of a call to an address that may not be called.
+pub(super) fn forbidden(why: Forbidden) -> SendError {
+    SendError::new(FailureClass::Blocked, format!("api_base: {why}"))
+}
+
 /// The failure of a call without an answer. Only a connection that never was proves that the request did not leave.
 pub(super) fn not_answered(failure: &reqwest::Error) -> SendError {
     let (class, what) = if failure.is_builder() {

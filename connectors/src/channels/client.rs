@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::Client;
 
-use crate::http;
+use crate::egress::Egress;
 
 /// Configuration of calls to a channel's API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Options {
     pub idle: Duration,
     /// Maximum number of unused connections kept to one host. Default 64.
     pub idle_connections: NonZeroUsize,
+    /// Addresses that may be called. Default: the public internet.
+    pub egress: Egress,
 }
 
 impl Default for Options {
@@ -30,6 +32,7 @@ impl Default for Options {
             timeout: Duration::from_secs(30),
             idle: Duration::from_secs(20),
             idle_connections: const { NonZeroUsize::new(64).unwrap() },
+            egress: Egress::default(),
         }
     }
 }
@@ -43,7 +46,9 @@ pub struct SetupError(#[from] reqwest::Error);
 pub(super) fn client(options: &Options) -> Result<Client, SetupError> {
     // The client's own retries stay at their default, requests that HTTP/2 itself calls unprocessed
     // (RFC 9113, 8.7): those were never accepted.
-    Ok(http::client()
+    Ok(options
+        .egress
+        .client()
         .connect_timeout(options.connect_timeout)
         .timeout(options.timeout)
         .pool_idle_timeout(options.idle)

@@ -209,7 +209,7 @@ impl Embedded {
         disk: Arc<dyn Disk>,
     ) -> Result<Arc<Self>, OpenError> {
         let journal = options.dir.join("journal");
-        std::fs::create_dir_all(&journal).map_err(|source| io(&journal, source))?;
+        heddle_keys::private_file::make_folder(&journal).map_err(|source| io(&journal, source))?;
         let lock = lock(&options.dir)?;
         // The names of the folders are durable before anything in them is.
         for dir in [Some(options.dir.as_path()), options.dir.parent()].into_iter().flatten() {

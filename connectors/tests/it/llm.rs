@@ -132,7 +132,11 @@ fn store() -> Arc<MemoryStore> {
 
 /// A node of those that share a store.
 fn node(store: &Arc<MemoryStore>, name: &str) -> Llm {
-    let options = Options { timeout: Duration::from_millis(500), ..Options::default() };
+    let options = Options {
+        timeout: Duration::from_millis(500),
+        egress: heddle_connectors::egress::Egress::with_loopback(),
+        ..Options::default()
+    };
     Llm::new(&options, store.clone(), Arc::new(SystemClock), name.to_owned()).unwrap()
 }
 

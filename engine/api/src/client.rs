@@ -1,5 +1,6 @@
 //! Client of a running node: calls an operation by its declaration.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,18 @@ use serde_json::Value;
 use crate::content::{Body as _, BoxError, Output as _, collect};
 use crate::operation::{Input, Operation};
 use crate::problem::Problem;
-use crate::{ACTOR, REASON};
+use crate::{ACTOR, REASON, proof};
+
+/// Returns whether an address is of this machine.
+fn is_this_machine(url: &Url) -> bool {
+    match url.host_str() {
+        Some("localhost") => true,
+        Some(host) => {
+            host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+        }
+        None => false,
+    }
+}
 
 /// Timeout of the health check.
 const UP: Duration = Duration::from_secs(60);
@@ -28,8 +40,21 @@ pub enum CallError {
     #[error(transparent)]
     Connection(reqwest::Error),
     /// The address is not valid.
-    #[error("{0:?} is not the address of a node; write it as http://127.0.0.1:8080")]
+    #[error("{0:?} is not the address of a node; write it as http://127.0.0.1:8081")]
     Address(String),
+    /// The token would go over the network in the clear.
+    #[error(
+        "{0} is another machine, and http would show the admin token on the way; use https, or pass --insecure"
+    )]
+    Plaintext(String),
+    /// There is no token.
+    #[error("no admin token is known; set http.admin_token, or name the node's configuration by --config")]
+    NoToken,
+    /// What answers does not know the token.
+    #[error(
+        "what answers does not know this admin token: it is another node or another program, and was not sent the token"
+    )]
+    Unproven,
     /// The answer does not match its description.
     #[error("the admin API's answer cannot be read: {0}")]
     Answer(#[source] BoxError),
@@ -60,12 +85,22 @@ pub struct Client {
 }
 
 impl Client {
-    /// Creates a client of the node at this address; the token is empty where the node requires none.
+    /// Creates a client of the node at this address. Before the first call it must [`Client::check`].
     ///
     /// # Errors
-    /// When the HTTP client cannot be set up.
-    pub fn new(base: &str, token: Secret) -> Result<Self, CallError> {
-        let http = reqwest::Client::builder().no_proxy().build()?;
+    /// When the address is not valid, or of another machine over http unless `insecure`; when the HTTP client cannot be
+    /// set up.
+    pub fn new(base: &str, token: Secret, insecure: bool) -> Result<Self, CallError> {
+        let url = Url::parse(base).map_err(|_| CallError::Address(base.to_owned()))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(CallError::Address(base.to_owned()));
+        }
+        if url.scheme() != "https" && !is_this_machine(&url) && !insecure {
+            return Err(CallError::Plaintext(base.to_owned()));
+        }
+        // A redirect would take the body, and secrets in it, to where nothing was proven.
+        let http =
+            reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
         Ok(Self { http, base: base.trim_end_matches('/').to_owned(), token, names: HeaderMap::new() })
     }
 
@@ -81,13 +116,22 @@ impl Client {
         self
     }
 
-    /// Checks that a node answers.
+    /// Checks that a node answers and knows the token, without sending it. The challenge is random.
     ///
     /// # Errors
-    /// [`CallError::Connection`].
-    pub async fn check(&self) -> Result<(), CallError> {
-        self.http.get(format!("{}/healthz", self.base)).timeout(UP).send().await?;
-        Ok(())
+    /// [`CallError::Connection`], [`CallError::NoToken`], [`CallError::Unproven`].
+    pub async fn check(&self, challenge: &[u8; 32]) -> Result<(), CallError> {
+        let challenge = hex::encode(challenge);
+        let request = self.http.get(format!("{}/healthz", self.base)).timeout(UP);
+        let answer = request.header(proof::CHALLENGE, &challenge).send().await?;
+        if self.token.is_empty() {
+            return Err(CallError::NoToken);
+        }
+        let given = answer.headers().get(proof::PROOF).and_then(|value| value.to_str().ok());
+        match given.is_some_and(|given| proof::holds(&self.token, &challenge, given)) {
+            true => Ok(()),
+            false => Err(CallError::Unproven),
+        }
     }
 
     /// Calls an operation.
@@ -158,5 +202,27 @@ impl Client {
         });
         url.path_segments_mut().map_err(|()| wrong())?.pop_if_empty().extend(segments);
         Ok(url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_does_not_go_to_another_machine_in_the_clear() {
+        let client = |base: &str, insecure| Client::new(base, Secret::new("t"), insecure).map(|_| ());
+        for here in
+            ["http://127.0.0.1:8081", "http://localhost:8081", "http://[::1]:1", "https://node.example"]
+        {
+            client(here, false).unwrap();
+        }
+        for away in
+            ["http://192.0.2.1:8081", "http://127.0.0.1.evil.example", "http://localhost.evil.example"]
+        {
+            assert!(matches!(client(away, false), Err(CallError::Plaintext(_))), "{away}");
+            client(away, true).unwrap();
+        }
+        assert!(matches!(client("node:8081 x", false), Err(CallError::Address(_))));
     }
 }

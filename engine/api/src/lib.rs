@@ -23,6 +23,7 @@ pub mod keys;
 pub mod openapi;
 pub mod operation;
 pub mod problem;
+pub mod proof;
 mod schema;
 mod strict;
 pub mod tenants;
@@ -33,6 +34,8 @@ pub use self::operation::{Audit, Entry, Input, Method, Operation, Role, Scope, V
 
 /// Header with the name of the calling person or program, for the audit log.
 pub const ACTOR: &str = "heddle-actor";
+/// Header that a changing request of a browser must have: a form cannot send it.
+pub const REQUEST: &str = "heddle-request";
 /// Header with the reason of a call, for the audit log.
 pub const REASON: &str = "heddle-reason";
 

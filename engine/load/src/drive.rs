@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use heddle_connectors::keys::{Entropy as _, SystemEntropy};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::time::Timestamp;
 use tokio::runtime::Handle;
@@ -109,7 +110,9 @@ impl Load {
         options.validate().map_err(Error::Options)?;
         // Two runs share an id only if they start a multiple of 2^24 us (16 s) apart, to the microsecond.
         let moment = clock.now().as_micros().unsigned_abs();
-        let fixture = Fixture::new(&options, moment);
+        let mut salt = [0; 32];
+        SystemEntropy.key(&mut salt);
+        let fixture = Fixture::new(&options, moment, salt);
         let way = Ingress::new(&options, &fixture, base)?;
         let graph = provider(&options, &fixture, clock.clone()).await?;
         let customers = match options.pace {
@@ -155,6 +158,19 @@ impl Load {
         let (listening, players) = (self.account.clone(), self.fixture.clone());
         self.graph.on_taken(move |taken| listening.hear(&players, taken));
         Ok(())
+    }
+
+    /// Deletes the tenants of this run from the node.
+    ///
+    /// # Errors
+    /// When the node refuses it.
+    pub async fn remove<O: Operator>(&self, operator: &O) -> Result<(), O::Error> {
+        let ids = (0..self.options.tenants.get()).map(|tenant| self.fixture.tenant_id(tenant));
+        stream::iter(ids)
+            .map(|id| async move { operator.remove(&id).await })
+            .buffer_unordered(APPLIED_AT_ONCE)
+            .try_collect::<()>()
+            .await
     }
 
     /// Returns the options.
@@ -373,7 +389,7 @@ impl Load {
             }
         }
         if self.options.enforce_limits {
-            let account = Fixture::account(tenant);
+            let account = self.fixture.account(tenant);
             messages.iter().for_each(|_| self.graph.count_in(&account));
         }
         Parcel { tenant, messages }
@@ -408,7 +424,7 @@ fn free(tally: &Tally, choice: &Choice, drawn: u32) -> Option<u32> {
 
 async fn provider(options: &Options, fixture: &Fixture, clock: Arc<dyn Clock>) -> Result<GraphApi, Error> {
     let tokens =
-        (0..options.tenants.get()).map(|tenant| (Fixture::account(tenant), fixture.secret("token", tenant)));
+        (0..options.tenants.get()).map(|tenant| (fixture.account(tenant), fixture.secret("token", tenant)));
     let limits = Limits { per_second: options.per_number, ..Limits::default() };
     let graph = graph::Options {
         listen: options.graph_listen,

@@ -1,8 +1,9 @@
 //! Fixture of a run: the tenants with their secrets and their document, the customers, their questions, and the
 //! reference codes by which a reply names its question.
 //!
-//! Everything but the codes follows from the options and the seed, so that a second run reuses the tenants of the
-//! first. The messages of a conversation are numbered; number `n` asks about thing `n mod 64`, and the one passage
+//! Tenants, accounts and secrets are of one run: their ids name it, and the secrets derive from random bytes, so that
+//! nobody else can sign a webhook for a tenant that a run leaves behind. Customers and questions follow from the options
+//! and the seed. The messages of a conversation are numbered; number `n` asks about thing `n mod 64`, and the one passage
 //! of the document about that thing holds its code. The code also names the run, which distinguishes replies decided
 //! in an earlier run.
 
@@ -35,48 +36,54 @@ const ENDINGS: [&str; 8] = ["bork", "dunt", "fimp", "galk", "hont", "lirk", "mun
 pub(crate) struct Fixture {
     tenants: u32,
     conversations: u32,
-    seed: u64,
+    /// Random bytes that the secrets derive from.
+    salt: [u8; 32],
+    /// Number of the run, in the accounts.
+    number: u32,
     /// Id of the run: six hexadecimal digits.
     run: String,
 }
 
 impl Fixture {
     /// Creates the fixture of these options; `moment` distinguishes this run from others.
-    pub(crate) fn new(options: &Options, moment: u64) -> Self {
+    pub(crate) fn new(options: &Options, moment: u64, salt: [u8; 32]) -> Self {
+        let number = u32::try_from(moment & 0xff_ffff).unwrap_or_default();
         Self {
             tenants: options.tenants.get(),
             conversations: options.conversations.get(),
-            seed: options.seed,
-            run: format!("{:06x}", moment & 0xff_ffff),
+            salt,
+            number,
+            run: format!("{number:06x}"),
         }
     }
 
     /// Returns the id of a tenant, by its number from 0.
-    pub(crate) fn tenant_id(tenant: u32) -> TenantId {
-        format!("load-{:04}", tenant + 1).parse().expect("digits are allowed in an id")
+    pub(crate) fn tenant_id(&self, tenant: u32) -> TenantId {
+        format!("load-{}-{:04}", self.run, tenant + 1).parse().expect("digits are allowed in an id")
     }
 
     /// Returns the WhatsApp account of a tenant.
-    pub(crate) fn account(tenant: u32) -> AccountId {
-        format!("9900{:011}", tenant + 1).parse().expect("digits are allowed in an id")
+    pub(crate) fn account(&self, tenant: u32) -> AccountId {
+        format!("99{:08}{:07}", self.number, tenant + 1).parse().expect("digits are allowed in an id")
     }
 
     /// Returns the tenant's token or secret.
     pub(crate) fn secret(&self, what: &str, tenant: u32) -> Secret {
-        let digest = Sha256::digest(format!("heddle load/{what}/{}/{tenant}", self.seed));
+        let digest =
+            Sha256::new().chain_update(self.salt).chain_update(format!("{what}/{tenant}")).finalize();
         Secret::new(hex::encode(digest))
     }
 
     /// Returns a tenant's configuration, with its channel at this address.
     pub(crate) fn tenant(&self, tenant: u32, api_base: &str, options: &Options) -> Tenant {
         Tenant {
-            id: Self::tenant_id(tenant),
+            id: self.tenant_id(tenant),
             name: format!("Load {:04}", tenant + 1),
             region: "eu".into(),
             agent: Agent { settle: options.settle, ..Agent::default() },
             channels: vec![ChannelAccount {
                 kind: ChannelKind::Whatsapp,
-                account: Self::account(tenant),
+                account: self.account(tenant),
                 api_base: api_base.to_owned(),
                 messages_per_second: Some(options.per_number),
                 credentials: Credentials::from_iter([
@@ -137,7 +144,8 @@ impl Fixture {
     pub(crate) fn conversation(&self, account: &AccountId, phone: &str) -> Option<u32> {
         let number = phone.strip_prefix(PREFIX).filter(|digits| digits.len() == 8)?;
         let number: u32 = number.parse().ok()?;
-        let tenant: u32 = account.as_str().strip_prefix("9900")?.parse().ok()?;
+        let own = format!("99{:08}", self.number);
+        let tenant: u32 = account.as_str().strip_prefix(&own)?.parse().ok()?;
         (number < self.conversations && tenant == self.tenant_of(number) + 1).then_some(number)
     }
 
@@ -167,16 +175,22 @@ mod tests {
     use super::*;
 
     fn fixture(moment: u64) -> Fixture {
-        Fixture::new(&Options::default(), moment)
+        Fixture::new(&Options::default(), moment, [7; 32])
     }
 
     #[test]
-    fn tenants_are_valid_and_their_secrets_differ_and_come_again() {
+    fn tenants_are_valid_and_their_secrets_are_of_their_run() {
         let options = Options::default();
         let tenant = |number| fixture(1).tenant(number, "http://127.0.0.1:9/v21.0", &options);
         tenant(0).validate().unwrap();
-        assert_eq!(tenant(0).id.as_str(), "load-0001");
-        assert_eq!(tenant(3), fixture(2).tenant(3, "http://127.0.0.1:9/v21.0", &options));
+        assert_eq!(tenant(0).id.as_str(), "load-000001-0001");
+        assert_ne!(
+            tenant(3).channels[0].account,
+            fixture(2).account(3),
+            "another run does not take its account"
+        );
+        let other = Fixture::new(&options, 1, [8; 32]);
+        assert_ne!(fixture(1).secret("secret", 0), other.secret("secret", 0), "it cannot be computed");
         let secrets: BTreeSet<_> = (0..5)
             .flat_map(|number| ["token", "secret", "verify"].map(|what| fixture(1).secret(what, number)))
             .map(|secret| secret.expose().to_owned())
@@ -207,17 +221,17 @@ mod tests {
     fn a_conversation_is_found_by_its_number_on_its_own_account_only() {
         let fixture = fixture(1);
         for conversation in [0, 1, 19, 20, 9_999] {
-            let account = Fixture::account(fixture.tenant_of(conversation));
+            let account = fixture.account(fixture.tenant_of(conversation));
             let phone = Fixture::phone(conversation);
             assert_eq!(fixture.conversation(&account, &phone), Some(conversation));
-            let other = Fixture::account(fixture.tenant_of(conversation + 1));
+            let other = fixture.account(fixture.tenant_of(conversation + 1));
             assert_eq!(fixture.conversation(&other, &phone), None);
         }
         assert_eq!(
-            fixture.conversation(&Fixture::account(0), &Fixture::phone(10_000)),
+            fixture.conversation(&fixture.account(0), &Fixture::phone(10_000)),
             None,
             "there are 10,000"
         );
-        assert_eq!(fixture.conversation(&Fixture::account(0), "16505551234"), None);
+        assert_eq!(fixture.conversation(&fixture.account(0), "16505551234"), None);
     }
 }

@@ -19,6 +19,12 @@ pub trait Operator: Sync {
     /// The node's error.
     fn apply(&self, tenant: Tenant) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
+    /// Deletes a tenant.
+    ///
+    /// # Errors
+    /// The node's error.
+    fn remove(&self, tenant: &TenantId) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
     /// Adds a document to a tenant's knowledge.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use heddle_api::operation::NoParameters;
 use heddle_api::problem::ErrorKind;
 use heddle_api::tenants::{ApplyTenant, CompareTenant, Configuration, OfTenant};
 use heddle_api::{Input, Operation};
+use heddle_connectors::keys::{Entropy as _, SystemEntropy};
 use heddle_schemas::audit::{Means, Note, Who};
 use heddle_schemas::config::{Config, StateKind};
 use heddle_schemas::id::TenantId;
@@ -18,6 +19,7 @@ use heddle_schemas::tenant::Tenant;
 use heddle_schemas::tenant::changes::TenantChanges;
 
 use super::Failure;
+use crate::admin_token;
 use crate::node::Node;
 use crate::operations::{Caller, Handler, OperationError, Operations, Rights};
 
@@ -27,10 +29,13 @@ const OTHER_REGION: &str = "other_region";
 /// Options that locate the node and identify the caller.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Where {
-    /// Base address of a running node's admin API. Default: the configured address, and the data folder
-    /// itself if no node listens there.
+    /// Base address of a running node's admin API. Default: `http.admin_listen`, and the data folder itself if no node
+    /// listens there.
     #[arg(long, global = true, value_name = "URL")]
     pub url: Option<String>,
+    /// Allow `--url` to be http to another machine, which shows the admin token to the network between.
+    #[arg(long, global = true)]
+    pub insecure: bool,
     /// Your name for the audit log, which records access to personal data and configuration.
     /// Default: the user of the operating system.
     #[arg(long = "as", global = true, value_name = "NAME")]
@@ -94,6 +99,7 @@ impl From<CallError> for Failure {
             {
                 Self::Usage(Refused { code: problem.code, detail: problem.detail }.into())
             }
+            error @ (CallError::Address(_) | CallError::Plaintext(_)) => Self::Usage(error.into()),
             error => Self::Failed(error.into()),
         }
     }
@@ -126,11 +132,16 @@ impl Admin {
     }
 
     async fn find_or(config: Config, place: &Where, no_store: NoStore) -> Result<Self, Failure> {
-        let base = place.url.clone().unwrap_or_else(|| format!("http://{}", config.http.listen));
+        let base = place.url.clone().unwrap_or_else(|| format!("http://{}", config.http.admin_address()));
         let caller = place.caller();
-        let client = Client::new(&base, config.http.admin_token.clone())?;
+        let token = admin_token::of_command(&config).map_err(|error| Failure::Failed(error.into()))?;
+        // An address that was configured is the operator's own choice.
+        let insecure = place.insecure || place.url.is_none();
+        let client = Client::new(&base, token.unwrap_or_default(), insecure)?;
         let client = client.named(caller.who.name.as_ref(), caller.why.as_ref());
-        match client.check().await {
+        let mut challenge = [0; 32];
+        SystemEntropy.key(&mut challenge);
+        match client.check(&challenge).await {
             Ok(()) => Ok(Self::Remote(client)),
             Err(error) if error.is_nobody_there() && place.url.is_none() => {
                 if no_store == NoStore::Refuse && is_without_store(&config) {
@@ -144,6 +155,9 @@ impl Admin {
                 let operations = node.administration().await?;
                 Ok(Self::Local(node, Box::new(operations), caller))
             }
+            Err(error @ (CallError::Unproven | CallError::NoToken)) => Err(Failure::Failed(
+                anyhow::Error::new(error).context(format!("the node at {base} is not used")),
+            )),
             Err(error) => {
                 Err(Failure::Failed(anyhow::Error::new(error).context(format!("no node answers at {base}"))))
             }
@@ -211,7 +225,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config { data_dir: folder.path().join("data"), ..Config::default() };
         // No process listens on port 9.
-        config.http.listen = "127.0.0.1:9".parse().unwrap();
+        config.http.admin_listen = Some("127.0.0.1:9".parse().unwrap());
         let refused = Admin::find(config.clone(), &Where::default()).await;
         let Err(Failure::Failed(error)) = refused else { panic!("an empty folder was opened") };
         assert!(error.to_string().contains("holds no store"), "{error}");

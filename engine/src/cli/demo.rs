@@ -10,11 +10,13 @@ use clap::Args;
 use heddle_connectors::clock::SystemClock;
 use heddle_demo::{Demo, Engine, EngineCounts, Options, Show};
 use heddle_schemas::config::Config;
+use heddle_schemas::network::Networks;
 use heddle_schemas::topic::{Topic, TopicPartition};
 
 use super::Failure;
 use super::admin::{Admin, Where};
 use super::output::Output;
+use crate::admin_token;
 use crate::service::Service;
 
 /// Arguments of `heddle demo`.
@@ -55,7 +57,9 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     let demo = Demo::start(Options { customers, questions, seed }, Arc::new(SystemClock)).await?;
     let service = Service::start(config.clone()).await?;
     let target = format!("http://{}", service.address);
-    let admin = Admin::find(config, &Where::at(&target)).await?;
+    let console = format!("http://{}", service.admin_address);
+    let token = admin_token::path(&config);
+    let admin = Admin::find(config, &Where::at(&console)).await?;
     demo.prepare(&admin).await?;
     admin.close().await;
     output.say(&format!(
@@ -66,7 +70,8 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     output.result(&played.summary, || played.summary.to_string());
     if arguments.keep {
         output.say(&format!(
-            "\nStill running: console at {target}/ , metrics at {target}/metrics . Ctrl-C ends it."
+            "\nStill running: console at {console}/ , metrics at {console}/metrics, admin token in {}. Ctrl-C ends it.",
+            token.display()
         ));
         // Where signals are not supported, the demo ends now.
         drop(tokio::signal::ctrl_c().await);
@@ -89,8 +94,13 @@ fn configured(config: Config, arguments: &Arguments, folder: &Folder) -> Config 
         Folder::Kept(folder) => folder.clone(),
         Folder::Passing(folder) => folder.path().to_owned(),
     };
-    let http = heddle_schemas::config::Http { listen: arguments.listen, ..config.http.clone() };
-    Config { data_dir, http, ..config }
+    // Its admin address is beside its own.
+    let http =
+        heddle_schemas::config::Http { listen: arguments.listen, admin_listen: None, ..config.http.clone() };
+    // Its provider is simulated on this machine.
+    let mut security = config.security.clone();
+    security.private_addresses.extend(&Networks::loopback());
+    Config { data_dir, http, security, ..config }
 }
 
 fn show(output: &Output) -> Show {

@@ -1,13 +1,13 @@
 //! Destination of an export: standard output, or a file that appears only once it is complete.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
 use futures::TryStreamExt as _;
 use heddle_api::content::{BoxError, Pieces};
+use heddle_connectors::keys::private_file::PrivateFile;
 use serde_json::json;
 
 use super::Failure;
@@ -33,24 +33,11 @@ impl Into {
             }
             return Ok(());
         };
-        let failed = |what: &str| format!("{what} {}", file.display());
-        if file.exists() {
-            let why = anyhow::anyhow!("{} exists already; name another file", file.display());
-            return Err(Failure::Usage(why));
+        // Also a link that leads nowhere.
+        if file.symlink_metadata().is_ok() {
+            return Err(exists(file));
         }
-        let part = part_of(file);
-        let written = write_part(&part, &mut export).await;
-        let bytes = match written {
-            Ok(bytes) => bytes,
-            Err(failure) => {
-                // An incomplete file is removed.
-                drop(fs::remove_file(&part));
-                return Err(failure);
-            }
-        };
-        fs::rename(&part, file)
-            .with_context(|| failed("it cannot be written to"))
-            .map_err(Failure::Failed)?;
+        let bytes = write_new(file, &mut export).await?;
         output.result(&json!({ "file": file, "bytes": bytes }), || {
             format!("{bytes} bytes are written to {}", file.display())
         });
@@ -64,30 +51,29 @@ fn broken_off(error: BoxError) -> Failure {
     )
 }
 
-fn part_of(file: &Path) -> PathBuf {
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    file.with_file_name(name)
+fn exists(file: &Path) -> Failure {
+    Failure::Usage(anyhow::anyhow!("{} exists already; name another file", file.display()))
 }
 
-async fn write_part(part: &Path, export: &mut Pieces) -> Result<u64, Failure> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let failed = || format!("{} cannot be written", part.display());
-    let mut into = options.open(part).with_context(failed).map_err(Failure::Failed)?;
+/// Writes a new file of the owner's. An incomplete one is removed, and what others prepared at its name is refused.
+async fn write_new(file: &Path, export: &mut Pieces) -> Result<u64, Failure> {
+    let failed = || format!("{} cannot be written", file.display());
+    let mut into = PrivateFile::begin(file).with_context(failed).map_err(Failure::Failed)?;
     let mut bytes = 0;
     while let Some(piece) = export.try_next().await.map_err(broken_off)? {
-        into.write_all(&piece).with_context(failed).map_err(Failure::Failed)?;
+        into.write(&piece).with_context(failed).map_err(Failure::Failed)?;
         bytes += piece.len() as u64;
     }
-    into.sync_all().with_context(failed).map_err(Failure::Failed)?;
-    Ok(bytes)
+    match into.finish() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(file)),
+        done => done.with_context(failed).map_err(Failure::Failed).map(|()| bytes),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use bytes::Bytes;
     use heddle_schemas::ports::log::StoreError;
 
@@ -119,5 +105,28 @@ mod tests {
         let again = write(&file, vec![piece("2")]).await;
         assert!(matches!(again, Err(Failure::Usage(_))));
         assert_eq!(fs::read_to_string(&file).unwrap(), "{\"a\":1}");
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_somebody_else_prepared_gets_no_export() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let piece = || vec![Ok(Bytes::from_static(b"secret"))];
+        fs::write(path("victim"), "before").unwrap();
+        symlink(path("victim"), path("link.json")).unwrap();
+        symlink(path("nowhere"), path("dangling.json")).unwrap();
+        for prepared in ["link.json", "dangling.json"] {
+            assert!(matches!(write(&path(prepared), piece()).await, Err(Failure::Usage(_))), "{prepared}");
+        }
+        // The name that builds before used while they wrote.
+        fs::write(path("export.json.part"), "").unwrap();
+        fs::set_permissions(path("export.json.part"), fs::Permissions::from_mode(0o666)).unwrap();
+        write(&path("export.json"), piece()).await.unwrap();
+        assert_eq!(fs::metadata(path("export.json")).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read(path("export.json.part")).unwrap(), b"");
+        assert_eq!(fs::read(path("victim")).unwrap(), b"before");
+        assert!(!path("nowhere").exists());
     }
 }

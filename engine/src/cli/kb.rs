@@ -337,7 +337,7 @@ mod tests {
     async fn the_pages_of_a_site_are_added_and_one_refused_page_keeps_no_other_away() {
         let taken = Arc::new(Mutex::new(Vec::new()));
         let url = stand_in(taken.clone()).await;
-        let admin = Admin::Remote(Client::new(&url, Secret::default()).unwrap());
+        let admin = Admin::Remote(Client::new(&url, Secret::default(), false).unwrap());
         let mut adding =
             Adding { admin: &admin, tenant: "acme".parse().unwrap(), added: Vec::new(), refused: Vec::new() };
         let options = crawl::Options {

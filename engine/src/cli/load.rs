@@ -70,7 +70,7 @@ pub struct Arguments {
     /// Listen address of the simulated API, which the engine must be able to reach.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     graph_listen: SocketAddr,
-    /// Target address of webhooks; several are used in turn. Default: the node whose admin API is used.
+    /// Target address of webhooks; several are used in turn. Default: `http.listen` of the configuration.
     #[arg(long = "webhooks", value_name = "URL")]
     webhooks: Vec<String>,
     /// Publish to topic ingress instead, as a connector does, on the brokers of log.brokers.
@@ -85,9 +85,12 @@ pub struct Arguments {
     /// Timeout for a reply, at the end and for each customer of --max.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30s")]
     wait: Duration,
-    /// Seed of secrets and choices.
+    /// Seed of choices.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Leave the tenants in the node; by default they are deleted at the end.
+    #[arg(long)]
+    keep_tenants: bool,
 }
 
 /// Choice of the loop.
@@ -158,11 +161,17 @@ impl From<Error> for Failure {
 pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
     let options = arguments.options(&config)?;
     // Only a running node can be loaded, so the data folder is not tried.
-    let base = arguments.place.url.unwrap_or_else(|| format!("http://{}", config.http.listen));
-    let admin = Admin::find(config, &Where::at(&base)).await?;
-    let load = Arc::new(Load::start(&base, options, Arc::new(SystemClock)).await?);
-    load.prepare(&admin).await?;
-    admin.close().await;
+    let hooks = format!("http://{}", config.http.listen);
+    let base = arguments.place.url.unwrap_or_else(|| format!("http://{}", config.http.admin_address()));
+    let place = Where { insecure: arguments.place.insecure, ..Where::at(&base) };
+    let admin = Admin::find(config, &place).await?;
+    let load = Arc::new(Load::start(&hooks, options, Arc::new(SystemClock)).await?);
+    let prepared = load.prepare(&admin).await;
+    if prepared.is_err() && !arguments.keep_tenants {
+        // Those that were applied; the fault that matters is the one before.
+        drop(load.remove(&admin).await);
+    }
+    prepared?;
     output.say(&format!("heddle load: node {base}, simulated Graph API at {}", load.graph_api()));
     for caution in load.cautions() {
         output.say(&format!("  note: {caution}"));
@@ -179,12 +188,11 @@ pub async fn run(config: Config, arguments: Arguments, output: &mut Output) -> R
     let report = load.run().await;
     screen.stop();
     stopping.abort();
+    let removed = if arguments.keep_tenants { Ok(()) } else { load.remove(&admin).await };
+    admin.close().await;
     let report = report?;
     output.result(&report, || report.to_string());
-    output.say(&format!(
-        "The tenants load-0001 to load-{:04} stay in the node, and another run uses them again; `heddle tenant delete` removes one for good, with its id.",
-        load.options().tenants
-    ));
+    removed?;
     match report.is_clean() {
         true => Ok(()),
         false if report.messages_accepted == 0 => {

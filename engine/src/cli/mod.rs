@@ -163,6 +163,7 @@ impl From<std::io::Error> for Failure {
 /// Runs the command given by the process arguments.
 #[must_use]
 pub fn main() -> ExitCode {
+    crate::process::harden();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),

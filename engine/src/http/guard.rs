@@ -1,15 +1,18 @@
-//! Access control of the admin API: holders of the token, or, where none is set, only this machine.
+//! Access control of the admin API and of `/metrics`: holders of a token.
 //!
-//! Without a token a request must come from a loopback address, name a loopback host (so that no web page
-//! can reach it under a name of its own), and not have come through a proxy, behind which every client
-//! looks local.
+//! There is no access without one, also from this machine: a proxy's requests come from this machine too. Beside the
+//! token, a request that a browser sends for another site's page is refused, so that a page can make no use of what
+//! an operator's browser reaches or remembers:
+//! - `Origin`, where there is one, is the address that the request names as its host;
+//! - `Sec-Fetch-Site`, where there is one, is `same-origin`, or `none` for an address that was typed in;
+//! - a changing request with either has the header `Heddle-Request`, which a form cannot send.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{AUTHORIZATION, FORWARDED, HOST};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use heddle_schemas::audit::Means;
@@ -27,44 +30,69 @@ pub(super) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let response = match check(&shared.admin_token, peer.ip(), request.headers()) {
-        Ok(means) => {
-            request.extensions_mut().insert(Principal { means, address: peer.ip() });
+    let checked = check_site(request.method(), request.headers())
+        .and_then(|()| check_token(&[&shared.admin_token], request.headers()));
+    let response = match checked {
+        Ok(()) => {
+            request.extensions_mut().insert(Principal { means: Means::Token, address: peer.ip() });
             next.run(request).await
         }
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => {
+            tracing::debug!(%peer, code = refusal.0.code, "a request to the admin API was refused");
+            refusal.into_response()
+        }
     };
     shared.metrics.admin(response.status().as_u16());
     response
 }
 
-fn check(token: &Secret, peer: IpAddr, headers: &HeaderMap) -> Result<Means, Refusal> {
-    if token.is_empty() {
-        let local = peer.is_loopback() && names_this_machine(headers) && !came_through_a_proxy(headers);
-        return local.then_some(Means::Machine).ok_or_else(|| {
-            let detail = "without http.admin_token the admin API answers only to this machine";
-            Refusal::new(StatusCode::FORBIDDEN, "not_this_machine", detail)
-        });
+/// Checks a request for `/metrics`.
+///
+/// # Errors
+/// 401, 403.
+pub(super) fn check_metrics(shared: &Shared, headers: &HeaderMap) -> Result<(), Refusal> {
+    check_site(&Method::GET, headers)?;
+    if shared.open_metrics {
+        return Ok(());
     }
+    check_token(&[&shared.admin_token, &shared.metrics_token], headers)
+}
+
+fn check_token(tokens: &[&Secret], headers: &HeaderMap) -> Result<(), Refusal> {
     let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let given = given.strip_prefix("Bearer ").unwrap_or_default();
-    bool::from(given.as_bytes().ct_eq(token.expose().as_bytes())).then_some(Means::Token).ok_or_else(|| {
-        let detail = "the bearer token is missing or wrong";
+    let given = given.strip_prefix("Bearer ").unwrap_or_default().as_bytes();
+    // An empty token is none that anybody holds. Each is compared, whatever the first comparison says.
+    let held = tokens
+        .iter()
+        .filter(|token| !token.is_empty())
+        .fold(false, |held, token| held | bool::from(given.ct_eq(token.expose().as_bytes())));
+    held.then_some(()).ok_or_else(|| {
+        let detail =
+            "the bearer token is missing or wrong; it is http.admin_token, or admin.token in the data folder";
         Refusal::new(StatusCode::UNAUTHORIZED, "wrong_token", detail)
     })
 }
 
-fn names_this_machine(headers: &HeaderMap) -> bool {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = match host.strip_prefix('[') {
-        Some(v6) => v6.split(']').next(),
-        None => host.split(':').next(),
-    };
-    name.is_some_and(|name| name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()))
-}
-
-fn came_through_a_proxy(headers: &HeaderMap) -> bool {
-    headers.contains_key(FORWARDED) || headers.contains_key("x-forwarded-for") || headers.contains_key("via")
+fn check_site(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
+    let refused = |detail: &str| Err(Refusal::new(StatusCode::FORBIDDEN, "cross_site", detail));
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let (origin, site) = (text(ORIGIN.as_str()), text("sec-fetch-site"));
+    if let Some(site) = site
+        && !matches!(site, "same-origin" | "none")
+    {
+        return refused("a page of another site sent this request");
+    }
+    if let Some(origin) = origin
+        && origin.split_once("://").map(|(_, host)| host) != text(HOST.as_str())
+    {
+        return refused("the Origin of this request is another site");
+    }
+    let is_browser = origin.is_some() || site.is_some();
+    let is_safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    if is_browser && !is_safe && !headers.contains_key(heddle_api::REQUEST) {
+        return refused("a changing request of a browser needs the header Heddle-Request");
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -75,29 +103,56 @@ mod tests {
         pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
     }
 
-    fn status(token: &str, peer: &str, pairs: &[(&'static str, &'static str)]) -> u16 {
-        match check(&Secret::new(token), peer.parse().unwrap(), &headers(pairs)) {
-            Ok(_) => 200,
+    fn token_status(tokens: &[&str], pairs: &[(&'static str, &'static str)]) -> u16 {
+        let tokens: Vec<_> = tokens.iter().map(|token| Secret::new(*token)).collect();
+        match check_token(&tokens.iter().collect::<Vec<_>>(), &headers(pairs)) {
+            Ok(()) => 200,
             Err(refusal) => refusal.0.status,
         }
     }
 
     #[test]
-    fn without_a_token_only_this_machine_is_let_in() {
-        assert_eq!(status("", "127.0.0.1", &[("host", "127.0.0.1:8080")]), 200);
-        assert_eq!(status("", "::1", &[("host", "[::1]:8080")]), 200);
-        assert_eq!(status("", "127.0.0.1", &[("host", "localhost")]), 200);
-        assert_eq!(status("", "192.0.2.7", &[("host", "127.0.0.1:8080")]), 403);
-        assert_eq!(status("", "127.0.0.1", &[("host", "evil.example")]), 403, "a rebound name");
-        let proxied = [("host", "localhost"), ("x-forwarded-for", "192.0.2.7")];
-        assert_eq!(status("", "127.0.0.1", &proxied), 403);
+    fn only_the_token_counts() {
+        let held = &["t0ken"][..];
+        assert_eq!(token_status(held, &[("authorization", "Bearer t0ken")]), 200);
+        for given in ["Bearer t0ke", "t0ken", "Bearer ", "Basic t0ken", "bearer t0ken"] {
+            assert_eq!(token_status(held, &[("authorization", given)]), 401, "{given}");
+        }
+        assert_eq!(token_status(held, &[("host", "localhost")]), 401, "this machine is no credential");
     }
 
     #[test]
-    fn with_a_token_only_the_token_counts() {
-        assert_eq!(status("t0ken", "192.0.2.7", &[("authorization", "Bearer t0ken")]), 200);
-        assert_eq!(status("t0ken", "127.0.0.1", &[("host", "localhost")]), 401);
-        assert_eq!(status("t0ken", "127.0.0.1", &[("authorization", "Bearer t0ke")]), 401);
-        assert_eq!(status("t0ken", "127.0.0.1", &[("authorization", "t0ken")]), 401);
+    fn no_token_is_held_by_nobody() {
+        for given in [&[][..], &[("authorization", "Bearer ")], &[("authorization", "")]] {
+            assert_eq!(token_status(&[""], given), 401);
+            assert_eq!(token_status(&["", "t0ken"], given), 401);
+        }
+        assert_eq!(token_status(&["t0ken", "s3cond"], &[("authorization", "Bearer s3cond")]), 200);
+    }
+
+    #[test]
+    fn a_page_of_another_site_is_refused() {
+        let site =
+            |method, pairs: &[_]| check_site(&method, &headers(pairs)).map_err(|refusal| refusal.0.status);
+        let (get, post) = (Method::GET, Method::POST);
+        let host = ("host", "127.0.0.1:8081");
+        assert_eq!(site(post.clone(), &[host]), Ok(()), "no browser");
+        for foreign in [
+            ("origin", "https://evil.example"),
+            ("origin", "null"),
+            ("origin", "http://127.0.0.1:8080"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
+        ] {
+            for method in [get.clone(), post.clone(), Method::DELETE] {
+                assert_eq!(site(method, &[host, foreign, ("heddle-request", "1")]), Err(403), "{foreign:?}");
+            }
+        }
+        let own = [host, ("origin", "http://127.0.0.1:8081"), ("sec-fetch-site", "same-origin")];
+        assert_eq!(site(get.clone(), &own), Ok(()));
+        assert_eq!(site(post.clone(), &own), Err(403), "a form of the same site");
+        let asked = [own[0], own[1], own[2], ("heddle-request", "1")];
+        assert_eq!(site(post, &asked), Ok(()));
+        assert_eq!(site(get, &[host, ("sec-fetch-site", "none")]), Ok(()), "an address that was typed in");
     }
 }

@@ -1,22 +1,28 @@
 //! Health endpoints: `/healthz`: the process answers. `/readyz`: it accepts webhooks. `/metrics`: Prometheus' text
-//! format.
+//! format, on the admin address only, for holders of the admin token or of `http.metrics_token`, or for everybody with
+//! `http.open_metrics`.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus::{TEXT_FORMAT, TextEncoder};
 
-use super::Shared;
+use super::{Shared, guard, proof};
 
-/// Returns the routes.
-pub(super) fn routes() -> Router<Arc<Shared>> {
+/// Returns the routes of the public address.
+pub(super) fn public() -> Router<Arc<Shared>> {
+    Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(ready))
+}
+
+/// Returns the routes of the admin address.
+pub(super) fn administration() -> Router<Arc<Shared>> {
     Router::new()
-        .route("/healthz", get(async || "ok\n"))
+        .route("/healthz", get(proof::health))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
 }
@@ -29,7 +35,10 @@ async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) 
     }
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    if let Err(refusal) = guard::check_metrics(&shared, &headers) {
+        return refusal.into_response();
+    }
     match TextEncoder::new().encode_to_string(&shared.registry.gather()) {
         Ok(text) => ([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
         Err(error) => {

@@ -1,49 +1,48 @@
-//! HTTP server: webhooks, the admin API, the console, metrics and health, on one address.
+//! HTTP servers of a node, on two addresses: one that the world may reach, and one for administration.
+//!
+//! | address | paths |
+//! |---|---|
+//! | `http.listen` | `/webhooks/...`, `/healthz`, `/readyz` |
+//! | `http.admin_listen` | `/v1/...`, `/` (the console), `/metrics`, `/healthz`, `/readyz` |
 //!
 //! # Layout
-//! - [`webhooks`]: the ingress of channels.
+//! - [`listener`]: accepts connections within limits of time and number.
+//! - [`webhooks`]: the ingress of channels; [`body`]: reads their bodies within limits of memory.
 //! - [`admin`]: `/v1`, guarded by [`guard`], described by [`openapi`]; [`caller`]: the caller, [`problem`]: refusals.
-//! - [`health`]: `/healthz`, `/readyz`, `/metrics`.
+//! - [`health`]: `/healthz`, `/readyz`, `/metrics`. [`proof`]: the node's proof that it knows the admin token.
 //! - [`console`]: the page at `/`.
 
 pub mod admin;
+pub mod body;
 pub mod caller;
 pub mod console;
 pub mod guard;
 pub mod health;
+pub mod listener;
 pub mod openapi;
 pub mod problem;
+pub mod proof;
 pub mod webhooks;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::response::Response;
 use heddle_actors::intake::gate::IntakeGate;
 use heddle_actors::intake::webhook::Reception;
 use heddle_actors::tenant::configuration::Tenants;
 use heddle_schemas::config;
 use heddle_schemas::sealed::Secret;
 use prometheus::Registry;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::Semaphore;
 
+pub use self::listener::{Limits, ListenError, Server, bind};
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::operations::Operations;
-
-/// Error of a server that cannot listen.
-#[derive(Debug, thiserror::Error)]
-#[error("http.listen = \"{address}\": {source}; stop the process that uses it, or set another address")]
-pub struct ListenError {
-    /// Requested address.
-    pub address: SocketAddr,
-    /// Error of the operating system.
-    #[source]
-    pub source: std::io::Error,
-}
 
 /// State shared by the handlers.
 pub struct Shared {
@@ -53,6 +52,9 @@ pub struct Shared {
     intake_gate: Arc<IntakeGate>,
     operations: Operations,
     admin_token: Secret,
+    metrics_token: Secret,
+    open_metrics: bool,
+    bodies: body::Bodies,
     registry: Registry,
     metrics: Arc<Metrics>,
     at_once: Semaphore,
@@ -62,14 +64,17 @@ pub struct Shared {
 impl Shared {
     /// Creates the state of a started node.
     #[must_use]
-    pub fn new(node: Arc<Node>, system: &heddle_actors::system::System) -> Arc<Self> {
+    pub fn new(node: Arc<Node>, system: &heddle_actors::system::System, admin_token: Secret) -> Arc<Self> {
         let http: &config::Http = &node.config.http;
         Arc::new(Self {
             tenants: system.tenants.clone(),
             reception: system.reception.clone(),
             intake_gate: system.intake_gate.clone(),
             operations: node.administration_of(system.tenants.clone()),
-            admin_token: http.admin_token.clone(),
+            admin_token,
+            metrics_token: http.metrics_token.clone(),
+            open_metrics: http.open_metrics,
+            bodies: body::Bodies::new(http.body_bytes.get()),
             registry: node.registry.clone(),
             metrics: node.metrics.clone(),
             at_once: Semaphore::new(http.webhooks_at_once.get()),
@@ -90,55 +95,29 @@ impl Shared {
     }
 }
 
-/// Running server.
-pub struct Server {
-    /// Listen address.
-    pub address: SocketAddr,
-    stop: oneshot::Sender<()>,
-    ended: JoinHandle<std::io::Result<()>>,
+/// Returns the paths of `http.listen`.
+pub fn public(shared: Arc<Shared>) -> Router {
+    Router::new().merge(webhooks::routes()).merge(health::public()).with_state(shared)
 }
 
-/// Binds the address, so that a conflict shows before anything has been started.
-///
-/// # Errors
-/// [`ListenError`].
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    TcpListener::bind(address).await.map_err(|source| ListenError { address, source })
-}
-
-impl Server {
-    /// Serves on a bound address.
-    ///
-    /// # Errors
-    /// The operating system's, where the listener has no address.
-    pub fn start(listener: TcpListener, shared: Arc<Shared>) -> std::io::Result<Self> {
-        let address = listener.local_addr()?;
-        let app = router(shared).into_make_service_with_connect_info::<SocketAddr>();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let ended = tokio::spawn(async move {
-            let stopped = async {
-                // Also ends when the handle of the server is dropped.
-                let _ = stopped.await;
-            };
-            axum::serve(listener, app).with_graceful_shutdown(stopped).await
-        });
-        Ok(Self { address, stop, ended })
-    }
-
-    /// Accepts no more connections, answers the requests in flight, and stops.
-    pub async fn stop(self) {
-        // The server may have ended by itself.
-        let _ = self.stop.send(());
-        // Idle connections are closed at once; a slow request has this long.
-        drop(tokio::time::timeout(std::time::Duration::from_secs(5), self.ended).await);
-    }
-}
-
-fn router(shared: Arc<Shared>) -> Router {
+/// Returns the paths of `http.admin_listen`.
+pub fn administration(shared: Arc<Shared>) -> Router {
     Router::new()
-        .merge(webhooks::routes())
-        .merge(health::routes())
+        .merge(health::administration())
         .merge(console::routes())
         .nest("/v1", admin::routes(shared.clone()))
+        .layer(axum::middleware::map_response(harden))
         .with_state(shared)
+}
+
+/// Adds the headers that every answer to an operator has: browsers neither guess its type nor keep it.
+async fn harden(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // The console has a policy of its own.
+    headers.entry(axum::http::header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(
+        "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    ));
+    response
 }

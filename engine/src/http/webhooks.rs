@@ -36,11 +36,12 @@ use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::tenant::{ChannelAccount, Tenant};
 
 use super::Shared;
+use super::body::BodyError;
 
 /// Maximum time that a webhook waits for capacity.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Timeout for the arrival of a body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Bytes of a body from which on reading it takes its own thread.
+const LARGE: usize = 64 << 10;
 /// When the channel may try again, in seconds.
 const RETRY_SECONDS: &str = "5";
 
@@ -264,27 +265,42 @@ async fn take(
         }
         refusal
     };
+    let most = addressed.channel.profile().webhook_body_max;
+    let held = shared.bodies.read(kind, &addressed.account, body, most).await.map_err(|error| {
+        counted(match error {
+            BodyError::TooLarge => Refusal::TooLarge,
+            BodyError::Slow => Refusal::Slow,
+            BodyError::Busy => Refusal::Busy,
+        })
+    })?;
+    let body = &held.bytes;
+    // Only now: a client that sends slowly, or nothing, keeps nobody else from a turn.
     let turn = tokio::time::timeout(PATIENCE, shared.at_once.acquire()).await;
     let _turn = turn.map_err(|_| counted(Refusal::Busy))?.map_err(|_| Refusal::NotReady)?;
-    let most = addressed.channel.profile().webhook_body_max;
-    let body = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, most))
-        .await
-        .map_err(|_| counted(Refusal::Slow))?
-        .map_err(|_| counted(Refusal::TooLarge))?;
     let account = addressed.account().ok_or(Refusal::Account)?;
-    addressed.channel.verify(account, headers, &body).map_err(|_| {
+    addressed.channel.verify(account, headers, body).map_err(|_| {
         shared.node.ports.security.saw(Some(&addressed.tenant.id), SecuritySignal::WebhookSignature);
         Refusal::Signature
     })?;
-    let events = addressed.channel.parse(&addressed.account, &body).map_err(|error| match error {
+    let events = parse(&addressed, body).await.map_err(|error| match error {
         WebhookError::Signature => Refused::from(Refusal::Signature),
         WebhookError::Body(detail) => Refused { refusal: Refusal::Body, detail: Some(detail) },
     })?;
-    for (tenant, events) in by_tenant(shared, &addressed, headers, &body, events) {
+    for (tenant, events) in by_tenant(shared, &addressed, headers, body, events) {
         count(shared, kind, &events);
         shared.reception.accept(kind, &tenant, events).await.map_err(|error| refused(&tenant, &error))?;
     }
     Ok(())
+}
+
+/// Reads a body; a large one beside the threads that answer everybody.
+async fn parse(addressed: &Addressed, body: &Bytes) -> Result<Vec<ChannelEvent>, WebhookError> {
+    if body.len() <= LARGE {
+        return addressed.channel.parse(&addressed.account, body);
+    }
+    let (channel, account, body) = (addressed.channel.clone(), addressed.account.clone(), body.clone());
+    let read = tokio::task::spawn_blocking(move || channel.parse(&account, &body)).await;
+    read.unwrap_or_else(|_| Err(WebhookError::Body("it cannot be read".into())))
 }
 
 /// Groups the events by tenant. A body may hold several accounts: those of another tenant are accepted only if that

@@ -141,7 +141,7 @@ impl From<TenantsError> for OperationError {
             TenantsError::Taken { .. } => (ErrorKind::Conflict, "account_taken"),
             TenantsError::Newer(_) => (ErrorKind::Conflict, "newer_configuration"),
             TenantsError::UnknownAccount(_) => (ErrorKind::NotFound, "unknown_account"),
-            TenantsError::Record { .. } => (ErrorKind::Internal, "unreadable"),
+            TenantsError::Record { .. } | TenantsError::Altered(_) => (ErrorKind::Internal, "unreadable"),
         };
         Self::new(kind, code, error)
     }

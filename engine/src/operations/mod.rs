@@ -37,6 +37,7 @@ use heddle_actors::privacy::audit_log::AuditLog;
 use heddle_actors::privacy::tenant_deletion;
 use heddle_actors::tenant::configuration::Tenants;
 use heddle_api::{Audit, Input, Operation};
+use heddle_connectors::egress::Egress;
 use heddle_connectors::keys::EnvelopeKeys;
 use heddle_connectors::knowledge::extract::process::Extractor;
 use heddle_schemas::audit::{Act, Outcome, What};
@@ -85,6 +86,7 @@ pub struct Operations {
     ports: Ports,
     identity: Arc<Identity>,
     keys: Arc<EnvelopeKeys>,
+    egress: Egress,
     proving: Proving,
     files: Arc<Extractor>,
     dead_letters: DeadLetters,
@@ -96,14 +98,14 @@ impl Operations {
     pub fn new(
         tenants: Arc<Tenants>,
         ports: Ports,
-        keys: Arc<EnvelopeKeys>,
+        (keys, egress): (Arc<EnvelopeKeys>, Egress),
         files: Arc<Extractor>,
         dead_letters: DeadLetters,
         proving: Proving,
     ) -> Self {
         let identity = Arc::new(Identity::new(ports.clone()));
         let audit = AuditLog::new(ports.clone());
-        Self { audit, tenants, ports, identity, keys, proving, files, dead_letters }
+        Self { audit, tenants, ports, identity, keys, egress, proving, files, dead_letters }
     }
 
     /// Runs an operation for a caller.

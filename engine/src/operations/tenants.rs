@@ -14,7 +14,9 @@ use heddle_api::tenants::{
 };
 use heddle_api::usage::Usage;
 use heddle_api::{Input, Operation};
-use heddle_schemas::id::TenantId;
+use heddle_schemas::id::{ChannelKind, TenantId};
+use heddle_schemas::ports::channel::profile::Api;
+use heddle_schemas::sealed::Secret;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::tenant::changes::TenantChanges;
 use heddle_schemas::tenant_deletion::DeletionRecord;
@@ -64,8 +66,17 @@ impl<O: Operation<Body = Configuration>> Subject<O> for Applicable {
         }
         // An invalid configuration must not begin an audit log.
         operations.tenants.complete(tenant)?;
-        if let Some(faults) = redacted(tenant) {
-            return Err(OperationError::invalid("redacted_secret", faults));
+        if let Some(faults) = unresolved(tenant) {
+            return Err(OperationError::invalid("unresolved_secret", faults));
+        }
+        let faults = forbidden(operations, tenant);
+        if !faults.is_empty() {
+            return Err(OperationError::invalid("forbidden_address", faults.join("\n")));
+        }
+        let stored = operations.tenants.get(&tenant.id);
+        let faults = tenant.keep_secrets(stored.as_deref());
+        if !faults.is_empty() {
+            return Err(OperationError::invalid("redacted_secret", faults.join("\n")));
         }
         match tenant_deletion::find(&operations.ports, &tenant.id).await? {
             Some(_) => Err(deleted(&tenant.id)),
@@ -74,13 +85,33 @@ impl<O: Operation<Body = Configuration>> Subject<O> for Applicable {
     }
 }
 
-/// Returns a fault for each secret that is the placeholder of a shown configuration. The stored secret is not kept
-/// instead: with another `api_base` it would be sent to another server.
-pub(crate) fn redacted(tenant: &mut Tenant) -> Option<String> {
-    let placeholders = tenant.secrets_mut().into_iter().filter(|(_, secret)| secret.expose() == "[redacted]");
-    let faults: Vec<_> = placeholders
+/// Returns a fault for each address that a node would not call.
+fn forbidden(operations: &Operations, tenant: &Tenant) -> Vec<String> {
+    let is_whole = |kind: Option<ChannelKind>| {
+        let channel = kind.and_then(|kind| operations.ports.channels.get(&kind));
+        channel.is_some_and(|channel| matches!(channel.profile().api, Api::Url))
+    };
+    let check = |(place, address, kind): (String, &str, Option<ChannelKind>)| {
+        let checked = match is_whole(kind) {
+            true => operations.egress.check_whole(address),
+            false => operations.egress.check(address),
+        };
+        checked.err().map(|why| format!("{place}: {why}"))
+    };
+    tenant.addresses().into_iter().filter_map(check).collect()
+}
+
+/// Returns a fault for each secret that names where it is instead. Only a command resolves that: the node would store
+/// the name, which is no secret, and sign with it.
+fn unresolved(tenant: &mut Tenant) -> Option<String> {
+    let named = |secret: &Secret| secret.expose().starts_with("env:") || secret.expose().starts_with("file:");
+    let secrets = tenant.secrets_mut().into_iter().filter(|(_, secret)| named(secret));
+    let faults: Vec<_> = secrets
         .map(|(place, _)| {
-            format!("{place}: is \"[redacted]\", the placeholder of a shown configuration; write the secret itself")
+            format!(
+                "{place}: env:NAME and file:PATH are resolved by `heddle tenant apply`, not by the admin API; send the \
+                 secret itself"
+            )
         })
         .collect();
     (!faults.is_empty()).then(|| faults.join("\n"))
@@ -256,17 +287,31 @@ mod tests {
     "#;
 
     #[test]
-    fn a_shown_configuration_is_refused_with_every_redacted_secret() {
-        let mut tenant = Tenant::from_toml(FILE).unwrap();
-        assert_eq!(redacted(&mut tenant), None);
-        let mut shown = Tenant::from_toml(&toml::to_string(&tenant).unwrap()).unwrap();
-        let faults = redacted(&mut shown).unwrap();
+    fn a_shown_configuration_keeps_what_is_stored_and_nothing_else() {
+        let stored = Tenant::from_toml(FILE).unwrap();
+        let mut shown = Tenant::from_toml(&toml::to_string(&stored).unwrap()).unwrap();
+        assert!(shown.secrets_mut().values().any(|secret| secret.is_redacted()));
+        let mut new = shown.clone();
+        assert_eq!(shown.keep_secrets(Some(&stored)), [""; 0]);
+        assert_eq!(shown, stored);
+        let faults = new.clone().keep_secrets(None);
         for field in ["access_token", "app_secret", "verify_token"] {
-            assert!(
-                faults.contains(&format!("channels.whatsapp.1001.{field}: is \"[redacted]\"")),
-                "{faults}"
-            );
+            let at = format!("channels.whatsapp.1001.{field}: is \"[redacted]\", and there is no stored one");
+            assert!(faults.iter().any(|fault| fault.starts_with(&at)), "{faults:?}");
         }
-        assert_eq!(faults.lines().count(), 3, "an empty secret is not redacted: {faults}");
+        assert_eq!(faults.len(), 3, "an empty secret is not redacted: {faults:?}");
+        new.channels[0].api_base = "https://evil.example/v21.0".into();
+        let faults = new.keep_secrets(Some(&stored));
+        assert!(faults.len() == 3 && faults[0].contains("another address"), "{faults:?}");
+    }
+
+    #[test]
+    fn the_name_of_a_secret_is_no_secret() {
+        let mut tenant = Tenant::from_toml(FILE).unwrap();
+        assert_eq!(unresolved(&mut tenant), None);
+        for named in ["env:ACME_SECRET", "file:/run/secrets/acme"] {
+            tenant.channels[0].credentials.set("app_secret", Secret::new(named));
+            assert!(unresolved(&mut tenant).unwrap().starts_with("channels.whatsapp.1001.app_secret"));
+        }
     }
 }

@@ -104,9 +104,13 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config { data_dir: folder.path().join("data"), ..Config::default() };
         config.http.listen = "127.0.0.1:0".parse().unwrap();
+        config.security.private_addresses = heddle_schemas::network::Networks::loopback();
         let service = Service::start(config).await.unwrap();
-        let url = format!("http://{}", service.address);
-        let site = Self { service, client: Client::new(), url, _folder: folder };
+        let url = format!("http://{}", service.admin_address);
+        let token = format!("Bearer {}", service.admin_token.expose()).parse().unwrap();
+        let headers = [(reqwest::header::AUTHORIZATION, token)].into_iter().collect();
+        let client = Client::builder().default_headers(headers).build().unwrap();
+        let site = Self { service, client, url, _folder: folder };
         for (id, account) in [("acme", "1001"), ("globex", "2002")] {
             let put = site.client.put(format!("{}/v1/tenants/{id}", site.url)).json(&tenant(id, account));
             assert_eq!(put.send().await.unwrap().status(), 200);

@@ -80,7 +80,11 @@ impl World {
     /// Starts a node that is asked `a_second` questions a second until `over`. It dies when the set is dropped.
     fn node(self: &Arc<Self>, name: &str, a_second: f64) -> JoinSet<()> {
         // A hanging call times out early, so that the test meets it often.
-        let options = llm::Options { timeout: Duration::from_secs(2), ..llm::Options::default() };
+        let options = llm::Options {
+            timeout: Duration::from_secs(2),
+            egress: heddle_connectors::egress::Egress::with_loopback(),
+            ..llm::Options::default()
+        };
         let llm = Llm::new(&options, self.store.clone(), Arc::new(SystemClock), name.to_owned());
         let (llm, world) = (Arc::new(llm.unwrap()), self.clone());
         let mut work = JoinSet::new();

@@ -14,6 +14,7 @@ pub(crate) async fn prepared(name: &str, folder: &Path) -> Config {
     let id = std::process::id();
     let mut config = Config { data_dir: folder.join("data"), ..Config::default() };
     config.http.listen = "127.0.0.1:0".parse().unwrap();
+    config.security.private_addresses = heddle_schemas::network::Networks::loopback();
     config.log.kind = LogKind::Kafka;
     config.log.brokers = vec![Services::get().kafka.clone()];
     config.log.topic_prefix = format!("{name}.{id}.");

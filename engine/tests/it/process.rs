@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use crate::serving::site::holder_of;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Timeout until a node is ready.
@@ -16,6 +17,7 @@ pub(crate) struct Node {
     folder: PathBuf,
     name: String,
     port: u16,
+    admin_port: u16,
     /// Build of `heddle` that it runs.
     binary: PathBuf,
 }
@@ -23,7 +25,8 @@ pub(crate) struct Node {
 /// A running process.
 pub(crate) struct Running {
     child: Child,
-    url: String,
+    admin_url: String,
+    operator: reqwest::Client,
 }
 
 /// A free port below those that the system gives out by itself: no other process gets it by chance
@@ -41,16 +44,18 @@ impl Node {
     /// Creates a node of this name; `more` adds to the harness's configuration.
     pub(crate) fn new(folder: &Path, name: &str, more: &str) -> Self {
         let binary = env!("CARGO_BIN_EXE_heddle").into();
-        let node = Self { folder: folder.into(), name: name.to_owned(), port: free_port(), binary };
+        let (port, admin_port) = (free_port(), free_port());
+        let node = Self { folder: folder.into(), name: name.to_owned(), port, admin_port, binary };
         node.configure(more);
         node
     }
 
     /// Writes its configuration anew.
     pub(crate) fn configure(&self, more: &str) {
-        let Self { folder, name, port, .. } = self;
+        let Self { folder, name, port, admin_port, .. } = self;
         let config = format!(
-            "data_dir = \"{data}\"\nhttp.listen = \"127.0.0.1:{port}\"\nnode.name = \"{name}\"\n\
+            "data_dir = \"{data}\"\nhttp.listen = \"127.0.0.1:{port}\"\n\
+             http.admin_listen = \"127.0.0.1:{admin_port}\"\nsecurity.private_addresses = [\"127.0.0.0/8\"]\nnode.name = \"{name}\"\n\
              telemetry.level = \"trace\"\ntelemetry.format = \"json\"\n{more}",
             data = folder.join("data").display(),
         );
@@ -62,8 +67,14 @@ impl Node {
         self.binary = binary.into();
     }
 
+    /// The address of webhooks.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// A client that holds the admin token, which the first start makes.
+    fn operator(&self) -> reqwest::Client {
+        holder_of(&std::fs::read_to_string(self.folder.join("data/admin.token")).unwrap())
     }
 
     fn heddle(&self) -> Command {
@@ -102,20 +113,23 @@ impl Node {
     /// Starts a node and waits until it is ready.
     pub(crate) async fn start(&self) -> Running {
         let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
-        let child = self.heddle().arg("serve").stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let mut running = Running { child, url: self.url() };
+        let mut child = self.heddle().arg("serve").stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let ready = async {
-            while !reqwest::get(format!("{}/readyz", running.url))
+            while !reqwest::get(format!("{}/readyz", self.url()))
                 .await
                 .is_ok_and(|answer| answer.status().is_success())
             {
-                let ended = running.child.try_wait().unwrap();
+                let ended = child.try_wait().unwrap();
                 assert!(ended.is_none(), "the node ended: {ended:?}\n{}", self.last_of_log());
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         assert!(tokio::time::timeout(READY, ready).await.is_ok(), "not ready:\n{}", self.last_of_log());
-        running
+        Running {
+            child,
+            admin_url: format!("http://127.0.0.1:{}", self.admin_port),
+            operator: self.operator(),
+        }
     }
 
     fn last_of_log(&self) -> String {
@@ -186,7 +200,15 @@ impl Running {
 
     /// The sum of a metric's series.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
-        let text = reqwest::get(format!("{}/metrics", self.url)).await.unwrap().text().await.unwrap();
+        let text = self
+            .operator
+            .get(format!("{}/metrics", self.admin_url))
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
         let of_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
         let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
         text.lines().filter(of_it).filter_map(value).sum()
@@ -195,7 +217,7 @@ impl Running {
     /// Returns the admin API's answer at a path.
     #[allow(dead_code, reason = "not every test asks")]
     pub(crate) async fn admin(&self, path: &str) -> serde_json::Value {
-        let answer = reqwest::get(format!("{}/v1/{path}", self.url)).await.unwrap();
+        let answer = self.operator.get(format!("{}/v1/{path}", self.admin_url)).send().await.unwrap();
         assert!(answer.status().is_success(), "{path}: {}", answer.status());
         answer.json().await.unwrap()
     }
@@ -203,8 +225,8 @@ impl Running {
     /// Returns all that is stored of a contact, for the output of a failing test.
     #[allow(dead_code, reason = "not every test uses it")]
     pub(crate) async fn export(&self, tenant: &str, contact: &str) -> Result<serde_json::Value, String> {
-        let url = format!("{}/v1/tenants/{tenant}/contacts/export", self.url);
-        let request = reqwest::Client::new().get(url).query(&[("contact", contact)]);
+        let url = format!("{}/v1/tenants/{tenant}/contacts/export", self.admin_url);
+        let request = self.operator.get(url).query(&[("contact", contact)]);
         let answer =
             request.timeout(Duration::from_secs(10)).send().await.map_err(|error| error.to_string())?;
         let (status, body) = (answer.status(), answer.text().await.map_err(|error| error.to_string())?);
@@ -214,7 +236,7 @@ impl Running {
     /// Returns the work in flight and the backlog, for the output of a failing test.
     #[allow(dead_code, reason = "not every test uses it")]
     pub(crate) async fn waiting(&self) -> String {
-        let Ok(answer) = reqwest::get(format!("{}/metrics", self.url)).await else {
+        let Ok(answer) = self.operator.get(format!("{}/metrics", self.admin_url)).send().await else {
             return "no answer".to_owned();
         };
         let text = answer.text().await.unwrap_or_default();

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 
 use super::{AgentTool, At, failed, text};
 
+/// Name of the tool that books.
+pub(super) const BOOK: &str = "book_appointment";
 /// Number of free times in one answer.
 const TIMES_OFFERED: usize = 12;
 /// Maximum number of characters of an appointment's subject.
@@ -73,7 +75,7 @@ impl AgentTool for Find {
 impl AgentTool for Book {
     fn offered(&self, tenant: &Tenant, _: Timestamp) -> Option<Tool> {
         tenant.calendar.as_ref().map(|_| Tool {
-            name: "book_appointment",
+            name: BOOK,
             description: "Books an appointment at a time that find_appointments has listed and the customer has chosen."
                 .into(),
             parameters: json!({
@@ -92,6 +94,12 @@ impl AgentTool for Book {
         let Some(from) = text(arguments, "at").and_then(|text| moment(at.tenant, text)) else {
             return Ok(failed("at is to be written as 2026-01-31 09:00"));
         };
+        if at.bookings_left == 0 {
+            at.ports.metrics.contact_limited("open_bookings");
+            return Ok(failed(
+                "the customer has as many appointments as one may have; say that a colleague will help",
+            ));
+        }
         let about: String = text(arguments, "about").unwrap_or("Appointment").chars().take(ABOUT).collect();
         let keys = at.ports.keys.tenant(&at.tenant.id).await?;
         let (step, number) = at.place;
@@ -165,6 +173,13 @@ async fn free(
     let CalendarAccess { slot, notice, horizon, .. } = *calendar;
     let free = free_slots(&at.tenant.hours, &busy, at.now, slot, notice, horizon, usize::MAX);
     Ok(free.into_iter().filter(|slot| slot.from >= earliest).take(most).collect())
+}
+
+/// Returns the end of the appointment in a result of the tool that books.
+pub(super) fn until(tenant: &Tenant, result: &Value) -> Option<Timestamp> {
+    // It begins with the day of the week.
+    let (_, date) = result.get("until")?.as_str()?.split_once(' ')?;
+    moment(tenant, date)
 }
 
 /// Parses a moment in the tenant's time zone; a date alone is its beginning.

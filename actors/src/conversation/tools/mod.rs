@@ -48,6 +48,8 @@ pub struct At<'a> {
     pub name: Option<&'a str>,
     /// When.
     pub now: Timestamp,
+    /// Appointments that the contact may still book.
+    pub bookings_left: usize,
 }
 
 /// Tool of the agent.
@@ -98,6 +100,12 @@ pub async fn call(at: &At<'_>, call: &ToolCall) -> Result<Value, StoreError> {
 
 fn call_name(tool: &&dyn AgentTool, at: &At<'_>) -> &'static str {
     tool.offered(at.tenant, at.now).map_or("none", |offered| offered.name)
+}
+
+/// Returns the end of the appointment that a call has booked.
+#[must_use]
+pub fn booked(tenant: &Tenant, call: &ToolCall, result: &Value) -> Option<Timestamp> {
+    (call.name == appointments::BOOK).then(|| appointments::until(tenant, result)).flatten()
 }
 
 /// Returns true when a call hands the conversation over to a human.

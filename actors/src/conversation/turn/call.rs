@@ -66,8 +66,12 @@ impl Turn {
             Err(other) => return Ok(Called::Claimed(other)),
         };
         let outgoing = question.outgoing.clone();
-        let mut ended = self.converse(question, once, &journal, hold.taken()).await?;
+        let mut ended = self.converse(&mut question, once, &journal, hold.taken()).await?;
         ended.texts.truncate(pieces);
+        let done = || question.steps.iter().flat_map(|step| step.calls.iter().zip(&step.results));
+        ended.tool_calls = u32::try_from(done().count()).unwrap_or(u32::MAX);
+        ended.booked =
+            done().filter_map(|(call, result)| tools::booked(&self.tenant, call, result)).collect();
         let (sent, hold) = (outgoing.take(), Some(hold));
         Ok(Called::Ended(Ended { sent, hold, attempts: attempt, number: attempt, ..ended }))
     }
@@ -103,7 +107,7 @@ impl Turn {
     /// `most` is the highest possible cost of this question.
     async fn converse(
         &self,
-        mut question: Question,
+        question: &mut Question,
         mut most: Usage,
         journal: &Journal,
         allowed: Amounts,
@@ -124,7 +128,7 @@ impl Turn {
             }
             if unfinished {
                 // Results of tools are sent along.
-                most = self.responder.most(&question);
+                most = self.responder.most(question);
             }
             let needed = Amounts::of_usage(used).plus(Amounts::of_usage(most));
             if question.steps.len() > STEPS || allowed.short_of(needed).is_some() {
@@ -138,7 +142,12 @@ impl Turn {
                 Ok(answer) if !answer.calls.is_empty() => {
                     used += answer.usage;
                     let mut calls = answer.calls;
-                    calls.truncate(CALLS);
+                    let done: usize = question.steps.iter().map(|step| step.calls.len()).sum();
+                    calls.truncate(CALLS.min(self.left.tool_calls.saturating_sub(done)));
+                    if calls.is_empty() {
+                        self.context.ports.metrics.contact_limited("tool_calls");
+                        return Ok(fallback(used));
+                    }
                     let at = clock.now();
                     question.steps.push(Step { at, text: answer.text, calls, results: Vec::new() });
                 }
@@ -162,6 +171,14 @@ impl Turn {
         let number = u8::try_from(before.len()).unwrap_or(u8::MAX);
         if last.results.len() < last.calls.len() {
             journal.write(number, last).await?;
+            let done = before.iter().flat_map(|step| step.calls.iter().zip(&step.results));
+            let booked =
+                done.filter(|(call, result)| tools::booked(&self.tenant, call, result).is_some()).count();
+            let mut bookings_left = self.left.bookings.saturating_sub(booked);
+            for (call, result) in last.calls.iter().zip(&last.results) {
+                bookings_left -=
+                    usize::from(bookings_left > 0 && tools::booked(&self.tenant, call, result).is_some());
+            }
             for (index, call) in (0_u8..).zip(&last.calls).skip(last.results.len()) {
                 let at = tools::At {
                     ports: &self.context.ports,
@@ -171,8 +188,12 @@ impl Turn {
                     place: (number, index),
                     name: self.name.as_deref(),
                     now: last.at,
+                    bookings_left,
                 };
-                last.results.push(tools::call(&at, call).await?);
+                let result = tools::call(&at, call).await?;
+                bookings_left -=
+                    usize::from(bookings_left > 0 && tools::booked(&self.tenant, call, &result).is_some());
+                last.results.push(result);
             }
             journal.write(number, last).await?;
         }

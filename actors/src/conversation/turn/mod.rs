@@ -28,6 +28,7 @@ use heddle_schemas::time::Timestamp;
 
 use self::call::Called;
 pub use self::claim::Claim;
+use super::contact_limits::{Left, TurnUsage};
 use super::fault::is_over;
 use super::split::split;
 use crate::context::Context;
@@ -77,6 +78,10 @@ pub struct Turn {
     pub other_names: Vec<String>,
     /// Claim of an earlier owner, which this turn adopts: it covers the same messages.
     pub claim: Option<Claim>,
+    /// What the contact may still use.
+    pub left: Left,
+    /// True when the contact is over a limit: the fallback is said.
+    pub is_limited: bool,
 }
 
 /// A turn that has run.
@@ -102,6 +107,12 @@ pub struct Ended {
     pub hold: Option<Hold>,
     /// Why the conversation is a human's from now on.
     pub hand_over: Option<HandOver>,
+    /// Calls of tools.
+    pub tool_calls: u32,
+    /// Ends of appointments that were booked.
+    pub booked: Vec<Timestamp>,
+    /// True when the contact was over a limit.
+    pub is_limited: bool,
 }
 
 impl Ended {
@@ -119,6 +130,21 @@ impl Ended {
             number: 0,
             hold: None,
             hand_over: None,
+            tool_calls: 0,
+            booked: Vec::new(),
+            is_limited: false,
+        }
+    }
+
+    /// Returns its use, as it counts for the contact.
+    #[must_use]
+    pub fn of_contact(&self) -> TurnUsage {
+        TurnUsage {
+            is_outside: self.attempts > 0,
+            tokens: self.usage.tokens(),
+            tool_calls: self.tool_calls,
+            booked: self.booked.clone(),
+            is_limited: self.is_limited,
         }
     }
 }
@@ -142,6 +168,10 @@ impl Turn {
     /// Errors that a retry does not fix: the store is closed or has another owner, and then no caller waits for the
     /// outcome; or a stored value cannot be read, and then the turn can be run again later.
     pub async fn run(mut self) -> Result<Ended, StoreError> {
+        if self.is_limited {
+            let ended = self.fallback(Usage::default()).await?;
+            return Ok(Ended { is_limited: true, ..ended });
+        }
         let Some(_permit) = self.admitted().await? else {
             // It makes no call, so it needs neither permit nor claim.
             self.context.ports.metrics.turn_overdue();

@@ -4,7 +4,6 @@
 //! admitted (I4).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use heddle_schemas::id::{AccountId, ChannelKind, TenantId};
 use heddle_schemas::ports::channel::{
@@ -16,9 +15,7 @@ use heddle_schemas::record::ingress::{IngressEvent, IngressRecord, MAX_BYTES, Se
 use heddle_schemas::tenant::{Profiles, Tenant};
 use heddle_schemas::time::Timestamp;
 
-/// Limit on how far ahead of the engine's clock a record may be: more than clocks differ by, and less than a time zone,
-/// which is the usual fault. The customer-service window is counted from this time.
-const AHEAD: Duration = Duration::from_secs(600);
+use crate::intake::webhook::AHEAD;
 
 /// Accepted record.
 #[derive(Debug)]
@@ -109,6 +106,8 @@ fn check(
         let refused = Refused::new(DeadReason::Account, "the account belongs to another tenant");
         return Err(Refused { owner: Some(tenant.id.clone()), ..refused });
     }
+    // More than clocks differ by, and less than a time zone, which is the usual fault: the connector mends it. The
+    // customer-service window is counted from this time.
     if record.at.since(now) > AHEAD {
         let detail = format!("it is from {:?} ahead", record.at.since(now));
         return Err(Refused::new(DeadReason::Future, detail));

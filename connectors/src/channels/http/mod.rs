@@ -30,12 +30,14 @@ use reqwest::Client;
 use reqwest::header::HeaderMap;
 
 use super::client::{self, Options, SetupError};
+use crate::egress::Egress;
 
 pub use profile::{PROFILE, SIGNING_SECRET, WEBHOOK_SECRET};
 
 /// The channel to programs of one's own. Cheap to share; holds the connections.
 pub struct Http {
     client: Client,
+    egress: Egress,
     clock: Arc<dyn Clock>,
 }
 
@@ -51,7 +53,7 @@ impl Http {
     /// # Errors
     /// If the HTTP client cannot be built, such as without TLS root certificates.
     pub fn new(options: &Options, clock: Arc<dyn Clock>) -> Result<Self, SetupError> {
-        Ok(Self { client: client::client(options)?, clock })
+        Ok(Self { client: client::client(options)?, egress: options.egress.clone(), clock })
     }
 }
 
@@ -75,6 +77,6 @@ impl Channel for Http {
     }
 
     async fn send(&self, account: &ChannelAccount, message: &OutboundMessage) -> Result<Accepted, SendError> {
-        send::send(&self.client, &*self.clock, account, message).await
+        send::send((&self.client, &self.egress), &*self.clock, account, message).await
     }
 }

@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::profile::{PROFILE, SIGNING_SECRET, WEBHOOK_SECRET};
 use super::signature::{self, ID, SIGNATURE, TIMESTAMP};
 use crate::channels::call;
+use crate::egress::Egress;
 use crate::http;
 
 /// Bytes that are read of an answer.
@@ -51,7 +52,7 @@ struct Recipient<'a> {
 
 /// Posts a message, once.
 pub(super) async fn send(
-    client: &Client,
+    (client, egress): (&Client, &Egress),
     clock: &dyn Clock,
     account: &ChannelAccount,
     message: &OutboundMessage,
@@ -66,6 +67,7 @@ pub(super) async fn send(
         secret.and_then(|secret| signature::sign(secret, &id, &seconds, &body)).ok_or_else(|| {
             SendError::new(FailureClass::Unauthorized, "the account has no secret to sign with")
         })?;
+    egress.check_whole(&account.api_base).map_err(call::forbidden)?;
     let response = client
         .post(&account.api_base)
         .header(CONTENT_TYPE, "application/json")

@@ -18,7 +18,7 @@ use super::{field, sender};
 pub(super) fn read(
     account: &AccountId,
     message: &Value,
-    contacts: &[Value],
+    contacts: &sender::Contacts,
     now: Timestamp,
 ) -> Option<ReceivedMessage> {
     let id = field::text(message, "id")?;

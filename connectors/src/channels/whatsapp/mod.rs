@@ -38,6 +38,7 @@ use reqwest::header::HeaderMap;
 
 use super::client;
 pub use super::client::{Options, SetupError};
+use crate::egress::Egress;
 
 pub use failure::Refusal;
 pub use profile::{ACCESS_TOKEN, APP_SECRET, PROFILE, VERIFY_TOKEN};
@@ -45,6 +46,7 @@ pub use profile::{ACCESS_TOKEN, APP_SECRET, PROFILE, VERIFY_TOKEN};
 /// The WhatsApp Cloud API. Cheap to share; holds the connections.
 pub struct WhatsApp {
     client: Client,
+    egress: Egress,
     clock: Arc<dyn Clock>,
 }
 
@@ -61,7 +63,7 @@ impl WhatsApp {
     /// # Errors
     /// If the HTTP client cannot be built, such as without TLS root certificates.
     pub fn new(options: &Options, clock: Arc<dyn Clock>) -> Result<Self, SetupError> {
-        Ok(Self { client: client::client(options)?, clock })
+        Ok(Self { client: client::client(options)?, egress: options.egress.clone(), clock })
     }
 }
 
@@ -93,6 +95,6 @@ impl Channel for WhatsApp {
     }
 
     async fn send(&self, account: &ChannelAccount, message: &OutboundMessage) -> Result<Accepted, SendError> {
-        send::send(&self.client, &*self.clock, account, message).await
+        send::send((&self.client, &self.egress), &*self.clock, account, message).await
     }
 }

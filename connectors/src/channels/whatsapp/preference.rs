@@ -15,7 +15,7 @@ use super::{field, sender};
 pub(super) fn read(
     account: &AccountId,
     preference: &Value,
-    contacts: &[Value],
+    contacts: &sender::Contacts,
     now: Timestamp,
 ) -> Option<ReceivedPreference> {
     let category = match preference.get("category")?.as_str()? {

@@ -21,6 +21,7 @@ use super::failure::Refusal;
 use super::field;
 use super::profile::{ACCESS_TOKEN, PROFILE};
 use crate::channels::call::{self, without_address};
+use crate::egress::Egress;
 use crate::http;
 
 /// Maximum length of an answer, in bytes. The API's own are a few hundred.
@@ -50,13 +51,14 @@ struct Text<'a> {
 
 /// Sends a message, once.
 pub(super) async fn send(
-    client: &Client,
+    (client, egress): (&Client, &Egress),
     clock: &dyn Clock,
     account: &ChannelAccount,
     message: &OutboundMessage,
 ) -> Result<Accepted, SendError> {
     let request = request(message)?;
     let url = format!("{}/{}/messages", account.api_base.trim_end_matches('/'), account.account);
+    egress.check(&url).map_err(call::forbidden)?;
     let response = client
         .post(url)
         .header(AUTHORIZATION, bearer(account)?)

@@ -6,6 +6,8 @@
 //! message without any id beside a contact with one
 //! (<https://developers.facebook.com/documentation/business-messaging/whatsapp/business-scoped-user-ids/>).
 
+use std::collections::HashMap;
+
 use heddle_schemas::content::Address;
 use serde_json::Value;
 
@@ -15,19 +17,19 @@ use super::field;
 const CONTACT: [&str; 3] = ["wa_id", "user_id", "parent_user_id"];
 
 /// Returns the address of the sender of `message`; `None` if no id is in it.
-pub(super) fn of(message: &Value, contacts: &[Value]) -> Option<Address> {
+pub(super) fn of(message: &Value, contacts: &Contacts) -> Option<Address> {
     joined(written(message, ["from", "from_user_id", "from_parent_user_id"]), contacts)
 }
 
 /// Returns the address of the person in an entry that is written as contacts are; `None` if no id is in it.
-pub(super) fn of_contact(entry: &Value, contacts: &[Value]) -> Option<Address> {
+pub(super) fn of_contact(entry: &Value, contacts: &Contacts) -> Option<Address> {
     joined(written(entry, CONTACT), contacts)
 }
 
-fn joined(mut address: Address, contacts: &[Value]) -> Option<Address> {
-    if let Some(contact) = contact_of(&address, contacts) {
+fn joined(mut address: Address, contacts: &Contacts) -> Option<Address> {
+    if let Some(contact) = contacts.of(&address) {
         // The message's own ids win: they are what the next message of this person carries.
-        let mut known = contact;
+        let mut known = contact.clone();
         known.update(&address);
         address = known;
     }
@@ -55,28 +57,48 @@ pub(super) fn is_reachable(address: &Address) -> bool {
     address.phone.is_some() || address.user_id.is_some() || address.parent_user_id.is_some()
 }
 
-/// The contact that shares an id; for a message without any id, the only contact there is. Never
-/// another person's: two people taken for one would share a conversation.
-fn contact_of(address: &Address, contacts: &[Value]) -> Option<Address> {
-    let read = |contact: &Value| Address {
-        name: contact
-            .get("profile")
-            .and_then(|profile| field::text(profile, "name").or_else(|| field::text(profile, "username"))),
-        ..written(contact, CONTACT)
-    };
-    let mut all = contacts.iter().map(read);
-    if let Some(contact) = all.clone().find(|contact| shares_id(contact, address)) {
-        return Some(contact);
+/// Contacts of one change, read once and found by any of their ids: a body of many messages beside many contacts takes
+/// time in proportion to its length.
+pub(super) struct Contacts {
+    all: Vec<Address>,
+    /// Place in `all` of the first contact that has the id: phone number, user id, parent user id.
+    by_id: [HashMap<String, usize>; 3],
+}
+
+impl Contacts {
+    /// Reads the contacts of a change.
+    pub(super) fn read(contacts: &[Value]) -> Self {
+        let mut read = Self { all: Vec::with_capacity(contacts.len()), by_id: Default::default() };
+        for (place, contact) in contacts.iter().enumerate() {
+            let profile = contact.get("profile");
+            let name = profile.and_then(|profile| {
+                field::text(profile, "name").or_else(|| field::text(profile, "username"))
+            });
+            let address = Address { name, ..written(contact, CONTACT) };
+            for (places, id) in read.by_id.iter_mut().zip(ids(&address)) {
+                if let Some(id) = id {
+                    places.entry(id.clone()).or_insert(place);
+                }
+            }
+            read.all.push(address);
+        }
+        read
     }
-    match (all.next(), all.next()) {
-        (Some(only), None) if !is_reachable(address) => Some(only),
-        _ => None,
+
+    /// The contact that shares an id; for a message without any id, the only contact there is. Never
+    /// another person's: two people taken for one would share a conversation.
+    fn of(&self, address: &Address) -> Option<&Address> {
+        let shared = self.by_id.iter().zip(ids(address)).filter_map(|(places, id)| places.get(id.as_ref()?));
+        match (shared.min(), self.all.as_slice()) {
+            (Some(place), all) => all.get(*place),
+            (None, [only]) if !is_reachable(address) => Some(only),
+            (None, _) => None,
+        }
     }
 }
 
-fn shares_id(a: &Address, b: &Address) -> bool {
-    let same = |a: &Option<String>, b: &Option<String>| a.is_some() && a == b;
-    same(&a.phone, &b.phone) || same(&a.user_id, &b.user_id) || same(&a.parent_user_id, &b.parent_user_id)
+fn ids(address: &Address) -> [&Option<String>; 3] {
+    [&address.phone, &address.user_id, &address.parent_user_id]
 }
 
 /// The digits of a phone number written with or without `+` and spacing; `None` when it is none.
@@ -96,11 +118,11 @@ mod tests {
             json!({ "profile": { "name": "Ann" }, "user_id": "US.1", "wa_id": "16505551234" }),
             json!({ "profile": { "name": "Bob", "username": "@bob" }, "user_id": "US.2", "parent_user_id": "US.ENT.2" }),
         ];
-        let bob = of(&json!({ "from_user_id": "US.2" }), &contacts).unwrap();
+        let bob = of(&json!({ "from_user_id": "US.2" }), &Contacts::read(&contacts)).unwrap();
         assert_eq!(bob.name.as_deref(), Some("Bob"));
         assert_eq!(bob.phone, None);
         assert_eq!(bob.parent_user_id.as_deref(), Some("US.ENT.2"));
-        let ann = of(&json!({ "from": "+1 650-555-1234" }), &contacts).unwrap();
+        let ann = of(&json!({ "from": "+1 650-555-1234" }), &Contacts::read(&contacts)).unwrap();
         assert_eq!((ann.name.as_deref(), ann.user_id.as_deref()), (Some("Ann"), Some("US.1")));
         assert_eq!(ann.phone.as_deref(), Some("16505551234"));
     }
@@ -109,22 +131,22 @@ mod tests {
     fn one_contact_beside_messages_of_several_people_is_not_everybodys() {
         let contacts = [json!({ "profile": { "name": "Ann" }, "user_id": "US.1", "wa_id": "1" })];
         for other in [json!({ "from_user_id": "US.2" }), json!({ "from": "2" })] {
-            let other = of(&other, &contacts).unwrap();
+            let other = of(&other, &Contacts::read(&contacts)).unwrap();
             assert_eq!(other.name, None);
             assert!(other.user_id.as_deref() != Some("US.1") && other.phone.as_deref() != Some("1"));
         }
-        assert_eq!(of(&json!({}), &contacts).unwrap().user_id.as_deref(), Some("US.1"));
+        assert_eq!(of(&json!({}), &Contacts::read(&contacts)).unwrap().user_id.as_deref(), Some("US.1"));
     }
 
     #[test]
     fn nobody_is_nobody() {
-        assert_eq!(of(&json!({ "from": null }), &[]), None);
-        assert_eq!(of(&json!({}), &[json!({ "profile": { "name": "Ann" } })]), None);
+        assert_eq!(of(&json!({ "from": null }), &Contacts::read(&[])), None);
+        assert_eq!(of(&json!({}), &Contacts::read(&[json!({ "profile": { "name": "Ann" } })])), None);
     }
 
     #[test]
     fn a_username_is_a_name_where_there_is_no_other() {
         let contacts = [json!({ "profile": { "username": "@bob" }, "user_id": "US.2" })];
-        assert_eq!(of(&json!({}), &contacts).unwrap().name.as_deref(), Some("@bob"));
+        assert_eq!(of(&json!({}), &Contacts::read(&contacts)).unwrap().name.as_deref(), Some("@bob"));
     }
 }

@@ -10,12 +10,16 @@ use heddle_schemas::ports::channel::{ChannelEvent, WebhookError};
 use heddle_schemas::time::Timestamp;
 use serde_json::{Value, json};
 
-use super::{field, message, preference, status};
+use super::{field, message, preference, sender, status};
 
 /// The field whose changes hold messages and statuses.
 const MESSAGES: &str = "messages";
 /// The field, and the list in it, of what people set about marketing.
 const PREFERENCES: &str = "user_preferences";
+
+/// Most of each list that a body may have, over all its entries. Meta sends at most 1,000 updates in a body
+/// (<https://developers.facebook.com/docs/graph-api/webhooks/getting-started>).
+const LISTED: usize = 10_000;
 
 /// Reads a body; `now` stands in for times it lacks.
 pub(super) fn parse(body: &[u8], now: Timestamp) -> Result<Vec<ChannelEvent>, WebhookError> {
@@ -24,6 +28,7 @@ pub(super) fn parse(body: &[u8], now: Timestamp) -> Result<Vec<ChannelEvent>, We
     if !body.is_object() {
         return Err(WebhookError::Body("it is no JSON object".into()));
     }
+    check_numbers(&body)?;
     let mut events = Vec::new();
     let Some(entries) = list(&body, "entry") else {
         let object = field::text(&body, "object").unwrap_or_else(|| "unknown".into());
@@ -36,6 +41,23 @@ pub(super) fn parse(body: &[u8], now: Timestamp) -> Result<Vec<ChannelEvent>, We
         }
     }
     Ok(events)
+}
+
+/// Refuses a body with more than [`LISTED`] entries, changes, contacts, messages, statuses or preferences, of each.
+fn check_numbers(body: &Value) -> Result<(), WebhookError> {
+    let entries = list(body, "entry").unwrap_or_default();
+    let changes = || entries.iter().flat_map(|entry| list(entry, "changes").unwrap_or_default());
+    let check = |name: &str, count: usize| match count > LISTED {
+        true => Err(WebhookError::Body(format!("it has over {LISTED} {name}"))),
+        false => Ok(()),
+    };
+    check("entries", entries.len())?;
+    check("changes", changes().count())?;
+    for name in ["contacts", MESSAGES, "statuses", PREFERENCES] {
+        let of = |change: &Value| list(change.get("value")?, name).map(<[Value]>::len);
+        check(name, changes().filter_map(of).sum())?;
+    }
+    Ok(())
 }
 
 /// One change: of messages and statuses each, of any other field as it is.
@@ -55,7 +77,7 @@ fn read_change(change: &Value, now: Timestamp, events: &mut Vec<ChannelEvent>) {
 /// A change of field `messages`: customers' messages, statuses of ours, errors of the account.
 fn read_messages(value: &Value, now: Timestamp, events: &mut Vec<ChannelEvent>) {
     let account = account_of(value);
-    let contacts = list(value, "contacts").unwrap_or_default();
+    let contacts = &sender::Contacts::read(list(value, "contacts").unwrap_or_default());
     let before = events.len();
     let mut known = false;
     for key in [MESSAGES, "statuses"] {
@@ -85,7 +107,7 @@ fn read_messages(value: &Value, now: Timestamp, events: &mut Vec<ChannelEvent>) 
 
 /// A change of field `user_preferences`.
 fn read_preferences(value: &Value, now: Timestamp, events: &mut Vec<ChannelEvent>) {
-    let contacts = list(value, "contacts").unwrap_or_default();
+    let contacts = &sender::Contacts::read(list(value, "contacts").unwrap_or_default());
     let account = account_of(value);
     let (Some(account), Some(items)) = (account.as_ref(), list(value, PREFERENCES)) else {
         events.push(notice(account.as_ref(), PREFERENCES, value.clone()));
@@ -93,7 +115,8 @@ fn read_preferences(value: &Value, now: Timestamp, events: &mut Vec<ChannelEvent
     };
     for item in items {
         let read = preference::read(account, item, contacts, now).map(ChannelEvent::Preference);
-        let metadata = &value["metadata"];
+        // Only the account of the metadata: many items would each get a copy of whatever is in it.
+        let metadata = json!({ "phone_number_id": account });
         let kept =
             || notice(Some(account), PREFERENCES, json!({ "metadata": metadata, PREFERENCES: [item] }));
         events.push(read.unwrap_or_else(kept));

@@ -59,7 +59,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 }
 
 /// Resolves names to addresses that may be reached.
-pub(super) struct Checked(pub(super) Rule);
+pub(crate) struct Checked(pub(crate) Rule);
 
 impl Resolve for Checked {
     fn resolve(&self, name: Name) -> Resolving {

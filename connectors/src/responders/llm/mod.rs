@@ -44,6 +44,7 @@ use self::line::{Line, Reservation, Sharing};
 use self::privacy::Redactor;
 use self::prompt::{NO_ANSWER, Prompt};
 use self::stats::Stats;
+use crate::egress::Egress;
 use crate::http;
 
 /// Maximum length of an answer, in bytes.
@@ -60,11 +61,17 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// Timeout of an answer; then the next model is called. Default 25 s.
     pub timeout: Duration,
+    /// Addresses that may be called. Default: the public internet.
+    pub egress: Egress,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(5), timeout: Duration::from_secs(25) }
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            timeout: Duration::from_secs(25),
+            egress: Egress::default(),
+        }
     }
 }
 
@@ -116,6 +123,7 @@ enum Refusal {
 /// Responder with language models. Cheap to share; holds connections, and the state of each key.
 pub struct Llm {
     client: Client,
+    egress: Egress,
     clock: Arc<dyn Clock>,
     sharing: Arc<Sharing>,
     lines: Mutex<Lines>,
@@ -140,11 +148,12 @@ impl Llm {
         clock: Arc<dyn Clock>,
         node: String,
     ) -> Result<Self, SetupError> {
+        let egress = options.egress.clone();
         let client =
-            http::client().connect_timeout(options.connect_timeout).timeout(options.timeout).build()?;
+            egress.client().connect_timeout(options.connect_timeout).timeout(options.timeout).build()?;
         let lines = Mutex::new(Lines { known: HashMap::new(), sweep_at: KEYS });
         let sharing = Arc::new(Sharing { state, clock: clock.clone(), node });
-        Ok(Self { client, clock, sharing, lines, stats: Stats::new() })
+        Ok(Self { client, egress, clock, sharing, lines, stats: Stats::new() })
     }
 
     pub(crate) fn stats(&self) -> &Stats {
@@ -271,6 +280,8 @@ impl Llm {
         prompt: &Prompt,
         outgoing: &Outgoing,
     ) -> Result<(Reply, HeaderMap), Refusal> {
+        let checked = self.egress.check(model.base());
+        checked.map_err(|why| Refusal::Final(format!("llm.api_base: {why}")))?;
         let request = api.request(&self.client, model, key, prompt).build();
         let request = request.map_err(|_| Refusal::Final("the address is none that can be called".into()))?;
         let body = request.body().and_then(|body| body.as_bytes()).unwrap_or_default();
@@ -290,7 +301,8 @@ impl Llm {
         let body = http::read(response, MAX_ANSWER).await;
         if status.is_success() {
             let body = body.map_err(|detail| Refusal::Lost(detail.into()))?;
-            let reply = api.read(&body).ok_or_else(|| Refusal::Unreadable("the answer cannot be read".into()))?;
+            let reply =
+                api.read(&body).ok_or_else(|| Refusal::Unreadable("the answer cannot be read".into()))?;
             return Ok((reply, headers));
         }
         // The status has come, so the answer is known even where its body broke off.

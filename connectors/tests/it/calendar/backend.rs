@@ -103,7 +103,11 @@ pub(crate) struct GoogleBackend {
 impl GoogleBackend {
     pub(crate) async fn start(clock: Arc<dyn Clock>) -> Self {
         let (google, base) = StandIn::start().await;
-        let options = Options { timeout: Duration::from_millis(500), ..Options::default() };
+        let options = Options {
+            timeout: Duration::from_millis(500),
+            egress: heddle_connectors::egress::Egress::with_loopback(),
+            ..Options::default()
+        };
         let calendar = GoogleCalendar::new(&options, clock).unwrap();
         Self { calendar, google, base }
     }

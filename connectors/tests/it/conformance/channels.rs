@@ -19,7 +19,11 @@ const NOW: Timestamp = Timestamp::from_secs(1_767_225_600);
 
 /// Options of calls that wait a second at most.
 fn hasty() -> Options {
-    Options { timeout: Duration::from_secs(1), ..Options::default() }
+    Options {
+        timeout: Duration::from_secs(1),
+        egress: heddle_connectors::egress::Egress::with_loopback(),
+        ..Options::default()
+    }
 }
 
 fn clock() -> Arc<dyn Clock> {

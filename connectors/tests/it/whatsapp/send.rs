@@ -45,7 +45,15 @@ fn channel() -> WhatsApp {
 }
 
 fn channel_with(timeout: Duration) -> WhatsApp {
-    WhatsApp::new(&Options { timeout, ..Options::default() }, Arc::new(Stopped)).unwrap()
+    WhatsApp::new(
+        &Options {
+            timeout,
+            egress: heddle_connectors::egress::Egress::with_loopback(),
+            ..Options::default()
+        },
+        Arc::new(Stopped),
+    )
+    .unwrap()
 }
 
 fn access(server: SocketAddr) -> ChannelAccount {

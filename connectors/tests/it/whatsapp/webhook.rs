@@ -542,3 +542,76 @@ proptest! {
         }
     }
 }
+
+/// A body of as many messages as contacts, of which no two share an id, and as many preferences that cannot be read
+/// beside long metadata.
+fn strangers(count: usize) -> Vec<u8> {
+    let metadata = json!({ "phone_number_id": "1", "more": "x".repeat(count) });
+    let contacts: Vec<_> =
+        (0..count).map(|n| json!({ "wa_id": format!("49{n}"), "user_id": format!("US.{n}") })).collect();
+    let messages: Vec<_> = (0..count)
+        .map(|n| json!({ "id": format!("wamid.{n}"), "from": format!("55{n}"), "type": "text", "text": { "body": "x" } }))
+        .collect();
+    let preferences = vec![json!(7); count];
+    let changes = json!([
+        { "field": "messages", "value": { "metadata": metadata, "contacts": contacts, "messages": messages } },
+        { "field": "user_preferences", "value": { "metadata": metadata, "user_preferences": preferences } },
+    ]);
+    serde_json::to_vec(&json!({ "entry": [{ "changes": changes }] })).unwrap()
+}
+
+#[test]
+fn the_time_of_a_body_grows_with_its_length_and_not_with_its_square() {
+    let clock = heddle_connectors::clock::SystemClock;
+    let took = |body: &[u8]| {
+        let one = || {
+            let began = clock.elapsed();
+            channel().parse(&posted_to(), body).unwrap();
+            clock.elapsed() - began
+        };
+        (0..3).map(|_| one()).min().unwrap()
+    };
+    let (small, large) = (took(&strangers(500)), took(&strangers(10_000)));
+    // Twenty times as long: 20 where it is linear, 400 where it is not. A busy machine may triple it.
+    assert!(large < small * 80, "{small:?} for 500, {large:?} for 10,000");
+    let events = channel().parse(&posted_to(), &strangers(500)).unwrap();
+    let bytes: usize = events.iter().map(|event| format!("{event:?}").len()).sum();
+    assert!(bytes < 1_000_000, "what is kept of it is {bytes} bytes");
+}
+
+#[test]
+fn a_body_with_more_of_anything_than_the_provider_sends_is_refused() {
+    let refused = |body: Value| match channel().parse(&posted_to(), &serde_json::to_vec(&body).unwrap()) {
+        Err(WebhookError::Body(why)) => why,
+        other => panic!("{:?}", other.map(|events| events.len())),
+    };
+    let many = vec![json!({}); 10_001];
+    assert!(refused(json!({ "entry": many })).contains("entries"));
+    assert!(refused(json!({ "entry": [{ "changes": many }] })).contains("changes"));
+    for list in ["contacts", "messages", "statuses", "user_preferences"] {
+        // Also over several changes.
+        let half = json!({ "value": { list: vec![json!({}); 5_001] } });
+        assert!(refused(json!({ "entry": [{ "changes": [half] }, { "changes": [half] }] })).contains(list));
+    }
+    let mut deep = "[".repeat(200_000);
+    deep.push_str(&"]".repeat(200_000));
+    assert!(matches!(channel().parse(&posted_to(), deep.as_bytes()), Err(WebhookError::Body(_))));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn no_header_but_the_signature_is_accepted_or_makes_it_panic(
+        header in proptest::collection::vec(any::<u8>().prop_filter("no header has it", |b| !matches!(b, 0..=31 | 127)), 0..120),
+        secret in "\\PC{1,40}",
+        body in proptest::collection::vec(any::<u8>(), 0..100),
+    ) {
+        use heddle_schemas::ports::channel::ChannelAccount;
+        let secrets = [("app_secret", heddle_schemas::sealed::Secret::new(secret))];
+        let account = ChannelAccount::new(heddle_schemas::id::ChannelKind::Whatsapp, posted_to(), "https://x", secrets);
+        let value = reqwest::header::HeaderValue::from_bytes(&header).unwrap();
+        let headers = [(reqwest::header::HeaderName::from_static("x-hub-signature-256"), value)].into_iter().collect();
+        prop_assert!(channel().verify(&account, &headers, &body).is_err());
+    }
+}

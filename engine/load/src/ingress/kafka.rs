@@ -17,20 +17,26 @@ use crate::parcel::{Outgoing, Parcel};
 /// Producer of a connector.
 pub(crate) struct Kafka {
     publisher: Publisher,
+    fixture: Fixture,
 }
 
 impl Kafka {
     /// Creates a producer for the brokers of this connection; topics' names begin with `prefix`.
-    pub(super) fn new(connection: &Connection, prefix: &str, options: &Options) -> Result<Self, Error> {
+    pub(super) fn new(
+        connection: &Connection,
+        prefix: &str,
+        fixture: &Fixture,
+        options: &Options,
+    ) -> Result<Self, Error> {
         let publisher = Publisher::new(connection, prefix, options.timeout)
             .map_err(|error| Error::Producer(error.into()))?;
-        Ok(Self { publisher })
+        Ok(Self { publisher, fixture: fixture.clone() })
     }
 
     pub(super) async fn send(&self, parcel: &Parcel) -> Result<Answer, Answer> {
         let published = parcel.messages.iter().map(|message| async {
             let phone = Fixture::phone(message.sent.conversation);
-            self.publisher.publish(&phone, &record(parcel.tenant, message, &phone)).await
+            self.publisher.publish(&phone, &record(&self.fixture, parcel.tenant, message, &phone)).await
         });
         match join_all(published).await.into_iter().collect() {
             Ok(()) => Ok("confirmed".into()),
@@ -41,13 +47,13 @@ impl Kafka {
 }
 
 /// Returns the record that a connector would publish for a message.
-fn record(tenant: u32, message: &Outgoing, phone: &str) -> Vec<u8> {
+fn record(fixture: &Fixture, tenant: u32, message: &Outgoing, phone: &str) -> Vec<u8> {
     let label = |text: String| Label::new(text).expect("it is short and not empty");
     encode(&IngressRecord {
         v: V,
-        tenant: Fixture::tenant_id(tenant),
+        tenant: fixture.tenant_id(tenant),
         channel: ChannelKind::Whatsapp,
-        account: Fixture::account(tenant),
+        account: fixture.account(tenant),
         message_id: label(message.id.clone()),
         at: message.written_at,
         from: Some(Sender {

@@ -32,7 +32,9 @@ impl Ingress {
                 let nodes = if nodes.is_empty() { &alone[..] } else { nodes };
                 Self::Webhooks(Webhooks::new(nodes, fixture, options)?)
             }
-            Way::Kafka { connection, prefix } => Self::Kafka(Kafka::new(connection, prefix, options)?),
+            Way::Kafka { connection, prefix } => {
+                Self::Kafka(Kafka::new(connection, prefix, fixture, options)?)
+            }
         })
     }
 

@@ -42,7 +42,7 @@ impl Webhooks {
             .map_err(Error::Client)?;
         let accounts: Vec<_> = (0..options.tenants.get())
             .map(|tenant| Account {
-                id: Fixture::account(tenant).to_string(),
+                id: fixture.account(tenant).to_string(),
                 secret: fixture.secret("secret", tenant).expose().to_owned(),
             })
             .collect();

@@ -75,7 +75,15 @@ fn webhook_options(target: SocketAddr) -> webhooks::Options {
 }
 
 fn channel(timeout: Duration) -> WhatsApp {
-    WhatsApp::new(&whatsapp::Options { timeout, ..whatsapp::Options::default() }, clock()).unwrap()
+    WhatsApp::new(
+        &whatsapp::Options {
+            timeout,
+            egress: heddle_connectors::egress::Egress::with_loopback(),
+            ..whatsapp::Options::default()
+        },
+        clock(),
+    )
+    .unwrap()
 }
 
 fn account(id: AccountId, api_base: &str) -> ChannelAccount {

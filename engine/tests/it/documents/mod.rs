@@ -14,6 +14,8 @@ use heddle_connectors::knowledge::extract::process::{Extractor, Options};
 use heddle_schemas::ports::knowledge::{DocumentFormat, KnowledgeError};
 use serde_json::Value;
 
+use crate::serving::site::{ADMIN_TOKEN, holder_of};
+
 /// Timeout until a node is ready.
 const READY: Duration = Duration::from_secs(30);
 
@@ -30,13 +32,16 @@ impl Node {
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let data = folder.path().join("data");
-        let config = format!("data_dir = {data:?}\nhttp.listen = \"127.0.0.1:{port}\"\n");
+        let config = format!(
+            "data_dir = {data:?}\nhttp.listen = \"127.0.0.1:0\"\nhttp.admin_listen = \"127.0.0.1:{port}\"\n\
+             http.admin_token = \"{ADMIN_TOKEN}\"\n"
+        );
         std::fs::write(folder.path().join("heddle.toml"), config).unwrap();
         let tenant = "id = \"acme\"\nname = \"Acme\"\n[knowledge]\nlanguage = \"en\"\n";
         std::fs::write(folder.path().join("acme.toml"), tenant).unwrap();
         let child = heddle(folder.path()).arg("serve").stderr(Stdio::null()).spawn().unwrap();
         let url = format!("http://127.0.0.1:{port}");
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = holder_of(ADMIN_TOKEN);
         let node = Self { folder, url, child, client };
         let ready = async {
             while !node.is_ready().await {

@@ -14,12 +14,16 @@ use heddle_engine::configuration;
 use heddle_engine::service::Service;
 use heddle_load::{Load, Options, Pace, Report, Until, Way};
 use heddle_schemas::config::Config;
+use heddle_schemas::sealed::Secret;
+
+use crate::serving::site::ADMIN_TOKEN;
 
 /// A serving node of its own folder.
 struct Site {
     service: Service,
     config: Config,
     url: String,
+    admin_url: String,
     _folder: tempfile::TempDir,
 }
 
@@ -28,22 +32,24 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config { data_dir: folder.path().join("data"), ..Config::default() };
         config.http.listen = "127.0.0.1:0".parse().unwrap();
+        config.security.private_addresses = heddle_schemas::network::Networks::loopback();
         Self::of(config, folder).await
     }
 
     async fn of(config: Config, folder: tempfile::TempDir) -> Self {
         let service = Service::start(config.clone()).await.unwrap();
         let url = format!("http://{}", service.address);
-        Self { service, config, url, _folder: folder }
+        let admin_url = format!("http://{}", service.admin_address);
+        Self { service, config, url, admin_url, _folder: folder }
     }
 
     async fn load(&self, options: Options) -> Report {
-        load(&self.config, &self.url, options).await
+        load(&self.config, (&self.url, &self.admin_url), options).await
     }
 }
 
-async fn load(config: &Config, url: &str, options: Options) -> Report {
-    let admin = Admin::find(config.clone(), &Where::at(url)).await.unwrap();
+async fn load(config: &Config, (url, admin_url): (&str, &str), options: Options) -> Report {
+    let admin = Admin::find(config.clone(), &Where::at(admin_url)).await.unwrap();
     let load = Load::start(url, options, Arc::new(SystemClock)).await.unwrap();
     load.prepare(&admin).await.unwrap();
     Arc::new(load).run().await.unwrap()
@@ -151,7 +157,9 @@ async fn wronged(wrong: stand_in::Wrong) -> Report {
         ..Options::default()
     };
     let url = stand_in::start(wrong).await;
-    load(&Config::default(), &url, options).await
+    let mut config = Config::default();
+    config.http.admin_token = Secret::new(ADMIN_TOKEN);
+    load(&config, (&url, &url), options).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

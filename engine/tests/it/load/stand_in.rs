@@ -5,10 +5,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use axum::extract::{Path, State};
+use axum::http::HeaderMap;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
+use heddle_api::proof;
+use heddle_schemas::sealed::Secret;
 use reqwest::Client;
 use serde_json::{Value, json};
+
+use crate::serving::site::ADMIN_TOKEN;
 
 /// Fault applied to the replies of a webhook, in order; the n-th message of all has number n, from 0.
 pub(crate) type Wrong = fn(Vec<(usize, Value)>) -> Vec<Value>;
@@ -31,7 +36,7 @@ struct Known {
 pub(crate) async fn start(wrong: Wrong) -> String {
     let state = Arc::new(StandIn { wrong, client: Client::new(), known: Mutex::default() });
     let app = Router::new()
-        .route("/healthz", get(async || "ok"))
+        .route("/healthz", get(health))
         .route("/v1/tenants/{tenant}", put(apply))
         .route("/v1/tenants/{tenant}/documents", post(add))
         .route("/webhooks/whatsapp/{account}", post(webhook))
@@ -40,6 +45,12 @@ pub(crate) async fn start(wrong: Wrong) -> String {
     let address = listener.local_addr().unwrap();
     tokio::spawn(axum::serve(listener, app).into_future());
     format!("http://{address}")
+}
+
+async fn health(headers: HeaderMap) -> ([(&'static str, String); 1], &'static str) {
+    let challenge = headers[proof::CHALLENGE].to_str().unwrap();
+    let answer = proof::answer(&Secret::new(ADMIN_TOKEN), challenge).unwrap();
+    ([(proof::PROOF, answer)], "ok")
 }
 
 async fn apply(State(this): State<Arc<StandIn>>, Json(tenant): Json<Value>) -> Json<Value> {

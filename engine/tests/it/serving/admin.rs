@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::serving::site::Site;
+use crate::serving::site::{Site, operator};
 
 #[tokio::test]
 async fn the_admin_api_tells_no_secret_and_says_what_is_wrong() {
@@ -32,8 +32,6 @@ async fn the_admin_api_tells_no_secret_and_says_what_is_wrong() {
     let answer = put.send().await.unwrap();
     assert_eq!(answer.status(), 422);
     assert!(answer.text().await.unwrap().contains("nmae"));
-    let proxied = site.client.get(format!("{}/v1/tenants", site.url)).header("x-forwarded-for", "192.0.2.1");
-    assert_eq!(proxied.send().await.unwrap().status(), 403);
 }
 
 #[tokio::test]
@@ -79,9 +77,10 @@ async fn a_log_that_outlives_what_a_tenant_was_promised_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = heddle_schemas::config::Config { data_dir: folder.path().into(), ..Default::default() };
     config.http.listen = "127.0.0.1:0".parse().unwrap();
+    config.security.private_addresses = heddle_schemas::network::Networks::loopback();
     let service = heddle_engine::service::Service::start(config.clone()).await.unwrap();
-    let url = format!("http://{}/v1/tenants/acme", service.address);
-    assert_eq!(site.client.put(url).json(&tenant).send().await.unwrap().status(), 200);
+    let url = format!("http://{}/v1/tenants/acme", service.admin_address);
+    assert_eq!(operator(&service).put(url).json(&tenant).send().await.unwrap().status(), 200);
     service.stop().await;
     config.log.retention = std::time::Duration::from_secs(2 * 86_400);
     let refused = heddle_engine::service::Service::start(config).await.err().unwrap().to_string();

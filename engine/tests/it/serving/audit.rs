@@ -15,10 +15,11 @@ use heddle_schemas::table::Key;
 use heddle_schemas::topic::{Topic, TopicPartition, inbound_partition};
 use serde_json::{Value, json};
 
-use crate::serving::site::{Site, message, webhook};
+use crate::serving::site::{ADMIN_TOKEN, ADMIN_TOKEN_VARIABLE, Site, message, webhook};
 
 async fn heddle(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_heddle"));
+    command.env(ADMIN_TOKEN_VARIABLE, ADMIN_TOKEN);
     command.current_dir(folder).args(arguments);
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
@@ -87,7 +88,7 @@ async fn what_changes_something_is_written_down_with_who_why_and_what_came_of_it
     let entry = &first["items"][0];
     assert_eq!(
         (&entry["number"], &entry["began"], &entry["who"]["means"]),
-        (&json!(4), &json!(3), &json!("machine"))
+        (&json!(4), &json!(3), &json!("token"))
     );
     assert_eq!(entry["who"]["address"], json!("127.0.0.1"));
     assert!(!first.to_string().contains("Nine"), "{first}");
@@ -138,10 +139,7 @@ async fn an_auditor_verifies_a_running_node_and_the_folder_it_leaves() {
     assert_eq!(done.status.code(), Some(0), "{}", text(&done));
     let listed = heddle(here.path(), &["audit", "log", "acme", "--url", &url, "--from", "3"]).await;
     let lines = text(&listed);
-    assert!(
-        lines.contains("Ann (this machine, 127.0.0.1)") && lines.contains("asked for by phone"),
-        "{lines}"
-    );
+    assert!(lines.contains("Ann (token, 127.0.0.1)") && lines.contains("asked for by phone"), "{lines}");
     assert!(lines.contains(&conversation) && lines.contains("done (of 3)"), "{lines}");
     let verified = heddle(here.path(), &["audit", "log", "--verify", "--json", "--url", &url]).await;
     assert_eq!(verified.status.code(), Some(0), "{}", text(&verified));
@@ -162,7 +160,7 @@ async fn an_auditor_verifies_a_running_node_and_the_folder_it_leaves() {
     let data = site.service.node.config.data_dir.clone();
     let (service, _folder) = site.into_parts();
     assert!(service.stop().await);
-    let config = format!("data_dir = \"{}\"\nhttp.listen = \"127.0.0.1:9\"\n", data.display());
+    let config = format!("data_dir = \"{}\"\nhttp.admin_listen = \"127.0.0.1:9\"\n", data.display());
     std::fs::write(here.path().join("heddle.toml"), config).unwrap();
     let verified = heddle(here.path(), &["audit", "log", "acme", "--verify", "--noted", &noted]).await;
     assert_eq!(verified.status.code(), Some(1));

@@ -4,7 +4,7 @@ use heddle_schemas::contact::ContactName;
 use heddle_schemas::id::TenantId;
 use serde_json::{Value, json};
 
-use crate::serving::site::{Site, message, seconds, webhook};
+use crate::serving::site::{ADMIN_TOKEN, ADMIN_TOKEN_VARIABLE, Site, message, seconds, webhook};
 
 #[tokio::test]
 async fn a_contact_is_found_by_its_number_and_looking_for_one_makes_none() {
@@ -97,6 +97,7 @@ async fn an_operator_enters_what_was_said_elsewhere_also_of_who_was_never_met() 
 
     let heddle = async |arguments: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_heddle"));
+        command.env(ADMIN_TOKEN_VARIABLE, ADMIN_TOKEN);
         command.args(["contact", "consent", "acme", "+15551234", "--url", &site.url]).args(arguments);
         let done = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         (done.status.code(), String::from_utf8(done.stdout).unwrap() + &String::from_utf8_lossy(&done.stderr))

@@ -17,7 +17,7 @@ use heddle_schemas::topic::{Topic, TopicPartition, inbound_partition};
 use heddle_simulator::graph::{self, GraphApi};
 use serde_json::{Value, json};
 
-use crate::serving::site::Site;
+use crate::serving::site::{ADMIN_TOKEN, ADMIN_TOKEN_VARIABLE, Site};
 
 /// A question to a tenant that is not there yet.
 async fn ask(site: &Site, number: u8) -> ConversationId {
@@ -58,6 +58,7 @@ async fn until(site: &Site, series: &str, value: f64) {
 
 async fn heddle(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_heddle"));
+    command.env(ADMIN_TOKEN_VARIABLE, ADMIN_TOKEN);
     command.current_dir(folder).arg("dlq").args(arguments);
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
@@ -165,7 +166,7 @@ async fn letters_of_a_folder_that_no_process_has_open_are_replayed_for_the_next_
     assert!(service.stop().await);
     let here = tempfile::tempdir().unwrap();
     // No process listens on port 9.
-    let config = format!("data_dir = \"{}\"\nhttp.listen = \"127.0.0.1:9\"\n", data.display());
+    let config = format!("data_dir = \"{}\"\nhttp.admin_listen = \"127.0.0.1:9\"\n", data.display());
     std::fs::write(here.path().join("heddle.toml"), config).unwrap();
     let listed = json_of(&heddle(here.path(), &["list", "--json"]).await);
     assert_eq!(listed["items"][0]["reason"], json!("unknown_tenant"));

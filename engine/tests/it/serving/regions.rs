@@ -20,6 +20,7 @@ async fn a_folder_of_another_region_is_not_opened_and_it_is_said_what_to_do() {
     service.stop().await;
     let mut config = Config { data_dir: folder.path().join("data"), ..Config::default() };
     config.http.listen = "127.0.0.1:0".parse().unwrap();
+    config.security.private_addresses = heddle_schemas::network::Networks::loopback();
     config.node.region = "us".into();
     let refused = Service::start(config.clone()).await.err().unwrap().to_string();
     assert!(

@@ -4,16 +4,25 @@ use heddle_connectors::clock::SystemClock;
 use heddle_engine::service::Service;
 use heddle_schemas::config::Config;
 use heddle_schemas::ports::clock::Clock as _;
+use heddle_schemas::sealed::Secret;
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
+/// Admin token of every [`Site`].
+pub(crate) const ADMIN_TOKEN: &str = "an-admin-token-of-tests";
+/// Environment variable by which commands get it.
+pub(crate) const ADMIN_TOKEN_VARIABLE: &str = "HEDDLE_HTTP__ADMIN_TOKEN";
+
 /// A serving node of its own folder, and somebody who asks it.
 pub(crate) struct Site {
     pub(crate) service: Service,
     pub(crate) client: Client,
+    /// The admin address.
     pub(crate) url: String,
+    /// The address of webhooks.
+    pub(crate) hooks: String,
     _folder: tempfile::TempDir,
 }
 
@@ -22,15 +31,30 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config { data_dir: folder.path().join("data"), ..Config::default() };
         config.http.listen = "127.0.0.1:0".parse().unwrap();
+        config.security.private_addresses = heddle_schemas::network::Networks::loopback();
+        config.http.admin_token = Secret::new(ADMIN_TOKEN);
         change(&mut config);
         let service = Service::start(config).await.unwrap();
-        let url = format!("http://{}", service.address);
-        Self { service, client: Client::new(), url, _folder: folder }
+        let url = format!("http://{}", service.admin_address);
+        let hooks = format!("http://{}", service.address);
+        let client = operator(&service);
+        Self { service, client, url, hooks, _folder: folder }
     }
 
     /// The node, to be stopped, and the folder that outlives it.
     pub(crate) fn into_parts(self) -> (Service, tempfile::TempDir) {
         (self.service, self._folder)
+    }
+
+    /// The same folder under a node that is started anew.
+    pub(crate) async fn restarted(self) -> Self {
+        let Self { service, client, _folder, .. } = self;
+        let config = service.node.config.clone();
+        assert!(service.stop().await);
+        let service = Service::start(config).await.unwrap();
+        let (url, hooks) =
+            (format!("http://{}", service.admin_address), format!("http://{}", service.address));
+        Self { service, client, url, hooks, _folder }
     }
 
     pub(crate) async fn with_acme() -> Self {
@@ -53,7 +77,7 @@ impl Site {
         let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
         mac.update(&body);
         let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
-        let url = format!("{}/webhooks/whatsapp/{account}", self.url);
+        let url = format!("{}/webhooks/whatsapp/{account}", self.hooks);
         self.client.post(url).header("x-hub-signature-256", signature).body(body)
     }
 
@@ -81,6 +105,18 @@ impl Site {
         self.counted(&format!("heddle_webhook_requests_total{{channel=\"whatsapp\",result=\"{result}\"}}"))
             .await
     }
+}
+
+/// A client that holds the admin token of a node.
+pub(crate) fn operator(service: &Service) -> Client {
+    holder_of(service.admin_token.expose())
+}
+
+/// A client that sends this token.
+pub(crate) fn holder_of(token: &str) -> Client {
+    let token = format!("Bearer {}", token.trim()).parse().unwrap();
+    let headers = [(reqwest::header::AUTHORIZATION, token)].into_iter().collect();
+    Client::builder().default_headers(headers).build().unwrap()
 }
 
 /// The time as webhooks write it: a reply goes only within a day of what it answers.

@@ -19,11 +19,11 @@ async fn each_bad_webhook_gets_its_own_answer_and_is_counted() {
 
     assert_eq!(status(site.post("1001", "s3cret", good.clone())).await, 200);
     assert_eq!(status(site.post("1001", "another", good.clone())).await, 401);
-    let url = format!("{}/webhooks/whatsapp/1001", site.url);
+    let url = format!("{}/webhooks/whatsapp/1001", site.hooks);
     assert_eq!(status(site.client.post(&url).body(good.clone())).await, 401, "no signature at all");
     assert_eq!(status(site.post("9999", "s3cret", good.clone())).await, 404);
     assert_eq!(
-        status(site.client.post(format!("{}/webhooks/telegraph/1001", site.url)).body("{}")).await,
+        status(site.client.post(format!("{}/webhooks/telegraph/1001", site.hooks)).body("{}")).await,
         404
     );
     assert_eq!(status(site.post("1001", "s3cret", "no json")).await, 400);
@@ -43,7 +43,7 @@ async fn each_bad_webhook_gets_its_own_answer_and_is_counted() {
 async fn a_subscription_is_confirmed_only_with_the_verify_token() {
     let site = Site::with_acme().await;
     let ask = async |account: &str, query: &str| {
-        let url = format!("{}/webhooks/whatsapp/{account}?{query}", site.url);
+        let url = format!("{}/webhooks/whatsapp/{account}?{query}", site.hooks);
         let answer = site.client.get(url).send().await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     };

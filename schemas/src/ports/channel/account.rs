@@ -123,6 +123,8 @@ impl ChannelAccount {
             match self.credential(name) {
                 None if *required => faults.push(format!("{at}.{name}: is empty; it {purpose}")),
                 None => {}
+                // It stands for the stored one, which is checked when it is known.
+                Some(secret) if secret.is_redacted() => {}
                 Some(secret) => {
                     faults.extend(fault(secret.expose()).map(|fault| format!("{at}.{name}: {fault}")))
                 }

@@ -29,6 +29,18 @@ pub enum ChannelEvent {
     },
 }
 
+impl ChannelEvent {
+    /// The time of it by the channel's clock, where it has one.
+    pub fn time_mut(&mut self) -> Option<&mut Timestamp> {
+        match self {
+            Self::Message(message) => Some(&mut message.sent_at),
+            Self::Status(status) => Some(&mut status.at),
+            Self::Preference(preference) => Some(&mut preference.at),
+            Self::Notice { .. } => None,
+        }
+    }
+}
+
 /// Effect of a received message on the thread.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Act {

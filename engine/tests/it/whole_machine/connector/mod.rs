@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::serving::site::operator;
 use heddle_connectors::clock::SystemClock;
 use heddle_engine::service::Service;
 use heddle_schemas::ports::clock::Clock as _;
@@ -62,8 +63,8 @@ fn with(mut record: Value, field: &str, value: Value) -> Value {
     record
 }
 
-async fn counted(url: &str, series: &str) -> f64 {
-    let text = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();
+async fn counted(client: &reqwest::Client, url: &str, series: &str) -> f64 {
+    let text = client.get(format!("{url}/metrics")).send().await.unwrap().text().await.unwrap();
     let line = text.lines().find(|line| line.starts_with(series));
     line.and_then(|line| line.rsplit(' ').next()).and_then(|value| value.parse().ok()).unwrap_or(0.0)
 }
@@ -87,13 +88,14 @@ async fn what_a_connector_in_python_publishes_is_answered_once_and_what_is_wrong
     let graph = GraphApi::start(options, Arc::new(SystemClock)).await.unwrap();
     let topic = format!("{}ingress", config.log.topic_prefix);
     let service = Service::start(config).await.unwrap();
-    let url = format!("http://{}", service.address);
+    let url = format!("http://{}", service.admin_address);
+    let client = operator(&service);
     let tenant = json!({
         "id": "acme", "name": "Acme", "agent": { "settle": "0s", "fallback": "We will call you." },
         "channels": [{ "kind": "whatsapp", "account": "1001", "api_base": graph.api_base(),
             "access_token": "token", "app_secret": "secret", "verify_token": "verify" }],
     });
-    let applied = reqwest::Client::new().put(format!("{url}/v1/tenants/acme")).json(&tenant).send().await;
+    let applied = client.put(format!("{url}/v1/tenants/acme")).json(&tenant).send().await;
     assert!(applied.unwrap().status().is_success());
 
     let python = tokio::task::spawn_blocking(python).await.unwrap();
@@ -116,10 +118,10 @@ async fn what_a_connector_in_python_publishes_is_answered_once_and_what_is_wrong
     soon("both are answered", async || graph.counts().taken >= 2).await;
     for reason in ["unknown_tenant", "account", "future"] {
         let series = format!("heddle_dlq_records_total{{reason=\"{reason}\"}}");
-        soon(reason, async || counted(&url, &series).await >= 1.0).await;
+        soon(reason, async || counted(&client, &url, &series).await >= 1.0).await;
     }
     soon("the doubles are recognised", async || {
-        counted(&url, "heddle_conversation_duplicates_total").await >= 2.0
+        counted(&client, &url, "heddle_conversation_duplicates_total").await >= 2.0
     })
     .await;
     assert_eq!(graph.counts().taken, 2, "each is answered once");
