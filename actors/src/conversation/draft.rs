@@ -14,6 +14,7 @@ use super::head::{Corrected, Head};
 use super::loop_guard::Fingerprint;
 use super::machine::{Change, Decision, Machine, Running};
 use super::outbox::Outbox;
+use super::request::Requested;
 use super::thread::{EntrySaid, Row, Spent, Tally};
 use super::turn::Ended;
 use crate::tenant::quota::Hold;
@@ -43,6 +44,8 @@ pub(super) struct Draft {
     pub(super) done: Option<Timestamp>,
     /// The turn that is decided with it; its replies are in the row.
     pub(super) decided: Option<(TurnId, Tally)>,
+    /// The message that the tenant sends.
+    pub(super) requested: Option<Requested>,
     /// Outbox of the previous turn, which may not be published; goes before this turn's replies.
     pub(super) outbox: Outbox,
     /// Quota reservation of the turn, until it is durable.
@@ -68,6 +71,7 @@ impl Draft {
             due: None,
             done: None,
             decided: None,
+            requested: None,
             outbox: Outbox::default(),
             hold: None,
             changes: Vec::new(),

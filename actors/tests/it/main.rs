@@ -12,6 +12,7 @@ mod ingress;
 mod partition;
 mod promises;
 mod quota;
+mod requests;
 mod retention;
 mod sender;
 mod simulation;
