@@ -10,6 +10,7 @@
 //! - [`consent`]: consents and opt-outs of contacts.
 //! - [`contact`]: names by which people refer to a contact.
 //! - [`content`]: content of messages, whatever the channel.
+//! - [`outgoing`]: content of messages of the business: text, templates, media, interactive.
 //! - [`record`]: records of each topic, as JSON with a version; JSON Schema in [`record::schema`].
 //! - [`lenient`]: stored names of which a later build may know more.
 //! - [`topic`]: topics, partitions, offsets, and the partition of a conversation or an account.
@@ -40,6 +41,7 @@ pub mod ledger;
 pub mod lenient;
 pub mod money;
 pub mod network;
+pub mod outgoing;
 pub mod ports;
 pub mod promise;
 pub mod record;

@@ -1,21 +1,27 @@
 //! Stored records: those that the first build with versions wrote are read, and what is written reads back.
 //!
-//! `fixtures/<topic>.jsonl` has every kind of record of version 1, one a line. They are never written anew: a build
-//! that changes a record raises its version and adds lines.
+//! `fixtures/<topic>.jsonl` has every kind of record of version 1, one a line, and what later versions added. They are
+//! never written anew: a build that changes a record raises its version and adds lines.
 
 #![expect(clippy::unwrap_used, reason = "a record that cannot be read is the fault")]
 
 use std::collections::BTreeSet;
 
+use heddle_schemas::content::Address;
+use heddle_schemas::id::{ConversationId, OutboundId};
+use heddle_schemas::outgoing::{Kind, OutgoingContent};
 use heddle_schemas::record::dlq::DeadLetter;
 use heddle_schemas::record::event::EventRecord;
 use heddle_schemas::record::inbound::{
     DeliveryFailure, DeliveryReport, DeliveryStatus, Handler, Handling, InboundEvent, InboundRecord, Restrict,
 };
 use heddle_schemas::record::ingress::IngressRecord;
-use heddle_schemas::record::outbound::OutboundRecord;
+use heddle_schemas::record::outbound::{
+    OutboundCommand, OutboundRecord, Purpose, SealedMessage, SendCommand,
+};
 use heddle_schemas::record::tenants::TenantRecord;
 use heddle_schemas::record::{RecordError, V, Versioned, decode, decode_to, encode, encode_as, version};
+use heddle_schemas::sealed::Sealed;
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::Topic;
 use proptest::prelude::*;
@@ -58,10 +64,13 @@ fn holds<T: Versioned + PartialEq + std::fmt::Debug>(topic: Topic) {
         let written = encode(&record);
         assert_eq!(decode::<T>(&written).unwrap(), record, "{line}");
         assert_eq!(encode_as(&record, T::VERSION), written);
-        if T::VERSION == 1 {
-            let (before, after): (Value, Value) =
-                (serde_json::from_str(line).unwrap(), serde_json::from_slice(&written).unwrap());
-            assert!(has_all(&after, &before), "{line}: of it is lost: {after}");
+        let stated = u16::try_from(version::of(line.as_bytes()).unwrap()).unwrap();
+        let as_it_was = encode_as(&record, stated);
+        let (before, after): (Value, Value) =
+            (serde_json::from_str(line).unwrap(), serde_json::from_slice(&as_it_was).unwrap());
+        assert!(has_all(&after, &before), "{line}: of it is lost: {after}");
+        if stated == T::VERSION && stated > 1 {
+            assert_eq!(encode_as(&record, stated - 1), written, "the version before cannot say it: {line}");
         }
         let mut next: Value = serde_json::from_slice(&written).unwrap();
         let newer = T::VERSION + 1;
@@ -144,11 +153,50 @@ fn the_fixtures_have_every_variant() {
         (Topic::Inbound, "/$defs/Handler", "/event/handling/by"),
         (Topic::Outbound, "/$defs/OutboundCommand", "/command"),
         (Topic::Outbound, "/$defs/Purpose", "/command/send/purpose"),
+        (Topic::Outbound, "/$defs/Kind", "/command/send/kind"),
         (Topic::Events, "/$defs/Event", "/event"),
         (Topic::Dlq, "/$defs/DeadReason", "/reason"),
     ] {
-        assert_eq!(variants(topic, pointer), known(topic, of), "{topic} {pointer}");
+        let mut found = variants(topic, pointer);
+        if of == "/$defs/Kind" {
+            // A text is written without its kind, as it always was.
+            assert!(found.insert("text".into()));
+        }
+        assert_eq!(found, known(topic, of), "{topic} {pointer}");
     }
+}
+
+#[test]
+fn a_text_is_written_for_the_build_before_as_that_one_wrote_it() {
+    let key = heddle_schemas::id::MessageKey::from_bytes([2; 16]);
+    let conversation: ConversationId = format!("acme/whatsapp/1/{}", "0a".repeat(16)).parse().unwrap();
+    let record = |kind, purpose| OutboundRecord {
+        v: V,
+        conversation: conversation.clone(),
+        at: Timestamp::from_secs(1),
+        command: OutboundCommand::Send(SendCommand {
+            id: OutboundId::of_turn(conversation.contact, heddle_schemas::id::TurnId(key), 0),
+            purpose,
+            again: false,
+            fence: None,
+            window_until: None,
+            kind,
+            category: None,
+            sealed: Sealed::from_bytes(vec![1]),
+        }),
+    };
+    let of_version = |kind, purpose| version::of(&encode_as(&record(kind, purpose), 1));
+    assert_eq!(of_version(Kind::Text, Purpose::Reply), Some(1));
+    assert_eq!(of_version(Kind::Text, Purpose::Campaign), Some(1));
+    for kind in Kind::ALL.iter().filter(|kind| **kind != Kind::Text) {
+        assert_eq!(of_version(*kind, Purpose::Reply), Some(2), "{kind}: an older node would dead-letter it");
+    }
+    assert_eq!(of_version(Kind::Text, Purpose::Notice), Some(2));
+    let message = SealedMessage { to: Address::default(), content: OutgoingContent::text("hello") };
+    assert_eq!(
+        serde_json::to_value(&message).unwrap(),
+        serde_json::json!({ "to": {}, "content": { "type": "text", "body": "hello" } })
+    );
 }
 
 fn any_event() -> impl Strategy<Value = InboundEvent> {
@@ -195,7 +243,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_says_a_later_version_is_newer(later in 2_u64..u64::MAX, rest in ".{0,40}") {
+    fn whatever_says_a_later_version_is_newer(later in 3_u64..u64::MAX, rest in ".{0,40}") {
         let text = serde_json::json!({ "v": later, "rest": rest }).to_string();
         let error = decode::<InboundRecord>(text.as_bytes()).unwrap_err();
         prop_assert!(error.is_newer(InboundRecord::VERSION));

@@ -564,7 +564,7 @@ impl<M: Sendable> Machine<M> {
         }
         match purpose {
             Purpose::Reply if repeated < self.policy.unknown_repeats => effects.push(Effect::Repeat(id)),
-            Purpose::Reply | Purpose::Campaign => {
+            Purpose::Reply | Purpose::Campaign | Purpose::Notice => {
                 self.abandon(id, now);
                 effects.push(Effect::GiveUp(id));
             }

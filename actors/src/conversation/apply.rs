@@ -68,6 +68,9 @@ impl Conversation {
                 Box::pin(self.by_tenant(state, &tenant, *key, change, receipt)).await
             }
             InboundEvent::Correct(correct) => Box::pin(self.correct(state, &tenant, correct, receipt)).await,
+            InboundEvent::Send(request) => {
+                Box::pin(self.request(state, &tenant, record.at, request, receipt)).await
+            }
             InboundEvent::Forget(forget) => Box::pin(self.forget(state, forget, receipt)).await,
             InboundEvent::Customer(act) => {
                 if state.loaded.is_none() {
@@ -93,7 +96,7 @@ impl Conversation {
     }
 
     /// Returns true when a message has been seen, with the turn that it belongs to where it asked for one.
-    async fn seen(
+    pub(super) async fn seen(
         &self,
         state: &ConversationState,
         message: MessageKey,

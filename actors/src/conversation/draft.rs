@@ -15,6 +15,7 @@ use super::head::{Corrected, Head};
 use super::loop_guard::Fingerprint;
 use super::machine::{Change, Decision, Machine, Running};
 use super::outbox::Outbox;
+use super::request::Requested;
 use super::thread::{EntrySaid, Row, Spent, Tally};
 use super::turn::Ended;
 use crate::tenant::quota::Hold;
@@ -44,6 +45,8 @@ pub(super) struct Draft {
     pub(super) done: Option<Timestamp>,
     /// The turn that is decided with it; its replies are in the row.
     pub(super) decided: Option<(TurnId, Tally)>,
+    /// The message that the tenant sends.
+    pub(super) requested: Option<Requested>,
     /// Outbox of the previous turn, which may not be published; goes before this turn's replies.
     pub(super) outbox: Outbox,
     /// Quota reservation of the turn, until it is durable.
@@ -69,6 +72,7 @@ impl Draft {
             due: None,
             done: None,
             decided: None,
+            requested: None,
             outbox: Outbox::default(),
             hold: None,
             changes: Vec::new(),

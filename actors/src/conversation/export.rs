@@ -1,7 +1,8 @@
 //! Export of a conversation in plain text for its data subject: a page at a time, at any length.
 
-use heddle_schemas::content::{Address, Content};
+use heddle_schemas::content::Address;
 use heddle_schemas::id::{ConversationId, OutboundId, TurnId};
+use heddle_schemas::outgoing::OutgoingContent;
 use heddle_schemas::ports::keys::{KeysError, Missing, aad};
 use heddle_schemas::ports::responder::Step;
 use heddle_schemas::ports::state::{Scan, StoreError};
@@ -76,7 +77,7 @@ pub struct Waiting {
     /// Recipient.
     pub to: Address,
     /// Content of the message.
-    pub content: Content,
+    pub content: OutgoingContent,
 }
 
 /// Conversation that is being read.

@@ -12,7 +12,8 @@
 //!
 //! The actor, which performs effects:
 //! - `entity`: messages, and the handling of records that fail.
-//! - `apply`: records that customers and tenants cause; `reports`: delivery reports.
+//! - `apply`: records that customers and tenants cause; `reports`: delivery reports; [`request`]: messages that the
+//!   tenant sends.
 //! - `turns`: due agenda rows, beginnings and ends of turns; `put_off`: rows that fail; [`turn`]: one turn under way,
 //!   with [`tools`].
 //! - `outbox`: outputs that a crash left unpublished.
@@ -36,6 +37,7 @@ mod outbox;
 mod publication;
 mod put_off;
 mod reports;
+pub mod request;
 mod seen;
 mod split;
 pub mod thread;

@@ -1,8 +1,10 @@
 //! Publication: the batch of a draft, and the records in it.
 
 use bytes::Bytes;
-use heddle_schemas::content::{Address, Content};
+use heddle_schemas::consent::Category;
+use heddle_schemas::content::Address;
 use heddle_schemas::id::{ConversationId, OutboundId, TurnId};
+use heddle_schemas::outgoing::OutgoingContent;
 use heddle_schemas::ports::keys::Cipher;
 use heddle_schemas::ports::log::NewRecord;
 use heddle_schemas::ports::state::{Batch, Fence, Write};
@@ -20,6 +22,7 @@ use super::draft::Draft;
 use super::head::Head;
 use super::loaded::Loaded;
 use super::machine::Change;
+use super::request::Requested;
 use super::thread::Tally;
 use crate::context::Context;
 
@@ -31,6 +34,17 @@ pub(super) struct Replies<'a> {
     pub(super) at: Timestamp,
     /// True when they may have been published before.
     pub(super) again: bool,
+}
+
+/// A message on its way to the account.
+struct Sending<'a> {
+    id: OutboundId,
+    purpose: Purpose,
+    category: Option<Category>,
+    again: bool,
+    to: &'a Address,
+    content: OutgoingContent,
+    at: Timestamp,
 }
 
 /// Target of a conversation's writes and outputs.
@@ -78,6 +92,14 @@ impl Publication<'_> {
                 quotas.settled(tenant, spent.chunk, &by, draft.now, tally.totals(texts.len()))
             }));
         }
+        if let (Some(requested), Some(log)) = (&draft.requested, log) {
+            let to = draft.address.as_ref().unwrap_or(&self.loaded.address);
+            outputs.push(self.request(head, requested, to, draft.now, log));
+            after.extend(requested.spent().map(|(chunk, number, totals)| {
+                let by = self.spent_by(requested.turn(), number);
+                self.context.quotas.settled(tenant, chunk, &by, draft.now, totals)
+            }));
+        }
         outputs.extend(draft.changes.iter().map(|change| self.change(*change, draft.now)));
         after.extend(draft.done.map(|done| Write::delete(self.agenda(done))));
         let consumed = consumed.into_iter().collect();
@@ -92,28 +114,56 @@ impl Publication<'_> {
     pub(super) fn replies(&self, head: &Head, replies: Replies<'_>, log: &dyn Cipher) -> Vec<NewRecord> {
         let Replies { turn, texts, to, at, again } = replies;
         let mut records = Vec::with_capacity(texts.len() + 1);
-        let profile = self.context.ports.profile(self.id.channel);
-        let window = profile.and_then(|profile| profile.reply_window);
-        let window_until = window.map(|window| head.customer_at.after(window));
         for (index, text) in (0_u16..).zip(texts) {
             let id = OutboundId::of_turn(self.id.contact, turn, index);
-            let content = Content::Text { body: text.clone() };
-            let message = SealedMessage { to: to.clone(), content };
-            let place = log_aad(Topic::Outbound, &id);
-            let command = SendCommand {
-                id,
-                purpose: Purpose::Reply,
-                again,
-                fence: Some(self.fence),
-                window_until,
-                category: None,
-                sealed: encode_for(&message, |plain| log.seal(&place, plain)),
-            };
-            let command = OutboundCommand::Send(command);
-            let record = OutboundRecord { v: V, conversation: self.id.clone(), at, command };
-            records.push(self.loaded.routes.outbound(&record));
+            let content = OutgoingContent::text(text);
+            let sending = Sending { id, purpose: Purpose::Reply, category: None, again, to, content, at };
+            records.push(self.sends(head, sending, log));
         }
         records
+    }
+
+    /// The record that asks the account to send the message of a request.
+    pub(super) fn request(
+        &self,
+        head: &Head,
+        requested: &Requested,
+        to: &Address,
+        at: Timestamp,
+        log: &dyn Cipher,
+    ) -> NewRecord {
+        let sending = Sending {
+            id: requested.outbound(self.id.contact),
+            purpose: Purpose::Notice,
+            category: Some(requested.category),
+            again: requested.again,
+            to,
+            content: requested.content.clone(),
+            at,
+        };
+        self.sends(head, sending, log)
+    }
+
+    fn sends(&self, head: &Head, sending: Sending<'_>, log: &dyn Cipher) -> NewRecord {
+        let Sending { id, purpose, category, again, to, content, at } = sending;
+        let kind = content.kind();
+        let profile = self.context.ports.profile(self.id.channel);
+        let window = profile.and_then(|profile| profile.reply_window).filter(|_| kind.is_free_form());
+        let message = SealedMessage { to: to.clone(), content };
+        let place = log_aad(Topic::Outbound, &id);
+        let command = SendCommand {
+            id,
+            purpose,
+            again,
+            fence: Some(self.fence),
+            window_until: window.map(|window| head.customer_at.after(window)),
+            kind,
+            category,
+            sealed: encode_for(&message, |plain| log.seal(&place, plain)),
+        };
+        let command = OutboundCommand::Send(command);
+        let record = OutboundRecord { v: V, conversation: self.id.clone(), at, command };
+        self.loaded.routes.outbound(&record)
     }
 
     /// The event of a decided turn.

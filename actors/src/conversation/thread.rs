@@ -6,10 +6,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use heddle_schemas::consent::Category;
 use heddle_schemas::content::{Asks, Content};
 use heddle_schemas::id::{ConversationId, MessageKey, TurnId};
 use heddle_schemas::lenient::Lenient;
 use heddle_schemas::money::Money;
+use heddle_schemas::outgoing::OutgoingContent;
 use heddle_schemas::ports::keys::{Cipher, KeysError, aad};
 use heddle_schemas::ports::responder::{Said, Sent, Speaker};
 use heddle_schemas::ports::state::{Scan, State, StoreError, Write};
@@ -93,6 +95,17 @@ pub enum EntrySaid {
         /// Figures of the turn for events and usage.
         tally: Tally,
     },
+    /// Message that the tenant sent outside of the agent's turns.
+    Sent {
+        /// Hash of the request's idempotency key.
+        key: MessageKey,
+        /// When.
+        at: Timestamp,
+        /// The purpose that needs the contact's consent.
+        category: Category,
+        /// The content.
+        content: Box<OutgoingContent>,
+    },
     /// What a later build wrote, as it came: this one writes it back unchanged and shows it to no responder.
     #[serde(untagged)]
     Unknown(serde_json::Map<String, serde_json::Value>),
@@ -170,6 +183,7 @@ impl Row {
             | EntrySaid::Restricted { .. }
             | EntrySaid::Corrected { .. }
             | EntrySaid::Agent { .. } => false,
+            EntrySaid::Sent { content, .. } => !content.files().is_empty(),
             // It may, and what refers to a file lives no longer than other rows.
             EntrySaid::Unknown(_) => true,
         });
@@ -184,7 +198,8 @@ impl Row {
             | EntrySaid::Tenant { at, .. }
             | EntrySaid::Restricted { at, .. }
             | EntrySaid::Corrected { at }
-            | EntrySaid::Agent { at, .. } => Some(*at),
+            | EntrySaid::Agent { at, .. }
+            | EntrySaid::Sent { at, .. } => Some(*at),
             EntrySaid::Unknown(fields) => fields.get("at")?.as_i64().map(Timestamp::from_micros),
         });
         self.at.or_else(|| said.min())
@@ -350,6 +365,9 @@ impl Recent {
                 EntrySaid::Customer { key, kind, target, act, .. } => self.act(key, kind, target, &act),
                 EntrySaid::Agent { texts, .. } => {
                     self.said.extend(texts.into_iter().map(|text| (None, Said { by: Speaker::Agent, text })));
+                }
+                EntrySaid::Sent { content, .. } => {
+                    self.said.push((None, Said { by: Speaker::Agent, text: content.in_words() }));
                 }
                 EntrySaid::Tenant { .. }
                 | EntrySaid::Restricted { .. }

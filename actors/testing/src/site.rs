@@ -21,8 +21,8 @@ use heddle_memory::{
     Fault, Faults, MemoryDisk, MemoryStore, Operation, Options as StoreOptions, ScriptedChannel,
     ScriptedResponder, TokioClock,
 };
-use heddle_schemas::content::Content;
 use heddle_schemas::id::ChannelKind;
+use heddle_schemas::outgoing::OutgoingContent;
 use heddle_schemas::ports::channel::{Channel, ChannelEvent, FailureClass};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::responder::Responder;
@@ -302,8 +302,8 @@ impl Site {
     /// Returns the texts that the channel has accepted, in order.
     #[must_use]
     pub fn sent(&self) -> Vec<String> {
-        let text = |content: &Content| match content {
-            Content::Text { body } => body.clone(),
+        let text = |content: &OutgoingContent| match content {
+            OutgoingContent::Text { body } => body.clone(),
             other => panic!("{other:?}"),
         };
         self.channel.accepted().iter().map(|call| text(&call.message.content)).collect()

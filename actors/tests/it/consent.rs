@@ -15,8 +15,9 @@ use heddle_memory::faults::{Operation, Outcome};
 use heddle_memory::responder::Response;
 use heddle_memory::{Fault, ScriptedChannel, ScriptedResponder};
 use heddle_schemas::consent::{Category, Says, Standing};
-use heddle_schemas::content::{Address, Content};
+use heddle_schemas::content::Address;
 use heddle_schemas::id::{AccountKey, ChannelKind, ContactId, MessageKey, OutboundId, TurnId};
+use heddle_schemas::outgoing::{OutgoingContent, Parameter, Template};
 use heddle_schemas::ports::channel::{
     ChannelEvent, FailureClass, OutboundMessage, ReceivedPreference, ReceivedStatus, Scope, SendError,
 };
@@ -131,10 +132,19 @@ impl Scenario {
         let turn = TurnId(MessageKey::from_bytes([number; 16]));
         let id = OutboundId::of_turn(contact, turn, 0);
         let log = self.ports.keys.log(&self.tenant.id, self.clock.now().day()).await.unwrap();
-        let message = SealedMessage { to: address(), content: Content::Text { body: OFFER.into() } };
+        let content = match window_until {
+            Some(_) => OutgoingContent::text(OFFER),
+            None => {
+                let body = vec![Parameter::positional(OFFER)];
+                OutgoingContent::Template(Template { body, ..Template::new("offer", "en") })
+            }
+        };
+        let kind = content.kind();
+        let message = SealedMessage { to: address(), content };
         let sealed = log.seal(&log_aad(Topic::Outbound, &id), &encode(&message));
         let purpose = Purpose::Campaign;
-        let command = SendCommand { id, purpose, again: false, fence: None, window_until, category, sealed };
+        let command =
+            SendCommand { id, purpose, again: false, fence: None, window_until, kind, category, sealed };
         let command = OutboundCommand::Send(command);
         let conversation = self.account().conversation(contact);
         let record = OutboundRecord { v: V, conversation, at: self.clock.now(), command };
@@ -146,7 +156,8 @@ impl Scenario {
     async fn taken(&self) -> Vec<String> {
         tokio::time::sleep(Duration::from_secs(30)).await;
         let text = |message: OutboundMessage| match message.content {
-            Content::Text { body } => body,
+            OutgoingContent::Text { body } => body,
+            OutgoingContent::Template(template) => template.body[0].text.clone(),
             other => panic!("{other:?}"),
         };
         self.channel.accepted().into_iter().map(|call| text(call.message)).collect()

@@ -18,6 +18,7 @@ use heddle_memory::{
 };
 use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::id::ChannelKind;
+use heddle_schemas::outgoing::OutgoingContent;
 use heddle_schemas::ports::channel::{Act, Channel, ChannelEvent, ReceivedMessage};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::responder::Responder;
@@ -67,7 +68,7 @@ async fn beside(waiting: usize) -> Vec<Duration> {
     let channel: Arc<dyn Channel> = Arc::new(ScriptedChannel::new({
         let (sent, clock) = (sent.clone(), clock.clone());
         move |message, _| {
-            let Content::Text { body } = &message.content else { panic!("{message:?}") };
+            let OutgoingContent::Text { body } = &message.content else { panic!("{message:?}") };
             sent.lock().unwrap().insert(body.clone(), clock.now());
             Sending::default()
         }

@@ -13,6 +13,7 @@ mod log_lines;
 mod partition;
 mod promises;
 mod quota;
+mod requests;
 mod retention;
 mod sender;
 mod simulation;

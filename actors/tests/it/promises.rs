@@ -24,6 +24,7 @@ use heddle_schemas::audit::{Act as Acted, Outcome, What, Who};
 use heddle_schemas::consent::Category;
 use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::id::{ChannelKind, ContactId, ConversationId, MessageKey, OutboundId, TenantId, TurnId};
+use heddle_schemas::outgoing::{OutgoingContent, Template};
 use heddle_schemas::ports::channel::{Act, ChannelEvent, ReceivedMessage};
 use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::ports::keys::Keys;
@@ -171,7 +172,9 @@ impl World {
         let id = Self::outbound(contact, 1);
         let log = self.ports.keys.log(&self.acme.id, self.clock.now().day()).await.unwrap();
         let to = Address { phone: Some(ANN.into()), ..Address::default() };
-        let message = SealedMessage { to, content: Content::Text { body: "an offer".into() } };
+        let content = OutgoingContent::Template(Template::new("offer", "en"));
+        let kind = content.kind();
+        let message = SealedMessage { to, content };
         let sealed = log.seal(&log_aad(Topic::Outbound, &id), &encode(&message));
         let command = SendCommand {
             id,
@@ -179,6 +182,7 @@ impl World {
             again: false,
             fence: None,
             window_until: None,
+            kind,
             category: None,
             sealed,
         };

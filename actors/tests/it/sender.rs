@@ -18,6 +18,7 @@ use heddle_memory::{
 };
 use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::id::{ChannelKind, OutboundId};
+use heddle_schemas::outgoing::OutgoingContent;
 use heddle_schemas::ports::channel::{
     Act, Channel, ChannelEvent, FailureClass, OutboundMessage, ReceivedMessage, ReceivedStatus,
 };
@@ -38,7 +39,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 fn text(message: &OutboundMessage) -> String {
     match &message.content {
-        Content::Text { body } => body.clone(),
+        OutgoingContent::Text { body } => body.clone(),
         other => panic!("{other:?}"),
     }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::id::{AccountId, ChannelKind, OutboundId};
+use heddle_schemas::outgoing::{ContentProfile, Kind, Limits};
 use heddle_schemas::ports::channel::profile::{Api, CredentialSpec, IdKind, PairLimit};
 use heddle_schemas::ports::channel::{
     Accepted, Act, Channel, ChannelAccount, ChannelEvent, ChannelProfile, FailureClass, HandshakeError,
@@ -35,6 +36,7 @@ const APP_SECRET: &str = "app_secret";
 pub static PROFILE: ChannelProfile = ChannelProfile {
     kind: ChannelKind::Whatsapp,
     text_max: NonZeroUsize::new(4096).unwrap(),
+    content: ContentProfile { carries: Kind::ALL, uploads: true, limits: Limits::NONE },
     webhook_body_max: 3 << 20,
     reply_window: Some(Duration::from_secs(24 * 3600)),
     pair_limit: Some(PairLimit {
@@ -324,12 +326,14 @@ mod tests {
     use heddle_schemas::id::{ContactId, MessageKey, TurnId};
     use heddle_schemas::sealed::Secret;
 
+    use heddle_schemas::outgoing::OutgoingContent;
+
     use super::*;
 
     fn message(index: u16) -> OutboundMessage {
         let turn = TurnId(MessageKey::from_bytes([2; 16]));
         let to = Address { phone: Some("16505551234".into()), ..Address::default() };
-        let content = Content::Text { body: "hello".into() };
+        let content = OutgoingContent::text("hello");
         OutboundMessage { id: OutboundId::of_turn(ContactId::from_bytes([1; 16]), turn, index), to, content }
     }
 

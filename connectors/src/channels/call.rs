@@ -1,6 +1,7 @@
 //! Calls that got no answer, and texts of an API that are written down.
 
 use heddle_schemas::content::Address;
+use heddle_schemas::outgoing::{ContentProfile, OutgoingContent};
 use heddle_schemas::ports::channel::{FailureClass, SendError};
 
 use crate::egress::Forbidden;
@@ -34,6 +35,25 @@ fn root_cause(failure: &reqwest::Error) -> Option<String> {
         cause = inner;
     }
     Some(cause.to_string())
+}
+
+/// The refusal of a content that the channel does not carry; `None` for one that it does. It names the fields and none
+/// of their values, which may be texts.
+pub(super) fn refusal(content: &OutgoingContent, profile: &ContentProfile) -> Option<SendError> {
+    /// Fields that are named; more say nothing new.
+    const NAMED: usize = 5;
+    let faults = content.faults(profile);
+    let first = faults.first()?;
+    let detail = match (&content, faults.len()) {
+        // The fault of a text, or of a kind that the channel lacks, repeats nothing of it.
+        (OutgoingContent::Text { .. }, _) => format!("the text {}", first.fault),
+        (_, 1) if first.field == "type" => first.fault.clone(),
+        _ => {
+            let fields: Vec<_> = faults.iter().take(NAMED).map(|fault| fault.field.as_str()).collect();
+            format!("the {} has faults in {}", content.kind(), fields.join(", "))
+        }
+    };
+    Some(SendError::new(FailureClass::Final, detail))
 }
 
 /// A text of the API without the ids of whom the message was for, which errors may repeat.

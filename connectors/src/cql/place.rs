@@ -62,9 +62,13 @@ impl Stored {
             Table::Agenda => Self::Agenda,
             Table::Send => Self::Send,
             Table::Backlog => Self::Account,
-            Table::Alias | Table::Contact | Table::Key | Table::Quota | Table::Limit | Table::Sweep => {
-                Self::Record
-            }
+            Table::Alias
+            | Table::Contact
+            | Table::Key
+            | Table::Quota
+            | Table::Limit
+            | Table::Sweep
+            | Table::Request => Self::Record,
             Table::Document => Self::Document,
             Table::Spend => Self::Spend,
             Table::Erasure | Table::Access | Table::Removal | Table::Parked => Self::Register,

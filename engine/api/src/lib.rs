@@ -20,6 +20,7 @@ pub mod content;
 pub mod dead_letters;
 pub mod documents;
 pub mod keys;
+pub mod messages;
 pub mod openapi;
 pub mod operation;
 pub mod problem;
@@ -43,6 +44,7 @@ pub const REASON: &str = "heddle-reason";
 pub trait Operations:
     tenants::Operations
     + contacts::Operations
+    + messages::Operations
     + documents::Operations
     + keys::Operations
     + dead_letters::Operations
@@ -53,6 +55,7 @@ pub trait Operations:
 impl<V> Operations for V where
     V: tenants::Operations
         + contacts::Operations
+        + messages::Operations
         + documents::Operations
         + keys::Operations
         + dead_letters::Operations
@@ -64,6 +67,7 @@ impl<V> Operations for V where
 pub fn each<V: Operations>(visitor: &mut V) {
     tenants::each(visitor);
     contacts::each(visitor);
+    messages::each(visitor);
     documents::each(visitor);
     keys::each(visitor);
     dead_letters::each(visitor);

@@ -1,4 +1,4 @@
-//! Simulated Graph API: `POST /{version}/{phone_number_id}/messages`.
+//! Simulated Graph API: `POST /{version}/{phone_number_id}/messages`, and `/marketing_messages` beside it.
 //!
 //! It checks what Graph checks (token, shape, and limits where enabled), accepts the message and only
 //! then answers, or fails as the injected faults say. Accepted messages stay in the ledger. Error
@@ -23,7 +23,7 @@ use heddle_schemas::id::AccountId;
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::sealed::Secret;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -31,6 +31,7 @@ use crate::dice::Dice;
 use crate::fault::{Fate, Faults};
 use crate::ledger::{Ledger, Taken};
 use crate::limits::{Limits, Over, Pace};
+use crate::rules::{RuleState, Rules, Sending, Violations, words};
 use crate::wamid;
 use crate::{Error, serve};
 
@@ -48,6 +49,8 @@ pub struct Options {
     pub numbers: HashMap<AccountId, Secret>,
     /// Enforced limits; `None` (the default) enforces none.
     pub limits: Option<Limits>,
+    /// Enforced rules about contents and people; `None` (the default) enforces none.
+    pub rules: Option<Rules>,
     /// Injected faults. Default: none.
     pub faults: Faults,
     /// Keeps accepted messages (the default). A long run under load would fill the memory with them;
@@ -63,6 +66,7 @@ impl Default for Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             numbers: HashMap::new(),
             limits: None,
+            rules: None,
             faults: Faults::default(),
             keeps_taken: true,
             seed: 0,
@@ -79,6 +83,10 @@ pub struct Counts {
     pub taken: u64,
     /// Requests refused, by Graph's error code; injected errors too.
     pub refused: BTreeMap<i64, u64>,
+    /// Messages that were answered as held.
+    pub held: u64,
+    /// Breaches of rules for which the API has no code.
+    pub violations: Violations,
     /// Requests whose connection was closed without an answer.
     pub dropped: u64,
     /// Requests that hung first.
@@ -106,6 +114,8 @@ struct Inner {
     numbers: HashMap<AccountId, Number>,
     faults: Faults,
     pace: Pace,
+    rules: Option<Rules>,
+    record: RuleState,
     ledger: Ledger,
     counts: Counts,
     hooks: Vec<Arc<Hook>>,
@@ -135,6 +145,8 @@ impl GraphApi {
                 numbers,
                 faults: options.faults,
                 pace: Pace::default(),
+                rules: options.rules,
+                record: RuleState::default(),
                 ledger: Ledger::new(options.keeps_taken),
                 counts: Counts::default(),
                 hooks: Vec::new(),
@@ -142,6 +154,7 @@ impl GraphApi {
         });
         let app = Router::new()
             .route("/{version}/{phone_number_id}/messages", post(messages))
+            .route("/{version}/{phone_number_id}/marketing_messages", post(marketing_messages))
             .with_state(shared.clone());
         Ok(Self { address, shared, _stop: serve(listener, app) })
     }
@@ -174,6 +187,17 @@ impl GraphApi {
     pub fn count_in(&self, account: &AccountId) {
         let now = self.shared.clock.elapsed();
         self.shared.inner().pace.count_in(account, now);
+    }
+
+    /// Replaces the rules from now on, such as after a template was paused.
+    pub fn set_rules(&self, rules: Option<Rules>) {
+        self.shared.inner().rules = rules;
+    }
+
+    /// Takes note that a person wrote to the number, which opens the reply window for them.
+    pub fn heard(&self, account: &AccountId, from: &str) {
+        let now = self.shared.clock.elapsed();
+        self.shared.inner().record.heard(account, from, now);
     }
 
     /// Calls `hook` with each message accepted from now on, before its sender gets the answer. The hook
@@ -223,6 +247,9 @@ struct Request {
     kind: Option<String>,
     text: Option<Text>,
     biz_opaque_callback_data: Option<String>,
+    /// Among them, the field that is named as the type.
+    #[serde(flatten)]
+    rest: Map<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -235,18 +262,22 @@ struct Message {
     account: AccountId,
     to: String,
     text: String,
+    /// The field `template`, where it is one.
+    template: Option<Value>,
     callback: Option<String>,
+    /// It is held, for an assessment of its quality or by the tier.
+    held: bool,
 }
 
 /// Graph error.
-#[derive(Debug, Clone, Copy)]
-struct Refusal {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal {
     status: u16,
-    code: i64,
+    pub(crate) code: i64,
     message: &'static str,
 }
 
-const fn refusal(status: u16, code: i64, message: &'static str) -> Refusal {
+pub(crate) const fn refusal(status: u16, code: i64, message: &'static str) -> Refusal {
     Refusal { status, code, message }
 }
 
@@ -256,7 +287,26 @@ async fn messages(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    match shared.judge(&number, &headers, &body) {
+    send(&shared, &number, &headers, &body, false).await
+}
+
+async fn marketing_messages(
+    State(shared): State<Arc<Shared>>,
+    Path((_version, number)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    send(&shared, &number, &headers, &body, true).await
+}
+
+async fn send(
+    shared: &Shared,
+    number: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+    is_marketing: bool,
+) -> Response {
+    match shared.judge(number, headers, body, is_marketing) {
         Ok((message, fate, latency)) => shared.perform(message, fate, latency).await,
         Err(refusal) => shared.refuse(refusal),
     }
@@ -273,12 +323,13 @@ impl Shared {
         number: &str,
         headers: &HeaderMap,
         body: &[u8],
+        is_marketing_endpoint: bool,
     ) -> Result<(Message, Fate, Duration), Refusal> {
         let now = self.clock.elapsed();
         let mut inner = self.inner();
         inner.counts.requests += 1;
         let account = inner.authorized(number, headers)?;
-        let message = readable(account, body)?;
+        let mut message = readable(account, body)?;
         if let Some(limits) = &self.limits {
             inner.pace.admit(limits, &message.account, &message.to, now).map_err(|over| match over {
                 Over::Number => refusal(429, 130_429, "(#130429) Rate limit hit"),
@@ -289,6 +340,7 @@ impl Shared {
                 ),
             })?;
         }
+        inner.apply_rules(&mut message, is_marketing_endpoint, now)?;
         let fate = inner.faults.fate(self.dice.unit());
         Ok((message, fate, self.dice.within(&inner.faults.latency)))
     }
@@ -298,7 +350,10 @@ impl Shared {
             tokio::time::sleep(latency).await;
         }
         match fate {
-            Fate::Answer => answer(&self.take(message)),
+            Fate::Answer => {
+                let held = message.held;
+                answer(&self.take(message), held)
+            }
             Fate::ServerError => self.refuse(refusal(500, 131_000, "(#131000) Something went wrong")),
             Fate::RateLimited => {
                 let wait = self.inner().faults.retry_after.as_secs();
@@ -320,6 +375,7 @@ impl Shared {
     }
 
     fn take(&self, message: Message) -> Arc<Taken> {
+        let message_held = message.held;
         let taken = Taken {
             order: 0,
             wamid: wamid::new(&message.to, wamid::From::Business, &self.dice),
@@ -333,6 +389,7 @@ impl Shared {
         let (taken, hooks) = {
             let mut inner = self.inner();
             inner.counts.taken += 1;
+            inner.counts.held += u64::from(message_held);
             (inner.ledger.take(taken), inner.hooks.clone())
         };
         hooks.iter().for_each(|hook| hook(&taken));
@@ -372,6 +429,24 @@ impl Shared {
 }
 
 impl Inner {
+    /// Applies the rules to a message, which is marked where it is held.
+    fn apply_rules(
+        &mut self,
+        message: &mut Message,
+        is_marketing_endpoint: bool,
+        now: Duration,
+    ) -> Result<(), Refusal> {
+        let Some(rules) = &self.rules else { return Ok(()) };
+        let Message { account, to, template, .. } = &*message;
+        let sending = Sending { account, to, template: template.as_ref(), is_marketing_endpoint };
+        let allowed = self.record.admit(rules, &sending, now)?;
+        if let Some(violation) = allowed.violation {
+            *self.counts.violations.entry(violation).or_default() += 1;
+        }
+        message.held = allowed.held;
+        Ok(())
+    }
+
     fn authorized(&self, number: &str, headers: &HeaderMap) -> Result<AccountId, Refusal> {
         let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = token.and_then(|value| value.strip_prefix("Bearer "));
@@ -401,9 +476,19 @@ fn readable(account: AccountId, body: &[u8]) -> Result<Message, Refusal> {
     // `to` takes precedence where both are given.
     let to = request.to.or(request.recipient).filter(|to| !to.is_empty());
     let to = to.ok_or(refusal(400, 100, "(#100) The parameter to is required"))?;
-    let text = match (request.kind.as_deref(), request.text) {
-        (Some("text") | None, Some(text)) if !text.body.is_empty() => text.body,
-        _ => return Err(refusal(400, 100, "(#100) The parameter text['body'] is required")),
+    let kind = request.kind.as_deref().unwrap_or("text");
+    let content = request.rest.get(kind);
+    let text = match (kind, request.text) {
+        ("text", Some(text)) if !text.body.is_empty() => Some(text.body),
+        ("text", _) => None,
+        _ => content.and_then(|content| words(kind, content)),
+    };
+    let template = content.filter(|_| kind == "template").cloned();
+    let Some(text) = text else {
+        return match kind {
+            "text" => Err(refusal(400, 100, "(#100) The parameter text['body'] is required")),
+            _ => Err(refusal(400, 131_008, "(#131008) Required parameter is missing")),
+        };
     };
     if text.chars().count() > MAX_TEXT {
         return Err(refusal(400, 100, "(#100) Param text['body'] must be at most 4096 characters long"));
@@ -416,19 +501,24 @@ fn readable(account: AccountId, body: &[u8]) -> Result<Message, Refusal> {
             "(#100) Param biz_opaque_callback_data must be at most 512 characters long",
         ));
     }
-    Ok(Message { account, to, text, callback })
+    Ok(Message { account, to, text, template, callback, held: false })
 }
 
-fn answer(taken: &Taken) -> Response {
+fn answer(taken: &Taken, held: bool) -> Response {
     // The answer to a send by scoped id holds no `wa_id`.
     let contact = match taken.is_to_phone() {
         true => json!({ "input": taken.to, "wa_id": taken.to }),
         false => json!({ "input": taken.to, "user_id": taken.to }),
     };
+    // `.../templates/template-pacing`: the status stands beside the id of a template that is paced.
+    let message = match held {
+        true => json!({ "id": taken.wamid, "message_status": "held_for_quality_assessment" }),
+        false => json!({ "id": taken.wamid }),
+    };
     let body = json!({
         "messaging_product": "whatsapp",
         "contacts": [contact],
-        "messages": [{ "id": taken.wamid }],
+        "messages": [message],
     });
     ([(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }

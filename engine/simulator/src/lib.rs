@@ -12,8 +12,8 @@
 //! [`customers::Customers::report`].
 //!
 //! # Layout
-//! - `graph`: `POST /{version}/{phone_number_id}/messages`, with limits (`limits`), injected faults
-//!   (`fault`) and the accepted messages (`ledger`).
+//! - `graph`: `POST /{version}/{phone_number_id}/messages`, with limits (`limits`), rules about contents and people
+//!   (`rules`), injected faults (`fault`) and the accepted messages (`ledger`).
 //! - `webhooks`: signed webhooks with retries and duplicates.
 //! - `customers`: people who ask in bursts and wait for answers; `record` is the record of one of them,
 //!   `report` the totals.
@@ -39,6 +39,7 @@ pub mod llm;
 pub mod operator;
 pub mod record;
 pub mod report;
+pub mod rules;
 #[cfg(test)]
 mod tests;
 pub mod wamid;

@@ -1,5 +1,6 @@
 //! `heddle contact`: hand-over of conversations, consents, and data-subject requests.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -8,6 +9,7 @@ use heddle_api::contacts::{
     CorrectContact, Correction, EnterConsent, ExportContact, ForgetContact, HandleConversation, Handling,
     ListErasures, OfContact, OfErasure, RestrictContact, Restriction, ShowConsents, ShowErasure,
 };
+use heddle_api::messages::{NewMessage, SendMessage};
 use heddle_api::operation::NoParameters;
 use heddle_api::tenants::OfTenant;
 use heddle_api::{List, Nothing};
@@ -16,7 +18,8 @@ use heddle_schemas::config::Config;
 use heddle_schemas::consent::{Category, Says, Standing};
 use heddle_schemas::contact::ContactName;
 use heddle_schemas::erasure::Erasure;
-use heddle_schemas::id::{ConversationId, TenantId};
+use heddle_schemas::id::{AccountId, ChannelKind, ConversationId, TenantId};
+use heddle_schemas::outgoing::OutgoingContent;
 use heddle_schemas::ports::clock::Clock as _;
 use heddle_schemas::record::inbound::Handler;
 use heddle_schemas::time::Timestamp;
@@ -93,6 +96,8 @@ enum Action {
         #[arg(long)]
         text: Option<String>,
     },
+    /// Send a person one message, outside of the agent's turns. Outside of the channel's reply window it is a template.
+    Message(Message),
     /// Erase a person: destroy the key of all their data, then remove every row.
     Forget {
         #[command(flatten)]
@@ -132,6 +137,57 @@ struct Consent {
     /// Wording of the statement. It outlives an erasure of the contact, so it should hold no personal data.
     #[arg(long)]
     text: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Message {
+    #[command(flatten)]
+    person: Person,
+    /// Purpose of the message; a person who has opted out of it gets none.
+    #[arg(long, value_enum)]
+    purpose: Purpose,
+    /// Name of the request, of your choice: repeated under the same name it sends nothing more.
+    #[arg(long, value_name = "NAME")]
+    key: String,
+    /// Text of the message.
+    #[arg(long, required_unless_present = "content", conflicts_with = "content")]
+    text: Option<String>,
+    /// Content as JSON in a file, or `-` for standard input, such as
+    /// {"type":"template","name":"reminder","language":"en","body":[{"text":"Ann"}]}.
+    #[arg(long, value_name = "FILE")]
+    content: Option<PathBuf>,
+    /// Kind of channel, where the tenant has several.
+    #[arg(long)]
+    channel: Option<ChannelKind>,
+    /// Account that sends it, where the tenant has several.
+    #[arg(long)]
+    account: Option<AccountId>,
+}
+
+async fn send(admin: &Admin, message: Message, output: &mut Output) -> Result<(), Failure> {
+    let Message { person: Person { tenant, contact }, purpose, key, text, content, channel, account } =
+        message;
+    let content = match (text, content) {
+        (Some(text), _) => OutgoingContent::text(text),
+        (None, file) => read_content(&file.unwrap_or_default())?,
+    };
+    let message =
+        NewMessage { contact, content, purpose: purpose.into(), idempotency_key: key, channel, account };
+    let accepted = admin.call(SendMessage, OfTenant { tenant }, NoParameters {}, message).await?;
+    output.result(&accepted, || {
+        format!("message {} is sent in its turn; `heddle events` shows what becomes of it", accepted.outbound)
+    });
+    Ok(())
+}
+
+fn read_content(file: &Path) -> Result<OutgoingContent, Failure> {
+    let read = match file == Path::new("-") {
+        true => std::io::read_to_string(std::io::stdin()),
+        false => std::fs::read_to_string(file),
+    };
+    let text = read.map_err(|error| Failure::Usage(anyhow::anyhow!("{}: {error}", file.display())))?;
+    serde_json::from_str(&text)
+        .map_err(|error| Failure::Usage(anyhow::anyhow!("{}: {error}", file.display())))
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -205,6 +261,7 @@ async fn act(admin: &Admin, action: Action, output: &mut Output) -> Result<(), F
             handle(admin, conversation, Handler::Agent, "is handled by the agent", output).await
         }
         Action::Consent(asked) => consent(admin, asked, output).await,
+        Action::Message(message) => send(admin, message, output).await,
         Action::Export { person: Person { tenant, contact }, into } => {
             let export =
                 admin.call(ExportContact, OfTenant { tenant }, OfContact { contact }, Nothing).await?;

@@ -19,6 +19,7 @@ use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::id::{ChannelKind, ContactId, ConversationId, MessageKey, OutboundId, TurnId};
 use heddle_schemas::ledger::Position;
 use heddle_schemas::lenient::Lenient;
+use heddle_schemas::outgoing::{Kind, OutgoingContent};
 use heddle_schemas::ports::channel::Channel;
 use heddle_schemas::ports::keys::Missing;
 use heddle_schemas::ports::log::{Assignment, FetchLimit, Record};
@@ -146,7 +147,7 @@ impl Site {
         let to = Address { phone: Some("16505550000".into()), ..Address::default() };
         // The recipient has written before.
         self.ports.keys.contact(&conversation.tenant, conversation.contact, Missing::Create).await.unwrap();
-        let message = SealedMessage { to, content: Content::Text { body: "a reply".into() } };
+        let message = SealedMessage { to, content: OutgoingContent::text("a reply") };
         let now = self.clock.now();
         let cipher = self.ports.keys.log(&conversation.tenant, now.day()).await.unwrap();
         let sealed = cipher.seal(&log_aad(Topic::Outbound, &id), &encode(&message));
@@ -156,6 +157,7 @@ impl Site {
             again: false,
             fence: None,
             window_until: None,
+            kind: Kind::Text,
             category: None,
             sealed,
         };

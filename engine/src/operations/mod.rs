@@ -12,7 +12,7 @@
 //!
 //! # Layout
 //! - [`caller`]: identity and rights of the caller. [`error`]: the error type. [`subject`]: the subject of a call.
-//! - [`tenants`], [`contacts`], [`documents`], [`keys`], [`dead_letters`], [`audit_log`]: the handlers.
+//! - [`tenants`], [`contacts`], [`messages`], [`documents`], [`keys`], [`dead_letters`], [`audit_log`]: the handlers.
 //! - [`export`], [`verification`]: larger parts of the handlers.
 
 pub mod audit_log;
@@ -23,6 +23,7 @@ pub mod documents;
 pub mod error;
 pub mod export;
 pub mod keys;
+pub mod messages;
 pub mod subject;
 pub mod tenants;
 #[cfg(test)]

@@ -43,6 +43,16 @@ fn sample(name: &str) -> Sample {
         "CorrectContact" => of_acme(acme(), contact(), json!({ "name": "Ann" })),
         "RestrictContact" => of_acme(acme(), contact(), json!({ "restricted": true })),
         "HandleConversation" => of_acme(conversation, none(), json!({ "by": "human" })),
+        "SendMessage" => {
+            let content = json!({ "type": "template", "name": "hello", "language": "en" });
+            let body = json!({
+                "contact": "+16505551234",
+                "content": content,
+                "purpose": "utility",
+                "idempotency_key": "order-1",
+            });
+            of_acme(acme(), none(), body)
+        }
         "AddDocument" => {
             let document = json!({ "id": "faq", "title": "FAQ", "format": "text", "text": "Nine to five." });
             of_acme(acme(), none(), document)
@@ -148,8 +158,12 @@ impl Site {
 async fn every_operation_leaves_the_entries_that_it_declares_in_its_callers_name() {
     let site = Site::start().await;
     let mut table = heddle_api::table();
-    // Acme does not exist after it.
-    table.sort_by_key(|entry| entry.name == "DeleteTenant");
+    // Acme has no account after the one, and does not exist after the other.
+    table.sort_by_key(|entry| match entry.name {
+        "DeleteTenant" => 2,
+        "DisconnectChannel" => 1,
+        _ => 0,
+    });
     for entry in &table {
         let chain = sample(entry.name).chain;
         let before = site.entries(chain).await.len();
@@ -244,5 +258,43 @@ async fn a_note_that_is_too_long_is_refused_whatever_is_asked() {
         let asked = site.client.get(format!("{}/v1/tenants", site.url)).header(name, "a".repeat(length));
         assert_eq!(asked.send().await.unwrap().status(), status, "{name} of {length}");
     }
+    assert!(site.service.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_is_accepted_once_under_its_key_and_refused_with_the_reason() {
+    let site = Site::start().await;
+    let template = json!({ "type": "template", "name": "hello", "language": "en" });
+    let request = |key: &str, contact: &str, content: &Value| json!({ "contact": contact, "content": content, "purpose": "marketing", "idempotency_key": key });
+    let send = async |body: Value| {
+        let post = site.client.post(format!("{}/v1/tenants/acme/messages", site.url)).json(&body);
+        let answer = post.send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let (status, first) = send(request("order-1", "+16505551234", &template)).await;
+    assert_eq!(status, 202, "{first}");
+    assert_eq!(send(request("order-1", "+16505551234", &template)).await, (202, first.clone()));
+    let refusals = [
+        (request("order-1", "+16505550000", &template), 409, "idempotency_key_reused"),
+        (request("order-2", "+16505551234", &json!({ "type": "text", "body": "hi" })), 409, "window_over"),
+        (request("order-3", "+16505551234", &json!({ "type": "text", "body": "" })), 422, "invalid_content"),
+        (request("order-4", "00000000000000000000000000000007", &template), 409, "no_conversation"),
+        (request("", "+16505551234", &template), 422, "invalid_message"),
+    ];
+    for (body, status, code) in refusals {
+        let (found, problem) = send(body).await;
+        assert_eq!((found, problem["code"].as_str()), (status, Some(code)), "{problem}");
+    }
+    let stop = site.client.post(format!("{}/v1/tenants/acme/contacts/consent", site.url));
+    let stop = stop.query(&[("contact", "+16505551234")]);
+    let stop = stop.json(&json!({ "says": "stop", "purposes": ["marketing"] })).send().await.unwrap();
+    assert_eq!(stop.status(), 200);
+    let (status, problem) = send(request("order-5", "+16505551234", &template)).await;
+    assert_eq!((status, problem["code"].as_str()), (409, Some("opted_out")));
+    assert_eq!(
+        send(request("order-1", "+16505551234", &template)).await,
+        (202, first),
+        "it was accepted before"
+    );
     assert!(site.service.stop().await);
 }

@@ -313,6 +313,11 @@ pub enum What {
         /// True where consent holds from now on.
         given: bool,
     },
+    /// A message to a contact was requested, outside of the agent's turns.
+    ContactMessage {
+        /// The contact.
+        contact: ContactId,
+    },
     /// A document was stored.
     DocumentPut {
         /// The document.
@@ -364,6 +369,7 @@ impl What {
             Self::ContactObject { .. } => "contact_object",
             Self::ContactErase { .. } => "contact_erase",
             Self::ContactConsent { .. } => "contact_consent",
+            Self::ContactMessage { .. } => "contact_message",
             Self::DocumentPut { .. } => "document_put",
             Self::DocumentRemove { .. } => "document_remove",
             Self::LetterShow { .. } => "letter_show",
@@ -386,6 +392,7 @@ impl What {
             | Self::ContactRestrict { contact, .. }
             | Self::ContactObject { contact }
             | Self::ContactErase { contact }
+            | Self::ContactMessage { contact }
             | Self::ContactConsent { contact, .. } => Some(*contact),
             // By the names of the fields of the operations that are known.
             Self::Unknown(fields) => {
@@ -429,6 +436,7 @@ impl What {
             | Self::ContactRestrict { contact, .. }
             | Self::ContactObject { contact }
             | Self::ContactErase { contact }
+            | Self::ContactMessage { contact }
             | Self::ContactConsent { contact, .. } => contact.to_string(),
             Self::DocumentPut { document } | Self::DocumentRemove { document } => document.clone(),
             Self::LetterShow { letter } => letter.clone(),

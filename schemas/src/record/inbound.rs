@@ -1,19 +1,29 @@
 //! Topic inbound: what conversations receive, in order.
+//!
+//! Version 2 has requests of the tenant to send a message. All else is the same in both.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::version::{Step, after};
 use super::{V, Versioned};
+use crate::consent::Category;
 use crate::content::{Address, Content, Context};
 use crate::id::{ConversationId, MessageKey, OutboundId};
+use crate::outgoing::OutgoingContent;
 use crate::sealed::Sealed;
 use crate::time::Timestamp;
 
 /// Steps from each version of these records to the next.
-const STEPS: &[Step] = &[];
+const STEPS: &[Step] = &[Step { up: |_| {}, down: is_of_first_version }];
 /// The version that this build writes.
 pub const VERSION: u16 = after(STEPS);
+
+/// Returns whether version 1 can say it: it is no request to send a message.
+fn is_of_first_version(record: &mut Map<String, Value>) -> bool {
+    record.get("event").is_none_or(|event| event.get("send").is_none())
+}
 
 /// A record of topic inbound.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -49,8 +59,31 @@ pub enum InboundEvent {
     Restrict(Restrict),
     /// A fact that is kept of the contact is wrong, and is corrected.
     Correct(Correct),
+    /// The tenant sends the contact a message, outside of the agent's turns.
+    Send(Request),
     /// The tenant is being deleted: all data of the conversation is deleted. Valid only where that is so.
     Leave,
+}
+
+/// Request of the tenant to send a message to the contact of the conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Request {
+    /// Keyed hash of the request's idempotency key: two records with the same one are one message.
+    pub key: MessageKey,
+    /// The purpose for which the contact's consent is needed.
+    pub category: Category,
+    /// A [`SealedRequest`], bound to topic inbound and `key`.
+    pub sealed: Sealed,
+}
+
+/// Plaintext of the ciphertext of a [`Request`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SealedRequest {
+    /// The recipient's ids as the request named them; empty where it named the contact's own id.
+    #[serde(default)]
+    pub to: Address,
+    /// The content.
+    pub content: OutgoingContent,
 }
 
 /// Restriction of the use of a contact's data.
@@ -273,9 +306,15 @@ impl Withheld {
 }
 
 impl DeliveryFailure {
+    /// The code of a message that was not sent since the tenant's quota is spent.
+    pub const QUOTA_SPENT: i64 = -5;
+
     /// A failure with this code; of the engine's own codes with their title.
     #[must_use]
     pub fn of(code: i64) -> Self {
+        if code == Self::QUOTA_SPENT {
+            return Self { code, title: "the tenant's quota is spent".into() };
+        }
         let own = [
             (Withheld::OptedOut, "the contact has opted out"),
             (Withheld::WindowOver, "the customer-service window is over"),

@@ -1,22 +1,35 @@
 //! Topic outbound: commands to accounts to send, and the reports that settle sends.
+//!
+//! Version 2 has contents other than text, and notices. What concerns texts and statuses alone is the same in both.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::inbound::DeliveryReport;
 use super::version::{Step, after};
 use super::{V, Versioned};
 use crate::consent::Category;
-use crate::content::{Address, Content};
+use crate::content::Address;
 use crate::id::{ConversationId, OutboundId};
+use crate::outgoing::{Kind, OutgoingContent};
 use crate::ports::state::Fence;
 use crate::sealed::Sealed;
 use crate::time::Timestamp;
 
 /// Steps from each version of these records to the next.
-const STEPS: &[Step] = &[];
+const STEPS: &[Step] = &[Step { up: |_| {}, down: is_of_first_version }];
 /// The version that this build writes.
 pub const VERSION: u16 = after(STEPS);
+
+/// Returns whether version 1 can say it: it has neither another content than text nor the purpose of a notice.
+fn is_of_first_version(record: &mut Map<String, Value>) -> bool {
+    let send = record.get("command").and_then(|command| command.get("send"));
+    send.is_none_or(|send| {
+        let is_notice = send.get("purpose").is_some_and(|purpose| purpose == "notice");
+        send.get("kind").is_none() && !is_notice
+    })
+}
 
 /// A record of topic outbound.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -75,7 +88,10 @@ pub struct SendCommand {
     /// within 24 hours of the customer's last message. The account checks it at the send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_until: Option<Timestamp>,
-    /// Purpose for which a campaign needs the contact's consent; marketing where it is not set.
+    /// The kind of its content; a text where it is not set.
+    #[serde(default, skip_serializing_if = "Kind::is_text")]
+    pub kind: Kind,
+    /// Purpose for which a campaign or a notice needs the contact's consent; marketing where it is not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<Category>,
     /// A [`SealedMessage`], bound to topic outbound and `id`.
@@ -90,6 +106,9 @@ pub enum Purpose {
     Reply,
     /// It belongs to a campaign.
     Campaign,
+    /// The business sends it to one contact, outside of the agent's turns: as urgent as a reply, and sent only with the
+    /// consent that a campaign needs. Where its outcome is unknown it is not sent again.
+    Notice,
 }
 
 /// Plaintext of the ciphertext of a [`SendCommand`].
@@ -98,5 +117,5 @@ pub struct SealedMessage {
     /// The recipient.
     pub to: Address,
     /// The content.
-    pub content: Content,
+    pub content: OutgoingContent,
 }

@@ -157,6 +157,12 @@ impl Key {
         Self::new(Table::Alias, tenant.as_str(), &[&alias.to_bytes()], &[])
     }
 
+    /// A request to send a message; `key` is a keyed hash of its idempotency key.
+    #[must_use]
+    pub fn request(tenant: &TenantId, key: MessageKey) -> Self {
+        Self::new(Table::Request, tenant.as_str(), &[&key.to_bytes()], &[])
+    }
+
     /// Consents and opt-outs of a contact.
     #[must_use]
     pub fn contact(tenant: &TenantId, contact: ContactId) -> Self {

@@ -18,7 +18,7 @@ use heddle_schemas::record::outbound::Purpose;
 /// Class of a message: the first always goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// It answers a customer.
+    /// It answers a customer, or is as urgent.
     Reply,
     /// Campaign message: it gets only the capacity that replies leave.
     Campaign,
@@ -32,7 +32,7 @@ impl Class {
 impl From<Purpose> for Class {
     fn from(purpose: Purpose) -> Self {
         match purpose {
-            Purpose::Reply => Self::Reply,
+            Purpose::Reply | Purpose::Notice => Self::Reply,
             Purpose::Campaign => Self::Campaign,
         }
     }

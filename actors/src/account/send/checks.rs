@@ -2,13 +2,14 @@
 //!
 //! First the lease of the partition, which may have to be waited for; only then consent and window, so that a stop that
 //! came meanwhile is seen. A message that is no reply needs that its contact has not opted out, by the record as it is
-//! in the store then; anything with a window needs that this is not over; all need that the account is connected.
+//! in the store then; anything but a template needs that the reply window, where the channel has one, is not over; all need that the account is connected.
 
 use futures::FutureExt;
 use heddle_schemas::consent::Standing;
 use heddle_schemas::ports::channel::ChannelAccount;
 use heddle_schemas::ports::state::{Fence, StoreError};
 use heddle_schemas::record::inbound::Withheld;
+use heddle_schemas::record::outbound::{Purpose, SendCommand};
 
 use super::{Send, Taken};
 use crate::account::machine::Sendable;
@@ -32,7 +33,7 @@ impl Send {
                 Standing::Unknown | Standing::Given => {}
             }
         }
-        if self.is_window_over(taken) {
+        if self.is_window_over(taken) || self.lacks_window(item) {
             return Ok(Some(Withheld::WindowOver));
         }
         Ok(self.configured().is_none().then_some(Withheld::Disconnected))
@@ -41,6 +42,14 @@ impl Send {
     /// Returns true when the time in which the message was allowed is over.
     pub(super) fn is_window_over(&self, taken: Taken) -> bool {
         taken.window_until.is_some_and(|until| self.context.ports.clock.now() >= until)
+    }
+
+    /// Returns true where a message names no end of its window, and only a template may be sent without: a campaign or
+    /// the tenant writes to a person of whom nobody says that they wrote within the window.
+    fn lacks_window(&self, item: &Item) -> bool {
+        let SendCommand { purpose, kind, window_until, .. } = &item.command;
+        let has_window = self.channel.profile().reply_window.is_some();
+        has_window && *purpose != Purpose::Reply && kind.is_free_form() && window_until.is_none()
     }
 
     /// Returns true where the lease is known to hold without waiting for anything.

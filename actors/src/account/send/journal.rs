@@ -67,11 +67,13 @@ impl Taken {
     /// Returns the conditions of a message that is checked at this time.
     #[must_use]
     pub fn of(command: &SendCommand, at: Timestamp) -> Self {
-        let SendCommand { purpose, category, window_until, .. } = command;
+        let SendCommand { purpose, category, window_until, kind, .. } = command;
         let category = match purpose {
             Purpose::Reply => None,
-            Purpose::Campaign => Some(category.unwrap_or(Category::Marketing)),
+            Purpose::Campaign | Purpose::Notice => Some(category.unwrap_or(Category::Marketing)),
         };
-        Self { at, category, window_until: *window_until, held: false }
+        // A template is allowed at any time, whatever the record says.
+        let window_until = window_until.filter(|_| kind.is_free_form());
+        Self { at, category, window_until, held: false }
     }
 }

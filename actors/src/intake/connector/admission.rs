@@ -173,6 +173,7 @@ mod tests {
     use std::num::{NonZeroU32, NonZeroUsize};
 
     use heddle_schemas::content::Content;
+    use heddle_schemas::outgoing::{ContentProfile, Kind, Limits};
     use heddle_schemas::ports::channel::ChannelProfile;
     use heddle_schemas::ports::channel::profile::{Api, IdKind};
     use serde_json::{Value, json};
@@ -183,6 +184,7 @@ mod tests {
     static PROFILE: ChannelProfile = ChannelProfile {
         kind: ChannelKind::Whatsapp,
         text_max: NonZeroUsize::MIN,
+        content: ContentProfile { carries: Kind::ALL, uploads: false, limits: Limits::NONE },
         webhook_body_max: 1,
         reply_window: None,
         pair_limit: None,

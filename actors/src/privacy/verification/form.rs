@@ -340,7 +340,8 @@ pub(super) fn is_from_before(holds: &Holds, erased_at: Timestamp) -> Option<bool
             | EntrySaid::Tenant { at, .. }
             | EntrySaid::Restricted { at, .. }
             | EntrySaid::Corrected { at }
-            | EntrySaid::Agent { at, .. } => *at <= erased_at,
+            | EntrySaid::Agent { at, .. }
+            | EntrySaid::Sent { at, .. } => *at <= erased_at,
             // Only a later build knows its times.
             EntrySaid::Unknown(_) => false,
         })),

@@ -125,6 +125,18 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// One message that no turn decided.
+    pub const MESSAGE: Self = Self {
+        turns: 0,
+        messages: 1,
+        input_tokens: 0,
+        output_tokens: 0,
+        money: 0,
+        interrupted: 0,
+        interrupted_tokens: 0,
+        interrupted_money: 0,
+    };
+
     /// Both together.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use heddle_schemas::content::Content;
 use heddle_schemas::id::{AccountId, OutboundId};
+use heddle_schemas::outgoing::OutgoingContent;
 use heddle_schemas::ports::channel::{
     Accepted, Channel, ChannelAccount, ChannelEvent, ChannelProfile, FailureClass, OutboundMessage,
     ReceivedStatus, SendError, WebhookError,
@@ -29,7 +29,7 @@ pub(crate) struct Taken {
 
 impl Taken {
     fn of(access: &ChannelAccount, message: &OutboundMessage) -> Self {
-        let Content::Text { body } = &message.content else { panic!("only text is sent") };
+        let OutgoingContent::Text { body } = &message.content else { panic!("only text is sent") };
         let to = message.to.user_id.clone().or_else(|| message.to.phone.clone()).expect("an address");
         Self { id: message.id, account: access.account.as_str().to_owned(), to, text: body.clone() }
     }

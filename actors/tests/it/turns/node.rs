@@ -19,6 +19,7 @@ use heddle_memory::{
 };
 use heddle_schemas::content::{Address, Content, Context};
 use heddle_schemas::id::{ChannelKind, ConversationId, OutboundId};
+use heddle_schemas::outgoing::OutgoingContent;
 use heddle_schemas::ports::channel::{Act, Channel, ChannelEvent, OutboundMessage, ReceivedMessage};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::responder::Question;
@@ -225,8 +226,8 @@ impl Node {
 
     /// Returns the messages that the channel accepted, in order: id and text.
     pub(crate) fn sent(&self) -> Vec<(OutboundId, String)> {
-        let text = |content: &Content| match content {
-            Content::Text { body } => body.clone(),
+        let text = |content: &OutgoingContent| match content {
+            OutgoingContent::Text { body } => body.clone(),
             other => panic!("{other:?}"),
         };
         self.channel.accepted().iter().map(|call| (call.message.id, text(&call.message.content))).collect()

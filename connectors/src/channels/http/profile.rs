@@ -3,6 +3,7 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 
 use heddle_schemas::id::ChannelKind;
+use heddle_schemas::outgoing::{ContentProfile, Kind, Limits};
 use heddle_schemas::ports::channel::ChannelProfile;
 use heddle_schemas::ports::channel::profile::{Api, CredentialSpec, IdKind};
 
@@ -17,6 +18,12 @@ pub const SIGNING_SECRET: &str = "signing_secret";
 pub static PROFILE: ChannelProfile = ChannelProfile {
     kind: ChannelKind::Http,
     text_max: NonZeroUsize::new(4096).unwrap(),
+    // A program of one's own has no approved templates, and fetches files by link.
+    content: ContentProfile {
+        carries: &[Kind::Text, Kind::Media, Kind::Interactive, Kind::Location, Kind::Reaction],
+        uploads: false,
+        limits: Limits { text: 4096, caption: 4096, body: 4096, list_body: 4096, ..Limits::NONE },
+    },
     // The specification recommends payloads under 20 kB; sealed, this grows by a third and still fits Kafka's 1 MiB.
     webhook_body_max: 256 << 10,
     reply_window: None,

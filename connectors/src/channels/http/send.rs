@@ -4,8 +4,9 @@
 //! specification has receivers use as idempotency key. An error holds no text, address or secret, and nothing of the
 //! answer's body, which may repeat them.
 
-use heddle_schemas::content::{Address, Content};
+use heddle_schemas::content::Address;
 use heddle_schemas::id::{AccountId, OutboundId};
+use heddle_schemas::outgoing::OutgoingContent;
 use heddle_schemas::ports::channel::{Accepted, ChannelAccount, FailureClass, OutboundMessage, SendError};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::time::{Timestamp, rfc3339};
@@ -40,7 +41,11 @@ struct Message<'a> {
     outbound_id: OutboundId,
     account: &'a AccountId,
     to: Recipient<'a>,
+    /// The text; of another content the same in words, for a receiver that shows texts alone.
     text: &'a str,
+    /// The content, where it is no text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<&'a OutgoingContent>,
 }
 
 #[derive(Serialize)]
@@ -98,15 +103,10 @@ pub(super) async fn send(
 
 fn body(account: &AccountId, message: &OutboundMessage, now: Timestamp) -> Result<Vec<u8>, SendError> {
     let unsendable = |why: &str| SendError::new(FailureClass::Final, why);
-    let Content::Text { body: text } = &message.content else {
-        return Err(unsendable("only texts can be sent"));
-    };
-    if text.trim().is_empty() {
-        return Err(unsendable("the text is empty"));
+    if let Some(refusal) = call::refusal(&message.content, &PROFILE.content) {
+        return Err(refusal);
     }
-    if text.chars().count() > PROFILE.text_max.get() {
-        return Err(unsendable(&format!("the text is over {} characters", PROFILE.text_max)));
-    }
+    let in_words = message.content.in_words();
     let Address { chat, name, .. } = &message.to;
     let chat = chat.as_ref().filter(|chat| chat.account == *account);
     let chat = chat.ok_or_else(|| unsendable("the address has no id on this account"))?;
@@ -117,7 +117,8 @@ fn body(account: &AccountId, message: &OutboundMessage, now: Timestamp) -> Resul
             outbound_id: message.id,
             account,
             to: Recipient { id: &chat.id, name: name.as_deref() },
-            text,
+            text: &in_words,
+            content: Some(&message.content).filter(|content| content.as_text().is_none()),
         },
     };
     Ok(serde_json::to_vec(&webhook).expect("texts and ids are always JSON"))
@@ -163,7 +164,7 @@ mod tests {
         OutboundMessage {
             id: "000102030405060708090a0b0c0d0e0f.101112131415161718191a1b1c1d1e1f.0".parse().unwrap(),
             to: Address { chat: Some(chat), name: Some("Ann".into()), ..Address::default() },
-            content: Content::Text { body: "From nine to five.".into() },
+            content: OutgoingContent::text("From nine to five."),
         }
     }
 
@@ -172,6 +173,32 @@ mod tests {
         let body = body(&"shop".parse().unwrap(), &message("shop"), NOW).unwrap();
         let documented: Value = serde_json::from_slice(include_bytes!("fixtures/send.json")).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), documented);
+    }
+
+    #[test]
+    fn another_content_than_text_goes_as_json_and_in_words() {
+        let content: OutgoingContent = serde_json::from_value(serde_json::json!({
+            "type": "interactive",
+            "body": "Shall I book it?",
+            "action": { "buttons": [{ "id": "yes", "title": "Yes" }, { "id": "no", "title": "No" }] },
+        }))
+        .unwrap();
+        let message = OutboundMessage { content, ..message("shop") };
+        let body = body(&"shop".parse().unwrap(), &message, NOW).unwrap();
+        let documented: Value = serde_json::from_slice(include_bytes!("fixtures/send_buttons.json")).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), documented);
+    }
+
+    #[test]
+    fn a_template_is_refused_by_name_since_there_is_none_here() {
+        let content = OutgoingContent::Template(heddle_schemas::outgoing::Template::new("offer", "de"));
+        let error = body(&"shop".parse().unwrap(), &OutboundMessage { content, ..message("shop") }, NOW);
+        let error = error.unwrap_err();
+        assert_eq!(error.class, FailureClass::Final);
+        assert_eq!(
+            error.detail,
+            "the channel carries no template; it carries text, media, interactive, location, reaction"
+        );
     }
 
     #[test]

@@ -10,8 +10,11 @@
 //! - `handshake`: the GET by which Meta subscribes a webhook; `signature`: verification of a body.
 //! - `webhook`: the body's entries and changes; `message`, `status`, `sender` read what is in them;
 //!   `preference` what people set about marketing; `field` reads JSON whose fields may be absent or of another type.
-//! - `send`: one POST to the Graph API; `failure` sorts its answers.
+//! - `send`: one POST to the Graph API, with the `body` of each kind of content to the `endpoint` that takes it;
+//!   `failure` sorts its answers.
 
+mod body;
+mod endpoint;
 mod failure;
 mod field;
 mod handshake;
@@ -36,6 +39,7 @@ use heddle_schemas::ports::clock::Clock;
 use reqwest::Client;
 use reqwest::header::HeaderMap;
 
+use self::endpoint::Endpoints;
 use super::client;
 pub use super::client::{Options, SetupError};
 use crate::egress::Egress;
@@ -48,6 +52,7 @@ pub struct WhatsApp {
     client: Client,
     egress: Egress,
     clock: Arc<dyn Clock>,
+    endpoints: Endpoints,
 }
 
 impl std::fmt::Debug for WhatsApp {
@@ -63,7 +68,12 @@ impl WhatsApp {
     /// # Errors
     /// If the HTTP client cannot be built, such as without TLS root certificates.
     pub fn new(options: &Options, clock: Arc<dyn Clock>) -> Result<Self, SetupError> {
-        Ok(Self { client: client::client(options)?, egress: options.egress.clone(), clock })
+        Ok(Self {
+            client: client::client(options)?,
+            egress: options.egress.clone(),
+            clock,
+            endpoints: Endpoints::default(),
+        })
     }
 }
 
@@ -95,6 +105,7 @@ impl Channel for WhatsApp {
     }
 
     async fn send(&self, account: &ChannelAccount, message: &OutboundMessage) -> Result<Accepted, SendError> {
-        send::send((&self.client, &self.egress), &*self.clock, account, message).await
+        let to = (&self.client, &self.egress, &self.endpoints);
+        send::send(to, &*self.clock, account, message).await
     }
 }

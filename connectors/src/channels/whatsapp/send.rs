@@ -1,4 +1,4 @@
-//! One POST to `/{phone_number_id}/messages`, and its outcome.
+//! One POST to `/{phone_number_id}/messages`, or the endpoint beside it, and its outcome.
 //!
 //! The API has no idempotency key, so the question about a failure is if the message was surely
 //! not accepted. It was not if no connection came about, or if the API answered with an error. If
@@ -6,10 +6,13 @@
 //! [`FailureClass::Unknown`]. No error holds the token, the text or an address.
 //! <https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/text-messages>.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use heddle_schemas::content::{Address, Content};
-use heddle_schemas::ports::channel::{Accepted, ChannelAccount, FailureClass, OutboundMessage, SendError};
+use heddle_schemas::content::Address;
+use heddle_schemas::ports::channel::{
+    Accepted, ChannelAccount, FailureClass, OutboundMessage, Scope, SendError,
+};
 use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::sealed::Secret;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
@@ -17,9 +20,10 @@ use reqwest::{Client, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::endpoint::Endpoints;
 use super::failure::Refusal;
-use super::field;
 use super::profile::{ACCESS_TOKEN, PROFILE};
+use super::{body, field};
 use crate::channels::call::{self, without_address};
 use crate::egress::Egress;
 use crate::http;
@@ -39,25 +43,23 @@ struct Request<'a> {
     recipient: Option<&'a str>,
     #[serde(rename = "type")]
     kind: &'static str,
-    text: Text<'a>,
+    /// The field that is named as the type.
+    #[serde(flatten)]
+    content: BTreeMap<&'static str, Value>,
     biz_opaque_callback_data: String,
-}
-
-#[derive(Serialize)]
-struct Text<'a> {
-    preview_url: bool,
-    body: &'a str,
 }
 
 /// Sends a message, once.
 pub(super) async fn send(
-    (client, egress): (&Client, &Egress),
+    (client, egress, endpoints): (&Client, &Egress, &Endpoints),
     clock: &dyn Clock,
     account: &ChannelAccount,
     message: &OutboundMessage,
 ) -> Result<Accepted, SendError> {
     let request = request(message)?;
-    let url = format!("{}/{}/messages", account.api_base.trim_end_matches('/'), account.account);
+    let endpoint = endpoints.of(&account.account, &message.content);
+    let (base, path) = (account.api_base.trim_end_matches('/'), endpoint.path());
+    let url = format!("{base}/{}/{path}", account.account);
     egress.check(&url).map_err(call::forbidden)?;
     let response = client
         .post(url)
@@ -73,21 +75,18 @@ pub(super) async fn send(
         return accepted(body);
     }
     // The status has come, so the answer is known even where its body broke off.
-    Err(refused(status, retry_after, body.ok().as_ref(), message))
+    let refused = refused(status, retry_after, body.ok().as_ref(), message);
+    match endpoints.learn(&account.account, &message.content, endpoint, refused.code) {
+        true => Err(SendError { class: FailureClass::Temporary, scope: Scope::Message, ..refused }),
+        false => Err(refused),
+    }
 }
 
 fn request(message: &OutboundMessage) -> Result<Request<'_>, SendError> {
-    let Content::Text { body } = &message.content else {
-        return Err(unsendable("only texts can be sent"));
-    };
-    let length = body.chars().count();
-    let most = PROFILE.text_max.get();
-    if length > most {
-        return Err(unsendable(&format!("the text has {length} characters, {most} are allowed")));
+    if let Some(refusal) = call::refusal(&message.content, &PROFILE.content) {
+        return Err(refusal);
     }
-    if body.trim().is_empty() {
-        return Err(unsendable("the text is empty"));
-    }
+    let (kind, content) = body::of(&message.content).map_err(|error| unsendable(&error.to_string()))?;
     let Address { phone, user_id, parent_user_id, .. } = &message.to;
     let scoped = user_id.as_deref().or(parent_user_id.as_deref());
     if phone.is_none() && scoped.is_none() {
@@ -98,8 +97,8 @@ fn request(message: &OutboundMessage) -> Result<Request<'_>, SendError> {
         recipient_type: "individual",
         to: phone.as_deref(),
         recipient: scoped.filter(|_| phone.is_none()),
-        kind: "text",
-        text: Text { preview_url: false, body },
+        kind,
+        content: BTreeMap::from([(kind, content)]),
         biz_opaque_callback_data: message.id.to_string(),
     })
 }

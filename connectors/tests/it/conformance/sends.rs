@@ -9,7 +9,8 @@ use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use axum::response::IntoResponse;
-use heddle_schemas::content::{Address, Content, MediaKind};
+use heddle_schemas::content::{Address, MediaKind};
+use heddle_schemas::outgoing::{File, OutgoingContent, OutgoingMedia};
 use heddle_schemas::ports::channel::{
     Accepted, Channel, ChannelAccount, FailureClass, OutboundMessage, SendError,
 };
@@ -51,13 +52,13 @@ pub(crate) struct Sends {
 
 impl Sends {
     async fn send(&self, api_base: impl Into<String>) -> Result<Accepted, SendError> {
-        self.send_content(api_base, Content::Text { body: TEXT.into() }).await
+        self.send_content(api_base, OutgoingContent::text(TEXT)).await
     }
 
     async fn send_content(
         &self,
         api_base: impl Into<String>,
-        content: Content,
+        content: OutgoingContent,
     ) -> Result<Accepted, SendError> {
         let account = ChannelAccount { api_base: api_base.into(), ..self.account.clone() };
         let message = OutboundMessage { id: ID.parse().unwrap(), to: self.to.clone(), content };
@@ -144,15 +145,10 @@ pub(crate) async fn an_address_that_is_no_url_stops_the_account(given: &Sends) {
 
 pub(crate) async fn unsendable_content_is_not_even_called(given: &Sends) {
     let most = given.channel.profile().text_max.get();
-    let file = Content::Media {
-        kind: MediaKind::Image,
-        id: "1".into(),
-        mime_type: None,
-        sha256: None,
-        caption: None,
-        filename: None,
-    };
-    let text = |length| Content::Text { body: "é".repeat(length) };
+    let stored = File::Stored("a.jpg".parse().unwrap());
+    let file = OutgoingMedia { kind: MediaKind::Image, file: stored, caption: None, filename: None };
+    let file = OutgoingContent::Media(file);
+    let text = |length| OutgoingContent::text("é".repeat(length));
     // Nothing listens there: a call would be a passing failure.
     for content in [text(0), text(most + 1), file] {
         let error = given.send_content("http://127.0.0.1:9", content).await.unwrap_err();

@@ -11,7 +11,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use heddle_connectors::channels::whatsapp::{ACCESS_TOKEN, Options, PROFILE, WhatsApp};
-use heddle_schemas::content::{Address, Content};
+use heddle_schemas::content::{Address, MediaKind};
+use heddle_schemas::outgoing::{File, OutgoingContent, OutgoingMedia};
 use heddle_schemas::ports::channel::{
     Accepted, Channel, ChannelAccount, FailureClass, OutboundMessage, SendError,
 };
@@ -65,7 +66,7 @@ fn to_phone(text: &str) -> OutboundMessage {
     OutboundMessage {
         id: ID.parse().unwrap(),
         to: Address { phone: Some(PHONE.into()), user_id: Some(USER_ID.into()), ..Address::default() },
-        content: Content::Text { body: text.into() },
+        content: OutgoingContent::text(text),
     }
 }
 
@@ -208,10 +209,12 @@ async fn what_cannot_be_sent_is_final_and_never_leaves() {
     let access = access(server.serve().await);
     let mut unaddressed = to_phone("Hi");
     unaddressed.to = Address::default();
-    let mut no_text = to_phone("");
-    no_text.content = Content::Contacts { cards: json!([]) };
+    let mut no_file = to_phone("");
+    let file = File::Stored("a.jpg".parse().unwrap());
+    no_file.content =
+        OutgoingContent::Media(OutgoingMedia { kind: MediaKind::Image, file, caption: None, filename: None });
     let too_long = to_phone(&"é".repeat(PROFILE.text_max.get() + 1));
-    for message in [unaddressed, no_text, too_long, to_phone(" ")] {
+    for message in [unaddressed, no_file, too_long, to_phone(" ")] {
         let error = channel().send(&access, &message).await.unwrap_err();
         assert_eq!(error.class, FailureClass::Final, "{error}");
     }

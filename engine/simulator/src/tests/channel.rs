@@ -1,6 +1,9 @@
 //! Tests of the WhatsApp channel against the simulated API.
 
+use heddle_schemas::outgoing::{Action, Interactive, Parameter, ReplyButton, Template};
+
 use super::*;
+use crate::rules::{self, Rules, Violation};
 
 #[tokio::test]
 async fn the_channel_and_the_simulated_api_understand_each_other() {
@@ -112,4 +115,75 @@ async fn an_address_that_is_taken_is_named() {
     let options = graph::Options { listen: first.address(), ..graph::Options::default() };
     let Err(error) = GraphApi::start(options, clock()).await else { panic!("listens twice") };
     assert_eq!(error.to_string(), format!("the simulated API cannot listen on {}", first.address()));
+}
+
+fn of(content: OutgoingContent, turn: u8, to: &str) -> OutboundMessage {
+    OutboundMessage { content, ..message(turn, to) }
+}
+
+fn template(name: &str, parameters: &[&str]) -> OutgoingContent {
+    let body = parameters.iter().map(|text| Parameter::positional(*text)).collect();
+    OutgoingContent::Template(Template { body, ..Template::new(name, "en") })
+}
+
+#[tokio::test]
+async fn templates_are_accepted_as_they_are_approved_and_refused_with_their_codes() {
+    let templates = vec![
+        rules::Template::new("reminder", "en", 2),
+        rules::Template { is_paused: true, ..rules::Template::new("paused", "en", 0) },
+        rules::Template { held_after: Some(1), ..rules::Template::new("paced", "en", 0) },
+        rules::Template { is_elsewhere: true, ..rules::Template::new("offer", "en", 0) },
+    ];
+    let rules = Rules { templates, ..Rules::default() };
+    let graph = graph(graph::Options { rules: Some(rules), ..graph::Options::default() }).await;
+    let (channel, access) = (channel(Duration::from_secs(10)), access(&graph));
+    let send = async |turn, content| {
+        let sent = channel.send(&access, &of(content, turn, "16505551234")).await;
+        sent.map(|accepted| accepted.held).map_err(|error| error.code)
+    };
+    assert_eq!(send(1, template("reminder", &["Ann", "Friday"])).await, Ok(false));
+    assert_eq!(send(2, template("reminder", &["Ann"])).await, Err(Some(132_000)));
+    assert_eq!(send(3, template("unheard_of", &[])).await, Err(Some(132_001)));
+    assert_eq!(send(4, template("paused", &[])).await, Err(Some(132_015)));
+    assert_eq!(send(5, template("paced", &[])).await, Ok(false));
+    assert_eq!(send(6, template("paced", &[])).await, Ok(true), "held is not sent");
+    // The refusal names the other endpoint, and the account tries again.
+    assert_eq!(send(7, template("offer", &[])).await, Err(Some(131_063)));
+    assert_eq!(send(7, template("offer", &[])).await, Ok(false));
+    let texts: Vec<_> = graph.taken().iter().map(|taken| taken.text.clone()).collect();
+    assert_eq!(texts[0], "[template reminder] Ann; Friday");
+    let codes = [(131_063, 1), (132_000, 1), (132_001, 1), (132_015, 1)];
+    assert_eq!((graph.counts().refused, graph.counts().held), (BTreeMap::from(codes), 1));
+}
+
+#[tokio::test]
+async fn people_are_met_as_the_window_the_cap_and_the_tier_allow() {
+    let offer = rules::Template { is_marketing: true, ..rules::Template::new("offer", "en", 0) };
+    let rules = Rules {
+        templates: vec![offer],
+        window: Some(Duration::from_secs(24 * 3_600)),
+        marketing_a_day: Some(1),
+        users_a_day: Some(1),
+    };
+    let graph = graph(graph::Options { rules: Some(rules), ..graph::Options::default() }).await;
+    let (channel, access) = (channel(Duration::from_secs(10)), access(&graph));
+    let send = async |turn, content, to| {
+        let sent = channel.send(&access, &of(content, turn, to)).await;
+        sent.map(|accepted| accepted.held).map_err(|error| error.code)
+    };
+    let buttons = vec![ReplyButton { id: "yes".into(), title: "Yes".into() }];
+    let (header, body, footer) = (None, "Shall I book it?".to_owned(), None);
+    let asks = Interactive { header, body, footer, action: Action::Buttons(buttons) };
+    let asks = OutgoingContent::Interactive(asks);
+    assert_eq!(send(1, asks.clone(), "16505551234").await, Err(Some(131_047)));
+    graph.heard(&access.account, "16505551234");
+    assert_eq!(send(2, asks, "16505551234").await, Ok(false));
+    assert_eq!(send(3, template("offer", &[]), "16505551234").await, Ok(false), "within the window");
+    assert_eq!(send(4, template("offer", &[]), "16505551234").await, Err(Some(131_049)));
+    assert_eq!(send(5, template("offer", &[]), "16505550001").await, Ok(false));
+    assert_eq!(send(6, template("offer", &[]), "16505550002").await, Ok(true), "held back by the tier");
+    let counts = graph.counts();
+    assert_eq!(counts.refused, BTreeMap::from([(131_047, 1), (131_049, 1)]));
+    assert_eq!(counts.violations, BTreeMap::from([(Violation::Tier, 1)]));
+    assert_eq!(graph.taken()[0].text, "Shall I book it?");
 }

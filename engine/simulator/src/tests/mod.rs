@@ -16,6 +16,7 @@ use axum::routing::post;
 use heddle_connectors::channels::whatsapp::{self, WhatsApp};
 use heddle_schemas::content::{Address, Content};
 use heddle_schemas::id::{AccountId, ChannelKind, ContactId, MessageKey, OutboundId, TurnId};
+use heddle_schemas::outgoing::OutgoingContent;
 use heddle_schemas::ports::channel::{
     Act, Channel, ChannelAccount, ChannelEvent, FailureClass, OutboundMessage, ReceivedMessage,
     ReceivedStatus,
@@ -104,7 +105,7 @@ fn message(turn: u8, to: &str) -> OutboundMessage {
     OutboundMessage {
         id: outbound(turn),
         to: Address { phone: Some(to.into()), ..Address::default() },
-        content: Content::Text { body: "Yes, in blue.".into() },
+        content: OutgoingContent::text("Yes, in blue."),
     }
 }
 
@@ -168,7 +169,7 @@ impl Target {
                 0,
             ),
             to: message.from.clone(),
-            content: Content::Text { body: format!("You said: {body}") },
+            content: OutgoingContent::text(format!("You said: {body}")),
         };
         let access = account(message.account.clone(), &self.api_base);
         loop {

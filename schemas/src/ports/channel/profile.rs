@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::content::{Address, ChatId};
 use crate::id::ChannelKind;
+use crate::outgoing::ContentProfile;
 use crate::record::ingress::{Label, Phone};
 
 /// Refusals after which the pause of a pair grows no further.
@@ -17,6 +18,8 @@ pub struct ChannelProfile {
     pub kind: ChannelKind,
     /// Characters (Unicode scalar values) of one text message at most; a longer answer becomes several.
     pub text_max: NonZeroUsize,
+    /// Contents it carries, and their limits.
+    pub content: ContentProfile,
     /// Bytes of a webhook's body at most.
     pub webhook_body_max: usize,
     /// Time after a customer's last message in which anything but a template may be sent; `None`: any time.
@@ -200,6 +203,7 @@ impl ChannelProfile {
 /// A profile for tests of this crate.
 #[cfg(test)]
 pub(crate) const fn example(ids: &'static [IdKind]) -> ChannelProfile {
+    use crate::outgoing::{Kind, Limits};
     const CREDENTIALS: &[CredentialSpec] = &[
         CredentialSpec::required("access_token", "is needed to send"),
         CredentialSpec::required("app_secret", "is needed to verify webhooks"),
@@ -213,6 +217,7 @@ pub(crate) const fn example(ids: &'static [IdKind]) -> ChannelProfile {
     ChannelProfile {
         kind: ChannelKind::Whatsapp,
         text_max: NonZeroUsize::new(100).unwrap(),
+        content: ContentProfile { carries: Kind::ALL, uploads: false, limits: Limits::NONE },
         webhook_body_max: 1024,
         reply_window: None,
         pair_limit: None,

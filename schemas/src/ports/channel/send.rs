@@ -5,8 +5,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::content::{Address, Content};
+use crate::content::Address;
 use crate::id::OutboundId;
+use crate::outgoing::OutgoingContent;
 
 /// A message on its way to the channel's API.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,7 +17,7 @@ pub struct OutboundMessage {
     /// Its recipient.
     pub to: Address,
     /// Its content.
-    pub content: Content,
+    pub content: OutgoingContent,
 }
 
 /// The meaning of a failed send for the account and for the message. A channel sorts its codes into these.
