@@ -75,6 +75,9 @@ pub struct Tenant {
     /// Times to live of its data.
     #[serde(default)]
     pub retention: Retention,
+    /// Treatment of what customers should not have written.
+    #[serde(default, skip_serializing_if = "Privacy::is_default")]
+    pub privacy: Privacy,
     /// The search of its documents.
     #[serde(default)]
     pub knowledge: KnowledgeBase,
@@ -86,6 +89,32 @@ pub struct Tenant {
 /// The region of tenants and nodes that name none.
 pub(crate) fn default_region() -> String {
     "eu".into()
+}
+
+/// Treatment of what customers should not have written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Privacy {
+    /// Treatment of payment card numbers in what customers write. Default: redacted.
+    pub card_numbers: CardNumbers,
+}
+
+impl Privacy {
+    /// As it is where the file says nothing: an earlier build can read it then.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Treatment of payment card numbers in what customers write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CardNumbers {
+    /// They are replaced before anything is stored.
+    #[default]
+    Redacted,
+    /// They are kept as they were written.
+    Kept,
 }
 
 /// Search of a tenant's documents.

@@ -26,7 +26,7 @@ use heddle_schemas::record::inbound::{
 };
 use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
 use heddle_schemas::record::{V, encode_for, log_aad};
-use heddle_schemas::tenant::Tenant;
+use heddle_schemas::tenant::{CardNumbers, Tenant};
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::Topic;
 
@@ -294,6 +294,12 @@ impl RecordBuilder<'_> {
                 (ActKind::Rename, None, Some(content), None)
             }
         };
+        let content = content.map(|mut content| {
+            if self.config.privacy.card_numbers == CardNumbers::Redacted {
+                content.redact_cards();
+            }
+            content
+        });
         let sealed = SealedAct { id: message.id, from, content, emoji, context: message.context };
         let at = log_aad(Topic::Inbound, &key);
         let act = CustomerAct {
