@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::consent::Says;
 use crate::consent::words::ConsentWords;
+use crate::content::Content;
 use crate::hours::Hours;
 use crate::id::{AccountId, AccountKey, ChannelKind, TenantId};
 use crate::language::Language;
@@ -646,10 +647,11 @@ impl Tenant {
         faults
     }
 
-    /// Returns whether a message says that the person wants no more, and nothing else.
+    /// Returns the statement about consent that a message makes, if a person typed it: a stop or a start word. Taps say
+    /// what a button's title says, which somebody else wrote.
     #[must_use]
-    pub fn is_stop_word(&self, message: &str) -> bool {
-        self.consent.says(message, self.knowledge.language) == Some(Says::Stop)
+    pub fn says(&self, content: &Content) -> Option<Says> {
+        self.consent.says(content.typed()?, self.knowledge.language)
     }
 
     /// Every secret with its place, for resolving.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_schemas::consent::{Category, How, Says};
-use heddle_schemas::content::{Asks, Content};
+use heddle_schemas::content::Content;
 use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, ContactId, MessageKey, TenantId};
 use heddle_schemas::ports::channel::{
     Act, ChannelEvent, ReceivedMessage, ReceivedPreference, ReceivedStatus,
@@ -30,7 +30,7 @@ use heddle_schemas::tenant::{CardNumbers, Tenant};
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::Topic;
 
-use crate::intake::consent::{self, Statement};
+use crate::intake::consent::{self, Stated, Statement};
 use crate::intake::gate::IntakeGate;
 use crate::intake::identity::{Identity, IdentityError};
 use crate::partition::publish;
@@ -240,17 +240,16 @@ impl RecordBuilder<'_> {
         self.own.hash("message", format!("{account}/{id}").as_bytes())
     }
 
-    /// Returns the consent statement of a message: a stop or a start word.
+    /// Returns the consent statement of a message: a stop or a start word, or the channel's own button.
     fn word(&self, message: &ReceivedMessage) -> Option<Statement> {
         let Act::Say(content) = &message.act else { return None };
-        let Asks::Answer(text) = content.asks() else { return None };
-        let words = &self.config.consent;
-        let says = words.says(text, self.config.knowledge.language)?;
+        let Stated { says, how, categories, text } =
+            consent::stated(self.ports.profile(self.kind), self.config, content)?;
         Some(Statement {
             says,
-            categories: words.purposes.clone(),
+            categories,
             at: message.sent_at,
-            how: How::Word,
+            how,
             key: self.message_key(&self.account(&message.account), &message.id),
             text: Some(text.to_owned()),
         })

@@ -243,6 +243,8 @@ pub enum Withheld {
     Restricted,
     /// The account it was to leave by is disconnected.
     Disconnected,
+    /// The tenant requires consent for what it is for, and the contact has given none.
+    NoConsent,
 }
 
 impl Withheld {
@@ -254,6 +256,7 @@ impl Withheld {
             Self::WindowOver => -2,
             Self::Restricted => -3,
             Self::Disconnected => -4,
+            Self::NoConsent => -5,
         }
     }
 
@@ -265,6 +268,7 @@ impl Withheld {
             Self::WindowOver => "window_over",
             Self::Restricted => "restricted",
             Self::Disconnected => "disconnected",
+            Self::NoConsent => "no_consent",
         }
     }
 }
@@ -278,6 +282,7 @@ impl DeliveryFailure {
             (Withheld::WindowOver, "the customer-service window is over"),
             (Withheld::Restricted, "the use of the contact's data is restricted"),
             (Withheld::Disconnected, "the account is disconnected"),
+            (Withheld::NoConsent, "the contact has given no consent, which the tenant requires"),
         ];
         let title = own.into_iter().find(|(why, _)| why.code() == code).map_or("", |(_, title)| title);
         Self { code, title: title.into() }

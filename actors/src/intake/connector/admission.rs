@@ -192,6 +192,7 @@ mod tests {
         ids: &[IdKind::Phone],
         parent_mark: None,
         credentials: &[],
+        opt_out_buttons: &[],
         api: Api::Url,
     };
 

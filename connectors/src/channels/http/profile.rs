@@ -40,5 +40,6 @@ pub static PROFILE: ChannelProfile = ChannelProfile {
             fault: signature::fault,
         },
     ],
+    opt_out_buttons: &[],
     api: Api::Url,
 };
