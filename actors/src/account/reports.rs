@@ -195,8 +195,14 @@ impl Account {
     async fn give_up(&self, conversation: &ConversationId, id: OutboundId) -> Result<(), StoreError> {
         let ports = &self.context.ports;
         let at = ports.clock.now();
-        let report =
-            DeliveryReport { outbound: id, status: DeliveryStatus::Failed, at, failure: None, message: None };
+        let report = DeliveryReport {
+            outbound: id,
+            status: DeliveryStatus::Failed,
+            at,
+            failure: None,
+            message: None,
+            pricing: None,
+        };
         let (conversation, event) = (conversation.clone(), InboundEvent::Delivery(report));
         let notice = InboundRecord { v: V, conversation: conversation.clone(), at, event };
         self.commit(Batch {

@@ -326,6 +326,7 @@ impl RecordBuilder<'_> {
             at: status.at,
             failure: status.failure,
             message: Some(self.message_key(&account, &status.message_id)),
+            pricing: status.pricing,
         };
         let conversation = account.conversation(outbound.contact);
         let settle = OutboundRecord {

@@ -314,6 +314,7 @@ impl Webhook {
                 status: status.status,
                 at: status.at,
                 failure: None,
+                pricing: None,
             })
         });
         texts.chain(statuses).collect()

@@ -161,6 +161,7 @@ fn event(record: IngressRecord, profiles: Profiles<'_>) -> Result<ChannelEvent, 
                 status,
                 at,
                 failure,
+                pricing: None,
             }));
         }
     };
