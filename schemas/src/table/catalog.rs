@@ -74,7 +74,10 @@ tables! {
         // Longer than every redelivery.
         lifetime: Lifetime::Own,
         written: Written::Fenced,
-        contact_erasure: ContactErasure::Removed,
+        contact_erasure: ContactErasure::Kept(
+            "by the keyed hash, a message from before that is delivered once more is refused, whatever the channel's clock \
+             says; it holds no content, and ends by itself",
+        ),
         tenant_deletion: TenantDeletion::Removed,
         form: Form::Ids(&[0, 16]),
         export: Export::No("keyed hashes of message ids; the messages are in the thread"),
