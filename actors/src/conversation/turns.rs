@@ -13,7 +13,6 @@ use futures::FutureExt;
 use heddle_schemas::id::{ConversationId, TurnId};
 use heddle_schemas::ports::responder::{Responder, Usage};
 use heddle_schemas::ports::state::{Batch, StoreError, Write};
-use heddle_schemas::record::encode;
 use heddle_schemas::record::event::Outcome;
 use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
@@ -139,7 +138,11 @@ impl Conversation {
         let mut head = None;
         if let Some(loaded) = state.loaded.as_ref().filter(|loaded| loaded.head.agenda == Some(entry.due)) {
             let cleared = Head { agenda: None, ..loaded.head.clone() };
-            writes.push(Write::put(Key::head(&self.id), encode(&cleared)));
+            writes.push(cleared.write(
+                Key::head(&self.id),
+                &tenant.retention,
+                self.context.ports.clock.now(),
+            ));
             head = Some(cleared);
         }
         let after = spent.into_iter().chain([Write::delete(self.agenda(entry.due))]).collect();

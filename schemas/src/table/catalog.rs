@@ -47,7 +47,8 @@ tables! {
         name: "head",
         owner: Owner::Conversation,
         contact: ContactIn::Conversation,
-        lifetime: Lifetime::UntilDeleted,
+        // The number and the name in it end with the last message.
+        lifetime: Lifetime::Retention { kinds: &[Kind::Messages], dated: Dated::Head },
         written: Written::Fenced,
         contact_erasure: ContactErasure::Removed,
         tenant_deletion: TenantDeletion::Removed,
