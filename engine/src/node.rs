@@ -166,7 +166,7 @@ impl Node {
     pub async fn administration(&self) -> Result<Operations, NodeError> {
         let (tenants, _) = Tenants::load(&self.ports, &self.config.node.region).await?;
         tenants.limit_retention(self.config.log.oldest_record())?;
-        Ok(self.administration_of(tenants))
+        Ok(self.administration_of(tenants).offline())
     }
 
     /// The operations on tenants that somebody else keeps up to date.

@@ -82,6 +82,15 @@ impl Conversation {
             None => Head::new(),
         };
         let open = |sealed: &Sealed, column| Ok::<_, Fault>(cipher.open(&aad(&key, column), sealed)?);
+        // The key was destroyed first, and the record that removes the rows is still to come: nothing of before is used.
+        let is_from_before =
+            cipher.erased_at().is_some_and(|erased_at| head.at.unwrap_or(head.customer_at) <= erased_at);
+        let is_erased = is_from_before
+            && head.address.as_ref().is_some_and(|sealed| open(sealed, correct::ADDRESS).is_err());
+        let head = match is_erased {
+            true => Head { next_row: head.next_row, ..Head::new() },
+            false => head,
+        };
         let address = match &head.address {
             Some(sealed) => parse(&open(sealed, correct::ADDRESS)?, "the address of a contact")?,
             None => Address::default(),
