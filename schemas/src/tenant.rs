@@ -23,7 +23,7 @@ use crate::money::{Money, Price};
 use crate::ports::calendar::CalendarAccess;
 pub use crate::ports::channel::ChannelAccount;
 use crate::ports::channel::ChannelProfile;
-use crate::retention::Retention;
+use crate::retention::{OfDisconnected, Retention};
 use crate::sealed::Secret;
 use crate::time::{Timestamp, human};
 
@@ -54,8 +54,8 @@ pub struct Tenant {
     /// The channel accounts.
     #[serde(default)]
     pub channels: Vec<ChannelAccount>,
-    /// Disconnected channel accounts. The engine keeps this list: their messages are kept as long as other data, and
-    /// are exported and erased with the rest.
+    /// Disconnected channel accounts. The engine keeps this list. Their conversations are deleted, or where
+    /// `retention.disconnected` says `kept`, kept for as long as others, exported and erased with the rest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disconnected: Vec<Disconnected>,
     /// The responder.
@@ -231,7 +231,7 @@ pub struct PaymentLink {
 }
 
 /// A channel account that a tenant has had.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Disconnected {
     /// The channel.
@@ -705,6 +705,14 @@ impl Tenant {
     #[must_use]
     pub fn account(&self, kind: ChannelKind, account: &AccountId) -> AccountKey {
         AccountKey { tenant: self.id.clone(), channel: kind, account: account.clone() }
+    }
+
+    /// Returns whether an account is disconnected, and its conversations are to be deleted.
+    #[must_use]
+    pub fn deletes_conversations_of(&self, kind: ChannelKind, account: &AccountId) -> bool {
+        self.retention.disconnected == OfDisconnected::Deleted
+            && self.channel(kind, account).is_none()
+            && self.disconnected.iter().any(|one| one.kind == kind && one.account == *account)
     }
 
     /// The keys of its accounts and of those it has had: a contact may have a conversation with each.
