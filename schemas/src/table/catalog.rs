@@ -291,7 +291,8 @@ tables! {
         form: Form::Json(Json::Engine),
         export: Export::No("the engine's own state"),
     };
-    /// Deletions of tenants: `o` and tenant while one is not complete, `t` and tenant for its receipt.
+    /// Deletions of tenants: `o` and tenant while one is not complete, `t` and tenant for its receipt; `u` and month, what all
+    /// deleted tenants used in it.
     Removal = 20 => Descriptor {
         name: "removal",
         owner: Owner::Engine,
