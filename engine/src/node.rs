@@ -20,7 +20,7 @@ use heddle_connectors::channels;
 use heddle_connectors::clock::SystemClock;
 use heddle_connectors::keys::{self, Entropy, EnvelopeKeys, SystemEntropy, vault};
 use heddle_connectors::knowledge::extract::process::{self as extraction, Extractor};
-use heddle_connectors::knowledge::{self, Languages, TantivyKnowledge};
+use heddle_connectors::knowledge::{self, Bound, Bounds, Languages, TantivyKnowledge};
 use heddle_connectors::responders::{Extractive, Llm, llm};
 use heddle_schemas::config::{Config, StateKind};
 use heddle_schemas::language::Language;
@@ -28,7 +28,7 @@ use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::keys::{Keys, KeysError};
 use heddle_schemas::ports::responder::Responder;
 use heddle_schemas::ports::state::State;
-use heddle_schemas::tenant::{Provider, Tenant};
+use heddle_schemas::tenant::{KnowledgeBase, Provider, Tenant};
 use heddle_schemas::topic::{Topic, TopicPartition};
 use prometheus::Registry;
 
@@ -129,7 +129,14 @@ impl Node {
             let tenant = known.get().and_then(|tenants| tenants.get(tenant));
             tenant.map_or_else(Language::default, |tenant| tenant.knowledge.language)
         });
-        let knowledge = knowledge::Options { languages, ..knowledge::Options::default() };
+        let known = tenants.clone();
+        let bounds = Bounds::new(move |tenant| {
+            let tenant = known.get().and_then(|tenants| tenants.get(tenant));
+            let KnowledgeBase { max_documents, max_bytes, .. } =
+                tenant.map_or_else(KnowledgeBase::default, |tenant| tenant.knowledge.clone());
+            Bound { documents: max_documents.get().into(), bytes: max_bytes.get() }
+        });
+        let knowledge = knowledge::Options { languages, bounds, ..knowledge::Options::default() };
         let documents = TantivyKnowledge::new(state.clone(), watched.clone(), &knowledge);
         let calls = channels::Options { timeout: config.engine.send_timeout, ..channels::Options::default() };
         let channels = Arc::new(channels::registry(&calls, &clock)?);
