@@ -71,7 +71,10 @@ mod tests {
         assert!(!breaker.would_admit(now + Duration::from_millis(1_999)));
         assert!(breaker.admits(now + Duration::from_secs(2)));
         breaker.dropped();
-        assert!(breaker.admits(now + Duration::from_secs(2)), "a call that was given up leaves the test to another");
+        assert!(
+            breaker.admits(now + Duration::from_secs(2)),
+            "a call that was given up leaves the test to another"
+        );
     }
 
     #[test]

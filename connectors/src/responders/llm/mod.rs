@@ -290,7 +290,8 @@ impl Llm {
         let body = http::read(response, MAX_ANSWER).await;
         if status.is_success() {
             let body = body.map_err(|detail| Refusal::Lost(detail.into()))?;
-            let reply = api.read(&body).ok_or_else(|| Refusal::Unreadable("the answer cannot be read".into()))?;
+            let reply =
+                api.read(&body).ok_or_else(|| Refusal::Unreadable("the answer cannot be read".into()))?;
             return Ok((reply, headers));
         }
         // The status has come, so the answer is known even where its body broke off.
