@@ -13,6 +13,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
 use crate::ports::Ports;
+use crate::privacy::disconnection::Disconnections;
 use crate::privacy::erasure::OpenErasures;
 use crate::privacy::tenant_deletion::OpenDeletions;
 use crate::tenant::configuration::Tenants;
@@ -30,6 +31,7 @@ pub(crate) async fn run(ports: Ports, tenants: Arc<Tenants>, mut ours: watch::Re
         // It ends with the system.
         let Ok(_) = ours.wait_for(|ours| *ours).await else { return };
         let (mut erasures, mut removals) = (OpenErasures::default(), OpenDeletions::default());
+        let mut disconnections = Disconnections::default();
         let mut erasures_at = ports.clock.elapsed();
         while *ours.borrow_and_update() {
             if ports.clock.elapsed() >= erasures_at {
@@ -42,6 +44,11 @@ pub(crate) async fn run(ports: Ports, tenants: Arc<Tenants>, mut ours: watch::Re
                 tracing::warn!(%error, "leader task failed, retrying: tenant deletions");
                 false
             });
+            let more = more
+                | disconnections.go_on(&ports, &tenants).await.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "leader task failed, retrying: conversations of disconnected accounts");
+                    false
+                });
             // A change of the ownership is checked at once.
             drop(
                 tokio::time::timeout(if more { MORE_WORK_PAUSE } else { CHECK_INTERVAL }, ours.changed())

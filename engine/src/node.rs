@@ -21,7 +21,7 @@ use heddle_connectors::clock::SystemClock;
 use heddle_connectors::egress::Egress;
 use heddle_connectors::keys::{self, Entropy, EnvelopeKeys, SystemEntropy, vault};
 use heddle_connectors::knowledge::extract::process::{self as extraction, Extractor};
-use heddle_connectors::knowledge::{self, Languages, TantivyKnowledge};
+use heddle_connectors::knowledge::{self, Bound, Bounds, Languages, TantivyKnowledge};
 use heddle_connectors::responders::{Extractive, Llm, llm};
 use heddle_schemas::config::{Config, StateKind};
 use heddle_schemas::language::Language;
@@ -29,7 +29,7 @@ use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::keys::{Keys, KeysError};
 use heddle_schemas::ports::responder::Responder;
 use heddle_schemas::ports::state::State;
-use heddle_schemas::tenant::{Provider, Tenant};
+use heddle_schemas::tenant::{KnowledgeBase, Provider, Tenant};
 use heddle_schemas::topic::{Topic, TopicPartition};
 use prometheus::Registry;
 
@@ -130,7 +130,14 @@ impl Node {
             let tenant = known.get().and_then(|tenants| tenants.get(tenant));
             tenant.map_or_else(Language::default, |tenant| tenant.knowledge.language)
         });
-        let knowledge = knowledge::Options { languages, ..knowledge::Options::default() };
+        let known = tenants.clone();
+        let bounds = Bounds::new(move |tenant| {
+            let tenant = known.get().and_then(|tenants| tenants.get(tenant));
+            let KnowledgeBase { max_documents, max_bytes, .. } =
+                tenant.map_or_else(KnowledgeBase::default, |tenant| tenant.knowledge.clone());
+            Bound { documents: max_documents.get().into(), bytes: max_bytes.get() }
+        });
+        let knowledge = knowledge::Options { languages, bounds, ..knowledge::Options::default() };
         let documents = TantivyKnowledge::new(state.clone(), watched.clone(), &knowledge);
         let egress = Egress::new(config.security.private_addresses.clone());
         let calls = channels::Options {
@@ -174,7 +181,7 @@ impl Node {
     pub async fn administration(&self) -> Result<Operations, NodeError> {
         let (tenants, _) = Tenants::load(&self.ports, &self.config.node.region).await?;
         tenants.limit_retention(self.config.log.oldest_record())?;
-        Ok(self.administration_of(tenants))
+        Ok(self.administration_of(tenants).offline())
     }
 
     /// The operations on tenants that somebody else keeps up to date.

@@ -2,10 +2,13 @@
 //!
 //! Outside the engine's memory content is always sealed; these types are the plaintext.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::card;
 use crate::id::AccountId;
 
 /// The ids by which a contact is reached and recognised on a channel; at least one is there.
@@ -228,6 +231,44 @@ impl Content {
 }
 
 impl Content {
+    /// Returns the text that the person typed; `None` for what was chosen or tapped, whose words are another's.
+    #[must_use]
+    pub fn typed(&self) -> Option<&str> {
+        match self {
+            Self::Text { body } => Some(body),
+            Self::Media { caption, .. } => caption.as_deref(),
+            Self::Order { text, .. } => text.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Replaces the numbers of payment cards in what the person wrote. Cards of contacts and places hold none.
+    pub fn redact_cards(&mut self) {
+        let text = |text: &mut String| {
+            if let Cow::Owned(redacted) = card::redact(text) {
+                *text = redacted;
+            }
+        };
+        match self {
+            Self::Text { body } => text(body),
+            Self::Media { caption, filename, .. } => caption.iter_mut().chain(filename).for_each(text),
+            Self::Interactive { title, response, .. } => {
+                title.iter_mut().for_each(text);
+                response.iter_mut().for_each(card::redact_json);
+            }
+            Self::Order { text: note, order } => {
+                note.iter_mut().for_each(text);
+                card::redact_json(order);
+            }
+            Self::Unknown { raw, .. } => card::redact_json(raw),
+            Self::Button { .. }
+            | Self::Location { .. }
+            | Self::Contacts { .. }
+            | Self::System { .. }
+            | Self::Unsupported { .. } => {}
+        }
+    }
+
     /// Returns whether it refers to a file of the channel, or is of a type that may.
     #[must_use]
     pub fn may_refer_to_file(&self) -> bool {

@@ -24,15 +24,18 @@
 //! - [`zone`]: a tenant's time zone, its dates and months.
 //! - [`erasure`]: the erasure of a contact; [`tenant_deletion`]: the deletion of a tenant.
 //! - [`language`]: languages whose word forms are known.
+//! - [`card`]: numbers of payment cards in texts; [`digits`]: digits of any script.
 //! - [`promise`]: the engine's promises, and the results of their verification.
 //! - [`ports`]: what the engine needs of the outside, as traits.
 
 pub mod audit;
 pub mod campaign;
+pub mod card;
 pub mod config;
 pub mod consent;
 pub mod contact;
 pub mod content;
+pub mod digits;
 pub mod erasure;
 pub mod hours;
 pub mod id;

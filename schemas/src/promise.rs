@@ -107,6 +107,9 @@ pub struct Proof {
     pub kept: bool,
     /// The parts that were checked, and those that were not.
     pub evidence: String,
+    /// The number of things that were checked; with none, nothing is known.
+    #[serde(default)]
+    pub checked: u64,
     /// The first twenty faults. They name rows and records, and nothing of their contents.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
@@ -119,7 +122,7 @@ impl Proof {
     /// Creates the result of a check that has found nothing yet.
     #[must_use]
     pub fn new(promise: Promise) -> Self {
-        Self { promise, kept: true, evidence: String::new(), faults: Vec::new(), more_faults: 0 }
+        Self { promise, kept: true, evidence: String::new(), checked: 0, faults: Vec::new(), more_faults: 0 }
     }
 
     /// Adds a fault.
@@ -129,6 +132,21 @@ impl Proof {
             self.faults.push(fault.into());
         } else {
             self.more_faults += 1;
+        }
+    }
+
+    /// Counts things that were checked.
+    pub fn count(&mut self, checked: u64) {
+        self.checked = self.checked.saturating_add(checked);
+    }
+
+    /// Returns the result in a word or two.
+    #[must_use]
+    pub fn verdict(&self) -> &'static str {
+        match (self.kept, self.checked) {
+            (false, _) => "BROKEN",
+            (true, 0) => "nothing to check",
+            (true, _) => "kept",
         }
     }
 
@@ -164,6 +182,16 @@ impl Proofs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_promise_without_anything_to_check_is_not_called_kept() {
+        let mut proof = Proof::new(Promise::Consent);
+        assert_eq!(proof.verdict(), "nothing to check");
+        proof.count(2);
+        assert_eq!(proof.verdict(), "kept");
+        proof.fault("a fault");
+        assert_eq!(proof.verdict(), "BROKEN");
+    }
 
     #[test]
     fn one_fault_breaks_a_promise_and_many_are_counted() {

@@ -60,6 +60,26 @@ pub struct Retention {
     #[serde(with = "maybe", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "human::optional_schema")]
     pub dlq: Option<Duration>,
+    /// Messages of a channel account that is disconnected or removed from the file.
+    #[serde(skip_serializing_if = "OfDisconnected::is_default")]
+    pub disconnected: OfDisconnected,
+}
+
+/// Treatment of the conversations of a channel account that is disconnected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OfDisconnected {
+    /// They are deleted with it.
+    #[default]
+    Deleted,
+    /// They are kept for as long as others, and are exported and erased with the rest.
+    Kept,
+}
+
+impl OfDisconnected {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Default for Retention {
@@ -71,6 +91,7 @@ impl Default for Retention {
             receipts: None,
             events: 30 * DAY,
             dlq: None,
+            disconnected: OfDisconnected::Deleted,
         }
     }
 }

@@ -9,7 +9,7 @@ pub mod changes;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::consent::Says;
 use crate::consent::words::ConsentWords;
+use crate::content::Content;
 use crate::hours::Hours;
 use crate::id::{AccountId, AccountKey, ChannelKind, TenantId};
 use crate::language::Language;
@@ -24,7 +25,7 @@ use crate::money::{Money, Price};
 use crate::ports::calendar::CalendarAccess;
 pub use crate::ports::channel::ChannelAccount;
 use crate::ports::channel::ChannelProfile;
-use crate::retention::Retention;
+use crate::retention::{OfDisconnected, Retention};
 use crate::sealed::Secret;
 use crate::time::{Timestamp, human};
 use crate::toml_file::TomlFile;
@@ -56,8 +57,8 @@ pub struct Tenant {
     /// The channel accounts.
     #[serde(default)]
     pub channels: Vec<ChannelAccount>,
-    /// Disconnected channel accounts. The engine keeps this list: their messages are kept as long as other data, and
-    /// are exported and erased with the rest.
+    /// Disconnected channel accounts. The engine keeps this list. Their conversations are deleted, or where
+    /// `retention.disconnected` says `kept`, kept for as long as others, exported and erased with the rest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disconnected: Vec<Disconnected>,
     /// The responder.
@@ -78,6 +79,9 @@ pub struct Tenant {
     /// Times to live of its data.
     #[serde(default)]
     pub retention: Retention,
+    /// Treatment of what customers should not have written.
+    #[serde(default, skip_serializing_if = "Privacy::is_default")]
+    pub privacy: Privacy,
     /// The search of its documents.
     #[serde(default)]
     pub knowledge: KnowledgeBase,
@@ -91,13 +95,62 @@ pub(crate) fn default_region() -> String {
     "eu".into()
 }
 
+/// Treatment of what customers should not have written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Privacy {
+    /// Treatment of payment card numbers in what customers write. Default: redacted.
+    pub card_numbers: CardNumbers,
+}
+
+impl Privacy {
+    /// As it is where the file says nothing: an earlier build can read it then.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Treatment of payment card numbers in what customers write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CardNumbers {
+    /// They are replaced before anything is stored.
+    #[default]
+    Redacted,
+    /// They are kept as they were written.
+    Kept,
+}
+
 /// Search of a tenant's documents.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct KnowledgeBase {
     /// The language of most documents, whose word forms match each other. Documents in another one are searched by
     /// their words as they are. A change rebuilds the index at the next search.
     pub language: Language,
+    /// Documents at most. Default: 2,000.
+    #[serde(skip_serializing_if = "is_max_documents")]
+    pub max_documents: NonZeroU32,
+    /// Bytes of text of all documents together at most. Default: 64 MiB.
+    #[serde(skip_serializing_if = "is_max_bytes")]
+    pub max_bytes: NonZeroU64,
+}
+
+const MAX_DOCUMENTS: NonZeroU32 = NonZeroU32::new(2_000).unwrap();
+const MAX_BYTES: NonZeroU64 = NonZeroU64::new(64 << 20).unwrap();
+
+fn is_max_documents(documents: &NonZeroU32) -> bool {
+    *documents == MAX_DOCUMENTS
+}
+
+fn is_max_bytes(bytes: &NonZeroU64) -> bool {
+    *bytes == MAX_BYTES
+}
+
+impl Default for KnowledgeBase {
+    fn default() -> Self {
+        Self { language: Language::default(), max_documents: MAX_DOCUMENTS, max_bytes: MAX_BYTES }
+    }
 }
 
 /// A tenant's agent.
@@ -228,7 +281,7 @@ pub struct PaymentLink {
 }
 
 /// A channel account that a tenant has had.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Disconnected {
     /// The channel.
@@ -636,10 +689,11 @@ impl Tenant {
         faults
     }
 
-    /// Returns whether a message says that the person wants no more, and nothing else.
+    /// Returns the statement about consent that a message makes, if a person typed it: a stop or a start word. Taps say
+    /// what a button's title says, which somebody else wrote.
     #[must_use]
-    pub fn is_stop_word(&self, message: &str) -> bool {
-        self.consent.says(message, self.knowledge.language) == Some(Says::Stop)
+    pub fn says(&self, content: &Content) -> Option<Says> {
+        self.consent.says(content.typed()?, self.knowledge.language)
     }
 
     /// Every secret with its place, for resolving.
@@ -756,6 +810,14 @@ impl Tenant {
     #[must_use]
     pub fn account(&self, kind: ChannelKind, account: &AccountId) -> AccountKey {
         AccountKey { tenant: self.id.clone(), channel: kind, account: account.clone() }
+    }
+
+    /// Returns whether an account is disconnected, and its conversations are to be deleted.
+    #[must_use]
+    pub fn deletes_conversations_of(&self, kind: ChannelKind, account: &AccountId) -> bool {
+        self.retention.disconnected == OfDisconnected::Deleted
+            && self.channel(kind, account).is_none()
+            && self.disconnected.iter().any(|one| one.kind == kind && one.account == *account)
     }
 
     /// The keys of its accounts and of those it has had: a contact may have a conversation with each.

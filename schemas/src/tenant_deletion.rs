@@ -2,17 +2,17 @@
 //!
 //! The tenant stops first: no node serves it any more, nothing of it is accepted or sent. Then its key is destroyed,
 //! and with it all that was sealed under it or under a key below it, in rows, topics and backups alike. Then its rows
-//! are counted, and walked over again and again until none is found. What stays is this receipt: the id, times, and
-//! sums that identify no person. An id is not given out twice.
+//! are counted, and walked over again and again until none is found. What stays is this receipt, with the id and times: an
+//! id is not given out twice. What it used goes into totals of all deleted tenants ([`Totals`]), which name none of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::erasure::DEADLINE;
-use crate::id::TenantId;
+use crate::id::{MessageKey, TenantId};
 use crate::money::Money;
 use crate::time::Timestamp;
 use crate::zone::Month;
@@ -38,9 +38,12 @@ pub struct DeletionRecord {
     /// The number of rows of each table, once they are counted. Expired rows are not among them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<BTreeMap<String, u64>>,
-    /// Usage by month. It is kept.
+    /// Usage by month, until the deletion is complete: then it is in the totals of all deleted tenants, and no longer here.
     #[serde(default)]
     pub usage: BTreeMap<Month, Used>,
+    /// Random name under which the usage is being added to the totals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adding: Option<MessageKey>,
     /// The walk over its rows that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub walk: Option<Stand>,
@@ -60,6 +63,31 @@ pub struct Used {
     pub tokens: u64,
     /// The cost of the tokens.
     pub money: Money,
+}
+
+impl Used {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let money = Money::from_micros(self.money.as_micros().saturating_add(other.money.as_micros()));
+        Self {
+            turns: self.turns.saturating_add(other.turns),
+            messages: self.messages.saturating_add(other.messages),
+            tokens: self.tokens.saturating_add(other.tokens),
+            money,
+        }
+    }
+}
+
+/// Usage of all deleted tenants in a month. It names none of them, and no number of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// The sum.
+    pub used: Used,
+    /// Random names of what was added a moment ago, so that a repetition adds nothing. Each is removed, and is random, so
+    /// that it leads to no tenant.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub adding: BTreeSet<MessageKey>,
 }
 
 /// Progress of a walk over the rows.
@@ -87,6 +115,7 @@ impl DeletionRecord {
             key_destroyed_at: None,
             rows: None,
             usage: BTreeMap::new(),
+            adding: None,
             walk: None,
             completed_at: None,
         }

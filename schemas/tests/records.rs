@@ -227,6 +227,7 @@ fn any_event() -> impl Strategy<Value = InboundEvent> {
                 at: Timestamp::from_secs(1),
                 failure: failure.map(|(code, title)| DeliveryFailure { code, title }),
                 message: None,
+                pricing: None,
             })
         }),
     ]

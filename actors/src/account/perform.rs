@@ -199,8 +199,14 @@ impl Account {
         let ports = &self.context.ports;
         let (id, at) = (item.id(), ports.clock.now());
         let failure = Some(DeliveryFailure::of(code));
-        let report =
-            DeliveryReport { outbound: id, status: DeliveryStatus::Failed, at, failure, message: None };
+        let report = DeliveryReport {
+            outbound: id,
+            status: DeliveryStatus::Failed,
+            at,
+            failure,
+            message: None,
+            pricing: None,
+        };
         let event = InboundEvent::Delivery(report);
         let notice = InboundRecord { v: V, conversation: item.conversation.clone(), at, event };
         let mut batch = Batch {

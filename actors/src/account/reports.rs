@@ -206,8 +206,14 @@ impl Account {
         };
         tracing::warn!(%conversation, outbound = %id, repeated, reason, "a send of unknown outcome is abandoned");
         let at = ports.clock.now();
-        let report =
-            DeliveryReport { outbound: id, status: DeliveryStatus::Failed, at, failure: None, message: None };
+        let report = DeliveryReport {
+            outbound: id,
+            status: DeliveryStatus::Failed,
+            at,
+            failure: None,
+            message: None,
+            pricing: None,
+        };
         let (conversation, event) = (conversation.clone(), InboundEvent::Delivery(report));
         let notice = InboundRecord { v: V, conversation: conversation.clone(), at, event };
         self.commit(Batch {

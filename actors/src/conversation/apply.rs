@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use heddle_schemas::content::{Asks, Content};
 use heddle_schemas::id::{MessageKey, TurnId};
+use heddle_schemas::ports::channel::ChannelProfile;
 use heddle_schemas::ports::keys::Cipher;
 use heddle_schemas::ports::state::{Batch, StoreError};
 use heddle_schemas::record::dlq::DeadReason;
@@ -24,7 +25,7 @@ use super::loop_guard::Fingerprint;
 use super::machine::{Act, Change};
 use super::outbox::Outbox;
 use super::thread::EntrySaid;
-use super::turn::{Asked, Ended};
+use super::turn::{Asked, Ended, Wrote};
 use crate::partition::commit::commit;
 use crate::partition::{PartitionMessage, Receipt};
 
@@ -34,7 +35,7 @@ struct Drafted {
     /// The turn it belongs to, where it asks for an answer.
     turn: Option<TurnId>,
     /// Its text, where it has one.
-    text: Option<String>,
+    text: Option<Wrote>,
 }
 
 /// Turn that is decided together with the message that asks for it.
@@ -164,7 +165,7 @@ impl Conversation {
         tenant: &Arc<Tenant>,
         draft: &mut Draft,
         key: MessageKey,
-        text: &mut Option<String>,
+        text: &mut Option<Wrote>,
     ) -> Result<Option<AtOnce>, Fault> {
         let responder = (self.context.ports.responders)(tenant);
         // A turn that has to wait for a quota waits in the agenda, where it delays no other records.
@@ -172,13 +173,15 @@ impl Conversation {
             return Ok(None);
         }
         let guard = &tenant.agent.loop_guard;
-        let said = Fingerprint::of([text.as_deref()].into_iter());
+        let said = Fingerprint::of([text.as_ref().map(|wrote| &*wrote.text)].into_iter());
         let decided = async {
             let outbox = self.outbox(state, tenant).await?;
             let ended = match draft.stopped(vec![key], said, guard) {
                 Some(ended) => ended,
                 None => {
-                    let asked = vec![Asked { key, text: text.take() }];
+                    let wrote = text.take();
+                    let is_stop = wrote.as_ref().is_some_and(|wrote| wrote.is_stop);
+                    let asked = vec![Asked { key, text: wrote.map(|wrote| wrote.text.into()), is_stop }];
                     self.turn(state, tenant, responder, asked).decide().await?
                 }
             };
@@ -252,6 +255,11 @@ impl Conversation {
         self.by_tenant(state, tenant, *key, change, receipt).await
     }
 
+    /// The profile of its channel.
+    pub(super) fn profile(&self) -> Option<&'static ChannelProfile> {
+        self.context.ports.profile(self.id.channel)
+    }
+
     /// Drafts an act of the customer.
     fn draft(
         &self,
@@ -267,13 +275,10 @@ impl Conversation {
         let mut draft = Box::new(Draft::new(&loaded.head, state.running, now));
         correct::meet(&mut draft, loaded, &self.id, &said.from);
         let asks = said.content.as_ref().map_or(Asks::Nothing, Content::asks);
-        let text = match asks {
-            Asks::Answer(text) => Some(text.to_owned()),
-            _ => None,
-        };
+        let text = said.content.as_ref().and_then(|content| Wrote::of(self.profile(), tenant, content));
         let is_notice = matches!(said.content, Some(Content::System { .. }));
-        let is_silent_stop = tenant.consent.stopped_text.is_empty()
-            && text.as_deref().is_some_and(|text| tenant.is_stop_word(text));
+        let is_silent_stop =
+            tenant.consent.stopped_text.is_empty() && text.as_ref().is_some_and(|text| text.is_stop);
         let acted = draft.machine.act(
             &Act {
                 key: act.key,

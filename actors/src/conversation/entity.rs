@@ -28,7 +28,7 @@ use super::fault::{Fault, Remedy, is_over};
 use super::loaded::Loaded;
 use super::machine::Running;
 use super::publication::Publication;
-use super::turn::Ended;
+use super::turn::{Ended, Wrote};
 use super::turns::UnderWay;
 use crate::context::Context;
 use crate::partition::agenda::Entry;
@@ -136,7 +136,7 @@ pub(super) struct Conversation {
 pub(super) struct ConversationState {
     pub(super) loaded: Option<Loaded>,
     /// The texts of open messages, where they were said since the actor started.
-    pub(super) texts: HashMap<MessageKey, String>,
+    pub(super) texts: HashMap<MessageKey, Wrote>,
     /// The turn under way, as the machine knows it; there is one exactly while there is an `under_way`.
     pub(super) running: Option<Running>,
     /// The same turn, as the actor performs it.

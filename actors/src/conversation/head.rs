@@ -12,7 +12,11 @@
 use std::time::Duration;
 
 use heddle_schemas::id::{MessageKey, TurnId};
+use heddle_schemas::ports::state::Write;
+use heddle_schemas::record::encode;
+use heddle_schemas::retention::{Kind, Retention};
 use heddle_schemas::sealed::Sealed;
+use heddle_schemas::table::Key;
 use heddle_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +53,9 @@ pub struct Decided {
 pub struct Head {
     /// Version of this form.
     pub v: u16,
+    /// Time of writing, from which its time to live counts; heads of earlier builds lack it, and have no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
     /// The next history row.
     pub next_row: u64,
     /// Time of the customer's last message, by the channel's clock: opens the customer-service window.
@@ -209,6 +216,17 @@ impl Head {
             self.restricted_since.get_or_insert(now);
         } else {
             self.restricted_since = None;
+        }
+    }
+
+    /// Returns the write of it at `now`. It ends with the tenant's messages, so that the person's number and name do; that
+    /// of a person whose data is to be stored and not used stays until the restriction ends.
+    #[must_use]
+    pub fn write(&self, key: Key, retention: &Retention, now: Timestamp) -> Write {
+        let value = encode(&Self { at: Some(now), ..self.clone() });
+        match self.restricted_since {
+            Some(_) => Write::put(key, value),
+            None => Write::put_until(key, value, now.after(retention.of(Kind::Messages))),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Tenant deletion in a conversation: removes all of its rows, and settles late records.
+//! End of a conversation with its tenant, or with its account: removes all of its rows, and settles late records.
 
 use heddle_schemas::ports::state::{Batch, Write};
 use heddle_schemas::record::dlq::DeadReason;
@@ -16,6 +16,12 @@ impl Conversation {
         Ok(tenant_deletion::find(&self.context.ports, &self.id.tenant).await?.is_some())
     }
 
+    /// Returns true when the conversations of its account are to be deleted, since it is disconnected.
+    fn is_of_disconnected(&self) -> bool {
+        let tenant = self.context.tenants.get(&self.id.tenant);
+        tenant.is_some_and(|tenant| tenant.deletes_conversations_of(self.id.channel, &self.id.account))
+    }
+
     /// Handles a record of an unknown tenant, or one that asks for the tenant's deletion.
     pub(super) async fn part(
         &self,
@@ -23,8 +29,17 @@ impl Conversation {
         record: &InboundRecord,
         receipt: &Receipt,
     ) -> Result<(), Fault> {
+        if record.event == InboundEvent::Leave && self.is_of_disconnected() {
+            self.drop_turn(state);
+            self.remove_rows(|table| table.tenant_deletion.removes()).await?;
+            return self.acknowledge(receipt).await;
+        }
         if !self.is_of_deleted().await? {
             let id = &self.id.tenant;
+            if record.event == InboundEvent::Leave && self.context.tenants.get(id).is_some() {
+                // The account was connected again meanwhile, or its messages are to be kept.
+                return self.acknowledge(receipt).await;
+            }
             if self.context.tenants.is_newer(id) {
                 return Err(Fault::Newer(format!("a later build wrote the configuration of tenant {id}")));
             }

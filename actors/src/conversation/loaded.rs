@@ -4,6 +4,7 @@ use heddle_schemas::content::Address;
 use heddle_schemas::ports::keys::{Missing, aad};
 use heddle_schemas::record::dlq::DeadReason;
 use heddle_schemas::record::version;
+use heddle_schemas::retention::Kind;
 use heddle_schemas::sealed::Sealed;
 use heddle_schemas::table::Key;
 use heddle_schemas::time::Timestamp;
@@ -44,6 +45,13 @@ impl Loaded {
 }
 
 impl Conversation {
+    /// Returns true where a head may end while messages of it can be delivered once more.
+    fn ends_before_markers(&self) -> bool {
+        let tenant = self.context.tenants.get(&self.id.tenant);
+        let messages = tenant.map(|tenant| tenant.retention.of(Kind::Messages));
+        messages.is_some_and(|messages| messages < self.context.options.marker_ttl)
+    }
+
     /// Reads the head and the contact's key, unless they are in memory. A contact that has none gets a key.
     pub(super) async fn load(&self, state: &mut ConversationState) -> Result<(), Fault> {
         self.load_with(state, Missing::Create).await
@@ -66,15 +74,19 @@ impl Conversation {
             return Ok(());
         }
         let seen = async {
-            match stored {
-                Some(_) => Ok(Seen::load(&*ports.state, &self.id).await?),
+            match &stored {
+                Some(_) => Ok::<_, Fault>(Seen::load(&*ports.state, &self.id).await?),
                 None => Ok(Seen::none()),
             }
         };
         let cipher = async {
             ports.keys.contact(&self.id.tenant, self.id.contact, missing).await.map_err(Fault::from)
         };
-        let (seen, cipher) = tokio::try_join!(seen, cipher)?;
+        let (mut seen, cipher) = tokio::try_join!(seen, cipher)?;
+        if stored.is_none() && (cipher.erased_at().is_some() || self.ends_before_markers()) {
+            // Messages from before the erasure, or before the head ended, are known by their markers alone.
+            seen = Seen::load(&*ports.state, &self.id).await?;
+        }
         let head: Head = match &stored {
             Some(stored) if version::of(stored).is_some_and(|v| v > u64::from(Head::VERSION)) => {
                 return Err(Fault::Newer("a later build wrote the head of the conversation".into()));
@@ -83,6 +95,15 @@ impl Conversation {
             None => Head::new(),
         };
         let open = |sealed: &Sealed, column| Ok::<_, Fault>(cipher.open(&aad(&key, column), sealed)?);
+        // The key was destroyed first, and the record that removes the rows is still to come: nothing of before is used.
+        let is_from_before =
+            cipher.erased_at().is_some_and(|erased_at| head.at.unwrap_or(head.customer_at) <= erased_at);
+        let is_erased = is_from_before
+            && head.address.as_ref().is_some_and(|sealed| open(sealed, correct::ADDRESS).is_err());
+        let head = match is_erased {
+            true => Head { next_row: head.next_row, ..Head::new() },
+            false => head,
+        };
         let address = match &head.address {
             Some(sealed) => parse(&open(sealed, correct::ADDRESS)?, "the address of a contact")?,
             None => Address::default(),

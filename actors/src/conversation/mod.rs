@@ -46,4 +46,5 @@ pub mod turn;
 mod turns;
 
 pub use self::entity::{ConversationMessage, Conversations};
+pub use self::head::Head;
 pub use self::reports::Delivery;

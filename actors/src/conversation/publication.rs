@@ -12,7 +12,7 @@ use heddle_schemas::record::event::{Event, EventRecord};
 use heddle_schemas::record::outbound::{
     OutboundCommand, OutboundRecord, Purpose, SealedMessage, SendCommand,
 };
-use heddle_schemas::record::{V, encode, encode_for, log_aad};
+use heddle_schemas::record::{V, encode_for, log_aad};
 use heddle_schemas::table::{Key, SpentBy};
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::Timestamp;
@@ -78,7 +78,7 @@ impl Publication<'_> {
         let expires = draft.now.after(tenant.retention.of(draft.row.kind()));
         let head = &draft.machine.head;
         writes.push(self.loaded.thread.write(draft.number, &draft.row, expires));
-        writes.push(Write::put(Key::head(self.id), encode(head)));
+        writes.push(head.write(Key::head(self.id), &tenant.retention, draft.now));
         let mut outputs = draft.outbox.outputs.clone();
         let mut after: Vec<_> = draft.outbox.spent.iter().cloned().collect();
         if let (Some((turn, tally)), Some(log)) = (draft.decided.clone(), log) {

@@ -2,7 +2,7 @@
 
 use heddle_schemas::ports::state::{Batch, Write};
 use heddle_schemas::record::encode;
-use heddle_schemas::record::inbound::{DeliveryFailure, DeliveryReport, DeliveryStatus};
+use heddle_schemas::record::inbound::{DeliveryFailure, DeliveryReport, DeliveryStatus, Pricing};
 use heddle_schemas::retention::Kind;
 use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
@@ -24,6 +24,9 @@ pub struct Delivery {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<DeliveryFailure>,
+    /// The channel's charge for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pricing: Option<Pricing>,
     /// Time of writing, from which its time to live counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written: Option<Timestamp>,
@@ -47,13 +50,20 @@ impl Conversation {
         let before = stored.as_ref().map_or(DeliveryStatus::Queued, |delivery| delivery.status);
         let failed = stored.as_ref().and_then(|delivery| delivery.failure.as_ref());
         let status = report.merge_into(before, failed);
+        let priced = stored.as_ref().and_then(|delivery| delivery.pricing.clone());
+        // The first charge that is reported stays: each later status repeats it.
+        let is_charged = priced.is_none() && report.pricing.is_some();
         let mut write = None;
         if stored.is_none() && self.is_of_forgotten(report).await? {
             ports.metrics.resurrection();
-        } else if stored.is_none() || status != before {
+        } else if stored.is_none() || status != before || is_charged {
             let now = ports.clock.now();
-            let failure = report.failure.clone();
-            let delivery = Delivery { status, at: report.at, failure, written: Some(now) };
+            let (at, failure) = match &stored {
+                Some(stored) if status == before => (stored.at, stored.failure.clone()),
+                _ => (report.at, report.failure.clone()),
+            };
+            let pricing = priced.or_else(|| report.pricing.clone());
+            let delivery = Delivery { status, at, failure, pricing, written: Some(now) };
             let expires = now.after(tenant.retention.of(Kind::Receipts));
             write = Some(Write::put_until(key, encode(&delivery), expires));
         }

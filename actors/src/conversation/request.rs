@@ -206,7 +206,8 @@ impl Conversation {
         let ports = &self.context.ports;
         let (now, outbound) = (ports.clock.now(), requested.outbound(self.id.contact));
         let failure = Some(DeliveryFailure::of(code));
-        let delivery = Delivery { status: DeliveryStatus::Failed, at: now, failure, written: Some(now) };
+        let written = Some(now);
+        let delivery = Delivery { status: DeliveryStatus::Failed, at: now, failure, pricing: None, written };
         let remember = now.after(self.context.options.marker_ttl);
         let writes = vec![
             Write::put_until(Key::marker(&self.id, requested.key), Bytes::new(), remember),

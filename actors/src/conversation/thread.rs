@@ -205,15 +205,12 @@ impl Row {
         self.at.or_else(|| said.min())
     }
 
-    /// The text of a customer's message in this row.
+    /// The content of a customer's message in this row.
     #[must_use]
-    pub fn text_of(&self, message: MessageKey) -> Option<&str> {
+    pub fn content_of(&self, message: MessageKey) -> Option<&Content> {
         self.entries.iter().find_map(|entry| match entry {
             EntrySaid::Customer { key, target, act, .. } if *key == message || *target == Some(message) => {
-                match act.content.as_ref().map(Content::asks) {
-                    Some(Asks::Answer(text)) => Some(text),
-                    _ => None,
-                }
+                act.content.as_ref()
             }
             _ => None,
         })

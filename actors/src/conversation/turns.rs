@@ -13,7 +13,6 @@ use futures::FutureExt;
 use heddle_schemas::id::{ConversationId, TurnId};
 use heddle_schemas::ports::responder::{Responder, Usage};
 use heddle_schemas::ports::state::{Batch, StoreError, Write};
-use heddle_schemas::record::encode;
 use heddle_schemas::record::event::Outcome;
 use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
@@ -28,7 +27,7 @@ use super::head::{Head, Wake};
 use super::loop_guard::Fingerprint;
 use super::machine::{self, Running};
 use super::outbox::Outbox;
-use super::turn::{Asked, Ended, Turn, claim};
+use super::turn::{Asked, Ended, Turn, Wrote, claim};
 use crate::partition::PartitionMessage;
 use crate::partition::agenda::Entry;
 use crate::partition::commit::{PAUSES, commit};
@@ -144,7 +143,11 @@ impl Conversation {
         let mut head = None;
         if let Some(loaded) = state.loaded.as_ref().filter(|loaded| loaded.head.agenda == Some(entry.due)) {
             let cleared = Head { agenda: None, ..loaded.head.clone() };
-            writes.push(Write::put(Key::head(&self.id), encode(&cleared)));
+            writes.push(cleared.write(
+                Key::head(&self.id),
+                &tenant.retention,
+                self.context.ports.clock.now(),
+            ));
             head = Some(cleared);
         }
         let after = spent.into_iter().chain([Write::delete(self.agenda(entry.due))]).collect();
@@ -178,7 +181,7 @@ impl Conversation {
             false => None,
         };
         let covers = claim.as_ref().map_or(open.len(), |claim| claim.covers(open));
-        let asked = self.asked(state, covers).await?;
+        let asked = self.asked(state, &tenant, covers).await?;
         let guard = &tenant.agent.loop_guard;
         let said = Fingerprint::of(asked.iter().map(|asked| asked.text.as_deref()));
         // Only a copy is changed: the decision is made, and counted, with its commit.
@@ -231,19 +234,25 @@ impl Conversation {
     }
 
     /// The first open messages, with their texts.
-    async fn asked(&self, state: &ConversationState, covers: usize) -> Result<Vec<Asked>, Fault> {
+    async fn asked(
+        &self,
+        state: &ConversationState,
+        tenant: &Tenant,
+        covers: usize,
+    ) -> Result<Vec<Asked>, Fault> {
         let loaded = state.loaded.as_ref().expect("a turn begins after loading");
         let mut asked = Vec::with_capacity(covers);
         for open in loaded.head.open.iter().take(covers) {
-            let text = match state.texts.get(&open.key) {
+            let wrote = match state.texts.get(&open.key) {
                 _ if !open.text => None,
-                Some(text) => Some(text.clone()),
+                Some(wrote) => Some(wrote.clone()),
                 None => {
                     let row = loaded.thread.read(&*self.context.ports.state, open.row).await?;
-                    row.and_then(|row| row.text_of(open.key).map(str::to_owned))
+                    row.and_then(|row| Wrote::of(self.profile(), tenant, row.content_of(open.key)?))
                 }
             };
-            asked.push(Asked { key: open.key, text });
+            let is_stop = wrote.as_ref().is_some_and(|wrote| wrote.is_stop);
+            asked.push(Asked { key: open.key, text: wrote.map(|wrote| wrote.text.into()), is_stop });
         }
         Ok(asked)
     }

@@ -6,7 +6,9 @@
 
 use bytes::Bytes;
 use heddle_schemas::consent::{Category, Consent, ContactRecord, Evidence, How, Says, Standing};
+use heddle_schemas::content::Content;
 use heddle_schemas::id::{ContactId, MessageKey, TenantId};
+use heddle_schemas::ports::channel::ChannelProfile;
 use heddle_schemas::ports::keys::{KeysError, TenantCipher, aad};
 use heddle_schemas::ports::log::NewRecord;
 use heddle_schemas::ports::state::{State, StoreError};
@@ -14,6 +16,7 @@ use heddle_schemas::ports::update::{Change, Impatient, update};
 use heddle_schemas::record::event::{Event, EventRecord};
 use heddle_schemas::record::{V, encode};
 use heddle_schemas::table::Key;
+use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::Timestamp;
 
 use crate::partition::commit::read;
@@ -37,7 +40,48 @@ pub struct Statement {
     pub text: Option<String>,
 }
 
-/// Applies a statement to the contact's record. Returns the events to publish where it is the latest statement: also
+/// Statement that a message makes.
+#[derive(Debug)]
+pub struct Stated<'a> {
+    /// Give or stop.
+    pub says: Says,
+    /// Means.
+    pub how: How,
+    /// About what.
+    pub categories: Vec<Category>,
+    /// The words.
+    pub text: &'a str,
+}
+
+/// Returns the statement about consent that a message makes: a typed stop or start word, or a tap on the channel's own
+/// opt-out button, which is about marketing. A tap on any other button is none, whatever its title.
+#[must_use]
+pub fn stated<'a>(
+    profile: Option<&ChannelProfile>,
+    tenant: &Tenant,
+    content: &'a Content,
+) -> Option<Stated<'a>> {
+    if let Content::Button { text, .. } = content {
+        let known = profile.map_or(&[][..], |profile| profile.opt_out_buttons);
+        return tenant.consent.is_stop_button(text, known).then(|| Stated {
+            says: Says::Stop,
+            how: How::Preference,
+            categories: vec![Category::Marketing],
+            text,
+        });
+    }
+    let (says, text) = (tenant.says(content)?, content.typed()?);
+    Some(Stated { says, how: How::Word, categories: tenant.consent.purposes.clone(), text })
+}
+
+/// Returns whether a message is nothing but an opt-out.
+#[must_use]
+pub fn is_stop(profile: Option<&ChannelProfile>, tenant: &Tenant, content: &Content) -> bool {
+    stated(profile, tenant, content).is_some_and(|stated| stated.says == Says::Stop)
+}
+
+/// Applies a statement to the contact's record. A start word also ends what a stop word stopped under another
+/// configuration. Returns the events to publish where it is the latest statement: also
 /// when it was there before, since its first writer may not have published them.
 ///
 /// # Errors
@@ -49,7 +93,7 @@ pub async fn record(
     contact: ContactId,
     statement: &Statement,
 ) -> Result<Vec<NewRecord>, StoreError> {
-    let Statement { says, categories, at, how, key, text } = statement;
+    let Statement { says, at, how, key, text, categories: _ } = statement;
     let row = Key::contact(tenant, contact);
     let place = aad(&row, &Evidence::column(*key));
     let text = text.as_ref().map(|text| cipher.seal(&place, text.as_bytes()));
@@ -58,7 +102,7 @@ pub async fn record(
     let (merged, is_new) = update(&*ports.state, &row, Impatient, |found| {
         let before = record_of(found)?;
         let mut merged = before.clone();
-        for category in categories {
+        for category in &about(statement, &before) {
             merged.merge(*category, Consent::of(*says, evidence.clone()));
         }
         Ok::<_, StoreError>(match merged == before {
@@ -78,6 +122,7 @@ pub async fn record(
         });
         kept.is_some_and(|kept| (kept.at, &kept.how, kept.key) == (*at, &(*how).into(), *key))
     };
+    let categories = about(statement, &merged);
     let told = categories.iter().filter(latest).map(|&category| {
         let (how, category, said_at) = ((*how).into(), category.into(), *at);
         let event = match says {
@@ -88,6 +133,19 @@ pub async fn record(
         publish::event(ports, &EventRecord { v: V, tenant, at: ports.clock.now(), event })
     });
     Ok(told.collect())
+}
+
+/// The purposes of a statement: a start word is also about those that a stop word has stopped.
+fn about(statement: &Statement, record: &ContactRecord) -> Vec<Category> {
+    let stopped_by_word = |category: &Category| {
+        let stopped = record.consents.get(&(*category).into()).and_then(|consent| consent.stopped.as_ref());
+        stopped.is_some_and(|stopped| stopped.how == How::Word.into())
+    };
+    let is_start = (statement.says, statement.how) == (Says::Give, How::Word);
+    let is_meant = |category: &Category| {
+        statement.categories.contains(category) || (is_start && stopped_by_word(category))
+    };
+    Category::ALL.into_iter().filter(is_meant).collect()
 }
 
 /// Restricts processing of a contact's data to storage, or ends that. Returns true if that is new.

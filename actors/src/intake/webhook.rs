@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_schemas::consent::{Category, How, Says};
-use heddle_schemas::content::{Asks, Content};
+use heddle_schemas::content::Content;
 use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, ContactId, MessageKey, TenantId};
 use heddle_schemas::ports::channel::{
     Act, ChannelEvent, ReceivedMessage, ReceivedPreference, ReceivedStatus,
@@ -26,11 +26,11 @@ use heddle_schemas::record::inbound::{
 };
 use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
 use heddle_schemas::record::{V, encode_for, log_aad};
-use heddle_schemas::tenant::Tenant;
+use heddle_schemas::tenant::{CardNumbers, Tenant};
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::Topic;
 
-use crate::intake::consent::{self, Statement};
+use crate::intake::consent::{self, Stated, Statement};
 use crate::intake::gate::IntakeGate;
 use crate::intake::identity::{Identity, IdentityError};
 use crate::partition::publish;
@@ -261,17 +261,16 @@ impl RecordBuilder<'_> {
         }
     }
 
-    /// Returns the consent statement of a message: a stop or a start word.
+    /// Returns the consent statement of a message: a stop or a start word, or the channel's own button.
     fn word(&self, message: &ReceivedMessage) -> Option<Statement> {
         let Act::Say(content) = &message.act else { return None };
-        let Asks::Answer(text) = content.asks() else { return None };
-        let words = &self.config.consent;
-        let says = words.says(text, self.config.knowledge.language)?;
+        let Stated { says, how, categories, text } =
+            consent::stated(self.ports.profile(self.kind), self.config, content)?;
         Some(Statement {
             says,
-            categories: words.purposes.clone(),
+            categories,
             at: self.stated_at(says, message.sent_at),
-            how: How::Word,
+            how,
             key: self.message_key(&self.account(&message.account), &message.id),
             text: Some(text.to_owned()),
         })
@@ -316,6 +315,12 @@ impl RecordBuilder<'_> {
                 (ActKind::Rename, None, Some(content), None)
             }
         };
+        let content = content.map(|mut content| {
+            if self.config.privacy.card_numbers == CardNumbers::Redacted {
+                content.redact_cards();
+            }
+            content
+        });
         let sealed = SealedAct { id: message.id, from, content, emoji, context: message.context };
         let at = log_aad(Topic::Inbound, &key);
         let act = CustomerAct {
@@ -343,6 +348,7 @@ impl RecordBuilder<'_> {
             at: status.at,
             failure: status.failure,
             message: Some(self.message_key(&account, &status.message_id)),
+            pricing: status.pricing,
         };
         let conversation = account.conversation(outbound.contact);
         let settle = OutboundRecord {

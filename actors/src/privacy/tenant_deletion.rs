@@ -39,6 +39,7 @@ use crate::partition::pages::Pages;
 use crate::partition::publish;
 use crate::ports::Ports;
 use crate::privacy::audit_log::{AuditError, AuditLog};
+use crate::privacy::deleted_totals;
 use crate::tenant::configuration::{Tenants, TenantsError};
 use crate::tenant::quota;
 
@@ -186,12 +187,21 @@ pub(crate) struct OpenDeletions {
     next: HashMap<TenantId, Duration>,
     /// Recipients of the deletion in the walk under way.
     told: HashSet<ConversationId>,
+    /// True once the receipts of earlier builds have lost what their tenants used.
+    are_unlinked: bool,
 }
 
 impl OpenDeletions {
     /// Checks once. Returns true if there is more to do at once.
     pub(crate) async fn look(&mut self, ports: &Ports, tenants: &Tenants) -> Result<bool, StoreError> {
         let now = ports.clock.now();
+        if !self.are_unlinked {
+            let kept = list(ports).await?;
+            for complete in kept.iter().filter(|one| one.is_complete() && !one.usage.is_empty()) {
+                deleted_totals::unlink(ports, &complete.tenant).await?;
+            }
+            self.are_unlinked = true;
+        }
         let open = all(ports, REMOVAL_OPEN).await?;
         let mut oldest = Duration::ZERO;
         let mut more = false;
@@ -440,6 +450,7 @@ async fn close(ports: &Ports, tenants: &Tenants, complete: &DeletionRecord) -> R
     let DeletionRecord { tenant, requested_at, entry, .. } = complete;
     // Topic tenants is compacted, and the record that removed it may be gone: the last one is of now.
     tenants.remove(tenant).await?;
+    deleted_totals::unlink(ports, tenant).await?;
     let rows = complete.counted().unwrap_or_default();
     let event = Event::TenantDeleted { requested_at: *requested_at, rows };
     let event = EventRecord { v: V, tenant: tenant.clone(), at: ports.clock.now(), event };

@@ -255,6 +255,9 @@ pub struct Tenants {
     read_to: watch::Sender<BTreeMap<TopicPartition, Offset>>,
     /// Maximum age of records in the log, once known.
     oldest_record: OnceLock<Duration>,
+    /// When they were loaded, and up to where each partition of the topic had been read then.
+    started: Timestamp,
+    loaded_to: OnceLock<BTreeMap<u32, Offset>>,
 }
 
 impl Tenants {
@@ -282,6 +285,8 @@ impl Tenants {
             departures: broadcast::Sender::new(DEPARTURES),
             read_to: watch::Sender::default(),
             oldest_record: OnceLock::new(),
+            started: ports.clock.now(),
+            loaded_to: OnceLock::new(),
         });
         let mut followed = Vec::new();
         for partition in 0..this.log.partitions(Topic::Tenants) {
@@ -293,6 +298,9 @@ impl Tenants {
             followed.push((partition, next));
         }
         this.read_to.send_replace(followed.iter().copied().collect());
+        let loaded_to = followed.iter().map(|(partition, next)| (partition.partition, *next)).collect();
+        // It is loaded once.
+        let _ = this.loaded_to.set(loaded_to);
         Ok((this, followed))
     }
 
@@ -316,6 +324,15 @@ impl Tenants {
             tracing::warn!(tenant = %id, "a configuration without a MAC, of a build before, was accepted and rewritten");
         }
         Ok(())
+    }
+
+    /// Returns since when this node runs, where it began with this configuration of a tenant: what of its data was to go
+    /// before may be there, since nothing ran that removes it.
+    #[must_use]
+    pub fn resumed(&self, kept: &Kept) -> Option<Timestamp> {
+        let (partition, offset) = kept.since;
+        let next = self.loaded_to.get()?.get(&partition)?;
+        (offset < *next).then_some(self.started)
     }
 
     /// Records become so old in the log, which must suit every tenant, and every one that is applied later.

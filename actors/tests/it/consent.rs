@@ -178,11 +178,12 @@ fn address() -> Address {
 
 #[tokio::test(start_paused = true)]
 async fn planned_campaign_messages_are_not_sent_after_a_stop_and_replies_still_are() {
-    let scenario = Scenario::start("").await;
+    let scenario = Scenario::start("[consent]\npurposes = [\"marketing\", \"utility\"]\n").await;
     scenario.plan(1, None, None).await;
     assert_eq!(scenario.taken().await, [OFFER], "before");
     assert!(scenario.accept(scenario.said("m1", "STOP!", scenario.clock.now())).await);
     assert_eq!(scenario.standing(Category::Marketing).await, Standing::Stopped, "as soon as it is accepted");
+    assert_eq!(scenario.standing(Category::Utility).await, Standing::Stopped, "as configured");
     scenario.plan(2, None, None).await;
     scenario.plan(3, Some(Category::Utility), None).await;
     assert_eq!(scenario.taken().await, [OFFER], "and a stop word is answered with nothing");
@@ -219,7 +220,7 @@ async fn a_stop_while_a_campaigns_message_waits_for_its_account_withholds_it() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_accepted_before_the_opt_out_is_durable() {
-    let scenario = Scenario::start("").await;
+    let scenario = Scenario::start("[consent]\npurposes = [\"marketing\", \"utility\"]\n").await;
     scenario.contact().await;
     let stop = || scenario.said("m1", "stop", Timestamp::from_secs(1_767_225_600));
     scenario.broken.store(true, Ordering::Relaxed);
@@ -285,6 +286,7 @@ async fn the_channels_own_opt_out_is_known_from_a_refusal_and_from_a_status() {
             status: DeliveryStatus::Failed,
             at: scenario.clock.now(),
             failure: Some(DeliveryFailure { code, title: String::new() }),
+            pricing: None,
         })
     };
     assert!(scenario.accept(status(131_026)).await);
@@ -348,5 +350,88 @@ async fn a_window_is_kept_to_the_microsecond_and_what_has_none_is_sent_as_before
     scenario.plan(3, None, None).await;
     assert_eq!(scenario.taken().await, [OFFER; 2]);
     assert_eq!(scenario.withheld(), [Withheld::WindowOver]);
+    scenario.end().await;
+}
+
+fn tapped(id: &str, content: Content, at: Timestamp) -> ChannelEvent {
+    let ChannelEvent::Message(mut message) = message::said("1", address(), id, "", at) else {
+        unreachable!()
+    };
+    message.act = heddle_schemas::ports::channel::Act::Say(content);
+    ChannelEvent::Message(message)
+}
+
+fn button(title: &str) -> Content {
+    Content::Button { text: title.into(), payload: Some(title.into()) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_word_stops_marketing_and_confirmations_still_come() {
+    let scenario = Scenario::start("").await;
+    assert!(scenario.accept(scenario.said("m1", "STOP", scenario.clock.now())).await);
+    assert_eq!(scenario.standing(Category::Marketing).await, Standing::Stopped);
+    assert_eq!(scenario.standing(Category::Utility).await, Standing::Unknown);
+    scenario.plan(1, Some(Category::Utility), None).await;
+    scenario.plan(2, Some(Category::Marketing), None).await;
+    assert_eq!(scenario.taken().await, [OFFER]);
+    assert_eq!(scenario.withheld(), [Withheld::OptedOut]);
+    scenario.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_word_ends_what_a_stop_word_stopped_under_another_configuration() {
+    let scenario = Scenario::start("").await;
+    let contact = scenario.contact().await;
+    let cipher = scenario.ports.keys.tenant(&scenario.tenant.id).await.unwrap();
+    let stop = heddle_actors::intake::consent::Statement {
+        says: Says::Stop,
+        categories: Category::ALL.to_vec(),
+        at: scenario.clock.now(),
+        how: heddle_schemas::consent::How::Word,
+        key: MessageKey::from_bytes([1; 16]),
+        text: None,
+    };
+    let record = heddle_actors::intake::consent::record;
+    record(&scenario.ports, &scenario.tenant.id, &*cipher, contact, &stop).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(scenario.accept(scenario.said("m1", "start", scenario.clock.now())).await);
+    for category in Category::ALL {
+        assert_eq!(scenario.standing(category).await, Standing::Given, "{category}");
+    }
+    scenario.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tap_on_a_button_is_no_opt_out_but_on_the_channels_own() {
+    let scenario = Scenario::start("[consent]\nstopped_text = \"bye\"\n").await;
+    let interactive = Content::Interactive {
+        kind: "button_reply".into(),
+        id: Some("cancel".into()),
+        title: Some("Cancel".into()),
+        response: None,
+    };
+    for (id, content) in [("m1", button("Cancel")), ("m2", interactive), ("m3", button("STOP"))] {
+        assert!(scenario.accept(tapped(id, content, scenario.clock.now())).await);
+        assert_eq!(scenario.standing(Category::Marketing).await, Standing::Unknown, "{id}");
+    }
+    let taken = scenario.taken().await;
+    assert!(!taken.is_empty() && taken.iter().all(|text| text.starts_with("re: ")), "answered: {taken:?}");
+    assert!(scenario.accept(tapped("m4", button("Stop promotions"), scenario.clock.now())).await);
+    assert_eq!(scenario.standing(Category::Marketing).await, Standing::Stopped);
+    assert_eq!(scenario.standing(Category::Utility).await, Standing::Unknown);
+    assert_eq!(scenario.taken().await.last().map(String::as_str), Some("bye"));
+    scenario.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purpose_that_requires_consent_is_withheld_from_who_has_given_none() {
+    let scenario = Scenario::start("[consent]\nrequire = [\"marketing\"]\n").await;
+    scenario.plan(1, Some(Category::Marketing), None).await;
+    scenario.plan(2, Some(Category::Utility), None).await;
+    assert_eq!(scenario.taken().await, [OFFER], "utility needs none");
+    assert_eq!(scenario.withheld(), [Withheld::NoConsent]);
+    assert!(scenario.accept(scenario.said("m1", "start", scenario.clock.now())).await);
+    scenario.plan(3, Some(Category::Marketing), None).await;
+    assert_eq!(scenario.taken().await.iter().filter(|text| *text == OFFER).count(), 2);
     scenario.end().await;
 }

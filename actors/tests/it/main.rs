@@ -6,6 +6,7 @@
 
 mod audit;
 mod consent;
+mod disconnection;
 mod fairness;
 mod forget;
 mod ingress;

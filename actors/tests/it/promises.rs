@@ -494,3 +494,53 @@ async fn rows_of_a_tenant_that_there_is_not_are_found() {
     assert_eq!(broken(&rest), BTreeSet::from([Promise::Isolation]), "{rest:#?}");
     assert!(rest.proofs[0].faults[0].contains("no tenant \"gone\""), "{rest:#?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_that_was_lowered_below_what_was_used_breaks_no_promise() {
+    let world = World::begin().await;
+    let mut lowered = (*world.acme).clone();
+    lowered.quota.messages_per_month = 1;
+    let lowered = world.system.tenants.apply(lowered).await.unwrap();
+    let (proofs, _) = world.prover().prove(&lowered).await.unwrap();
+    assert_eq!(broken(&proofs), BTreeSet::new(), "{proofs:#?}");
+    let quota = proofs.proofs.iter().find(|proof| proof.promise == Promise::Quota).unwrap();
+    assert!(quota.evidence.contains("the plan was lowered to 1 messages"), "{quota:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_a_sweep_is_still_to_end_are_due_and_not_overdue() {
+    let world = World::begin().await;
+    let mut shorter = (*world.acme).clone();
+    shorter.retention.messages = 2 * DAY;
+    let shorter = world.system.tenants.apply(shorter).await.unwrap();
+    let (proofs, _) = world.prover().prove(&shorter).await.unwrap();
+    let retention = proofs.proofs.iter().find(|proof| proof.promise == Promise::Retention).unwrap();
+    assert!(
+        retention.kept && retention.evidence.contains("are due under the shortened retention"),
+        "{retention:#?}"
+    );
+    // Afterwards the same is a fault.
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    let (proofs, _) = world.prover().prove(&shorter).await.unwrap();
+    assert_eq!(broken(&proofs), BTreeSet::new(), "{proofs:#?}");
+    assert!(!format!("{proofs:?}").contains("are due under"), "{proofs:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_without_data_has_nothing_to_check() {
+    let world = World::begin().await;
+    let empty = heddle_testing::TenantBuilder::new("empty").build();
+    let empty = world.system.tenants.apply(empty).await.unwrap();
+    let (proofs, _) = world.prover().prove(&empty).await.unwrap();
+    for proof in &proofs.proofs {
+        let expected = match proof.promise {
+            Promise::Retention | Promise::Erasure | Promise::Quota | Promise::Consent | Promise::Window => {
+                "nothing to check"
+            }
+            _ => continue,
+        };
+        assert_eq!(proof.verdict(), expected, "{proof:#?}");
+    }
+    assert!(!format!("{proofs:?}").contains(" 0 things"), "{proofs:#?}");
+    assert!(world.prove().await.proofs.iter().all(|proof| proof.kept));
+}

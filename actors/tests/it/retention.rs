@@ -65,6 +65,7 @@ impl Scenario {
             status: DeliveryStatus::Read,
             at: self.clock.now(),
             failure: None,
+            pricing: None,
         }))
         .await;
     }
@@ -167,4 +168,44 @@ async fn a_crash_at_any_step_of_a_sweep_is_gone_on_from() {
         fewest = fewest.min(scenario.with(|node| node.ports.metrics.looked_at_by_sweeps()));
     }
     assert!(fewest < 5, "the last pages of a sweep do not begin anew: {fewest}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_number_and_name_of_a_person_end_with_the_last_message() {
+    let scenario = Scenario::begin().await;
+    scenario.say(1, "a1", text("on day 0")).await;
+    assert_eq!(scenario.ends(Table::Head).await, [(30, 1)]);
+    scenario.clock.jump_forward(20 * DAY);
+    scenario.say(1, "a2", text("on day 20")).await;
+    assert_eq!(scenario.ends(Table::Head).await, [(50, 1)]);
+    scenario.clock.jump_forward(400 * DAY);
+    let left = scenario.disk.rows(scenario.clock.now()).into_iter().map(|(key, _)| key.table());
+    assert!(!left.into_iter().any(|table| table == Table::Head), "number, name and last contact are gone");
+    // Who comes back is met anew.
+    scenario.say(1, "a3", text("on day 420")).await;
+    assert_eq!(scenario.channel.accepted().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shorter_retention_of_messages_holds_for_numbers_and_names_too() {
+    let scenario = Scenario::begin().await;
+    scenario.say(1, "a1", text("hello")).await;
+    scenario.apply(|tenant| tenant.retention.messages = 7 * DAY).await;
+    scenario.sweep().await;
+    assert_eq!(scenario.ends(Table::Head).await, [(7, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redelivery_after_the_end_of_a_conversation_does_not_bring_it_back() {
+    let scenario = Scenario::begin().await;
+    scenario.apply(|tenant| tenant.retention.messages = DAY).await;
+    let from = message::phone("4915700000001");
+    let said = || message::acted("1", from.clone(), "a1", Act::Say(text("hello")), BEGIN);
+    scenario.receive(said()).await;
+    assert_eq!(scenario.channel.accepted().len(), 1);
+    scenario.clock.jump_forward(2 * DAY);
+    scenario.restart().await;
+    scenario.receive(said()).await;
+    let live = scenario.disk.rows(scenario.clock.now()).into_iter().map(|(key, _)| key.table());
+    assert!(!live.into_iter().any(|table| matches!(table, Table::Head | Table::History)));
 }

@@ -120,6 +120,7 @@ impl World {
             status,
             at: self.clock.now(),
             failure: None,
+            pricing: None,
         };
         self.receive(vec![ChannelEvent::Status(report)]).await;
     }
@@ -516,6 +517,7 @@ async fn statuses_that_are_not_awaited_cost_no_commit_of_the_account() {
             status: DeliveryStatus::Delivered,
             at: world.clock.now(),
             failure: None,
+            pricing: None,
         })
     });
     world.receive(statuses.collect()).await;

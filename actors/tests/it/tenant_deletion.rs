@@ -9,9 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use heddle_actors::intake::consent;
 use heddle_actors::privacy::audit_log::AuditLog;
-use heddle_actors::privacy::erasure;
 use heddle_actors::privacy::tenant_deletion;
 use heddle_actors::privacy::verification::Prover;
+use heddle_actors::privacy::{deleted_totals, erasure};
 use heddle_schemas::audit::{Outcome, What};
 use heddle_schemas::consent::{Category, How, Says};
 use heddle_schemas::id::{ChannelKind, ContactId, MessageKey, TenantId};
@@ -190,8 +190,20 @@ async fn a_deleted_tenant_leaves_its_receipt_alone_and_another_is_as_it_was() {
     assert_eq!(ports.knowledge.list(&globex().id).await.unwrap().len(), 1);
     let counted = deletion.rows.clone().unwrap();
     assert_eq!((counted["head"], counted["contact"], counted["backlog"]), (2, 1, 1), "{counted:?}");
-    let used: Vec<_> = deletion.usage.values().map(|used| (used.turns, used.messages)).collect();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let stored =
+        world.disk.rows(world.clock.now()).into_iter().find(|(key, _)| *key == Key::removal(&acme().id));
+    let receipt: DeletionRecord = serde_json::from_slice(&stored.unwrap().1).unwrap();
+    assert!(receipt.usage.is_empty() && receipt.adding.is_none(), "nothing leads from it to what was used");
+    let totals = deleted_totals::list(&ports).await.unwrap();
+    let used: Vec<_> = totals.iter().map(|(_, used)| (used.turns, used.messages)).collect();
     assert_eq!(used, [(3, 3)], "what was used is kept");
+    let rows = world.disk.rows(world.clock.now()).into_iter();
+    let of_totals = rows.filter(|(key, _)| *key == Key::removal_totals(&totals[0].0));
+    for (_, stored) in of_totals {
+        let text = String::from_utf8(stored.to_vec()).unwrap();
+        assert!(!text.contains("acme") && !text.contains("adding"), "{text}");
+    }
     assert!(deletion.completed_at.unwrap() <= deletion.deadline);
     assert_eq!(world.deleted_events(), 1);
     let entries = AuditLog::new(ports.clone()).entries(None, 0, 100).await.unwrap();

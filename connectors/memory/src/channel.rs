@@ -53,6 +53,7 @@ pub static PROFILE: ChannelProfile = ChannelProfile {
         CredentialSpec::required(APP_SECRET, "signs webhooks"),
         CredentialSpec::required("verify_token", "is repeated when a webhook is subscribed"),
     ],
+    opt_out_buttons: &["Stop promotions"],
     api: Api::Base("https://channel.example"),
 };
 
@@ -315,6 +316,7 @@ impl Webhook {
                 status: status.status,
                 at: status.at,
                 failure: None,
+                pricing: None,
             })
         });
         texts.chain(statuses).collect()

@@ -55,6 +55,13 @@ pub(super) struct Prepared {
     pub(super) cuts: Vec<Cut>,
 }
 
+impl Prepared {
+    /// Bytes of its text.
+    pub(super) fn bytes(&self) -> usize {
+        self.cuts.iter().map(|cut| cut.text.len()).sum()
+    }
+}
+
 /// Change of an index.
 #[derive(Debug)]
 pub(super) enum Change {
@@ -129,8 +136,8 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// An index of these documents, each with another id.
-    pub(super) fn build(documents: &[Prepared], language: Language) -> Result<Self, TantivyError> {
+    /// An index without documents.
+    pub(super) fn empty(language: Language) -> Result<Self, TantivyError> {
         let directory = RamDirectory::create();
         let settings = IndexSettings::default();
         let mut index = tantivy::Index::create(directory.clone(), FIELDS.schema.clone(), settings)?;
@@ -138,12 +145,16 @@ impl Index {
         tokenizers.register("words", folding());
         tokenizers.register("stems", stemming(language));
         index.set_tokenizers(tokenizers);
-        if !documents.is_empty() {
-            write(&index, |writer| documents.iter().try_for_each(|document| add(writer, document)))?;
-        }
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual);
         let reader = reader.doc_store_cache_num_blocks(4).try_into()?;
         Ok(Self { language, index, reader, directory, changing: Mutex::default() })
+    }
+
+    /// Adds documents, each with an id that it does not have yet.
+    pub(super) fn extend(&self, documents: &[Prepared]) -> Result<(), TantivyError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        write(&self.index, |writer| documents.iter().try_for_each(|document| add(writer, document)))?;
+        self.reader.reload()
     }
 
     /// Makes a change, seen by searches that start after.

@@ -35,9 +35,9 @@ struct Holds {
 
 impl Loaded {
     /// An index of the store's content when `version` had been read, or later.
-    pub(super) fn new(index: Index, version: Option<Version>) -> Self {
+    pub(super) fn new(index: Arc<Index>, version: Option<Version>) -> Self {
         let bytes = AtomicUsize::new(index.bytes());
-        Self { index: Arc::new(index), bytes, holds: Mutex::new(Holds { version, next: None }) }
+        Self { index, bytes, holds: Mutex::new(Holds { version, next: None }) }
     }
 
     fn holds(&self, version: &Version) -> bool {

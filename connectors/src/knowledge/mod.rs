@@ -37,4 +37,4 @@ mod rows;
 pub mod tantivy;
 mod typos;
 
-pub use tantivy::{Languages, Options, TantivyKnowledge, passages_of};
+pub use tantivy::{Bound, Bounds, Languages, Options, TantivyKnowledge, passages_of};

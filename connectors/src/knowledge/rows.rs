@@ -23,6 +23,26 @@ use super::pool::Pool;
 /// Rows that are read at once: each may have some MiB.
 pub(super) const PAGE: usize = 16;
 
+/// Bytes of documents that are opened or indexed before others' work has its turn; a larger document is one slice.
+pub(super) const SLICE: usize = 512 << 10;
+
+/// Cuts a list into pieces of at most `most` bytes, or one item.
+pub(super) fn slices<T>(items: Vec<T>, most: usize, bytes: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+    let (mut slices, mut size) = (Vec::<Vec<T>>::new(), 0);
+    for item in items {
+        let of_item = bytes(&item);
+        match slices.last_mut().filter(|_| size + of_item <= most) {
+            Some(slice) => slice.push(item),
+            None => {
+                slices.push(vec![item]);
+                size = 0;
+            }
+        }
+        size += of_item;
+    }
+    slices
+}
+
 /// Content of a row.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Stored {
@@ -137,17 +157,23 @@ impl Rows {
         tenant: &TenantId,
         after: Option<&Key>,
         limit: usize,
-        each: impl Fn(Stored) -> T + Send + 'static,
+        each: impl Fn(Stored) -> T + Send + Sync + 'static,
     ) -> Result<(Vec<T>, Option<Key>), KnowledgeError> {
         let rows = self.rows(tenant, after, limit).await?;
         // A tenant without documents has no need of a key, and reading makes none.
         let Some((last, _)) = rows.last() else { return Ok((Vec::new(), None)) };
         let last = last.clone();
         let cipher = self.cipher(tenant).await?;
-        let open = move || rows.into_iter().map(|row| Ok(each(opened(&*cipher, row)?))).collect();
-        let page: Result<_, KnowledgeError> =
-            self.pool.run(open).await.map_err(|detail| failed(tenant, detail))?;
-        Ok((page?, Some(last)))
+        let (each, mut page) = (Arc::new(each), Vec::with_capacity(rows.len()));
+        // A place of the pool is held for one slice at a time: others' documents come in between.
+        for slice in slices(rows, SLICE, |(_, value)| value.len()) {
+            let (cipher, each) = (cipher.clone(), each.clone());
+            let open = move || slice.into_iter().map(|row| Ok(each(opened(&*cipher, row)?))).collect();
+            let opened: Result<Vec<T>, KnowledgeError> =
+                self.pool.run(open).await.map_err(|detail| failed(tenant, detail))?;
+            page.extend(opened?);
+        }
+        Ok((page, Some(last)))
     }
 
     /// Removes every row, the version last.

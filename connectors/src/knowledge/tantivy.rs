@@ -1,8 +1,9 @@
 //! The knowledge port: documents sealed in the state store, indexes in memory.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
 
 use async_trait::async_trait;
@@ -12,6 +13,8 @@ use heddle_schemas::ports::keys::{Keys, KeysError};
 use heddle_schemas::ports::knowledge::{Document, DocumentSummary, Knowledge, KnowledgeError, Passage};
 use heddle_schemas::ports::state::State;
 use heddle_schemas::table::Key;
+use heddle_schemas::tenant::KnowledgeBase;
+use lru::LruCache;
 use tokio::sync::Semaphore;
 
 use super::document::{self, MAX_PASSAGES};
@@ -19,7 +22,7 @@ use super::index::{Change, Index, Prepared};
 use super::indexes::{Indexes, Loaded};
 use super::passages;
 use super::pool::Pool;
-use super::rows::{PAGE, Rows, Stored, failed};
+use super::rows::{PAGE, Rows, SLICE, Stored, Version, failed, slices};
 
 /// Number of open indexes, and limits of concurrent work.
 #[derive(Debug, Clone)]
@@ -38,8 +41,46 @@ pub struct Options {
     /// the searches, so that one tenant's load never holds up another's search. Default: the
     /// machine's processors.
     pub loads: NonZeroUsize,
+    /// Bytes of text that are indexed before others' work has its turn. Default: 512 KiB.
+    pub slice: usize,
     /// The language of each tenant. Default: English for all.
     pub languages: Languages,
+    /// The bound of each tenant's documents. Default: 2,000 documents and 64 MiB for all.
+    pub bounds: Bounds,
+}
+
+/// Bound of a tenant's documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// Documents.
+    pub documents: u64,
+    /// Bytes of their texts together.
+    pub bytes: u64,
+}
+
+/// Lookup of the bound of a tenant's documents; called at each change.
+#[derive(Clone)]
+pub struct Bounds(Arc<dyn Fn(&TenantId) -> Bound + Send + Sync>);
+
+impl Bounds {
+    /// As this says.
+    #[must_use]
+    pub fn new(of: impl Fn(&TenantId) -> Bound + Send + Sync + 'static) -> Self {
+        Self(Arc::new(of))
+    }
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        let KnowledgeBase { max_documents, max_bytes, .. } = KnowledgeBase::default();
+        Self::new(move |_| Bound { documents: max_documents.get().into(), bytes: max_bytes.get() })
+    }
+}
+
+impl fmt::Debug for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bounds").finish_non_exhaustive()
+    }
 }
 
 /// Lookup of the language in which a tenant's documents are searched; called at each search.
@@ -75,7 +116,9 @@ impl Default for Options {
             searches: processors,
             loading: const { NonZeroUsize::new(16).unwrap() },
             loads: processors,
+            slice: SLICE,
             languages: Languages::default(),
+            bounds: Bounds::default(),
         }
     }
 }
@@ -88,7 +131,17 @@ pub struct TantivyKnowledge {
     loading: Semaphore,
     loads: Pool,
     languages: Languages,
+    slice: usize,
+    bounds: Bounds,
+    /// Sizes of the documents of the tenants that were changed last here.
+    sizes: Mutex<LruCache<TenantId, (Version, Sizes)>>,
 }
+
+/// Bytes of the text of each document.
+type Sizes = HashMap<String, u64>;
+
+/// Tenants whose documents' sizes are remembered.
+const SIZES: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
 impl TantivyKnowledge {
     /// Creates the port over documents in `state`, sealed under `keys`. Opens no index yet.
@@ -102,7 +155,47 @@ impl TantivyKnowledge {
             loading: Semaphore::new(options.loading.get()),
             loads,
             languages: options.languages.clone(),
+            slice: options.slice,
+            bounds: options.bounds.clone(),
+            sizes: Mutex::new(LruCache::new(SIZES)),
         }
+    }
+
+    /// The sizes of a tenant's documents; read where another node has changed them.
+    async fn sizes(&self, tenant: &TenantId) -> Result<Sizes, KnowledgeError> {
+        let Some(version) = self.rows.version(tenant).await? else { return Ok(Sizes::new()) };
+        let known = self.lock().get(tenant).filter(|(of, _)| *of == version).map(|(_, sizes)| sizes.clone());
+        if let Some(sizes) = known {
+            return Ok(sizes);
+        }
+        let documents = self.list(tenant).await?;
+        Ok(documents.into_iter().map(|document| (document.id, document.bytes)).collect())
+    }
+
+    /// Adds a document to the sizes.
+    ///
+    /// # Errors
+    /// [`KnowledgeError::Refused`] where the tenant would have more than its bound.
+    fn sized(&self, tenant: &TenantId, mut sizes: Sizes, added: &Stored) -> Result<Sizes, KnowledgeError> {
+        let Bound { documents, bytes } = (self.bounds.0)(tenant);
+        let sum = |sizes: &Sizes| sizes.values().sum::<u64>();
+        let (count, before) = (sizes.len(), sum(&sizes));
+        let Document { id, text, .. } = &added.document;
+        sizes.insert(id.clone(), text.len() as u64);
+        let after = sum(&sizes);
+        // A bound that was lowered forbids growth, and no change that makes less.
+        let why = if sizes.len() as u64 > documents && sizes.len() > count {
+            format!("the tenant has {count} documents, of {documents} that knowledge.max_documents allows")
+        } else if after > bytes && after > before {
+            format!("the tenant would have {after} bytes of text, of {bytes} that knowledge.max_bytes allows")
+        } else {
+            return Ok(sizes);
+        };
+        Err(document::refused(id, why))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LruCache<TenantId, (Version, Sizes)>> {
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the number of indexes that are open or being loaded.
@@ -114,29 +207,40 @@ impl TantivyKnowledge {
     async fn load(&self, tenant: &TenantId, language: Language) -> Result<Loaded, KnowledgeError> {
         let _place = self.loading.acquire().await.map_err(|error| failed(tenant, error.to_string()))?;
         let version = self.rows.version(tenant).await?;
-        let (mut documents, mut after) = (Vec::new(), None);
+        let index = Index::empty(language).map_err(|error| failed(tenant, error.to_string()))?;
+        let (index, mut after) = (Arc::new(index), None);
+        let mut next = Vec::new();
         loop {
             let (page, last) = self.rows.page(tenant, after.as_ref(), PAGE, prepared).await?;
-            documents.extend(page);
+            next.extend(page);
+            // Only whole slices, so that few documents are one; the last one, of whatever size, at the end.
+            let mut slices = slices(std::mem::take(&mut next), self.slice, Prepared::bytes);
+            if last.is_some() {
+                next = slices.pop().unwrap_or_default();
+            }
+            for slice in slices {
+                let index = index.clone();
+                let extended = self.loads.run(move || index.extend(&slice)).await;
+                let extended = extended.map_err(|detail| failed(tenant, detail))?;
+                extended.map_err(|error| failed(tenant, error.to_string()))?;
+            }
             match last {
                 Some(last) => after = Some(last),
                 None => break,
             }
         }
-        let index = self.loads.run(move || Index::build(&documents, language)).await;
-        let index = index.map_err(|detail| failed(tenant, detail))?;
-        let index = index.map_err(|error| failed(tenant, error.to_string()))?;
         tracing::debug!(%tenant, passages = index.passages(), bytes = index.bytes(), "index loaded");
         Ok(Loaded::new(index, version))
     }
 
-    /// Makes a change whose rows are written by `write`, which returns bytes that identify it.
+    /// Makes a change whose rows are written by `write`, which returns bytes that identify it. Returns the new version, where
+    /// it directly follows the one before.
     async fn change(
         &self,
         tenant: &TenantId,
         change: Change,
         write: impl Future<Output = Result<Vec<u8>, KnowledgeError>> + Send,
-    ) -> Result<(), KnowledgeError> {
+    ) -> Result<Option<Version>, KnowledgeError> {
         let changing = self.indexes.change(tenant);
         let before = self.rows.version(tenant).await?;
         let salt = write.await?;
@@ -150,9 +254,9 @@ impl TantivyKnowledge {
         let bumped = self.rows.bump(tenant, before, &salt).await?;
         // Another's change came in between: the index may lack it, so it is loaded anew.
         if open.is_some() && bumped.alone {
-            changing.finish(bumped.version);
+            changing.finish(bumped.version.clone());
         }
-        Ok(())
+        Ok(bumped.alone.then_some(bumped.version))
     }
 }
 
@@ -162,9 +266,13 @@ impl Knowledge for TantivyKnowledge {
         document::check(&document)?;
         let cut = self.loads.run(move || cut(document)).await.map_err(|detail| failed(tenant, detail))?;
         let (stored, prepared) = cut?;
+        let sizes = self.sizes(tenant).await?;
+        let sizes = self.sized(tenant, sizes, &stored)?;
         let summary = stored.summary();
         let write = self.rows.put(tenant, stored);
-        self.change(tenant, Change::Put(prepared), write).await?;
+        if let Some(version) = self.change(tenant, Change::Put(prepared), write).await? {
+            self.lock().put(tenant.clone(), (version, sizes));
+        }
         Ok(summary)
     }
 
@@ -174,7 +282,7 @@ impl Knowledge for TantivyKnowledge {
             return Err(KnowledgeError::Unknown { document: document.into() });
         }
         let write = async { Ok(self.rows.remove(tenant, document).await?) };
-        self.change(tenant, Change::Remove(document.into()), write).await
+        self.change(tenant, Change::Remove(document.into()), write).await.map(drop)
     }
 
     async fn list(&self, tenant: &TenantId) -> Result<Vec<DocumentSummary>, KnowledgeError> {

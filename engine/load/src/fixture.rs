@@ -15,7 +15,7 @@ use heddle_schemas::ports::channel::Credentials;
 use heddle_schemas::ports::knowledge::{Document, DocumentFormat};
 use heddle_schemas::retention::Retention;
 use heddle_schemas::sealed::Secret;
-use heddle_schemas::tenant::{Agent, ChannelAccount, KnowledgeBase, Llm, Quota, Tenant, Tools};
+use heddle_schemas::tenant::{Agent, ChannelAccount, KnowledgeBase, Llm, Privacy, Quota, Tenant, Tools};
 use sha2::{Digest, Sha256};
 
 use crate::options::Options;
@@ -106,6 +106,7 @@ impl Fixture {
             retention: Retention::default(),
             knowledge: KnowledgeBase::default(),
             consent: ConsentWords::default(),
+            privacy: Privacy::default(),
         }
     }
 

@@ -350,6 +350,11 @@ async fn forget(
             erasure.rows(),
             erasure.id
         ),
+        false if !is_running => format!(
+            "contact {}: the key of all its data is destroyed, nothing of it can be read any more; a node that runs \
+             removes the rows, `heddle contact erasures {tenant}` shows erasure {}",
+            erasure.contact, erasure.id
+        ),
         false => format!(
             "contact {} is being erased, {} of {} conversations are done; `heddle contact erasures {tenant}` \
              shows the progress of erasure {}",

@@ -16,6 +16,7 @@ use heddle_connectors::clock::SystemClock;
 use heddle_schemas::config::Config;
 use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, TenantId};
 use heddle_schemas::ports::clock::Clock as _;
+use heddle_schemas::retention::OfDisconnected;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::tenant::changes::{ChangeKind, TenantChanges};
 use heddle_schemas::tenant_deletion::DeletionRecord;
@@ -203,7 +204,13 @@ async fn act(admin: &Admin, action: Action, output: &mut Output) -> Result<(), F
         Action::Disconnect { tenant, channel, account } => {
             let account = AccountKey { tenant, channel, account };
             let tenant = admin.call(DisconnectChannel, account.clone().into(), none, Nothing).await?;
-            output.result(&tenant, || format!("{account} is disconnected; its credentials are erased"));
+            output.result(&tenant, || {
+                let messages = match tenant.retention.disconnected {
+                    OfDisconnected::Deleted => "its conversations are being deleted",
+                    OfDisconnected::Kept => "its conversations are kept, as retention.disconnected says",
+                };
+                format!("{account} is disconnected; its credentials are erased, {messages}")
+            });
         }
         Action::Usage { tenant, month } => {
             let usage = admin.call(ShowUsage, OfTenant { tenant }, OfMonth { month }, Nothing).await?;

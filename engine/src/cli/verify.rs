@@ -70,7 +70,6 @@ fn proofs(of: &Proofs) -> String {
     text
 }
 
-fn proof(Proof { promise, kept, evidence, .. }: &Proof) -> [String; 3] {
-    let verdict = if *kept { "kept" } else { "BROKEN" };
-    [promise.as_str().to_owned(), verdict.to_owned(), evidence.clone()]
+fn proof(proof: &Proof) -> [String; 3] {
+    [proof.promise.as_str().to_owned(), proof.verdict().to_owned(), proof.evidence.clone()]
 }

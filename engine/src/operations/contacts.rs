@@ -237,7 +237,13 @@ impl Handler for ForgetContact {
         Person { tenant, contact }: Person,
     ) -> Result<Erasure, OperationError> {
         let accounts = conversations(&tenant, contact).map(|of| (of.channel, of.account));
-        Ok(erasure::ask(&operations.ports, &tenant.id, accounts, contact).await?)
+        let erasure = erasure::ask(&operations.ports, &tenant.id, accounts, contact).await?;
+        if operations.is_offline && !erasure.is_complete() {
+            // No conversation runs that would destroy it in its turn: rows are removed when a node runs, and are
+            // unreadable from now on.
+            operations.ports.keys.erase_contact(&tenant.id, contact, erasure.at).await?;
+        }
+        Ok(erasure)
     }
 }
 

@@ -91,6 +91,8 @@ pub struct Operations {
     proving: Proving,
     files: Arc<Extractor>,
     dead_letters: DeadLetters,
+    /// True where no node runs that would do what is asked for in the log.
+    is_offline: bool,
 }
 
 impl Operations {
@@ -106,7 +108,24 @@ impl Operations {
     ) -> Self {
         let identity = Arc::new(Identity::new(ports.clone()));
         let audit = AuditLog::new(ports.clone());
-        Self { audit, tenants, ports, identity, keys, egress, proving, files, dead_letters }
+        Self {
+            audit,
+            tenants,
+            ports,
+            identity,
+            keys,
+            egress,
+            proving,
+            files,
+            dead_letters,
+            is_offline: false,
+        }
+    }
+
+    /// The same on a folder that no process has open.
+    #[must_use]
+    pub fn offline(self) -> Self {
+        Self { is_offline: true, ..self }
     }
 
     /// Runs an operation for a caller.

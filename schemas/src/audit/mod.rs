@@ -30,6 +30,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::digits;
 use crate::id::{AccountId, ChannelKind, ContactId, ConversationId, MessageKey, TenantId};
 use crate::record::V;
 use crate::time::Timestamp;
@@ -57,7 +58,7 @@ pub enum InvalidNote {
     Control,
     /// An entry stays for as long as the audit log does, whatever is erased.
     #[error(
-        "it holds what looks like a phone number ({PHONE_DIGITS} digits in a row, or + and digits); the audit log \
+        "it holds what looks like a phone number ({PHONE_DIGITS} digits or more, or + and digits); the audit log \
          outlives an erasure, so name the contact's id, or a ticket, instead"
     )]
     Phone,
@@ -103,7 +104,63 @@ fn looks_like_a_phone_number(text: &str) -> bool {
             rest.chars().take_while(|c| c.is_numeric() || matches!(c, ' ' | '-' | '.' | '(' | ')' | '/'));
         number.filter(|c| c.is_numeric()).count() >= INTERNATIONAL_DIGITS
     });
-    long || international
+    long || international || is_grouped_number(text)
+}
+
+/// Returns whether digits in groups stand in it as people write phone numbers: nine or more with at most two separators
+/// between two of them, which begin with a zero, or are three groups or more, or ten digits of which the first four are
+/// no year. Dates are none.
+fn is_grouped_number(text: &str) -> bool {
+    let text: String = text.chars().filter(|c| !digits::has_no_width(*c)).collect();
+    let text = without_dates(&text);
+    let (mut groups, mut separators) = (Vec::<String>::new(), 0);
+    for c in text.chars().chain(['\n']) {
+        match c {
+            c if c.is_numeric() => {
+                match groups.last_mut().filter(|_| separators == 0) {
+                    Some(group) => group.push(c),
+                    None => groups.push(c.to_string()),
+                }
+                separators = 0;
+            }
+            ' ' | '.' | '-' | '(' | ')' | '/' if !groups.is_empty() && separators < 2 => separators += 1,
+            _ => {
+                if is_number(&groups) {
+                    return true;
+                }
+                groups.clear();
+                separators = 0;
+            }
+        }
+    }
+    false
+}
+
+fn is_number(groups: &[String]) -> bool {
+    let count = groups.iter().map(|group| group.chars().count()).sum::<usize>();
+    let Some(first) = groups.first().filter(|_| count >= PHONE_DIGITS) else { return false };
+    let is_year = first.len() == 4 && (first.starts_with("19") || first.starts_with("20"));
+    let begins_with_zero = first.chars().next().is_some_and(|c| digits::value(c) == Some(0));
+    begins_with_zero || groups.len() >= 3 || (count > PHONE_DIGITS && !is_year)
+}
+
+/// Returns the text with each date such as 2026-01-31 replaced by a letter.
+fn without_dates(text: &str) -> String {
+    let is_date = |date: &[char]| {
+        date.iter().enumerate().all(|(at, c)| match at {
+            4 | 7 => *c == '-',
+            _ => c.is_ascii_digit(),
+        })
+    };
+    let chars: Vec<_> = text.chars().collect();
+    let (mut without, mut at) = (String::with_capacity(text.len()), 0);
+    while at < chars.len() {
+        match chars.get(at..at + 10).is_some_and(is_date) {
+            true => (without.push('d'), at += 10).1,
+            false => (without.push(chars[at]), at += 1).1,
+        }
+    }
+    without
 }
 
 /// Numbers among the characters of Latin-1, for a pattern of a header.
@@ -116,7 +173,9 @@ impl Note {
     pub fn header_schema() -> serde_json::Value {
         let long = format!("(?!.*{NUMERIC}{{{PHONE_DIGITS}}})");
         let international = format!("(?!.*\\+(?! )(?:[ .()/-]*{NUMERIC}){{{INTERNATIONAL_DIGITS}}})");
-        let pattern = format!("^{long}{international}[ -~\\u00a0-\\u00ff]*$");
+        // Stricter than what is refused, which lets dates and years pass.
+        let grouped = format!("(?!.*{NUMERIC}(?:[ .()/-]{{0,2}}{NUMERIC}){{{}}})", PHONE_DIGITS - 1);
+        let pattern = format!("^{long}{grouped}{international}[ -~\\u00a0-\\u00ff]*$");
         serde_json::json!({ "type": "string", "maxLength": NOTE, "pattern": pattern })
     }
 }
@@ -135,7 +194,12 @@ impl Serialize for Note {
 
 impl<'de> Deserialize<'de> for Note {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        let text = String::deserialize(deserializer)?;
+        match text.parse() {
+            // Entries of earlier builds, which refused fewer forms of numbers, stay as they were chained.
+            Err(InvalidNote::Phone) => Ok(Self(text.trim().to_owned())),
+            note => note.map_err(serde::de::Error::custom),
+        }
     }
 }
 
@@ -553,10 +617,25 @@ mod tests {
             ("for +49 (30) 901820", InvalidNote::Phone),
             ("for 16505551234", InvalidNote::Phone),
             ("for +1-650-555-1234", InvalidNote::Phone),
+            ("she called from 06.12.34.56.78", InvalidNote::Phone),
+            ("0151 1234567", InvalidNote::Phone),
+            ("(650) 555-1234", InvalidNote::Phone),
+            ("612 345 678", InvalidNote::Phone),
+            ("151 12345678", InvalidNote::Phone),
+            ("٠٦١٢٣٤٥٦٧٨", InvalidNote::Phone),
+            ("０６ １２ ３４ ５６ ７８", InvalidNote::Phone),
+            ("06\u{200b}12\u{200b}34\u{200b}56\u{200b}78", InvalidNote::Phone),
         ];
         for (bad, why) in cases {
             assert_eq!(bad.parse::<Note>(), Err(why), "{bad}");
         }
+        for good in
+            ["2026-11-26 10:30, ticket 4711", "INC-2026-000123", "2026/0001234", "rooms 12, 13 and 14"]
+        {
+            assert!(good.parse::<Note>().is_ok(), "{good}");
+        }
+        let stored: Note = serde_json::from_str("\"06.12.34.56.78\"").unwrap();
+        assert_eq!(stored.as_str(), "06.12.34.56.78", "an entry that is there stays readable");
         assert_eq!("é".repeat(256).parse::<Note>().map(|_| ()), Ok(()));
         assert_eq!("é".repeat(257).parse::<Note>(), Err(InvalidNote::Long));
     }

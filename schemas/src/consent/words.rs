@@ -29,9 +29,18 @@ pub struct ConsentWords {
     /// The words that give consent again, instead of those of the languages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_words: Option<Vec<String>>,
-    /// Purposes that a word is about.
+    /// Purposes that a stop word stops. Default: marketing alone, so that confirmations of what a person has booked still
+    /// come.
     #[schemars(length(min = 1))]
     pub purposes: Vec<Category>,
+    /// Purposes for which a person must have given consent before anything but a reply is sent. Default: none; then
+    /// whoever has not opted out may be written to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub require: Vec<Category>,
+    /// Titles of the channel's own opt-out button in the languages of the tenant's templates, beside those that the
+    /// channel is known to use. A tap on any other button is no opt-out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stop_buttons: Vec<String>,
     /// Reply to a stop word. Empty: no reply.
     pub stopped_text: String,
 }
@@ -42,7 +51,9 @@ impl Default for ConsentWords {
             languages: Vec::new(),
             stop_words: None,
             start_words: None,
-            purposes: Category::ALL.to_vec(),
+            purposes: vec![Category::Marketing],
+            require: Vec::new(),
+            stop_buttons: Vec::new(),
             stopped_text: String::new(),
         }
     }
@@ -79,12 +90,25 @@ impl ConsentWords {
         own(&self.start_words).unwrap_or_else(|| of_languages(start_words)).then_some(Says::Give)
     }
 
+    /// Returns whether a button with this title is the channel's own opt-out button; `known` are its known titles.
+    #[must_use]
+    pub fn is_stop_button(&self, title: &str, known: &[&str]) -> bool {
+        let folded = fold(title);
+        let is = |other: &str| fold(other) == folded;
+        !folded.is_empty()
+            && (known.iter().any(|other| is(other)) || self.stop_buttons.iter().any(|other| is(other)))
+    }
+
     /// Returns every fault of the configuration.
     pub(crate) fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        let words = [("stop_words", &self.stop_words), ("start_words", &self.start_words)];
+        let words = [
+            ("stop_words", self.stop_words.as_deref().unwrap_or_default()),
+            ("start_words", self.start_words.as_deref().unwrap_or_default()),
+            ("stop_buttons", &self.stop_buttons),
+        ];
         for (name, words) in words {
-            for word in words.iter().flatten().filter(|word| fold(word).is_empty()) {
+            for word in words.iter().filter(|word| fold(word).is_empty()) {
                 faults.push(format!("consent.{name}: {word:?} holds neither a letter nor a digit"));
             }
         }

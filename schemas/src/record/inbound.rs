@@ -205,6 +205,24 @@ pub struct DeliveryReport {
     /// Keyed hash of the channel's id of the message, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<MessageKey>,
+    /// The channel's charge for the message, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pricing: Option<Pricing>,
+}
+
+/// A channel's charge for a message, by which it bills: its category and the country of the recipient.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct Pricing {
+    /// True where the message is charged for.
+    pub billable: bool,
+    /// The channel's category, such as `marketing`, `utility`, `authentication` or `service`.
+    pub category: String,
+    /// The channel's kind of charge, such as `regular`, `free_customer_service` or `free_entry_point`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Country calling code of the recipient's number, without it: `49`. `None` where the number is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub country: Option<String>,
 }
 
 /// Delivery status of a message of the business. Reports arrive late, twice and out of order: see
@@ -276,6 +294,8 @@ pub enum Withheld {
     Restricted,
     /// The account it was to leave by is disconnected.
     Disconnected,
+    /// The tenant requires consent for what it is for, and the contact has given none.
+    NoConsent,
 }
 
 impl Withheld {
@@ -290,6 +310,7 @@ impl Withheld {
             Self::WindowOver => -2,
             Self::Restricted => -3,
             Self::Disconnected => -4,
+            Self::NoConsent => -5,
         }
     }
 
@@ -301,6 +322,7 @@ impl Withheld {
             Self::WindowOver => "window_over",
             Self::Restricted => "restricted",
             Self::Disconnected => "disconnected",
+            Self::NoConsent => "no_consent",
         }
     }
 }
@@ -320,6 +342,7 @@ impl DeliveryFailure {
             (Withheld::WindowOver, "the customer-service window is over"),
             (Withheld::Restricted, "the use of the contact's data is restricted"),
             (Withheld::Disconnected, "the account is disconnected"),
+            (Withheld::NoConsent, "the contact has given no consent, which the tenant requires"),
         ];
         let title = own.into_iter().find(|(why, _)| why.code() == code).map_or("", |(_, title)| title);
         Self { code, title: title.into() }
@@ -353,7 +376,14 @@ mod tests {
     fn a_message_that_was_given_up_is_lifted_by_a_late_status_and_one_that_failed_is_not() {
         let outbound = "00000000000000000000000000000001.00000000000000000000000000000002.0".parse().unwrap();
         let at = crate::time::Timestamp::from_secs(1);
-        let report = |status| super::DeliveryReport { outbound, status, at, failure: None, message: None };
+        let report = |status| super::DeliveryReport {
+            outbound,
+            status,
+            at,
+            failure: None,
+            message: None,
+            pricing: None,
+        };
         assert_eq!(report(Delivered).merge_into(Failed, None), Delivered);
         assert_eq!(report(Failed).merge_into(Failed, None), Failed);
         let named = super::DeliveryFailure::of(131_026);

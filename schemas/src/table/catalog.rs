@@ -47,7 +47,8 @@ tables! {
         name: "head",
         owner: Owner::Conversation,
         contact: ContactIn::Conversation,
-        lifetime: Lifetime::UntilDeleted,
+        // The number and the name in it end with the last message.
+        lifetime: Lifetime::Retention { kinds: &[Kind::Messages], dated: Dated::Head },
         written: Written::Fenced,
         contact_erasure: ContactErasure::Removed,
         tenant_deletion: TenantDeletion::Removed,
@@ -74,7 +75,10 @@ tables! {
         // Longer than every redelivery.
         lifetime: Lifetime::Own,
         written: Written::Fenced,
-        contact_erasure: ContactErasure::Removed,
+        contact_erasure: ContactErasure::Kept(
+            "by the keyed hash, a message from before that is delivered once more is refused, whatever the channel's clock \
+             says; it holds no content, and ends by itself",
+        ),
         tenant_deletion: TenantDeletion::Removed,
         form: Form::Ids(&[0, 16]),
         export: Export::No("keyed hashes of message ids; the messages are in the thread"),
@@ -287,7 +291,8 @@ tables! {
         form: Form::Json(Json::Engine),
         export: Export::No("the engine's own state"),
     };
-    /// Deletions of tenants: `o` and tenant while one is not complete, `t` and tenant for its receipt.
+    /// Deletions of tenants: `o` and tenant while one is not complete, `t` and tenant for its receipt; `u` and month, what all
+    /// deleted tenants used in it.
     Removal = 20 => Descriptor {
         name: "removal",
         owner: Owner::Engine,

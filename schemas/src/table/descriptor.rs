@@ -98,6 +98,8 @@ pub enum Dated {
     Thread,
     /// The report of a delivery.
     Delivery,
+    /// The state of a conversation.
+    Head,
 }
 
 /// Kind of write. A key is written in one kind only: the kinds do not share timestamps.

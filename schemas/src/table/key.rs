@@ -8,8 +8,8 @@ use super::catalog::Table;
 use super::descriptor::{ContactIn, Owner};
 use super::partition::{Partition, Parts};
 use super::row::{
-    BACKLOG_QUEUED, BACKLOG_UNKNOWN, REMOVAL_OPEN, REMOVAL_TOLD, SpentBy, agenda_bound, agenda_letter,
-    outbound_row,
+    BACKLOG_QUEUED, BACKLOG_UNKNOWN, REMOVAL_OPEN, REMOVAL_TOLD, REMOVAL_TOTALS, SpentBy, agenda_bound,
+    agenda_letter, outbound_row,
 };
 use crate::id::{AccountKey, ChunkId, ContactId, ConversationId, MessageKey, OutboundId, TenantId, TurnId};
 use crate::time::Timestamp;
@@ -254,6 +254,12 @@ impl Key {
     #[must_use]
     pub fn removal(tenant: &TenantId) -> Self {
         Partition::removals().row(&[&[REMOVAL_TOLD], tenant.as_str().as_bytes()].concat())
+    }
+
+    /// Totals of a month, written as `2026-01`, of all tenants that were deleted. It names none of them.
+    #[must_use]
+    pub fn removal_totals(month: &str) -> Self {
+        Partition::removals().row(&[&[REMOVAL_TOTALS], month.as_bytes()].concat())
     }
 
     /// Index row of a tenant deletion that is not complete.

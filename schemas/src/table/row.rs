@@ -9,6 +9,9 @@ pub const REMOVAL_OPEN: u8 = b'o';
 /// The first byte of the row of a deletion.
 pub const REMOVAL_TOLD: u8 = b't';
 
+/// The first byte of the row of a month's totals of deleted tenants.
+pub const REMOVAL_TOTALS: u8 = b'u';
+
 /// Spender of a quota: an attempt at a turn of a conversation, or messages of a campaign.
 ///
 /// A turn is named after a message, whose key is of its conversation; the contact keeps others apart.

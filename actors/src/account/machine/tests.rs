@@ -61,7 +61,7 @@ fn text(to: u8, number: u16) -> Text {
 
 fn report(to: u8, number: u16, status: DeliveryStatus) -> DeliveryReport {
     let at = Timestamp::from_secs(1);
-    DeliveryReport { outbound: id(to, number), status, at, failure: None, message: None }
+    DeliveryReport { outbound: id(to, number), status, at, failure: None, message: None, pricing: None }
 }
 
 fn error(class: FailureClass) -> SendError {
@@ -362,7 +362,7 @@ proptest! {
                 _ => if let Some((&id, _)) = machine.unknown.first_key_value() {
                     let status = DeliveryStatus::Sent;
                     let at = Timestamp::from_secs(1);
-                    let report = DeliveryReport { outbound: id, status, at, failure: None, message: None };
+                    let report = DeliveryReport { outbound: id, status, at, failure: None, message: None, pricing: None };
                     effects.extend(machine.on(Event::Reported(report), now));
                 },
             }

@@ -5,7 +5,7 @@
 //! in the store then; anything but a template needs that the reply window, where the channel has one, is not over; all need that the account is connected.
 
 use futures::FutureExt;
-use heddle_schemas::consent::Standing;
+use heddle_schemas::consent::{Category, Standing};
 use heddle_schemas::ports::channel::ChannelAccount;
 use heddle_schemas::ports::state::{Fence, StoreError};
 use heddle_schemas::record::inbound::Withheld;
@@ -30,6 +30,7 @@ impl Send {
             match standing {
                 Standing::Stopped => return Ok(Some(Withheld::OptedOut)),
                 Standing::Restricted => return Ok(Some(Withheld::Restricted)),
+                Standing::Unknown if self.requires_consent(category) => return Ok(Some(Withheld::NoConsent)),
                 Standing::Unknown | Standing::Given => {}
             }
         }
@@ -37,6 +38,12 @@ impl Send {
             return Ok(Some(Withheld::WindowOver));
         }
         Ok(self.configured().is_none().then_some(Withheld::Disconnected))
+    }
+
+    /// Returns true where the tenant writes for a purpose only to people who have consented to it.
+    fn requires_consent(&self, category: Category) -> bool {
+        let tenant = self.context.tenants.get(&self.account.tenant);
+        tenant.is_some_and(|tenant| tenant.consent.require.contains(&category))
     }
 
     /// Returns true when the time in which the message was allowed is over.

@@ -112,7 +112,8 @@ impl Send {
                 Some(accepted) => self.message_key(&accepted.message_id).await?,
                 None => None,
             };
-            let report = DeliveryReport { outbound: item.command.id, status, at, failure, message };
+            let report =
+                DeliveryReport { outbound: item.command.id, status, at, failure, message, pricing: None };
             let (conversation, event_of) = (item.conversation.clone(), InboundEvent::Delivery(report));
             let notice = InboundRecord { v: V, conversation, at, event: event_of };
             batch.outputs.push(publish::inbound(ports, &notice));

@@ -17,7 +17,9 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
+use heddle_schemas::content::{Asks, Content};
 use heddle_schemas::id::{ConversationId, MessageKey, TurnId};
+use heddle_schemas::ports::channel::ChannelProfile;
 use heddle_schemas::ports::keys::Cipher;
 use heddle_schemas::ports::knowledge::{KnowledgeError, Passage};
 use heddle_schemas::ports::responder::{Outgoing, Question, Responder, Said, Sent, Usage};
@@ -32,6 +34,7 @@ use super::contact_limits::{Left, TurnUsage};
 use super::fault::is_over;
 use super::split::split;
 use crate::context::Context;
+use crate::intake::consent;
 use crate::invariants::{CALLS_PER_TURN, Invariant, are_calls_allowed};
 use crate::partition::commit::read;
 use crate::tenant::quota::amounts::Amounts;
@@ -50,6 +53,26 @@ pub struct Asked {
     pub key: MessageKey,
     /// Its text; `None` for a picture without caption and the like.
     pub text: Option<String>,
+    /// True where it is nothing but an opt-out.
+    pub is_stop: bool,
+}
+
+/// Text of a customer's message.
+#[derive(Debug, Clone)]
+pub struct Wrote {
+    /// The text.
+    pub text: Box<str>,
+    /// True where it is nothing but an opt-out.
+    pub is_stop: bool,
+}
+
+impl Wrote {
+    /// Returns the text of a message; `None` where it has none that can be answered.
+    #[must_use]
+    pub fn of(profile: Option<&ChannelProfile>, tenant: &Tenant, content: &Content) -> Option<Self> {
+        let Asks::Answer(text) = content.asks() else { return None };
+        Some(Self { text: text.into(), is_stop: consent::is_stop(profile, tenant, content) })
+    }
 }
 
 /// A turn to run.
@@ -284,9 +307,7 @@ impl Turn {
     /// Returns true when the customer's last message is a stop word that is answered with the tenant's own text. Where
     /// other messages follow it, those are answered.
     fn ends_in_stop_word(&self) -> bool {
-        let last = self.asked.last().and_then(|asked| asked.text.as_deref());
-        !self.tenant.consent.stopped_text.is_empty()
-            && last.is_some_and(|text| self.tenant.is_stop_word(text))
+        !self.tenant.consent.stopped_text.is_empty() && self.asked.last().is_some_and(|asked| asked.is_stop)
     }
 
     async fn confirm_stop(&self) -> Result<Ended, StoreError> {

@@ -160,6 +160,7 @@ fn event(record: IngressRecord, profiles: Profiles<'_>) -> Result<ChannelEvent, 
                 status,
                 at,
                 failure,
+                pricing: None,
             }));
         }
     };
@@ -193,6 +194,7 @@ mod tests {
         ids: &[IdKind::Phone],
         parent_mark: None,
         credentials: &[],
+        opt_out_buttons: &[],
         api: Api::Url,
     };
 

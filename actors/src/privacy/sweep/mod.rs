@@ -34,11 +34,13 @@ use tokio::sync::{oneshot, watch};
 
 use self::plan::{Reached, Swept, UnderWay};
 use crate::context::Context;
-use crate::conversation::Delivery;
 use crate::conversation::thread::{Thread, ThreadError};
+use crate::conversation::{Delivery, Head};
 use crate::partition::PartitionMessage;
 use crate::partition::commit::{commit, read};
 use crate::partition::ttl_update::TtlUpdate;
+use crate::ports::Ports;
+use crate::tenant::configuration::{Kept, Tenants};
 
 /// Time between a change and its sweep.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -60,6 +62,25 @@ pub struct RunningPartition {
 
 /// The partitions of inbound that run on this node.
 pub type Running = watch::Sender<BTreeMap<TopicPartition, RunningPartition>>;
+
+/// Returns whether the newest change of a tenant's retention has still to be applied to rows that are there.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) async fn is_behind(ports: &Ports, tenants: &Tenants, kept: &Kept) -> Result<bool, StoreError> {
+    if !tenants.changed().iter().any(|changed| changed.tenant.id == kept.tenant.id) {
+        return Ok(false);
+    }
+    for partition in 0..ports.log.partitions(Topic::Inbound) {
+        let key = Key::sweep(TopicPartition { topic: Topic::Inbound, partition });
+        let stored = read(&ports.metrics, || ports.state.get(&key)).await?;
+        let swept: Option<Swept> = stored.and_then(|stored| serde_json::from_slice(&stored).ok());
+        if swept.unwrap_or_default().lacks(kept.since) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
 
 /// Sweeps the partitions of this node.
 pub struct Sweeper {
@@ -234,6 +255,12 @@ impl Sweeper {
                 let delivery: Option<Delivery> = serde_json::from_slice(&row.value).ok();
                 let written = |delivery: Delivery| delivery.written.unwrap_or(delivery.at);
                 return Ok(delivery.map(|delivery| (Kind::Receipts, written(delivery))));
+            }
+            Lifetime::Retention { dated: Dated::Head, .. } => {
+                let head: Option<Head> = serde_json::from_slice(&row.value).ok();
+                let ends = head.filter(|head| head.restricted_since.is_none());
+                // One of an earlier build is as old as the customer's last message.
+                return Ok(ends.map(|head| (Kind::Messages, head.at.unwrap_or(head.customer_at))));
             }
             Lifetime::Own | Lifetime::UntilDone | Lifetime::UntilDeleted => return Ok(None),
         }

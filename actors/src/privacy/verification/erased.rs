@@ -104,6 +104,7 @@ impl Erased {
             self.proof
                 .fault(format!("erasure {}: it was to be complete at {}", erasure.id, erasure.deadline));
         }
+        self.proof.count(self.erasures.len() as u64);
         self.proof.saw(format!(
             "{} erasures, {} under way; {} contacts tried: {unreadable} without any key, {back} back under another",
             self.erasures.len(),

@@ -38,7 +38,14 @@ use crate::tenant::quota::amounts::Totals;
 #[derive(Debug)]
 pub(super) enum Holds {
     /// The state of a conversation.
-    Head(Address),
+    Head {
+        /// How the person is reached.
+        address: Box<Address>,
+        /// When it was written; an earlier build did not note it.
+        written: Option<Timestamp>,
+        /// True where the person's data is to be stored and not used.
+        is_restricted: bool,
+    },
     /// Row of one commit in a thread.
     History(Box<thread::Row>),
     /// Delivery state of a message.
@@ -179,10 +186,15 @@ impl Reader {
                 self.opened(cipher.open(&aad(key, column), sealed))?;
             }
         }
-        let Some(sealed) = &head.address else { return Ok(Holds::Head(Address::default())) };
-        let cipher = self.of_contact(key).await?;
-        let plain = self.opened(cipher.open(&aad(key, ADDRESS), sealed))?;
-        Ok(Holds::Head(serde_json::from_slice(&plain).map_err(form_error)?))
+        let address = match &head.address {
+            Some(sealed) => {
+                let cipher = self.of_contact(key).await?;
+                let plain = self.opened(cipher.open(&aad(key, ADDRESS), sealed))?;
+                serde_json::from_slice(&plain).map_err(form_error)?
+            }
+            None => Box::default(),
+        };
+        Ok(Holds::Head { address, written: head.at, is_restricted: head.restricted_since.is_some() })
     }
 
     fn consents(&mut self, key: &Key, value: &[u8]) -> Result<Holds, Stop> {
@@ -348,7 +360,7 @@ pub(super) fn is_from_before(holds: &Holds, erased_at: Timestamp) -> Option<bool
         Holds::Delivery(delivery) => Some(delivery.at <= erased_at),
         Holds::Backlog(record) => Some(record.at <= erased_at),
         Holds::Parked(at) => Some(*at <= erased_at),
-        Holds::Head(_) | Holds::Send(_) | Holds::Contact(_) | Holds::Spend(_) | Holds::Fine => None,
+        Holds::Head { .. } | Holds::Send(_) | Holds::Contact(_) | Holds::Spend(_) | Holds::Fine => None,
     }
 }
 

@@ -41,12 +41,12 @@ use self::form::{Holds, Reader, Wrong};
 pub use self::probes::PlaintextProbes;
 use self::sends::Sends;
 use self::spent::Spent;
-use self::times::Times;
+use self::times::{Late, Times};
 use self::topics::Topics;
 use crate::partition::commit::read;
 use crate::ports::Ports;
 use crate::privacy::audit_log::{AuditError, AuditLog};
-use crate::privacy::tenant_deletion;
+use crate::privacy::{sweep, tenant_deletion};
 use crate::tenant::configuration::Tenants;
 
 /// Rows that are read at once.
@@ -100,7 +100,9 @@ impl Prover {
         let Some(kept) = self.tenants.kept(&tenant.id) else {
             return Err(ProveError::Unknown(tenant.id.clone()));
         };
-        let mut times = Times::new(kept, at, self.marker_ttl);
+        let is_swept = !sweep::is_behind(&self.ports, &self.tenants, &kept).await?;
+        let resumed = self.tenants.resumed(&kept);
+        let mut times = Times::new(kept, at, Late { stamped: self.marker_ttl, resumed, is_swept });
         let mut erased = Erased::begin(&self.ports, &tenant.id).await?;
         let mut spent = Spent::begin(&self.ports, tenant).await?;
         let mut sends = Sends::default();
@@ -139,9 +141,11 @@ impl Prover {
                 break;
             }
         }
+        encryption.count(rows);
+        isolation.count(rows);
         encryption.saw(format!("{rows} rows read, {} ciphertexts opened", reader.opened));
         cross_tenant.prove(&*self.keys, &self.tenants, tenant, &mut isolation).await?;
-        let topics = Topics { prover: self, tenant, at, probes: probes.searcher() };
+        let topics = Topics { prover: self, tenant, at, resumed, probes: probes.searcher() };
         let (credentials, kept) = topics.prove(&mut reader, &mut encryption, &mut isolation).await?;
         let (consent, window) = sends.prove();
         let proofs = vec![
@@ -200,6 +204,7 @@ impl Prover {
                 break;
             }
         }
+        isolation.count(rows);
         isolation.saw(format!("{rows} rows of all tenants"));
         for (tenant, Strange { rows, keys, first }) in strange {
             let id = tenant.parse::<TenantId>().ok();
@@ -225,6 +230,7 @@ impl Prover {
     async fn prove_audit_log(&self, tenant: Option<&TenantId>) -> Result<Proof, AuditError> {
         let mut proof = Proof::new(Promise::AuditLog);
         let verdict = AuditLog::new(self.ports.clone()).verify(tenant, &[]).await?;
+        proof.count(verdict.entries);
         proof.saw(format!("{} entries", verdict.entries));
         verdict.faults.iter().for_each(|fault| proof.fault(fault.to_string()));
         proof.more_faults += verdict.more_faults;

@@ -33,7 +33,7 @@ impl PlaintextProbes {
 
     pub(super) fn take(&mut self, holds: &Holds) {
         match holds {
-            Holds::Head(address) => self.take_address(address),
+            Holds::Head { address, .. } => self.take_address(address),
             Holds::History(row) => {
                 for entry in &row.entries {
                     let EntrySaid::Customer { act, .. } = entry else { continue };

@@ -44,6 +44,7 @@ pub(super) async fn prove(ports: &Ports, tenant: &Tenant) -> Result<Proof, Store
 fn bound(stored: &[u8], what: &str, tenant: &Tenant, proof: &mut Proof) {
     match decode::<RegionRecord>(stored) {
         Ok(found) if found.region == tenant.region => {
+            proof.count(1);
             proof.saw(format!("{what} ({}, {}) belong to {:?}", found.state, found.log, found.region));
         }
         Ok(found) => proof.fault(format!(

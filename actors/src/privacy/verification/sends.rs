@@ -73,10 +73,12 @@ impl Sends {
             "{replayed} sends replayed that need consent, against {} contacts of which something is known",
             self.records.len()
         ));
+        consent.count(replayed + open);
         if open > 0 {
             consent.saw(format!("{open} more sends can no longer be checked"));
         }
         let mut window = Proof::new(Promise::Window);
+        window.count(self.windows);
         window.saw(format!("{} sends with a window, of {}", self.windows, self.sends));
         self.over.into_iter().for_each(|over| window.fault(over));
         (consent, window)

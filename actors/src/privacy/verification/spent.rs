@@ -79,8 +79,13 @@ impl<'t> Spent<'t> {
         }
         for resource in Resource::ALL {
             let (spent, limit) = (after.spent.of(resource), after.limit.of(resource));
-            if spent > limit {
-                proof.fault(format!("{spent} {resource} are spent in {}, of {limit}", self.month));
+            let granted = after.granted.map_or(limit, |granted| granted.of(resource).max(limit));
+            if spent > granted {
+                proof.fault(format!("{spent} {resource} are spent in {}, of {granted}", self.month));
+            } else if spent > limit {
+                proof.saw(format!(
+                    "the plan was lowered to {limit} {resource} after {spent} had been spent; nothing more is granted"
+                ));
             }
         }
         let Totals { turns, messages, input_tokens, output_tokens, .. } = self.decided;
@@ -96,6 +101,7 @@ impl<'t> Spent<'t> {
                 self.month
             ));
         }
+        proof.count(self.rows + self.decided.turns + next.turns + after.set_aside.messages);
         proof.saw(format!(
             "{}: {} added up from {} rows of turns, {} found in threads, {} set aside",
             self.month,

@@ -17,6 +17,7 @@ use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Offset, Topic, TopicPartition};
 
 use super::form::{self, Reader, Wrong};
+use super::times::due_by;
 use super::{ProveError, Prover};
 use crate::partition::commit::read;
 
@@ -32,6 +33,8 @@ pub(super) struct Topics<'a> {
     pub(super) prover: &'a Prover,
     pub(super) tenant: &'a Tenant,
     pub(super) at: Timestamp,
+    /// As [`super::times::Late::resumed`].
+    pub(super) resumed: Option<Timestamp>,
     pub(super) probes: AhoCorasick,
 }
 
@@ -82,11 +85,15 @@ impl Topics<'_> {
                 ));
             }
         }
+        encryption.count(seen.of_tenant);
+        isolation.count(seen.of_tenant);
+        let searched_for = match self.probes.patterns_len() {
+            0 => "customers have written nothing to look for".to_owned(),
+            texts => format!("searched for {texts} things that customers wrote"),
+        };
         encryption.saw(format!(
-            "{} records of topics searched, {} of them the tenant's, for {} things that customers wrote",
-            seen.records,
-            seen.of_tenant,
-            self.probes.patterns_len(),
+            "{} records of topics, {} of them the tenant's: {searched_for}",
+            seen.records, seen.of_tenant,
         ));
         Ok((credentials, kept))
     }
@@ -104,12 +111,16 @@ impl Topics<'_> {
     fn is_kept_too_long(&self, topic: Topic, oldest: Option<Timestamp>, kept: &mut Proof) {
         let Some(oldest) = oldest else { return };
         let age = self.at.since(oldest);
+        kept.count(1);
         kept.saw(format!(
             "{topic} begins {} ago",
             humantime::format_duration(Duration::from_secs(age.as_secs()))
         ));
         // Brokers check at intervals, and a record that is not settled yet stays until it is.
-        if age > self.prover.oldest_record + LATE {
+        let bound = self.prover.oldest_record + LATE;
+        if let Some(by) = due_by(self.resumed, oldest.after(bound), LATE, self.at) {
+            kept.saw(format!("{topic}: a record of {oldest} was due while nothing ran; it is gone by {by}"));
+        } else if age > bound {
             let age = humantime::format_duration(Duration::from_secs(age.as_secs()));
             kept.fault(format!("{topic}: a record of {oldest} is still there, after {age}"));
         }
@@ -217,7 +228,10 @@ impl Topics<'_> {
             }
         }
         match form::record::<TenantRecord>(&record.value) {
-            Ok(_) => proof.saw(format!("{}: {looked_for} secrets looked for", place())),
+            Ok(_) => {
+                proof.count(looked_for);
+                proof.saw(format!("{}: {looked_for} secrets looked for", place()));
+            }
             Err(detail) => proof.fault(format!("{}: {detail}", place())),
         }
     }

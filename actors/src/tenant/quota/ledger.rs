@@ -82,6 +82,9 @@ pub(crate) struct Ledger {
     /// The limit at which each was reported as spent: once for each limit.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) spent_at: BTreeMap<Lenient<Resource>, u64>,
+    /// The largest limit under which a quota lease was granted: a plan that is lowered below what was used breaks no promise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) granted: Option<Amounts>,
     /// Fields that this build does not know: a node of a later one, beside it, wrote them, and finds them again.
     #[serde(flatten)]
     pub(super) others: Map<String, Value>,
@@ -122,6 +125,7 @@ impl Ledger {
         }
         let size = need.most(wanted.least(free.part(PART)));
         self.open.push(Open { id, size, until, closing: None });
+        self.granted = Some(self.granted.map_or(limit, |granted| granted.most(limit)));
         Ok(size)
     }
 

@@ -149,6 +149,8 @@ pub struct Usage {
     pub month: Month,
     /// Limit; of money, millionths.
     pub limit: Amounts,
+    /// The largest limit that the month has had while something was granted; `None` where that is not known.
+    pub granted: Option<Amounts>,
     /// Amounts that count as spent.
     pub spent: Amounts,
     /// Messages of that which a dead node may have sent or not.
@@ -702,5 +704,6 @@ async fn usage_of(ports: &Ports, tenant: &TenantId, month: Month) -> Result<Usag
         set_aside = set_aside.plus(open.size.minus(of_chunk));
     }
     let limit = Amounts::NONE;
-    Ok(Usage { month, limit, spent, lost_messages: ledger.lost, set_aside, days })
+    let (granted, lost_messages) = (ledger.granted, ledger.lost);
+    Ok(Usage { month, limit, granted, spent, lost_messages, set_aside, days })
 }

@@ -154,6 +154,7 @@ impl Inner {
                     status,
                     at: Timestamp::EPOCH,
                     failure: None,
+                    pricing: None,
                 };
                 let delay = Duration::from_millis(self.rng.random_range(1..1500));
                 self.reports.push_back((delay, ChannelEvent::Status(report)));

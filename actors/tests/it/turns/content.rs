@@ -200,3 +200,23 @@ async fn a_bot_that_always_says_the_same_is_answered_four_times() {
         |event: &&Event| matches!(event, Event::HandedOver { because: Lenient::Known(HandOver::Loop), .. });
     assert_eq!(events.iter().filter(handed_over).count(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_card_number_that_a_customer_types_is_never_stored_nor_shown_to_a_model() {
+    let kept = "[privacy]\ncard_numbers = \"kept\"\n";
+    let node =
+        Node::start(vec![tenant("acme", ""), tenant("other", kept)], Box::new(echoes), takes_all()).await;
+    node.say("acme", "1", "pay with 4111 1111 1111 1111, please").await;
+    seconds(2).await;
+    node.act("acme", "2", "Ann", Act::Edit { target: "1".into(), content: text("or 5555-5555-5555-4444") })
+        .await;
+    node.say("acme", "3", "call +49 151 1234567").await;
+    seconds(2).await;
+    node.say("other", "4", "4111 1111 1111 1111").await;
+    seconds(2).await;
+    let asked = node.asked.lock().unwrap().clone();
+    assert_eq!(asked[0].messages, ["pay with [card number removed], please"]);
+    assert_eq!(customer_said(&asked[1]), ["or [card number removed]"]);
+    assert_eq!(asked[1].messages, ["call +49 151 1234567"]);
+    assert_eq!(asked[2].messages, ["4111 1111 1111 1111"], "as it is configured");
+}

@@ -57,7 +57,7 @@ async fn an_answer_in_hand_survives_a_report_that_fails() {
     seconds(2).await;
     let outbound = OutboundId { index: 7, ..node.sent()[0].0 };
     let (at, status) = (node.clock.now(), DeliveryStatus::Sent);
-    let report = DeliveryReport { outbound, status, at, failure: None, message: None };
+    let report = DeliveryReport { outbound, status, at, failure: None, message: None, pricing: None };
     node.command("acme", InboundEvent::Delivery(report)).await;
     node.weather.fail_every_second_get(node.clock.now(), Duration::from_secs(1));
     seconds(5).await;

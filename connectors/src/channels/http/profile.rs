@@ -47,5 +47,6 @@ pub static PROFILE: ChannelProfile = ChannelProfile {
             fault: signature::fault,
         },
     ],
+    opt_out_buttons: &[],
     api: Api::Url,
 };

@@ -83,5 +83,10 @@ pub static PROFILE: ChannelProfile = ChannelProfile {
         CredentialSpec::required(APP_SECRET, "signs webhooks; without it any could be forged"),
         CredentialSpec::required(VERIFY_TOKEN, "is what Meta repeats when it subscribes the webhook"),
     ],
+    // Templates' marketing opt-out button is a quick reply of a fixed title in the template's language, and comes as a
+    // message of type `button` with that title as text and payload:
+    // <https://developers.facebook.com/documentation/business-messaging/whatsapp/templates/marketing-templates/>. Others'
+    // titles are the tenant's to name: `consent.stop_buttons`.
+    opt_out_buttons: &["Stop promotions", "Parar promoções"],
     api: Api::Base("https://graph.facebook.com/v21.0"),
 };

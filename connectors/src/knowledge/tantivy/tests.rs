@@ -511,3 +511,73 @@ async fn a_change_is_searchable_on_every_node_within_two_seconds_and_a_new_node_
     }
     assert_eq!(fixture.node(&Options::default()).found("acme", "ocelot").await, ["new"]);
 }
+
+#[tokio::test]
+async fn documents_over_the_tenants_bound_are_refused_and_smaller_ones_replace_larger_ones() {
+    let bound = |tenant: &TenantId| match tenant.as_str() {
+        "small" => Bound { documents: 2, bytes: 100 },
+        _ => Bound { documents: 1_000, bytes: 100_000 },
+    };
+    let options = Options { bounds: Bounds::new(bound), ..Options::default() };
+    let fixture = Fixture::new();
+    let node = fixture.node(&options);
+    let refused = async |node: &Node, id: &str, text: &str| match node
+        .knowledge
+        .put(&tenant("small"), document(id, text))
+        .await
+    {
+        Err(KnowledgeError::Refused { why, .. }) => why,
+        other => panic!("{other:?}"),
+    };
+    node.put("small", "a", &"word ".repeat(10)).await;
+    let why = refused(&node, "b", &"word ".repeat(11)).await;
+    assert!(why.contains("105 bytes") && why.contains("knowledge.max_bytes"), "{why}");
+    node.put("small", "b", &"word ".repeat(10)).await;
+    // Another node finds the same in the store.
+    let elsewhere = Node {
+        state: node.state.clone(),
+        keys: node.keys.clone(),
+        knowledge: TantivyKnowledge::new(node.state.clone(), node.keys.clone(), &options),
+    };
+    for node in [&node, &elsewhere] {
+        let why = refused(node, "c", "word").await;
+        assert!(why.contains("2 documents, of 2"), "{why}");
+        assert_eq!(node.knowledge.list(&tenant("small")).await.unwrap().len(), 2, "nothing was kept of it");
+    }
+    node.put("small", "b", "less").await;
+    node.put("other", "c", &"word ".repeat(1_000)).await;
+    node.knowledge.remove(&tenant("small"), "a").await.unwrap();
+    node.put("small", "c", HOURS).await;
+    // A bound that was lowered forbids growth alone.
+    let lowered =
+        Options { bounds: Bounds::new(|_| Bound { documents: 1, bytes: 10 }), ..Options::default() };
+    let node = fixture.node(&lowered);
+    node.put("small", "c", "open from nine").await;
+    assert!(refused(&node, "c", HOURS).await.contains("knowledge.max_bytes"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_with_many_documents_holds_up_no_other_tenants_first_search() {
+    let fixture = Fixture::new();
+    let options = Options { loads: NonZeroUsize::MIN, slice: 1 << 10, ..Options::default() };
+    let writing = fixture.node(&options);
+    for number in 0..150 {
+        writing.put("large", &number.to_string(), &format!("{HOURS} {number}\n\n").repeat(40)).await;
+    }
+    writing.put("small", "hours", HOURS).await;
+    let node = fixture.node(&options);
+    let done = std::sync::Mutex::new(Vec::new());
+    let search = async |name: &'static str| {
+        assert!(!node.found(name, "open").await.is_empty());
+        done.lock().unwrap().push(name);
+    };
+    let small = async {
+        // The other one's load is under way.
+        while node.knowledge.open_indexes() == 0 {
+            tokio::task::yield_now().await;
+        }
+        search("small").await;
+    };
+    tokio::join!(search("large"), small);
+    assert_eq!(*done.lock().unwrap(), ["small", "large"]);
+}

@@ -17,7 +17,7 @@ use heddle_schemas::ports::channel::{
     Act, Channel, ChannelEvent, ReceivedMessage, ReceivedPreference, ReceivedStatus, WebhookError,
 };
 use heddle_schemas::ports::clock::Clock;
-use heddle_schemas::record::inbound::{DeliveryFailure, DeliveryStatus};
+use heddle_schemas::record::inbound::{DeliveryFailure, DeliveryStatus, Pricing};
 use heddle_schemas::time::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -311,6 +311,13 @@ fn statuses_are_read_and_name_our_message() {
             status,
             at: Timestamp::from_secs(1_739_321_024),
             failure,
+            // Statuses that the message was sent or delivered carry the charge.
+            pricing: matches!(status, DeliveryStatus::Sent | DeliveryStatus::Delivered).then(|| Pricing {
+                billable: true,
+                category: "service".into(),
+                kind: Some("regular".into()),
+                country: Some("1".into()),
+            }),
         })
     };
     let ours = Some("000102030405060708090a0b0c0d0e0f.101112131415161718191a1b1c1d1e1f.0");

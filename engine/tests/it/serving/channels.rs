@@ -110,8 +110,8 @@ async fn what_waits_for_a_disconnected_account_is_withheld_and_told() {
                 "access_token": token, "app_secret": "s3cret", "verify_token": "ver1fy" })
         };
         let channels: Vec<_> = accounts.iter().map(channel).collect();
-        let tenant =
-            json!({ "id": "acme", "name": "Acme", "agent": { "settle": "0ms" }, "channels": channels });
+        let tenant = json!({ "id": "acme", "name": "Acme", "agent": { "settle": "0ms" }, "channels": channels,
+                "retention": { "disconnected": "kept" } });
         let put = site.client.put(format!("{}/v1/tenants/acme", site.url)).json(&tenant);
         assert_eq!(put.send().await.unwrap().status(), 200);
     };

@@ -2,7 +2,16 @@
 
 use std::time::Duration;
 
+use heddle_api::Input;
+use heddle_api::contacts::{ExportContact, ForgetContact, OfContact};
+use heddle_api::content::{Document, Nothing, collect};
+use heddle_api::tenants::OfTenant;
 use heddle_connectors::clock::SystemClock;
+use heddle_engine::node::Node;
+use heddle_engine::operations::{Caller, Rights};
+use heddle_engine::service::Service;
+use heddle_schemas::audit::{Means, Who};
+use heddle_schemas::config::Config;
 use heddle_schemas::ports::clock::Clock as _;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -174,4 +183,54 @@ async fn a_corrected_name_holds_until_the_person_shows_another_one() {
     assert!(log.contains("contact_correct") && !log.contains("Bell"), "{log}");
     let inbound = crate::serving::channels::records(&site, heddle_schemas::topic::Topic::Inbound).await;
     assert!(inbound.iter().all(|record| !record.to_string().contains("Bell")), "it is sealed on its way");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_contact_that_is_forgotten_without_a_running_node_cannot_be_read_from_then_on() {
+    let (site, graph) = site(&["1001"], Duration::from_secs(60)).await;
+    say(&site, "wamid.1", "my code is xyzzy", &stamp(-10)).await;
+    taken(&graph, ANN, 1).await;
+    let (service, folder) = site.into_parts();
+    service.stop().await;
+    let config = Config { data_dir: folder.path().join("data"), ..Config::default() };
+    let node = Node::open(config.clone()).await.unwrap();
+    let operations = node.administration().await.unwrap();
+    let who = Who { name: None, means: Means::Folder, address: None };
+    let caller = Caller { who, why: None, rights: Rights::Operator };
+    let path = OfTenant { tenant: "acme".parse().unwrap() };
+    let contact = OfContact { contact: "+15551234".parse().unwrap() };
+    let exported = async || {
+        let input = Input::<ExportContact> { path: path.clone(), query: contact.clone(), body: Nothing };
+        let Document(pieces) = operations.call(&caller, input).await.unwrap();
+        let bytes = collect(pieces, 1 << 20).await.unwrap();
+        serde_json::from_slice::<Value>(&bytes).unwrap()
+    };
+    assert!(exported().await.to_string().contains("xyzzy"));
+    let input = Input::<ForgetContact> { path: path.clone(), query: contact.clone(), body: Nothing };
+    let erasure = operations.call(&caller, input).await.unwrap();
+    assert!(!erasure.is_complete(), "rows are removed when a node runs");
+    let after = exported().await;
+    assert_eq!(after["conversations"], json!([]), "{after}");
+    assert!(!after.to_string().contains("xyzzy"), "{after}");
+    drop(operations);
+    node.close().await;
+    drop(node);
+
+    let mut serving = config;
+    serving.http.listen = "127.0.0.1:0".parse().unwrap();
+    let service = Service::start(serving).await.unwrap();
+    let client = reqwest::Client::new();
+    let receipt = format!("http://{}/v1/tenants/acme/erasures/{}", service.address, erasure.id);
+    let complete = async {
+        loop {
+            let now: Value = client.get(&receipt).send().await.unwrap().json().await.unwrap();
+            if now["completed_at"].is_number() {
+                return now;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let receipt = tokio::time::timeout(Duration::from_secs(20), complete).await.unwrap();
+    assert!(receipt["parts"][0]["done"]["rows"].as_u64() > Some(2), "{receipt}");
+    service.stop().await;
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::consent::{Category, Says};
 use crate::content::{Address, Content, Context};
 use crate::id::{AccountId, OutboundId};
-use crate::record::inbound::{DeliveryFailure, DeliveryStatus};
+use crate::record::inbound::{DeliveryFailure, DeliveryStatus, Pricing};
 use crate::time::Timestamp;
 
 /// One thing that a webhook says.
@@ -106,6 +106,8 @@ pub struct ReceivedStatus {
     pub at: Timestamp,
     /// The reason of the failure.
     pub failure: Option<DeliveryFailure>,
+    /// The channel's charge for the message, where it says so.
+    pub pricing: Option<Pricing>,
 }
 
 /// Preference of a person, set in the channel, about messages of a business.

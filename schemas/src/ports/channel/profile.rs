@@ -36,6 +36,8 @@ pub struct ChannelProfile {
     pub parent_mark: Option<&'static str>,
     /// The secrets of an account.
     pub credentials: &'static [CredentialSpec],
+    /// Titles of the channel's own button by which a person wants no more marketing.
+    pub opt_out_buttons: &'static [&'static str],
     /// The address that an account's messages are sent to.
     pub api: Api,
 }
@@ -226,6 +228,7 @@ pub(crate) const fn example(ids: &'static [IdKind]) -> ChannelProfile {
         ids,
         parent_mark: Some(".ENT."),
         credentials: CREDENTIALS,
+        opt_out_buttons: &[],
         api: Api::Base("https://graph.facebook.com/v21.0"),
     }
 }

@@ -6,18 +6,11 @@
 
 use std::sync::LazyLock;
 
+use heddle_schemas::digits;
 use regex::Regex;
 
 /// Digits from which on a run may be a phone number.
 const DIGITS: usize = 7;
-/// Zeros of the decimal digits of Unicode's scripts in wide use; nine more follow each.
-/// <https://www.unicode.org/Public/UCD/latest/ucd/extracted/DerivedNumericType.txt>
-const ZEROS: [u32; 32] = [
-    0x30, 0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6, 0xe50,
-    0xed0, 0xf20, 0x1040, 0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1b50, 0x1bb0, 0xa8d0, 0xa900,
-    0xabf0, 0xff10, 0x1e950, 0x1fbf0,
-];
-
 /// Pattern with `S` for a separator and `Z` for the signs of no width.
 fn pattern(form: &str) -> Regex {
     let separator = r"[ \t()/.\-_\u{a0}\u{b7}\u{2000}-\u{200a}\u{2010}-\u{2015}\u{2022}\u{202f}\u{205f}\u{2212}\u{3000}\u{30fb}\u{ff08}\u{ff09}\u{ff0d}-\u{ff0f}]";
@@ -44,13 +37,13 @@ static HOURS: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 static TIME: LazyLock<Regex> = LazyLock::new(|| ascii(r"\AT(?:\.[0-5][0-9])?"));
-static YEARS: LazyLock<Regex> = LazyLock::new(|| ascii(r"\A((?:19|20)[0-9]{2}) ?- ?((?:19|20)[0-9]{2})"));
+static YEARS: LazyLock<Regex> = LazyLock::new(|| ascii(r"\A((?:19|20)[0-9]{2}) ?[-/] ?((?:19|20)[0-9]{2})"));
 static SPAN: LazyLock<Regex> = LazyLock::new(|| ascii(r"\A([1-9][0-9]{0,2}) ?- ?([1-9][0-9]{0,2})"));
 static ROW: LazyLock<Regex> =
     LazyLock::new(|| ascii(r"\A[1-9][0-9]{0,2}(?:(?: ?- ?|[ /])[1-9][0-9]{0,2}){3,}"));
-/// Prices with cents: `9.90 14.90`, `9.90 - 14.90`, `12.00/15.00/18.00`.
+/// Prices and measures: `9.90 14.90`, `9.90 - 14.90`, `12.00/15.00/18.00`, `0.5 1.0 1.5 2.0`.
 static PRICES: LazyLock<Regex> = LazyLock::new(|| {
-    ascii(r"\A(?:0|[1-9][0-9]{0,3})\.[0-9]{2}(?:(?: ?[-/] ?| )(?:0|[1-9][0-9]{0,3})\.[0-9]{2})+")
+    ascii(r"\A(?:0|[1-9][0-9]{0,3})\.[0-9]{1,2}(?:(?: ?[-/] ?| )(?:0|[1-9][0-9]{0,3})\.[0-9]{1,2})+")
 });
 /// An amount that a currency or cents stand beside: `1.299.000`, `1 299 000`, `1500000`.
 static AMOUNT: LazyLock<Regex> = LazyLock::new(|| {
@@ -175,12 +168,8 @@ fn in_ascii(c: char) -> Option<char> {
         '\u{ff08}' => Some('('),
         '\u{ff09}' => Some(')'),
         _ if !c.is_numeric() => None,
-        _ => {
-            let value =
-                ZEROS.iter().filter_map(|zero| u32::from(c).checked_sub(*zero)).find(|value| *value < 10);
-            // A digit of another script belongs to a number all the same.
-            value.map_or(Some('9'), |value| char::from_digit(value, 10))
-        }
+        // A digit of another script belongs to a number all the same.
+        _ => digits::value(c).map_or(Some('9'), |value| char::from_digit(value, 10)),
     }
 }
 
@@ -343,6 +332,8 @@ mod tests {
             "26.11.2026-28.11.2026",
             "2026-11-26 10.30",
             "season 2025-2026",
+            "catalogue 2025/2026",
+            "bottles of 0.5 1.0 1.5 2.0 litres",
             "sizes 36-38-40-42-44",
             "sizes 36 38 40 42",
             "36-40 41-45",
@@ -363,7 +354,7 @@ mod tests {
         #[test]
         fn a_number_is_found_in_any_script(
             digits in proptest::collection::vec(0_u32..10, 8..13),
-            zero in proptest::sample::select(&ZEROS[..]),
+            zero in proptest::sample::select(&digits::ZEROS[..]),
             separator in proptest::sample::select(&["", " ", ".", "-", "\u{200b}", " - ", "\u{a0}", "\u{2011}", "．"][..]),
             group in 1_usize..5,
         ) {
