@@ -130,6 +130,7 @@ pub struct Metrics {
     stopped: IntGauge,
     backlog: IntGauge,
     retries: IntCounterVec,
+    identities: IntCounterVec,
     foreign: IntCounterVec,
     audited: IntCounterVec,
     signals: IntCounterVec,
@@ -336,6 +337,11 @@ impl Metrics {
             ),
             backlog: gauge("heddle_account_backlog_records", "Messages that wait in the state store."),
             retries: vec("heddle_store_retries_total", "Retried store operations, by fault.", "fault"),
+            identities: vec(
+                "heddle_identity_changes_total",
+                "Contacts that turned out to be one person, and ids that moved to another contact.",
+                "change",
+            ),
             foreign: vec(
                 "heddle_reception_dropped_total",
                 "Channel events not accepted, by reason.",
@@ -668,6 +674,11 @@ impl Metrics {
         if began {
             self.incidents.with_label_values(&[kind.as_str()]).inc();
         }
+    }
+
+    /// Counts a change of who is who.
+    pub fn identity(&self, change: &'static str) {
+        self.identities.with_label_values(&[change]).inc();
     }
 
     /// Counts a channel's event that was not accepted.

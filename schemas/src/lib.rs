@@ -4,6 +4,7 @@
 //!
 //! # Layout
 //! - [`hours`]: opening hours.
+//! - [`identity`]: ids by which a contact is met, and contacts that turned out to be one person.
 //! - [`id`]: tenants, contacts, conversations, turns, outbound messages.
 //! - [`time`]: timestamps and durations as they are written in records and files.
 //! - [`consent`]: consents and opt-outs of contacts.
@@ -22,6 +23,7 @@
 //! - [`zone`]: a tenant's time zone, its dates and months.
 //! - [`erasure`]: the erasure of a contact; [`removal`]: the deletion of a tenant.
 //! - [`language`]: languages whose word forms are known.
+//! - [`phone`]: phone numbers, in the forms that people write and channels know.
 //! - [`promise`]: the engine's promises, and the results of their verification.
 //! - [`ports`]: what the engine needs of the outside, as traits.
 
@@ -33,10 +35,12 @@ pub mod content;
 pub mod erasure;
 pub mod hours;
 pub mod id;
+pub mod identity;
 pub mod language;
 pub mod ledger;
 pub mod lenient;
 pub mod money;
+pub mod phone;
 pub mod ports;
 pub mod promise;
 pub mod record;

@@ -274,6 +274,7 @@ async fn the_channels_own_opt_out_is_known_from_a_refusal_and_from_a_status() {
             status: DeliveryStatus::Failed,
             at: scenario.clock.now(),
             failure: Some(DeliveryFailure { code, title: String::new() }),
+            recipient: Default::default(),
         })
     };
     assert!(scenario.accept(status(131_026)).await);

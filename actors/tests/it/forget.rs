@@ -158,6 +158,7 @@ async fn erased_messages_do_not_come_back_and_other_contacts_go_on() {
             status: DeliveryStatus::Read,
             at: early,
             failure: None,
+            recipient: Default::default(),
         }))
         .await;
     tokio::time::sleep(Duration::from_secs(5)).await;

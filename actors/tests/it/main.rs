@@ -8,6 +8,7 @@ mod audit;
 mod consent;
 mod fairness;
 mod forget;
+mod identity;
 mod ingress;
 mod partition;
 mod promises;

@@ -65,6 +65,7 @@ impl Scenario {
             status: DeliveryStatus::Read,
             at: self.clock.now(),
             failure: None,
+            recipient: Default::default(),
         }))
         .await;
     }

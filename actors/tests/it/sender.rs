@@ -117,6 +117,7 @@ impl World {
             status,
             at: self.clock.now(),
             failure: None,
+            recipient: Default::default(),
         };
         self.receive(vec![ChannelEvent::Status(report)]).await;
     }
@@ -507,6 +508,7 @@ async fn statuses_that_are_not_awaited_cost_no_commit_of_the_account() {
             status: DeliveryStatus::Delivered,
             at: world.clock.now(),
             failure: None,
+            recipient: Default::default(),
         })
     });
     world.receive(statuses.collect()).await;

@@ -114,6 +114,7 @@ fn status(account: &AccountId, data: Value, at: Timestamp) -> Result<ChannelEven
         },
         at,
         failure,
+        recipient: Address::default(),
     }))
 }
 

@@ -311,6 +311,7 @@ fn statuses_are_read_and_name_our_message() {
             status,
             at: Timestamp::from_secs(1_739_321_024),
             failure,
+            recipient: Default::default(),
         })
     };
     let ours = Some("000102030405060708090a0b0c0d0e0f.101112131415161718191a1b1c1d1e1f.0");

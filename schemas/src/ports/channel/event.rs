@@ -94,6 +94,8 @@ pub struct ReceivedStatus {
     pub at: Timestamp,
     /// The reason of the failure.
     pub failure: Option<DeliveryFailure>,
+    /// The recipient, as the channel shows them; empty where it does not.
+    pub recipient: Address,
 }
 
 /// Preference of a person, set in the channel, about messages of a business.
