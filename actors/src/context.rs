@@ -5,6 +5,7 @@ use std::sync::Arc;
 use heddle_schemas::time::Timestamp;
 
 use crate::intake::gate::IntakeGate;
+use crate::intake::identity::Identity;
 use crate::options::Options;
 use crate::ports::Ports;
 use crate::tenant::configuration::Tenants;
@@ -26,6 +27,8 @@ pub struct Context {
     pub started: Timestamp,
     /// Quotas of the tenants.
     pub quotas: Arc<Quotas>,
+    /// Who is who.
+    pub identity: Arc<Identity>,
     /// Time for which webhooks have been accepted, and the messages that each account received.
     pub intake_gate: Arc<IntakeGate>,
 }

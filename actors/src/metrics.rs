@@ -162,6 +162,7 @@ pub struct Metrics {
     stopped: IntGauge,
     backlog: IntGauge,
     retries: IntCounterVec,
+    identities: IntCounterVec,
     foreign: IntCounterVec,
     future: IntCounter,
     limited: IntCounterVec,
@@ -395,6 +396,12 @@ impl Metrics {
                 "Retried store operations, by fault.",
                 "fault",
                 &["full", "unavailable"],
+            ),
+            identities: vec(
+                "heddle_identity_changes_total",
+                "Contacts that turned out to be one person, and ids that moved to another contact.",
+                "change",
+                &["merged", "moved"],
             ),
             foreign: labelled(
                 "heddle_reception_dropped_total",
@@ -746,6 +753,11 @@ impl Metrics {
     /// Counts a channel's event whose time was too far ahead.
     pub fn future(&self) {
         self.future.inc();
+    }
+
+    /// Counts a change of who is who.
+    pub fn identity(&self, change: &'static str) {
+        self.identities.with_label_values(&[change]).inc();
     }
 
     /// Counts a channel's event that was not accepted.

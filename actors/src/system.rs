@@ -104,6 +104,7 @@ impl System {
             quotas: quotas.clone(),
             options: Arc::new(options),
             tenants: tenants.clone(),
+            identity: reception.identity(),
             intake_gate: intake_gate.clone(),
             ports,
         };

@@ -2,7 +2,7 @@
 //!
 //! | written | means |
 //! |---|---|
-//! | `+4915112345678` | the phone number, in E.164 form |
+//! | `+4915112345678`, `+49 151 1234-5678`, `0049 ...` | the phone number, in any common form with its country code |
 //! | `whatsapp:4915112345678` | the same, as the channel writes it: digits, with or without `+` |
 //! | `whatsapp:US.13491208655302741918` | the business-scoped user id; with `.ENT.` in it, the one towards the parent business |
 //! | `CHANNEL:ACCOUNT/ID` | an id that the channel gives towards one account, such as a chat id |
@@ -21,9 +21,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::content::Address;
 use crate::id::{ChannelKind, ContactId};
+use crate::phone::PhoneNumber;
 use crate::ports::channel::ChannelProfile;
 use crate::ports::channel::profile::IdKind;
-use crate::record::ingress::Phone;
 
 /// Characters of a name at most.
 const NAME_CHARS: usize = 512;
@@ -31,7 +31,7 @@ const NAME_CHARS: usize = 512;
 /// Fault of a text that names no contact. It does not repeat the text, which may be a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "this names no contact: write a phone number as +4915112345678, a channel's id as CHANNEL:ID (such as \
+    "this names no contact: write a phone number with its country code as +4915112345678, a channel's id as CHANNEL:ID (such as \
      whatsapp:4915112345678) or, where the id is one account's, as CHANNEL:ACCOUNT/ID, or the contact's own id of 32 \
      hexadecimal digits"
 )]
@@ -42,8 +42,8 @@ pub struct InvalidName;
 pub enum ContactName {
     /// The engine's own id.
     Id(ContactId),
-    /// A phone number, whatever channel has it: digits with the country code.
-    Phone(String),
+    /// A phone number, whatever channel has it.
+    Phone(PhoneNumber),
     /// An id of a channel, as it was written.
     Met(ChannelKind, String),
 }
@@ -61,8 +61,8 @@ impl ContactName {
         let (profile, id) = match self {
             Self::Id(_) => return Ok(None),
             // A number has the same alias on each channel that has numbers.
-            Self::Phone(digits) => (profiles.find(|profile| profile.has(IdKind::Phone)), digits),
-            Self::Met(kind, id) => (profiles.find(|profile| profile.kind == *kind), id),
+            Self::Phone(number) => (profiles.find(|profile| profile.has(IdKind::Phone)), number.digits()),
+            Self::Met(kind, id) => (profiles.find(|profile| profile.kind == *kind), id.as_str()),
         };
         let profile = profile.ok_or(InvalidName)?;
         let address = profile.read_id(id).ok_or(InvalidName)?;
@@ -89,9 +89,8 @@ impl FromStr for ContactName {
             return Ok(Self::Id(id));
         }
         // Without its country code a number would be somebody else's.
-        if let Some(digits) = text.strip_prefix('+') {
-            Phone::new(text).ok_or(InvalidName)?;
-            return Ok(Self::Phone(digits.to_owned()));
+        if let Some(number) = PhoneNumber::international(text) {
+            return Ok(Self::Phone(number));
         }
         let (kind, id) = text.split_once(':').ok_or(InvalidName)?;
         if id.is_empty() || text.chars().nth(NAME_CHARS).is_some() {
@@ -105,7 +104,7 @@ impl fmt::Display for ContactName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Id(id) => id.fmt(f),
-            Self::Phone(digits) => write!(f, "+{digits}"),
+            Self::Phone(number) => number.fmt(f),
             Self::Met(kind, id) => write!(f, "{kind}:{id}"),
         }
     }
@@ -137,7 +136,7 @@ impl JsonSchema for ContactName {
         json_schema!({
             "type": "string",
             "maxLength": NAME_CHARS,
-            "pattern": format!(r"^([0-9a-f]{{32}}|[+][1-9][0-9]{{1,14}}|({kinds}):[\s\S]+)$"),
+            "pattern": format!(r"^\s*([0-9a-f]{{32}}|([+]|00)[0-9 ().\-/]{{2,62}}|({kinds}):[\s\S]+)\s*$"),
         })
     }
 }
@@ -162,7 +161,14 @@ mod tests {
 
     #[test]
     fn a_number_is_the_same_however_it_is_written() {
-        for text in ["+4915112345678", "whatsapp:+4915112345678", "whatsapp:4915112345678"] {
+        for text in [
+            "+4915112345678",
+            "whatsapp:+4915112345678",
+            "whatsapp:4915112345678",
+            "+49 151 1234-5678",
+            "0049 (151) 12345678",
+            "whatsapp:+49 151 12345678",
+        ] {
             let phone = Address { phone: Some("4915112345678".into()), ..Address::default() };
             assert_eq!(met(text), phone, "{text}");
         }
@@ -189,7 +195,7 @@ mod tests {
             "015112345678",
             "4915112345678",
             "+0151",
-            "+49 151",
+            "+49 151x",
             "+",
             "whatsapp:",
             "whatsapp:+x",

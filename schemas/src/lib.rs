@@ -5,6 +5,7 @@
 //! # Layout
 //! - [`campaign`]: campaigns: their files, schedules, states and totals.
 //! - [`hours`]: opening hours.
+//! - [`identity`]: ids by which a contact is met, and contacts that turned out to be one person.
 //! - [`id`]: tenants, contacts, conversations, turns, outbound messages.
 //! - [`time`]: timestamps and durations as they are written in records and files.
 //! - [`consent`]: consents and opt-outs of contacts.
@@ -25,6 +26,7 @@
 //! - [`erasure`]: the erasure of a contact; [`tenant_deletion`]: the deletion of a tenant.
 //! - [`language`]: languages whose word forms are known.
 //! - [`card`]: numbers of payment cards in texts; [`digits`]: digits of any script.
+//! - [`phone`]: phone numbers, in the forms that people write and channels know.
 //! - [`promise`]: the engine's promises, and the results of their verification.
 //! - [`ports`]: what the engine needs of the outside, as traits.
 
@@ -39,12 +41,14 @@ pub mod digits;
 pub mod erasure;
 pub mod hours;
 pub mod id;
+pub mod identity;
 pub mod language;
 pub mod ledger;
 pub mod lenient;
 pub mod money;
 pub mod network;
 pub mod outgoing;
+pub mod phone;
 pub mod ports;
 pub mod promise;
 pub mod record;

@@ -46,18 +46,18 @@ impl Timestamp {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// The same, earlier by `duration`; never before [`Timestamp::EPOCH`] for a time after it.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(micros).max(self.0.min(0)))
+    }
+
     /// The same, later by `duration`; never past [`Timestamp::MAX`].
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
         let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         Self(self.0.saturating_add(micros))
-    }
-
-    /// The same, earlier by `duration`.
-    #[must_use]
-    pub fn before(self, duration: Duration) -> Self {
-        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
-        Self(self.0.saturating_sub(micros))
     }
 
     /// Whole days since the epoch: the name of a day's log key.

@@ -21,6 +21,7 @@ use super::correct;
 use super::draft::Draft;
 use super::entity::{Conversation, ConversationState};
 use super::fault::{Fault, Remedy, unparsed};
+use super::joined::Joined;
 use super::loop_guard::Fingerprint;
 use super::machine::{Act, Change};
 use super::outbox::Outbox;
@@ -85,6 +86,10 @@ impl Conversation {
                 }
                 match self.seen(state, act.key).await? {
                     Some(turn) => Box::pin(self.duplicate(state, &tenant, turn, receipt)).await,
+                    None if self.is_seen_elsewhere(act).await? => {
+                        self.context.ports.metrics.duplicate();
+                        Box::pin(self.acknowledge(receipt)).await
+                    }
                     None => self.customer(state, &tenant, record.at, act, receipt).await,
                 }
             }
@@ -123,7 +128,12 @@ impl Conversation {
         let ports = &self.context.ports;
         let day = act.sealed.key_number().unwrap_or_default();
         let log = ports.keys.log(&self.id.tenant, Day(day)).await?;
-        let Drafted { mut draft, turn, mut text } = self.draft(state, tenant, accepted_at, act, &*log)?;
+        let joined = match act.also.is_empty() {
+            true => None,
+            false => Box::pin(self.joined(state, act)).await?,
+        };
+        let Drafted { mut draft, turn, mut text } =
+            self.draft(state, tenant, accepted_at, (act, joined), &*log)?;
         drop(log);
 
         let mut log = None;
@@ -266,13 +276,16 @@ impl Conversation {
         state: &mut ConversationState,
         tenant: &Tenant,
         accepted_at: Timestamp,
-        act: &CustomerAct,
+        (act, joined): (&CustomerAct, Option<Joined>),
         log: &dyn Cipher,
     ) -> Result<Drafted, Fault> {
         let said = open(act, log)?;
         let loaded = state.loaded.as_ref().expect("a record is applied after loading");
         let now = self.context.ports.clock.now();
         let mut draft = Box::new(Draft::new(&loaded.head, state.running, now));
+        if let Some(joined) = joined {
+            joined.apply(&mut draft, loaded, &self.id);
+        }
         correct::meet(&mut draft, loaded, &self.id, &said.from);
         let asks = said.content.as_ref().map_or(Asks::Nothing, Content::asks);
         let text = said.content.as_ref().and_then(|content| Wrote::of(self.profile(), tenant, content));

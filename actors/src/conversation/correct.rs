@@ -83,7 +83,18 @@ fn remember_name(draft: &mut Draft, loaded: &Loaded, of: &ConversationId, addres
     if address.name.as_ref() == Some(previous) {
         return;
     }
-    let names = with_name(&loaded.former_names, previous);
+    let names = with_name(draft.former_names.as_deref().unwrap_or(&loaded.former_names), previous);
+    draft.machine.head.former_names = Some(seal(of, loaded.thread.cipher(), FORMER_NAMES, &names));
+    draft.former_names = Some(names);
+}
+
+/// Keeps names by which other conversations know the person.
+pub(super) fn remember_names(draft: &mut Draft, loaded: &Loaded, of: &ConversationId, names: &[String]) {
+    if names.is_empty() {
+        return;
+    }
+    let before = draft.former_names.as_deref().unwrap_or(&loaded.former_names);
+    let names = names.iter().fold(before.to_vec(), |names, name| with_name(&names, name));
     draft.machine.head.former_names = Some(seal(of, loaded.thread.cipher(), FORMER_NAMES, &names));
     draft.former_names = Some(names);
 }

@@ -35,7 +35,7 @@ impl Conversation {
         let ports = &self.context.ports;
         let consumed = vec![receipt.consumed()];
         let stored = erasure::find(ports, &self.id.tenant, forget.erasure).await?;
-        let part = stored.as_ref().and_then(|stored| stored.part(self.id.channel, &self.id.account));
+        let part = stored.as_ref().and_then(|stored| stored.part(&self.id));
         if part.is_none_or(|part| part.done.is_some()) {
             // Data that is here by now came later than the erasure.
             return Ok(self.commit(Batch { consumed, ..Batch::default() }).await?);

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use heddle_schemas::id::{MessageKey, TurnId};
+use heddle_schemas::id::{ContactId, MessageKey, TurnId};
 use heddle_schemas::ports::state::Write;
 use heddle_schemas::record::encode;
 use heddle_schemas::retention::{Kind, Retention};
@@ -88,6 +88,9 @@ pub struct Head {
     /// masked wherever texts leave for a provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub former_names: Option<Sealed>,
+    /// Contacts that turned out to be this one: their conversations are read through.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<ContactId>,
     /// Identical rounds, for the loop guard. The first of them is held in memory alone.
     #[serde(default, skip_serializing_if = "Rounds::is_unrepeated")]
     pub rounds: Rounds,

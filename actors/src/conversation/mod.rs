@@ -17,7 +17,7 @@
 //! - `turns`: due agenda rows, beginnings and ends of turns; `put_off`: rows that fail; [`turn`]: one turn under way,
 //!   with [`tools`].
 //! - `outbox`: outputs that a crash left unpublished.
-//! - `loaded`, `seen`, [`thread`]: stored state, read.
+//! - `loaded`, `seen`, [`thread`]: stored state, read. `joined`: conversations of the same person under other contacts.
 //! - `forget`, `leave`, `correct`, [`export`]: requests of people and tenants about their data.
 
 mod apply;
@@ -29,6 +29,7 @@ pub mod export;
 mod fault;
 mod forget;
 pub mod head;
+mod joined;
 mod leave;
 mod loaded;
 pub mod loop_guard;

@@ -320,25 +320,14 @@ impl Thread {
         Ok(found)
     }
 
-    /// Returns the texts of the last `rows` rows after all edits and deletions, without the messages of `except`.
-    ///
-    /// An edit or a deletion comes after the message that it changes, so reading back from the end misses none.
+    /// Returns the last rows, in order.
     ///
     /// # Errors
     /// [`ThreadError`].
-    pub(crate) async fn recent(
-        &self,
-        state: &dyn State,
-        rows: usize,
-        except: &[Open],
-    ) -> Result<Recent, ThreadError> {
+    pub(crate) async fn last(&self, state: &dyn State, rows: usize) -> Result<Vec<Row>, ThreadError> {
         let scan = Scan::last(Partition::history(&self.conversation), rows);
-        let mut recent = Recent::default();
-        for (key, stored) in state.scan(&scan).await?.into_iter().rev() {
-            recent.add(self.open(&key, 0, stored)?);
-        }
-        recent.said.retain(|(key, _)| !except.iter().any(|open| Some(open.key) == *key));
-        Ok(recent)
+        let found = state.scan(&scan).await?;
+        found.into_iter().rev().map(|(key, stored)| self.open(&key, 0, stored)).collect()
     }
 }
 
@@ -351,6 +340,16 @@ pub(crate) struct Recent {
 }
 
 impl Recent {
+    /// Returns the texts of these rows after all edits and deletions, without the messages of `except`.
+    ///
+    /// An edit or a deletion comes after the message that it changes, so the last rows of a thread miss none.
+    pub(crate) fn of(rows: Vec<Row>, except: &[Open]) -> Self {
+        let mut recent = Self::default();
+        rows.into_iter().for_each(|row| recent.add(row));
+        recent.said.retain(|(key, _)| !except.iter().any(|open| Some(open.key) == *key));
+        recent
+    }
+
     /// The texts, in order.
     pub(crate) fn said(self) -> Vec<Said> {
         self.said.into_iter().map(|(_, said)| said).collect()

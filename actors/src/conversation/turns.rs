@@ -199,7 +199,7 @@ impl Conversation {
             let since = open.iter().map(|open| open.row).min().unwrap_or_default();
             let rows = HISTORY_ROWS + (loaded.head.next_row.saturating_sub(since)).min(REVISION_ROWS);
             let rows = usize::try_from(rows).unwrap_or(usize::MAX);
-            let recent = loaded.thread.recent(&*ports.state, rows, open).await?;
+            let recent = self.recent(loaded, rows, open).await?;
             turn.claim = claim;
             turn.other_names.extend(recent.names.iter().cloned());
             turn.history = recent.said();

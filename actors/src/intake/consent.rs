@@ -3,6 +3,8 @@
 //! The contact's record is changed by conditional update only, so each writer merges with concurrent writes, and
 //! applying the same statement again changes nothing ([`heddle_schemas::consent`]). A statement is durable when
 //! [`record`] returns. [`standing`] reads the store, never a cache: an opt-out holds from the next send on.
+//!
+//! A contact that turned out to be another one leads to it. What is said and asked of either is of that one.
 
 use bytes::Bytes;
 use heddle_schemas::consent::{Category, Consent, ContactRecord, Evidence, How, Says, Standing};
@@ -22,6 +24,9 @@ use heddle_schemas::time::Timestamp;
 use crate::partition::commit::read;
 use crate::partition::publish;
 use crate::ports::Ports;
+
+/// Contacts that a contact may lead through.
+const STEPS: usize = 64;
 
 /// Statement about what may be sent.
 #[derive(Debug, Clone)]
@@ -94,21 +99,14 @@ pub async fn record(
     statement: &Statement,
 ) -> Result<Vec<NewRecord>, StoreError> {
     let Statement { says, at, how, key, text, categories: _ } = statement;
-    let row = Key::contact(tenant, contact);
-    let place = aad(&row, &Evidence::column(*key));
-    let text = text.as_ref().map(|text| cipher.seal(&place, text.as_bytes()));
     let known_at = Some(ports.clock.now());
-    let evidence = Evidence { at: *at, how: (*how).into(), key: *key, text, known_at };
-    let (merged, is_new) = update(&*ports.state, &row, Impatient, |found| {
-        let before = record_of(found)?;
-        let mut merged = before.clone();
-        for category in &about(statement, &before) {
+    let (contact, merged, is_new) = change(ports, tenant, contact, |contact, merged| {
+        let place = aad(&Key::contact(tenant, contact), &Evidence::column(*key));
+        let text = text.as_ref().map(|text| cipher.seal(&place, text.as_bytes()));
+        let evidence = Evidence { at: *at, how: (*how).into(), key: *key, text, known_at };
+        for category in &about(statement, merged) {
             merged.merge(*category, Consent::of(*says, evidence.clone()));
         }
-        Ok::<_, StoreError>(match merged == before {
-            true => Change::Keep((merged, false)),
-            false => Change::put(encode(&merged), (merged, true)),
-        })
     })
     .await?;
     if is_new {
@@ -184,18 +182,40 @@ async fn change_restriction(
     ports: &Ports,
     tenant: &TenantId,
     contact: ContactId,
-    change: impl Fn(Option<Timestamp>) -> Option<Timestamp> + Send + Sync,
+    to: impl Fn(Option<Timestamp>) -> Option<Timestamp> + Send + Sync,
 ) -> Result<bool, StoreError> {
-    update(&*ports.state, &Key::contact(tenant, contact), Impatient, |found| {
-        let mut changed = record_of(found)?;
-        let restricted_at = change(changed.restricted_at);
-        if changed.restricted_at == restricted_at {
-            return Ok(Change::Keep(false));
+    let changed =
+        change(ports, tenant, contact, |_, record| record.restricted_at = to(record.restricted_at)).await;
+    changed.map(|(_, _, is_new)| is_new)
+}
+
+/// Changes the record of a person. Returns the contact that it is of, the record, and whether it is new.
+async fn change(
+    ports: &Ports,
+    tenant: &TenantId,
+    contact: ContactId,
+    to: impl Fn(ContactId, &mut ContactRecord) + Send + Sync,
+) -> Result<(ContactId, ContactRecord, bool), StoreError> {
+    let mut contact = contact;
+    for _ in 0..STEPS {
+        let (record, is_new) = update(&*ports.state, &Key::contact(tenant, contact), Impatient, |found| {
+            let before = record_of(found)?;
+            let mut record = before.clone();
+            if before.leads_to.is_none() {
+                to(contact, &mut record);
+            }
+            Ok::<_, StoreError>(match record == before {
+                true => Change::Keep((record, false)),
+                false => Change::put(encode(&record), (record, true)),
+            })
+        })
+        .await?;
+        match record.leads_to {
+            Some(forward) => contact = forward.contact,
+            None => return Ok((contact, record, is_new)),
         }
-        changed.restricted_at = restricted_at;
-        Ok(Change::put(encode(&changed), true))
-    })
-    .await
+    }
+    Err(StoreError::Corrupt { detail: "contacts lead to each other without end".into() })
 }
 
 /// Returns the consent that holds for a purpose. Retries while the store does not answer: no send rests on a guess. A
@@ -209,15 +229,22 @@ pub async fn standing(
     contact: ContactId,
     category: Category,
 ) -> Result<Standing, StoreError> {
-    let row = Key::contact(tenant, contact);
-    let stored = read(&ports.metrics, || ports.state.get(&row)).await?;
-    Ok(match stored.as_deref().map(parse).transpose() {
-        Ok(record) => record.map_or(Standing::Unknown, |record| record.standing(category)),
-        Err(error) => {
-            tracing::error!(%tenant, %error, "a contact is taken as opted out");
-            Standing::Stopped
+    let mut contact = contact;
+    for _ in 0..STEPS {
+        let row = Key::contact(tenant, contact);
+        let stored = read(&ports.metrics, || ports.state.get(&row)).await?;
+        match stored.as_deref().map(parse).transpose() {
+            Ok(None) => return Ok(Standing::Unknown),
+            Ok(Some(ContactRecord { leads_to: Some(forward), .. })) => contact = forward.contact,
+            Ok(Some(record)) => return Ok(record.standing(category)),
+            Err(error) => {
+                tracing::error!(%tenant, %error, "a contact is taken as opted out");
+                return Ok(Standing::Stopped);
+            }
         }
-    })
+    }
+    tracing::error!(%tenant, "contacts lead to each other without end, and are taken as opted out");
+    Ok(Standing::Stopped)
 }
 
 /// The record of a contact, as it is stored.
@@ -230,6 +257,20 @@ pub async fn load(
     contact: ContactId,
 ) -> Result<ContactRecord, StoreError> {
     record_of(state.get(&Key::contact(tenant, contact)).await?.as_ref())
+}
+
+/// A piece of evidence of one contact as that of another. Words that do not open are left out: the statement holds
+/// without them.
+pub(crate) fn moved(
+    tenant: &TenantId,
+    cipher: &dyn TenantCipher,
+    (from, to): (ContactId, ContactId),
+    evidence: Evidence,
+) -> Evidence {
+    let words = words(tenant, cipher, from, &evidence).ok().flatten();
+    let place = aad(&Key::contact(tenant, to), &Evidence::column(evidence.key));
+    let text = words.map(|words| cipher.seal(&place, words.as_bytes()));
+    Evidence { text, ..evidence }
 }
 
 /// The words of a piece of evidence.
@@ -247,7 +288,8 @@ pub fn words(
     evidence.text.as_ref().map(open).transpose()
 }
 
-fn record_of(stored: Option<&Bytes>) -> Result<ContactRecord, StoreError> {
+/// Reads a record as it is stored.
+pub(crate) fn record_of(stored: Option<&Bytes>) -> Result<ContactRecord, StoreError> {
     stored.map_or_else(|| Ok(ContactRecord::new()), |stored| parse(stored))
 }
 

@@ -32,7 +32,7 @@ use heddle_schemas::topic::Topic;
 
 use crate::intake::consent::{self, Stated, Statement};
 use crate::intake::gate::IntakeGate;
-use crate::intake::identity::{Identity, IdentityError};
+use crate::intake::identity::{Identity, IdentityError, Person};
 use crate::partition::publish;
 use crate::ports::Ports;
 
@@ -54,7 +54,7 @@ pub enum ReceptionError {
 /// Intake of channels' events.
 pub struct Reception {
     ports: Ports,
-    identity: Identity,
+    identity: Arc<Identity>,
     intake_gate: Arc<IntakeGate>,
 }
 
@@ -62,7 +62,13 @@ impl Reception {
     /// Returns the intake over these ports.
     #[must_use]
     pub fn new(ports: Ports, intake_gate: Arc<IntakeGate>) -> Self {
-        Self { identity: Identity::new(ports.clone()), ports, intake_gate }
+        Self { identity: Arc::new(Identity::new(ports.clone())), ports, intake_gate }
+    }
+
+    /// Who is who, as the intake knows it.
+    #[must_use]
+    pub fn identity(&self) -> Arc<Identity> {
+        self.identity.clone()
     }
 
     /// Accepts a channel's events for a tenant. When it returns, all of them are durable; when it fails, the channel is
@@ -148,15 +154,19 @@ impl Reception {
             ChannelEvent::Message(message) => {
                 self.intake_gate.received(&builder.account(&message.account));
                 match somebody(self.contact(builder, &message).await)? {
-                    Some(contact) => {
-                        let mut records = self.record(builder, contact, builder.word(&message)).await?;
-                        records.push(builder.message(contact, message));
+                    Some(person) => {
+                        let mut records =
+                            self.record(builder, person.contact, builder.word(&message)).await?;
+                        records.push(builder.message(person, message));
                         records
                     }
                     None => dropped("nameless"),
                 }
             }
             ChannelEvent::Status(status) => {
+                if status.outbound.is_some() {
+                    self.learn(builder, &status).await?;
+                }
                 let contact = status.outbound.map(|outbound| outbound.contact);
                 let said = builder.refusal(&status);
                 match (contact, builder.status(status)) {
@@ -169,10 +179,11 @@ impl Reception {
                 }
             }
             ChannelEvent::Preference(preference) => {
-                let found = self.identity.resolve(builder.tenant, builder.kind, &preference.from).await;
+                let ReceivedPreference { from, at, .. } = &preference;
+                let found = self.identity.meet(builder.tenant, builder.kind, from, *at).await;
                 match somebody(found)? {
-                    Some(contact) => {
-                        self.record(builder, contact, Some(builder.preference(preference))).await?
+                    Some(person) => {
+                        self.record(builder, person.contact, Some(builder.preference(preference))).await?
                     }
                     None => dropped("nameless"),
                 }
@@ -198,16 +209,32 @@ impl Reception {
         }
     }
 
+    /// Learns the ids that a status shows of its recipient.
+    async fn learn(
+        &self,
+        builder: &RecordBuilder<'_>,
+        status: &ReceivedStatus,
+    ) -> Result<(), ReceptionError> {
+        let shown = std::slice::from_ref(&status.recipient);
+        match self.identity.learn(builder.tenant, builder.kind, shown, status.at).await {
+            Ok(()) | Err(IdentityError::Nameless | IdentityError::Ambiguous(_)) => Ok(()),
+            Err(IdentityError::Store(error)) => Err(error.into()),
+            Err(IdentityError::Keys(error)) => Err(error.into()),
+        }
+    }
+
     async fn contact(
         &self,
         builder: &RecordBuilder<'_>,
         message: &ReceivedMessage,
-    ) -> Result<ContactId, IdentityError> {
-        match &message.act {
+    ) -> Result<Person, IdentityError> {
+        let ReceivedMessage { from, sent_at, act, .. } = message;
+        match act {
             Act::Rename { to, .. } => {
-                self.identity.rename(builder.tenant, builder.kind, &message.from, to).await
+                // Rare, and in a box, so that other messages take no space for it.
+                Box::pin(self.identity.rename(builder.tenant, builder.kind, (from, to), *sent_at)).await
             }
-            _ => self.identity.resolve(builder.tenant, builder.kind, &message.from).await,
+            _ => self.identity.meet(builder.tenant, builder.kind, from, *sent_at).await,
         }
     }
 }
@@ -220,11 +247,12 @@ fn account_of_status(event: &ChannelEvent) -> Option<&AccountId> {
     }
 }
 
-/// Returns the contact that was found; `None` where nothing identifies one.
-fn somebody(found: Result<ContactId, IdentityError>) -> Result<Option<ContactId>, ReceptionError> {
+/// Returns the person that was found; `None` where nothing identifies one.
+fn somebody(found: Result<Person, IdentityError>) -> Result<Option<Person>, ReceptionError> {
     match found {
-        Ok(contact) => Ok(Some(contact)),
-        Err(IdentityError::Nameless) => Ok(None),
+        Ok(person) => Ok(Some(person)),
+        // Only a search by name is ambiguous.
+        Err(IdentityError::Nameless | IdentityError::Ambiguous(_)) => Ok(None),
         Err(IdentityError::Store(error)) => Err(error.into()),
         Err(IdentityError::Keys(error)) => Err(error.into()),
     }
@@ -299,7 +327,8 @@ impl RecordBuilder<'_> {
         Statement { says, categories: vec![category], at, how: How::Preference, key, text: detail }
     }
 
-    fn message(&self, contact: ContactId, message: ReceivedMessage) -> NewRecord {
+    fn message(&self, person: Person, message: ReceivedMessage) -> NewRecord {
+        let Person { contact, also } = person;
         let account = self.account(&message.account);
         let key = self.message_key(&account, &message.id);
         let target = |id: &str| Some(self.message_key(&account, id));
@@ -329,6 +358,7 @@ impl RecordBuilder<'_> {
             kind,
             target,
             sealed: encode_for(&sealed, |plain| self.log.seal(&at, plain)),
+            also,
         };
         let conversation = account.conversation(contact);
         let kept = self.now.since(message.sent_at) > self.fresh;

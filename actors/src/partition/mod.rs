@@ -629,7 +629,7 @@ impl<R: EntityKind> Partition<R> {
             }
             Discards::OfConversation(of, id) => {
                 let erasure = erasure::find(ports, &of.tenant, id).await?;
-                let part = erasure.as_ref().and_then(|erasure| erasure.part(of.channel, &of.account));
+                let part = erasure.as_ref().and_then(|erasure| erasure.part(&of));
                 // What is parked since an erasure was done came later.
                 part.filter(|part| part.done.is_none()).map(|_| Discarding::before(before))
             }

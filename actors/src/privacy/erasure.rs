@@ -18,6 +18,7 @@ use heddle_schemas::retry::RetryPolicy;
 use heddle_schemas::table::{Key, Partition};
 
 use crate::intake::consent;
+use crate::intake::identity::{Person, person};
 use crate::partition::commit::read;
 use crate::partition::pages::{Page, Pages};
 use crate::partition::publish;
@@ -32,7 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Pauses until it is sent again: a conversation that is stalled for days does not receive hundreds of the same record.
 const AGAIN: RetryPolicy = RetryPolicy::endless(PATIENCE, Duration::from_secs(3_600));
 
-/// Asks for the erasure of a contact, in its conversations with these accounts.
+/// Asks for the erasure of a person: of a contact and of those that turned out to be the same person, in their
+/// conversations with these accounts.
 ///
 /// # Errors
 /// [`StoreError`]; the erasure may then be under way or not, and is to be requested again.
@@ -42,9 +44,11 @@ pub async fn ask(
     accounts: impl IntoIterator<Item = (ChannelKind, AccountId)>,
     contact: ContactId,
 ) -> Result<Erasure, StoreError> {
+    let Person { contact, also } = person(&*ports.state, tenant, contact).await?;
     let key = Key::open_erasure(tenant, contact);
     let id = MessageKey::from_bytes((ports.random)());
-    let new = Erasure::new(id, contact, ports.clock.now(), accounts);
+    let mut new = Erasure::new(id, contact, ports.clock.now(), accounts);
+    new.extend(&also);
     let mut stored = ports.state.get(&key).await?;
     let asked = loop {
         let Some(open) = &stored else {
@@ -63,6 +67,17 @@ pub async fn ask(
             _ => break open,
         }
     };
+    let erasure = Key::erasure(tenant, asked.id);
+    ports.state.compare_and_set(&erasure, None, Some(encode(&asked)), None).await?;
+    // One that is under way may be from before it was known that both are one person.
+    update(ports, &erasure, |found| {
+        let mut erasure = found.map_or_else(|| Ok(asked.clone()), |found| readable(&erasure, found))?;
+        Ok::<_, StoreError>(match !erasure.is_complete() && erasure.extend(&also) {
+            true => Change::put(encode(&erasure), ()),
+            false => Change::Keep(()),
+        })
+    })
+    .await?;
     go_on(ports, tenant, &asked).await
 }
 
@@ -78,12 +93,7 @@ async fn go_on(ports: &Ports, tenant: &TenantId, asked: &Erasure) -> Result<Eras
     let event = InboundEvent::Forget(Forget { erasure: erasure.id, at: erasure.at });
     let open = erasure.parts.iter().filter(|part| part.done.is_none());
     let records = open.map(|part| {
-        let conversation = ConversationId {
-            tenant: tenant.clone(),
-            channel: part.channel,
-            account: part.account.clone(),
-            contact: erasure.contact,
-        };
+        let conversation = erasure.conversation(tenant, part);
         let record = InboundRecord { v: V, conversation, at: ports.clock.now(), event: event.clone() };
         publish::inbound(ports, &record)
     });
@@ -148,9 +158,9 @@ pub(crate) async fn done(
         // Without a row it was never requested, or is older than the retention.
         let Some(found) = found else { return Ok(Change::Keep(None)) };
         let mut erasure = readable(&key, found)?;
-        if !erasure.done(conversation.channel, &conversation.account, Done { at, rows }) {
+        if !erasure.done(conversation, Done { at, rows }) {
             // An attempt without an answer may have been the last part.
-            let ours = erasure.part(conversation.channel, &conversation.account);
+            let ours = erasure.part(conversation);
             let ours = ours.is_some_and(|part| part.done == Some(Done { at, rows }));
             return Ok(Change::Keep((ours && erasure.is_complete()).then_some(erasure)));
         }

@@ -15,7 +15,7 @@ use heddle_memory::faults::{Operation, Outcome};
 use heddle_memory::responder::Response;
 use heddle_memory::{Fault, ScriptedChannel, ScriptedResponder};
 use heddle_schemas::consent::{Category, Says, Standing};
-use heddle_schemas::content::Address;
+use heddle_schemas::content::{Address, Content};
 use heddle_schemas::id::{AccountKey, ChannelKind, ContactId, MessageKey, OutboundId, TurnId};
 use heddle_schemas::outgoing::{OutgoingContent, Parameter, Template};
 use heddle_schemas::ports::channel::{
@@ -287,6 +287,7 @@ async fn the_channels_own_opt_out_is_known_from_a_refusal_and_from_a_status() {
             at: scenario.clock.now(),
             failure: Some(DeliveryFailure { code, title: String::new() }),
             pricing: None,
+            recipient: Default::default(),
         })
     };
     assert!(scenario.accept(status(131_026)).await);

@@ -164,6 +164,7 @@ async fn erased_messages_do_not_come_back_and_other_contacts_go_on() {
             at: early,
             failure: None,
             pricing: None,
+            recipient: Default::default(),
         }))
         .await;
     tokio::time::sleep(Duration::from_secs(5)).await;

@@ -9,6 +9,7 @@ mod consent;
 mod disconnection;
 mod fairness;
 mod forget;
+mod identity;
 mod ingress;
 mod log_lines;
 mod partition;

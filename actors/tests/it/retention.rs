@@ -66,6 +66,7 @@ impl Scenario {
             at: self.clock.now(),
             failure: None,
             pricing: None,
+            recipient: Default::default(),
         }))
         .await;
     }

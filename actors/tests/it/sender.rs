@@ -121,6 +121,7 @@ impl World {
             at: self.clock.now(),
             failure: None,
             pricing: None,
+            recipient: Default::default(),
         };
         self.receive(vec![ChannelEvent::Status(report)]).await;
     }
@@ -518,6 +519,7 @@ async fn statuses_that_are_not_awaited_cost_no_commit_of_the_account() {
             at: world.clock.now(),
             failure: None,
             pricing: None,
+            recipient: Default::default(),
         })
     });
     world.receive(statuses.collect()).await;

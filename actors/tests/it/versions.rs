@@ -153,7 +153,8 @@ impl Cluster {
         };
         let log = ports.keys.log(&conversation.tenant, now.day()).await.unwrap();
         let sealed = log.seal(&log_aad(Topic::Inbound, &key), &encode(&act));
-        let act = CustomerAct { key, sent_at: now, kind: ActKind::Say, target: None, sealed };
+        let act =
+            CustomerAct { key, sent_at: now, kind: ActKind::Say, target: None, sealed, also: Vec::new() };
         let record = InboundRecord { v: V, conversation, at: now, event: InboundEvent::Customer(act) };
         self.append(publish::inbound(ports, &record), version).await;
     }

@@ -236,7 +236,7 @@ impl Channel for ScriptedChannel {
         };
         pause(after).await;
         match (reply, message_id) {
-            (Reply::Accepts, Some(message_id)) => Ok(Accepted { message_id, held: false }),
+            (Reply::Accepts, Some(message_id)) => Ok(Accepted::new(message_id)),
             (Reply::Refuses(error), _) => Err(error),
             (Reply::AcceptsAndHangs | Reply::Hangs, _) => std::future::pending().await,
             _ => Err(unknown()),
@@ -317,6 +317,7 @@ impl Webhook {
                 at: status.at,
                 failure: None,
                 pricing: None,
+                recipient: Address::default(),
             })
         });
         texts.chain(statuses).collect()

@@ -463,7 +463,8 @@ mod tests {
             let now = Timestamp::from_secs(1_000);
             let mut erasure = Erasure::new(id, contact, now, [(ChannelKind::Whatsapp, account())]);
             if let Some(rows) = rows {
-                assert!(erasure.done(ChannelKind::Whatsapp, &account(), Done { at: now, rows }));
+                let conversation = format!("acme/whatsapp/1001/{contact}").parse().unwrap();
+                assert!(erasure.done(&conversation, Done { at: now, rows }));
             }
             erasure
         };

@@ -132,7 +132,8 @@ impl Site {
         let now = self.clock.now();
         let cipher = self.ports.keys.log(&tenant, now.day()).await.unwrap();
         let sealed = cipher.seal(&log_aad(Topic::Inbound, &key), &encode(&act));
-        let act = CustomerAct { key, sent_at: now, kind: ActKind::Say, target: None, sealed };
+        let act =
+            CustomerAct { key, sent_at: now, kind: ActKind::Say, target: None, sealed, also: Vec::new() };
         let event = InboundEvent::Customer(act);
         let record = InboundRecord { v: V, conversation: conversation.clone(), at: now, event };
         let partition = inbound(&conversation).partition;

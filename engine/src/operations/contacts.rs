@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use heddle_actors::conversation::export::Reading;
-use heddle_actors::intake::consent;
+use heddle_actors::intake::{consent, identity};
 use heddle_actors::partition::publish;
 use heddle_actors::privacy::erasure;
 use heddle_actors::tenant::configuration::TenantsError;
@@ -27,11 +27,6 @@ use heddle_schemas::topic::Topic;
 use super::subject::Person;
 use super::{Call, Handler, Named, OperationError, Operations, Subject, identity_error};
 use crate::consents;
-
-/// Returns every possible conversation of a contact, including those with disconnected accounts.
-pub(super) fn conversations(tenant: &Tenant, contact: ContactId) -> impl Iterator<Item = ConversationId> {
-    tenant.accounts_ever().into_iter().map(move |account| account.conversation(contact))
-}
 
 impl Operations {
     /// Returns the consents in force for a contact.
@@ -57,7 +52,7 @@ impl Handler for ShowConsents {
         operations: &Operations,
         _: Call<'_>,
         _: Input<Self>,
-        Person { tenant, contact }: Person,
+        Person { tenant, contact, .. }: Person,
     ) -> Result<Consents, OperationError> {
         operations.consents_of(&tenant.id, contact).await
     }
@@ -70,10 +65,10 @@ impl Handler for ListConversations {
         operations: &Operations,
         _: Call<'_>,
         _: Input<Self>,
-        Person { tenant, contact }: Person,
+        person: Person,
     ) -> Result<List<ConversationState>, OperationError> {
         let mut items = Vec::new();
-        for id in conversations(&tenant, contact) {
+        for id in person.conversations() {
             let Some(Reading { kept, .. }) = Reading::begin(&operations.ports, &id).await? else { continue };
             let by =
                 if kept.human_since.is_some() { inbound::Handler::Human } else { inbound::Handler::Agent };
@@ -99,10 +94,17 @@ impl Subject<EnterConsent> for Entered {
         let statement = consents::statement(input.body.clone(), key, now);
         let statement = statement.map_err(|why| OperationError::invalid("invalid_entry", why))?;
         let contact = match operations.named(&input.query.contact)? {
-            Named::Id(contact) => contact,
+            Named::Id(contact) => identity::person(&*operations.ports.state, id, contact).await?.contact,
             Named::Met(kind, address) => {
-                let resolved = operations.identity.resolve(id, kind, &address).await;
-                resolved.map_err(|error| identity_error(error, id))?
+                let identity = &operations.identity;
+                let found = identity.find(id, kind, &address).await;
+                match found.map_err(|error| identity_error(error, id))? {
+                    Some(person) => person.contact,
+                    None => {
+                        let made = identity.resolve(id, kind, &address).await;
+                        made.map_err(|error| identity_error(error, id))?
+                    }
+                }
             }
         };
         Ok(Self { statement, contact })
@@ -175,12 +177,12 @@ impl Handler for CorrectContact {
         operations: &Operations,
         _: Call<'_>,
         _: Input<Self>,
-        Corrected { person: Person { tenant, contact }, correction }: Corrected,
+        Corrected { person, correction }: Corrected,
     ) -> Result<Nothing, OperationError> {
         let ports = &operations.ports;
         let at = ports.clock.now();
-        let log = ports.keys.log(&tenant.id, at.day()).await?;
-        let records = conversations(&tenant, contact).map(|conversation| {
+        let log = ports.keys.log(&person.tenant.id, at.day()).await?;
+        let records = person.conversations().map(|conversation| {
             let key = operations.random_key();
             let place = log_aad(Topic::Inbound, &key);
             let sealed = encode_for(&correction, |plain| log.seal(&place, plain));
@@ -201,16 +203,17 @@ impl Handler for RestrictContact {
         operations: &Operations,
         _: Call<'_>,
         input: Input<Self>,
-        Person { tenant, contact }: Person,
+        person: Person,
     ) -> Result<Consents, OperationError> {
         let (ports, restricted) = (&operations.ports, input.body.restricted);
-        consent::restrict(ports, &tenant.id, contact, restricted).await?;
-        let records = conversations(&tenant, contact).map(|conversation| {
+        let tenant = &person.tenant.id;
+        consent::restrict(ports, tenant, person.contact, restricted).await?;
+        let records = person.conversations().map(|conversation| {
             let event = InboundEvent::Restrict(Restrict { key: operations.random_key(), restricted });
             publish::inbound(ports, &InboundRecord { v: V, conversation, at: ports.clock.now(), event })
         });
         ports.log.append(records.collect()).await?;
-        operations.consents_of(&tenant.id, contact).await
+        operations.consents_of(tenant, person.contact).await
     }
 }
 
@@ -221,9 +224,9 @@ impl Handler for ExportContact {
         operations: &Operations,
         call: Call<'_>,
         _: Input<Self>,
-        Person { tenant, contact }: Person,
+        person: Person,
     ) -> Result<Document, OperationError> {
-        Ok(Document(operations.export_contact(call, &tenant, contact)))
+        Ok(Document(operations.export_contact(call, &person)))
     }
 }
 
@@ -234,14 +237,16 @@ impl Handler for ForgetContact {
         operations: &Operations,
         _: Call<'_>,
         _: Input<Self>,
-        Person { tenant, contact }: Person,
+        Person { tenant, contact, .. }: Person,
     ) -> Result<Erasure, OperationError> {
-        let accounts = conversations(&tenant, contact).map(|of| (of.channel, of.account));
+        let accounts = tenant.accounts_ever().into_iter().map(|of| (of.channel, of.account));
         let erasure = erasure::ask(&operations.ports, &tenant.id, accounts, contact).await?;
         if operations.is_offline && !erasure.is_complete() {
             // No conversation runs that would destroy it in its turn: rows are removed when a node runs, and are
             // unreadable from now on.
-            operations.ports.keys.erase_contact(&tenant.id, contact, erasure.at).await?;
+            for contact in erasure.contacts() {
+                operations.ports.keys.erase_contact(&tenant.id, contact, erasure.at).await?;
+            }
         }
         Ok(erasure)
     }
@@ -277,7 +282,7 @@ impl Handler for ShowErasure {
     }
 }
 
-/// Conversation with a current or previous account of the tenant.
+/// Conversation with a current or previous account of the tenant: of a contact that turned out to be another, the other's.
 pub struct Conversation(ConversationId);
 
 impl Subject<HandleConversation> for Conversation {
@@ -290,7 +295,9 @@ impl Subject<HandleConversation> for Conversation {
         if !operations.tenant(&account.tenant)?.accounts_ever().contains(&account) {
             return Err(TenantsError::UnknownAccount(account).into());
         }
-        Ok(Self(conversation))
+        let state = &*operations.ports.state;
+        let contact = identity::person(state, &account.tenant, conversation.contact).await?.contact;
+        Ok(Self(account.conversation(contact)))
     }
 }
 

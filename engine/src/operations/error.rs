@@ -11,7 +11,7 @@ use heddle_actors::tenant::configuration::TenantsError;
 use heddle_api::content::{BoxError, Malformed};
 use heddle_api::problem::ErrorKind;
 use heddle_schemas::audit::Outcome;
-use heddle_schemas::id::{MessageKey, TenantId};
+use heddle_schemas::id::{ContactId, MessageKey, TenantId};
 use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::knowledge::KnowledgeError;
 use heddle_schemas::ports::log::StoreError;
@@ -65,6 +65,18 @@ impl OperationError {
         let why =
             format!("tenant {tenant} knows no such contact; give the number or id as the channel shows it");
         Self::new(ErrorKind::NotFound, "unknown_contact", why)
+    }
+
+    /// Creates the error of a number that may be one of several contacts'.
+    #[must_use]
+    pub fn ambiguous_contact(tenant: &TenantId, contacts: &[ContactId]) -> Self {
+        let named: Vec<_> = contacts.iter().map(ContactId::to_string).collect();
+        let why = format!(
+            "this number may be that of several contacts of tenant {tenant}, which are known by different forms of it: \
+             {}; name one of them by its id",
+            named.join(", ")
+        );
+        Self::invalid("ambiguous_contact", why)
     }
 
     /// Creates the error of an unknown erasure.

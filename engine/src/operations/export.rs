@@ -14,11 +14,12 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use heddle_actors::conversation::export::{Page, Reading};
 use heddle_actors::conversation::thread::ThreadError;
+use heddle_actors::intake::consent;
 use heddle_actors::privacy::erasure;
 use heddle_actors::tenant::quota;
 use heddle_api::content::{BoxError, Pieces};
 use heddle_schemas::audit::{Act, Outcome, What};
-use heddle_schemas::id::{ContactId, ConversationId, TenantId};
+use heddle_schemas::id::{ContactId, TenantId};
 use heddle_schemas::ports::state::Walk;
 use heddle_schemas::table::{ExportedPart, Key, Section, Table};
 use heddle_schemas::tenant::Tenant;
@@ -26,7 +27,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::contacts::conversations;
+use super::subject::Person;
 use super::{Call, Caller, OperationError, Operations};
 use crate::usage;
 
@@ -130,21 +131,21 @@ fn names(part: ExportedPart) -> (&'static str, &'static str) {
 
 /// Subject of an export.
 enum Of {
-    Contact(TenantId, ContactId, Vec<ConversationId>),
+    Person(Person),
     Tenant(Arc<Tenant>),
 }
 
 impl Of {
     fn tenant(&self) -> &TenantId {
         match self {
-            Self::Contact(tenant, ..) => tenant,
+            Self::Person(person) => &person.tenant.id,
             Self::Tenant(tenant) => &tenant.id,
         }
     }
 
     fn contact(&self) -> Option<ContactId> {
         match self {
-            Self::Contact(_, contact, _) => Some(*contact),
+            Self::Person(person) => Some(person.contact),
             Self::Tenant(_) => None,
         }
     }
@@ -155,10 +156,9 @@ impl Of {
 }
 
 impl Operations {
-    /// Exports all data stored for a contact, decrypted.
-    pub(super) fn export_contact(&self, call: Call<'_>, tenant: &Tenant, contact: ContactId) -> Pieces {
-        let conversations = conversations(tenant, contact).collect();
-        self.begin(call, Of::Contact(tenant.id.clone(), contact, conversations))
+    /// Exports all data stored for a person, decrypted.
+    pub(super) fn export_contact(&self, call: Call<'_>, person: &Person) -> Pieces {
+        self.begin(call, Of::Person(person.clone()))
     }
 
     /// Exports all data stored for a tenant, decrypted, without its secrets.
@@ -177,9 +177,7 @@ impl Operations {
 
     async fn write(self, of: Of, caller: Caller, began: Option<u64>, mut writer: Writer) {
         let written = match &of {
-            Of::Contact(tenant, contact, conversations) => {
-                self.contact_into(&mut writer, tenant, *contact, conversations).await
-            }
+            Of::Person(person) => self.contact_into(&mut writer, person).await,
             Of::Tenant(tenant) => self.tenant_into(&mut writer, tenant).await,
         };
         let written = match written {
@@ -201,21 +199,17 @@ impl Operations {
         }
     }
 
-    async fn contact_into(
-        &self,
-        writer: &mut Writer,
-        tenant: &TenantId,
-        contact: ContactId,
-        conversations: &[ConversationId],
-    ) -> Result<(), Stopped> {
+    async fn contact_into(&self, writer: &mut Writer, person: &Person) -> Result<(), Stopped> {
+        let (tenant, contact) = (&person.tenant.id, person.contact);
+        let is_one = |other: ContactId| other == contact || person.also.contains(&other);
         writer.put("{\"tenant\":").await?;
         writer.value(tenant).await?;
         writer.field("contact", &contact).await?;
         writer.field("at", &self.ports.clock.now()).await?;
         writer.put(",\n\"conversations\":[").await?;
         let mut first = true;
-        for id in conversations {
-            let Some(reading) = Reading::begin(&self.ports, id).await? else { continue };
+        for id in person.conversations() {
+            let Some(reading) = Reading::begin(&self.ports, &id).await? else { continue };
             writer.put(if std::mem::take(&mut first) { "\n" } else { ",\n" }).await?;
             self.conversation_into(writer, &reading).await?;
         }
@@ -226,7 +220,7 @@ impl Operations {
         loop {
             let page = erasure::page(&self.ports, tenant, after.as_ref()).await?;
             let of_contact: Vec<_> =
-                page.items.into_iter().filter(|erasure| erasure.contact == contact).collect();
+                page.items.into_iter().filter(|erasure| erasure.contacts().any(is_one)).collect();
             writer.items(&mut first, &of_contact).await?;
             after = page.after;
             if after.is_none() {
@@ -238,8 +232,10 @@ impl Operations {
         loop {
             let entries = self.audit.entries(Some(tenant), from, ENTRIES).await?;
             let Some(last) = entries.last().map(|entry| entry.body.number) else { break };
-            let about: Vec<_> =
-                entries.into_iter().filter(|entry| entry.body.act.what.contact() == Some(contact)).collect();
+            let about: Vec<_> = entries
+                .into_iter()
+                .filter(|entry| entry.body.act.what.contact().is_some_and(is_one))
+                .collect();
             writer.items(&mut first, &about).await?;
             from = last + 1;
         }
@@ -322,6 +318,12 @@ impl Operations {
         match key.table().descriptor().export.of_tenant() {
             Some(Section::Consents) => {
                 let Ok(contact) = key.id().try_into().map(ContactId::from_bytes) else { return Ok(()) };
+                let record = consent::load(&*self.ports.state, &tenant.id, contact).await?;
+                if let Some(forward) = record.leads_to {
+                    // Its statements are the other's.
+                    let line = json!({ "kind": "merged", "contact": contact, "into": forward.contact });
+                    return writer.line(line).await;
+                }
                 let consents = self.consents_of(&tenant.id, contact).await?;
                 writer.line(json!({ "kind": "consents", "consents": consents })).await
             }

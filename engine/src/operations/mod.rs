@@ -32,7 +32,7 @@ pub mod verification;
 
 use std::sync::Arc;
 
-use heddle_actors::intake::identity::{Identity, IdentityError};
+use heddle_actors::intake::identity::{self, Identity, IdentityError, Person};
 use heddle_actors::ports::Ports;
 use heddle_actors::privacy::audit_log::AuditLog;
 use heddle_actors::privacy::tenant_deletion;
@@ -206,14 +206,23 @@ impl Operations {
         }
     }
 
-    /// Returns the contact of this name. A contact's own id is accepted as it is, even if it is unknown.
+    /// Returns the contact of this name, as [`Operations::person`].
+    ///
+    /// # Errors
+    /// As [`Operations::person`].
+    pub async fn contact(&self, id: &TenantId, named: &ContactName) -> Result<ContactId, OperationError> {
+        Ok(self.person(id, named).await?.contact)
+    }
+
+    /// Returns the person of this name. A contact's own id is accepted even if it is unknown. A number is tried in every
+    /// form in which a channel may know it.
     ///
     /// # Errors
     /// `unknown_tenant`, `unknown_contact`, and when log or state cannot be read.
-    pub async fn contact(&self, id: &TenantId, named: &ContactName) -> Result<ContactId, OperationError> {
+    pub async fn person(&self, id: &TenantId, named: &ContactName) -> Result<Person, OperationError> {
         self.tenant(id)?;
         match self.named(named)? {
-            Named::Id(contact) => Ok(contact),
+            Named::Id(contact) => Ok(identity::person(&*self.ports.state, id, contact).await?),
             Named::Met(kind, address) => {
                 let found = self.identity.find(id, kind, &address).await;
                 let found = found.map_err(|error| identity_error(error, id))?;
@@ -244,6 +253,7 @@ enum Named {
 fn identity_error(error: IdentityError, tenant: &TenantId) -> OperationError {
     match error {
         IdentityError::Nameless => OperationError::unknown_contact(tenant),
+        IdentityError::Ambiguous(contacts) => OperationError::ambiguous_contact(tenant, &contacts),
         IdentityError::Store(error) => error.into(),
         IdentityError::Keys(error) => error.into(),
     }

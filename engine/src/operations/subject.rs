@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use heddle_actors::intake::identity;
 use heddle_api::contacts::OfContact;
 use heddle_api::problem::ErrorKind;
 use heddle_api::{Input, Operation};
-use heddle_schemas::id::ContactId;
+use heddle_schemas::id::{ContactId, ConversationId};
 use heddle_schemas::tenant::Tenant;
 
 use super::{OperationError, Operations};
@@ -53,20 +54,33 @@ impl<O: Operation> Subject<O> for Option<Arc<Tenant>> {
     }
 }
 
-/// Contact that a tenant knows.
+/// Person that a tenant knows.
 #[derive(Debug, Clone)]
 pub struct Person {
     /// The tenant.
     pub tenant: Arc<Tenant>,
     /// The contact.
     pub contact: ContactId,
+    /// Contacts that turned out to be this one.
+    pub also: Vec<ContactId>,
+}
+
+impl Person {
+    /// Returns every possible conversation of the person, including those with disconnected accounts.
+    pub fn conversations(&self) -> impl Iterator<Item = ConversationId> {
+        let accounts = self.tenant.accounts_ever();
+        let contacts: Vec<_> = std::iter::once(self.contact).chain(self.also.iter().copied()).collect();
+        accounts.into_iter().flat_map(move |account| {
+            contacts.clone().into_iter().map(move |contact| account.conversation(contact))
+        })
+    }
 }
 
 impl<O: Operation<Query = OfContact>> Subject<O> for Person {
     async fn find(operations: &Operations, input: &mut Input<O>) -> Result<Self, OperationError> {
         let tenant = operations.tenant(named(input)?)?;
-        let contact = operations.contact(&tenant.id, &input.query.contact).await?;
-        Ok(Self { tenant, contact })
+        let identity::Person { contact, also } = operations.person(&tenant.id, &input.query.contact).await?;
+        Ok(Self { tenant, contact, also })
     }
 
     fn contact(&self) -> Option<ContactId> {

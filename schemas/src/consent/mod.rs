@@ -20,7 +20,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::id::MessageKey;
+use crate::id::{ContactId, MessageKey};
+use crate::identity::{Forward, KnownIds};
 use crate::lenient::Lenient;
 use crate::sealed::Sealed;
 use crate::time::Timestamp;
@@ -168,6 +169,10 @@ pub struct Consent {
     /// The latest stop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Evidence>,
+    /// Consent given under another id before it was known that both ids are one person's, who had stopped: the stop
+    /// holds against it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overruled: Option<Evidence>,
 }
 
 impl Consent {
@@ -175,15 +180,48 @@ impl Consent {
     #[must_use]
     pub fn of(says: Says, evidence: Evidence) -> Self {
         match says {
-            Says::Give => Self { given: Some(evidence), stopped: None },
-            Says::Stop => Self { given: None, stopped: Some(evidence) },
+            Says::Give => Self { given: Some(evidence), ..Self::default() },
+            Says::Stop => Self { stopped: Some(evidence), ..Self::default() },
         }
     }
 
     /// Merges two: the later evidence of each kind.
     #[must_use]
     pub fn merge(self, other: Self) -> Self {
-        Self { given: later(self.given, other.given), stopped: later(self.stopped, other.stopped) }
+        let overruled = later(self.overruled, other.overruled);
+        let given = later(self.given, other.given);
+        let is_overruled =
+            |given: &Evidence| overruled.as_ref().is_some_and(|overruled| given.rank() <= overruled.rank());
+        let given = given.filter(|given| !is_overruled(given));
+        Self { given, stopped: later(self.stopped, other.stopped), overruled }
+    }
+
+    /// Merges those of two contacts that turned out to be one person: a stop of either holds, until a consent that comes
+    /// afterwards.
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        let is_stopped = [&self, &other].iter().any(|consent| consent.standing() == Standing::Stopped);
+        let mut joined = self.merge(other);
+        if is_stopped && joined.standing() == Standing::Given {
+            joined.overruled = later(joined.overruled, joined.given.take());
+        }
+        joined
+    }
+
+    /// Every piece of evidence in it.
+    pub fn evidence(&self) -> impl Iterator<Item = &Evidence> {
+        [&self.given, &self.stopped, &self.overruled].into_iter().flatten()
+    }
+
+    /// Changes every piece of evidence in it; one for which there is none afterwards goes.
+    #[must_use]
+    pub fn filter_map(self, change: impl Fn(Evidence) -> Option<Evidence>) -> Self {
+        let Self { given, stopped, overruled } = self;
+        Self {
+            given: given.and_then(&change),
+            stopped: stopped.and_then(&change),
+            overruled: overruled.and_then(&change),
+        }
     }
 
     /// Returns the standing: the later statement holds, and at the same time the stop.
@@ -217,6 +255,15 @@ pub struct ContactRecord {
     /// Time since which the contact's data is stored and not used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restricted_at: Option<Timestamp>,
+    /// The ids by which the contact is met.
+    #[serde(default, skip_serializing_if = "KnownIds::is_empty")]
+    pub ids: KnownIds,
+    /// The contact that this one turned out to be: its record is the person's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leads_to: Option<Forward>,
+    /// Contacts that turned out to be this one: their conversations are the person's too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<ContactId>,
     /// Fields that this build does not know. A node of a later build, beside this one, wrote them and finds them again.
     #[serde(flatten)]
     pub others: Map<String, Value>,
@@ -246,7 +293,7 @@ impl ContactRecord {
         if self.restricted_at.is_some_and(|since| since <= then) {
             return Some(true);
         }
-        let Some(Consent { given, stopped: Some(stopped) }) = self.consents.get(&category.into()) else {
+        let Some(Consent { given, stopped: Some(stopped), .. }) = self.consents.get(&category.into()) else {
             return Some(false);
         };
         let known = |evidence: &Evidence| evidence.known_at.map(|known_at| known_at <= then);
@@ -338,6 +385,20 @@ mod tests {
         for purpose in ["marketing", "newsletter"] {
             assert_eq!(written["consents"][purpose], stored["consents"][purpose]);
         }
+    }
+
+    #[test]
+    fn a_stop_under_either_id_of_one_person_holds_until_a_later_consent() {
+        let (stopped, given) = (said(Says::Stop, 10), said(Says::Give, 20));
+        for joined in [stopped.clone().join(given.clone()), given.clone().join(stopped.clone())] {
+            assert_eq!(joined.standing(), Standing::Stopped);
+            assert_eq!(joined.clone().join(given.clone()), joined, "joined again after a crash");
+            assert_eq!(joined.clone().merge(given.clone()).standing(), Standing::Stopped, "a redelivery");
+            assert_eq!(joined.merge(said(Says::Give, 21)).standing(), Standing::Given);
+        }
+        assert_eq!(given.clone().join(said(Says::Give, 3)).standing(), Standing::Given);
+        let lifted = stopped.merge(said(Says::Give, 11));
+        assert_eq!(lifted.join(given).standing(), Standing::Given, "nobody had stopped");
     }
 
     #[test]

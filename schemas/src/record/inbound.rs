@@ -10,7 +10,7 @@ use super::version::{Step, after};
 use super::{V, Versioned};
 use crate::consent::Category;
 use crate::content::{Address, Content, Context};
-use crate::id::{ConversationId, MessageKey, OutboundId};
+use crate::id::{ContactId, ConversationId, MessageKey, OutboundId};
 use crate::outgoing::OutgoingContent;
 use crate::sealed::Sealed;
 use crate::time::Timestamp;
@@ -154,6 +154,9 @@ pub struct CustomerAct {
     pub target: Option<MessageKey>,
     /// A [`SealedAct`], bound to topic inbound and `key`.
     pub sealed: Sealed,
+    /// Contacts that turned out to be this one: their conversations are the person's too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<ContactId>,
 }
 
 /// Kind of an act.

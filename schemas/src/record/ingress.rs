@@ -21,6 +21,7 @@ use super::{RecordError, V, Versioned, decode};
 use crate::consent::{Category, Says};
 use crate::content::{Address, ChatId, Content, Context};
 use crate::id::{AccountId, ChannelKind, OutboundId, TenantId};
+use crate::phone::PhoneNumber;
 use crate::time::{Timestamp, rfc3339};
 
 /// The largest record in bytes. Sealed it grows by a third and must still fit Kafka's 1 MiB, and a file is
@@ -62,7 +63,7 @@ pub struct IngressRecord {
     #[serde(with = "rfc3339")]
     #[schemars(schema_with = "rfc3339::schema")]
     pub at: Timestamp,
-    /// The sender. A status needs none.
+    /// The sender. A status needs none; of one, it is the recipient, and what it shows together is one person's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Sender>,
     /// The event.
@@ -116,7 +117,10 @@ impl Sender {
     pub fn address(self, account: &AccountId) -> Address {
         Address {
             // As the channel's own webhooks write it: one person met both ways is one contact.
-            phone: self.phone.map(|Phone(e164)| e164.trim_start_matches('+').to_owned()),
+            phone: self
+                .phone
+                .and_then(|Phone(e164)| PhoneNumber::international(&e164))
+                .map(PhoneNumber::into_digits),
             user_id: self.user_id.map(Into::into),
             parent_user_id: self.parent_user_id.map(Into::into),
             chat: self.chat_id.map(|id| Box::new(ChatId { account: account.clone(), id: id.into() })),
@@ -287,10 +291,9 @@ impl Phone {
     /// Takes a number; `None` when it is none.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Option<Self> {
+        // Programs write it in the one form that is documented, unlike people.
         let text = text.into();
-        let digits = text.strip_prefix('+')?.as_bytes();
-        let is_number = (2..=15).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
-        (is_number && digits[0] != b'0').then_some(Self(text))
+        PhoneNumber::international(&text).filter(|number| number.to_string() == text).map(|_| Self(text))
     }
 }
 

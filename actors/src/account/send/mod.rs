@@ -225,6 +225,7 @@ impl Send {
             Ok(accepted) => {
                 let taken = Taken { held: accepted.held, ..taken };
                 self.settle(item, &Journal::Taken(taken), Some(&accepted), None).await?;
+                self.learn(&accepted).await;
                 Ok(Step::Settled { proves: is_current })
             }
             Err(error) => self.failed(item, attempt, error, is_current).await,

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use heddle_schemas::consent::{Category, How, Says};
-use heddle_schemas::id::OutboundId;
+use heddle_schemas::id::{AccountKey, OutboundId};
 use heddle_schemas::ports::channel::Accepted;
 use heddle_schemas::ports::keys::KeysError;
 use heddle_schemas::ports::state::{Batch, StoreError, Write};
@@ -76,6 +76,16 @@ impl Send {
             }
         };
         self.commit(Batch { outputs: events, ..Batch::default() }).await
+    }
+
+    /// Learns the ids that the channel's answer shows of the recipient. Where that fails, nothing waits for it: the
+    /// statuses of the message show them again.
+    pub(super) async fn learn(&self, accepted: &Accepted) {
+        let AccountKey { tenant, channel, .. } = &self.account;
+        let at = self.context.ports.clock.now();
+        if let Err(error) = self.context.identity.learn(tenant, *channel, &accepted.shows, at).await {
+            tracing::warn!(%error, account = %self.account, "ids of a recipient were not learnt");
+        }
     }
 
     /// Writes the journal.

@@ -153,6 +153,7 @@ fn event(record: IngressRecord, profiles: Profiles<'_>) -> Result<ChannelEvent, 
         }
         IngressEvent::Status { outbound_id, status, failure } => {
             let outbound = Some(outbound_id);
+            let recipient = from.map(|recipient| recipient.address(&account)).unwrap_or_default();
             return Ok(ChannelEvent::Status(ReceivedStatus {
                 account,
                 message_id: id,
@@ -161,6 +162,7 @@ fn event(record: IngressRecord, profiles: Profiles<'_>) -> Result<ChannelEvent, 
                 at,
                 failure,
                 pricing: None,
+                recipient,
             }));
         }
     };

@@ -36,8 +36,10 @@ impl Erased {
         let erasures = erasure::list(ports, tenant).await?;
         let mut done = BTreeMap::new();
         for erasure in erasures.iter().filter(|erasure| erasure.is_complete()) {
-            let until = done.entry(erasure.contact).or_insert(erasure.at);
-            *until = erasure.at.max(*until);
+            for contact in erasure.contacts() {
+                let until = done.entry(contact).or_insert(erasure.at);
+                *until = erasure.at.max(*until);
+            }
         }
         let proof = Proof::new(Promise::Erasure);
         Ok(Self { proof, tenant: tenant.clone(), began, erasures, done, left: BTreeMap::new() })
@@ -90,7 +92,7 @@ impl Erased {
         let meanwhile = erasure::list(ports, &self.tenant).await?;
         for (contact, (rows, first)) in std::mem::take(&mut self.left) {
             let under_way = |erasure: &&Erasure| {
-                erasure.contact == contact
+                erasure.contacts().any(|erased| erased == contact)
                     && erasure.completed_at.is_none_or(|completed_at| completed_at >= self.began)
             };
             if meanwhile.iter().find(under_way).is_none() {

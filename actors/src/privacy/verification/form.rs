@@ -204,7 +204,7 @@ impl Reader {
         }
         let contact = key.about().ok_or_else(|| form_error("it names no contact"))?;
         for consent in record.consents.values() {
-            for evidence in [&consent.given, &consent.stopped].into_iter().flatten() {
+            for evidence in consent.evidence() {
                 let words = consent::words(&self.tenant, &*self.cipher, contact, evidence);
                 self.opened(words)?;
             }

@@ -10,13 +10,15 @@
 //! - This file: the order of looking.
 //! - `form`: the expected form of a row, opened.
 //! - `times`: rows end in time. `erased`: erasures hold. `spent`: the quota, added up again. `sends`: sends against
-//!   consents and windows. `cross_tenant`: other tenants' keys do not open the tenant's data. `region`: the region of
+//!   consents and windows. `people`: contacts of one person lead to each other. `cross_tenant`: other tenants' keys do
+//!   not open the tenant's data. `region`: the region of
 //!   the stores.
 //! - `topics`: records in the log. [`PlaintextProbes`]: plaintext probes, texts of customers that must not be found anywhere.
 
 mod cross_tenant;
 mod erased;
 mod form;
+mod people;
 mod probes;
 mod region;
 mod sends;
@@ -38,6 +40,7 @@ use heddle_schemas::tenant::Tenant;
 use self::cross_tenant::CrossTenant;
 use self::erased::Erased;
 use self::form::{Holds, Reader, Wrong};
+use self::people::People;
 pub use self::probes::PlaintextProbes;
 use self::sends::Sends;
 use self::spent::Spent;
@@ -106,6 +109,7 @@ impl Prover {
         let mut erased = Erased::begin(&self.ports, &tenant.id).await?;
         let mut spent = Spent::begin(&self.ports, tenant).await?;
         let mut sends = Sends::default();
+        let mut people = People::new(&tenant.id);
         let mut cross_tenant = CrossTenant::default();
         let mut rows = 0_u64;
         let mut walk = Walk::of(&tenant.id, Table::of_tenants(), PAGE);
@@ -126,6 +130,7 @@ impl Prover {
                         }
                         spent.take(&holds);
                         sends.take(row, &holds);
+                        people.take(&self.ports, row, &holds).await?;
                         if let Holds::Backlog(record) = &holds
                             && row.key.account() != Some(record.conversation.account())
                         {
@@ -147,7 +152,8 @@ impl Prover {
         cross_tenant.prove(&*self.keys, &self.tenants, tenant, &mut isolation).await?;
         let topics = Topics { prover: self, tenant, at, resumed, probes: probes.searcher() };
         let (credentials, kept) = topics.prove(&mut reader, &mut encryption, &mut isolation).await?;
-        let (consent, window) = sends.prove();
+        let (mut consent, window) = sends.prove();
+        people.prove(&self.ports, &mut consent).await?;
         let proofs = vec![
             encryption,
             credentials,

@@ -52,12 +52,23 @@ impl Sends {
         }
     }
 
-    pub(super) fn prove(self) -> (Proof, Proof) {
+    /// Returns the record that held for a contact at a time: of the contact that it had turned out to be by then.
+    fn record(&self, contact: ContactId, at: Timestamp) -> Option<&ContactRecord> {
+        let mut record = self.records.get(&contact)?;
+        // Survivors of a merge are smaller, so this ends.
+        while let Some(forward) = record.leads_to.filter(|forward| forward.known_at <= at) {
+            let Some(next) = self.records.get(&forward.contact) else { break };
+            record = next;
+        }
+        Some(record)
+    }
+
+    pub(super) fn prove(mut self) -> (Proof, Proof) {
         let mut consent = Proof::new(Promise::Consent);
         let (mut replayed, mut open) = (0_u64, 0_u64);
         for (contact, sent) in &self.sent {
-            let record = self.records.get(contact);
             for Sent { category, at, row } in sent {
+                let record = self.record(*contact, *at);
                 match record.map_or(Some(false), |record| record.forbade(*category, *at)) {
                     Some(forbidden) => {
                         replayed += 1;
@@ -80,7 +91,7 @@ impl Sends {
         let mut window = Proof::new(Promise::Window);
         window.count(self.windows);
         window.saw(format!("{} sends with a window, of {}", self.windows, self.sends));
-        self.over.into_iter().for_each(|over| window.fault(over));
+        std::mem::take(&mut self.over).into_iter().for_each(|over| window.fault(over));
         (consent, window)
     }
 }

@@ -5,9 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
+use heddle_actors::intake::identity::Identity;
 use heddle_actors::invariants::are_calls_allowed;
 use heddle_actors::tenant::quota;
-use heddle_schemas::id::{Cause, ContactId, ConversationId, OutboundId, TurnId};
+use heddle_schemas::content::Address;
+use heddle_schemas::id::{Cause, ChannelKind, ContactId, ConversationId, OutboundId, TurnId};
 use heddle_schemas::ports::keys::Keys;
 use heddle_schemas::record::decode;
 use heddle_schemas::record::dlq::DeadLetter;
@@ -78,12 +80,45 @@ impl World {
         }
     }
 
+    /// Who is who: every customer is one person, found by each current id, and no two are the same.
+    async fn people(&self) -> Vec<BTreeSet<ContactId>> {
+        let node = self.node.read().await;
+        let identity = Identity::new(node.as_ref().expect("the node runs").ports.clone());
+        let mut people: Vec<BTreeSet<ContactId>> = Vec::new();
+        for (index, customer) in self.customers.iter().enumerate() {
+            let tenant = &self.tenants[customer.tenant].id;
+            let Address { phone, user_id, .. } = customer.address();
+            let is_number_passed_on = self.customers.iter().any(|other| other.follows == Some(index));
+            let phone = phone.filter(|_| !is_number_passed_on);
+            let ids = [
+                phone.map(|phone| Address { phone: Some(phone), ..Address::default() }),
+                user_id.map(|user| Address { user_id: Some(user), ..Address::default() }),
+            ];
+            let mut found = Vec::new();
+            for id in ids.into_iter().flatten() {
+                let person =
+                    identity.find(tenant, ChannelKind::Whatsapp, &id).await.expect("the store is calm");
+                let person = person
+                    .unwrap_or_else(|| panic!("seed {}: customer {index} is not found by {id:?}", self.seed));
+                found.push(person.contacts().collect::<BTreeSet<_>>());
+            }
+            found.dedup();
+            assert_eq!(found.len(), 1, "seed {}: customer {index} is several people", self.seed);
+            let person = found.remove(0);
+            let is_known = people.iter().any(|other| !other.is_disjoint(&person));
+            assert!(!is_known, "seed {}: customer {index} is taken for another one", self.seed);
+            people.push(person);
+        }
+        people
+    }
+
     async fn check(&self) {
         let taken = self.provider.taken();
         self.check_once(&taken);
         let covered = self.covered().await;
-        for customer in &self.customers {
-            self.check_customer(customer, &taken, &covered);
+        let people = self.people().await;
+        for (customer, person) in self.customers.iter().zip(&people) {
+            self.check_customer(customer, person, &taken, &covered);
         }
         self.check_calls();
     }
@@ -208,7 +243,13 @@ impl World {
     }
 
     /// I1 and I2: every text is answered once, in the order it was said.
-    fn check_customer(&self, customer: &Customer, taken: &[Taken], covered: &Covered) {
+    fn check_customer(
+        &self,
+        customer: &Customer,
+        contacts: &BTreeSet<ContactId>,
+        taken: &[Taken],
+        covered: &Covered,
+    ) {
         let spoken = customer.spoken.lock().expect("no test panics while holding it");
         let account = self.tenants[customer.tenant].channels[0].account.as_str();
         let addresses = customer.addresses.lock().expect("no test panics while holding it");
@@ -217,34 +258,41 @@ impl World {
         let replies: Vec<_> = taken
             .iter()
             .filter(|message| message.account == account)
-            .filter(|message| ids.contains(&&message.to))
+            .filter(|message| contacts.contains(&message.id.contact))
             .collect();
-        let said: Vec<_> = replies
-            .iter()
-            .filter(|reply| reply.text != FALLBACK)
-            .flat_map(|reply| reply.text.split('|').map(str::to_owned))
-            .collect();
-        let mut position = 0;
-        for text in &said {
-            let found = spoken.texts[position..].iter().position(|spoken| spoken == text);
-            let Some(found) = found else {
-                panic!(
-                    "seed {}: I1/I3: {said:?} answers {:?} out of order or twice",
-                    self.seed, spoken.texts
-                );
-            };
-            position += found + 1;
+        for reply in &replies {
+            assert!(ids.contains(&&reply.to), "seed {}: I4: {reply:?} went to somebody else", self.seed);
         }
-        // A customer whose only replies were abandoned is known by its turns alone.
-        let contacts: BTreeSet<_> = replies.iter().map(|reply| reply.id.contact).collect();
-        assert!(contacts.len() <= 1, "seed {}: one customer became {} contacts", self.seed, contacts.len());
+        let said_by = |contact: Option<ContactId>| -> Vec<String> {
+            replies
+                .iter()
+                .filter(|reply| contact.is_none_or(|contact| reply.id.contact == contact))
+                .filter(|reply| reply.text != FALLBACK)
+                .flat_map(|reply| reply.text.split('|').map(str::to_owned))
+                .collect()
+        };
+        // Messages under ids that were not known to be one person's are in conversations of their own, each in order.
+        for contact in contacts {
+            let mut position = 0;
+            let said = said_by(Some(*contact));
+            for text in &said {
+                let found = spoken.texts[position..].iter().position(|spoken| spoken == text);
+                let Some(found) = found else {
+                    panic!(
+                        "seed {}: I1/I3: {said:?} answers {:?} out of order or twice",
+                        self.seed, spoken.texts
+                    );
+                };
+                position += found + 1;
+            }
+        }
+        let said = said_by(None);
+        let once: BTreeSet<_> = said.iter().collect();
+        assert_eq!(once.len(), said.len(), "seed {}: I3: {said:?} answers a text twice", self.seed);
         let given_up = self.given_up();
-        if contacts.is_empty() && !given_up.is_empty() {
-            return;
-        }
         let given_up: Vec<_> = given_up.keys().filter(|id| contacts.contains(&id.contact)).collect();
         // Each turn sends one message, and says how many it answers.
-        let turns: Vec<_> = contacts.iter().flat_map(|contact| &covered[contact]).collect();
+        let turns: Vec<_> = contacts.iter().filter_map(|contact| covered.get(contact)).flatten().collect();
         let answered: u32 = turns.iter().map(|(_, messages)| **messages).sum();
         let asked = spoken.texts.len() + spoken.textless;
         assert_eq!(answered as usize, asked, "seed {}: I2: messages that turns answer", self.seed);

@@ -155,6 +155,7 @@ impl Inner {
                     at: Timestamp::EPOCH,
                     failure: None,
                     pricing: None,
+                    recipient: message.to.clone(),
                 };
                 let delay = Duration::from_millis(self.rng.random_range(1..1500));
                 self.reports.push_back((delay, ChannelEvent::Status(report)));
@@ -195,7 +196,7 @@ impl Channel for Provider {
                 tokio::time::sleep(latency / 2).await;
                 let message_id = self.with(|inner| inner.take(access, message));
                 tokio::time::sleep(latency / 2).await;
-                Ok(Accepted { message_id, held: false })
+                Ok(Accepted::new(message_id))
             }
             Fate::TakeAndHang => {
                 self.with(|inner| inner.take(access, message));

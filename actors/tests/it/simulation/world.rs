@@ -88,13 +88,23 @@ pub(super) struct Customer {
     by_connector: bool,
     /// Where the customer was reached before, and last where it is now.
     pub(super) addresses: Mutex<Vec<Address>>,
+    /// True where a message shows only one of the customer's ids at times; the last shows all.
+    pub(super) shows_parts: bool,
+    /// Customer whose number is this one's once that one has spoken, without a notice.
+    pub(super) follows: Option<usize>,
+    /// Set once the customer has spoken.
+    spoke: tokio::sync::watch::Sender<bool>,
     pub(super) spoken: Mutex<Spoken>,
 }
 
 impl Customer {
-    fn address(&self) -> Address {
+    pub(super) fn address(&self) -> Address {
         let addresses = self.addresses.lock().expect("no test panics while holding it");
         addresses.last().expect("a customer is reached somewhere").clone()
+    }
+
+    fn reached(&self, address: Address) {
+        self.addresses.lock().expect("no test panics while holding it").push(address);
     }
 }
 
@@ -114,6 +124,8 @@ pub(crate) struct World {
     worst_moment: Arc<tokio::sync::Notify>,
     pub(super) tenants: Vec<Tenant>,
     pub(super) customers: Vec<Customer>,
+    /// The channel's clock: it never goes back.
+    stamped: Mutex<Timestamp>,
     /// Records of connectors that cannot be accepted.
     pub(super) wrong: Mutex<BTreeMap<(TopicPartition, Offset), connector::Wrong>>,
     pub(super) node: tokio::sync::RwLock<Option<Node>>,
@@ -149,20 +161,39 @@ impl World {
         let mut rng = StdRng::seed_from_u64(seed);
         let settle = ["0ms", "300ms", "50ms"][rng.random_range(0..3)];
         let tenants: Vec<_> = (0..rng.random_range(1..4)).map(|index| tenant(index, settle)).collect();
-        let customers = (0..rng.random_range(1..12))
+        let mut customers: Vec<_> = (0..rng.random_range(1..12))
             .map(|index: usize| {
                 let phone = Some(format!("4915700000{index:02}"));
-                let user_id = rng.random_bool(0.3).then(|| format!("DE.{index}"));
+                let user_id = rng.random_bool(0.4).then(|| format!("DE.{index}"));
                 let address = match rng.random_bool(0.2) {
                     true => Address { user_id: Some(format!("DE.{index}")), ..Address::default() },
                     false => Address { phone, user_id, ..Address::default() },
                 };
                 let tenant = rng.random_range(0..tenants.len());
                 let by_connector = rng.random_bool(0.4);
+                let shows_parts =
+                    address.phone.is_some() && address.user_id.is_some() && rng.random_bool(0.6);
                 let addresses = Mutex::new(vec![address]);
-                Customer { tenant, by_connector, addresses, spoken: Mutex::default() }
+                let (spoke, spoken) = (tokio::sync::watch::Sender::new(false), Mutex::default());
+                Customer { tenant, by_connector, addresses, shows_parts, follows: None, spoke, spoken }
             })
             .collect();
+        for index in 0..customers.len() {
+            let Customer { tenant, by_connector, .. } = customers[index];
+            let address = customers[index].address();
+            if address.phone.is_some() && address.user_id.is_some() && rng.random_bool(0.4) {
+                let user_id = Some(format!("DE.{}", customers.len()));
+                customers.push(Customer {
+                    tenant,
+                    by_connector,
+                    addresses: Mutex::new(vec![Address { user_id, ..Address::default() }]),
+                    shows_parts: false,
+                    follows: Some(index),
+                    spoke: tokio::sync::watch::Sender::new(false),
+                    spoken: Mutex::default(),
+                });
+            }
+        }
         let outside = rng.random_bool(0.5);
         let split = rng.random_bool(0.5);
         let share = |rng: &mut StdRng, most: u32| rng.random_range(0..=most);
@@ -188,6 +219,7 @@ impl World {
             worst_moment: Arc::default(),
             tenants,
             customers,
+            stamped: Mutex::new(Timestamp::EPOCH),
             wrong: Mutex::default(),
             node: tokio::sync::RwLock::new(None),
             crashes: Mutex::default(),
@@ -337,11 +369,11 @@ impl World {
 
     /// A customer's message comes in, by the customer's way.
     async fn receive(&self, customer: usize, event: ChannelEvent) {
-        let Customer { tenant, by_connector, .. } = &self.customers[customer];
+        let Customer { tenant, by_connector, follows, .. } = &self.customers[customer];
         let tenant = &self.tenants[*tenant];
         match by_connector {
-            // One sender, one partition; which one is the connector's business.
-            true => drop(self.publish(customer, connector::written(tenant, &event))),
+            // One number, one partition; which one is the connector's business.
+            true => drop(self.publish(follows.unwrap_or(customer), connector::written(tenant, &event))),
             false => self.webhook(tenant, vec![event]).await,
         }
     }
@@ -391,12 +423,39 @@ impl World {
         }
     }
 
+    /// Returns the channel's time of now.
+    fn stamp(&self) -> Timestamp {
+        let mut stamped = self.stamped.lock().expect("no test panics while holding it");
+        *stamped = self.clock.now().max(stamped.after(Duration::from_micros(1)));
+        *stamped
+    }
+
+    /// The ids that a message of a customer shows.
+    fn shown(&self, customer: &Customer, is_last: bool) -> Address {
+        let all = customer.address();
+        if !customer.shows_parts || is_last {
+            return all;
+        }
+        match self.dice(|rng| rng.random_range(0..3)) {
+            0 => Address { user_id: None, ..all },
+            1 => Address { phone: None, ..all },
+            _ => all,
+        }
+    }
+
     /// One customer speaks: bursts, pauses, duplicates, and things that are no text.
     async fn speak(self: Arc<Self>, index: usize) {
         let customer = &self.customers[index];
         let tenant = &self.tenants[customer.tenant];
         let account: AccountId = tenant.channels[0].account.clone();
-        for number in 0..self.dice(|rng| rng.random_range(1..10)) {
+        if let Some(before) = customer.follows {
+            let before = &self.customers[before];
+            before.spoke.subscribe().wait_for(|spoke| *spoke).await.expect("the other customer speaks");
+            customer.reached(Address { phone: before.address().phone, ..customer.address() });
+        }
+        let messages = self.dice(|rng| rng.random_range(1..10));
+        for number in 0..messages {
+            let is_last = number + 1 == messages;
             let pause = match self.dice(|rng| rng.random_range(0..3)) {
                 0 => self.millis(0..20),
                 1 => self.millis(20..1000),
@@ -405,12 +464,12 @@ impl World {
             tokio::time::sleep(pause).await;
             let text = format!("c{index}m{number}");
             let dice = self.dice(|rng| rng.random_range(0..20));
-            let from = customer.address();
+            let from = self.shown(customer, is_last);
             let act = match dice {
-                2 if from.phone.is_some() => {
-                    let to = Address { phone: Some(format!("4916{index:02}00{number:02}")), ..from.clone() };
-                    customer.addresses.lock().expect("no test panics while holding it").push(to.clone());
-                    Act::Rename { to, body: None }
+                2 if from.phone.is_some() && !is_last => {
+                    let phone = Some(format!("4916{index:02}00{number:02}"));
+                    customer.reached(Address { phone: phone.clone(), ..customer.address() });
+                    Act::Rename { to: Address { phone, ..from.clone() }, body: None }
                 }
                 0 => Act::React { target: "wamid.1".into(), emoji: Some("+".into()) },
                 1 => Act::Say(Content::Media {
@@ -428,7 +487,7 @@ impl World {
                 account: account.clone(),
                 id: format!("wamid.in.{text}"),
                 from,
-                sent_at: self.clock.now(),
+                sent_at: self.stamp(),
                 act,
                 context: Context::default(),
             };
@@ -452,6 +511,7 @@ impl World {
                 });
             }
         }
+        customer.spoke.send_replace(true);
     }
 
     /// Brings the provider's reports in, each in its own time.

@@ -115,6 +115,7 @@ fn status(account: &AccountId, data: Value, at: Timestamp) -> Result<ChannelEven
         at,
         failure,
         pricing: None,
+        recipient: Address::default(),
     }))
 }
 

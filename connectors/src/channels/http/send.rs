@@ -85,10 +85,7 @@ pub(super) async fn send(
         .map_err(|error| call::not_answered(&error))?;
     let status = response.status();
     if status.is_success() {
-        return Ok(Accepted {
-            message_id: receivers_id(response).await.unwrap_or_else(|| message.id.to_string()),
-            held: false,
-        });
+        return Ok(Accepted::new(receivers_id(response).await.unwrap_or_else(|| message.id.to_string())));
     }
     let status = status.as_u16();
     let class = classify(status);

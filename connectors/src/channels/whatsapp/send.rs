@@ -23,7 +23,7 @@ use serde_json::Value;
 use super::endpoint::Endpoints;
 use super::failure::Refusal;
 use super::profile::{ACCESS_TOKEN, PROFILE};
-use super::{body, field};
+use super::{body, field, sender};
 use crate::channels::call::{self, without_address};
 use crate::egress::Egress;
 use crate::http;
@@ -135,9 +135,17 @@ fn accepted(body: Result<Value, &'static str>) -> Result<Accepted, SendError> {
     let held =
         message.and_then(|message| field::text(message, "message_status")).is_some_and(|it| it == HELD);
     match message.and_then(|message| field::text(message, "id")) {
-        Some(message_id) => Ok(Accepted { message_id, held }),
+        Some(message_id) => Ok(Accepted { message_id, held, shows: shown(&body) }),
         None => Err(error(FailureClass::Unknown, "the answer holds no message id")),
     }
+}
+
+/// The recipient's ids: `{"contacts":[{"input":"+16505551234","wa_id":"16505551234","user_id":"US.1..."}]}`, where
+/// `input` repeats what was sent to. The number of a person may differ in both, by a national variant.
+fn shown(body: &Value) -> Vec<Address> {
+    let Some(contact) = body.pointer("/contacts/0") else { return Vec::new() };
+    let sent_to = field::text(contact, "input").and_then(|input| PROFILE.read_id(&input)).unwrap_or_default();
+    vec![sender::written(contact, ["wa_id", "user_id", "parent_user_id"]), sent_to]
 }
 
 fn refused(

@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 
 use heddle_schemas::content::Address;
+use heddle_schemas::phone::PhoneNumber;
 use serde_json::Value;
 
 use super::field;
@@ -43,8 +44,8 @@ pub(super) fn written(value: &Value, [phone, user_id, parent]: [&str; 3]) -> Add
         parent_user_id: field::text(value, parent),
         ..Address::default()
     };
-    match field::text(value, phone).map(|text| (digits(&text), text)) {
-        Some((Some(digits), _)) => address.phone = Some(digits),
+    match field::text(value, phone).map(|text| (PhoneNumber::of_channel(&text), text)) {
+        Some((Some(number), _)) => address.phone = Some(number.into_digits()),
         // Not a number, but it is what the person is called here.
         Some((None, text)) if address.user_id.is_none() => address.user_id = Some(text),
         _ => {}
@@ -99,12 +100,6 @@ impl Contacts {
 
 fn ids(address: &Address) -> [&Option<String>; 3] {
     [&address.phone, &address.user_id, &address.parent_user_id]
-}
-
-/// The digits of a phone number written with or without `+` and spacing; `None` when it is none.
-fn digits(text: &str) -> Option<String> {
-    let digits: String = text.chars().filter(|c| !matches!(c, '+' | ' ' | '-' | '(' | ')')).collect();
-    (!digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit())).then_some(digits)
 }
 
 #[cfg(test)]

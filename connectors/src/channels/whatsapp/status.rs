@@ -1,15 +1,16 @@
 //! One entry of `statuses`: how far a message of ours has come.
 //!
 //! <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/reference/messages/status/>.
-//! Of the recipient's ids only the country is used: `biz_opaque_callback_data` names the conversation.
+//! `biz_opaque_callback_data` names the conversation. The recipient's ids may say more of the person than is known.
 
+use heddle_schemas::content::Address;
 use heddle_schemas::id::AccountId;
 use heddle_schemas::ports::channel::ReceivedStatus;
 use heddle_schemas::record::inbound::{DeliveryFailure, DeliveryStatus, Pricing};
 use heddle_schemas::time::Timestamp;
 use serde_json::Value;
 
-use super::field;
+use super::{field, sender};
 use crate::channels::call::redact;
 
 /// Reads a status; `None` when it is one this build does not know, or says of no message.
@@ -31,6 +32,7 @@ pub(super) fn read(account: &AccountId, status: &Value, now: Timestamp) -> Optio
         at: field::time(status, "timestamp", now),
         failure: (known == DeliveryStatus::Failed).then(|| failure(status)).flatten(),
         pricing: pricing(status),
+        recipient: recipient(status),
     })
 }
 
@@ -72,6 +74,14 @@ fn calling_code(number: &str) -> Option<&str> {
         () => 3,
     };
     Some(&number[..length])
+}
+
+/// The recipient; of a message to a group nobody, since `recipient_id` is the group's.
+fn recipient(status: &Value) -> Address {
+    match field::text(status, "recipient_type").as_deref() {
+        Some("group") => Address::default(),
+        _ => sender::written(status, ["recipient_id", "recipient_user_id", "recipient_parent_user_id"]),
+    }
 }
 
 fn failure(status: &Value) -> Option<DeliveryFailure> {

@@ -318,6 +318,7 @@ fn statuses_are_read_and_name_our_message() {
                 kind: Some("regular".into()),
                 country: Some("1".into()),
             }),
+            recipient: Default::default(),
         })
     };
     let ours = Some("000102030405060708090a0b0c0d0e0f.101112131415161718191a1b1c1d1e1f.0");

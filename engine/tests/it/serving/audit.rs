@@ -260,7 +260,8 @@ async fn a_record_that_does_not_open_is_an_incident_that_says_what_a_notice_need
         // Sealed for another place: it was moved.
         let cipher = ports.keys.log(&conversation.tenant, now.day()).await.unwrap();
         let sealed = cipher.seal(b"elsewhere", b"hello");
-        let act = CustomerAct { key, sent_at: now, kind: ActKind::Say, target: None, sealed };
+        let act =
+            CustomerAct { key, sent_at: now, kind: ActKind::Say, target: None, sealed, also: Vec::new() };
         let record = InboundRecord {
             v: V,
             conversation: conversation.clone(),

@@ -31,7 +31,7 @@ async fn ask(site: &Site, number: u8) -> ConversationId {
     let now = ports.clock.now();
     let cipher = ports.keys.log(&conversation.tenant, now.day()).await.unwrap();
     let sealed = cipher.seal(&log_aad(Topic::Inbound, &key), &encode(&act));
-    let act = CustomerAct { key, sent_at: now, kind: ActKind::Say, target: None, sealed };
+    let act = CustomerAct { key, sent_at: now, kind: ActKind::Say, target: None, sealed, also: Vec::new() };
     let event = InboundEvent::Customer(act);
     let record = InboundRecord { v: V, conversation: conversation.clone(), at: now, event };
     let partition = inbound_partition(&conversation, ports.log.partitions(Topic::Inbound));

@@ -108,6 +108,8 @@ pub struct ReceivedStatus {
     pub failure: Option<DeliveryFailure>,
     /// The channel's charge for the message, where it says so.
     pub pricing: Option<Pricing>,
+    /// The recipient, as the channel shows them; empty where it does not.
+    pub recipient: Address,
 }
 
 /// Preference of a person, set in the channel, about messages of a business.

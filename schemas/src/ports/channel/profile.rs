@@ -3,10 +3,13 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::content::{Address, ChatId};
 use crate::id::ChannelKind;
 use crate::outgoing::ContentProfile;
-use crate::record::ingress::{Label, Phone};
+use crate::phone::{self, PhoneNumber};
+use crate::record::ingress::Label;
 
 /// Refusals after which the pause of a pair grows no further.
 const PAUSE_GROWTH: u32 = 8;
@@ -74,7 +77,8 @@ pub enum Scope {
 }
 
 /// A kind of id that a person is known by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum IdKind {
     /// [`Address::user_id`].
     User,
@@ -160,18 +164,18 @@ impl ChannelProfile {
 
     /// Reads an id as people write it; `None` where it cannot be one of the channel's.
     ///
-    /// Digits, with or without `+`, are a phone number where the channel has such, and an id like any other where it
+    /// Digits, in any common form of a number with its country code, are a phone number where the channel has such, and an id like any other where it
     /// has none. An id of one account is written `ACCOUNT/ID`.
     #[must_use]
     pub fn read_id(&self, text: &str) -> Option<Address> {
-        let digits = text.strip_prefix('+').unwrap_or(text);
         let mut address = Address::default();
-        if self.has(IdKind::Phone) && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            Phone::new(format!("+{digits}"))?;
-            address.phone = Some(digits.to_owned());
+        if self.has(IdKind::Phone)
+            && let Some(number) = PhoneNumber::of_channel(text)
+        {
+            address.phone = Some(number.into_digits());
             return Some(address);
         }
-        if self.has(IdKind::Phone) && text.starts_with('+') {
+        if self.has(IdKind::Phone) && is_written_as_number(text) {
             return None;
         }
         if self.has(IdKind::Chat)
@@ -200,6 +204,11 @@ impl ChannelProfile {
             IdKind::Chat => address.chat.as_ref().map(|chat| format!("{}/{}", chat.account, chat.id)),
         })
     }
+}
+
+/// Returns whether a text without letters is meant as a number, though it cannot be one.
+fn is_written_as_number(text: &str) -> bool {
+    text.starts_with('+') || text.chars().all(|c| phone::digit(c).is_some() || phone::is_separator(c))
 }
 
 /// A profile for tests of this crate.

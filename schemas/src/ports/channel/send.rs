@@ -107,4 +107,14 @@ pub struct Accepted {
     pub message_id: String,
     /// The channel holds it back until it has judged its quality: a status says whether it was sent.
     pub held: bool,
+    /// Ids of the recipient that the answer shows: addresses of one person.
+    pub shows: Vec<Address>,
+}
+
+impl Accepted {
+    /// A message that was accepted under this id, and nothing more.
+    #[must_use]
+    pub fn new(message_id: impl Into<String>) -> Self {
+        Self { message_id: message_id.into(), held: false, shows: Vec::new() }
+    }
 }
