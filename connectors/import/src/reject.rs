@@ -156,13 +156,18 @@ impl<W: Write> RejectFile<W> {
     ///
     /// # Errors
     /// Those of the writer.
-    pub fn write(&mut self, header: &[String], reject: &Reject) -> io::Result<()> {
+    pub fn write(
+        &mut self,
+        header: &[String],
+        (line, reason): (u64, &str),
+        cells: &[String],
+    ) -> io::Result<()> {
         if !std::mem::replace(&mut self.is_begun, true) {
             write_row(&mut self.to, ["line", "reason"].into_iter().chain(header.iter().map(String::as_str)))?;
         }
-        let line = reject.line.to_string();
-        let head = [line.as_str(), reject.reason.as_str()];
-        write_row(&mut self.to, head.into_iter().chain(reject.cells.iter().map(String::as_str)))
+        let line = line.to_string();
+        let head = [line.as_str(), reason];
+        write_row(&mut self.to, head.into_iter().chain(cells.iter().map(String::as_str)))
     }
 
     /// Ends the file.
@@ -239,7 +244,7 @@ mod tests {
         let mut file = RejectFile::new(Vec::new());
         let cells = ["=HYPERLINK(\"x\")", "+49 151", "a\"b", "-5"].map(String::from).to_vec();
         let header = ["name", "phone", "note", "n"].map(String::from);
-        file.write(&header, &Reject { line: 7, reason: Reason::InvalidNumber, cells }).unwrap();
+        file.write(&header, (7, Reason::InvalidNumber.as_str()), &cells).unwrap();
         let text = String::from_utf8(file.finish().unwrap()).unwrap();
         assert_eq!(
             text,

@@ -7,10 +7,12 @@
 //! # Layout
 //! - [`output`]: the only module that prints.
 //! - [`admin`]: access to a node, through its admin API or to a folder that no process has open.
-//! - One file per command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`contact`],
+//! - One file per command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`audience`],
+//!   [`contact`],
 //!   [`keys`], [`audit`], [`dlq`], [`extract`], [`demo`], [`load`]; `operator` gives the last two the admin API.
 
 pub mod admin;
+pub mod audience;
 pub mod audit;
 pub mod check_config;
 pub mod contact;
@@ -79,6 +81,8 @@ enum Command {
     Tenant(tenant::Arguments),
     /// Manage a tenant's documents: add, list, remove, search.
     Kb(kb::Arguments),
+    /// Manage audiences, the lists of people for campaigns: import, list, show, export, delete.
+    Audience(audience::Arguments),
     /// Manage contacts: hand over conversations, consents, export, correct, restrict, erase.
     Contact(contact::Arguments),
     /// Manage master keys: create one, show the status, rotate to the current one.
@@ -205,6 +209,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
             Command::Schema(arguments) => schema::run(config, arguments, output).await,
             Command::Tenant(arguments) => tenant::run(config, arguments, output).await,
             Command::Kb(arguments) => kb::run(config, arguments, output).await,
+            Command::Audience(arguments) => audience::run(config, arguments, output).await,
             Command::Contact(arguments) => contact::run(config, arguments, output).await,
             Command::Keys(arguments) => keys::run(config, arguments, output).await,
             Command::Audit(arguments) => audit::run(config, arguments, output).await,

@@ -12,9 +12,11 @@
 //!
 //! # Layout
 //! - [`caller`]: identity and rights of the caller. [`error`]: the error type. [`subject`]: the subject of a call.
-//! - [`tenants`], [`contacts`], [`documents`], [`keys`], [`dead_letters`], [`audit_log`]: the handlers.
-//! - [`export`], [`verification`]: larger parts of the handlers.
+//! - [`tenants`], [`contacts`], [`documents`], [`audiences`], [`keys`], [`dead_letters`], [`audit_log`]: the handlers.
+//! - [`audience_import`], [`export`], [`verification`]: larger parts of the handlers.
 
+pub mod audience_import;
+pub mod audiences;
 pub mod audit_log;
 pub mod caller;
 pub mod contacts;
@@ -44,6 +46,7 @@ use heddle_schemas::contact::{ContactName, InvalidName};
 use heddle_schemas::content::Address;
 use heddle_schemas::id::{ChannelKind, ContactId, TenantId};
 use heddle_schemas::tenant::Tenant;
+use tokio::sync::Semaphore;
 
 pub use self::caller::{Caller, Rights};
 pub use self::error::OperationError;
@@ -88,6 +91,8 @@ pub struct Operations {
     proving: Proving,
     files: Arc<Extractor>,
     dead_letters: DeadLetters,
+    /// Imports at once: each holds the numbers of its people in memory.
+    imports: Arc<Semaphore>,
 }
 
 impl Operations {
@@ -103,7 +108,8 @@ impl Operations {
     ) -> Self {
         let identity = Arc::new(Identity::new(ports.clone()));
         let audit = AuditLog::new(ports.clone());
-        Self { audit, tenants, ports, identity, keys, proving, files, dead_letters }
+        let imports = Arc::new(Semaphore::new(audience_import::AT_ONCE));
+        Self { audit, tenants, ports, identity, keys, proving, files, dead_letters, imports }
     }
 
     /// Runs an operation for a caller.

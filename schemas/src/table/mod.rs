@@ -36,7 +36,9 @@ pub use self::descriptor::{
 };
 pub use self::key::Key;
 pub use self::partition::Partition;
-pub use self::row::{BACKLOG_QUEUED, BACKLOG_UNKNOWN, REMOVAL_OPEN, REMOVAL_TOLD, SpentBy, agenda_bound};
+pub use self::row::{
+    BACKLOG_QUEUED, BACKLOG_UNKNOWN, MEMBER_SHARDS, REMOVAL_OPEN, REMOVAL_TOLD, SpentBy, agenda_bound,
+};
 
 #[cfg(test)]
 mod tests;

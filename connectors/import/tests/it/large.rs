@@ -76,7 +76,10 @@ fn peak_kib() -> u64 {
 const ALONE: &str = "HEDDLE_IMPORT_ALONE";
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the number of rows is chosen outside, and the time is only printed")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the number of rows is chosen outside, and the time is only printed"
+)]
 fn a_long_list_is_read_in_bounded_memory() {
     if std::env::var_os(ALONE).is_none() {
         let mut alone = Command::new(std::env::current_exe().unwrap());
