@@ -11,12 +11,14 @@
 //! - [`partition`]: one partition of inbound or outbound: fetches, delivers in order, wakes due entities, commits.
 //! - [`conversation`]: applies a conversation's records and decides its turns.
 //! - [`account`]: the only sender: paces, journals, settles.
+//! - [`audience`]: a tenant's lists of people, and imports into them.
 //! - [`tenant`]: configuration, fair share of turns, quota.
 //! - [`privacy`]: erasure, tenant deletion, retention, verification, audit log, security signals.
 //! - [`leader`]: the background work that one node does for all.
 //! - [`metrics`]: metrics for operators; [`invariants`]: the invariants that are checked while the engine runs.
 
 pub mod account;
+pub mod audience;
 pub mod context;
 pub mod conversation;
 pub mod intake;

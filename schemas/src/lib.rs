@@ -21,6 +21,7 @@
 //! - [`retry`]: pauses between attempts.
 //! - [`sealed`]: ciphertext as it is stored, and secrets that never print.
 //! - [`tenant`], [`config`]: an operator's files; [`toml_file`] reads them with every fault at once. [`retention`]: times to live of a tenant's data.
+//! - [`audience`]: lists of people to whom campaigns are sent.
 //! - [`audit`]: the audit log's entries, and how they are chained and verified.
 //! - [`zone`]: a tenant's time zone, its dates and months.
 //! - [`erasure`]: the erasure of a contact; [`tenant_deletion`]: the deletion of a tenant.
@@ -30,6 +31,7 @@
 //! - [`promise`]: the engine's promises, and the results of their verification.
 //! - [`ports`]: what the engine needs of the outside, as traits.
 
+pub mod audience;
 pub mod audit;
 pub mod campaign;
 pub mod card;

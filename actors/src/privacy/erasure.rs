@@ -17,6 +17,7 @@ use heddle_schemas::record::{V, encode};
 use heddle_schemas::retry::RetryPolicy;
 use heddle_schemas::table::{Key, Partition};
 
+use crate::audience;
 use crate::intake::consent;
 use crate::intake::identity::{Person, person};
 use crate::partition::commit::read;
@@ -88,6 +89,7 @@ async fn go_on(ports: &Ports, tenant: &TenantId, asked: &Erasure) -> Result<Eras
         Swap::Done | Swap::Found(None) => asked.clone(),
         Swap::Found(Some(found)) => readable(&key, &found)?,
     };
+    audience::forget(ports, tenant, erasure.contact).await?;
     // Messages that were only stored are not stored any more; new ones are answered.
     consent::lift_restriction(ports, tenant, erasure.contact, erasure.requested_at).await?;
     let event = InboundEvent::Forget(Forget { erasure: erasure.id, at: erasure.at });
@@ -178,6 +180,7 @@ pub(crate) async fn close(ports: &Ports, tenant: &TenantId, complete: &Erasure) 
         // It was closed, and the contact has been erased once more since.
         return Ok(());
     }
+    audience::forget_unreadable(ports, tenant, complete.contact).await?;
     let event = Event::Forgotten {
         erasure: complete.id,
         contact: complete.contact,

@@ -4,13 +4,14 @@
 //! The tests go through all tables and name none: a new one is in them, and fails them until a row of it exists and is
 //! removed as its descriptor says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use heddle_actors::audience::import::{Import, Row};
 use heddle_actors::intake::consent;
 use heddle_actors::intake::identity::Identity;
 use heddle_actors::partition::publish;
@@ -18,6 +19,7 @@ use heddle_actors::ports::Ports;
 use heddle_actors::privacy::audit_log::AuditLog;
 use heddle_actors::privacy::verification::Prover;
 use heddle_actors::privacy::{erasure, tenant_deletion};
+use heddle_schemas::audience::Member;
 use heddle_schemas::audit::{Act, Outcome, What, Who};
 use heddle_schemas::consent::{Category, How, Says};
 use heddle_schemas::content::Address;
@@ -85,6 +87,7 @@ impl Scenario {
         let scenario = Self { node, ann };
         scenario.consent().await;
         scenario.document().await;
+        scenario.audience().await;
         scenario.audit_entry().await;
         scenario.records_of_a_later_build().await;
         // An erasure of a contact without conversations.
@@ -137,6 +140,22 @@ impl Scenario {
             text: "Open from nine.".into(),
         };
         ports.knowledge.put(&acme().id, document).await.unwrap();
+    }
+
+    /// Has Ann and Bob in an audience of acme.
+    async fn audience(&self) {
+        let (ports, id) = (self.ports(), "newsletter".parse().unwrap());
+        let identity = Arc::new(Identity::new(ports.clone()));
+        let mut import = Import::begin(ports, identity, acme().id, id).await.unwrap();
+        let row = |phone: &str| Row {
+            member: Member {
+                phone: format!("+{phone}"),
+                values: BTreeMap::from([("city".into(), "Ulm".into())]),
+            },
+            consent: None,
+        };
+        import.apply(vec![row(ANN), row(BOB)]).await.unwrap();
+        import.finish(["city".to_owned()], None).await.unwrap();
     }
 
     async fn audit_entry(&self) {

@@ -9,7 +9,8 @@
 //! | record | tenant, id, kind | none | alias, contact, key, quota, limit, sweep |
 //! | document | tenant, id | row | document |
 //! | spend | tenant, id | row | spend |
-//! | register | tenant, id | kind, row | erasure, access, removal, parked |
+//! | member | tenant, id | row | member |
+//! | register | tenant, id | kind, row | erasure, access, removal, parked, audience |
 //! | agenda | topic, partition, bucket | row | agenda |
 //!
 //! Conversation and history have the same partition key, so that a turn is one batch of one partition.
@@ -38,12 +39,13 @@ pub(super) enum Stored {
     Record,
     Document,
     Spend,
+    Member,
     Register,
     Agenda,
 }
 
 impl Stored {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Conversation,
         Self::History,
         Self::Account,
@@ -51,6 +53,7 @@ impl Stored {
         Self::Record,
         Self::Document,
         Self::Spend,
+        Self::Member,
         Self::Register,
         Self::Agenda,
     ];
@@ -71,7 +74,10 @@ impl Stored {
             | Table::Request => Self::Record,
             Table::Document => Self::Document,
             Table::Spend => Self::Spend,
-            Table::Erasure | Table::Access | Table::Removal | Table::Parked => Self::Register,
+            Table::Member => Self::Member,
+            Table::Erasure | Table::Access | Table::Removal | Table::Parked | Table::Audience => {
+                Self::Register
+            }
         }
     }
 
@@ -111,6 +117,7 @@ impl Stored {
             Self::Record => "record",
             Self::Document => "document",
             Self::Spend => "spend",
+            Self::Member => "member",
             Self::Register => "register",
             Self::Agenda => "agenda",
         }
@@ -120,7 +127,7 @@ impl Stored {
     pub(super) fn columns(self) -> &'static [&'static str] {
         match self {
             Self::Conversation | Self::Register => &["tenant", "id", "kind", "row"],
-            Self::History | Self::Account | Self::Send | Self::Document | Self::Spend => {
+            Self::History | Self::Account | Self::Send | Self::Document | Self::Spend | Self::Member => {
                 &["tenant", "id", "row"]
             }
             Self::Record => &["tenant", "id", "kind"],

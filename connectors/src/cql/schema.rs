@@ -59,7 +59,7 @@ const VERSIONS: Table = Table {
 /// time windows drop whole files. Tombstones are kept for ten days (the default of both databases), so a node
 /// may be down for that long before it must be repaired; where rows come and go by the second, for an
 /// hour: an entry that comes back from a node that was down longer is checked once more and deleted.
-const MIGRATIONS: [Migration; 3] = [FIRST, SPENDS, REGISTERS];
+const MIGRATIONS: [Migration; 4] = [FIRST, SPENDS, REGISTERS, MEMBERS];
 
 const FIRST: Migration = Migration {
     number: 1,
@@ -140,6 +140,16 @@ const REGISTERS: Migration = Migration {
         name: "register",
         columns: "tenant text, id blob, kind tinyint, row blob, value blob, expires bigint, \
                   PRIMARY KEY ((tenant, id), kind, row)",
+        with: "compaction = {'class': 'LeveledCompactionStrategy'} AND gc_grace_seconds = 864000",
+    }],
+};
+
+/// Members of audiences: written by imports, a million at a time, and read from the first to the last.
+const MEMBERS: Migration = Migration {
+    number: 4,
+    tables: &[Table {
+        name: "member",
+        columns: "tenant text, id blob, row blob, value blob, expires bigint, PRIMARY KEY ((tenant, id), row)",
         with: "compaction = {'class': 'LeveledCompactionStrategy'} AND gc_grace_seconds = 864000",
     }],
 };

@@ -151,8 +151,12 @@ impl Client {
             if let Some(content_type) = content_type {
                 request = request.header(CONTENT_TYPE, content_type);
             }
-            let bytes = collect(pieces, usize::MAX).await.map_err(|error| CallError::Answer(error.into()))?;
-            request = request.body(bytes);
+            request = if O::Body::IS_STREAMED {
+                request.body(reqwest::Body::wrap_stream(pieces))
+            } else {
+                let bytes = collect(pieces, usize::MAX).await;
+                request.body(bytes.map_err(|error| CallError::Answer(error.into()))?)
+            };
         }
         Self::answer::<O>(request).await
     }

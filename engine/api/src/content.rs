@@ -1,7 +1,7 @@
 //! Bodies and answers: encoding, decoding and description of each.
 //!
-//! A type that implements serde's traits is sent as JSON. [`Nothing`] is no content, [`Upload`] a file's bytes,
-//! [`Document`] and [`Lines`] are answers that are streamed while they are read from the store.
+//! A type that implements serde's traits is sent as JSON. [`Nothing`] is no content, [`Upload`] and [`ListFile`] a file's bytes,
+//! [`Document`], [`Lines`] and [`Csv`] are answers that are streamed while they are read from the store.
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, StreamExt as _};
@@ -64,6 +64,9 @@ pub fn whole(bytes: Bytes) -> Pieces {
 
 /// Body of a request.
 pub trait Body: Sized + Send + 'static {
+    /// Whether a client sends the body piece by piece: it may be larger than memory.
+    const IS_STREAMED: bool = false;
+
     /// Returns the `requestBody` of its OpenAPI description.
     fn describe(schemas: &mut SchemaGenerator) -> Option<Value>;
 
@@ -178,36 +181,57 @@ pub struct List<T> {
     pub items: Vec<T>,
 }
 
-/// Uploaded file: the body holds its bytes, the `Content-Type` its format.
-pub struct Upload {
-    /// The `Content-Type`.
-    pub content_type: Option<String>,
-    /// The file's bytes, read when there is capacity for them.
-    pub pieces: Pieces,
+macro_rules! uploaded {
+    ($(#[$doc:meta])* $name:ident, [$($media_type:literal),+ $(,)?]) => {
+        $(#[$doc])*
+        pub struct $name {
+            /// The `Content-Type`.
+            pub content_type: Option<String>,
+            /// The file's bytes, read when there is capacity for them.
+            pub pieces: Pieces,
+        }
+
+        impl Body for $name {
+            const IS_STREAMED: bool = true;
+
+            fn describe(_: &mut SchemaGenerator) -> Option<Value> {
+                let types = [$($media_type),+];
+                let content: serde_json::Map<_, _> =
+                    types.map(|kind| (kind.to_owned(), json!({}))).into_iter().collect();
+                Some(json!({ "required": true, "content": content }))
+            }
+
+            async fn read(content_type: Option<&str>, pieces: Pieces) -> Result<Self, Malformed> {
+                Ok(Self { content_type: content_type.map(ToOwned::to_owned), pieces })
+            }
+
+            fn write(self) -> Option<(Option<String>, Pieces)> {
+                Some((self.content_type, self.pieces))
+            }
+        }
+    };
 }
 
-impl Body for Upload {
-    fn describe(_: &mut SchemaGenerator) -> Option<Value> {
-        let types = [
-            "text/plain",
-            "text/markdown",
-            "text/html",
-            "application/pdf",
-            "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-            "application/octet-stream",
-        ];
-        let content: serde_json::Map<_, _> =
-            types.map(|kind| (kind.to_owned(), json!({}))).into_iter().collect();
-        Some(json!({ "required": true, "content": content }))
-    }
+uploaded! {
+    /// Uploaded document: the body holds its bytes, the `Content-Type` its format.
+    Upload, [
+        "text/plain",
+        "text/markdown",
+        "text/html",
+        "application/pdf",
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        "application/octet-stream",
+    ]
+}
 
-    async fn read(content_type: Option<&str>, pieces: Pieces) -> Result<Self, Malformed> {
-        Ok(Self { content_type: content_type.map(ToOwned::to_owned), pieces })
-    }
-
-    fn write(self) -> Option<(Option<String>, Pieces)> {
-        Some((self.content_type, self.pieces))
-    }
+uploaded! {
+    /// Uploaded list: the body holds its bytes, which show their format.
+    ListFile, [
+        "text/csv",
+        "text/plain",
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+        "application/octet-stream",
+    ]
 }
 
 macro_rules! streamed {
@@ -239,6 +263,11 @@ streamed! {
 streamed! {
     /// Streamed lines of JSON (<https://jsonlines.org>). An interruption closes the connection.
     Lines, "application/x-ndjson", json!({ "type": "string" })
+}
+
+streamed! {
+    /// Streamed CSV file (RFC 4180) with a header. An interruption closes the connection.
+    Csv, "text/csv", json!({ "type": "string" })
 }
 
 #[cfg(test)]

@@ -8,10 +8,11 @@
 //! # Layout
 //! - [`operation`]: a declaration and the macro that writes one; [`each`] and [`table`] cover all of them.
 //! - [`content`]: bodies and answers; [`problem`]: refusals (RFC 9457).
-//! - [`tenants`], [`contacts`], [`documents`], [`keys`], [`dead_letters`], [`audit_log`]: the operations by subject;
+//! - [`tenants`], [`contacts`], [`documents`], [`audiences`], [`keys`], [`dead_letters`], [`audit_log`]: the operations by subject;
 //!   [`consents`] and [`usage`]: their larger types.
 //! - [`openapi`]: the description. [`client`]: the client of a running node.
 
+pub mod audiences;
 pub mod audit_log;
 pub mod client;
 pub mod consents;
@@ -46,6 +47,7 @@ pub trait Operations:
     + contacts::Operations
     + messages::Operations
     + documents::Operations
+    + audiences::Operations
     + keys::Operations
     + dead_letters::Operations
     + audit_log::Operations
@@ -57,6 +59,7 @@ impl<V> Operations for V where
         + contacts::Operations
         + messages::Operations
         + documents::Operations
+        + audiences::Operations
         + keys::Operations
         + dead_letters::Operations
         + audit_log::Operations
@@ -69,6 +72,7 @@ pub fn each<V: Operations>(visitor: &mut V) {
     contacts::each(visitor);
     messages::each(visitor);
     documents::each(visitor);
+    audiences::each(visitor);
     keys::each(visitor);
     dead_letters::each(visitor);
     audit_log::each(visitor);

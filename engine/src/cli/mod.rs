@@ -7,11 +7,12 @@
 //! # Layout
 //! - [`output`]: the only module that prints.
 //! - [`admin`]: access to a node, through its admin API or to a folder that no process has open.
-//! - One file per command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`campaign`],
-//!   [`contact`], [`keys`], [`verify`], [`audit`], [`dlq`], [`extract`], [`demo`], [`load`]; `operator` gives the last
-//!   two the admin API.
+//! - One file per command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`audience`],
+//!   [`campaign`], [`contact`], [`keys`], [`verify`], [`audit`], [`dlq`], [`extract`], [`demo`], [`load`]; `operator`
+//!   gives the last two the admin API.
 
 pub mod admin;
+pub mod audience;
 pub mod audit;
 pub mod campaign;
 pub mod check_config;
@@ -82,6 +83,8 @@ enum Command {
     Tenant(tenant::Arguments),
     /// Manage a tenant's documents: add, list, remove, search.
     Kb(kb::Arguments),
+    /// Manage audiences, the lists of people for campaigns: import, list, show, export, delete.
+    Audience(audience::Arguments),
     /// Check campaigns' files.
     Campaign(campaign::Arguments),
     /// Manage contacts: hand over conversations, show and enter consents, export, correct, restrict and erase data.
@@ -216,6 +219,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
             Command::Schema(arguments) => schema::run(config, arguments, output).await,
             Command::Tenant(arguments) => tenant::run(config, arguments, output).await,
             Command::Kb(arguments) => kb::run(config, arguments, output).await,
+            Command::Audience(arguments) => audience::run(config, arguments, output).await,
             Command::Contact(arguments) => contact::run(config, arguments, output).await,
             Command::Keys(arguments) => keys::run(config, arguments, output).await,
             Command::Verify(arguments) => verify::run(config, arguments, output).await,

@@ -76,6 +76,15 @@ impl Output {
         Some(answer.trim().to_owned())
     }
 
+    /// Shows progress on a terminal, over the progress before; an empty text ends it.
+    pub fn progress(&mut self, text: &str) {
+        let mut terminal = std::io::stderr();
+        if terminal.is_terminal() {
+            // Progress that cannot be shown is not missed.
+            let _ = write!(terminal, "\r\x1b[K{text}").and_then(|()| terminal.flush());
+        }
+    }
+
     /// Prints a fault and its causes on standard error, with its machine-readable code if it has one.
     pub fn fault(&mut self, error: &anyhow::Error, exit: u8) {
         let mut text = error.to_string();

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
+use heddle_actors::audience::AudienceError;
 use heddle_actors::conversation::thread::ThreadError;
 use heddle_actors::privacy::audit_log::AuditError;
 use heddle_actors::privacy::tenant_deletion::DeletionError;
@@ -138,6 +139,18 @@ impl From<KeysError> for OperationError {
             KeysError::Gone { .. } => Self::new(ErrorKind::Conflict, "key_erased", error),
             KeysError::Master { .. } => Self::new(ErrorKind::Invalid, "master_key", error),
             KeysError::Unreadable { .. } => Self::new(ErrorKind::Internal, "unreadable", error),
+        }
+    }
+}
+
+impl From<AudienceError> for OperationError {
+    fn from(error: AudienceError) -> Self {
+        match error {
+            AudienceError::Store(error) => error.into(),
+            AudienceError::Keys(error) => error.into(),
+            AudienceError::Unknown(_) => Self::new(ErrorKind::NotFound, "unknown_audience", error),
+            AudienceError::TooMany => Self::invalid("too_many_audiences", error),
+            AudienceError::NoPhones => Self::invalid("no_phone_channel", error),
         }
     }
 }

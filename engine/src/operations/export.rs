@@ -12,11 +12,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use heddle_actors::audience;
 use heddle_actors::conversation::export::{Page, Reading};
 use heddle_actors::conversation::thread::ThreadError;
 use heddle_actors::intake::consent;
 use heddle_actors::privacy::erasure;
 use heddle_actors::tenant::quota;
+use heddle_api::audiences::Audience;
 use heddle_api::content::{BoxError, Pieces};
 use heddle_schemas::audit::{Act, Outcome, What};
 use heddle_schemas::id::{ContactId, TenantId};
@@ -44,7 +46,7 @@ const DOCUMENTS: usize = 4;
 
 /// Reason for an interrupted export.
 #[derive(Debug)]
-enum Stopped {
+pub(super) enum Stopped {
     /// The reader has disconnected.
     Unread,
     Failed(OperationError),
@@ -56,16 +58,32 @@ impl<E: Into<OperationError>> From<E> for Stopped {
     }
 }
 
-/// Writer of an export.
-struct Writer {
+/// Writer of a streamed answer.
+pub(super) struct Writer {
     pieces: mpsc::Sender<Result<Bytes, OperationError>>,
     buffer: Vec<u8>,
     /// Number of items written.
-    records: u64,
+    pub(super) records: u64,
 }
 
 impl Writer {
-    async fn put(&mut self, text: &str) -> Result<(), Stopped> {
+    /// Creates a writer, and the stream of what it writes.
+    pub(super) fn channel() -> (Self, Pieces) {
+        let (pieces, written) = mpsc::channel(PIECES);
+        let written =
+            futures::stream::unfold(written, async |mut pieces| Some((pieces.recv().await?, pieces)));
+        let written =
+            written.map(|piece: Result<Bytes, OperationError>| piece.map_err(BoxError::from)).boxed();
+        (Self { pieces, buffer: Vec::new(), records: 0 }, written)
+    }
+
+    /// Ends the stream with an error.
+    pub(super) async fn fail(&mut self, error: OperationError) {
+        // Fails only if the reader has disconnected.
+        let _ = self.pieces.send(Err(error)).await;
+    }
+
+    pub(super) async fn put(&mut self, text: &str) -> Result<(), Stopped> {
         self.buffer.extend_from_slice(text.as_bytes());
         if self.buffer.len() < PIECE { Ok(()) } else { self.flush().await }
     }
@@ -92,13 +110,13 @@ impl Writer {
     }
 
     /// Writes one line.
-    async fn line(&mut self, line: serde_json::Value) -> Result<(), Stopped> {
+    pub(super) async fn line(&mut self, line: serde_json::Value) -> Result<(), Stopped> {
         self.value(&line).await?;
         self.records += 1;
         self.put("\n").await
     }
 
-    async fn flush(&mut self) -> Result<(), Stopped> {
+    pub(super) async fn flush(&mut self) -> Result<(), Stopped> {
         let piece = Bytes::from(std::mem::take(&mut self.buffer));
         self.pieces.send(Ok(piece)).await.map_err(|_| Stopped::Unread)
     }
@@ -167,12 +185,9 @@ impl Operations {
     }
 
     fn begin(&self, call: Call<'_>, of: Of) -> Pieces {
-        let (pieces, written) = mpsc::channel(PIECES);
-        let writer = Writer { pieces, buffer: Vec::new(), records: 0 };
+        let (writer, written) = Writer::channel();
         tokio::spawn(self.clone().write(of, call.caller.clone(), call.began, writer));
-        let written =
-            futures::stream::unfold(written, async |mut pieces| Some((pieces.recv().await?, pieces)));
-        written.map(|piece| piece.map_err(BoxError::from)).boxed()
+        written
     }
 
     async fn write(self, of: Of, caller: Caller, began: Option<u64>, mut writer: Writer) {
@@ -194,8 +209,7 @@ impl Operations {
         }
         if let Err(Stopped::Failed(error)) = written {
             tracing::warn!(%error, tenant = %of.tenant(), "an export was interrupted");
-            // Fails only if the reader has disconnected.
-            let _ = writer.pieces.send(Err(error)).await;
+            writer.fail(error).await;
         }
     }
 
@@ -215,6 +229,7 @@ impl Operations {
         }
         writer.put("]").await?;
         writer.field("consents", &self.consents_of(tenant, contact).await?).await?;
+        writer.field("audiences", &audience::of_contact(&self.ports, tenant, contact).await?).await?;
         writer.put(",\n\"erasures\":[").await?;
         let (mut first, mut after) = (true, None);
         loop {
@@ -333,6 +348,18 @@ impl Operations {
                 let usage = usage::shown(&quota::usage(&self.ports, tenant, month).await?);
                 writer.line(json!({ "kind": "usage", "usage": usage })).await
             }
+            Some(Section::Audiences) => {
+                let Some(id) = key.of_audience() else { return Ok(()) };
+                let Some(head) = audience::find(&self.ports, &tenant.id, &id).await? else { return Ok(()) };
+                writer.line(json!({ "kind": "audience", "audience": Audience::new(id, head, None) })).await
+            }
+            Some(Section::Members) => {
+                let member = audience::member_of(&self.ports, &tenant.id, key).await?;
+                let (Some(id), Some(member)) = (key.of_audience(), member) else { return Ok(()) };
+                let line =
+                    json!({ "kind": "member", "audience": id, "contact": key.about(), "member": member });
+                writer.line(line).await
+            }
             Some(Section::Conversation) => {
                 let Some(conversation) = key.conversation() else { return Ok(()) };
                 let Some(reading) = Reading::begin(&self.ports, &conversation).await? else { return Ok(()) };
@@ -369,7 +396,13 @@ impl Operations {
 /// scan, or as a part of another section.
 fn is_by_row(section: Option<Section>) -> bool {
     match section {
-        Some(Section::Conversation | Section::Consents | Section::Usage) => true,
+        Some(
+            Section::Conversation
+            | Section::Consents
+            | Section::Usage
+            | Section::Audiences
+            | Section::Members,
+        ) => true,
         Some(Section::Part(_) | Section::Erasures | Section::AuditLog | Section::Documents) | None => false,
     }
 }

@@ -12,9 +12,12 @@
 //!
 //! # Layout
 //! - [`caller`]: identity and rights of the caller. [`error`]: the error type. [`subject`]: the subject of a call.
-//! - [`tenants`], [`contacts`], [`messages`], [`documents`], [`keys`], [`dead_letters`], [`audit_log`]: the handlers.
-//! - [`export`], [`verification`]: larger parts of the handlers.
+//! - [`tenants`], [`contacts`], [`messages`], [`documents`], [`audiences`], [`keys`], [`dead_letters`], [`audit_log`]:
+//!   the handlers.
+//! - [`audience_import`], [`export`], [`verification`]: larger parts of the handlers.
 
+pub mod audience_import;
+pub mod audiences;
 pub mod audit_log;
 pub mod caller;
 pub mod contacts;
@@ -46,6 +49,7 @@ use heddle_schemas::contact::{ContactName, InvalidName};
 use heddle_schemas::content::Address;
 use heddle_schemas::id::{ChannelKind, ContactId, TenantId};
 use heddle_schemas::tenant::Tenant;
+use tokio::sync::Semaphore;
 
 pub use self::caller::{Caller, Rights};
 pub use self::error::OperationError;
@@ -93,6 +97,8 @@ pub struct Operations {
     dead_letters: DeadLetters,
     /// True where no node runs that would do what is asked for in the log.
     is_offline: bool,
+    /// Imports at once: each holds the numbers of its people in memory.
+    imports: Arc<Semaphore>,
 }
 
 impl Operations {
@@ -108,6 +114,7 @@ impl Operations {
     ) -> Self {
         let identity = Arc::new(Identity::new(ports.clone()));
         let audit = AuditLog::new(ports.clone());
+        let imports = Arc::new(Semaphore::new(audience_import::AT_ONCE));
         Self {
             audit,
             tenants,
@@ -118,6 +125,7 @@ impl Operations {
             proving,
             files,
             dead_letters,
+            imports,
             is_offline: false,
         }
     }

@@ -30,6 +30,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::audience::AudienceId;
 use crate::digits;
 use crate::id::{AccountId, ChannelKind, ContactId, ConversationId, MessageKey, TenantId};
 use crate::record::V;
@@ -392,6 +393,21 @@ pub enum What {
         /// The document.
         document: String,
     },
+    /// A list of people was imported into an audience.
+    AudienceImport {
+        /// The audience.
+        audience: AudienceId,
+    },
+    /// The members of an audience were read.
+    AudienceExport {
+        /// The audience.
+        audience: AudienceId,
+    },
+    /// An audience was deleted.
+    AudienceDelete {
+        /// The audience.
+        audience: AudienceId,
+    },
     /// A dead letter was shown.
     LetterShow {
         /// The dead letter.
@@ -436,6 +452,9 @@ impl What {
             Self::ContactMessage { .. } => "contact_message",
             Self::DocumentPut { .. } => "document_put",
             Self::DocumentRemove { .. } => "document_remove",
+            Self::AudienceImport { .. } => "audience_import",
+            Self::AudienceExport { .. } => "audience_export",
+            Self::AudienceDelete { .. } => "audience_delete",
             Self::LetterShow { .. } => "letter_show",
             Self::LettersReplay { .. } => "letters_replay",
             Self::Prove => "prove",
@@ -471,6 +490,9 @@ impl What {
             | Self::ChannelDisconnect { .. }
             | Self::DocumentPut { .. }
             | Self::DocumentRemove { .. }
+            | Self::AudienceImport { .. }
+            | Self::AudienceExport { .. }
+            | Self::AudienceDelete { .. }
             | Self::LetterShow { .. }
             | Self::Prove
             | Self::LettersReplay { .. }
@@ -503,6 +525,9 @@ impl What {
             | Self::ContactMessage { contact }
             | Self::ContactConsent { contact, .. } => contact.to_string(),
             Self::DocumentPut { document } | Self::DocumentRemove { document } => document.clone(),
+            Self::AudienceImport { audience }
+            | Self::AudienceExport { audience }
+            | Self::AudienceDelete { audience } => audience.to_string(),
             Self::LetterShow { letter } => letter.clone(),
             Self::LettersReplay { letters, named } => match letters.first() {
                 None => "all that match".into(),

@@ -6,6 +6,7 @@ use super::descriptor::{
     ContactErasure, ContactIn, Dated, Descriptor, Export, ExportedPart, Form, Json, Lifetime, Owner,
     SealedUnder, Section, TenantDeletion, Written,
 };
+use crate::audience::MEMBER_COLUMN;
 use crate::id::TenantId;
 use crate::ports::knowledge::DOCUMENT_COLUMN;
 use crate::retention::Kind;
@@ -332,6 +333,31 @@ tables! {
         tenant_deletion: TenantDeletion::Removed,
         form: Form::Ids(&[16]),
         export: Export::No("the engine's bookkeeping of requests; the messages are in the thread"),
+    };
+    /// Audiences of a tenant, by id: columns and times, nothing about people.
+    Audience = 22 => Descriptor {
+        name: "audience",
+        owner: Owner::Tenant,
+        contact: ContactIn::Nowhere,
+        lifetime: Lifetime::UntilDeleted,
+        written: Written::Conditional,
+        contact_erasure: ContactErasure::NotAbout,
+        tenant_deletion: TenantDeletion::Removed,
+        form: Form::Json(Json::Audience),
+        export: Export::Tenant(Section::Audiences),
+    };
+    /// Members of a shard of an audience, by contact.
+    Member = 23 => Descriptor {
+        name: "member",
+        owner: Owner::Tenant,
+        contact: ContactIn::RowStart,
+        lifetime: Lifetime::UntilDeleted,
+        written: Written::Unfenced,
+        // By the request for the erasure, which goes through the tenant's audiences.
+        contact_erasure: ContactErasure::Removed,
+        tenant_deletion: TenantDeletion::Removed,
+        form: Form::Sealed { under: SealedUnder::Contact, column: MEMBER_COLUMN },
+        export: Export::Both(Section::Members),
     };
 }
 

@@ -212,6 +212,8 @@ pub enum Json {
     TenantDeletion,
     /// Entry of the audit log, which verifies itself.
     AuditEntry,
+    /// Head of an audience.
+    Audience,
     /// State of the engine that names no tenant and no contact.
     Engine,
 }
@@ -266,6 +268,10 @@ pub enum Section {
     Documents,
     /// Usage by month.
     Usage,
+    /// Audiences.
+    Audiences,
+    /// Members of audiences.
+    Members,
 }
 
 /// List inside an exported conversation, in the order of the export.

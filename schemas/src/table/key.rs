@@ -8,9 +8,10 @@ use super::catalog::Table;
 use super::descriptor::{ContactIn, Owner};
 use super::partition::{Partition, Parts};
 use super::row::{
-    BACKLOG_QUEUED, BACKLOG_UNKNOWN, REMOVAL_OPEN, REMOVAL_TOLD, REMOVAL_TOTALS, SpentBy, agenda_bound,
-    agenda_letter, outbound_row,
+    BACKLOG_QUEUED, BACKLOG_UNKNOWN, MEMBER_SHARDS, REMOVAL_OPEN, REMOVAL_TOLD, REMOVAL_TOTALS, SpentBy,
+    agenda_bound, agenda_letter, outbound_row,
 };
+use crate::audience::AudienceId;
 use crate::id::{AccountKey, ChunkId, ContactId, ConversationId, MessageKey, OutboundId, TenantId, TurnId};
 use crate::time::Timestamp;
 use crate::topic::{Topic, TopicPartition};
@@ -273,6 +274,31 @@ impl Key {
     pub fn of_open_removal(&self) -> Option<TenantId> {
         let (&REMOVAL_OPEN, tenant) = self.row().split_first()? else { return None };
         std::str::from_utf8(tenant).ok()?.parse().ok()
+    }
+
+    /// An audience of a tenant.
+    #[must_use]
+    pub fn audience(tenant: &TenantId, audience: &AudienceId) -> Self {
+        Partition::audiences(tenant).row(audience.as_str().as_bytes())
+    }
+
+    /// Returns the audience of a row of [`Partition::audiences`] or of [`Partition::members`].
+    #[must_use]
+    pub fn of_audience(&self) -> Option<AudienceId> {
+        let id = match self.table() {
+            Table::Audience => self.row(),
+            Table::Member => self.id().split_last()?.1,
+            _ => return None,
+        };
+        std::str::from_utf8(id).ok()?.parse().ok()
+    }
+
+    /// A member of an audience.
+    #[must_use]
+    pub fn member(tenant: &TenantId, audience: &AudienceId, contact: ContactId) -> Self {
+        let contact = contact.to_bytes();
+        let shard = contact[0] % MEMBER_SHARDS;
+        Partition::members(tenant, audience, shard).row(&contact)
     }
 
     /// An entry of the audit log.

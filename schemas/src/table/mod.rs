@@ -37,7 +37,8 @@ pub use self::descriptor::{
 pub use self::key::Key;
 pub use self::partition::Partition;
 pub use self::row::{
-    BACKLOG_QUEUED, BACKLOG_UNKNOWN, REMOVAL_OPEN, REMOVAL_TOLD, REMOVAL_TOTALS, SpentBy, agenda_bound,
+    BACKLOG_QUEUED, BACKLOG_UNKNOWN, MEMBER_SHARDS, REMOVAL_OPEN, REMOVAL_TOLD, REMOVAL_TOTALS, SpentBy,
+    agenda_bound,
 };
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::catalog::Table;
 use super::descriptor::Owner;
 use super::key::Key;
 use super::row::{agenda_letter, agenda_topic};
+use crate::audience::AudienceId;
 use crate::id::{AccountKey, ChunkId, ConversationId, TenantId};
 use crate::topic::{Topic, TopicPartition};
 
@@ -131,6 +132,18 @@ impl Partition {
     #[must_use]
     pub fn removals() -> Self {
         Self::new(Table::Removal, "", &[])
+    }
+
+    /// The audiences of a tenant, rows by id.
+    #[must_use]
+    pub fn audiences(tenant: &TenantId) -> Self {
+        Self::new(Table::Audience, tenant.as_str(), &[])
+    }
+
+    /// A shard of an audience, of [`MEMBER_SHARDS`](super::row::MEMBER_SHARDS), rows by contact.
+    #[must_use]
+    pub fn members(tenant: &TenantId, audience: &AudienceId, shard: u8) -> Self {
+        Self::new(Table::Member, tenant.as_str(), &[audience.as_str().as_bytes(), &[shard]])
     }
 
     /// The row of this name.

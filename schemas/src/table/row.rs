@@ -6,6 +6,9 @@ use crate::topic::Topic;
 
 /// The first byte of the row of a deletion that is not complete.
 pub const REMOVAL_OPEN: u8 = b'o';
+/// Shards of an audience: a list of a million people has partitions of sixteen thousand rows. Stored; never changes.
+pub const MEMBER_SHARDS: u8 = 64;
+
 /// The first byte of the row of a deletion.
 pub const REMOVAL_TOLD: u8 = b't';
 

@@ -234,6 +234,8 @@ fn numbers_and_names_of_tables_never_change() {
         (19, "sweep"),
         (20, "removal"),
         (21, "parked"),
+        (22, "audience"),
+        (23, "member"),
     ];
     assert_eq!(stored[..published.len()], published);
 }
@@ -261,6 +263,10 @@ fn rows_that_an_erasure_removes_are_found_by_their_contact() {
             ContactErasure::Removed if *owner == Owner::Entity => {
                 assert_eq!(*contact, ContactIn::Conversation, "{table:?}");
             }
+            // The request for the erasure goes through the tenant's audiences.
+            ContactErasure::Removed if *owner == Owner::Tenant => {
+                assert_eq!(*contact, ContactIn::RowStart, "{table:?}");
+            }
             ContactErasure::Removed => {
                 assert!(
                     matches!(owner, Owner::Account | Owner::Partition),
@@ -277,10 +283,9 @@ fn rows_that_an_erasure_removes_are_found_by_their_contact() {
 #[test]
 fn what_a_contacts_key_seals_goes_with_the_contact() {
     let sealed = Table::with(|table| {
-        let by_contact = Form::Sealed { under: SealedUnder::Contact, column: TOOL_COLUMN };
-        table.form == by_contact || matches!(table.form, Form::Thread { .. })
+        matches!(table.form, Form::Sealed { under: SealedUnder::Contact, .. } | Form::Thread { .. })
     });
-    assert_eq!(sealed, [Table::History, Table::Tool]);
+    assert_eq!(sealed, [Table::History, Table::Tool, Table::Member]);
     for table in sealed {
         assert_eq!(
             table.descriptor().contact_erasure,

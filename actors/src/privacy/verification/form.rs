@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use heddle_schemas::audience::AudienceHead;
 use heddle_schemas::consent::ContactRecord;
 use heddle_schemas::content::Address;
 use heddle_schemas::erasure::Erasure;
@@ -168,6 +169,11 @@ impl Reader {
             }
             Json::Contact => return self.consents(key, value),
             Json::Spend => return Ok(Holds::Spend(strict::<quota::Spend>(value)?.counts())),
+            Json::Audience => {
+                if !strict::<AudienceHead>(value)?.others.is_empty() {
+                    return Err(form_error("it has fields that this build does not know"));
+                }
+            }
             Json::Claim => drop(strict::<Claim>(value)?),
             Json::Ledger => drop(strict::<quota::Ledger>(value)?),
             Json::Erasure => drop(strict::<Erasure>(value)?),
