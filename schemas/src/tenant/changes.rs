@@ -109,6 +109,9 @@ impl Tenant {
     }
 }
 
+/// Lists whose items are tables, with a place of their own for each.
+const TABLES: [&str; 3] = ["channels", "llm.fallbacks", "tools.payments"];
+
 fn differences<T: PartialEq>(
     before: &BTreeMap<String, T>,
     after: &BTreeMap<String, T>,
@@ -169,6 +172,8 @@ impl Flat {
                 }
             }
             Value::Null => {}
+            // A list of tables without any: its items are listed, not the list.
+            Value::Array(items) if items.is_empty() && TABLES.contains(&place.as_str()) => {}
             value => {
                 self.values.insert(place, value);
             }
@@ -243,6 +248,14 @@ mod tests {
                 "~ region: \"eu\" -> \"us\"",
             ]
         );
+    }
+
+    #[test]
+    fn the_last_channel_is_removed_and_no_empty_list_is_added() {
+        let (others, _) = ACME.split_once("[[channels]]").unwrap();
+        let lines = lines(ACME, others);
+        assert!(lines.contains(&"- channels.whatsapp.1001".to_owned()), "{lines:?}");
+        assert!(lines.iter().all(|line| line.starts_with("- ")), "{lines:?}");
     }
 
     #[test]
