@@ -321,6 +321,6 @@ mod tests {
             size_of::<F>()
         }
         let size = size(Conversation::deliver);
-        assert!(size <= 1296, "{size} bytes");
+        assert!(size <= 1312, "{size} bytes");
     }
 }

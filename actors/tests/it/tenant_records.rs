@@ -111,7 +111,7 @@ async fn a_record_that_somebody_without_the_key_changed_is_refused_and_the_tenan
     // A node that starts on it has no such tenant rather than that one, and starts all the same.
     let (_, started) = world.node().await;
     assert_eq!(base(&started), None);
-    tenants.apply(acme()).await.unwrap();
+    started.apply(acme()).await.unwrap();
     assert_eq!(base(&world.node().await.1).as_deref(), Some(OWN), "it is mended by being applied");
 }
 

@@ -436,8 +436,15 @@ async fn a_tenant_whose_configuration_is_newer_stays_as_it_was_or_waits() {
     let mut cluster = Cluster::start(OWN).await;
     let tenants = TopicPartition { topic: Topic::Tenants, partition: 0 };
     let applied = cluster.disk.records(tenants).pop().unwrap();
-    let record = NewRecord { partition: tenants, key: applied.key, value: applied.value };
-    cluster.append(record, NEXT).await;
+    // As the later build writes it, with a MAC of its own.
+    let text = std::str::from_utf8(&applied.value).unwrap();
+    let text = text.replacen(&format!("{{\"v\":{OWN},"), &format!("{{\"v\":{NEXT},"), 1);
+    let body = format!("{}}}", &text[..text.rfind(",\"mac\":").unwrap()]);
+    let cipher = cluster.node().1.keys.tenant(&"acme".parse().unwrap()).await.unwrap();
+    let hash = |bytes: &[u8]| cipher.hash(heddle_schemas::record::tenants::MAC_DOMAIN, bytes);
+    let value = heddle_schemas::record::tenants::authenticate(body.as_bytes(), hash);
+    let record = NewRecord { partition: tenants, key: applied.key, value };
+    cluster.node().1.log.append(vec![record]).await.unwrap();
     cluster.say("1", 1, OWN).await;
     assert_eq!(cluster.sent("1").await, texts("1", [1]), "the configuration before holds");
     let known = cluster.node().0.tenants.clone();
