@@ -113,10 +113,9 @@ impl Written {
         if text.chars().nth(MAX_CHARS).is_some() {
             return None;
         }
-        let has_plus = text.starts_with(['+', '\u{ff0b}']);
-        let rest = if has_plus { text.chars().skip(1) } else { text.chars().skip(0) };
+        let after_plus = text.strip_prefix(['+', '\u{ff0b}']);
         let mut digits = String::new();
-        for c in rest {
+        for c in after_plus.unwrap_or(text).chars() {
             match digit(c) {
                 Some(digit) => digits.push(digit),
                 None if is_separator(c) => {}
@@ -124,7 +123,7 @@ impl Written {
             }
         }
         // The national prefix that is left out behind a country code, as in +44 (0) 20 7946 0018, is left to the person.
-        Some(Self { has_plus, digits })
+        Some(Self { has_plus: after_plus.is_some(), digits })
     }
 }
 
