@@ -10,7 +10,6 @@ use crate::time::Timestamp;
 
 /// One thing that a webhook says.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "most events are messages, and a body's few are moved once")]
 pub enum ChannelEvent {
     /// A customer's message.
     Message(ReceivedMessage),
