@@ -40,6 +40,8 @@ pub(crate) struct Disconnections {
     done: HashSet<Disconnection>,
     /// The walk under way.
     walk: Option<Walking>,
+    /// The tenant of the last walk: others come before it is walked over once more.
+    last: Option<TenantId>,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,7 @@ impl Disconnections {
     /// Goes on for a while. Returns true if there is more to do at once.
     pub(crate) async fn go_on(&mut self, ports: &Ports, tenants: &Tenants) -> Result<bool, StoreError> {
         let Some(mut walking) = self.walk.take().or_else(|| self.next(tenants)) else { return Ok(false) };
+        self.last = Some(walking.tenant.clone());
         let Some(tenant) = tenants.get(&walking.tenant) else { return Ok(true) };
         for _ in 0..PAGES {
             let tables = Table::with(|table| table.owner == Owner::Conversation);
@@ -102,9 +105,12 @@ impl Disconnections {
         true
     }
 
-    /// The next tenant with accounts of which conversations may be left.
+    /// The next tenant, in the order of their ids and around, with accounts of which conversations may be left.
     fn next(&self, tenants: &Tenants) -> Option<Walking> {
-        tenants.list().iter().find_map(|tenant| {
+        let all = tenants.list();
+        let (later, earlier): (Vec<_>, Vec<_>) =
+            all.iter().partition(|tenant| self.last.as_ref().is_none_or(|last| tenant.id > *last));
+        later.into_iter().chain(earlier).find_map(|tenant| {
             let open = tenant.disconnected.iter().filter(|one| {
                 tenant.deletes_conversations_of(one.kind, &one.account)
                     && !self.done.contains(&(tenant.id.clone(), (*one).clone()))
