@@ -8,8 +8,8 @@
 //! - [`output`]: the only module that prints.
 //! - [`admin`]: access to a node, through its admin API or to a folder that no process has open.
 //! - One file per command: [`serve`], [`check_config`], [`topics`], [`schema`], [`tenant`], [`kb`], [`audience`],
-//!   [`contact`],
-//!   [`keys`], [`audit`], [`dlq`], [`extract`], [`demo`], [`load`]; `operator` gives the last two the admin API.
+//!   [`contact`], [`keys`], [`audit`], [`dlq`], [`extract`], [`demo`], [`load`]; `operator` gives the last two the
+//!   admin API.
 
 pub mod admin;
 pub mod audience;
