@@ -13,7 +13,7 @@
 //! # Layout
 //! - [`people`]: the whole way from a file to people; start here.
 //! - [`table`]: format detection, and rows of any format. Behind it `encoding`, [`delimited`] and [`workbook`].
-//! - [`mapping`]: from a file's header to the columns of people: guessed, corrected by the caller, shown.
+//! - [`mapping`]: from a file's header to the columns of people: guessed (`known`), corrected by the caller, shown.
 //! - [`phone`]: numbers as people type them, to E.164.
 //! - [`consent`]: consent columns, and dates.
 //! - [`reject`]: reasons for refused rows, and the file of them.
@@ -21,6 +21,7 @@
 pub mod consent;
 pub mod delimited;
 mod encoding;
+mod known;
 pub mod mapping;
 pub mod people;
 pub mod phone;

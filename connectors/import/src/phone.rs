@@ -2,9 +2,10 @@
 //!
 //! Numbers are checked by Google's metadata, through the crate `rlibphonenumber`, a port of Google's library. (The
 //! crate `phonenumber` was measured beside it: of 2,684 pairs of number and country it read 35 otherwise, among them
-//! `+4915112345678` read in the US as `+495112345678`; and it took four times as long.) Before that the cell is cleaned of what a person
-//! would not see in it: apostrophes and `="..."` of spreadsheets, zero-width and direction marks, digits of other
-//! scripts, `tel:`. A number without `+` is read as dialled in the import's country; where that is none, with its first
+//! `+4915112345678` read in the US as `+495112345678`; and it took four times as long.)
+//!
+//! Before that the cell is cleaned of what a person would not see in it: apostrophes and `="..."` of spreadsheets,
+//! zero-width and direction marks, digits of other scripts, `tel:`. A number without `+` is read as dialled in the import's country; where that is none, with its first
 //! `00` as `+`, or as a number that lacks only its `+`. The country's own code at its beginning counts as one: WhatsApp
 //! and many exports write numbers without `+`, and people write their own country's with a `0`.
 //!

@@ -1,7 +1,7 @@
 //! Bodies and answers: encoding, decoding and description of each.
 //!
-//! A type that implements serde's traits is sent as JSON. [`Nothing`] is no content, [`Upload`] and [`ListFile`] a file's bytes,
-//! [`Document`], [`Lines`] and [`Csv`] are answers that are streamed while they are read from the store.
+//! A type that implements serde's traits is sent as JSON. [`Nothing`] is no content, [`Upload`] and [`ListFile`] a
+//! file's bytes, [`Document`], [`Lines`] and [`Csv`] are answers that are streamed while they are read from the store.
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, StreamExt as _};

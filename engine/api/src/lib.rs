@@ -8,8 +8,8 @@
 //! # Layout
 //! - [`operation`]: a declaration and the macro that writes one; [`each`] and [`table`] cover all of them.
 //! - [`content`]: bodies and answers; [`problem`]: refusals (RFC 9457).
-//! - [`tenants`], [`contacts`], [`documents`], [`audiences`], [`keys`], [`dead_letters`], [`audit_log`]: the operations by subject;
-//!   [`consents`] and [`usage`]: their larger types.
+//! - [`tenants`], [`contacts`], [`documents`], [`audiences`], [`keys`], [`dead_letters`], [`audit_log`]: the operations
+//!   by subject; [`consents`] and [`usage`]: their larger types.
 //! - [`openapi`]: the description. [`client`]: the client of a running node.
 
 pub mod audiences;

@@ -190,8 +190,8 @@ fn read_file(file: File, options: &Options, parts: &mpsc::Sender<Part>) {
         }
         send(Part::Rows(std::mem::take(&mut batch)))
     });
-    // What was read before a fault is written too.
-    if send(Part::Rows(batch)).is_continue()
+    // What was read before a fault is written too. A fault of the whole file comes before any row.
+    if (batch.rows() == 0 || send(Part::Rows(batch)).is_continue())
         && let Err(error) = read
     {
         let _ = send(Part::Failed(error));

@@ -34,6 +34,7 @@ fn sample(name: &str) -> Sample {
     let account = json!({ "tenant": "acme", "channel": "whatsapp", "account": "1001" });
     let mut conversation = account.clone();
     conversation["contact"] = json!(CONTACT);
+    let audience = || json!({ "tenant": "acme", "audience": "newsletter" });
     let of_acme = |path: Value, query: Value, body: Value| Sample { path, query, body, chain: Some("acme") };
     let of_none = |path: Value, query: Value, body: Value| Sample { path, query, body, chain: None };
     match name {
@@ -58,6 +59,7 @@ fn sample(name: &str) -> Sample {
             of_acme(acme(), none(), document)
         }
         "AddFile" => of_acme(acme(), json!({ "id": "faq.txt" }), json!("Nine to five.")),
+        "ImportAudience" => of_acme(audience(), none(), json!("phone\n+4915112345678\n")),
         "RemoveDocument" => of_acme(acme(), json!({ "id": "faq" }), Value::Null),
         "SearchDocuments" => of_acme(acme(), none(), json!({ "query": "hours" })),
         "RotateKeys" => of_none(none(), none(), json!({})),
@@ -81,6 +83,7 @@ fn described(name: &str) -> Sample {
         "channel" => "whatsapp",
         "account" => "1001",
         "contact" | "erasure" => CONTACT,
+        "audience" => "newsletter",
         name => panic!("{name} has no value: add one here"),
     };
     let parameters = |place: &str| -> Map<String, Value> {

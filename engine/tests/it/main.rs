@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a fault of the harness is a fault of the test")]
 #![expect(clippy::print_stdout, reason = "tables of a test are a result")]
 
+mod audiences;
 mod documents;
 mod limits;
 mod load;
