@@ -115,7 +115,13 @@ impl Causes {
 
 impl ClientContext for Causes {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        if !matches!(level, RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice | RDKafkaLogLevel::Warning | RDKafkaLogLevel::Debug) {
+        if !matches!(
+            level,
+            RDKafkaLogLevel::Info
+                | RDKafkaLogLevel::Notice
+                | RDKafkaLogLevel::Warning
+                | RDKafkaLogLevel::Debug
+        ) {
             self.add(message);
         }
         tracing::debug!(target: "librdkafka", facility, "{message}");

@@ -32,8 +32,8 @@ use rdkafka::error::KafkaError;
 use tokio::sync::mpsc;
 
 pub use self::client::Connection;
-pub use self::membership::Change;
 use self::losses::{LossCollector, Losses};
+pub use self::membership::Change;
 use self::membership::Membership;
 use self::names::Names;
 use self::producer::Producer;
@@ -74,7 +74,9 @@ pub enum OpenError {
         why: String,
     },
     /// A broker refuses the connection, or it is not made as the broker wants it.
-    #[error("the Kafka brokers at {brokers} refuse the connection: {why}; see log.client (security.protocol, sasl.*, ssl.*)")]
+    #[error(
+        "the Kafka brokers at {brokers} refuse the connection: {why}; see log.client (security.protocol, sasl.*, ssl.*)"
+    )]
     Refused {
         /// Brokers that were contacted.
         brokers: String,
