@@ -44,11 +44,16 @@ struct EmbeddedCollector {
     swept: IntCounter,
     compactions: IntCounter,
     compacted: Counter,
+    reopened: IntCounter,
+    failing: IntGauge,
+    refused: IntGauge,
+    free: IntGauge,
 }
 
 impl EmbeddedCollector {
     fn new(store: Weak<Embedded>) -> Self {
         let counter = |name, help| IntCounter::new(name, help).expect("the name is valid");
+        let gauge = |name, help| IntGauge::new(name, help).expect("the name is valid");
         let held = IntGauge::new("heddle_journal_bytes", "Bytes the journal takes; log.max_bytes bounds it.");
         Self {
             store,
@@ -72,12 +77,25 @@ impl EmbeddedCollector {
                 "How long rewriting them took, all together.",
             )
             .expect("the name is valid"),
+            reopened: counter(
+                "heddle_store_reopened_total",
+                "How often the checkpoint store was opened again after a failed write or merge.",
+            ),
+            failing: gauge(
+                "heddle_store_failing",
+                "1 while the journal or the checkpoint cannot be written, as on a full disk, else 0.",
+            ),
+            refused: gauge(
+                "heddle_store_compaction_refused",
+                "1 if the last rewrite of the files stopped for lack of room, else 0.",
+            ),
+            free: gauge("heddle_store_free_bytes", "Bytes that are free on the disk of data_dir."),
         }
     }
 }
 
 impl EmbeddedCollector {
-    fn parts(&self) -> [&dyn Collector; 7] {
+    fn parts(&self) -> [&dyn Collector; 11] {
         [
             &self.held,
             &self.written,
@@ -86,6 +104,10 @@ impl EmbeddedCollector {
             &self.swept,
             &self.compactions,
             &self.compacted,
+            &self.reopened,
+            &self.failing,
+            &self.refused,
+            &self.free,
         ]
     }
 }
@@ -105,10 +127,14 @@ impl Collector for EmbeddedCollector {
             (&self.batches, stats.batches()),
             (&self.swept, stats.swept()),
             (&self.compactions, stats.compactions()),
+            (&self.reopened, stats.reopens()),
         ] {
             // Two scrapes may run at once; the later one adds nothing.
             counter.inc_by(now.saturating_sub(counter.get()));
         }
+        self.failing.set(i64::from(store.fault().is_some()));
+        self.refused.set(i64::from(stats.is_compaction_refused()));
+        self.free.set(store.free_bytes().and_then(|free| i64::try_from(free).ok()).unwrap_or(i64::MAX));
         let compacted = stats.compacted_for().as_secs_f64();
         self.compacted.inc_by((compacted - self.compacted.get()).max(0.0));
         self.parts().into_iter().flat_map(Collector::collect).collect()

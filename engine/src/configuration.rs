@@ -224,6 +224,11 @@ pub fn kafka(config: &Config) -> kafka::Options {
     }
 }
 
+/// A path that is configured.
+fn named(path: &Path) -> Option<PathBuf> {
+    Some(path.to_owned()).filter(|path| !path.as_os_str().is_empty())
+}
+
 /// Returns the options of the CQL connection, and the replication of its keyspace.
 #[must_use]
 pub fn cql(state: &State) -> (cql::Options, Wanted) {
@@ -233,7 +238,13 @@ pub fn cql(state: &State) -> (cql::Options, Wanted) {
         datacenter: Some(state.datacenter.clone()).filter(|name| !name.is_empty()),
         user: state.user.clone(),
         password: state.password.clone(),
-        tls: Some(state.ca.clone()).filter(|ca| !ca.as_os_str().is_empty()).map(|ca| cql::Tls { ca }),
+        tls: named(&state.ca).map(|ca| cql::Tls {
+            ca,
+            client: named(&state.certificate).map(|certificate| cql::ClientCertificate {
+                certificate,
+                key: state.certificate_key.clone(),
+            }),
+        }),
         timeout: state.timeout,
         in_flight: state.in_flight,
     };

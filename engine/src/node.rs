@@ -229,6 +229,12 @@ impl Node {
         unsettled
     }
 
+    /// Returns the reason for which the stores accept nothing now, if there is one.
+    #[must_use]
+    pub fn store_fault(&self) -> Option<String> {
+        self.stores.fault()
+    }
+
     /// Closes the stores: everything is on disk and nothing to be replayed.
     pub async fn close(&self) {
         // What a command without a running node has seen; the log line is written in any case.

@@ -87,6 +87,15 @@ impl Stores {
         }
     }
 
+    /// Returns the reason for which nothing is accepted now: a full disk, mostly. Servers of their own report theirs.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        match self {
+            Self::Embedded(store) => store.fault(),
+            Self::Cluster(_) => None,
+        }
+    }
+
     /// Closes the stores: everything is durable, and owned partitions are released.
     pub async fn close(&self) {
         match self {

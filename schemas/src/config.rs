@@ -343,6 +343,10 @@ pub struct State {
     /// The certificates, PEM, that those of the nodes are signed with; the nodes' own name their addresses.
     /// Empty: without TLS.
     pub ca: PathBuf,
+    /// The certificate of this node, PEM, with those that it is signed with, for clusters that require one of clients.
+    pub certificate: PathBuf,
+    /// The private key of that certificate, PEM.
+    pub certificate_key: PathBuf,
     /// Longest duration of a request, the wait for its turn included.
     #[serde(with = "human")]
     pub timeout: Duration,
@@ -365,6 +369,8 @@ impl Default for State {
             user: String::new(),
             password: Secret::default(),
             ca: PathBuf::new(),
+            certificate: PathBuf::new(),
+            certificate_key: PathBuf::new(),
             timeout: Duration::from_secs(5),
             in_flight: const { NonZeroUsize::new(512).unwrap() },
         }

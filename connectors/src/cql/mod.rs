@@ -13,7 +13,7 @@
 //! - `agenda`: the agenda's buckets.
 //! - [`ownership`]: the owners of the log's partitions.
 //! - [`schema`]: keyspace and tables, and their migrations.
-//! - `session`: the connection to the cluster.
+//! - `tablets`: which keyspaces of ScyllaDB take conditional writes. `session`: the connection to the cluster.
 //! - `fault`: the cluster's errors, as the store's.
 
 mod agenda;
@@ -25,6 +25,7 @@ mod rows;
 pub mod schema;
 mod session;
 mod statements;
+mod tablets;
 mod walk;
 mod writes;
 
@@ -79,6 +80,17 @@ pub struct Tls {
     /// A file of certificates, PEM, one of which signed each node's. A node's own must name its address:
     /// nodes are found by address, and the driver compares that.
     pub ca: PathBuf,
+    /// Certificate of this node, for clusters that require one of clients.
+    pub client: Option<ClientCertificate>,
+}
+
+/// Certificate by which a cluster knows its client.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate {
+    /// A file with the certificate and those that it is signed with, PEM, its own first.
+    pub certificate: PathBuf,
+    /// A file with its private key, PEM.
+    pub key: PathBuf,
 }
 
 /// Error of opening a cluster.
@@ -118,6 +130,17 @@ pub enum OpenError {
         keyspace: String,
         /// Missing parts.
         missing: String,
+    },
+    /// No conditional write would work.
+    #[error(
+        "the keyspace {keyspace} has tablets, and ScyllaDB {version} takes no conditional writes with them; make a \
+         keyspace without them (`heddle schema apply` does, with an empty state.keyspace), or upgrade to 2025.4"
+    )]
+    Tablets {
+        /// The keyspace.
+        keyspace: String,
+        /// Version of the cluster.
+        version: String,
     },
     /// The keyspace was made by a later build.
     #[error(

@@ -20,7 +20,7 @@ use scylla::statement::Consistency;
 use scylla::statement::unprepared::Statement;
 
 use super::statements::Profiles;
-use super::{OpenError, Options, Replication, fault, session};
+use super::{OpenError, Options, Replication, fault, session, tablets};
 
 /// The strategy that both databases have for every number of datacenters.
 const STRATEGY: &str = "NetworkTopologyStrategy";
@@ -306,8 +306,10 @@ impl Schema {
         let mut changes = Vec::new();
         match replication(session, keyspace).await? {
             None => {
-                let cql =
-                    format!("CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {}", wanted.cql());
+                let (replication, tablets) = (wanted.cql(), tablets::clause(session).await);
+                let cql = format!(
+                    "CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {replication}{tablets}"
+                );
                 changes.push(Change::Keyspace { cql });
             }
             Some(found) if !wanted.is(&found, &session::datacenters(session)) => {
@@ -415,6 +417,7 @@ pub(super) async fn check(session: &Session, keyspace: &str) -> Result<(), OpenE
             missing: "everything: it is not there".into(),
         });
     }
+    tablets::check(session, keyspace).await?;
     let there = tables(session, keyspace).await?;
     let done = done(session, keyspace, &there).await?;
     if let Some(&found) = done.last().filter(|&&newest| newest > NEWEST) {

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 
 use super::statements::Profiles;
-use super::{OpenError, Options};
+use super::{OpenError, Options, Tls};
 
 /// Connects to a cluster.
 pub(super) async fn connect(options: &Options, profiles: &Profiles) -> Result<Session, OpenError> {
@@ -24,7 +24,7 @@ pub(super) async fn connect(options: &Options, profiles: &Profiles) -> Result<Se
         builder = builder.user(&options.user, options.password.expose());
     }
     if let Some(tls) = &options.tls {
-        builder = builder.tls_context(Some(context(&tls.ca)?));
+        builder = builder.tls_context(Some(context(tls)?));
     }
     let session = builder
         .build()
@@ -34,23 +34,32 @@ pub(super) async fn connect(options: &Options, profiles: &Profiles) -> Result<Se
     Ok(session)
 }
 
-/// Trusts the certificates of a file, and no others.
-fn context(ca: &Path) -> Result<Arc<ClientConfig>, OpenError> {
+/// Trusts the certificates of a file, and no others, and shows this node's own.
+fn context(tls: &Tls) -> Result<Arc<ClientConfig>, OpenError> {
+    let ca = &*tls.ca;
     let wrong = |why: String| OpenError::Certificates { path: ca.to_owned(), why };
-    let certificates = CertificateDer::pem_file_iter(ca).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let certificates = certificates.map_err(|error| wrong(error.to_string()))?;
-    if certificates.is_empty() {
-        return Err(wrong("it holds none".into()));
-    }
     let mut roots = RootCertStore::empty();
-    for certificate in certificates {
+    for certificate in certificates(ca)? {
         roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| wrong(error.to_string()))?;
-    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+    let config = config.with_root_certificates(roots);
+    let Some(client) = &tls.client else { return Ok(Arc::new(config.with_no_client_auth())) };
+    let of = |path: &Path, why: String| OpenError::Certificates { path: path.to_owned(), why };
+    let key = PrivateKeyDer::from_pem_file(&client.key);
+    let key = key.map_err(|error| of(&client.key, error.to_string()))?;
+    let config = config.with_client_auth_cert(certificates(&client.certificate)?, key);
+    Ok(Arc::new(config.map_err(|error| of(&client.certificate, error.to_string()))?))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, OpenError> {
+    let wrong = |why: String| OpenError::Certificates { path: path.to_owned(), why };
+    let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found = found.map_err(|error| wrong(error.to_string()))?;
+    if found.is_empty() { Err(wrong("it holds none".into())) } else { Ok(found) }
 }
 
 /// The datacenters of a cluster.
@@ -79,9 +88,10 @@ mod tests {
     fn a_file_without_certificates_is_reported() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "no certificate").unwrap();
-        let text = context(file.path()).unwrap_err().to_string();
+        let only = |ca: &Path| Tls { ca: ca.to_owned(), client: None };
+        let text = context(&only(file.path())).unwrap_err().to_string();
         assert!(text.contains(&file.path().display().to_string()) && text.contains("none"), "{text}");
-        let text = context(Path::new("/nowhere/ca.pem")).unwrap_err().to_string();
+        let text = context(&only(Path::new("/nowhere/ca.pem"))).unwrap_err().to_string();
         assert!(text.contains("/nowhere/ca.pem"), "{text}");
     }
 

@@ -7,7 +7,7 @@ use futures::future::join_all;
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::ports::state::Write;
 use heddle_schemas::table::{Key, Lifetime, Table};
-use heddle_schemas::time::Timestamp;
+use heddle_schemas::time::{Seldom, Timestamp};
 use scylla::statement::batch::{Batch, BatchType};
 
 use super::place::{NONE, Place, Unit, Value, Values};
@@ -21,6 +21,11 @@ const BATCH_ROWS: usize = 1_024;
 const FEW: usize = 16;
 /// The longest time to live, seconds: 20 years, the most that CQL takes.
 const LONGEST: i64 = 20 * 365 * 86_400;
+/// The last second at which a row may end (Cassandra's `Cell.MAX_DELETION_TIME` without the format of 5.0, which
+/// `storage_compatibility_mode` turns on); a later end is refused.
+const LAST: i64 = i32::MAX as i64 - 1;
+/// Seconds before it that stay free: the server adds the time to its own clock.
+const AHEAD: i64 = 3_600;
 
 /// A row to write, and what is to be written.
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +82,20 @@ pub(super) fn time_to_live(expires: Option<Timestamp>, now: Timestamp) -> i32 {
     let Some(expires) = expires.filter(|&expires| expires != Timestamp::MAX) else { return 0 };
     let micros = expires.as_micros().saturating_sub(now.as_micros());
     let seconds = micros.saturating_add(999_999) / 1_000_000;
-    i32::try_from(seconds.clamp(1, LONGEST)).unwrap_or(i32::MAX)
+    let most = LONGEST.min(LAST - AHEAD - now.as_micros() / 1_000_000);
+    if seconds > most {
+        static CAPPED: Seldom = Seldom::new();
+        if CAPPED.lets_through() {
+            tracing::warn!(
+                seconds,
+                most,
+                "a row is kept for less than asked: databases end rows in January 2038 at the latest; it is read as kept \
+                 until then"
+            );
+        }
+    }
+    // Behind that second nothing is left to cap: the row has no end of the server's own, and reads leave it out by ours.
+    if most < 1 { 0 } else { i32::try_from(seconds.clamp(1, most)).unwrap_or(i32::MAX) }
 }
 
 /// The writes that hold: of several of one key the last.
@@ -204,6 +222,8 @@ impl Cql {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use heddle_schemas::id::MessageKey;
     use heddle_schemas::table::Partition;
     use heddle_schemas::topic::{Topic, TopicPartition};
@@ -283,6 +303,21 @@ mod tests {
         let large: Vec<_> = [200_000, 200_000, 200_000, 5_000_000, 1].into_iter().zip(0..).collect();
         let large: Vec<_> = large.into_iter().map(|(len, number)| write(number, len)).collect();
         assert_eq!(sizes(&large), [2, 1, 1, 1]);
+    }
+
+    #[test]
+    fn no_row_ends_behind_the_last_second_that_databases_know() {
+        let ten_years = Duration::from_secs(10 * 365 * 86_400);
+        // 2027-12-01, 2028-06-01, 2037-12-31, and 2038-02-01, which is behind it.
+        for (now, is_capped) in [(1_827_619_200, false), (1_843_430_400, true), (2_145_830_400, true)] {
+            let now = Timestamp::from_secs(now);
+            let live = i64::from(time_to_live(Some(now.after(ten_years)), now));
+            assert!(now.as_micros() / 1_000_000 + live < i64::from(i32::MAX), "{live}");
+            assert_eq!(live < 10 * 365 * 86_400, is_capped, "{live}");
+            assert!(live > 0);
+        }
+        let late = Timestamp::from_secs(2_148_595_200);
+        assert_eq!(time_to_live(Some(late.after(ten_years)), late), 0);
     }
 
     #[test]

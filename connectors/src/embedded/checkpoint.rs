@@ -99,12 +99,7 @@ impl Checkpointer {
     }
 
     fn forget(&self) {
-        for id in self.view.forget_segments(self.clock.now()) {
-            let path = segment::path(&self.journal, id);
-            if let Err(error) = self.disk.remove(&path) {
-                tracing::warn!(%error, path = %path.display(), "an old segment cannot be deleted");
-            }
-        }
+        segment::forget(&self.view, &*self.disk, &self.journal, self.clock.now(), 0);
     }
 
     fn sweep(&mut self) {

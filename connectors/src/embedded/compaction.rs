@@ -14,7 +14,6 @@ use heddle_schemas::ports::clock::Clock;
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::time::Timestamp;
 
-use super::Stats;
 use super::store::Store;
 
 /// Pause before a failed merge is retried.
@@ -43,7 +42,6 @@ impl Rule {
 pub(super) struct Compactor {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
-    stats: Arc<Stats>,
     rule: Rule,
     running: Option<JoinHandle<Result<Timestamp, StoreError>>>,
 }
@@ -53,23 +51,21 @@ impl Compactor {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub(super) fn new(
-        store: Arc<Store>,
-        clock: Arc<dyn Clock>,
-        stats: Arc<Stats>,
-        every: Duration,
-    ) -> Result<Self, StoreError> {
+    pub(super) fn new(store: Arc<Store>, clock: Arc<dyn Clock>, every: Duration) -> Result<Self, StoreError> {
         let last = match store.compacted_at()? {
             Some(last) => last,
             None => {
                 let now = clock.now();
-                store.note_compacted(now)?;
+                // A full disk must not keep it from starting; it is noted at a later start then.
+                if let Err(error) = store.note_compacted(now) {
+                    tracing::warn!(%error, "the start of the interval between rewrites cannot be noted");
+                }
                 now
             }
         };
         // Writes from before the start are not known here, so it counts as dirty.
         let rule = Rule { every, last, is_dirty: true, not_before: Timestamp::EPOCH };
-        Ok(Self { store, clock, stats, rule, running: None })
+        Ok(Self { store, clock, rule, running: None })
     }
 
     /// Something went into the store.
@@ -86,10 +82,10 @@ impl Compactor {
         if self.running.is_some() || !self.rule.is_due(now) {
             return;
         }
-        let (store, clock, stats) = (self.store.clone(), self.clock.clone(), self.stats.clone());
+        let (store, clock) = (self.store.clone(), self.clock.clone());
         let spawned = std::thread::Builder::new()
             .name("compact".into())
-            .spawn(move || store.compact(&*clock, &stats).map(|()| now));
+            .spawn(move || store.compact(&*clock).map(|()| now));
         match spawned {
             Ok(running) => {
                 self.rule.is_dirty = false;
@@ -110,7 +106,7 @@ impl Compactor {
     }
 
     fn failed(&mut self, error: &dyn std::fmt::Display) {
-        tracing::warn!(%error, "rewriting the store files failed, so bytes of removed rows stay in them; retrying");
+        tracing::warn!(%error, "rewriting the store files failed, so bytes of removed rows stay in them; continued later");
         self.rule.is_dirty = true;
         self.rule.not_before = self.clock.now().after(RETRY_AFTER);
     }

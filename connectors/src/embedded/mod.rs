@@ -17,7 +17,7 @@
 //! - [`disk`]: the few file operations, behind a seam that tests make fail.
 //! - `order`: requests to the writer. `writer`: the thread that writes. `announcer`: the thread that publishes
 //!   what is durable. `checkpoint`: the thread that moves rows from memory to the `store`. `compaction`: the periodic
-//!   rewrite of the store's files.
+//!   rewrite of the store's files, which `generations` does range by range.
 //! - `view`: the state that readers see, and `changes` to it: `rows`, `tail`s, and the `catalog` of segments. `merge`:
 //!   scans over it.
 //! - `replay`: the start. `older`: records that are no longer in memory.
@@ -30,6 +30,7 @@ mod checkpoint;
 mod codec;
 mod compaction;
 pub mod disk;
+mod generations;
 mod log;
 mod merge;
 mod older;
@@ -215,9 +216,9 @@ impl Embedded {
         for dir in [Some(options.dir.as_path()), options.dir.parent()].into_iter().flatten() {
             sync_dir(dir).map_err(|source| io(dir, source))?;
         }
-        let store = Arc::new(Store::open(&Store::path(&options.dir), options.cache_bytes)?);
-        let view = Arc::new(restore(&options, &store, &*clock)?);
         let stats = Arc::new(Stats::default());
+        let store = Arc::new(Store::open(&options, stats.clone())?);
+        let view = Arc::new(restore(&options, &store, &*clock)?);
         let resume = Replay { dir: journal.clone(), options: &options, view: &view }.run(&*disk)?;
         let mut writer = Writer::new(
             &options,
@@ -229,11 +230,14 @@ impl Embedded {
             resume,
         );
         let announcer = Announcer { view: view.clone(), clock: clock.clone() };
-        announcer.show(writer.begin_epoch().map_err(|source| io(&journal, source))?);
-        let epoch = view.read().epoch;
+        if let Some(group) = writer.begin_epoch().map_err(|source| io(&journal, source))? {
+            announcer.show(group);
+        }
+        let epoch = writer.epoch();
+        view.begin(epoch);
         let (orders, receiver) = mpsc::channel(WAITING);
         let (sender, announcements) = threads::sync_channel(ANNOUNCED);
-        let compactor = Compactor::new(store.clone(), clock.clone(), stats.clone(), options.compact_every);
+        let compactor = Compactor::new(store.clone(), clock.clone(), options.compact_every);
         let checkpointer = Checkpointer {
             compactor: compactor.map_err(|error| OpenError::Checkpoint {
                 dir: Store::path(&options.dir),
@@ -280,6 +284,18 @@ impl Embedded {
         &self.stats
     }
 
+    /// Returns the reason for which nothing is accepted or checkpointed now, if there is one: a full disk, mostly.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        self.view.fault()
+    }
+
+    /// Returns the bytes that are free on the disk of the store, as far as the system says.
+    #[must_use]
+    pub fn free_bytes(&self) -> Option<u64> {
+        store::free_bytes(&self.options.dir)
+    }
+
     /// Bytes that the journal takes now.
     #[must_use]
     pub fn journal_bytes(&self) -> u64 {
@@ -307,8 +323,8 @@ impl Embedded {
     /// As [`Embedded::checkpoint`].
     pub async fn compact(&self) -> Result<(), StoreError> {
         self.checkpoint().await?;
-        let (store, clock, stats) = (self.store.clone(), self.clock.clone(), self.stats.clone());
-        let compacted = tokio::task::spawn_blocking(move || store.compact(&*clock, &stats));
+        let (store, clock) = (self.store.clone(), self.clock.clone());
+        let compacted = tokio::task::spawn_blocking(move || store.compact(&*clock));
         compacted.await.map_err(|_| StoreError::Closed)?
     }
 

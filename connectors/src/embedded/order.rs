@@ -136,3 +136,10 @@ pub(super) struct Taken {
     /// Caller that waits for it.
     pub(super) waiting: Waiting,
 }
+
+impl Taken {
+    /// Returns true if nothing of it has to be written.
+    pub(super) fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.records.is_empty() && self.consumed.is_empty()
+    }
+}

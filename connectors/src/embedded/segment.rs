@@ -16,7 +16,11 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use heddle_schemas::time::Timestamp;
+
 use super::codec::Reader;
+use super::disk::Disk;
+use super::view::View;
 
 /// The beginning of every segment; its last character is the version.
 const MAGIC: &[u8; 8] = b"HEDDLOG1";
@@ -87,6 +91,18 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<u64>> {
     }
     ids.sort_unstable();
     Ok(ids)
+}
+
+/// Deletes segments that are no longer needed, and settled ones for this much room. Returns true if any was deleted.
+pub(super) fn forget(view: &View, disk: &dyn Disk, dir: &Path, now: Timestamp, room: u64) -> bool {
+    let ids = view.forget_segments(now, room);
+    for id in &ids {
+        let path = path(dir, *id);
+        if let Err(error) = disk.remove(&path) {
+            tracing::warn!(%error, path = %path.display(), "an old segment cannot be deleted");
+        }
+    }
+    !ids.is_empty()
 }
 
 /// A segment's header.

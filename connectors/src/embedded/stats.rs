@@ -1,6 +1,6 @@
 //! Counters of what the embedded store has written and rewritten.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Counts since the store was opened.
@@ -12,6 +12,9 @@ pub struct Stats {
     compactions: AtomicU64,
     compacted_micros: AtomicU64,
     swept: AtomicU64,
+    checkpoints: AtomicU64,
+    reopened: AtomicU64,
+    refused: AtomicBool,
 }
 
 impl Stats {
@@ -49,6 +52,36 @@ impl Stats {
     #[must_use]
     pub fn swept(&self) -> u64 {
         self.swept.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of checkpoints that were written.
+    #[must_use]
+    pub fn checkpoints(&self) -> u64 {
+        self.checkpoints.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn checkpointed(&self) {
+        self.checkpoints.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns how often the checkpoint store was opened again after a failed write or merge.
+    #[must_use]
+    pub fn reopens(&self) -> u64 {
+        self.reopened.load(Ordering::Relaxed)
+    }
+
+    /// Returns true if the last rewrite of the files stopped for lack of room.
+    #[must_use]
+    pub fn is_compaction_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn reopened(&self) {
+        self.reopened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn compaction_refused(&self, refused: bool) {
+        self.refused.store(refused, Ordering::Relaxed);
     }
 
     pub(super) fn compacted(&self, took: Duration) {

@@ -66,6 +66,8 @@ pub(super) struct View {
     /// Sequence number after the last frame that is shown.
     shown: AtomicU64,
     failing: AtomicBool,
+    /// Error of the last write to the journal, if it failed.
+    journal_fault: Mutex<Option<String>>,
     partitions: u32,
     tail_bytes: usize,
     checkpoint_bytes: usize,
@@ -100,6 +102,7 @@ impl View {
             held: AtomicU64::new(held),
             shown: AtomicU64::new(saved.replay_from.map_or(0, |place| place.sequence)),
             failing: AtomicBool::new(false),
+            journal_fault: Mutex::default(),
             partitions: options.partitions.get(),
             tail_bytes: options.tail_bytes,
             checkpoint_bytes: usize::try_from(options.checkpoint_bytes.get()).unwrap_or(usize::MAX),
@@ -211,7 +214,7 @@ impl View {
         self.freeze(now, |seen| {
             let journal = seen.journal_since_freeze;
             let bytes = self.checkpoint_bytes as u64;
-            let needs_room = self.held() > self.max_bytes
+            let needs_room = self.held() > self.high()
                 && seen.next.map(|next| next.segment) > seen.checkpointed.map(|place| place.segment);
             match (seen.active.bytes(), journal) {
                 _ if seen.is_over(self.checkpoint_bytes) => Due::Must,
@@ -264,6 +267,18 @@ impl View {
         let seen = self.read();
         let detail = seen.failing.clone().filter(|_| seen.is_over(self.checkpoint_bytes))?;
         Some(StoreError::Full { detail: format!("checkpoints cannot be written: {detail}") })
+    }
+
+    /// Notes the outcome of the last write to the journal.
+    pub(super) fn journal_wrote(&self, fault: Option<String>) {
+        *self.journal_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    /// Returns the reason for which the last write to the journal or the last checkpoint failed.
+    #[must_use]
+    pub(super) fn fault(&self) -> Option<String> {
+        let journal = self.journal_fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        journal.or_else(|| self.read().failing.clone())
     }
 
     /// Waits for frozen rows, for a while. `None` when there are none and there will be none.
@@ -328,17 +343,37 @@ impl View {
         self.notify();
     }
 
-    /// Removes segments that are no longer needed; returns their ids.
-    pub(super) fn forget_segments(&self, now: Timestamp) -> Vec<u64> {
+    /// The size of the journal from which on it is made smaller, so that it does not reach its limit at once.
+    fn high(&self) -> u64 {
+        self.max_bytes - self.max_bytes / 10
+    }
+
+    /// Removes segments that are no longer needed; returns their ids. Those within the retention go only for room: for
+    /// this many bytes below the limit, or a tenth of it.
+    pub(super) fn forget_segments(&self, now: Timestamp, room: u64) -> Vec<u64> {
         let mut seen = self.write();
         let Some(checkpointed) = seen.checkpointed else { return Vec::new() };
-        let reasons = Reasons { checkpointed, now, retention: self.retention, max_bytes: self.max_bytes };
+        let max_bytes = self.high().min(self.max_bytes.saturating_sub(room));
+        let reasons = Reasons { checkpointed, now, retention: self.retention, max_bytes };
         let mut catalog = std::mem::take(&mut seen.catalog);
         let removed = catalog.forget(&reasons, |segment| seen.is_settled(segment));
         self.held.store(catalog.0.values().map(|segment| segment.bytes).sum(), Ordering::Relaxed);
         seen.catalog = catalog;
         seen.removed_segments.extend(&removed);
         removed
+    }
+
+    /// Returns true if the oldest segment is settled and needs only a checkpoint to be deleted.
+    pub(super) fn has_settled(&self) -> bool {
+        let seen = self.read();
+        let last = seen.next.map(|next| next.segment);
+        let oldest = seen.catalog.0.first_key_value();
+        oldest.is_some_and(|(id, segment)| Some(*id) < last && seen.is_settled(segment))
+    }
+
+    /// Begins an epoch that is not in the journal yet.
+    pub(super) fn begin(&self, epoch: Epoch) {
+        self.write().epoch = epoch;
     }
 
     /// Notifies waiters of a change.

@@ -71,6 +71,10 @@ pub(super) struct Writer {
     refusal: Option<StoreError>,
     frame: Vec<u8>,
     group: Vec<Taken>,
+    /// Epoch that the next frame begins: no frame could be written at the start.
+    begins: Option<Epoch>,
+    /// Bytes that had been written when a checkpoint was last asked for to make room.
+    asked: u64,
     /// Conditional writes that are not shown yet, with the sequence number of their frame.
     swapped: HashMap<Bytes, (Slot, u64)>,
 }
@@ -115,29 +119,50 @@ impl Writer {
             refusal: None,
             frame: Vec::new(),
             group: Vec::new(),
+            begins: None,
+            asked: 0,
             swapped: HashMap::new(),
         }
     }
 
-    /// Writes down that a new epoch begins; the group is to be shown.
+    /// Writes down that a new epoch begins; the group is to be shown. On a full disk there is none, and the epoch begins
+    /// with the first frame for which there is room: until then nothing of it is durable, so no other process can have
+    /// seen its number.
     ///
     /// # Errors
     /// The system's.
-    pub(super) fn begin_epoch(&mut self) -> io::Result<Group> {
+    pub(super) fn begin_epoch(&mut self) -> io::Result<Option<Group>> {
         let epoch = Epoch(self.epoch.0 + 1);
-        let mut encoded = Encoded::default();
-        encoded.epoch(epoch);
-        self.begin_group();
-        self.frame.extend_from_slice(&encoded.bytes);
-        let (place, bytes) = self.write_frame().map_err(|failed| failed.error)?;
+        self.begins = Some(epoch);
         self.epoch = epoch;
-        Ok(Group { place, bytes, epoch: Some(epoch), taken: Vec::new() })
+        self.begin_group();
+        match self.write_frame_in_room() {
+            Ok((place, bytes)) => {
+                self.begins = None;
+                Ok(Some(Group { place, bytes, epoch: Some(epoch), taken: Vec::new() }))
+            }
+            Err(failed) if failed.is_full() => {
+                let fault = failed.to_error(&self.dir).to_string();
+                tracing::error!(error = %fault, "started on a full disk: nothing is accepted until there is room");
+                self.view.journal_wrote(Some(fault));
+                Ok(None)
+            }
+            Err(failed) => Err(failed.error),
+        }
+    }
+
+    /// Returns the running epoch.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// Runs until it receives [`Order::Close`] or no sender is left.
     pub(super) fn run(mut self, mut orders: mpsc::Receiver<Order>, announcements: &SyncSender<Announcement>) {
         while let Some(order) = orders.blocking_recv() {
             self.begin_group();
+            if self.held > self.max_bytes - self.max_bytes / 20 && !self.make_room(announcements) {
+                return;
+            }
             let mut last = self.take(order);
             while last.is_none() && self.frame.len() < GROUP_BYTES {
                 match orders.try_recv() {
@@ -166,8 +191,34 @@ impl Writer {
         }
     }
 
+    /// Deletes settled segments before the limit is reached. Segments that are settled but not in a checkpoint wait for
+    /// one, asked for again only after more was written. Returns false when the announcer has ended.
+    fn make_room(&mut self, announcements: &SyncSender<Announcement>) -> bool {
+        let room = self.max_bytes / 10;
+        segment::forget(&self.view, &*self.disk, &self.dir, self.now, room);
+        let written = self.stats.bytes();
+        let lately = written.saturating_sub(self.asked) < self.max_bytes / 40;
+        if self.view.held() > self.max_bytes - self.max_bytes / 20 && !lately && self.view.has_settled() {
+            self.asked = written;
+            let (done, waits) = oneshot::channel();
+            if announcements.send(Announcement::Checkpoint(done)).is_err() || waits.blocking_recv().is_err() {
+                return false;
+            }
+            // If it fails, the limit refuses what comes.
+            drop(self.view.wait_for_checkpoint());
+            segment::forget(&self.view, &*self.disk, &self.dir, self.now, room);
+        }
+        self.held = self.view.held();
+        true
+    }
+
     fn begin_group(&mut self) {
         segment::begin(&mut self.frame);
+        if let Some(epoch) = self.begins {
+            let mut encoded = Encoded::default();
+            encoded.epoch(epoch);
+            self.frame.extend_from_slice(&encoded.bytes);
+        }
         self.now = self.clock.now();
         self.held = self.view.held();
         self.refusal = self.view.refusal();
@@ -197,7 +248,7 @@ impl Writer {
         None
     }
 
-    fn admit_commit(&self, prepared: &Prepared, fence: Option<Fence>) -> Result<(), StoreError> {
+    fn admit_commit(&mut self, prepared: &Prepared, fence: Option<Fence>) -> Result<(), StoreError> {
         match fence {
             Some(Fence { partition, epoch }) if epoch != self.epoch => {
                 Err(StoreError::Fenced { partition, epoch })
@@ -213,9 +264,14 @@ impl Writer {
         self.max_bytes.saturating_add(2 * self.segment_bytes)
     }
 
-    fn admit(&self, most: u64) -> Result<(), StoreError> {
+    fn admit(&mut self, most: u64) -> Result<(), StoreError> {
         if let Some(refusal) = &self.refusal {
             return Err(refusal.clone());
+        }
+        if self.held + self.frame.len() as u64 > most {
+            let room = self.frame.len() as u64 + self.segment_bytes;
+            segment::forget(&self.view, &*self.disk, &self.dir, self.now, room);
+            self.held = self.view.held();
         }
         if self.held + self.frame.len() as u64 > most {
             let detail = format!(
@@ -275,16 +331,17 @@ impl Writer {
         if self.group.is_empty() {
             return true;
         }
-        if self.frame.len() == segment::FRAME {
+        if self.group.iter().all(Taken::is_empty) {
             // Nothing to write: the results of conditional writes come from durable changes that are published soon.
             return announcements.send(Announcement::Found(std::mem::take(&mut self.group))).is_ok();
         }
-        match self.write_frame() {
+        match self.write_frame_in_room() {
             Ok((place, bytes)) => {
                 self.durable_ends.clone_from(&self.ends);
                 let taken = std::mem::take(&mut self.group);
                 self.group.reserve(taken.len());
-                announcements.send(Announcement::Group(Group { place, bytes, epoch: None, taken })).is_ok()
+                let epoch = self.begins.take();
+                announcements.send(Announcement::Group(Group { place, bytes, epoch, taken })).is_ok()
             }
             Err(failed) => {
                 tracing::error!(error = %failed.error, dir = %self.dir.display(), "the journal cannot be written");
@@ -309,7 +366,8 @@ impl Writer {
             // A frame without changes: the checkpoint after it begins in the new segment.
             match self.write_frame() {
                 Ok((place, bytes)) => {
-                    let group = Group { place, bytes, epoch: None, taken: Vec::new() };
+                    let epoch = self.begins.take();
+                    let group = Group { place, bytes, epoch, taken: Vec::new() };
                     if announcements.send(Announcement::Group(group)).is_err() {
                         return false;
                     }
@@ -323,6 +381,22 @@ impl Writer {
     fn leave(&mut self) {
         self.file = None;
         self.segment += 1;
+    }
+
+    /// Writes the frame. If the disk is full, it deletes a settled segment and tries once more.
+    fn write_frame_in_room(&mut self) -> Result<(Place, u64), Failed> {
+        let written = match self.write_frame() {
+            Err(failed) if failed.is_full() && self.give_way() => self.write_frame(),
+            written => written,
+        };
+        let fault = written.as_ref().err().map(|failed| failed.to_error(&self.dir).to_string());
+        self.view.journal_wrote(fault);
+        written
+    }
+
+    fn give_way(&mut self) -> bool {
+        let room = self.max_bytes.saturating_sub(self.view.held()) + 1;
+        segment::forget(&self.view, &*self.disk, &self.dir, self.now, room)
     }
 
     fn write_frame(&mut self) -> Result<(Place, u64), Failed> {
@@ -394,9 +468,13 @@ struct Failed {
 }
 
 impl Failed {
-    fn to_error(&self, dir: &std::path::Path) -> StoreError {
+    fn is_full(&self) -> bool {
         let full = matches!(self.error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        if full && self.undone {
+        full && self.undone
+    }
+
+    fn to_error(&self, dir: &std::path::Path) -> StoreError {
+        if self.is_full() {
             StoreError::Full { detail: format!("no space left for {}; free some", dir.display()) }
         } else {
             StoreError::Unavailable { detail: format!("{}: {}", dir.display(), self.error) }

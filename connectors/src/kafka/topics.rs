@@ -90,13 +90,17 @@ impl Difference {
     fn is_fatal(&self) -> bool {
         match self {
             Self::Missing { .. } | Self::Partitions { .. } => true,
-            Self::Replication { .. } => false,
+            Self::Replication { .. } => true,
             Self::Setting { setting, wanted, found, .. } => match setting.as_str() {
                 "retention.ms" | "segment.ms" => {
                     let millis = |text: &str| text.parse::<i64>().ok().filter(|&millis| millis >= 0);
                     millis(found).is_none_or(|found| millis(wanted).is_some_and(|wanted| found > wanted))
                 }
-                "cleanup.policy" => true,
+                "min.insync.replicas" => found
+                    .parse::<u32>()
+                    .ok()
+                    .is_none_or(|found| wanted.parse().is_ok_and(|wanted| found < wanted)),
+                "cleanup.policy" | "unclean.leader.election.enable" => true,
                 _ => false,
             },
         }
@@ -117,8 +121,8 @@ impl fmt::Display for Difference {
             ),
             Self::Replication { topic, wanted, found } => write!(
                 f,
-                "{topic}: has {found} copies, and log.replication says {wanted}; kafka-reassign-partitions \
-                 adds copies"
+                "{topic}: has {found} copies, and log.replication says {wanted}: the loss of a disk would lose accepted \
+                 records; kafka-reassign-partitions adds copies (log.replication = {found} is for development)"
             ),
             Self::Setting { topic, setting, wanted, found } => {
                 write!(f, "{topic}: {setting} is {found}, and should be {wanted}")?;
@@ -128,6 +132,9 @@ impl fmt::Display for Difference {
                         ": records would be kept for longer than tenants are promised; `heddle topics apply` sets \
                          it, or raise log.retention, as far as every tenant's [retention] allows",
                     ),
+                    "min.insync.replicas" | "unclean.leader.election.enable" => {
+                        f.write_str(": accepted records could be lost with a broker; `heddle topics apply` sets it")
+                    }
                     _ => f.write_str(
                         ": no record, or one that is still needed, would be deleted; `heddle topics apply` sets it",
                     ),
@@ -350,6 +357,23 @@ mod tests {
     fn differs(setting: &str, wanted: &str, found: &str) -> Difference {
         let [setting, wanted, found] = [setting, wanted, found].map(str::to_owned);
         Difference::Setting { topic: "heddle.inbound".to_owned(), setting, wanted, found }
+    }
+
+    #[test]
+    fn what_lets_a_broker_lose_accepted_records_is_refused() {
+        for (setting, wanted, found, is_fatal) in [
+            ("min.insync.replicas", "2", "1", true),
+            ("min.insync.replicas", "2", "", true),
+            ("min.insync.replicas", "1", "2", false),
+            ("unclean.leader.election.enable", "false", "true", true),
+            ("max.message.bytes", "1000000", "2000000", false),
+        ] {
+            let difference = differs(setting, wanted, found);
+            assert_eq!(difference.is_fatal(), is_fatal, "{difference}");
+            assert!(!is_fatal || difference.to_string().contains("heddle topics apply"), "{difference}");
+        }
+        let copies = Difference::Replication { topic: "heddle.inbound".into(), wanted: 3, found: 1 };
+        assert!(copies.is_fatal() && copies.to_string().contains("development"), "{copies}");
     }
 
     #[test]

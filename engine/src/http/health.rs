@@ -27,11 +27,14 @@ pub(super) fn administration() -> Router<Arc<Shared>> {
         .route("/metrics", get(metrics))
 }
 
-async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
-    if shared.is_ready() {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "starting or stopping\n")
+async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
+    if !shared.is_ready() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "starting or stopping\n".to_owned());
+    }
+    match shared.node.store_fault() {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        // Webhooks are still tried: the first for which there is room ends it.
+        Some(fault) => (StatusCode::SERVICE_UNAVAILABLE, format!("{fault}\n")),
     }
 }
 

@@ -12,6 +12,8 @@ mod full;
 mod older;
 mod process;
 mod retention;
+mod rewrite;
+mod small_disk;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -119,3 +119,17 @@ async fn many_rows_go_through_little_memory() {
         assert_eq!(records(&store, INBOUND).await, []);
     }
 }
+
+#[tokio::test]
+async fn a_journal_at_its_limit_drops_settled_segments_before_it_refuses() {
+    let mut fixture = Fixture::new();
+    fixture.options.max_bytes = (4_u64 << 20).try_into().unwrap();
+    fixture.options.segment_bytes = (256_u64 << 10).try_into().unwrap();
+    let store = fixture.open();
+    for _ in 0..100 {
+        let some = vec![record(INBOUND, "x".repeat(1_000)); 100];
+        let offsets = store.append(some).await.expect("nothing waits, so there is room");
+        store.acknowledge(INBOUND, &offsets).await.unwrap();
+    }
+    assert!(store.journal_bytes() <= 4 << 20, "{}", store.journal_bytes());
+}

@@ -68,6 +68,7 @@ async fn outcome(kafka: &Kafka, from: u64) -> Result<Vec<Record>, StoreError> {
     panic!("nothing is reported");
 }
 
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are small whole numbers")]
 fn metric(registry: &Registry, name: &str) -> u64 {
     let families = registry.gather();
     let family = families.iter().find(|family| family.name() == name).unwrap();

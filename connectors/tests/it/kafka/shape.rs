@@ -55,6 +55,17 @@ async fn a_retention_over_the_policy_is_refused_and_can_be_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn topics_with_fewer_copies_than_configured_are_refused_in_words() {
+    let prefix = Prefix::new();
+    let mut options = options("a", &prefix);
+    topics::apply(&options).await.unwrap();
+    options.policy.replication = 3;
+    let error = Kafka::open(&options, Arc::new(SystemClock)).await.err().unwrap().to_string();
+    assert!(error.contains("has 1 copies, and log.replication says 3"), "{error}");
+    assert!(error.contains("min.insync.replicas is 1, and should be 2"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_address_is_reported_with_its_configuration_key() {
     let prefix = Prefix::new();
     let mut options = options("a", &prefix);
