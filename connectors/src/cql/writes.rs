@@ -7,7 +7,7 @@ use futures::future::join_all;
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::ports::state::Write;
 use heddle_schemas::table::{Key, Lifetime, Table};
-use heddle_schemas::time::{Seldom, Timestamp};
+use heddle_schemas::time::{LogThrottle, Timestamp};
 use scylla::statement::batch::{Batch, BatchType};
 
 use super::place::{NONE, Place, Unit, Value, Values};
@@ -84,7 +84,7 @@ pub(super) fn time_to_live(expires: Option<Timestamp>, now: Timestamp) -> i32 {
     let seconds = micros.saturating_add(999_999) / 1_000_000;
     let most = LONGEST.min(LAST - AHEAD - now.as_micros() / 1_000_000);
     if seconds > most {
-        static CAPPED: Seldom = Seldom::new();
+        static CAPPED: LogThrottle = LogThrottle::new();
         if CAPPED.lets_through() {
             tracing::warn!(
                 seconds,
