@@ -184,7 +184,12 @@ impl Cluster {
         let own = version::newest(record.partition.topic);
         let own = format!("{{\"v\":{own},");
         assert!(text.starts_with(&own));
-        let value = text.replacen(&own, &format!("{{\"v\":{version},"), 1).into();
+        let mut value = text.replacen(&own, &format!("{{\"v\":{version},"), 1);
+        if let Some(at) = value.rfind(",\"mac\":").filter(|_| record.partition.topic == Topic::Tenants) {
+            // It was made over the record of this version.
+            value.replace_range(at.., "}");
+        }
+        let value = value.into();
         self.node().1.log.append(vec![NewRecord { value, ..record }]).await.unwrap();
     }
 
