@@ -230,7 +230,11 @@ impl Identity {
         at: Timestamp,
     ) -> Result<Changed, StoreError> {
         for row in rows {
+            // An id that ended, as a late message of before its end shows again, stays ended.
+            let is_noted =
+                people.records.get(&who).is_some_and(|record| record.ids.get(row.met.alias).is_some());
             if row.holder == Holder::Current(who)
+                && !is_noted
                 && people.gain(who, row.met, Timestamp::EPOCH, None).await? == Changed::Overtaken
             {
                 return Ok(Changed::Overtaken);
