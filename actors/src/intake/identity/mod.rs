@@ -23,6 +23,7 @@ mod rename;
 use heddle_schemas::consent::ContactRecord;
 use heddle_schemas::content::Address;
 use heddle_schemas::id::{ChannelKind, ContactId, MessageKey, TenantId};
+use heddle_schemas::identity::KnownId;
 use heddle_schemas::phone::PhoneNumber;
 use heddle_schemas::ports::channel::profile::IdKind;
 use heddle_schemas::ports::keys::{KeysError, TenantCipher};
@@ -276,7 +277,10 @@ impl Identity {
             let is_held = matches!(row.holder, Holder::Current(root) | Holder::Former(root) if root == who);
             let found = if is_gained { Some(who) } else { row.home.filter(|_| is_held) };
             home = home.or(found);
-            if is_gained || row.holder == Holder::Current(who) {
+            // An id that has ended is the person's for messages of before alone.
+            let known = people.records.get(&who).and_then(|record| record.ids.get(row.met.alias));
+            let is_current = known.is_none_or(KnownId::is_current);
+            if is_current && (is_gained || row.holder == Holder::Current(who)) {
                 let since = if is_gained { at } else { row.since };
                 let also = people.person(who).also;
                 self.cache.put(tenant, row.met.alias, Entry { contact: who, also, since });
