@@ -503,3 +503,17 @@ async fn a_split_person_is_found_by_the_verification() {
     let faults = prove(&scenario).await;
     assert!(faults.len() == 1 && faults[0].contains(&person.also[0].to_string()), "{faults:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_late_message_of_before_a_notice_does_not_give_the_number_back() {
+    let mut scenario = Scenario::start().await;
+    let first = scenario.now();
+    scenario.says(&address(N, "DE.1"), "hello").await;
+    let left = scenario.now();
+    scenario.renamed(&address(N, "DE.1"), &address(M, "DE.1"), left).await;
+    let again = message::said("1", address(N, "DE.1"), "hello-1", "hello", first);
+    scenario.site.receive(&acme(), again).await;
+    assert_eq!(scenario.find(&address(N, "")).await, None);
+    scenario.says(&address(N, ""), "somebody else").await;
+    assert_eq!(scenario.texts(&address(N, "")).await, ["somebody else"]);
+}

@@ -23,6 +23,7 @@ mod rename;
 use heddle_schemas::consent::ContactRecord;
 use heddle_schemas::content::Address;
 use heddle_schemas::id::{ChannelKind, ContactId, MessageKey, TenantId};
+use heddle_schemas::identity::KnownId;
 use heddle_schemas::phone::PhoneNumber;
 use heddle_schemas::ports::channel::profile::IdKind;
 use heddle_schemas::ports::keys::{KeysError, TenantCipher};
@@ -230,7 +231,11 @@ impl Identity {
         at: Timestamp,
     ) -> Result<Changed, StoreError> {
         for row in rows {
+            // An id that ended, as a late message of before its end shows again, stays ended.
+            let is_noted =
+                people.records.get(&who).is_some_and(|record| record.ids.get(row.met.alias).is_some());
             if row.holder == Holder::Current(who)
+                && !is_noted
                 && people.gain(who, row.met, Timestamp::EPOCH, None).await? == Changed::Overtaken
             {
                 return Ok(Changed::Overtaken);
@@ -272,7 +277,10 @@ impl Identity {
             let is_held = matches!(row.holder, Holder::Current(root) | Holder::Former(root) if root == who);
             let found = if is_gained { Some(who) } else { row.home.filter(|_| is_held) };
             home = home.or(found);
-            if is_gained || row.holder == Holder::Current(who) {
+            // An id that has ended is the person's for messages of before alone.
+            let known = people.records.get(&who).and_then(|record| record.ids.get(row.met.alias));
+            let is_current = known.is_none_or(KnownId::is_current);
+            if is_current && (is_gained || row.holder == Holder::Current(who)) {
                 let since = if is_gained { at } else { row.since };
                 let also = people.person(who).also;
                 self.cache.put(tenant, row.met.alias, Entry { contact: who, also, since });
