@@ -24,7 +24,6 @@ use super::fault::{Fault, Remedy, unparsed};
 use super::joined::Joined;
 use super::loop_guard::Fingerprint;
 use super::machine::{Act, Change};
-use super::outbox::Outbox;
 use super::thread::EntrySaid;
 use super::turn::{Asked, Ended, Wrote};
 use crate::partition::commit::commit;
@@ -43,7 +42,6 @@ struct Drafted {
 struct AtOnce {
     ended: Ended,
     said: Fingerprint,
-    outbox: Outbox,
 }
 
 impl Conversation {
@@ -142,8 +140,8 @@ impl Conversation {
             at_once = Box::pin(self.at_once(state, tenant, &mut draft, act.key, &mut text)).await?;
         }
         match at_once {
-            Some(AtOnce { ended, said, outbox }) => {
-                draft.decide(ended, said, outbox, &tenant.agent.loop_guard);
+            Some(AtOnce { ended, said }) => {
+                draft.decide(ended, said, &tenant.agent.loop_guard);
                 log = Some(ports.keys.log(&self.id.tenant, draft.now.day()).await?);
             }
             None => draft.due = draft.machine.head.arm(),
@@ -171,7 +169,7 @@ impl Conversation {
     /// read, the message is still recorded, and its turn goes through the agenda.
     async fn at_once(
         &self,
-        state: &ConversationState,
+        state: &mut ConversationState,
         tenant: &Arc<Tenant>,
         draft: &mut Draft,
         key: MessageKey,
@@ -185,7 +183,7 @@ impl Conversation {
         let guard = &tenant.agent.loop_guard;
         let said = Fingerprint::of([text.as_ref().map(|wrote| &*wrote.text)].into_iter());
         let decided = async {
-            let outbox = self.outbox(state, tenant).await?;
+            self.publish_last(state, tenant).await?;
             let ended = match draft.stopped(vec![key], said, guard) {
                 Some(ended) => ended,
                 None => {
@@ -195,7 +193,7 @@ impl Conversation {
                     self.turn(state, tenant, responder, asked).decide().await?
                 }
             };
-            Ok(AtOnce { ended, said, outbox })
+            Ok(AtOnce { ended, said })
         };
         match decided.await.map_err(Fault::remedy) {
             Ok(at_once) => Ok(Some(at_once)),

@@ -14,12 +14,10 @@ use super::contact_limits::TurnUsage;
 use super::head::{Corrected, Head};
 use super::loop_guard::Fingerprint;
 use super::machine::{Change, Decision, Machine, Running};
-use super::outbox::Outbox;
 use super::request::Requested;
 use super::thread::{EntrySaid, Row, Spent, Tally};
 use super::turn::Ended;
 use crate::tenant::quota::Hold;
-use crate::tenant::quota::amounts::Amounts;
 
 /// Changes to a conversation that are not durable yet.
 pub(super) struct Draft {
@@ -47,8 +45,6 @@ pub(super) struct Draft {
     pub(super) decided: Option<(TurnId, Tally)>,
     /// The message that the tenant sends.
     pub(super) requested: Option<Requested>,
-    /// Outbox of the previous turn, which may not be published; goes before this turn's replies.
-    pub(super) outbox: Outbox,
     /// Quota reservation of the turn, until it is durable.
     pub(super) hold: Option<Hold>,
     /// Changes of the handler, to be published; two at most, where a loop goes to a human.
@@ -73,15 +69,13 @@ impl Draft {
             done: None,
             decided: None,
             requested: None,
-            outbox: Outbox::default(),
             hold: None,
             changes: Vec::new(),
         }
     }
 
-    /// Adds the result of a turn. The outbox of the turn before it goes first: the head remembers the last turn only.
-    pub(super) fn decide(&mut self, ended: Ended, said: Fingerprint, outbox: Outbox, guard: &LoopGuard) {
-        self.outbox = outbox;
+    /// Adds the result of a turn. The turn before it has to be published: the head remembers the last turn only.
+    pub(super) fn decide(&mut self, ended: Ended, said: Fingerprint, guard: &LoopGuard) {
         let decision = Decision {
             covered: &ended.covered,
             row: self.number,
@@ -152,9 +146,6 @@ impl Draft {
     pub(super) fn settle(&mut self) {
         if let (Some(hold), Some((_, tally))) = (self.hold.take(), &self.decided) {
             hold.settle(tally.totals(self.texts()).amounts());
-        }
-        if let Some(hold) = self.outbox.hold.take() {
-            hold.settle(Amounts::NONE);
         }
     }
 

@@ -58,6 +58,26 @@ impl Conversation {
         Ok(())
     }
 
+    /// Publishes the outbox of the turn decided last, before another turn takes its place in the head.
+    pub(super) async fn publish_last(
+        &self,
+        state: &mut ConversationState,
+        tenant: &Tenant,
+    ) -> Result<(), Fault> {
+        let Outbox { outputs, spent, hold } = self.outbox(state, tenant).await?;
+        if !outputs.is_empty() || spent.is_some() {
+            let after = spent.into_iter().collect();
+            self.commit(Batch { outputs, after, ..Batch::default() }).await?;
+        }
+        if let Some(hold) = hold {
+            hold.settle(Amounts::NONE);
+        }
+        if let Some(loaded) = &mut state.loaded {
+            loaded.published = true;
+        }
+        Ok(())
+    }
+
     /// The outbox of the turn decided last; empty where it is known to be published.
     pub(super) async fn outbox(&self, state: &ConversationState, tenant: &Tenant) -> Result<Outbox, Fault> {
         let mut outbox = Outbox::default();

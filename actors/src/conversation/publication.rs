@@ -79,8 +79,8 @@ impl Publication<'_> {
         let head = &draft.machine.head;
         writes.push(self.loaded.thread.write(draft.number, &draft.row, expires));
         writes.push(head.write(Key::head(self.id), &tenant.retention, draft.now));
-        let mut outputs = draft.outbox.outputs.clone();
-        let mut after: Vec<_> = draft.outbox.spent.iter().cloned().collect();
+        let mut outputs = Vec::new();
+        let mut after = Vec::new();
         if let (Some((turn, tally)), Some(log)) = (draft.decided.clone(), log) {
             let texts = draft.row.replies_of(turn).map_or(&[][..], |decided| decided.texts);
             let to = draft.address.as_ref().unwrap_or(&self.loaded.address);

@@ -140,7 +140,7 @@ impl Conversation {
         let by = SpentBy::new(self.id.contact, requested.turn(), ATTEMPT);
         let reserved = self.context.quotas.reserved(tenant, &hold, &by);
         self.commit(Batch { writes: vec![reserved], ..Batch::default() }).await?;
-        let outbox = self.outbox(state, tenant).await?;
+        self.publish_last(state, tenant).await?;
         let loaded = state.loaded.as_ref().expect("a record is applied after loading");
         let now = ports.clock.now();
         let mut draft = Draft::new(&loaded.head, state.running, now);
@@ -152,7 +152,6 @@ impl Conversation {
             content: Box::new(requested.content.clone()),
         });
         draft.seen = Some((requested.key, None));
-        draft.outbox = outbox;
         let key = requested.key;
         draft.requested = Some(requested);
         let log = ports.keys.log(&self.id.tenant, now.day()).await?;

@@ -361,7 +361,7 @@ impl Conversation {
         let (entry, is_stopped) = (entry.clone(), *is_stopped);
         let tenant = self.context.tenants.get(&self.id.tenant).unwrap_or_else(|| tenant.clone());
         // Work that may have to be repeated comes before the decision is taken out.
-        let outbox = self.outbox(state, &tenant).await?;
+        self.publish_last(state, &tenant).await?;
         let now = ports.clock.now();
         let log = ports.keys.log(&self.id.tenant, now.day()).await?;
         let ended = state.under_way.as_mut().and_then(|under_way| under_way.ended.take());
@@ -383,7 +383,7 @@ impl Conversation {
             (ended.outcome, ended.hand_over) = (Outcome::Silent, None);
         }
         let covered = ended.covered.clone();
-        draft.decide(*ended, running.said, outbox, guard);
+        draft.decide(*ended, running.said, guard);
         draft.due = draft.machine.head.rearm(entry.due);
         draft.done = Some(entry.due);
         let publication = self.publication(loaded);

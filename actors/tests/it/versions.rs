@@ -30,6 +30,7 @@ use heddle_schemas::record::inbound::{ActKind, CustomerAct, InboundEvent, Inboun
 use heddle_schemas::record::outbound::{
     OutboundCommand, OutboundRecord, Purpose, SealedMessage, SendCommand,
 };
+use heddle_schemas::record::tenants::{MAC_DOMAIN, authenticate};
 use heddle_schemas::record::{V, Versions, encode, log_aad, version};
 use heddle_schemas::table::{Key, Table};
 use heddle_schemas::tenant::Tenant;
@@ -188,6 +189,9 @@ impl Cluster {
         if let Some(at) = value.rfind(",\"mac\":").filter(|_| record.partition.topic == Topic::Tenants) {
             // It was made over the record of this version.
             value.replace_range(at.., "}");
+            let cipher = self.node().1.keys.tenant(&"acme".parse().unwrap()).await.unwrap();
+            let authentic = authenticate(value.as_bytes(), |body| cipher.hash(MAC_DOMAIN, body));
+            value = String::from_utf8(authentic.to_vec()).unwrap();
         }
         let value = value.into();
         self.node().1.log.append(vec![NewRecord { value, ..record }]).await.unwrap();
