@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use heddle_schemas::ports::log::NewRecord;
 use heddle_schemas::ports::state::{Batch, StoreError, Write};
+use heddle_schemas::table::Key;
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::Offset;
 use ractor::ActorRef;
@@ -12,6 +13,7 @@ use super::state::AccountState;
 use super::{Account, AccountMessage};
 use crate::partition::PartitionMessage;
 use crate::partition::commit::{commit, read};
+use crate::ports::Ports;
 
 impl Account {
     /// Adds the change, positive or negative, to the number of rows in the backlog.
@@ -30,11 +32,16 @@ impl Account {
         let myself = myself.clone();
         state.tasks.spawn(async move {
             let ports = &context.ports;
-            let written = commit(&*ports.state, &ports.metrics, |_| batch.clone()).await;
-            if let (Ok(()), Some(due)) = (&written, due) {
+            let written = async {
+                let repeated = items.iter().filter_map(|item| item.repeated_row(&key)).collect();
+                let counted = counted(ports, repeated).await?;
+                commit(&*ports.state, &ports.metrics, |_| batch.clone()).await?;
+                Ok(items.len() - counted)
+            };
+            let written = written.await;
+            if let (Ok(_), Some(due)) = (&written, due) {
                 home.tell(PartitionMessage::Armed { due, key });
             }
-            let written = written.map(|()| items.len());
             drop(items);
             drop(myself.send_message(AccountMessage::Spilled(written)));
         });
@@ -61,12 +68,14 @@ impl Account {
         if count == 0 && outputs.is_empty() {
             return Ok(());
         }
+        let repeated = state.machine.lanes.iter().filter_map(|item| item.repeated_row(&self.key)).collect();
+        let counted = counted(&self.context.ports, repeated).await?;
         let due = if count > 0 { self.arm(state) } else { None };
         let mut batch = self.parked(state.machine.lanes.iter(), due);
         batch.outputs = outputs;
         self.commit(batch).await?;
         state.machine.lanes.iter_mut().for_each(Item::parked);
-        self.rows_changed(state, rows(count));
+        self.rows_changed(state, rows(count - counted));
         if let Some(due) = due {
             self.home.tell(PartitionMessage::Armed { due, key: self.key.clone() });
         }
@@ -99,6 +108,16 @@ impl Account {
         state.row = Some(self.context.ports.clock.now().after(super::UNKNOWN_CHECK));
         state.row
     }
+}
+
+/// Returns the number of these rows that are in the store: they were counted when the account started. An
+/// acknowledgement that a crash has taken brings a record of such a row from the log once more.
+async fn counted(ports: &Ports, repeated: Vec<Key>) -> Result<usize, StoreError> {
+    let mut counted = 0;
+    for row in repeated {
+        counted += usize::from(read(&ports.metrics, || ports.state.get(&row)).await?.is_some());
+    }
+    Ok(counted)
 }
 
 /// Converts a number of rows to a change of it.

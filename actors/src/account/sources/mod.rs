@@ -165,6 +165,14 @@ impl Item {
         true
     }
 
+    /// Returns its row, where a node before may have written it already: the record came from the log once more.
+    pub(super) fn repeated_row(&self, account: &AccountKey) -> Option<Key> {
+        match &self.origin {
+            Origin::Log(receipt) if receipt.maybe_again => Some(Key::backlog(account, receipt.record.offset)),
+            _ => None,
+        }
+    }
+
     /// Takes note that it is in a row now.
     pub(super) fn parked(&mut self) {
         if let Origin::Log(receipt) = &self.origin {
