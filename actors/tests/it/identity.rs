@@ -517,3 +517,18 @@ async fn a_late_message_of_before_a_notice_does_not_give_the_number_back() {
     scenario.says(&address(N, ""), "somebody else").await;
     assert_eq!(scenario.texts(&address(N, "")).await, ["somebody else"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_user_id_that_is_shown_after_a_notice_still_tells_the_next_owner_of_the_number_apart() {
+    let mut scenario = Scenario::start().await;
+    scenario.says(&address(N, "DE.1"), "hello").await;
+    let left = scenario.now();
+    // The notice names the number alone; a channel may give out another user id with it, and need not.
+    scenario.renamed(&address(N, ""), &address(M, ""), left).await;
+    scenario.says(&address(M, "DE.1"), "it is me").await;
+    scenario.says(&address(M, "DE.2"), "somebody else").await;
+    let (first, next) =
+        (scenario.find(&address("", "DE.1")).await, scenario.find(&address("", "DE.2")).await);
+    assert!(first.is_some() && next.is_some() && first != next, "{first:?} {next:?}");
+    assert_eq!(scenario.texts(&address(M, "")).await, ["somebody else"]);
+}

@@ -231,12 +231,17 @@ impl Identity {
         at: Timestamp,
     ) -> Result<Changed, StoreError> {
         for row in rows {
-            // An id that ended, as a late message of before its end shows again, stays ended.
-            let is_noted =
-                people.records.get(&who).is_some_and(|record| record.ids.get(row.met.alias).is_some());
+            let known = people.records.get(&who).and_then(|record| record.ids.get(row.met.alias));
+            // An id that ended, as a late message of before its end shows again, stays ended; a message of after it
+            // shows that the id is the person's still, such as a user id that outlives a number.
+            let since = match known.map(|known| known.until) {
+                None => Some(Timestamp::EPOCH),
+                Some(Some(until)) if until <= at => Some(at),
+                Some(_) => None,
+            };
             if row.holder == Holder::Current(who)
-                && !is_noted
-                && people.gain(who, row.met, Timestamp::EPOCH, None).await? == Changed::Overtaken
+                && let Some(since) = since
+                && people.gain(who, row.met, since, None).await? == Changed::Overtaken
             {
                 return Ok(Changed::Overtaken);
             }
