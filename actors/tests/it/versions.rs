@@ -187,7 +187,7 @@ impl Cluster {
         assert!(text.starts_with(&own));
         let mut value = text.replacen(&own, &format!("{{\"v\":{version},"), 1);
         if let Some(at) = value.rfind(",\"mac\":").filter(|_| record.partition.topic == Topic::Tenants) {
-            // It was made over the record of this version.
+            // As the later build writes it, with a MAC of its own.
             value.replace_range(at.., "}");
             let cipher = self.node().1.keys.tenant(&"acme".parse().unwrap()).await.unwrap();
             let authentic = authenticate(value.as_bytes(), |body| cipher.hash(MAC_DOMAIN, body));
@@ -445,15 +445,8 @@ async fn a_tenant_whose_configuration_is_newer_stays_as_it_was_or_waits() {
     let mut cluster = Cluster::start(OWN).await;
     let tenants = TopicPartition { topic: Topic::Tenants, partition: 0 };
     let applied = cluster.disk.records(tenants).pop().unwrap();
-    // As the later build writes it, with a MAC of its own.
-    let text = std::str::from_utf8(&applied.value).unwrap();
-    let text = text.replacen(&format!("{{\"v\":{OWN},"), &format!("{{\"v\":{NEXT},"), 1);
-    let body = format!("{}}}", &text[..text.rfind(",\"mac\":").unwrap()]);
-    let cipher = cluster.node().1.keys.tenant(&"acme".parse().unwrap()).await.unwrap();
-    let hash = |bytes: &[u8]| cipher.hash(heddle_schemas::record::tenants::MAC_DOMAIN, bytes);
-    let value = heddle_schemas::record::tenants::authenticate(body.as_bytes(), hash);
-    let record = NewRecord { partition: tenants, key: applied.key, value };
-    cluster.node().1.log.append(vec![record]).await.unwrap();
+    let record = NewRecord { partition: tenants, key: applied.key, value: applied.value };
+    cluster.append(record, NEXT).await;
     cluster.say("1", 1, OWN).await;
     assert_eq!(cluster.sent("1").await, texts("1", [1]), "the configuration before holds");
     let known = cluster.node().0.tenants.clone();
