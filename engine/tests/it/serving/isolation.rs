@@ -165,6 +165,8 @@ async fn no_call_of_the_admin_api_reaches_another_tenants_data() {
                 "access_token": "a", "app_secret": "b", "verify_token": "c" }] });
             let document = json!({ "id": "faq", "title": "t", "format": "text", "text": "another" });
             let consent = json!({ "says": "stop", "purposes": ["marketing"], "how": "operator" });
+            let message = json!({ "contact": hers, "purpose": "utility", "idempotency_key": "k1",
+                "content": { "type": "text", "body": "hello" } });
             // What is asked with Acme's ids by Globex's path, and what that may answer.
             let (query, body, answers): (&str, Option<Value>, &[u16]) = match (path.as_str(), method) {
                 ("/v1/tenants/{tenant}", "get") => ("", None, &[200]),
@@ -197,6 +199,14 @@ async fn no_call_of_the_admin_api_reaches_another_tenants_data() {
                 ("/v1/tenants/{tenant}/search", "post") => ("", Some(json!({ "query": WORD })), &[200]),
                 ("/v1/tenants/{tenant}/erasures", "get") => ("", None, &[200]),
                 ("/v1/tenants/{tenant}/erasures/{erasure}", "get") => ("", None, &[404]),
+                ("/v1/tenants/{tenant}/audiences", "get") => ("", None, &[200]),
+                ("/v1/tenants/{tenant}/audiences/{audience}/import", "post") => {
+                    ("", Some(json!("x")), &[200, 415, 422])
+                }
+                (path, "get" | "delete") if path.starts_with("/v1/tenants/{tenant}/audiences/{audience}") => {
+                    ("", None, &[404])
+                }
+                ("/v1/tenants/{tenant}/messages", "post") => ("", Some(message.clone()), &[404, 409, 422]),
                 (path, method) => {
                     panic!("{method} {path} names a tenant: say here what it may answer to another")
                 }
@@ -206,6 +216,7 @@ async fn no_call_of_the_admin_api_reaches_another_tenants_data() {
                 .replace("{channel}", "whatsapp")
                 .replace("{account}", "1001")
                 .replace("{contact}", &hers)
+                .replace("{audience}", "newsletter")
                 .replace("{erasure}", &erasure);
             let verb = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
             let answer = ask(&site, verb, &format!("{named}{query}"), body).await;
