@@ -136,7 +136,7 @@ impl JsonSchema for ContactName {
         json_schema!({
             "type": "string",
             "maxLength": NAME_CHARS,
-            "pattern": format!(r"^\s*([0-9a-f]{{32}}|([+]|00)[0-9 ().\-/]{{2,62}}|({kinds}):[\s\S]+)\s*$"),
+            "pattern": format!(r"^\s*([0-9a-f]{{32}}|([+]|00)[ ().\-/]*[1-9]([ ().\-/]*[0-9]){{1,14}}[ ().\-/]*|({kinds}):[\s\S]+)\s*$"),
         })
     }
 }

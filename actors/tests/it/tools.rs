@@ -317,7 +317,7 @@ async fn one_customer_does_not_spend_the_tenants_month() {
     let sent = scenario.sent();
     assert_eq!(sent[..3], [0, 1, 2].map(|number| format!("You said: question {number}")));
     assert_eq!(sent[3..], ["Later."], "the fallback, once");
-    let calls: u32 = scenario.responder.calls().into_iter().map(|(_, times)| times).sum();
+    let calls: u32 = scenario.responder.calls().into_values().sum();
     assert_eq!(calls, 3);
     tokio::time::sleep(Duration::from_secs(3_600)).await;
     scenario.say(&node, "question 9").await;

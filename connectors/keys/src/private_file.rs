@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     fn mode(path: &Path) -> u32 {
-        fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777
+        fs::symlink_metadata(path).expect("it is there").permissions().mode() & 0o777
     }
 
     #[test]

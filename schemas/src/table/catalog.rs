@@ -319,21 +319,6 @@ tables! {
         form: Form::Record,
         export: Export::No("records that no node has applied yet, and that this build may not read"),
     };
-    /// Requests to send a message, by keyed hash of the idempotency key: a keyed hash of the request.
-    Request = 40 => Descriptor {
-        name: "request",
-        owner: Owner::Tenant,
-        contact: ContactIn::Nowhere,
-        // Shorter than a conversation remembers the request.
-        lifetime: Lifetime::Own,
-        written: Written::Conditional,
-        contact_erasure: ContactErasure::Kept(
-            "keyed hashes that lead to no person and end by themselves; they keep a request from being sent twice",
-        ),
-        tenant_deletion: TenantDeletion::Removed,
-        form: Form::Ids(&[16]),
-        export: Export::No("the engine's bookkeeping of requests; the messages are in the thread"),
-    };
     /// Audiences of a tenant, by id: columns and times, nothing about people.
     Audience = 22 => Descriptor {
         name: "audience",
@@ -358,6 +343,21 @@ tables! {
         tenant_deletion: TenantDeletion::Removed,
         form: Form::Sealed { under: SealedUnder::Contact, column: MEMBER_COLUMN },
         export: Export::Both(Section::Members),
+    };
+    /// Requests to send a message, by keyed hash of the idempotency key: a keyed hash of the request.
+    Request = 40 => Descriptor {
+        name: "request",
+        owner: Owner::Tenant,
+        contact: ContactIn::Nowhere,
+        // Shorter than a conversation remembers the request.
+        lifetime: Lifetime::Own,
+        written: Written::Conditional,
+        contact_erasure: ContactErasure::Kept(
+            "keyed hashes that lead to no person and end by themselves; they keep a request from being sent twice",
+        ),
+        tenant_deletion: TenantDeletion::Removed,
+        form: Form::Ids(&[16]),
+        export: Export::No("the engine's bookkeeping of requests; the messages are in the thread"),
     };
 }
 

@@ -236,6 +236,7 @@ fn numbers_and_names_of_tables_never_change() {
         (21, "parked"),
         (22, "audience"),
         (23, "member"),
+        (40, "request"),
     ];
     assert_eq!(stored[..published.len()], published);
 }

@@ -15,7 +15,7 @@ async fn change(store: &Embedded, model: &mut Model, round: u64) {
     let mut writes = Vec::new();
     for step in 0..60_u64 {
         let number = (round * 7_919 + step * step * 31) % 200;
-        if (round + step) % 3 == 0 {
+        if (round + step).is_multiple_of(3) {
             model.remove(&number);
             writes.push(Write::delete(row(number)));
         } else {

@@ -20,6 +20,7 @@ struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
     /// None, with a printed reason, where mounting is not permitted.
+    #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
     fn mount(bytes: u64) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let size = format!("size={bytes}");
