@@ -12,8 +12,9 @@ use heddle_schemas::erasure::Erasure;
 use heddle_schemas::id::{ContactId, TenantId};
 use heddle_schemas::ports::keys::{Cipher, ContactCipher, Keys, KeysError, Missing, TenantCipher, aad};
 use heddle_schemas::ports::state::Row;
-use heddle_schemas::record::log_aad;
 use heddle_schemas::record::outbound::{OutboundCommand, OutboundRecord};
+use heddle_schemas::record::version::Versioned;
+use heddle_schemas::record::{decode, encode_as, log_aad, version};
 use heddle_schemas::sealed::Sealed;
 use heddle_schemas::table::{Descriptor, Form, Json, Key, SealedUnder, Written};
 use heddle_schemas::tenant_deletion::DeletionRecord;
@@ -160,7 +161,7 @@ impl Reader {
             Json::Delivery => return Ok(Holds::Delivery(strict(value)?)),
             Json::Send => return Ok(Holds::Send(strict(value)?)),
             Json::Outbound => {
-                let record: OutboundRecord = strict(value)?;
+                let record: OutboundRecord = versioned(value)?;
                 if let OutboundCommand::Send(send) = &record.command {
                     let cipher = self.of_log(&send.sealed).await?;
                     self.opened(cipher.open(&log_aad(Topic::Outbound, &send.id), &send.sealed))?;
@@ -341,9 +342,23 @@ fn covers(read: &Value, found: &Value) -> bool {
     }
 }
 
+/// Reads a record of this build's version or of the one before as strictly: nodes write the one before while a cluster
+/// is upgraded.
+fn versioned<T: Versioned>(stored: &[u8]) -> Result<T, Stop> {
+    let read: T = decode(stored).map_err(form_error)?;
+    let found = version::of(stored).and_then(|found| u16::try_from(found).ok()).unwrap_or(T::VERSION);
+    let value: Value = serde_json::from_slice(stored).map_err(form_error)?;
+    let again: Value = serde_json::from_slice(&encode_as(&read, found)).map_err(form_error)?;
+    if covers(&again, &value) {
+        Ok(read)
+    } else {
+        Err(form_error("it holds more than the engine writes there"))
+    }
+}
+
 /// Reads a record of the log as strictly.
-pub(super) fn record<T: Serialize + DeserializeOwned>(stored: &[u8]) -> Result<T, String> {
-    strict(stored).map_err(|stop| match stop {
+pub(super) fn record<T: Versioned>(stored: &[u8]) -> Result<T, String> {
+    versioned(stored).map_err(|stop| match stop {
         Stop::Wrong(Wrong::Form(detail) | Wrong::Foreign(detail)) => detail,
         Stop::Wrong(Wrong::Gone(_)) | Stop::Keys(_) => String::new(),
     })
