@@ -358,10 +358,14 @@ fn versioned<T: Versioned>(stored: &[u8]) -> Result<T, Stop> {
 
 /// Reads a record of the log as strictly.
 pub(super) fn record<T: Versioned>(stored: &[u8]) -> Result<T, String> {
-    versioned(stored).map_err(|stop| match stop {
+    versioned(stored).map_err(detail_of)
+}
+
+fn detail_of(stop: Stop) -> String {
+    match stop {
         Stop::Wrong(Wrong::Form(detail) | Wrong::Foreign(detail)) => detail,
         Stop::Wrong(Wrong::Gone(_)) | Stop::Keys(_) => String::new(),
-    })
+    }
 }
 
 /// Returns whether a row was written no later than an erasure that was to take it; `None` where its value does not say.
@@ -392,7 +396,21 @@ mod tests {
     use super::*;
 
     fn read(value: Value) -> Result<Delivery, String> {
-        record(value.to_string().as_bytes())
+        strict(value.to_string().as_bytes()).map_err(detail_of)
+    }
+
+    #[test]
+    fn a_record_of_the_version_before_is_read_as_strictly() {
+        let conversation = "acme/whatsapp/1/0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a".parse().unwrap();
+        let (at, command) = (Timestamp::from_secs(7), OutboundCommand::Forget);
+        let written = OutboundRecord { v: heddle_schemas::record::V, conversation, at, command };
+        for version in [OutboundRecord::VERSION - 1, OutboundRecord::VERSION] {
+            let stored = encode_as(&written, version);
+            assert!(record::<OutboundRecord>(&stored).is_ok(), "{stored:?}");
+            let mut more: Value = serde_json::from_slice(&stored).unwrap();
+            more["note"] = json!("call me at 10");
+            assert!(record::<OutboundRecord>(more.to_string().as_bytes()).is_err());
+        }
     }
 
     #[test]
