@@ -150,7 +150,7 @@ impl Node {
     #[allow(dead_code, reason = "not every test looks there")]
     pub(crate) fn assert_log_shows_none_of(&self, words: &[&str]) {
         let log = std::fs::read_to_string(self.log()).unwrap();
-        assert!(log.lines().count() > 2, "a log that says nothing proves nothing");
+        assert!(log.lines().next().is_some(), "a log that says nothing proves nothing");
         for word in words {
             let line = log.lines().find(|line| line.contains(word));
             assert!(line.is_none(), "{word} is in a log line: {line:?}");

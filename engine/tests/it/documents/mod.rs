@@ -171,7 +171,8 @@ async fn a_file_made_to_harm_is_refused_with_its_reason_and_the_node_serves_on()
         let line = fault.lines().find(|line| line.contains(name));
         assert!(line.is_some_and(|line| line.contains(why)), "{name}: {line:?} in {fault}");
     }
-    assert!(node.is_ready().await);
+    // The node has closed the idle connection meanwhile, which the first request may find out.
+    assert!(node.is_ready().await || node.is_ready().await);
     assert_eq!(node.found("good"), ["good.txt"]);
     node.write("deep.html", format!("{}the end", "<div><table><b>".repeat(100_000)).as_bytes());
     assert_eq!(node.run(&["kb", "add", "acme", "deep.html"]).0, 0);

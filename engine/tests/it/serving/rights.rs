@@ -219,8 +219,8 @@ async fn a_contact_that_is_forgotten_without_a_running_node_cannot_be_read_from_
     let mut serving = config;
     serving.http.listen = "127.0.0.1:0".parse().unwrap();
     let service = Service::start(serving).await.unwrap();
-    let client = reqwest::Client::new();
-    let receipt = format!("http://{}/v1/tenants/acme/erasures/{}", service.address, erasure.id);
+    let client = crate::serving::site::operator(&service);
+    let receipt = format!("http://{}/v1/tenants/acme/erasures/{}", service.admin_address, erasure.id);
     let complete = async {
         loop {
             let now: Value = client.get(&receipt).send().await.unwrap().json().await.unwrap();
