@@ -14,6 +14,12 @@ pub fn value(c: char) -> Option<u32> {
     ZEROS.iter().filter_map(|zero| u32::from(c).checked_sub(*zero)).find(|value| *value < 10)
 }
 
+/// Returns the ASCII digit that a decimal digit of any script is.
+#[must_use]
+pub fn ascii(c: char) -> Option<char> {
+    value(c).and_then(|value| char::from_digit(value, 10))
+}
+
 /// Returns true for signs that are not seen: soft hyphens, joiners, marks of direction, variation selectors.
 #[must_use]
 pub fn has_no_width(c: char) -> bool {

@@ -17,6 +17,8 @@
 
 use std::fmt;
 
+use crate::digits;
+
 /// Digits of an E.164 number at most (<https://www.itu.int/rec/T-REC-E.164>).
 const MAX_DIGITS: usize = 15;
 /// Digits of a number with its country code at least; shorter ones are short codes, which are no person's.
@@ -116,7 +118,7 @@ impl Written {
         let after_plus = text.strip_prefix(['+', '\u{ff0b}']);
         let mut digits = String::new();
         for c in after_plus.unwrap_or(text).chars() {
-            match digit(c) {
+            match digits::ascii(c) {
                 Some(digit) => digits.push(digit),
                 None if is_separator(c) => {}
                 None => return None,
@@ -127,23 +129,13 @@ impl Written {
     }
 }
 
-/// Returns the digit that a character is, in ASCII: numbers are also written in other scripts' digits.
-#[must_use]
-pub fn digit(c: char) -> Option<char> {
-    /// Zeros of blocks of ten digits: Arabic-Indic, extended Arabic-Indic, Devanagari, Bengali, full-width.
-    const ZEROS: [u32; 6] = [0x30, 0x660, 0x6f0, 0x966, 0x9e6, 0xff10];
-    let value =
-        ZEROS.into_iter().find_map(|zero| u32::from(c).checked_sub(zero).filter(|value| *value < 10))?;
-    char::from_digit(value, 10)
-}
-
 /// Returns whether a character is written between the digits of a number, and means nothing.
 #[must_use]
 pub fn is_separator(c: char) -> bool {
     c.is_whitespace()
         || matches!(c, '-' | '.' | '/' | '(' | ')' | '\u{2010}'..='\u{2015}' | '\u{2212}')
         // Marks of direction and of width that copying brings along.
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+        || digits::has_no_width(c)
 }
 
 /// As people read it, with `+`.

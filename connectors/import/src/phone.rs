@@ -25,6 +25,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use heddle_schemas::digits;
 use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumber, PhoneNumberFormat, Region};
 
 use crate::reject::Reason;
@@ -109,30 +110,18 @@ pub fn read(cell: &str, country: Option<Country>) -> Result<E164, Reason> {
 
 /// The text without invisible characters, with ASCII digits, plain spaces and hyphens.
 fn clean(cell: &str) -> String {
-    let plain = cell.chars().filter(|sign| !is_invisible(*sign)).map(|sign| match sign {
+    let plain = cell.chars().filter(|sign| !digits::has_no_width(*sign)).map(|sign| match sign {
         '\u{ff0b}' | '\u{fe62}' => '+',
-        '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{fe63}' | '\u{ff0d}' | '\u{ad}' => '-',
+        '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{fe63}' | '\u{ff0d}' => '-',
         '\u{ff08}' => '(',
         '\u{ff09}' => ')',
         '\u{ff0f}' => '/',
         '\u{ff0e}' => '.',
         '\n' | '\r' => '\n',
         sign if sign.is_whitespace() => ' ',
-        sign => ascii_digit(sign).unwrap_or(sign),
+        sign => digits::ascii(sign).unwrap_or(sign),
     });
     plain.collect::<String>().trim().to_owned()
-}
-
-fn is_invisible(sign: char) -> bool {
-    matches!(sign, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{ad}')
-}
-
-/// Digit of the scripts whose digits people type: full-width, Arabic, Persian, Devanagari, Bengali, Thai.
-fn ascii_digit(sign: char) -> Option<char> {
-    let zeros = ['\u{ff10}', '\u{0660}', '\u{06f0}', '\u{0966}', '\u{09e6}', '\u{0e50}'];
-    let value =
-        zeros.into_iter().find_map(|zero| (sign as u32).checked_sub(zero as u32).filter(|value| *value < 10));
-    value.and_then(|value| char::from_digit(value, 10))
 }
 
 /// The text without a spreadsheet's marks and without a link's beginning.

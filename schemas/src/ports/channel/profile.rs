@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::content::{Address, ChatId};
+use crate::digits;
 use crate::id::ChannelKind;
 use crate::outgoing::ContentProfile;
 use crate::phone::{self, PhoneNumber};
@@ -208,7 +209,7 @@ impl ChannelProfile {
 
 /// Returns whether a text without letters is meant as a number, though it cannot be one.
 fn is_written_as_number(text: &str) -> bool {
-    text.starts_with('+') || text.chars().all(|c| phone::digit(c).is_some() || phone::is_separator(c))
+    text.starts_with('+') || text.chars().all(|c| digits::value(c).is_some() || phone::is_separator(c))
 }
 
 /// A profile for tests of this crate.
