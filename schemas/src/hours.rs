@@ -13,7 +13,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
-use crate::zone::{Date, Month, Weekday, Zone};
+use crate::zone::{Date, Month, Weekday, Zone, time_of_day};
 
 /// When a tenant is open. Without an interval nothing is configured, and it is never open.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -226,17 +226,9 @@ impl FromStr for Interval {
     type Err = NoInterval;
 
     fn from_str(text: &str) -> Result<Self, NoInterval> {
-        let minutes = |time: &str| {
-            let (hours, minutes) = time.split_once(':')?;
-            let number = |digits: &str, most: u16| -> Option<u16> {
-                let plain = digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit());
-                digits.parse().ok().filter(|number| plain && *number <= most)
-            };
-            Some(number(hours, 24)? * 60 + number(minutes, 59)?).filter(|minutes| *minutes <= 24 * 60)
-        };
         let interval = text
             .split_once('-')
-            .and_then(|(from, to)| Some(Self { from: minutes(from.trim())?, to: minutes(to.trim())? }));
+            .and_then(|(from, to)| Some(Self { from: time_of_day(from)?, to: time_of_day(to)? }));
         interval.ok_or_else(|| NoInterval(text.to_owned()))
     }
 }

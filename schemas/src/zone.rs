@@ -127,6 +127,16 @@ impl Zone {
     }
 }
 
+/// Reads a time of day such as `09:30`, as minutes after midnight; `24:00` is the end of the day.
+pub(crate) fn time_of_day(text: &str) -> Option<u16> {
+    let (hours, minutes) = text.trim().split_once(':')?;
+    let number = |digits: &str, most: u16| -> Option<u16> {
+        let plain = digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse().ok().filter(|number| plain && *number <= most)
+    };
+    Some(number(hours, 24)? * 60 + number(minutes, 59)?).filter(|minutes| *minutes <= 24 * 60)
+}
+
 impl Default for Zone {
     fn default() -> Self {
         Self::UTC

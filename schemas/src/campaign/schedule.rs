@@ -12,7 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
-use crate::zone::{Date, Zone};
+use crate::zone::{Date, Zone, time_of_day};
 
 const DAY_MINUTES: u16 = 24 * 60;
 /// Maximum number of quiet intervals of a campaign.
@@ -153,15 +153,6 @@ impl Quiet {
         let left = (self.to + DAY_MINUTES - minute) % DAY_MINUTES;
         at.after(std::time::Duration::from_secs(u64::from(left) * 60))
     }
-}
-
-fn time_of_day(text: &str) -> Option<u16> {
-    let (hours, minutes) = text.trim().split_once(':')?;
-    let number = |digits: &str, most: u16| -> Option<u16> {
-        let plain = digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit());
-        digits.parse().ok().filter(|number| plain && *number <= most)
-    };
-    Some(number(hours, 24)? * 60 + number(minutes, 59)?).filter(|minutes| *minutes <= DAY_MINUTES)
 }
 
 impl FromStr for LocalTime {
