@@ -9,10 +9,12 @@ use super::parameters::Parameters;
 use super::schedule::Schedule;
 use super::stop::StopLimits;
 use super::variant::{MAX_VARIANTS, Variant};
+use crate::audience::AudienceId;
 use crate::id::AccountId;
 use crate::tenant::Faults;
+use crate::toml_file::TomlFile;
 
-/// Maximum length of the id of a campaign, an audience or a template, in characters.
+/// Maximum length of the id of a campaign or a variant, in characters.
 pub const NAME_CHARACTERS: usize = 128;
 /// Maximum number of numbers that send one campaign.
 pub const MAX_NUMBERS: usize = 256;
@@ -26,7 +28,7 @@ pub struct Campaign {
     /// Template of all recipients that get no variant of their own.
     pub template: TemplateName,
     /// Id of the audience that it is sent to.
-    pub audience: String,
+    pub audience: AudienceId,
     /// Accounts that send it. Each recipient belongs to one of them.
     pub numbers: Vec<AccountId>,
     /// Purpose for which recipients have to have consented.
@@ -83,18 +85,15 @@ impl Campaign {
     /// Reads a campaign's file.
     ///
     /// # Errors
-    /// The syntax error, or every fault of the values, a line each.
+    /// Every fault, of the syntax and of the values, each with its line.
     pub fn from_toml(text: &str) -> Result<Self, Faults> {
-        let campaign: Self = toml::from_str(text).map_err(|error| Faults(vec![error.to_string()]))?;
-        campaign.validate()?;
-        Ok(campaign)
+        let reading = TomlFile::parse(text, None).read::<Self>();
+        let more = reading.value.as_ref().map(Self::faults).unwrap_or_default();
+        reading.finish(more)
     }
 
-    /// Checks the values.
-    ///
-    /// # Errors
-    /// Every fault, a line each, with the place of the value.
-    pub fn validate(&self) -> Result<(), Faults> {
+    /// Returns every fault of the values, each with its place in the file.
+    fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let mut check = |holds: bool, fault: String| {
             if !holds {
@@ -104,10 +103,6 @@ impl Campaign {
         check(
             is_id(&self.id),
             format!("id: {:?} takes 1 to {NAME_CHARACTERS} of a-z, 0-9, - and _", self.id),
-        );
-        check(
-            is_id(&self.audience),
-            format!("audience: {:?} takes 1 to {NAME_CHARACTERS} of a-z, 0-9, - and _", self.audience),
         );
         let distinct = self.numbers.iter().collect::<BTreeSet<_>>().len();
         check(!self.numbers.is_empty(), "numbers: at least one account has to send it".into());
@@ -134,7 +129,7 @@ impl Campaign {
         }
         faults.extend(self.schedule.faults());
         faults.extend(self.stop.faults());
-        if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
+        faults
     }
 }
 
@@ -161,7 +156,7 @@ impl TemplateName {
     }
 }
 
-/// Returns true for the id of a campaign, an audience or a variant.
+/// Returns true for the id of a campaign or a variant.
 pub(super) fn is_id(text: &str) -> bool {
     (1..=NAME_CHARACTERS).contains(&text.len())
         && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'-' | b'_'))

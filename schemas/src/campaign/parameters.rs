@@ -75,16 +75,20 @@ pub enum Misfit {
 }
 
 impl Parameters {
+    fn components(&self) -> [(&'static str, &BTreeMap<String, Source>); 3] {
+        [("header", &self.header), ("body", &self.body), ("button", &self.button)]
+    }
+
     /// Returns every parameter with its place, such as `body.1`.
     pub fn iter(&self) -> impl Iterator<Item = (String, &Source)> {
-        [("header", &self.header), ("body", &self.body), ("button", &self.button)].into_iter().flat_map(
-            |(component, all)| all.iter().map(move |(name, source)| (format!("{component}.{name}"), source)),
-        )
+        self.components().into_iter().flat_map(|(component, all)| {
+            all.iter().map(move |(name, source)| (format!("{component}.{name}"), source))
+        })
     }
 
     /// Returns the columns that it reads.
     pub fn columns(&self) -> impl Iterator<Item = &str> {
-        let all = [&self.header, &self.body, &self.button].into_iter().flat_map(BTreeMap::values);
+        let all = self.components().into_iter().flat_map(|(_, all)| all.values());
         all.filter_map(|source| source.column.as_deref())
     }
 
@@ -125,7 +129,7 @@ impl Parameters {
     #[must_use]
     pub fn faults(&self, at: &str) -> Vec<String> {
         let mut faults = Vec::new();
-        for (component, all) in [("header", &self.header), ("body", &self.body), ("button", &self.button)] {
+        for (component, all) in self.components() {
             if all.len() > MAX_PARAMETERS {
                 faults.push(format!(
                     "{at}.{component}: at most {MAX_PARAMETERS} parameters, not {}",
