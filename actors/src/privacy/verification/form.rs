@@ -41,7 +41,7 @@ use crate::tenant::quota::amounts::Totals;
 pub(super) enum Holds {
     /// The state of a conversation.
     Head {
-        /// How the person is reached.
+        /// Address of the person.
         address: Box<Address>,
         /// When it was written; an earlier build did not note it.
         written: Option<Timestamp>,
@@ -322,10 +322,14 @@ fn strict<T: Serialize + DeserializeOwned>(stored: &[u8]) -> Result<T, Stop> {
     let value: Value = serde_json::from_slice(stored).map_err(form_error)?;
     let read: T = T::deserialize(&value).map_err(form_error)?;
     let again = serde_json::to_value(&read).map_err(form_error)?;
-    if covers(&again, &value) {
-        Ok(read)
-    } else {
-        Err(form_error("it holds more than the engine writes there"))
+    unless_more(read, &again, &value)
+}
+
+/// Returns what was read where it is all that is stored, as it is written `again`.
+fn unless_more<T>(read: T, again: &Value, stored: &Value) -> Result<T, Stop> {
+    match covers(again, stored) {
+        true => Ok(read),
+        false => Err(form_error("it holds more than the engine writes there")),
     }
 }
 
@@ -347,13 +351,8 @@ fn covers(read: &Value, found: &Value) -> bool {
 fn versioned<T: Versioned>(stored: &[u8]) -> Result<T, Stop> {
     let read: T = decode(stored).map_err(form_error)?;
     let found = version::of(stored).and_then(|found| u16::try_from(found).ok()).unwrap_or(T::VERSION);
-    let value: Value = serde_json::from_slice(stored).map_err(form_error)?;
     let again: Value = serde_json::from_slice(&encode_as(&read, found)).map_err(form_error)?;
-    if covers(&again, &value) {
-        Ok(read)
-    } else {
-        Err(form_error("it holds more than the engine writes there"))
-    }
+    unless_more(read, &again, &serde_json::from_slice(stored).map_err(form_error)?)
 }
 
 /// Reads a record of the log as strictly.
