@@ -27,7 +27,7 @@ pub struct Context {
     pub started: Timestamp,
     /// Quotas of the tenants.
     pub quotas: Arc<Quotas>,
-    /// Who is who.
+    /// Ids and the contacts that they lead to.
     pub identity: Arc<Identity>,
     /// Time for which webhooks have been accepted, and the messages that each account received.
     pub intake_gate: Arc<IntakeGate>,

@@ -55,7 +55,7 @@ pub enum Limited {
     Silence,
 }
 
-/// What is left for a turn.
+/// Allowance of a contact that is left for a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Left {
     /// Calls of tools.

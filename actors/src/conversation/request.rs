@@ -63,7 +63,7 @@ impl Requested {
         TurnId(self.key)
     }
 
-    /// What is journaled of its use.
+    /// Returns its use, as the quota's journal records it.
     pub(super) fn spent(&self) -> Option<(ChunkOf, u32, Totals)> {
         self.chunk.map(|chunk| (chunk, ATTEMPT, Totals::MESSAGE))
     }
@@ -163,7 +163,6 @@ impl Conversation {
         hold.settle(Totals::MESSAGE.amounts());
         self.committed(state, draft, now);
         if let Some(loaded) = &mut state.loaded {
-            loaded.published = true;
             loaded.seen.add(key);
         }
         Ok(())

@@ -36,7 +36,7 @@ use crate::intake::identity::{Identity, IdentityError, Person};
 use crate::partition::publish;
 use crate::ports::Ports;
 
-/// How far the channel's clock may be ahead. A later time is taken as that, so that nothing said in the future
+/// Maximum lead of the channel's clock. A later time is taken as that, so that nothing said in the future
 /// outweighs what is said now: an opt-out, an erasure, the end of a reply window.
 pub(crate) const AHEAD: Duration = Duration::from_secs(600);
 
@@ -65,7 +65,7 @@ impl Reception {
         Self { identity: Arc::new(Identity::new(ports.clone())), ports, intake_gate }
     }
 
-    /// Who is who, as the intake knows it.
+    /// Returns the ids and contacts that the intake resolves by.
     #[must_use]
     pub fn identity(&self) -> Arc<Identity> {
         self.identity.clone()

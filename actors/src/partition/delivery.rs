@@ -143,7 +143,7 @@ impl<R: EntityKind> Partition<R> {
         Ok(true)
     }
 
-    /// What of the parked records goes; `None` where nothing has to.
+    /// Returns the parked records that a record discards; `None` where it discards none.
     pub(super) async fn discarding(
         &self,
         name: &Name,
@@ -225,9 +225,9 @@ impl<R: EntityKind> Partition<R> {
         Ok(true)
     }
 
-    /// Whether a record's publisher had lost its partition before the record came.
+    /// Returns true where a record's publisher had lost its partition before the record came.
     ///
-    /// Where the next owner has published the same before, this partition has seen that owner's epoch: in a record, or,
+    /// If the next owner has published the same before, this partition has seen that owner's epoch: in a record, or,
     /// before it was taken over, its previous owner has, and then the epoch is at least the one that can be read since.
     pub(super) async fn is_from_fenced_producer(
         &self,

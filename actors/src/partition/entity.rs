@@ -1,5 +1,11 @@
 //! Entities of a partition: their kind, their messages, and their place in memory.
 
+use std::fmt;
+use std::hash::Hash;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use heddle_schemas::id::{ContactId, ConversationId, MessageKey};
 use heddle_schemas::ports::log::Record;
 use heddle_schemas::ports::state::{Fence, State};
@@ -7,11 +13,6 @@ use heddle_schemas::record::RecordError;
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Offset, Topic};
 use ractor::{ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
-use std::fmt;
-use std::hash::Hash;
-use std::str::FromStr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::oneshot;
 
 use super::{LET_GO_AT_ONCE, Partition, PartitionMessage, PartitionState, RETIRED_AT_ONCE, Receipt};

@@ -8,6 +8,13 @@
 //!
 //! An entity counts its finished messages in [`Idle`]; when that equals the number delivered to it, its mailbox is
 //! empty and nothing is under way, so it can be stopped and started anew without a gap.
+//!
+//! # Layout
+//! - This file: the actor and its state. `fetch`: records from the log. `delivery`: records to entities, in order.
+//! - `entity`: kinds of entities, and their place in memory. `receipt`: records in work. `timer`: due agenda rows.
+//! - [`agenda`], `lag`: the window of due rows, and the lag; pure. [`parking`]: records of a later build.
+//! - [`commit`], [`publish`], [`pages`], `update`, `retry`: writes, outputs and scans of all actors.
+//! - `dead_letter`, [`set_aside`]: records and rows that fail for good. [`ttl_update`]: shortened retention.
 
 pub mod agenda;
 pub mod commit;
@@ -26,16 +33,17 @@ mod timer;
 pub mod ttl_update;
 pub(crate) mod update;
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
 use heddle_schemas::ports::log::Record;
 use heddle_schemas::ports::state::{Fence, State};
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Epoch, Offset, TopicPartition};
 use lru::LruCache;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 

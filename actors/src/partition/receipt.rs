@@ -1,10 +1,11 @@
 //! Records in work: a receipt for each, which gives its permit back when it is dropped.
 
-use heddle_schemas::ports::log::Record;
-use heddle_schemas::topic::{Offset, TopicPartition};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+
+use heddle_schemas::ports::log::Record;
+use heddle_schemas::topic::{Offset, TopicPartition};
 use tokio::sync::Semaphore;
 
 use super::{EntityKind, Partition, PartitionState};

@@ -1,13 +1,14 @@
 //! Due agenda rows: read into the window, fired, and the next look.
 
+use std::str::FromStr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use heddle_schemas::ports::log::StoreError;
 use heddle_schemas::ports::state::Scan;
 use heddle_schemas::table::{Partition as Rows, agenda_bound};
 use heddle_schemas::time::Timestamp;
 use ractor::{ActorProcessingErr, ActorRef};
-use std::str::FromStr;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::{
     AGENDA_READ, EntityKind, HELD_PAUSE, LOOK, Partition, PartitionMessage, PartitionState, READS_AT_ONCE,

@@ -95,7 +95,7 @@ impl Scenario {
         contacts
     }
 
-    /// What is stored of the person of an address: the customer's own texts.
+    /// The customer's own texts that are stored of the person of an address.
     async fn texts(&self, of: &Address) -> Vec<String> {
         let ports = self.ports();
         let account =

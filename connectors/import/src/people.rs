@@ -80,7 +80,7 @@ pub enum ImportError {
     InvalidName(String),
 }
 
-/// How a file is read.
+/// Options for reading a file.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Country of numbers without a country code.

@@ -187,7 +187,7 @@ pub enum ImportLine {
     },
     /// The import has ended.
     Done {
-        /// What it did.
+        /// Numbers of rows by their effect.
         counts: ImportCounts,
         /// True where nothing was stored.
         dry_run: bool,

@@ -50,7 +50,7 @@ pub enum CallError {
     /// There is no token.
     #[error("no admin token is known; set http.admin_token, or name the node's configuration by --config")]
     NoToken,
-    /// What answers does not know the token.
+    /// The node or program at the address does not know the token.
     #[error(
         "what answers does not know this admin token: it is another node or another program, and was not sent the token"
     )]

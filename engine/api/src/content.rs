@@ -64,7 +64,7 @@ pub fn whole(bytes: Bytes) -> Pieces {
 
 /// Body of a request.
 pub trait Body: Sized + Send + 'static {
-    /// Whether a client sends the body piece by piece: it may be larger than memory.
+    /// True where a client sends the body piece by piece: it may be larger than memory.
     const IS_STREAMED: bool = false;
 
     /// Returns the `requestBody` of its OpenAPI description.

@@ -2,7 +2,7 @@
 //!
 //! A send that breaks a rule is refused with Meta's code
 //! (<https://developers.facebook.com/documentation/business-messaging/whatsapp/support/error-codes>) and counted by it.
-//! What exceeds the portfolio's unique users has no code: it is accepted, held, and counted as a [`Violation`].
+//! A message beyond the portfolio's unique users has no code: it is accepted, held, and counted as a [`Violation`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -71,7 +71,7 @@ pub enum Violation {
     Tier,
 }
 
-/// What was sent to whom. Times are those of one monotonic clock.
+/// Past messages and events that the rules refer to. Times are those of one monotonic clock.
 #[derive(Debug, Default)]
 pub(crate) struct RuleState {
     heard: HashMap<(AccountId, String), Duration>,

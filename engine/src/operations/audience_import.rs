@@ -92,7 +92,7 @@ fn pairs(text: &str, form: &str) -> Result<Vec<(String, String)>, OperationError
     lines.map(|line| pair(line).ok_or_else(wrong)).collect()
 }
 
-/// What the reading thread gives to the writing task.
+/// Message of the reading thread to the writing task.
 enum Part {
     Began(Began),
     Rows(Batch),

@@ -23,10 +23,11 @@ pub mod chain;
 mod digest;
 mod note;
 
+use std::net::IpAddr;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::net::IpAddr;
 
 pub use self::digest::Digest;
 use self::note::PHONE_DIGITS;

@@ -1,8 +1,9 @@
 //! Section `[engine]`.
 
-use serde::{Deserialize, Serialize};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::time::human;
 

@@ -1,8 +1,9 @@
 //! Section `[http]`.
 
-use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+
+use serde::{Deserialize, Serialize};
 
 use crate::sealed::Secret;
 

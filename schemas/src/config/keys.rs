@@ -1,8 +1,9 @@
 //! Section `[keys]`.
 
-use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::sealed::Secret;
 use crate::time::human;

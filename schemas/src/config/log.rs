@@ -1,9 +1,10 @@
 //! Section `[log]`.
 
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::retention;
 use crate::sealed::Secret;

@@ -8,10 +8,11 @@ mod security;
 mod state;
 mod telemetry;
 
-use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 pub use self::engine::{Engine, WriteVersion};
 pub use self::http::Http;

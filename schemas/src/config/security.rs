@@ -1,8 +1,9 @@
 //! Section `[security]`.
 
-use serde::{Deserialize, Serialize};
 use std::num::NonZeroU64;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::network::Networks;
 use crate::time::human;

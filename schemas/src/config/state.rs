@@ -1,10 +1,11 @@
 //! Section `[state]`.
 
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::sealed::Secret;
 use crate::time::human;

@@ -20,7 +20,7 @@ pub struct Interactive {
     /// Below the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub footer: Option<String>,
-    /// What can be tapped.
+    /// Buttons, list or link.
     pub action: Action,
 }
 

@@ -10,7 +10,7 @@ use super::{
 use super::{Parameter, Template, TemplateButton};
 use crate::content::MediaKind;
 
-/// What a channel carries, and within which limits.
+/// Kinds of content that a channel carries, with their limits.
 #[derive(Debug)]
 pub struct ContentProfile {
     /// The kinds it carries.

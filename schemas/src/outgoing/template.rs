@@ -122,7 +122,7 @@ pub enum TemplateButton {
         /// Comes back with the answers.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         token: Option<String>,
-        /// What the form is filled with, an object.
+        /// Values that the form begins with, an object.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         data: Option<Value>,
     },

@@ -1,8 +1,9 @@
 //! Agent of a tenant: how it answers, its tools and its loop guard.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
 use super::NOT_BLANK;
 use crate::time::human;
@@ -30,7 +31,7 @@ pub struct Agent {
     pub per_contact: PerContact,
 }
 
-/// What one contact may use where a model answers, an hour and at once; 0 is no limit. Each channel account counts its
+/// Limits of one contact where a model answers, an hour and at once; 0 is no limit. Each channel account counts its
 /// contacts by itself. Over a limit the fallback is said once an hour, and then nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

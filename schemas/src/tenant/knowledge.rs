@@ -1,8 +1,9 @@
 //! Search of a tenant's documents.
 
+use std::num::{NonZeroU32, NonZeroU64};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::num::{NonZeroU32, NonZeroU64};
 
 use crate::language::Language;
 

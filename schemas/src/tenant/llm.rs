@@ -1,8 +1,9 @@
 //! Models that answer for a tenant, in the order in which they are asked.
 
+use std::num::NonZeroU32;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::num::NonZeroU32;
 
 use super::ADDRESS_OR_NONE;
 use crate::money::Price;

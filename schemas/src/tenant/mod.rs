@@ -11,9 +11,10 @@ mod llm;
 mod quota;
 mod validation;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
 
 pub use self::agent::{Agent, LoopAction, LoopGuard, PaymentLink, PerContact, Tools};
 pub use self::knowledge::KnowledgeBase;
@@ -241,7 +242,7 @@ impl Tenant {
         addresses
     }
 
-    /// Where each secret goes, by its place.
+    /// Returns the address that each secret is sent to, by the secret's place.
     fn destinations(&self) -> BTreeMap<String, String> {
         let models = self.llm.models().enumerate().map(|(index, model)| {
             let place = match index {

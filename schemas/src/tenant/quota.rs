@@ -1,8 +1,9 @@
 //! Monthly quota of a tenant.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 use crate::money::Money;
 

@@ -101,7 +101,7 @@ pub struct Turn {
     pub other_names: Vec<String>,
     /// Claim of an earlier owner, which this turn adopts: it covers the same messages.
     pub claim: Option<Claim>,
-    /// What the contact may still use.
+    /// Allowance that the contact has left.
     pub left: Left,
     /// True when the contact is over a limit: the fallback is said.
     pub is_limited: bool,

@@ -34,7 +34,7 @@ pub(super) enum Changed {
     Overtaken,
 }
 
-/// What is stored of an id.
+/// Stored state of an id, at the time of a message.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) met: Met,

@@ -1,5 +1,8 @@
 //! Reading of topic tenants: the newest configuration that this build can read holds.
 
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::time::Duration;
+
 use heddle_schemas::id::{AccountKey, TenantId};
 use heddle_schemas::ports::keys::{KeysError, Missing};
 use heddle_schemas::ports::log::{FetchLimit, Record, StoreError};
@@ -10,8 +13,6 @@ use heddle_schemas::sealed::{Sealed, Secret};
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Offset, Topic, TopicPartition};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
-use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 
 use super::{CATCH_UP, DEPARTURES, Kept, Tenants, TenantsError};

@@ -18,6 +18,10 @@ mod directory;
 mod follow;
 mod store;
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
 use heddle_schemas::id::{AccountId, AccountKey, ChannelKind, TenantId};
 use heddle_schemas::ports::channel::Channel;
 use heddle_schemas::ports::clock::Clock;
@@ -28,9 +32,6 @@ use heddle_schemas::retention::{Kind, suits};
 use heddle_schemas::tenant::{Faults, Tenant};
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::topic::{Offset, Topic, TopicPartition};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 
 use self::directory::Directory;
@@ -69,9 +70,9 @@ pub enum TenantsError {
     Region {
         /// Id of the tenant.
         tenant: TenantId,
-        /// Where its data stays.
+        /// Region in which its data stays.
         theirs: String,
-        /// Where these stores are.
+        /// Region of these stores.
         here: String,
     },
     /// The log keeps records for longer than the tenant was promised.
@@ -88,9 +89,9 @@ pub enum TenantsError {
         kind: Kind,
         /// Promised time.
         promised: Duration,
-        /// Where records of it are.
+        /// Topic that holds records of that kind.
         topic: Topic,
-        /// How old they get there.
+        /// Maximum age of a record there.
         oldest: Duration,
     },
     /// A later build wrote the configuration.
@@ -221,7 +222,7 @@ impl Tenants {
         self.kept(id).map(|kept| kept.tenant)
     }
 
-    /// How long the rows of this tenant are kept.
+    /// Returns a tenant's configuration with the retentions that its rows were written under.
     #[must_use]
     pub fn kept(&self, id: &TenantId) -> Option<Kept> {
         self.read(|directory| directory.tenants.get(id).cloned())
@@ -233,7 +234,7 @@ impl Tenants {
         self.read(|directory| directory.foreign.get(id).cloned())
     }
 
-    /// Whether a later build wrote the tenant's newest configuration. Where this node could read an earlier one,
+    /// Returns true where a later build wrote the tenant's newest configuration. If this node could read an earlier one,
     /// [`Tenants::get`] still returns that.
     #[must_use]
     pub fn is_newer(&self, id: &TenantId) -> bool {

@@ -1,5 +1,8 @@
 //! Changes of a tenant: validated, sealed, written to topic tenants.
 
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
 use bytes::Bytes;
 use heddle_schemas::id::{AccountKey, TenantId};
 use heddle_schemas::ports::keys::Missing;
@@ -9,8 +12,6 @@ use heddle_schemas::record::{V, encode, encode_as, log_aad};
 use heddle_schemas::sealed::Secret;
 use heddle_schemas::tenant::{Disconnected, Faults, Tenant};
 use heddle_schemas::topic::{Topic, tenant_partition};
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
 
 use super::{Directory, Kept, Tenants, TenantsError};
 

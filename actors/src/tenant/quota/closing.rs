@@ -1,5 +1,8 @@
 //! Quota leases that end: what was used is written down, the rest goes back.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use futures::future::join_all;
 use heddle_schemas::id::{ChunkId, TenantId};
 use heddle_schemas::ports::state::{Batch, Fence, StoreError, Write};
@@ -7,8 +10,6 @@ use heddle_schemas::table::{Key, SpentBy};
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::zone::Month;
-use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::amounts::{Amounts, Totals};
 use super::journal::Spend;

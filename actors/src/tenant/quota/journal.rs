@@ -52,7 +52,7 @@ pub(crate) enum Spend {
         /// Month of the quota lease.
         month: Month,
     },
-    /// What a later build wrote, as it came. It counts by its `day` and `totals` where it has both, else with nothing.
+    /// Row that a later build wrote, as it came. It counts by its `day` and `totals` where it has both, else with nothing.
     #[serde(untagged)]
     Unknown(Map<String, Value>),
 }

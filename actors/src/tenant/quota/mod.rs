@@ -28,6 +28,10 @@ mod ledger;
 mod usage;
 mod warning;
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
 use bytes::Bytes;
 use heddle_schemas::id::{ChunkId, TenantId};
 use heddle_schemas::ports::state::{StoreError, Write};
@@ -37,9 +41,6 @@ use heddle_schemas::table::{Key, SpentBy};
 use heddle_schemas::tenant::{Resource, Tenant};
 use heddle_schemas::time::Timestamp;
 use heddle_schemas::zone::Month;
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use self::amounts::{Amounts, Totals};
 pub use self::hold::Hold;

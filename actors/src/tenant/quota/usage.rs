@@ -1,12 +1,13 @@
 //! Usage of a tenant in a month.
 
+use std::collections::BTreeMap;
+
 use heddle_schemas::id::TenantId;
 use heddle_schemas::ports::state::StoreError;
 use heddle_schemas::table::Key;
 use heddle_schemas::tenant::Tenant;
 use heddle_schemas::zone::{Date, Month};
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 use super::amounts::{Amounts, Totals};
 use super::lease_cache::ChunkOf;

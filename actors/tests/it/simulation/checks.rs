@@ -80,7 +80,7 @@ impl World {
         }
     }
 
-    /// Who is who: every customer is one person, found by each current id, and no two are the same.
+    /// Identity: every customer is one person, found by each current id, and no two are the same.
     async fn people(&self) -> Vec<BTreeSet<ContactId>> {
         let node = self.node.read().await;
         let identity = Identity::new(node.as_ref().expect("the node runs").ports.clone());

@@ -216,7 +216,7 @@ fn button(button: &TemplateButton) -> Value {
 mod tests {
     use super::*;
 
-    /// What is asked for, and Meta's documented body of it.
+    /// Contents, each with Meta's documented body of it.
     const EXAMPLES: &[(&str, &str)] = &[
         (
             include_str!("fixtures/template_coupon.content.json"),

@@ -86,7 +86,7 @@ pub(super) fn replace(text: &str, mut replacement: impl FnMut(&str) -> String) -
 /// Run of digits and separators, in ASCII, with the place of each character in the text.
 struct Run {
     ascii: String,
-    /// Where each character of `ascii` begins, and at last where the run ends.
+    /// Position at which each character of `ascii` begins, and at last the end of the run.
     places: Vec<usize>,
 }
 

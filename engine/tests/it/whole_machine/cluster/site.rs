@@ -17,7 +17,7 @@ pub(crate) const PARTITIONS: usize = 6;
 /// Nodes that share topics and a keyspace.
 pub(crate) struct Site {
     pub(crate) nodes: Vec<Node>,
-    /// What the configuration of each node says of topics and tables.
+    /// Lines of each node's configuration about topics and tables.
     config: String,
     keyspace: String,
 }
